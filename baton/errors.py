@@ -1,0 +1,138 @@
+"""One error tree. Every error says what went wrong, the value, and what is allowed or to be done next.
+
+Each class carries the HTTP status that the services answer with, so that no other module maps errors to statuses.
+"""
+
+from __future__ import annotations
+
+
+class BatonError(Exception):
+    """Base of all errors that a user can do something about.
+
+    ``status`` is the HTTP status (RFC 9110), ``title`` the short problem type (RFC 9457).
+    """
+
+    status = 500
+    title = "internal error"
+
+
+class ConfigError(BatonError):
+    """``baton.yaml`` or an override holds mistakes; the message lists all of them."""
+
+    status = 422
+    title = "invalid configuration"
+
+
+class InvalidInput(BatonError):
+    """A request is well-formed, but a value in it is not allowed."""
+
+    status = 422
+    title = "invalid input"
+
+
+class MalformedRequest(BatonError):
+    """A request body that cannot be parsed."""
+
+    status = 400
+    title = "malformed request"
+
+
+class NotFound(BatonError):
+    """A model, version or run that does not exist."""
+
+    status = 404
+    title = "not found"
+
+
+class MethodNotAllowed(BatonError):
+    """The path exists, the HTTP method does not."""
+
+    status = 405
+    title = "method not allowed"
+
+
+class Conflict(BatonError):
+    """The state that the caller expected is no longer the state (lost compare-and-swap, run already active)."""
+
+    status = 409
+    title = "conflict"
+
+
+class BodyTooLarge(BatonError):
+    """A request body over the limit."""
+
+    status = 413
+    title = "body too large"
+
+
+class UnsupportedMediaType(BatonError):
+    """A content type that no protocol here speaks."""
+
+    status = 415
+    title = "unsupported media type"
+
+
+class Overloaded(BatonError):
+    """The queue is full; try again after ``retry_after`` seconds."""
+
+    status = 429
+    title = "overloaded"
+
+    def __init__(self, message: str, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class NotReady(BatonError):
+    """No version is loaded yet, or a dependency is down."""
+
+    status = 503
+    title = "not ready"
+
+
+class DataError(BatonError):
+    """Rows that cannot be trained or scored on; names file, line and field."""
+
+    status = 422
+    title = "invalid data"
+
+
+class BaseModelNotFound(BatonError):
+    """Neither a directory, nor a bundled model, nor to be had from the hub."""
+
+    status = 422
+    title = "base model not found"
+
+
+class StorageError(BatonError):
+    """The artifact storage cannot be read or written."""
+
+    status = 503
+    title = "storage unavailable"
+
+
+class CorruptVersion(BatonError):
+    """A version whose files are missing, half-written or altered; it is never loaded."""
+
+    status = 409
+    title = "corrupt version"
+
+
+class RegistryError(BatonError):
+    """The database cannot be used (down, or a schema newer than this code)."""
+
+    status = 503
+    title = "registry unavailable"
+
+
+class TrainingFailed(BatonError):
+    """A run ended without a usable checkpoint."""
+
+    title = "training failed"
+
+
+class Cancelled(BatonError):
+    """The run was cancelled by a user."""
+
+    status = 409
+    title = "cancelled"

@@ -1,0 +1,1 @@
+"""Alembic migrations of the registry, oldest first. A released migration never changes."""

@@ -1,0 +1,181 @@
+"""Frozen records: what one step of the loop hands to the next. No behaviour, no database, no files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class RunState(StrEnum):
+    """Where a run stands. The last three are final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        return self in (RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED)
+
+
+class Verdict(StrEnum):
+    """What the gate says. ``inconclusive``: better on this holdout, but not with the asked-for confidence."""
+
+    PROMOTE = "promote"
+    REJECT = "reject"
+    INCONCLUSIVE = "inconclusive"
+
+
+class DecisionKind(StrEnum):
+    """Why the champion pointer may move: the gate's verdict, or a person's named act."""
+
+    GATE = "gate"
+    FORCE = "force"
+    ROLLBACK = "rollback"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetVersion:
+    """A frozen, validated, leak-free data set. ``hash`` is over the content of both sides."""
+
+    hash: str
+    holdout_hash: str
+    uri: str
+    labels: tuple[str, ...]
+    train_rows: int
+    holdout_rows: int
+    removed_leaks: int
+    """Train rows taken out because their normalised text also stands in the holdout."""
+    removed_duplicates: int
+    """Train rows that repeat an earlier train row (same text, same label)."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelVersion:
+    """A published, immutable model. ``manifest_sha256`` pins the bytes of its ``baton.json``."""
+
+    model: str
+    number: int
+    uri: str
+    manifest_sha256: str
+    metrics: Mapping[str, Any]
+    lineage: Mapping[str, Any]
+    run_id: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One version scored on one frozen holdout.
+
+    ``statistics``: int32 array [n, d], the task's compact per-example outcomes, from which its metric can be
+    recomputed for any resample of the n examples (rows in holdout order).
+    """
+
+    id: int
+    model: str
+    version: int
+    holdout_hash: str
+    metrics: Mapping[str, Any]
+    statistics: NDArray[np.int32]
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """Why a version may, or may not, become champion. ``champion`` is None for a model's first version."""
+
+    id: int | None = None
+    model: str
+    candidate: int
+    champion: int | None
+    kind: DecisionKind
+    verdict: Verdict
+    sentence: str
+    policy: Mapping[str, Any] = field(default_factory=dict)
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    reason: str | None = None
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Champion:
+    """The pointer: which version serves. ``sequence`` grows by one with every move and never repeats."""
+
+    version: int | None
+    sequence: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promotion:
+    """One move of the champion pointer; append-only."""
+
+    id: int
+    model: str
+    sequence: int
+    version: int
+    previous: int | None
+    decision_id: int
+    kind: DecisionKind
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One training run. ``spec`` is the model's whole configuration, frozen when the run was created."""
+
+    id: str
+    model: str
+    state: RunState
+    stage: str
+    reason: str | None
+    spec: Mapping[str, Any]
+    progress: Mapping[str, Any]
+    version: int | None
+    decision_id: int | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    heartbeat_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Incident:
+    """Something that went wrong and that an operator should find in the history (a failed prepare, say)."""
+
+    id: int
+    model: str
+    version: int | None
+    kind: str
+    detail: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class HistoryEntry:
+    """One line of a model's story, newest first in listings."""
+
+    at: datetime
+    what: str
+    version: int | None
+    text: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunEvent:
+    """One progress report of a run; ``id`` grows and is the SSE event id."""
+
+    id: int
+    run_id: str
+    at: datetime
+    data: Mapping[str, Any]

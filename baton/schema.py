@@ -1,0 +1,170 @@
+"""The registry's tables (SQLAlchemy Core) and its two column types. Knows no queries."""
+
+from __future__ import annotations
+
+import zlib
+from datetime import UTC, datetime
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+from sqlalchemy.engine import Dialect
+
+
+class UtcDateTime(sa.types.TypeDecorator[datetime]):
+    """Time-zone aware UTC datetimes on databases with and without time zones."""
+
+    impl = sa.DateTime
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> sa.types.TypeEngine[Any]:
+        return dialect.type_descriptor(sa.DateTime(timezone=True))
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value.astimezone(UTC) if value else None
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class IntArray(sa.types.TypeDecorator[NDArray[np.int32]]):
+    """An int32 numpy array, stored as a compressed .npy (which holds shape and type, and needs no pickle)."""
+
+    impl = sa.LargeBinary
+    cache_ok = True
+
+    def process_bind_param(self, value: NDArray[np.int32] | None, dialect: Dialect) -> bytes | None:
+        if value is None:
+            return None
+        buffer = BytesIO()
+        np.save(buffer, np.asarray(value, dtype=np.int32, order="C"), allow_pickle=False)
+        return zlib.compress(buffer.getvalue())
+
+    def process_result_value(self, value: bytes | None, dialect: Dialect) -> NDArray[np.int32] | None:
+        if value is None:
+            return None
+        array: NDArray[np.int32] = np.load(BytesIO(zlib.decompress(value)), allow_pickle=False)
+        return array
+
+
+metadata = sa.MetaData()
+
+models = sa.Table(
+    "models",
+    metadata,
+    sa.Column("name", sa.String(63), primary_key=True),
+    sa.Column("settings", sa.JSON, nullable=False),
+    sa.Column("champion_version", sa.Integer, nullable=True),
+    sa.Column("champion_sequence", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+)
+
+versions = sa.Table(
+    "versions",
+    metadata,
+    sa.Column("model", sa.ForeignKey("models.name"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("run_id", sa.String(64), nullable=True, unique=True),
+    sa.Column("published", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("uri", sa.Text, nullable=True),
+    sa.Column("manifest_sha256", sa.String(64), nullable=True),
+    sa.Column("metrics", sa.JSON, nullable=True),
+    sa.Column("lineage", sa.JSON, nullable=True),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+)
+
+runs = sa.Table(
+    "runs",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("model", sa.ForeignKey("models.name"), nullable=False, index=True),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("stage", sa.String(32), nullable=False),
+    sa.Column("reason", sa.Text, nullable=True),
+    sa.Column("spec", sa.JSON, nullable=False),
+    sa.Column("progress", sa.JSON, nullable=False),
+    sa.Column("version", sa.Integer, nullable=True),
+    sa.Column("decision_id", sa.Integer, nullable=True),
+    sa.Column("idempotency_key", sa.String(128), nullable=True),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("started_at", UtcDateTime, nullable=True),
+    sa.Column("finished_at", UtcDateTime, nullable=True),
+    sa.Column("heartbeat_at", UtcDateTime, nullable=True),
+    sa.UniqueConstraint("model", "idempotency_key", name="uq_runs_idempotency"),
+)
+
+ACTIVE = "state IN ('queued', 'running')"
+sa.Index(
+    "uq_runs_one_active",
+    runs.c.model,
+    unique=True,
+    sqlite_where=sa.text(ACTIVE),
+    postgresql_where=sa.text(ACTIVE),
+)
+
+run_events = sa.Table(
+    "run_events",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("run_id", sa.ForeignKey("runs.id"), nullable=False, index=True),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.Column("data", sa.JSON, nullable=False),
+)
+
+evaluations = sa.Table(
+    "evaluations",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("model", sa.ForeignKey("models.name"), nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("holdout_hash", sa.String(64), nullable=False),
+    sa.Column("metrics", sa.JSON, nullable=False),
+    sa.Column("statistics", IntArray, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.UniqueConstraint("model", "version", "holdout_hash", name="uq_evaluations"),
+)
+
+decisions = sa.Table(
+    "decisions",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("model", sa.ForeignKey("models.name"), nullable=False, index=True),
+    sa.Column("candidate", sa.Integer, nullable=False),
+    sa.Column("champion", sa.Integer, nullable=True),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("verdict", sa.String(16), nullable=False),
+    sa.Column("sentence", sa.Text, nullable=False),
+    sa.Column("policy", sa.JSON, nullable=False),
+    sa.Column("numbers", sa.JSON, nullable=False),
+    sa.Column("reason", sa.Text, nullable=True),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+)
+
+promotions = sa.Table(
+    "promotions",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("model", sa.ForeignKey("models.name"), nullable=False),
+    sa.Column("sequence", sa.Integer, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("previous", sa.Integer, nullable=True),
+    sa.Column("decision_id", sa.ForeignKey("decisions.id"), nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.UniqueConstraint("model", "sequence", name="uq_promotions_sequence"),
+)
+
+incidents = sa.Table(
+    "incidents",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("model", sa.ForeignKey("models.name"), nullable=False, index=True),
+    sa.Column("version", sa.Integer, nullable=True),
+    sa.Column("kind", sa.String(32), nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+)

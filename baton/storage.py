@@ -1,0 +1,163 @@
+"""Artifacts on any fsspec file system: versions published whole or not at all, verified whenever they are read.
+
+Layout: ``models/NAME/versions/N/`` (a Hugging Face directory and ``baton.json``), ``models/NAME/datasets/HASH/``,
+``runs/`` (checkpoints of Ray Train). Knows nothing of the registry.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import fsspec
+
+from baton import manifest as manifests
+from baton.errors import CorruptVersion, StorageError
+from baton.manifest import Manifest
+from baton.records import ModelVersion
+
+LOCAL_PROTOCOLS = ("file", "local")
+
+
+class Storage:
+    """One root URL. Raises ``StorageError`` for a URL that fsspec cannot open."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        try:
+            self._fs, self._root = fsspec.core.url_to_fs(url)
+        except (ValueError, ImportError, OSError) as error:
+            scheme = urlsplit(url).scheme
+            raise StorageError(f"storage {url!r}: cannot open a {scheme or 'local'} file system: {error}") from error
+        protocol = self._fs.protocol if isinstance(self._fs.protocol, str) else self._fs.protocol[0]
+        self.local = protocol in LOCAL_PROTOCOLS
+
+    def check_writable(self) -> None:
+        """Write, read back and delete a small file. Raises ``StorageError`` with the storage's own complaint."""
+        name = f"{self._root}/.write-test-{uuid.uuid4().hex}"
+        with self._complain("write to"):
+            self._fs.makedirs(self._root, exist_ok=True)
+            self._fs.pipe_file(name, b"baton")
+            self._fs.rm_file(name)
+
+    @property
+    def runs_path(self) -> str:
+        """Where Ray Train keeps the checkpoints of runs; Ray takes a path or a URL."""
+        path = f"{self._root}/runs"
+        return path if self.local else self._fs.unstrip_protocol(path)
+
+    def remove_run(self, run_id: str) -> None:
+        """Delete a finished run's checkpoints; nothing happens when there are none."""
+        with self._complain("delete from"):
+            path = f"{self._root}/runs/{run_id}"
+            if self._fs.exists(path):
+                self._fs.rm(path, recursive=True)
+
+    # --- versions ----------------------------------------------------------------------------------------------------
+
+    def publish(self, number: int, directory: Path, manifest: Manifest) -> tuple[str, str]:
+        """Copy ``directory`` to the version's place, then its manifest with every file's SHA-256, last.
+
+        Killed half-way, it leaves a directory without a manifest, which no reader loads and the next call replaces.
+
+        Returns: the version's URL, and the SHA-256 of its manifest.
+        """
+        target = f"{self._root}/models/{manifest.model}/versions/{number}"
+        complete = manifest.model_copy(update={"files": manifests.entries(directory)})
+        content = complete.to_bytes()
+        with self._complain("publish to"):
+            if self._fs.exists(target):
+                self._fs.rm(target, recursive=True)
+            for name in complete.files:
+                self._fs.makedirs(f"{target}/{name}".rpartition("/")[0], exist_ok=True)
+                self._fs.put_file(str(directory / name), f"{target}/{name}")
+            partial = f"{target}/{manifests.NAME}.partial"
+            self._fs.pipe_file(partial, content)
+            self._fs.mv(partial, f"{target}/{manifests.NAME}")
+        url = target if self.local else self._fs.unstrip_protocol(target)
+        return url, hashlib.sha256(content).hexdigest()
+
+    def fetch(self, version: ModelVersion, cache: Path) -> tuple[Path, Manifest]:
+        """A local directory that holds exactly the published bytes of ``version``, and its manifest.
+
+        On local storage that is the version's own directory; otherwise it is downloaded once into ``cache``.
+
+        Raises:
+            CorruptVersion: a file is missing or altered; it names the file.
+            StorageError: the storage does not answer.
+        """
+        where = f"{version.model} v{version.number}"
+        source = f"{self._root}/models/{version.model}/versions/{version.number}"
+        with self._complain("read from"):
+            try:
+                content: bytes = self._fs.cat_file(f"{source}/{manifests.NAME}")
+            except FileNotFoundError:
+                raise CorruptVersion(f"{where}: {source} has no {manifests.NAME}; it was never published whole") from None
+        if hashlib.sha256(content).hexdigest() != version.manifest_sha256:
+            raise CorruptVersion(f"{where}: {source}/{manifests.NAME} is not the one that was registered")
+        manifest = Manifest.from_bytes(content, source)
+        if not self.local:
+            return self._download(source, manifest, version, cache), manifest
+        manifests.verify(Path(source), manifest)
+        return Path(source), manifest
+
+    def _download(self, source: str, manifest: Manifest, version: ModelVersion, cache: Path) -> Path:
+        final = cache / f"{version.model}-{version.number}-{version.manifest_sha256[:16]}"
+        if final.is_dir():
+            try:
+                manifests.verify(final, manifest)
+                return final
+            except CorruptVersion:  # the copy, not the original: fetch it again
+                shutil.rmtree(final, ignore_errors=True)
+        cache.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix="partial-", dir=cache))
+        try:
+            manifests.check_names(partial, manifest)
+            with self._complain("read from"):
+                for name in manifest.files:
+                    (partial / name).parent.mkdir(parents=True, exist_ok=True)
+                    try:
+                        self._fs.get_file(f"{source}/{name}", str(partial / name))
+                    except FileNotFoundError:
+                        raise CorruptVersion(f"{source}/{name} is missing; the version is incomplete") from None
+            manifests.verify(partial, manifest)
+            try:
+                partial.rename(final)
+            except OSError:
+                if not final.is_dir():  # another replica of this node was faster: its copy is as good
+                    raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        return final
+
+    # --- data sets ---------------------------------------------------------------------------------------------------
+
+    def write_dataset(self, path: str, files: dict[str, bytes]) -> None:
+        """Store a frozen data set's files below ``path``, `dataset.json` last; does nothing when it is there."""
+        target = f"{self._root}/{path}"
+        with self._complain("write to"):
+            if self._fs.exists(f"{target}/dataset.json"):
+                return
+            self._fs.makedirs(target, exist_ok=True)
+            for name in sorted(files, key=lambda name: name == "dataset.json"):
+                self._fs.pipe_file(f"{target}/{name}.partial", files[name])
+                self._fs.mv(f"{target}/{name}.partial", f"{target}/{name}")
+
+    def read_dataset(self, path: str, name: str) -> bytes:
+        """One file of a frozen data set."""
+        with self._complain("read from"):
+            content: bytes = self._fs.cat_file(f"{self._root}/{path}/{name}")
+            return content
+
+    @contextmanager
+    def _complain(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(f"cannot {doing} storage {self.url}: {error}") from error

@@ -1,0 +1,304 @@
+"""The control API: routes, bodies and problem documents. Decides nothing; asks the control plane."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Annotated, Any, Protocol
+
+from fastapi import FastAPI, Header, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from starlette.exceptions import HTTPException
+
+from baton import __version__
+from baton.config import BatonConfig, ModelSettings
+from baton.errors import BatonError
+from baton.records import Decision, Promotion, Run
+from baton.registry import PAGE, Registry
+
+EVENT_SECONDS = 0.5
+"""How often a stream of run events looks for new ones."""
+
+Limit = Annotated[int, Query(ge=1, le=500, description="Rows in one page.")]
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+class Rollouts(Protocol):
+    """What the API needs of the hand-over."""
+
+    async def rollback(self, model: str, to: int | None, reason: str) -> tuple[Decision, Promotion]:
+        """The previous champion back in service."""
+        ...
+
+
+class Control(Protocol):
+    """What the API needs of the control plane."""
+
+    config: BatonConfig
+    registry: Registry
+
+    @property
+    def rollouts(self) -> Rollouts:
+        """The hand-over."""
+        ...
+
+    async def start_run(self, model: str, assignments: list[str], idempotency_key: str | None) -> Run:
+        """Queue a run and submit its job."""
+        ...
+
+    async def cancel_run(self, run_id: str) -> Run:
+        """End a run now."""
+        ...
+
+    async def promote(self, model: str, version: int, *, force: bool, reason: str | None) -> tuple[Decision, Promotion | None]:
+        """Gate and swap."""
+        ...
+
+    async def describe(self, settings: ModelSettings) -> dict[str, Any]:
+        """One model."""
+        ...
+
+    async def unready(self) -> list[str]:
+        """Why the service is not ready."""
+        ...
+
+
+class Body(BaseModel):
+    """A request body; unknown keys are mistakes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class RunRequest(Body):
+    """Overrides for one run."""
+
+    set: list[str] = Field(default_factory=list, description="KEY=VALUE overrides, e.g. training.epochs=5.")
+
+
+class PromotionRequest(Body):
+    """Which version should take over."""
+
+    version: int = Field(ge=1)
+    force: bool = Field(False, description="Pass over the gate. Needs a reason, which stays in the history.")
+    reason: str | None = Field(None, max_length=500)
+
+
+class RollbackRequest(Body):
+    """Where to go back to."""
+
+    version: int | None = Field(None, ge=1, description="An earlier champion; the previous one by default.")
+    reason: str = Field("rolled back by an operator", min_length=1, max_length=500)
+
+
+class Page(BaseModel):
+    """One page of a list. ``next`` is the value of ``before`` for the next page, None on the last one."""
+
+    items: list[dict[str, Any]]
+    next: int | str | None
+
+
+class Problem(BaseModel):
+    """RFC 9457."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "content": {"application/problem+json": {}}} for status in (404, 409, 422, 503)
+}
+
+
+def build_api(control: Control, lifespan: Lifespan) -> FastAPI:
+    """The FastAPI application over ``control``."""
+    api = FastAPI(
+        title="Baton",
+        version=__version__,
+        lifespan=lifespan,
+        responses=PROBLEMS,
+        description="Train, judge, promote and roll back models. Predictions are answered below /models/NAME.",
+    )
+    _add_errors(api, control)
+    _add_health(api, control)
+    _add_models(api, control)
+    _add_runs(api, control)
+    _add_promotions(api, control)
+    return api
+
+
+def _add_health(api: FastAPI, control: Control) -> None:
+    @api.get("/healthz", tags=["health"])
+    async def healthz() -> dict[str, str]:
+        """The control plane is alive."""
+        return {"status": "ok", "version": __version__}
+
+    @api.get("/readyz", tags=["health"])
+    async def readyz() -> JSONResponse:
+        """Every declared model that has a champion answers with it."""
+        reasons = await control.unready()
+        if reasons:
+            return _problem(503, "not ready", "; ".join(reasons))
+        return JSONResponse({"status": "ready"})
+
+
+def _add_models(api: FastAPI, control: Control) -> None:
+    registry = control.registry
+
+    @api.get("/api/models", tags=["models"])
+    async def list_models() -> Page:
+        """All declared models."""
+        return Page(items=[await control.describe(settings) for settings in control.config.models], next=None)
+
+    @api.get("/api/models/{model}", tags=["models"])
+    async def get_model(model: str) -> dict[str, Any]:
+        """One model: champion, replicas, what is going on."""
+        return await control.describe(control.config.model(model))
+
+    @api.get("/api/models/{model}/versions", tags=["models"])
+    def list_versions(model: str, limit: Limit = PAGE, before: int | None = None) -> Page:
+        """Versions, newest first, with their main metrics."""
+        control.config.model(model)
+        found = registry.versions(model, limit=limit, before=before)
+        champion = registry.champion(model).version
+        items = [{**_plain(version), "champion": version.number == champion} for version in found]
+        return Page(items=[_brief(item) for item in items], next=found[-1].number if len(found) == limit else None)
+
+    @api.get("/api/models/{model}/versions/{number}", tags=["models"])
+    def get_version(model: str, number: int) -> dict[str, Any]:
+        """One version with all its metrics and its lineage."""
+        control.config.model(model)
+        champion = registry.champion(model).version
+        return {**_plain(registry.version(model, number)), "champion": number == champion}
+
+    @api.get("/api/models/{model}/history", tags=["models"])
+    def history(model: str, limit: Limit = PAGE) -> Page:
+        """Promotions, refusals, failed runs and incidents, newest first."""
+        control.config.model(model)
+        return Page(items=[_plain(entry) for entry in registry.history(model, limit=limit)], next=None)
+
+
+def _add_runs(api: FastAPI, control: Control) -> None:
+    registry = control.registry
+
+    @api.post("/api/models/{model}/runs", status_code=202, tags=["runs"])
+    async def start_run(
+        model: str,
+        body: RunRequest | None = None,
+        idempotency_key: Annotated[str | None, Header(max_length=128)] = None,
+    ) -> dict[str, Any]:
+        """Retrain. 409 while a run of this model is active; the same Idempotency-Key gives the same run."""
+        control.config.model(model)
+        return _plain(await control.start_run(model, body.set if body else [], idempotency_key))
+
+    @api.get("/api/models/{model}/runs", tags=["runs"])
+    def list_runs(model: str, limit: Limit = PAGE, before: str | None = None) -> Page:
+        """Runs, newest first."""
+        control.config.model(model)
+        found = registry.runs(model, limit=limit, before=before)
+        return Page(items=[_plain(run) for run in found], next=found[-1].id if len(found) == limit else None)
+
+    @api.get("/api/runs/{run_id}", tags=["runs"])
+    def get_run(run_id: str) -> dict[str, Any]:
+        """One run, with its decision once it has one."""
+        run = registry.run(run_id)
+        decision = registry.decision(run.decision_id) if run.decision_id is not None else None
+        return {**_plain(run), "decision": _plain(decision) if decision else None}
+
+    @api.get("/api/runs/{run_id}/events", tags=["runs"])
+    async def run_events(run_id: str, last_event_id: Annotated[int, Header(ge=0)] = 0) -> StreamingResponse:
+        """Progress as server-sent events, from the first (or after Last-Event-ID) until the run ends."""
+        await asyncio.to_thread(registry.run, run_id)
+        return StreamingResponse(_events(registry, run_id, last_event_id), media_type="text/event-stream")
+
+    @api.post("/api/runs/{run_id}/cancel", tags=["runs"])
+    async def cancel_run(run_id: str) -> dict[str, Any]:
+        """End an active run now; 409 when it is over."""
+        return _plain(await control.cancel_run(run_id))
+
+
+def _add_promotions(api: FastAPI, control: Control) -> None:
+    registry = control.registry
+
+    @api.post("/api/models/{model}/promotions", tags=["promotions"])
+    async def promote(model: str, body: PromotionRequest) -> JSONResponse:
+        """Gate and swap: 200 with the Decision when the version took over, 409 with the Decision when it was refused."""
+        control.config.model(model)
+        decision, promotion = await control.promote(model, body.version, force=body.force, reason=body.reason)
+        if promotion is None:
+            return _problem(409, "refused by the gate", decision.sentence, decision=_plain(decision))
+        return JSONResponse({"decision": _plain(decision), "promotion": _plain(promotion)})
+
+    @api.get("/api/models/{model}/promotions", tags=["promotions"])
+    def list_promotions(model: str, limit: Limit = PAGE, before: int | None = None) -> Page:
+        """Moves of the champion pointer, newest first."""
+        control.config.model(model)
+        found = registry.promotions(model, limit=limit, before=before)
+        return Page(items=[_plain(promotion) for promotion in found], next=found[-1].id if len(found) == limit else None)
+
+    @api.post("/api/models/{model}/rollback", tags=["promotions"])
+    async def rollback(model: str, body: RollbackRequest | None = None) -> dict[str, Any]:
+        """The previous champion, or an earlier one, back in service."""
+        control.config.model(model)
+        wanted = body or RollbackRequest()
+        decision, promotion = await control.rollouts.rollback(model, wanted.version, wanted.reason)
+        return {"decision": _plain(decision), "promotion": _plain(promotion)}
+
+
+def _add_errors(api: FastAPI, control: Control) -> None:
+    @api.exception_handler(BatonError)
+    async def baton_error(_: Request, error: BatonError) -> JSONResponse:
+        return _problem(error.status, error.title, str(error))
+
+    @api.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        mistakes = [
+            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']} (got {str(problem.get('input'))[:60]!r})"
+            for problem in error.errors()
+        ]
+        malformed = any(problem["type"] == "json_invalid" for problem in error.errors())
+        return _problem(400 if malformed else 422, "malformed request" if malformed else "invalid input", "; ".join(mistakes))
+
+    @api.exception_handler(HTTPException)
+    async def other(request: Request, error: HTTPException) -> JSONResponse:
+        path = request.url.path
+        detail = f"{error.detail}: {request.method} {path}"
+        if path.startswith("/models/"):
+            names = ", ".join(settings.name for settings in control.config.models)
+            detail = f"unknown model {path.split('/')[2]!r}; declared models: {names}"
+        return _problem(error.status_code, str(error.detail).lower(), detail)
+
+
+def _problem(status: int, title: str, detail: str, **more: Any) -> JSONResponse:
+    content = {**Problem(title=title, status=status, detail=detail).model_dump(), **more}
+    # Predictions of unknown models end here too; their clients read the key "error".
+    return JSONResponse({**content, "error": detail}, status_code=status, media_type="application/problem+json")
+
+
+async def _events(registry: Registry, run_id: str, after: int) -> AsyncIterator[str]:
+    while True:
+        run = await asyncio.to_thread(registry.run, run_id)
+        for event in await asyncio.to_thread(registry.run_events, run_id, after):
+            after = event.id
+            yield f"id: {event.id}\nevent: progress\ndata: {json.dumps(event.data)}\n\n"
+        if run.state.final:
+            yield f"event: end\ndata: {json.dumps(_plain(run))}\n\n"
+            return
+        await asyncio.sleep(EVENT_SECONDS)
+
+
+def _plain(record: Any) -> dict[str, Any]:
+    """A frozen record as JSON values."""
+    plain: dict[str, Any] = TypeAdapter(type(record)).dump_python(record, mode="json")
+    return plain
+
+
+def _brief(version: dict[str, Any]) -> dict[str, Any]:
+    """A version without the metrics that fill screens."""
+    long = ("confusion", "per_class", "labels")
+    return {**version, "metrics": {key: value for key, value in version["metrics"].items() if key not in long}}

@@ -1,0 +1,53 @@
+"""Builders of the Serve applications, as named in Serve configs: ``services.app:model`` and ``services.app:control``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+from ray import serve
+
+from baton.config import BatonConfig, ModelSettings
+from services.control import ControlPlane
+from services.inference import ModelReplica
+from services.names import DEPLOYMENT
+
+ONGOING = 8192
+"""Requests that Serve lets into a replica at once. The replica's own bounded queue answers 429 long before."""
+
+
+class ModelArgs(BaseModel):
+    """Arguments of `model`: the model's settings and where truth and artifacts live."""
+
+    settings: ModelSettings
+    database: str
+    storage: str
+
+
+def model(args: ModelArgs) -> serve.Application:
+    """The application of one model."""
+    serving = args.settings.serving
+    deployment = serve.deployment(
+        name=DEPLOYMENT,
+        num_replicas=serving.replicas,
+        max_ongoing_requests=ONGOING,
+        ray_actor_options={"num_cpus": serving.cpus, "num_gpus": serving.gpus},
+        health_check_period_s=5,
+        health_check_timeout_s=30,
+        graceful_shutdown_timeout_s=20,
+    )(serve.ingress()(ModelReplica))
+    return deployment.bind(args.settings.model_dump(mode="json"), args.database, args.storage)
+
+
+def control(args: BatonConfig) -> serve.Application:
+    """The control plane's application."""
+    deployment = serve.deployment(
+        name="Control",
+        num_replicas=1,
+        max_ongoing_requests=ONGOING,
+        ray_actor_options={"num_cpus": 0},
+        health_check_period_s=5,
+        health_check_timeout_s=30,
+    )(serve.ingress()(ControlPlane))
+    dumped: dict[str, Any] = args.model_dump(mode="json")
+    return deployment.bind(dumped)

@@ -1,0 +1,375 @@
+"""The ``baton`` command. Reads the environment and the configuration, talks to the service, prints for people or JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from baton import config as configuration
+from baton.config import BatonConfig, load_config
+from baton.errors import BatonError, NotReady
+from services import cluster, show
+from services.client import ApiError, Client
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="**Baton keeps NLP models in production learning**: serve, fine-tune, judge, hot-swap.\n\n"
+    "Start with `baton demo` (the whole loop in minutes), or `baton up` with a baton.yaml of your own.",
+)
+config_app = typer.Typer(no_args_is_help=True, help="Check the configuration, show it, or print its JSON Schema.")
+app.add_typer(config_app, name="config")
+
+out = Console()
+err = Console(stderr=True)
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("-c", "--config", help="Configuration file [env BATON_CONFIG, else ./baton.yaml].", metavar="FILE"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+Model = Annotated[str, typer.Argument(help="A model's name in baton.yaml.", metavar="MODEL")]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=500, help="Rows to show.")]
+
+DETACHED_SECONDS = 240.0
+DOWN_SECONDS = 60.0
+POLL_SECONDS = 0.3
+
+
+@app.command()
+def up(
+    config: ConfigFile = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Return once /readyz answers 200; stop it with `baton down`.")
+    ] = False,
+) -> None:
+    """Start the service: its own Ray on this machine, or the cluster named by RAY_ADDRESS.
+
+    In the foreground it runs until Ctrl-C. It serves every model that has a champion; train the first one with
+    `baton train MODEL --wait`.
+    """
+    from services import supervisor
+
+    path = _path(config)
+    loaded = load_config(path, os.environ)
+    state = _state(path)
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        supervisor.run_on_cluster(loaded, address, _say)
+        _print_ready(loaded)
+    elif detach:
+        _detach(path, state, loaded)
+    else:
+        supervisor.run_local(loaded, state, _say, ready=lambda: _print_ready(loaded))
+
+
+@app.command()
+def down(config: ConfigFile = None) -> None:
+    """Stop the service that was started from this configuration, and everything it started."""
+    path = _path(config)
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        from services import supervisor
+
+        loaded = load_config(path, os.environ)
+        supervisor.join(loaded, address)
+        supervisor.withdraw(loaded)
+        out.print(f"removed Baton's applications from {address}")
+        return
+    state = _state(path)
+    instance = state.read()
+    if instance is None:
+        out.print("nothing is running")
+        return
+    if cluster.alive(instance):
+        os.kill(instance.pid, 15)
+        cluster.wait_for_exit(instance, DOWN_SECONDS)
+    left = cluster.sweep(instance)
+    state.clear()
+    out.print("stopped" + (f" (cleared {left} leftover processes)" if left else ""))
+
+
+@app.command()
+def status(config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """Models, champions, replicas and what is going on."""
+    client = _client(config)
+    models = client.get("/api/models")["items"]
+    instance = _state(_path(config)).read()
+    ports = dict(instance.ports) if instance else {}
+    if as_json:
+        _print_json({"url": client.url, "models": models, "ports": ports})
+    else:
+        out.print(f"Baton at [bold]{client.url}[/]  (API: {client.url}/docs)")
+        if ports:
+            out.print(
+                f"Ray dashboard: http://127.0.0.1:{ports['dashboard']}  Ray metrics: http://127.0.0.1:{ports['metrics']}",
+                style="dim",
+            )
+        out.print(show.models(models))
+
+
+@app.command()
+def train(
+    model: Model,
+    config: ConfigFile = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Show progress until the verdict.")] = False,
+    assign: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override for this run, e.g. training.epochs=5.")
+    ] = None,
+    idempotency_key: Annotated[str | None, typer.Option(help="The same key starts at most one run.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fine-tune a model on its data; a version that beats the champion takes over.
+
+    With --wait, Ctrl-C stops watching, not the run (`baton cancel RUN` does). Exit status: 0 when the run succeeded,
+    whatever the verdict; 1 when it failed or was cancelled.
+    """
+    client = _client(config)
+    headers = {"Idempotency-Key": idempotency_key} if idempotency_key else None
+    run = client.post(f"/api/models/{model}/runs", {"set": assign or []}, headers)
+    if wait:
+        try:
+            run = _watch(client, run["id"], quiet=as_json)
+        except KeyboardInterrupt:
+            err.print(f"\nrun {run['id']} goes on; `baton cancel {run['id']}` ends it, `baton runs {model}` shows it")
+            raise typer.Exit(130) from None
+    if as_json:
+        _print_json(run)
+    elif wait:
+        out.print(show.verdict(run))
+    else:
+        out.print(f"run [bold]{run['id']}[/] is {run['state']}; watch it with `baton runs {model}`")
+    if wait and run["state"] != "succeeded":
+        raise typer.Exit(1)
+
+
+@app.command()
+def runs(model: Model, config: ConfigFile = None, limit: Limit = 20, as_json: AsJson = False) -> None:
+    """Training runs of a model, newest first."""
+    items = _client(config).get(f"/api/models/{model}/runs", limit=limit)["items"]
+    _print(items, as_json, show.runs)
+
+
+@app.command()
+def cancel(run: Annotated[str, typer.Argument(help="A run's id.")], config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """End an active run now."""
+    ended = _client(config).post(f"/api/runs/{run}/cancel")
+    _print(ended, as_json, lambda item: f"run {item['id']} is {item['state']}")
+
+
+@app.command()
+def versions(model: Model, config: ConfigFile = None, limit: Limit = 20, as_json: AsJson = False) -> None:
+    """Versions of a model, newest first."""
+    items = _client(config).get(f"/api/models/{model}/versions", limit=limit)["items"]
+    _print(items, as_json, show.versions)
+
+
+@app.command()
+def promote(
+    model: Model,
+    version: Annotated[int, typer.Argument(min=1, help="The version that should take over.")],
+    config: ConfigFile = None,
+    force: Annotated[bool, typer.Option("--force", help="Pass over the gate; needs --reason.")] = False,
+    reason: Annotated[str | None, typer.Option(help="Why; stays in the history.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge a version against the champion and, if it wins, swap it in. Exit status 1 when the gate refuses."""
+    body = {"version": version, "force": force, "reason": reason}
+    answer = _client(config).post(f"/api/models/{model}/promotions", body)
+    _print(answer, as_json, lambda item: show.decision(item["decision"]))
+
+
+@app.command()
+def rollback(
+    model: Model,
+    config: ConfigFile = None,
+    to: Annotated[int | None, typer.Option("--to", min=1, help="An earlier champion; the previous one by default.")] = None,
+    reason: Annotated[str, typer.Option(help="Why; stays in the history.")] = "rolled back by an operator",
+    as_json: AsJson = False,
+) -> None:
+    """Put the previous champion back in service."""
+    answer = _client(config).post(f"/api/models/{model}/rollback", {"version": to, "reason": reason})
+    _print(answer, as_json, lambda item: show.decision(item["decision"]))
+
+
+@app.command()
+def history(model: Model, config: ConfigFile = None, limit: Limit = 20, as_json: AsJson = False) -> None:
+    """What happened to a model: promotions, refusals, failures, newest first."""
+    items = _client(config).get(f"/api/models/{model}/history", limit=limit)["items"]
+    _print(items, as_json, show.history)
+
+
+@app.command()
+def predict(
+    model: Model,
+    texts: Annotated[list[str], typer.Argument(help="Texts to classify.", metavar="TEXT…")],
+    config: ConfigFile = None,
+    top_k: Annotated[int, typer.Option(min=1, help="Labels to show for each text.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Ask a served model."""
+    answers, headers = _client(config).predict(model, texts, {"top_k": top_k})
+    if as_json:
+        _print_json({"version": int(headers["x-model-version"]), "answers": answers})
+    else:
+        out.print(show.predictions(texts, answers, headers))
+
+
+@app.command()
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the service running and its files in place.")] = False,
+) -> None:
+    """Run the whole loop on bundled samples: train, serve, swap under load, refuse a bad version, roll back."""
+    from services import demo as story
+
+    story.play(out, keep=keep)
+
+
+@config_app.command("schema")
+def config_schema() -> None:
+    """The JSON Schema of baton.yaml, for editors."""
+    _print_json(configuration.json_schema())
+
+
+@config_app.command("check")
+def config_check(config: ConfigFile = None) -> None:
+    """Report every mistake of the configuration; exit status 1 when there is one."""
+    path = _path(config)
+    loaded = load_config(path, os.environ)
+    out.print(f"{path} is valid: {len(loaded.models)} model(s): {', '.join(model.name for model in loaded.models)}")
+
+
+@config_app.command("show")
+def config_show(config: ConfigFile = None) -> None:
+    """The configuration in force: the file, environment overrides and defaults together."""
+    _print_json(load_config(_path(config), os.environ).model_dump(mode="json"))
+
+
+def main() -> None:
+    """Entry point: an error for people is one message and exit status 1."""
+    try:
+        app()
+    except ApiError as error:
+        if "decision" in error.content:
+            out.print(show.decision(error.content["decision"]))
+        else:
+            err.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        sys.exit(1)
+    except BatonError as error:
+        err.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        sys.exit(1)
+
+
+def _path(config: Path | None) -> Path:
+    return config or Path(os.environ.get("BATON_CONFIG", configuration.DEFAULT_FILE))
+
+
+def _state(path: Path) -> cluster.State:
+    return cluster.State(path.resolve().parent / ".baton")
+
+
+def _client(config: Path | None) -> Client:
+    from services.supervisor import url_of
+
+    return Client(os.environ.get("BATON_URL") or url_of(load_config(_path(config), os.environ)))
+
+
+def _say(text: str) -> None:
+    err.print(f"baton: {text} …", style="dim", markup=False)
+
+
+def _print_ready(config: BatonConfig) -> None:
+    from services.supervisor import url_of
+
+    url = url_of(config)
+    out.print(f"[green]ready[/] at [bold]{url}[/]  API: {url}/docs  models: {url}/models/NAME")
+
+
+def _detach(path: Path, state: cluster.State, config: BatonConfig) -> None:
+    """Start the supervisor in a session of its own, and wait for its word."""
+    from services import supervisor
+
+    supervisor.clear_leftovers(state, _say)
+    cluster.require_free(config.http.host, config.http.port)
+    state.logs.mkdir(parents=True, exist_ok=True)
+    log = state.logs / "up.log"
+    command = [sys.executable, "-m", "services.cli", "up", "-c", str(path.resolve())]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
+    try:
+        _await_detached(process, log, supervisor.url_of(config))
+    except BaseException:
+        process.terminate()
+        process.wait(DOWN_SECONDS)
+        raise
+    _print_ready(config)
+
+
+def _await_detached(process: subprocess.Popen[bytes], log: Path, url: str) -> None:
+    """Return when the service says that it is ready; pass on its progress."""
+    deadline = time.monotonic() + DETACHED_SECONDS
+    shown = 0
+    while time.monotonic() < deadline:
+        text = log.read_text(errors="replace")
+        for line in text[shown:].splitlines(keepends=True):
+            if not line.endswith("\n"):
+                break
+            shown += len(line)
+            if line.startswith("ready "):
+                return
+            if line.startswith("baton: "):
+                err.print(line.rstrip(), style="dim", markup=False)
+        if process.poll() is not None:
+            said = [line for line in text.splitlines() if line.strip()]
+            raise NotReady("\n".join(said[-10:]).removeprefix("error: ") or f"it ended without a word; see {log}")
+        time.sleep(0.1)
+    raise NotReady(f"not ready after {DETACHED_SECONDS:.0f} s; see {log}")
+
+
+def _watch(client: Client, run_id: str, *, quiet: bool) -> dict[str, Any]:
+    """Follow a run to its end, and a winner until it serves."""
+    with show.progress(err, quiet=quiet) as update:
+        while True:
+            run: dict[str, Any] = client.get(f"/api/runs/{run_id}")
+            update(run)
+            if run["state"] in ("succeeded", "failed", "cancelled"):
+                break
+            time.sleep(POLL_SECONDS)
+        decision = run.get("decision")
+        while decision and decision["verdict"] == "promote":
+            model = client.get(f"/api/models/{run['model']}")
+            incidents = client.get(f"/api/models/{run['model']}/history", limit=5)["items"]
+            failed = [item for item in incidents if item["version"] == run["version"] and item["what"] == "rollout failed"]
+            run["rolled_out"] = model["champion"] == run["version"] and not model["rolling_out"]
+            if run["rolled_out"] or failed:
+                run["rollout_problem"] = failed[0]["text"] if failed else None
+                break
+            time.sleep(POLL_SECONDS)
+    return run
+
+
+def _print(value: Any, as_json: bool, render: Any) -> None:
+    if as_json:
+        _print_json(value)
+    else:
+        out.print(render(value))
+
+
+def _print_json(value: Any) -> None:
+    with suppress(BrokenPipeError):
+        sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,249 @@
+"""A Ray cluster of one machine, of our own: started on loopback, found again after a crash, stopped without leftovers.
+
+Every process of it carries ``BATON_INSTANCE`` in its environment, which is how they are told from anybody else's.
+Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from baton.errors import Conflict, NotReady
+
+MARK = "BATON_INSTANCE"
+SOCKETS = Path("/tmp")
+"""Not `tempfile.gettempdir()`, which may be long: HAProxy takes at most 97 characters for a socket's path, and Serve puts
+70 of its own into it."""
+
+STOP_SECONDS = 5.0
+START_SECONDS = 120.0
+
+PREFERRED = {
+    "dashboard": 8265,
+    "metrics": 8080,
+    "haproxy_stats": 8404,
+    "haproxy_metrics": 9101,
+    "fallback": 8500,
+    "client": 10001,
+}
+"""Ports besides the service's own; where one is taken, the next free one is used."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instance:
+    """A running service of this machine, as noted in ``instance.json``.
+
+    ``pid`` and ``started`` (seconds since the epoch) identify its supervisor: pids alone are given out again.
+    """
+
+    id: str
+    pid: int
+    started: float
+    url: str
+    ports: Mapping[str, int]
+    address: str
+    directory: str
+    """Ray's session files and sockets."""
+
+
+class State:
+    """The directory ``.baton`` next to the configuration: which instance runs from here."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.logs = directory / "logs"
+        self._file = directory / "instance.json"
+
+    def read(self) -> Instance | None:
+        """The noted instance, alive or not."""
+        try:
+            return Instance(**json.loads(self._file.read_text()))
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError):  # cut off while it was written: nothing in it is of use
+            return None
+
+    def write(self, instance: Instance) -> None:
+        """Note ``instance``, atomically."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        partial = self._file.with_suffix(".partial")
+        partial.write_text(json.dumps(asdict(instance), indent=2))
+        partial.replace(self._file)
+
+    def clear(self) -> None:
+        """Forget the noted instance."""
+        self._file.unlink(missing_ok=True)
+
+
+def alive(instance: Instance) -> bool:
+    """Whether the instance's supervisor runs."""
+    try:
+        process = psutil.Process(instance.pid)
+        return abs(process.create_time() - instance.started) < 1 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def processes(instance_id: str) -> Iterator[psutil.Process]:
+    """All live processes of an instance's cluster: Ray, its workers, HAProxy, jobs. Not its supervisor."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(MARK) == instance_id and process.status() != psutil.STATUS_ZOMBIE:
+                yield process
+
+
+def sweep(instance: Instance) -> int:
+    """Stop every process of the instance's cluster, first politely, then by force. Returns how many there were."""
+    found = list(processes(instance.id))
+    for process in found:
+        with contextlib.suppress(psutil.Error):
+            process.terminate()
+    psutil.wait_procs(found, timeout=STOP_SECONDS)
+    while left := list(processes(instance.id)):
+        for process in left:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(left, timeout=STOP_SECONDS)
+    shutil.rmtree(instance.directory, ignore_errors=True)
+    return len(found)
+
+
+def require_free(host: str, port: int) -> None:
+    """Raise ``Conflict`` naming the process that holds ``port``."""
+    if _free(host, port):
+        return
+    holder = "another process"
+    with contextlib.suppress(psutil.Error):
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.pid and connection.laddr[1:2] == (port,):
+                holder = f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
+    raise Conflict(f"port {port} is taken by {holder}; stop it, or choose another with http.port or BATON_HTTP_PORT")
+
+
+def plan(url: str) -> Instance:
+    """A new instance on free ports, not started yet."""
+    taken: set[int] = set()
+    ports: dict[str, int] = {}
+    for name, preferred in PREFERRED.items():
+        port = preferred
+        while port in taken or not _free("0.0.0.0", port):
+            port += 1
+        taken.add(port)
+        ports[name] = port
+    instance_id = secrets.token_hex(4)
+    directory = SOCKETS / f"baton-{instance_id}"
+    directory.mkdir(mode=0o700)
+    return Instance(
+        id=instance_id,
+        pid=os.getpid(),
+        started=psutil.Process().create_time(),
+        url=url,
+        ports=ports,
+        address="",
+        directory=str(directory),
+    )
+
+
+def environment(instance: Instance) -> dict[str, str]:
+    """What every process of the instance must find in its environment.
+
+    HAProxy mode has to be set before Ray starts. The oddly named ``RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0`` makes Ray use the
+    loopback address as the node's own, so that none of its servers can be reached from outside. The Ray token keeps
+    other users of the machine out.
+    """
+    directory = Path(instance.directory)
+    haproxy = directory / "h"
+    return {
+        MARK: instance.id,
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_USE_GRPC_BY_DEFAULT": "0",
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(haproxy / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(instance.ports["haproxy_stats"]),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(instance.ports["haproxy_metrics"]),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(instance.ports["fallback"]),
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(directory / "token"),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_JOB_STOP_SIGNAL": "SIGINT",
+        "RAY_JOB_STOP_WAIT_TIME_S": "5",
+        "RAY_DEDUP_LOGS": "0",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+def start(instance: Instance, log: Path) -> str:
+    """Start Ray's head for ``instance``, whose `environment` must already be this process's own.
+
+    Returns: the address to join it at.
+
+    Raises:
+        NotReady: it did not start; ``log`` has its words.
+    """
+    directory = Path(instance.directory)
+    token = directory / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+    ports = instance.ports
+    options = {
+        "port": 0,
+        "dashboard-host": "127.0.0.1",
+        "dashboard-port": ports["dashboard"],
+        "dashboard-agent-listen-port": 0,
+        "metrics-export-port": ports["metrics"],
+        "ray-client-server-port": ports["client"],
+        "min-worker-port": 0,
+        "max-worker-port": 0,
+        "temp-dir": directory / "ray",
+    }
+    ray = Path(sys.executable).with_name("ray")
+    command = [str(ray), "start", "--head", "--disable-usage-stats", *(f"--{name}={value}" for name, value in options.items())]
+    with log.open("ab") as output:
+        try:
+            # A session of its own: Ctrl-C in the terminal is for the supervisor, which then stops the rest in order.
+            code = subprocess.run(
+                command, stdout=output, stderr=output, timeout=START_SECONDS, check=False, start_new_session=True
+            ).returncode
+        except subprocess.TimeoutExpired:
+            raise NotReady(f"Ray did not start within {START_SECONDS:.0f} s; see {log}") from None
+    if code != 0:
+        raise NotReady(f"Ray did not start (exit status {code}); see {log}")
+    return (directory / "ray" / "ray_current_cluster").read_text().strip()
+
+
+def wait_for_exit(instance: Instance, timeout_s: float) -> bool:
+    """Wait until the instance's supervisor is gone; False when it is still there after ``timeout_s``."""
+    deadline = time.monotonic() + timeout_s
+    while alive(instance):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _free(host: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,157 @@
+"""The control plane: the control API at ``/``, and the loop that looks after runs and rolls out what passed the gate.
+
+Holds no truth: it reads and writes the registry, and may be killed at any point.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import FastAPI
+
+from baton.config import BatonConfig, ModelSettings, override
+from baton.errors import BatonError, Conflict, InvalidInput, NotReady
+from baton.records import Decision, DecisionKind, Promotion, Run, Verdict
+from baton.registry import Registry
+from baton.storage import Storage
+from services.api import build_api
+from services.jobs import Jobs
+from services.rollout import Rollouts, by_hand
+
+logger = logging.getLogger("ray.serve")
+
+WATCH_SECONDS = 1.0
+JUDGE_SECONDS = 600.0
+
+
+class ControlPlane:
+    """The deployment class. ``config`` is the `BatonConfig` as plain values."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.config = BatonConfig.model_validate(config)
+        self.registry = Registry(self.config.database)
+        self._storage = Storage(self.config.storage)
+        environment = {"BATON_DATABASE": self.config.database, "BATON_STORAGE": self.config.storage}
+        self._jobs = Jobs(self.registry, environment)
+        self.rollouts = Rollouts(self.registry)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Ray Serve's hook for an ASGI application that is built in the replica."""
+        return build_api(self, self._lifespan)
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        watch = asyncio.create_task(self._watch())
+        yield
+        watch.cancel()
+
+    # --- what the API offers -----------------------------------------------------------------------------------------
+
+    async def start_run(self, model: str, assignments: list[str], idempotency_key: str | None) -> Run:
+        """Queue a run and submit its job. Raises ``Conflict`` while one is active."""
+        settings = override(self.config.model(model), assignments)
+        run = await asyncio.to_thread(self.registry.create_run, model, settings.model_dump(mode="json"), idempotency_key)
+        if not run.state.final:
+            await asyncio.to_thread(self._jobs.submit, run)
+        return run
+
+    async def cancel_run(self, run_id: str) -> Run:
+        """End a run now."""
+        return await asyncio.to_thread(self._jobs.cancel, run_id)
+
+    async def promote(self, model: str, version: int, *, force: bool, reason: str | None) -> tuple[Decision, Promotion | None]:
+        """Gate and swap. The promotion is None when the gate refused."""
+        champion = await asyncio.to_thread(self.registry.champion, model)
+        await asyncio.to_thread(self.registry.version, model, version)
+        if champion.version == version:
+            raise Conflict(f"v{version} is already the champion of {model}")
+        if force:
+            if not reason:
+                raise InvalidInput("force needs a reason; it stays in the history")
+            decision = by_hand(DecisionKind.FORCE, model, version, champion, reason)
+        else:
+            decision = await self._judged(model, version, champion.version)
+            if decision.verdict is not Verdict.PROMOTE:
+                return decision, None
+        promotion = await self.rollouts.promote(decision)
+        return await asyncio.to_thread(self.registry.decision, promotion.decision_id), promotion
+
+    async def describe(self, settings: ModelSettings) -> dict[str, Any]:
+        """One model with its champion, its replicas and what is going on."""
+        name = settings.name
+        champion = await asyncio.to_thread(self.registry.champion, name)
+        version = await asyncio.to_thread(self.registry.champion_version, name)
+        active = await asyncio.to_thread(lambda: self.registry.runs(name, active=True, limit=1))
+        return {
+            "name": name,
+            "task": settings.task,
+            "base_model": settings.base_model,
+            "champion": champion.version,
+            "sequence": champion.sequence,
+            "f1": version.metrics.get("f1") if version else None,
+            "replicas": await self.rollouts.states(name),
+            "replicas_wanted": settings.serving.replicas,
+            "rolling_out": self.rollouts.running(name),
+            "active_run": active[0].id if active else None,
+        }
+
+    async def unready(self) -> list[str]:
+        """Why not every model that has a champion answers with it; empty when all do.
+
+        A model without a champion does not count: there is nothing yet that could answer.
+        """
+        reasons = []
+        try:
+            for settings in self.config.models:
+                champion = await asyncio.to_thread(self.registry.champion, settings.name)
+                states = await self.rollouts.states(settings.name)
+                if not states:
+                    reasons.append(f"{settings.name}: no replica is running")
+                elif champion.version is not None and all(state["version"] != champion.version for state in states):
+                    problem = states[0]["error"] or "it is still loading"
+                    reasons.append(f"{settings.name}: no replica serves the champion v{champion.version}: {problem}")
+        except BatonError as error:
+            reasons.append(str(error))
+        return reasons
+
+    async def _judged(self, model: str, version: int, champion: int | None) -> Decision:
+        policy = self.config.model(model).gate.model_dump(mode="json")
+
+        def look_up() -> Decision | None:
+            return self.registry.gate_decision(model, version, champion, policy)
+
+        decision = await asyncio.to_thread(look_up)
+        if decision is None:
+            await asyncio.to_thread(self._jobs.judge, model, version, JUDGE_SECONDS)
+            decision = await asyncio.to_thread(look_up)
+        if decision is None:
+            raise NotReady(f"the match of v{version} was played, but the champion of {model} changed meanwhile; try again")
+        return decision
+
+    # --- the loop ----------------------------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        """Look after active runs and roll out decisions that passed; start-up after a crash is just its first round."""
+        while True:
+            try:
+                for run in await asyncio.to_thread(lambda: self.registry.runs(active=True)):
+                    await asyncio.to_thread(self._jobs.look_after, run)
+                for decision in await asyncio.to_thread(self.registry.pending_decisions):
+                    await self._roll_out(decision)
+            except BatonError as error:
+                logger.warning("control: %s", error)
+            except Exception:
+                logger.exception("control: the watch stumbled")
+            await asyncio.sleep(WATCH_SECONDS)
+
+    async def _roll_out(self, decision: Decision) -> None:
+        if decision.model not in {settings.name for settings in self.config.models}:
+            return
+        try:
+            await self.rollouts.promote(decision)
+        except (Conflict, NotReady) as error:  # in the history already, or overtaken by somebody else's move
+            logger.warning("control: %s", error)

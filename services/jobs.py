@@ -1,0 +1,112 @@
+"""Training runs and matches as Ray jobs: submit, watch, cancel. Knows the job's command line, not what it does.
+
+What became of a run is read from the registry; Ray's word counts only when a job ended without leaving its own.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+import uuid
+from collections.abc import Mapping
+
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from baton.errors import Conflict, NotReady
+from baton.records import Run, RunState
+from baton.registry import Registry
+
+TERMINAL = (JobStatus.FAILED, JobStatus.STOPPED, JobStatus.SUCCEEDED)
+
+
+class Jobs:
+    """All methods block; call them from a thread."""
+
+    def __init__(self, registry: Registry, environment: Mapping[str, str]) -> None:
+        """``environment``: what the job needs to find the registry and the storage."""
+        self._registry = registry
+        self._environment = dict(environment)
+        self._client: JobSubmissionClient | None = None
+
+    def submit(self, run: Run) -> None:
+        """Start the job of a queued run. A job that is there already is left alone: the run's id is the job's."""
+        if self._status(run.id) is None:
+            self._submit(run.id, "run", run.id)
+
+    def judge(self, model: str, version: int, timeout_s: float) -> None:
+        """Have a match played, and wait until it is decided.
+
+        Raises:
+            NotReady: it did not end in time, or failed; with the job's last words.
+        """
+        job = f"judge-{model}-{version}-{uuid.uuid4().hex[:8]}"
+        self._submit(job, "judge", model, str(version))
+        deadline = time.monotonic() + timeout_s
+        while (status := self._status(job)) not in TERMINAL:
+            if time.monotonic() > deadline:
+                self._jobs().stop_job(job)
+                raise NotReady(f"judging {model} v{version} took more than {timeout_s:.0f} s and was stopped")
+            time.sleep(0.25)
+        if status is not JobStatus.SUCCEEDED:
+            raise NotReady(f"judging {model} v{version} failed: {self._last_words(job)}")
+
+    def cancel(self, run_id: str) -> Run:
+        """End an active run now. Raises ``Conflict`` when it is over, ``NotFound`` when there is none."""
+        run = self._registry.run(run_id)
+        if run.state.final:
+            raise Conflict(f"run {run_id} is over: {run.state}")
+        ended = self._registry.finish_run(run_id, RunState.CANCELLED, reason="cancelled")
+        if self._status(run_id) not in (None, *TERMINAL):
+            self._jobs().stop_job(run_id)
+        return ended
+
+    def look_after(self, run: Run) -> None:
+        """Bring an active run's record in line with its job: submit a forgotten one, end the record of a dead one."""
+        status = self._status(run.id)
+        if status is None and run.state is RunState.QUEUED:
+            self._submit(run.id, "run", run.id)
+        elif status is None:
+            self._end(run.id, "its job is gone: the Ray cluster was restarted")
+        elif status in TERMINAL:
+            self._end(run.id, f"its driver ended without a result: {self._last_words(run.id)}")
+
+    def _end(self, run_id: str, reason: str) -> None:
+        run = self._registry.run(run_id)
+        if run.state.final:  # it ended itself between our two looks
+            return
+        self._registry.finish_run(run_id, RunState.FAILED, reason=reason)
+        self._registry.add_incident(run.model, "run failed", f"run {run_id}: {reason}")
+
+    def _submit(self, job: str, *arguments: str) -> None:
+        command = shlex.join([sys.executable, "-m", "training", *arguments])
+        try:
+            self._jobs().submit_job(
+                entrypoint=command, submission_id=job, runtime_env={"env_vars": self._environment}, entrypoint_num_cpus=0
+            )
+        except Exception as error:
+            if self._status(job) is None:
+                raise NotReady(f"the Ray cluster did not take job {job}: {error}") from error
+
+    def _status(self, job: str) -> JobStatus | None:
+        try:
+            return self._jobs().get_job_status(job)
+        except RuntimeError as error:
+            if "404" in str(error) or "does not exist" in str(error):
+                return None
+            raise NotReady(f"Ray's job server does not answer: {error}") from error
+
+    def _last_words(self, job: str) -> str:
+        """Ray's message and the last line of the driver's log."""
+        info = self._jobs().get_job_info(job)
+        lines = [line for line in self._jobs().get_job_logs(job).splitlines() if line.strip()]
+        message = (info.message or info.status).strip().splitlines()[0]
+        return f"{message} (exit code {info.driver_exit_code}; last line: {lines[-1].strip() if lines else 'none'})"
+
+    def _jobs(self) -> JobSubmissionClient:
+        if self._client is None:
+            try:
+                self._client = JobSubmissionClient()
+            except (ConnectionError, RuntimeError) as error:
+                raise NotReady(f"Ray's job server does not answer: {error}") from error
+        return self._client

@@ -1,0 +1,1 @@
+"""Wire dialects. Each module turns a request body into typed inputs and typed outputs into an answer body."""

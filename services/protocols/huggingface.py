@@ -1,0 +1,79 @@
+"""The Hugging Face inference dialect: ``{"inputs", "parameters"}``, as `huggingface_hub.InferenceClient` speaks it.
+
+Knows any task through its wire methods, and neither HTTP nor the batcher.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import from_json, to_json
+
+from baton.errors import BatonError, InvalidInput, MalformedRequest
+from baton.tasks.base import Task, first_problem
+
+AnyTask = type[Task[Any, Any, Any, Any]]
+
+KEYS = ("inputs", "parameters", "options")
+"""Keys of a request. ``options`` (``wait_for_model`` and the like) steers the hub's own service and is ignored."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A parsed request: its inputs, the options of each, and whether it was a single input."""
+
+    inputs: list[Any]
+    options: list[Any]
+    single: bool
+
+
+def parse(body: bytes, task: AnyTask, max_inputs: int) -> Request:
+    """A request body as typed inputs.
+
+    Raises:
+        MalformedRequest: not JSON, or not a JSON object.
+        InvalidInput: a key, an input or a parameter that is not allowed.
+    """
+    try:
+        content = from_json(body)
+    except ValueError as error:
+        raise MalformedRequest(f"the body is not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise MalformedRequest('the body must be a JSON object, for example {"inputs": "I like you"}')
+    unknown = [key for key in content if key not in KEYS]
+    if unknown:
+        raise InvalidInput(f"unknown key {unknown[0]!r}; allowed: {', '.join(KEYS)}")
+    if "inputs" not in content:
+        raise InvalidInput('the key "inputs" is missing; example: {"inputs": "I like you"}')
+    raw = content["inputs"]
+    single = not isinstance(raw, list)
+    values = [raw] if single else raw
+    if not 1 <= len(values) <= max_inputs:
+        raise InvalidInput(f"inputs: a list of 1 to {max_inputs} inputs is allowed, this one has {len(values)}")
+    inputs = [task.from_wire(value) for value in values]
+    return Request(inputs=inputs, options=[_options(content.get("parameters"), task)] * len(inputs), single=single)
+
+
+def render(outputs: list[Any], task: AnyTask, single: bool) -> bytes:
+    """Outputs as an answer body: for one input its answer (nested where the task's clients expect that), else a list."""
+    answers = [task.to_wire(output) for output in outputs]
+    return to_json(answers[0] if single and not task.nest_single else answers)
+
+
+def render_error(error: BatonError) -> bytes:
+    """``{"error": "…"}``."""
+    return to_json({"error": str(error)})
+
+
+def _options(parameters: object, task: AnyTask) -> Any:
+    if parameters is None or parameters == {}:
+        return task.Options()
+    if not isinstance(parameters, dict):
+        raise InvalidInput(f"parameters: a JSON object is expected, not {type(parameters).__name__}")
+    try:
+        return task.Options.model_validate(parameters)
+    except ValidationError as error:
+        allowed = ", ".join(task.Options.model_fields)
+        raise InvalidInput(f"parameters.{first_problem(error)}; parameters: {allowed}") from None

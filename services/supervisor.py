@@ -1,0 +1,217 @@
+"""`baton up`: from a configuration to a service that answers, kept until a signal, and taken down without leftovers."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import httpx
+
+from baton.config import BatonConfig
+from baton.errors import BatonError, Conflict, NotReady
+from baton.records import RunState
+from baton.registry import Registry
+from baton.storage import Storage
+from services import cluster
+from services.names import CONTROL, application, route
+
+READY_SECONDS = 180.0
+CHECK_SECONDS = 2.0
+
+Say = Callable[[str], None]
+
+
+class Stopped(Exception):
+    """SIGTERM or SIGINT arrived."""
+
+
+def url_of(config: BatonConfig) -> str:
+    """Where a client on this machine reaches the service."""
+    host = "127.0.0.1" if config.http.host in ("0.0.0.0", "::") else config.http.host
+    return f"http://{host}:{config.http.port}"
+
+
+def check(config: BatonConfig) -> Registry:
+    """Everything that can be known to be wrong before anything starts. Returns the migrated registry.
+
+    Raises:
+        RegistryError, StorageError: the database or the storage cannot be used.
+    """
+    Storage(config.storage).check_writable()
+    registry = Registry(config.database)
+    registry.migrate()
+    for settings in config.models:
+        registry.declare_model(settings.name, settings.model_dump(mode="json"))
+    return registry
+
+
+def run_local(config: BatonConfig, state: cluster.State, say: Say, ready: Callable[[], None]) -> None:
+    """Start Ray and the service on this machine, call ``ready``, stay until SIGINT or SIGTERM, then stop everything.
+
+    Raises:
+        Conflict: it is running already, or the port is taken.
+        NotReady: it did not come up, or died later.
+    """
+    clear_leftovers(state, say)
+    cluster.require_free(config.http.host, config.http.port)
+    registry = check(config)
+    instance = cluster.plan(url_of(config))
+    os.environ.update(cluster.environment(instance))
+    state.write(instance)
+    state.logs.mkdir(parents=True, exist_ok=True)
+    try:
+        with _signals():
+            say("starting Ray")
+            instance = replace(instance, address=cluster.start(instance, state.logs / "ray.log"))
+            state.write(instance)
+            join(config, instance.address)
+            deploy(config, say)
+            _wait_until_ready(instance.url, say)
+            ready()
+            _stay(instance)
+    except Stopped:
+        say("stopping")
+    finally:
+        _end_runs(registry)
+        leave()
+        cluster.sweep(instance)
+        state.clear()
+
+
+def clear_leftovers(state: cluster.State, say: Say) -> None:
+    """Remove what a crashed instance left behind. Raises ``Conflict`` when one is alive."""
+    old = state.read()
+    if old is None:
+        return
+    if cluster.alive(old):
+        raise Conflict(f"already running at {old.url} (pid {old.pid}); `baton down` stops it")
+    count = cluster.sweep(old)
+    state.clear()
+    say(f"cleared {count} leftover process(es) of an instance that crashed")
+
+
+def join(config: BatonConfig, address: str) -> None:
+    """Make this process a driver of the cluster at ``address``, with Serve listening where ``config`` says."""
+    import ray
+    from ray import serve
+
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, namespace="serve")
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise NotReady(f"no Ray cluster answers at {address!r}: {str(error).splitlines()[0]}") from error
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    try:
+        serve.start(http_options={"host": config.http.host, "port": config.http.port})
+    except (ray.exceptions.RayError, TimeoutError, RuntimeError) as error:
+        raise NotReady(f"Ray Serve did not start: {error}") from error
+
+
+def leave() -> None:
+    """Stop being a driver; a driver whose cluster dies under it hangs for a minute and takes the process with it."""
+    import ray
+
+    with contextlib.suppress(Exception):
+        ray.shutdown()
+
+
+def deploy(config: BatonConfig, say: Say) -> None:
+    """Run all applications of ``config`` on the cluster that this process has joined."""
+    from ray.serve.api import RunTarget, run_many
+
+    from services import app
+
+    say(f"starting {len(config.models)} model(s): {', '.join(settings.name for settings in config.models)}")
+    targets = [RunTarget(app.control(config), name=CONTROL, route_prefix="/")]
+    for settings in config.models:
+        arguments = app.ModelArgs(settings=settings, database=config.database, storage=config.storage)
+        targets.append(RunTarget(app.model(arguments), name=application(settings.name), route_prefix=route(settings.name)))
+    try:
+        run_many(targets)
+    except RuntimeError as error:
+        raise NotReady(f"Ray Serve could not start the applications: {_why(error)}") from error
+
+
+def _why(error: RuntimeError) -> str:
+    """What the deployments say of themselves; Serve's own error only says that something failed."""
+    from ray import serve
+
+    messages = [
+        deployment.message
+        for found in serve.status().applications.values()
+        for deployment in found.deployments.values()
+        if deployment.message
+    ]
+    return "\n".join(messages) or str(error)
+
+
+def withdraw(config: BatonConfig) -> None:
+    """Remove the applications of ``config`` from the cluster that this process has joined."""
+    from ray import serve
+
+    for name in (CONTROL, *(application(settings.name) for settings in config.models)):
+        serve.delete(name, _blocking=True)
+
+
+def run_on_cluster(config: BatonConfig, address: str, say: Say) -> None:
+    """Deploy to a cluster that somebody else runs, and return; the applications stay there until `withdraw`."""
+    check(config)
+    join(config, address)
+    deploy(config, say)
+    _wait_until_ready(url_of(config), say)
+
+
+def _wait_until_ready(url: str, say: Say) -> None:
+    """Until /readyz answers 200, and the proxy knows every route."""
+    say("waiting until it answers")
+    deadline = time.monotonic() + READY_SECONDS
+    last = "no answer"
+    while time.monotonic() < deadline:
+        with contextlib.suppress(httpx.HTTPError):
+            answer = httpx.get(f"{url}/readyz", timeout=5)
+            last = answer.text[:500]
+            if answer.status_code == 200 and _routes_known(url):
+                return
+        time.sleep(0.1)
+    raise NotReady(f"the service did not become ready within {READY_SECONDS:.0f} s: {last}")
+
+
+def _routes_known(url: str) -> bool:
+    """The proxy learns of new applications some hundred milliseconds late, and until then sends them to the control plane."""
+    for model in httpx.get(f"{url}/api/models", timeout=5).json()["items"]:
+        if "model" not in httpx.get(f"{url}{route(model['name'])}/info", timeout=5).json():
+            return False
+    return True
+
+
+def _stay(instance: cluster.Instance) -> None:
+    """Return by `Stopped` only, or raise ``NotReady`` when Ray's head died."""
+    while True:
+        time.sleep(CHECK_SECONDS)
+        if not any(process.name() in ("gcs_server", "raylet") for process in cluster.processes(instance.id)):
+            raise NotReady("Ray died; its logs are gone with it, `baton up` starts afresh")
+
+
+def _end_runs(registry: Registry) -> None:
+    """Runs do not survive their cluster: say so in their records."""
+    with contextlib.suppress(BatonError):
+        for run in registry.runs(active=True):
+            registry.finish_run(run.id, RunState.CANCELLED, reason="the service was stopped")
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    def stop(_signal: int, _frame: Any) -> None:
+        raise Stopped
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not interrupt the cleaning up

@@ -1,0 +1,416 @@
+"""Artifacts: published whole or not at all, and verified whenever they are read."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from baton import manifest as manifests
+from baton.errors import CorruptVersion, StorageError
+from baton.manifest import FileEntry, Manifest
+from baton.records import ModelVersion
+from baton.storage import Storage
+
+FILES = {"config.json": b"{}", "model.safetensors": bytes(range(256)) * 40, "nested/deep/vocab.txt": "naïve ☃\n".encode()}
+
+
+def manifest(model: str = "m") -> Manifest:
+    return Manifest(
+        model=model,
+        task="classification",
+        labels=("a", "b"),
+        max_length=32,
+        base_model="tiny",
+        dataset={"hash": "d"},
+        training={"epochs": 1},
+        metrics={"f1": 0.9},
+        code_version="0.1.0",
+    )
+
+
+def version(number: int, sha256: str, uri: str = "") -> ModelVersion:
+    return ModelVersion(
+        model="m",
+        number=number,
+        uri=uri,
+        manifest_sha256=sha256,
+        metrics={},
+        lineage={},
+        run_id=None,
+        created_at=datetime.now(UTC),
+    )
+
+
+def content_of(directory: Path) -> dict[str, bytes]:
+    files = [path for path in directory.rglob("*") if path.is_file() and path.name != manifests.NAME]
+    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in files}
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    for name, content in FILES.items():
+        path = tmp_path / "source" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return tmp_path / "source"
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Storage:
+    return Storage(str(tmp_path / "storage"))
+
+
+@pytest.fixture
+def remote() -> Storage:
+    return Storage(f"memory://{uuid.uuid4().hex}")
+
+
+@pytest.fixture
+def published(local: Storage, source: Path) -> ModelVersion:
+    uri, sha256 = local.publish(3, source, manifest())
+    return version(3, sha256, uri)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+# --- local storage -------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_published_is_what_is_fetched(local, published, cache):
+    directory, read = local.fetch(published, cache)
+    assert content_of(directory) == FILES
+    assert read.model_copy(update={"files": {}}) == manifest()
+    assert read.files["config.json"].size == 2
+    assert str(directory) == published.uri
+
+
+def test_local_versions_are_not_copied_to_the_cache(local, published, cache):
+    local.fetch(published, cache)
+    assert not cache.exists()
+
+
+def test_a_published_directory_holds_nothing_but_the_files_and_the_manifest(local, published, cache):
+    directory, _ = local.fetch(published, cache)
+    names = {path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()}
+    assert names == {*FILES, "baton.json"}
+
+
+def test_a_version_number_that_was_never_published_is_corrupt(local, cache):
+    with pytest.raises(CorruptVersion, match=r"m v9: .* has no baton.json; it was never published whole"):
+        local.fetch(version(9, "0" * 64), cache)
+
+
+def test_a_publish_whose_source_vanishes_leaves_nothing_that_loads(local, source, cache, monkeypatch):
+    put = local._fs.put_file
+
+    def vanish(path: str, target: str) -> None:
+        if path.endswith("model.safetensors"):
+            Path(path).unlink()
+        put(path, target)
+
+    monkeypatch.setattr(local._fs, "put_file", vanish)
+    with pytest.raises(StorageError, match=r"cannot publish to storage .*model\.safetensors"):
+        local.publish(1, source, manifest())
+    with pytest.raises(CorruptVersion, match="never published whole"):
+        local.fetch(version(1, "0" * 64), cache)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from baton.storage import Storage
+from tests.test_storage import manifest
+storage = Storage({storage!r})
+step = getattr(storage._fs, {step!r})
+def die(*arguments, **options):
+    step(*arguments, **options)
+    os.kill(os.getpid(), signal.SIGKILL)
+storage._fs.{step} = die
+storage.publish(1, Path({source!r}), manifest())
+"""
+
+
+@pytest.mark.parametrize("step", ["put_file", "pipe_file"])
+def test_a_publisher_killed_half_way_leaves_nothing_that_loads_and_the_next_one_repairs_it(local, source, cache, step):
+    root = str(Path(__file__).parents[1])
+    code = KILLED.format(root=root, storage=local.url, source=str(source), step=step)
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    remains = Path(local.url) / "models" / "m" / "versions" / "1"
+    (remains / "left-over").write_text("x")
+    with pytest.raises(CorruptVersion, match="never published whole"):
+        local.fetch(version(1, "0" * 64), cache)
+    _, sha256 = local.publish(1, source, manifest())
+    directory, _ = local.fetch(version(1, sha256), cache)
+    assert content_of(directory) == FILES
+
+
+def test_publishing_a_number_again_replaces_it_whole(local, published, source, cache):
+    (source / "config.json").unlink()
+    (source / "new.txt").write_text("new")
+    _, sha256 = local.publish(3, source, manifest())
+    directory, _ = local.fetch(version(3, sha256), cache)
+    assert set(content_of(directory)) == {"model.safetensors", "nested/deep/vocab.txt", "new.txt"}
+    with pytest.raises(CorruptVersion, match="is not the one that was registered"):
+        local.fetch(published, cache)
+
+
+def test_a_manifest_in_the_source_is_replaced_not_published(local, source, cache):
+    (source / "baton.json").write_text("of an older version")
+    _, sha256 = local.publish(1, source, manifest())
+    _, read = local.fetch(version(1, sha256), cache)
+    assert "baton.json" not in read.files
+
+
+def alter(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(content)
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, 100)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (alter, "was altered: its SHA-256 is not the manifest's; the version will not be loaded"),
+        (truncate, "has 100 bytes, the manifest says 10240; the version will not be loaded"),
+        (Path.unlink, "is missing; the version is incomplete and will not be loaded"),
+    ],
+)
+def test_a_damaged_file_is_named_with_what_is_wrong(local, published, cache, damage: Callable[[Path], None], reason):
+    damage(Path(published.uri) / "model.safetensors")
+    with pytest.raises(CorruptVersion, match=f"model.safetensors {reason}"):
+        local.fetch(published, cache)
+
+
+def test_an_altered_manifest_is_named(local, published, cache):
+    path = Path(published.uri) / "baton.json"
+    path.write_text(path.read_text().replace('"a"', '"z"'))
+    with pytest.raises(CorruptVersion, match=r"m v3: .*baton.json is not the one that was registered"):
+        local.fetch(published, cache)
+
+
+def test_a_removed_manifest_says_that_the_version_is_not_whole(local, published, cache):
+    (Path(published.uri) / "baton.json").unlink()
+    with pytest.raises(CorruptVersion, match=r"m v3: .* has no baton.json; it was never published whole"):
+        local.fetch(published, cache)
+
+
+@pytest.mark.parametrize("content", [b"not json", b"{}", b"\xff"])
+def test_a_registered_manifest_that_is_none_is_corrupt(content):
+    with pytest.raises(CorruptVersion, match=r"somewhere/baton.json is not a valid manifest: "):
+        Manifest.from_bytes(content, "somewhere")
+
+
+def test_a_manifest_survives_its_bytes():
+    complete = manifest().model_copy(update={"files": {"x": FileEntry(size=1, sha256="0" * 64)}})
+    assert Manifest.from_bytes(complete.to_bytes(), "here") == complete
+    assert Manifest.from_bytes(complete.to_bytes(), "here").to_bytes() == complete.to_bytes()
+
+
+# --- remote storage ------------------------------------------------------------------------------------------------------
+
+
+def forge(storage: Storage, name: str, content: bytes) -> ModelVersion:
+    """A registered version whose manifest names ``name``."""
+    entry = FileEntry(size=len(content), sha256=hashlib.sha256(content).hexdigest())
+    forged = manifest().model_copy(update={"files": {name: entry}}).to_bytes()
+    target = f"{storage._root}/models/m/versions/1"
+    storage._fs.makedirs(target, exist_ok=True)
+    storage._fs.pipe_file(f"{target}/baton.json", forged)
+    return version(1, hashlib.sha256(forged).hexdigest())
+
+
+def test_a_remote_version_is_downloaded_into_the_cache(remote, source, cache):
+    uri, sha256 = remote.publish(1, source, manifest())
+    directory, read = remote.fetch(version(1, sha256), cache)
+    assert uri.startswith("memory://")
+    assert directory.parent == cache
+    assert content_of(directory) == FILES
+    assert read.labels == ("a", "b")
+
+
+def test_a_remote_version_is_downloaded_only_once(remote, source, cache, monkeypatch):
+    _, sha256 = remote.publish(1, source, manifest())
+    first, _ = remote.fetch(version(1, sha256), cache)
+    monkeypatch.setattr(remote._fs, "get_file", lambda *_: pytest.fail("downloaded again"))
+    second, _ = remote.fetch(version(1, sha256), cache)
+    assert second == first
+    assert list(cache.iterdir()) == [first]
+
+
+def test_of_two_downloads_at_once_the_slower_one_takes_the_copy_of_the_faster(remote, source, cache, monkeypatch):
+    _, sha256 = remote.publish(1, source, manifest())
+    get, faster = remote._fs.get_file, []
+
+    def overtaken(path: str, target: str) -> None:
+        monkeypatch.undo()
+        faster.append(remote.fetch(version(1, sha256), cache)[0])
+        get(path, target)
+
+    monkeypatch.setattr(remote._fs, "get_file", overtaken)
+    directory, _ = remote.fetch(version(1, sha256), cache)
+    assert [directory] == faster
+    assert content_of(directory) == FILES
+    assert list(cache.iterdir()) == [directory]
+
+
+def test_a_damaged_copy_in_the_cache_is_downloaded_again(remote, source, cache):
+    _, sha256 = remote.publish(1, source, manifest())
+    directory, _ = remote.fetch(version(1, sha256), cache)
+    alter(directory / "model.safetensors")
+    directory, _ = remote.fetch(version(1, sha256), cache)
+    assert content_of(directory) == FILES
+
+
+def test_a_damaged_remote_file_is_named_and_nothing_stays_in_the_cache(remote, source, cache):
+    _, sha256 = remote.publish(1, source, manifest())
+    remote._fs.pipe_file(f"{remote._root}/models/m/versions/1/model.safetensors", b"x" * 10240)
+    with pytest.raises(CorruptVersion, match=r"model\.safetensors was altered"):
+        remote.fetch(version(1, sha256), cache)
+    assert list(cache.iterdir()) == []
+
+
+def test_a_missing_remote_file_is_named_and_nothing_stays_in_the_cache(remote, source, cache):
+    _, sha256 = remote.publish(1, source, manifest())
+    remote._fs.rm_file(f"{remote._root}/models/m/versions/1/config.json")
+    with pytest.raises(CorruptVersion, match=r"config\.json is missing; the version is incomplete"):
+        remote.fetch(version(1, sha256), cache)
+    assert list(cache.iterdir()) == []
+
+
+def test_a_remote_version_without_manifest_was_never_published_whole(remote, source, cache):
+    _, sha256 = remote.publish(1, source, manifest())
+    remote._fs.rm_file(f"{remote._root}/models/m/versions/1/baton.json")
+    with pytest.raises(CorruptVersion, match="never published whole"):
+        remote.fetch(version(1, sha256), cache)
+
+
+@pytest.mark.parametrize("kind", ["local", "remote"])
+def test_a_manifest_cannot_name_a_file_outside_its_directory(kind, request, tmp_path, cache):
+    storage: Storage = request.getfixturevalue(kind)
+    content = b"outside"
+    forged = forge(storage, "../../outside.txt", content)
+    storage._fs.pipe_file(f"{storage._root}/models/m/versions/1/../../outside.txt", content)
+    with pytest.raises(CorruptVersion, match=r"the manifest names '\.\./\.\./outside\.txt', outside the version's directory"):
+        storage.fetch(forged, cache)
+    assert not (tmp_path / "outside.txt").exists()
+
+
+# --- data sets and runs --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["local", "remote"])
+def test_a_data_set_is_read_as_it_was_written(kind, request):
+    storage: Storage = request.getfixturevalue(kind)
+    storage.write_dataset("models/m/datasets/abc", {"train.jsonl": b"1\n", "dataset.json": b"{}"})
+    assert storage.read_dataset("models/m/datasets/abc", "train.jsonl") == b"1\n"
+    assert storage.read_dataset("models/m/datasets/abc", "dataset.json") == b"{}"
+
+
+@pytest.mark.parametrize("kind", ["local", "remote"])
+def test_a_data_set_that_is_there_is_not_written_again(kind, request):
+    storage: Storage = request.getfixturevalue(kind)
+    for content in (b"first", b"second"):
+        storage.write_dataset("models/m/datasets/abc", {"train.jsonl": content, "dataset.json": b"{}"})
+    assert storage.read_dataset("models/m/datasets/abc", "train.jsonl") == b"first"
+
+
+def test_a_data_set_that_was_not_finished_is_written_again(local):
+    local.write_dataset("d", {"train.jsonl": b"half"})
+    local.write_dataset("d", {"dataset.json": b"{}", "train.jsonl": b"whole"})
+    assert local.read_dataset("d", "train.jsonl") == b"whole"
+
+
+def test_a_data_set_is_marked_complete_last(local, monkeypatch):
+    moved: list[str] = []
+    move = local._fs.mv
+    monkeypatch.setattr(local._fs, "mv", lambda old, new: (moved.append(new.rpartition("/")[2]), move(old, new)))
+    local.write_dataset("d", {"dataset.json": b"{}", "holdout.jsonl": b"", "train.jsonl": b""})
+    assert moved[-1] == "dataset.json"
+
+
+def test_a_missing_data_set_is_a_storage_error(local):
+    with pytest.raises(StorageError, match="cannot read from storage"):
+        local.read_dataset("models/m/datasets/nope", "train.jsonl")
+
+
+def test_removing_a_run_removes_its_checkpoints_and_no_others(local):
+    for run in ("one", "two"):
+        (Path(local.runs_path) / run).mkdir(parents=True)
+        (Path(local.runs_path) / run / "checkpoint").write_text("x")
+    local.remove_run("one")
+    local.remove_run("never-there")
+    assert [path.name for path in Path(local.runs_path).iterdir()] == ["two"]
+
+
+def test_the_path_for_runs_is_a_url_on_remote_storage(remote, local):
+    assert remote.runs_path == f"{remote.url}/runs".replace("memory://", "memory:///")
+    assert local.runs_path == f"{local.url}/runs"
+
+
+# --- storage that does not work ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["local", "remote"])
+def test_writable_storage_passes_its_check_and_keeps_no_trace_of_it(kind, request):
+    storage: Storage = request.getfixturevalue(kind)
+    storage.check_writable()
+    assert storage._fs.find(storage._root) == []
+
+
+@pytest.fixture
+def blocked(tmp_path: Path) -> Storage:
+    """Storage below a regular file: not writable, for root neither."""
+    (tmp_path / "file").write_text("x")
+    return Storage(str(tmp_path / "file" / "x"))
+
+
+def test_storage_that_cannot_be_written_says_so(blocked, source):
+    for doing in (
+        blocked.check_writable,
+        lambda: blocked.publish(1, source, manifest()),
+        lambda: blocked.write_dataset("d", {"dataset.json": b"{}"}),
+    ):
+        with pytest.raises(
+            StorageError, match=rf"cannot (write|publish) to storage {blocked.url}: .*(Not a directory|File exists)"
+        ):
+            doing()
+
+
+def test_storage_that_cannot_be_read_does_not_call_a_version_corrupt(blocked, cache):
+    with pytest.raises(StorageError, match="cannot read from storage"):
+        blocked.fetch(version(1, "0" * 64), cache)
+
+
+@pytest.mark.parametrize("url", ["nosuch://bucket/path", "nosuch+thing://x"])
+def test_an_unknown_scheme_is_named(url):
+    with pytest.raises(StorageError, match=rf"storage '{url.replace('+', '[+]')}': cannot open a nosuch\S* file system: "):
+        Storage(url)
+
+
+def test_file_urls_are_local_storage(tmp_path):
+    assert Storage(f"file://{tmp_path}").local
+    assert Storage(f"file://{tmp_path}").runs_path == f"{tmp_path}/runs"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("s3fs") is not None, reason="s3fs is installed")
+def test_a_scheme_whose_package_is_missing_names_the_package():
+    with pytest.raises(StorageError, match=r"cannot open a s3 file system: .*s3fs"):
+        Storage("s3://bucket/baton")

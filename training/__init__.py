@@ -1,0 +1,1 @@
+"""Makes and judges versions. Runs as a job on the cluster: ``python -m training``. Knows nothing of HTTP."""

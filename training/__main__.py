@@ -1,0 +1,122 @@
+"""``python -m training``: the job that makes and judges versions. Reads the environment; everything else is handed on."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from baton.config import DEFAULT_FILE, load_config, override
+from baton.errors import BatonError, Conflict, RegistryError
+from baton.records import RunState
+from baton.registry import Registry
+from baton.storage import Storage
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Make and judge model versions. Jobs of a Ray cluster.")
+
+HEARTBEAT_SECONDS = 5.0
+
+
+@app.command()
+def run(
+    target: Annotated[str, typer.Argument(help="A queued run's id, or with -c the name of a model to start a run for.")],
+    config: Annotated[
+        Path | None, typer.Option("-c", "--config", help=f"The configuration, {DEFAULT_FILE} for instance.")
+    ] = None,
+    assign: Annotated[list[str] | None, typer.Option("--set", help="Override, e.g. training.epochs=5 (with -c).")] = None,
+) -> None:
+    """Carry out one run, from data to a stored decision.
+
+    As a job of the service: `run RUN_ID` with BATON_DATABASE and BATON_STORAGE in the environment.
+    By hand: `run intents -c baton.yaml --set training.epochs=5`.
+    """
+    if config is None:
+        registry, storage, database = _from_environment()
+        run_id = target
+    else:
+        loaded = load_config(config, os.environ)
+        settings = override(loaded.model(target), assign or [])
+        registry, storage, database = Registry(loaded.database), Storage(loaded.storage), loaded.database
+        registry.migrate()
+        registry.declare_model(target, loaded.model(target).model_dump(mode="json"))
+        run_id = registry.create_run(target, settings.model_dump(mode="json")).id
+    storage.check_writable()
+    with _recorded(registry, run_id):
+        import ray
+
+        from training import pipeline
+
+        ray.init(log_to_driver=False, logging_level=logging.WARNING)
+        decision = pipeline.run(run_id, registry, storage, database=database)
+    typer.echo(decision.sentence)
+
+
+@app.command()
+def judge(model: str, version: int) -> None:
+    """Play the match of a version against today's champion and store the decision."""
+    from training import pipeline
+
+    registry, storage, _ = _from_environment()
+    typer.echo(pipeline.judge(model, version, registry, storage).sentence)
+
+
+def main() -> None:
+    """Entry point: errors for people on one line, exit status 1."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    logging.basicConfig(level=logging.WARNING)
+    try:
+        app()
+    except BatonError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+
+
+def _from_environment() -> tuple[Registry, Storage, str]:
+    missing = [name for name in ("BATON_DATABASE", "BATON_STORAGE") if name not in os.environ]
+    if missing:
+        raise typer.BadParameter(f"set {' and '.join(missing)}, or name a file with -c")
+    database = os.environ["BATON_DATABASE"]
+    return Registry(database), Storage(os.environ["BATON_STORAGE"]), database
+
+
+@contextmanager
+def _recorded(registry: Registry, run_id: str) -> Iterator[None]:
+    """Start the run's record, keep it alive, and end it with the reason whatever happens short of a SIGKILL."""
+    registry.start_run(run_id)
+    done = threading.Event()
+    threading.Thread(target=_beat, args=(registry, run_id, done), daemon=True).start()
+    try:
+        yield
+    except BaseException as error:
+        cancelled = isinstance(error, KeyboardInterrupt)
+        reason = (
+            "cancelled" if cancelled else str(error) if isinstance(error, BatonError) else f"{type(error).__name__}: {error}"
+        )
+        with suppress(Conflict, RegistryError):  # ended by somebody else, or nobody to tell: the heartbeat stops anyway
+            registry.finish_run(run_id, RunState.CANCELLED if cancelled else RunState.FAILED, reason=reason)
+        raise
+    finally:
+        done.set()
+
+
+def _beat(registry: Registry, run_id: str, done: threading.Event) -> None:
+    while not done.wait(HEARTBEAT_SECONDS):
+        try:
+            registry.beat_run(run_id)
+        except Conflict:  # cancelled or given up by the service: stop working
+            os.kill(os.getpid(), signal.SIGINT)
+            return
+        except RegistryError:
+            continue  # a lost database does not end a run
+
+
+if __name__ == "__main__":
+    main()

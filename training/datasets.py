@@ -1,0 +1,249 @@
+"""Files or `datasets` ids → a frozen, validated, leak-free `DatasetVersion` on storage.
+
+Knows nothing of models or training.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import hashlib
+import json
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from baton.config import DataSettings
+from baton.errors import DataError
+from baton.records import DatasetVersion
+from baton.storage import Storage
+from baton.tasks.base import Task
+
+SHOWN = 10
+"""Mistakes listed in one error; the rest is counted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One raw row and where it stands, for error messages: ``data/train.jsonl line 7``."""
+
+    where: str
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Validated examples of both sides, with the record of how they came to be."""
+
+    version: DatasetVersion
+    train: Sequence[Any]
+    holdout: Sequence[Any]
+
+
+def freeze(model: str, kind: type[Task[Any, Any, Any, Any]], data: DataSettings, storage: Storage) -> Dataset:
+    """Read, validate, split, take leaks out, and store both sides under their content hash.
+
+    A train row whose normalised text also stands in the holdout is dropped and counted, and so is a train row that
+    repeats an earlier one. The holdout is never touched.
+
+    Raises:
+        DataError: all broken rows by file, line and field; no rows; fewer than two labels; a holdout label unknown
+            in train.
+        StorageError: the storage cannot be written.
+    """
+    rows = parse(kind, data.fields.model_dump(), read(data.train, "train"), data.train)
+    if isinstance(data.holdout, str):
+        train = rows
+        holdout = parse(kind, data.fields.model_dump(), read(data.holdout, "test"), data.holdout)
+    else:
+        train, holdout = split(kind, rows, data.holdout)
+        if not holdout or not train:
+            raise DataError(f"{data.train}: {len(rows)} row(s) cannot be split into train and holdout ({data.holdout:.0%})")
+    train, leaks, duplicates = _clean(kind, train, holdout)
+    if not train:
+        raise DataError(f"{data.train}: nothing is left to train on; all {leaks} distinct row(s) also stand in the holdout")
+    labels = kind.labels_of(train)
+    kind(labels, max_length=8).check(holdout)
+    sides = {"train.jsonl": _to_bytes(train), "holdout.jsonl": _to_bytes(holdout)}
+    holdout_hash = hashlib.sha256(sides["holdout.jsonl"]).hexdigest()
+    content_hash = hashlib.sha256(holdout_hash.encode() + sides["train.jsonl"]).hexdigest()
+    uri = f"models/{model}/datasets/{content_hash}"
+    version = DatasetVersion(
+        hash=content_hash,
+        holdout_hash=holdout_hash,
+        uri=uri,
+        labels=labels,
+        train_rows=len(train),
+        holdout_rows=len(holdout),
+        removed_leaks=leaks,
+        removed_duplicates=duplicates,
+        sources={"train": data.train, "holdout": str(data.holdout)},
+    )
+    record = json.dumps(asdict(version), indent=2, ensure_ascii=False).encode()
+    storage.write_dataset(uri, {**sides, "dataset.json": record})
+    return Dataset(version=version, train=train, holdout=holdout)
+
+
+def load_side(kind: type[Task[Any, Any, Any, Any]], storage: Storage, uri: str, side: str) -> list[Any]:
+    """The examples of one side (``train`` or ``holdout``) of a frozen data set."""
+    content = storage.read_dataset(uri, f"{side}.jsonl").decode()
+    return [kind.Example.model_validate_json(line) for line in content.splitlines()]
+
+
+def read(source: str, hub_split: str) -> Iterator[Row]:
+    """Raw rows of a .jsonl, .csv or .parquet file, or of a `datasets` id. Raises ``DataError``."""
+    path = Path(source)
+    readers = {".jsonl": _read_jsonl, ".json": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
+    if path.suffix not in readers:
+        if path.exists():
+            raise DataError(f"{source}: unknown file type {path.suffix!r}; allowed: .jsonl, .csv, .parquet, or a datasets id")
+        return _read_hub(source, hub_split)
+    if not path.is_file():
+        raise DataError(f"{source}: no such file")
+    return readers[path.suffix](path)
+
+
+def parse(kind: type[Task[Any, Any, Any, Any]], columns: Mapping[str, str], rows: Iterable[Row], source: str) -> list[Any]:
+    """Rows as the task's examples. Raises ``DataError`` that lists where each broken row stands and why."""
+    examples, mistakes = [], []
+    names = {field: columns.get(field, field) for field in kind.Example.model_fields}
+    for row in rows:
+        missing = [column for column in names.values() if column not in row.values]
+        if missing:
+            mistakes.append(f"{row.where}: {_missing(missing[0], row.values)}")
+            continue
+        try:
+            examples.append(kind.Example(**{field: row.values[column] for field, column in names.items()}))
+        except ValidationError as error:
+            problem = error.errors()[0]
+            field = names.get(str(problem["loc"][0]), str(problem["loc"][0]))
+            message = str(problem["msg"]).removeprefix("Value error, ")
+            mistakes.append(f"{row.where}, field {field!r}: {_short(problem['input'])}: {message}")
+    if mistakes:
+        more = f"\n  … and {len(mistakes) - SHOWN} more" if len(mistakes) > SHOWN else ""
+        listed = "\n".join(f"  {mistake}" for mistake in mistakes[:SHOWN])
+        raise DataError(f"{source}: {len(mistakes)} row(s) cannot be used\n{listed}{more}")
+    if not examples:
+        raise DataError(f"{source}: the file holds no rows")
+    return examples
+
+
+def split(kind: type[Task[Any, Any, Any, Any]], rows: Sequence[Any], fraction: float) -> tuple[list[Any], list[Any]]:
+    """Train and holdout by a stable hash of the normalised input, drawn within each stratum (label).
+
+    A row's side depends on its own text only: not on the order of the file, and not on rows added later. The one
+    exception is a label for which the hash picked no row: its row with the smallest hash goes to the holdout.
+    """
+    strata: dict[str, list[int]] = {}
+    for index, stratum in enumerate(kind.strata(rows)):
+        strata.setdefault(stratum, []).append(index)
+    places = [_place(kind, row) for row in rows]
+    chosen: set[int] = set()
+    for members in strata.values():
+        picked = [index for index in members if places[index] < fraction]
+        if not picked and len(members) > 1:
+            smallest = min(places[index] for index in members)
+            picked = [index for index in members if places[index] == smallest]
+        chosen.update(picked)
+    return (
+        [row for index, row in enumerate(rows) if index not in chosen],
+        [row for index, row in enumerate(rows) if index in chosen],
+    )
+
+
+def normalise(text: str) -> str:
+    """Unicode NFKC, case-folded, white space collapsed: what counts as the same text."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def _place(kind: type[Task[Any, Any, Any, Any]], row: Any) -> float:
+    """A number in [0, 1) that depends on the row's normalised input alone."""
+    digest = hashlib.sha256(normalise(kind.content(row)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def _clean(kind: type[Task[Any, Any, Any, Any]], train: Sequence[Any], holdout: Sequence[Any]) -> tuple[list[Any], int, int]:
+    """Train without leaks and repetitions, and how many of each were taken out."""
+    forbidden = {normalise(kind.content(row)) for row in holdout}
+    kept, seen, counts = [], set(), Counter[str]()
+    for row, stratum in zip(train, kind.strata(train), strict=True):
+        content = normalise(kind.content(row))
+        if content in forbidden:
+            counts["leaks"] += 1
+        elif (content, stratum) in seen:
+            counts["duplicates"] += 1
+        else:
+            seen.add((content, stratum))
+            kept.append(row)
+    return kept, counts["leaks"], counts["duplicates"]
+
+
+def _to_bytes(rows: Sequence[Any]) -> bytes:
+    return "".join(row.model_dump_json() + "\n" for row in rows).encode()
+
+
+def _missing(column: str, values: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(column, map(str, values), n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    present = ", ".join(map(repr, values)) or "no fields"
+    return f"field {column!r} is missing; the row has {present}{hint} (map names with data.fields)"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _read_jsonl(path: Path) -> Iterator[Row]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            where = f"{path} line {number}"
+            try:
+                values = json.loads(line)
+            except (json.JSONDecodeError, UnicodeDecodeError) as error:
+                raise DataError(f"{where}: not valid JSON: {error}") from error
+            if not isinstance(values, dict):
+                raise DataError(f"{where}: a JSON object is expected, not {_short(values)}")
+            yield Row(where=where, values=values)
+
+
+def _read_csv(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        try:
+            for values in reader:
+                yield Row(where=f"{path} line {reader.line_num}", values={key: value for key, value in values.items() if key})
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise DataError(f"{path} line {reader.line_num + 1}: not valid CSV: {error}") from error
+
+
+def _read_parquet(path: Path) -> Iterator[Row]:
+    from pyarrow import ArrowInvalid, parquet
+
+    try:
+        table = parquet.read_table(path)
+    except (ArrowInvalid, OSError) as error:
+        raise DataError(f"{path}: not a readable Parquet file: {error}") from error
+    for number, values in enumerate(table.to_pylist(), start=1):
+        yield Row(where=f"{path} row {number}", values=values)
+
+
+def _read_hub(name: str, hub_split: str) -> Iterator[Row]:
+    import datasets
+
+    try:
+        table = datasets.load_dataset(name, split=hub_split)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DataError(f"{name!r} is neither a file nor a datasets id that can be loaded: {reason}") from error
+    coded = {column: feature for column, feature in table.features.items() if isinstance(feature, datasets.ClassLabel)}
+    for number, values in enumerate(table, start=1):
+        named = {column: feature.int2str(values[column]) for column, feature in coded.items()}
+        yield Row(where=f"{name} {hub_split} row {number}", values={**values, **named})

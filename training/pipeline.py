@@ -1,0 +1,179 @@
+"""The loop, readable as ten lines: freeze the data, train, evaluate, publish, evaluate the champion, decide.
+
+Ends with a stored Decision. Rolling out what passed is the service's work.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from baton.base_models import find_base_model
+from baton.config import ModelSettings
+from baton.manifest import Manifest
+from baton.predictor import Predictor
+from baton.records import Decision, Evaluation, ModelVersion, RunState
+from baton.registry import Registry
+from baton.storage import Storage
+from baton.tasks import task_type
+from training import datasets, gate
+from training.evaluate import evaluate
+from training.trainer import Trained, fine_tune
+
+Report = Callable[[str, dict[str, Any]], None]
+"""Stage and progress → the run's record. Raises ``Conflict`` when the run is over."""
+
+VERSION_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+"""What a version takes from a checkpoint: no optimiser state, no pickles."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What every step of one run needs."""
+
+    settings: ModelSettings
+    registry: Registry
+    storage: Storage
+    clock: Clock
+
+
+def run(run_id: str, registry: Registry, storage: Storage, *, database: str) -> Decision:
+    """Carry out a started run: from its frozen settings to a stored Decision and a finished record."""
+    settings = ModelSettings.model_validate(registry.run(run_id).spec)
+    clock = Clock(lambda stage, progress: registry.report_run(run_id, stage, progress))
+    context = Context(settings=settings, registry=registry, storage=storage, clock=clock)
+    try:
+        clock("preparing")
+        find_base_model(settings.base_model)
+        dataset = datasets.freeze(settings.name, task_type(settings.task), settings.data, storage)
+        clock("training", dataset=asdict(dataset.version))
+        trained = fine_tune(
+            run_id, settings, dataset.version, storage=storage.url, runs_path=storage.runs_path, database=database
+        )
+        with trained as best:
+            version, candidate = publish(context, run_id, dataset, best)
+        champion = evaluate_champion(context, dataset.version.uri, dataset.version.holdout_hash)
+        clock("deciding")
+        decision = decide(context, candidate, champion)
+        registry.finish_run(run_id, RunState.SUCCEEDED, version=version.number, decision_id=decision.id)
+    finally:
+        storage.remove_run(run_id)
+    return decision
+
+
+def judge(model: str, number: int, registry: Registry, storage: Storage) -> Decision:
+    """Play the match of a published version against today's champion, on the version's own holdout, and store it."""
+    settings = ModelSettings.model_validate(registry.settings(model))
+    context = Context(settings=settings, registry=registry, storage=storage, clock=Clock(lambda stage, progress: None))
+    version = registry.version(model, number)
+    dataset = version.lineage["dataset"]
+    candidate = evaluate_version(context, version, dataset["uri"], dataset["holdout_hash"])
+    return decide(context, candidate, evaluate_champion(context, dataset["uri"], dataset["holdout_hash"]))
+
+
+def publish(context: Context, run_id: str, dataset: datasets.Dataset, trained: Trained) -> tuple[ModelVersion, Evaluation]:
+    """Score the checkpoint exactly as it will be served, publish it with its scores, and register it."""
+    settings, registry, clock = context.settings, context.registry, context.clock
+    facts = {"dataset": asdict(dataset.version), "training": settings.training.model_dump(mode="json")}
+    manifest = Manifest(
+        model=settings.name,
+        task=settings.task,
+        labels=dataset.version.labels,
+        max_length=settings.training.max_length,
+        base_model=settings.base_model,
+        metrics={},
+        code_version=metadata.version("baton"),
+        **facts,
+    )
+    with tempfile.TemporaryDirectory(prefix="baton-version-") as scratch:
+        directory = Path(scratch)
+        for name in VERSION_FILES:
+            if (trained.directory / name).is_file():
+                shutil.copyfile(trained.directory / name, directory / name)
+        predictor = Predictor.load(directory, manifest, settings.serving, threads=os.cpu_count())
+        clock("evaluating", validation_f1=trained.f1, best_epoch=trained.epoch)
+        score = evaluate(predictor, dataset.holdout, clock.count)
+        clock("publishing", **{predictor.task.metric: score.metrics[predictor.task.metric]})
+        number = registry.reserve_version(settings.name, run_id)
+        complete = manifest.model_copy(update={"metrics": score.metrics, "probes": predictor.probe()})
+        uri, sha256 = context.storage.publish(number, directory, complete)
+    lineage = {
+        **facts,
+        "run_id": run_id,
+        "base_model": settings.base_model,
+        "labels": list(dataset.version.labels),
+        "best_epoch": trained.epoch,
+        "validation_f1": trained.f1,
+        "engine": predictor.engine.description,
+        "seconds": clock.seconds(),
+    }
+    version = registry.publish_version(
+        settings.name, number, uri=uri, manifest_sha256=sha256, metrics=score.metrics, lineage=lineage
+    )
+    holdout_hash = dataset.version.holdout_hash
+    return version, registry.add_evaluation(settings.name, number, holdout_hash, score.metrics, score.statistics)
+
+
+def evaluate_champion(context: Context, dataset_uri: str, holdout_hash: str) -> Evaluation | None:
+    """The champion's scores on a frozen holdout; None without a champion."""
+    champion = context.registry.champion_version(context.settings.name)
+    return None if champion is None else evaluate_version(context, champion, dataset_uri, holdout_hash)
+
+
+def evaluate_version(context: Context, version: ModelVersion, dataset_uri: str, holdout_hash: str) -> Evaluation:
+    """A published version's scores on a frozen holdout, computed now unless they are known."""
+    settings = context.settings
+    known = context.registry.evaluation(settings.name, version.number, holdout_hash)
+    if known is not None:
+        return known
+    context.clock(f"evaluating v{version.number}")
+    with tempfile.TemporaryDirectory(prefix="baton-fetch-") as cache:
+        directory, manifest = context.storage.fetch(version, Path(cache))
+        predictor = Predictor.load(directory, manifest, settings.serving, threads=os.cpu_count())
+        holdout = datasets.load_side(task_type(settings.task), context.storage, dataset_uri, "holdout")
+        score = evaluate(predictor, holdout, context.clock.count)
+    return context.registry.add_evaluation(settings.name, version.number, holdout_hash, score.metrics, score.statistics)
+
+
+def decide(context: Context, candidate: Evaluation, champion: Evaluation | None) -> Decision:
+    """Ask the gate and store what it said."""
+    task = task_type(context.settings.task)((), context.settings.training.max_length)
+    return context.registry.add_decision(gate.decide(task, candidate, champion, context.settings.gate))
+
+
+class Clock:
+    """Reports stages and remembers how long each took."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._stage = ""
+        self._since = time.monotonic()
+        self._seconds: dict[str, float] = {}
+
+    def __call__(self, stage: str, **progress: Any) -> None:
+        """Enter ``stage``."""
+        self._close()
+        self._stage = stage
+        self._report(stage, progress)
+
+    def count(self, done: int, total: int) -> None:
+        """Progress within the stage."""
+        self._report(self._stage, {"done": done, "total": total})
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds by stage, up to now."""
+        self._close()
+        return {stage: round(seconds, 2) for stage, seconds in self._seconds.items()}
+
+    def _close(self) -> None:
+        now = time.monotonic()
+        if self._stage:
+            self._seconds[self._stage] = self._seconds.get(self._stage, 0.0) + now - self._since
+        self._since = now

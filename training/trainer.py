@@ -1,0 +1,94 @@
+"""The Ray Train driver: spreads a run over workers, restarts it from its last checkpoint, returns the best one.
+
+Knows nothing of evaluation, the gate or the registry's versions.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import ray
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from baton.config import ModelSettings
+from baton.errors import TrainingFailed
+from baton.records import DatasetVersion
+from training import worker
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """The best checkpoint of a run, as a local Hugging Face directory, with its validation F1 and epoch."""
+
+    directory: Path
+    f1: float
+    epoch: int
+
+
+@contextmanager
+def fine_tune(
+    run_id: str, settings: ModelSettings, dataset: DatasetVersion, *, storage: str, runs_path: str, database: str
+) -> Iterator[Trained]:
+    """Train and yield the checkpoint with the best validation F1; it is readable inside the ``with`` block.
+
+    Raises:
+        TrainingFailed: the workers failed more often than ``training.retries`` allows; the message is their last error.
+    """
+    training = settings.training
+    gpus = int(ray.cluster_resources().get("GPU", 0)) if training.device != "cpu" else 0
+    if training.device == "gpu" and gpus < training.workers:
+        raise TrainingFailed(f"training.device is gpu with {training.workers} worker(s), but the cluster has {gpus} GPU(s)")
+    use_gpu = gpus >= training.workers
+    threads = cpus_per_worker(training.workers)
+    job = worker.Job(
+        run_id=run_id,
+        settings=settings.model_dump(mode="json"),
+        labels=dataset.labels,
+        dataset_uri=dataset.uri,
+        storage=storage,
+        database=database,
+        threads=threads,
+    )
+    trainer = TorchTrainer(
+        worker.train,
+        train_loop_config=asdict(job),
+        scaling_config=ScalingConfig(
+            num_workers=training.workers,
+            use_gpu=use_gpu,
+            resources_per_worker={"CPU": threads, **({"GPU": 1} if use_gpu else {})},
+        ),
+        run_config=RunConfig(
+            name=run_id,
+            storage_path=runs_path,
+            failure_config=FailureConfig(max_failures=training.retries),
+            checkpoint_config=CheckpointConfig(num_to_keep=2, checkpoint_score_attribute="f1", checkpoint_score_order="max"),
+        ),
+    )
+    try:
+        result = trainer.fit()
+    except ray.train.v2.api.exceptions.TrainingFailedError as error:
+        raise TrainingFailed(last_line(str(error))) from error
+    if not result.best_checkpoints:
+        raise TrainingFailed("the workers ended without a checkpoint")
+    checkpoint, _ = max(result.best_checkpoints, key=lambda item: float(item[1]["f1"]))
+    with checkpoint.as_directory() as directory:
+        noted = json.loads((Path(directory) / "baton-checkpoint.json").read_text())
+        yield Trained(directory=Path(directory), f1=float(noted["f1"]), epoch=int(noted["epoch"]))
+
+
+def cpus_per_worker(workers: int) -> int:
+    """All whole CPUs that nobody has reserved, shared equally, at least one a worker."""
+    free = int(ray.available_resources().get("CPU", os.cpu_count() or 1))
+    return max(1, free // workers)
+
+
+def last_line(text: str) -> str:
+    """The last line that says something: of a traceback, the error itself."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "no reason given"

@@ -1,0 +1,274 @@
+"""What each Ray Train worker runs: a Hugging Face `Trainer` on the task's own features.
+
+Rank 0 saves a checkpoint each epoch, and every rank reports it; a restarted worker goes on from the last one.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray.train
+import torch
+import transformers
+
+from baton.base_models import find_base_model
+from baton.config import ModelSettings
+from baton.engines.torch_engine import bf16_pays, load_model
+from baton.errors import Conflict, RegistryError
+from baton.predictor import load_tokenizer
+from baton.registry import Registry
+from baton.storage import Storage
+from baton.tasks import task_type
+from baton.tasks.base import Task
+from training import datasets
+
+REPORT_SECONDS = 1.0
+"""Least time between two progress reports."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Everything a worker needs to know; plain values, because Ray sends it to other machines."""
+
+    run_id: str
+    settings: Mapping[str, Any]
+    labels: Sequence[str]
+    dataset_uri: str
+    storage: str
+    database: str
+    threads: int
+
+
+def train(config: dict[str, Any]) -> None:
+    """Ray Train's entry point: fine-tune as ``Job(**config)`` says, reporting one checkpoint an epoch."""
+    job = Job(**config)
+    settings = ModelSettings.model_validate(job.settings)
+    torch.set_num_threads(job.threads)
+    transformers.set_seed(settings.training.seed)
+    with tempfile.TemporaryDirectory(prefix="baton-train-") as scratch:
+        trainer = build_trainer(job, settings, Path(scratch))
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            trainer.train()
+        else:
+            with checkpoint.as_directory() as directory:
+                trainer.train(resume_from_checkpoint=directory)
+
+
+def build_trainer(job: Job, settings: ModelSettings, scratch: Path) -> transformers.Trainer:
+    """The configured `Trainer`; all that is random is seeded."""
+    training = settings.training
+    base = find_base_model(settings.base_model)
+    wrapper = transformers.AutoTokenizer.from_pretrained(str(base), local_files_only=True, trust_remote_code=False)
+    wrapper.save_pretrained(str(scratch / "tokenizer"))
+    (scratch / "tokenizer" / "config.json").write_bytes((base / "config.json").read_bytes())
+    tokenizer, pad_id = load_tokenizer(scratch / "tokenizer")
+    kind = task_type(settings.task)
+    task = kind(job.labels, training.max_length)
+    tokenizer = task.prepare_tokenizer(tokenizer)
+    rows = datasets.load_side(kind, Storage(job.storage), job.dataset_uri, "train")
+    train_rows, validation_rows = datasets.split(kind, rows, training.validation)
+    validation_rows.sort(key=lambda row: len(kind.content(row)))  # batches of like lengths need little padding
+    model = load_model(kind.auto_model, base, job.labels)
+    freeze(model, training.tune, training.last_n)
+    context = ray.train.get_context()
+    on_gpu = torch.cuda.is_available() and training.device != "cpu"
+    bf16 = training.precision == "bf16" or (training.precision == "auto" and bf16_pays("cuda" if on_gpu else "cpu"))
+    arguments = transformers.TrainingArguments(
+        output_dir=str(scratch / "checkpoints"),
+        num_train_epochs=training.epochs,
+        learning_rate=training.learning_rate,
+        per_device_train_batch_size=training.batch_size // context.get_world_size(),
+        per_device_eval_batch_size=64,
+        warmup_steps=training.warmup_ratio,
+        weight_decay=training.weight_decay,
+        lr_scheduler_type="linear",
+        train_sampling_strategy="group_by_length",
+        bf16=bf16,
+        use_cpu=not on_gpu,
+        ddp_find_unused_parameters=False if context.get_world_size() > 1 else None,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=1,
+        logging_steps=5,
+        logging_nan_inf_filter=False,
+        disable_tqdm=True,
+        report_to=[],
+        seed=training.seed,
+        data_seed=training.seed,
+    )
+    return OrderedTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=features(task, tokenizer, train_rows),
+        eval_dataset=features(task, tokenizer, validation_rows),
+        data_collator=Collator(pad_id),
+        processing_class=wrapper,
+        compute_loss_func=CrossEntropy(context.get_world_size()),
+        compute_metrics=Validate(task, validation_rows, tokenizer),
+        callbacks=[Reporter(job, training.early_stopping)],
+    )
+
+
+def freeze(model: Any, tune: str, last_n: int) -> None:
+    """Switch off gradients of what ``tune`` leaves alone.
+
+    The encoder is the embeddings and the stack of layers; the pooler and everything outside ``base_model`` is the head.
+    """
+    if tune == "full":
+        return
+    stacks = [module for module in model.base_model.modules() if isinstance(module, torch.nn.ModuleList)]
+    stack = max(stacks, key=lambda module: sum(parameter.numel() for parameter in module.parameters()))
+    for name, parameter in model.base_model.named_parameters():
+        parameter.requires_grad_("pooler" in name)
+    if tune == "last_n":
+        stack[-last_n:].requires_grad_(True)
+
+
+def features(task: Task[Any, Any, Any, Any], tokenizer: Any, rows: Sequence[Any]) -> list[dict[str, Any]]:
+    """One dict a window: ``input_ids``, ``token_type_ids``, ``labels``."""
+    windows = task.encode(tokenizer, [task.input_of(row) for row in rows])
+    return [
+        {"input_ids": ids, "token_type_ids": types, "labels": target}
+        for ids, types, target in zip(windows.ids, windows.type_ids, task.targets(rows, windows), strict=True)
+    ]
+
+
+class OrderedTrainer(transformers.Trainer):  # type: ignore[misc]
+    """A `Trainer` that evaluates rows in their own order.
+
+    With ``group_by_length`` the stock one shuffles the evaluation rows as well, and hands `compute_metrics` predictions
+    whose rows nobody can tell.
+    """
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """Batches in order, shared out over the workers by accelerate."""
+        loader = torch.utils.data.DataLoader(
+            self.eval_dataset if eval_dataset is None else eval_dataset,
+            batch_size=self.args.eval_batch_size,
+            collate_fn=self.data_collator,
+        )
+        return self.accelerator.prepare(loader)
+
+
+class Collator:
+    """Pads a batch to its longest window."""
+
+    def __init__(self, pad_id: int) -> None:
+        self._pad_id = pad_id
+
+    def __call__(self, batch: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        width = max(len(row["input_ids"]) for row in batch)
+
+        def padded(values: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
+            return torch.tensor([[*value, *[fill] * (width - len(value))] for value in values])
+
+        return {
+            "input_ids": padded([row["input_ids"] for row in batch], self._pad_id),
+            "token_type_ids": padded([row["token_type_ids"] for row in batch], 0),
+            "attention_mask": padded([[1] * len(row["input_ids"]) for row in batch], 0),
+            "labels": torch.tensor([row["labels"] for row in batch]),
+        }
+
+
+class CrossEntropy:
+    """Cross-entropy whose gradient does not depend on how a batch is spread over workers and accumulation steps.
+
+    `Trainer` 5 believes that BERT-type models divide by ``num_items_in_batch`` (targets of the whole batch, over all
+    workers and accumulation steps) themselves, and multiplies accordingly; this does divide. DDP averages gradients
+    over workers, hence the factor ``world_size``.
+    """
+
+    def __init__(self, world_size: int) -> None:
+        self._world_size = world_size
+
+    def __call__(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+        logits = outputs["logits"].float()
+        flat = logits.view(-1, logits.shape[-1])
+        if num_items_in_batch is None:
+            return torch.nn.functional.cross_entropy(flat, labels.view(-1))
+        total = torch.nn.functional.cross_entropy(flat, labels.view(-1), reduction="sum")
+        return total / num_items_in_batch * self._world_size
+
+
+class Validate:
+    """The task's own main metric on the validation rows, through the same `decode` and `score` as everywhere."""
+
+    def __init__(self, task: Task[Any, Any, Any, Any], rows: Sequence[Any], tokenizer: Any) -> None:
+        self._task, self._rows = task, rows
+        self._windows = task.encode(tokenizer, [task.input_of(row) for row in rows])
+
+    def __call__(self, prediction: Any) -> dict[str, float]:
+        logits = {"logits": list(np.asarray(prediction.predictions, dtype=np.float32))}
+        outputs = self._task.decode(self._windows, logits, [self._task.Options()] * len(self._rows))
+        return {"f1": float(self._task.score(outputs, self._rows).metrics[self._task.metric])}
+
+
+class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
+    """Progress to the registry (rank 0), checkpoints to Ray Train (every rank), early stopping."""
+
+    def __init__(self, job: Job, patience: int) -> None:
+        self._job, self._patience = job, patience
+        self._registry = Registry(job.database)
+        self._last = 0.0
+        self._began = (0.0, 0)
+        self._latest: dict[str, float] = {}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Remember where this attempt began, for the time left."""
+        self._began = (time.monotonic(), state.global_step)
+        if state.is_world_process_zero:
+            self._report(state, force=True)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any) -> None:
+        """Note loss, learning rate and F1; stop when the run was cancelled."""
+        names = {"loss": "loss", "learning_rate": "learning_rate", "eval_f1": "f1"}
+        self._latest |= {names[key]: float(value) for key, value in (logs or {}).items() if key in names}
+        if state.is_world_process_zero:
+            self._report(state, force="eval_f1" in (logs or {}))
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Stop when the last ``patience`` epochs brought no better F1."""
+        scores = [entry["eval_f1"] for entry in state.log_history if "eval_f1" in entry]
+        if len(scores) - 1 - int(np.argmax(scores)) >= self._patience:
+            control.should_training_stop = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Hand the epoch's checkpoint to Ray Train. Every rank takes part: the report is a barrier."""
+        epochs = round(state.epoch)
+        metrics = {"f1": self._latest.get("f1", 0.0), "epoch": epochs}
+        checkpoint = None
+        if state.is_world_process_zero:
+            directory = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            (directory / "baton-checkpoint.json").write_text(json.dumps(metrics))
+            checkpoint = ray.train.Checkpoint.from_directory(directory)
+        ray.train.report(metrics, checkpoint=checkpoint)
+
+    def _report(self, state: Any, *, force: bool) -> None:
+        now = time.monotonic()
+        if not force and now - self._last < REPORT_SECONDS:
+            return
+        self._last = now
+        began, first_step = self._began
+        done = state.global_step - first_step
+        left = (now - began) / done * (state.max_steps - state.global_step) if done else None
+        progress = {
+            "epoch": round(state.epoch or 0.0, 2),
+            "epochs": state.num_train_epochs,
+            "step": state.global_step,
+            "steps": state.max_steps,
+            "seconds_left": None if left is None else round(left, 1),
+            **self._latest,
+        }
+        with suppress(
+            RegistryError, Conflict
+        ):  # a lost database costs progress lines, not the run; its driver stops an ended one
+            self._registry.report_run(self._job.run_id, "training", progress)
