@@ -118,6 +118,12 @@ class CorruptVersion(BatonError):
     title = "corrupt version"
 
 
+class NotFinite(BatonError):
+    """A model answered NaN or infinity. Training that diverged does that; a lower learning rate helps."""
+
+    title = "scores are not numbers"
+
+
 class RegistryError(BatonError):
     """The database cannot be used (down, or a schema newer than this code)."""
 
@@ -129,10 +135,3 @@ class TrainingFailed(BatonError):
     """A run ended without a usable checkpoint."""
 
     title = "training failed"
-
-
-class Cancelled(BatonError):
-    """The run was cancelled by a user."""
-
-    status = 409
-    title = "cancelled"

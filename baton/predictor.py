@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from baton.config import ServingSettings
 from baton.engines import Engine, EngineSettings, load_engine
-from baton.errors import CorruptVersion
+from baton.errors import CorruptVersion, NotFinite
 from baton.manifest import Manifest, Probe
 from baton.tasks import task_type
 from baton.tasks.base import Task, Windows
@@ -77,6 +77,8 @@ class Predictor:
         for chosen in self._batches(windows):
             logits = self.engine.forward(self._pad(windows, chosen))
             for name, array in logits.items():
+                if not np.isfinite(array).all():
+                    raise NotFinite(f"the model's {name} are not numbers for some inputs; did its training diverge?")
                 rows = heads.setdefault(name, [None] * len(windows))
                 for row, window in zip(array, chosen, strict=True):
                     rows[window] = row

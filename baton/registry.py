@@ -104,6 +104,8 @@ class Registry:
         model, version = decision.model, decision.candidate
         with self._write() as connection:
             _version(connection, model, version)
+            if version == expected.version:
+                raise Conflict(f"v{version} is already the champion of {model}")
             moved = connection.execute(
                 schema.models.update()
                 .where(
@@ -213,13 +215,20 @@ class Registry:
         metrics: Mapping[str, Any],
         lineage: Mapping[str, Any],
     ) -> ModelVersion:
-        """Mark a reserved version as whole and readable. Only published versions are listed, promoted or served."""
+        """Mark a reserved version as whole and readable. Only published versions are listed, promoted or served.
+
+        Raises:
+            Conflict: the number was not reserved, or the version is published already: versions never change.
+        """
+        table = schema.versions
         with self._write() as connection:
-            connection.execute(
-                schema.versions.update()
-                .where(schema.versions.c.model == model, schema.versions.c.number == number)
+            marked = connection.execute(
+                table.update()
+                .where(table.c.model == model, table.c.number == number, ~table.c.published)
                 .values(uri=uri, manifest_sha256=manifest_sha256, metrics=metrics, lineage=lineage, published=True)
             )
+            if marked.rowcount != 1:
+                raise Conflict(f"{model} v{number} is not waiting to be published")
             return _version(connection, model, number)
 
     def version(self, model: str, number: int) -> ModelVersion:
@@ -484,6 +493,10 @@ class Registry:
             decisions = {row.id: _decision(row) for row in connection.execute(_page(schema.decisions, model, limit * 2, None))}
             promotions = [_promotion(row) for row in connection.execute(_page(schema.promotions, model, limit, None))]
             incidents = [Incident(**row._mapping) for row in connection.execute(_page(schema.incidents, model, limit, None))]
+            ended = schema.runs.select().where(
+                schema.runs.c.model == model, schema.runs.c.state.in_([RunState.FAILED, RunState.CANCELLED])
+            )
+            runs = [_run(row) for row in connection.execute(ended.order_by(schema.runs.c.created_at.desc()).limit(limit))]
         entries = []
         for promotion in promotions:
             decision = decisions.get(promotion.decision_id) or self.decision(promotion.decision_id)
@@ -505,6 +518,11 @@ class Registry:
                         details={"decision_id": decision.id},
                     )
                 )
+        for run in runs:
+            assert run.finished_at is not None
+            what = f"run {run.state}"
+            text = f"Run {run.id}: {run.reason}"
+            entries.append(HistoryEntry(at=run.finished_at, what=what, version=run.version, text=text))
         for incident in incidents:
             entries.append(
                 HistoryEntry(at=incident.created_at, what=incident.kind, version=incident.version, text=incident.detail)

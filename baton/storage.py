@@ -67,11 +67,16 @@ class Storage:
         Killed half-way, it leaves a directory without a manifest, which no reader loads and the next call replaces.
 
         Returns: the version's URL, and the SHA-256 of its manifest.
+
+        Raises:
+            StorageError: a whole version stands there already (versions never change), or the storage complains.
         """
         target = f"{self._root}/models/{manifest.model}/versions/{number}"
         complete = manifest.model_copy(update={"files": manifests.entries(directory)})
         content = complete.to_bytes()
         with self._complain("publish to"):
+            if self._fs.exists(f"{target}/{manifests.NAME}"):
+                raise StorageError(f"{target} already holds a published version; does this storage belong to another database?")
             if self._fs.exists(target):
                 self._fs.rm(target, recursive=True)
             for name in complete.files:

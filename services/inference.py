@@ -11,7 +11,6 @@ import logging
 import os
 import tempfile
 import time
-import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -183,8 +182,8 @@ class ModelReplica:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
             return
-        request_id = _header(scope, b"x-request-id") or uuid.uuid4().hex.encode()
-        headers: Headers = [(b"content-type", b"application/json"), (b"x-request-id", request_id)]
+        request_id = _header(scope, b"x-request-id")  # Serve's middleware sets it where the client did not, and answers it
+        headers: Headers = [(b"content-type", b"application/json")]
         try:
             status, body = 200, await self._respond(scope, receive, headers)
         except BatonError as error:

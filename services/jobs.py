@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Mapping
 
+import ray
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from baton.errors import Conflict, NotReady
@@ -76,7 +77,6 @@ class Jobs:
         if run.state.final:  # it ended itself between our two looks
             return
         self._registry.finish_run(run_id, RunState.FAILED, reason=reason)
-        self._registry.add_incident(run.model, "run failed", f"run {run_id}: {reason}")
 
     def _submit(self, job: str, *arguments: str) -> None:
         command = shlex.join([sys.executable, "-m", "training", *arguments])
@@ -106,7 +106,8 @@ class Jobs:
     def _jobs(self) -> JobSubmissionClient:
         if self._client is None:
             try:
-                self._client = JobSubmissionClient()
+                # By address: left to itself, the client looks for a cluster and gives up when the machine runs several.
+                self._client = JobSubmissionClient(ray.get_runtime_context().gcs_address)
             except (ConnectionError, RuntimeError) as error:
                 raise NotReady(f"Ray's job server does not answer: {error}") from error
         return self._client

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +23,8 @@ from services.names import CONTROL, application, route
 
 READY_SECONDS = 180.0
 CHECK_SECONDS = 2.0
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 Say = Callable[[str], None]
 
@@ -66,20 +68,24 @@ def run_local(config: BatonConfig, state: cluster.State, say: Say, ready: Callab
     state.write(instance)
     state.logs.mkdir(parents=True, exist_ok=True)
     try:
-        with _signals():
-            say("starting Ray")
-            instance = replace(instance, address=cluster.start(instance, state.logs / "ray.log"))
-            state.write(instance)
+        _raise_on_signals()
+        say("starting Ray")
+        instance = replace(instance, address=cluster.start(instance, state.logs / "ray.log"))
+        state.write(instance)
+        try:
             join(config, instance.address)
+            _raise_on_signals()
             deploy(config, say)
-            _wait_until_ready(instance.url, say)
-            ready()
-            _stay(instance)
+        finally:
+            leave()
+        _wait_until_ready(instance.url, say)
+        ready()
+        _stay(instance)
     except Stopped:
         say("stopping")
     finally:
+        _ignore_signals()
         _end_runs(registry)
-        leave()
         cluster.sweep(instance)
         state.clear()
 
@@ -113,11 +119,10 @@ def join(config: BatonConfig, address: str) -> None:
 
 
 def leave() -> None:
-    """Stop being a driver; a driver whose cluster dies under it hangs for a minute and takes the process with it."""
+    """Stop being a driver: Serve keeps the applications, and a driver whose cluster is stopped hangs for a minute."""
     import ray
 
-    with contextlib.suppress(Exception):
-        ray.shutdown()
+    ray.shutdown()
 
 
 def deploy(config: BatonConfig, say: Say) -> None:
@@ -163,6 +168,7 @@ def run_on_cluster(config: BatonConfig, address: str, say: Say) -> None:
     check(config)
     join(config, address)
     deploy(config, say)
+    leave()
     _wait_until_ready(url_of(config), say)
 
 
@@ -204,14 +210,17 @@ def _end_runs(registry: Registry) -> None:
             registry.finish_run(run.id, RunState.CANCELLED, reason="the service was stopped")
 
 
-@contextlib.contextmanager
-def _signals() -> Iterator[None]:
+def _raise_on_signals() -> None:
+    """SIGINT and SIGTERM raise `Stopped`. Joining a cluster replaces these handlers by Ray's own, which just die."""
+
     def stop(_signal: int, _frame: Any) -> None:
         raise Stopped
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number in before:
-            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not interrupt the cleaning up
+    for number in SIGNALS:
+        signal.signal(number, stop)
+
+
+def _ignore_signals() -> None:
+    """A second Ctrl-C must not interrupt the cleaning up."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

@@ -365,8 +365,16 @@ def test_an_unpublished_version_cannot_be_seen_or_promoted(registry):
 
 
 def test_a_version_that_was_not_reserved_cannot_be_published(registry):
-    with pytest.raises(NotFound):
+    with pytest.raises(Conflict, match="m v7 is not waiting to be published"):
         registry.publish_version("m", 7, uri="/v", manifest_sha256="a" * 64, metrics={}, lineage={})
+
+
+def test_a_published_version_never_changes(registry):
+    registry.reserve_version("m", "run-1")
+    stored = registry.publish_version("m", 1, uri="/v", manifest_sha256="a" * 64, metrics={}, lineage={})
+    with pytest.raises(Conflict, match="m v1 is not waiting to be published"):
+        registry.publish_version("m", 1, uri="/w", manifest_sha256="b" * 64, metrics={}, lineage={})
+    assert registry.version("m", 1) == stored
 
 
 def test_a_published_version_comes_back_as_it_was_stored(registry):

@@ -158,14 +158,22 @@ def test_a_publisher_killed_half_way_leaves_nothing_that_loads_and_the_next_one_
     assert content_of(directory) == FILES
 
 
-def test_publishing_a_number_again_replaces_it_whole(local, published, source, cache):
+def test_a_published_version_is_never_overwritten(local, published, source, cache):
+    (source / "config.json").unlink()
+    with pytest.raises(StorageError, match="already holds a published version"):
+        local.publish(3, source, manifest())
+    directory, _ = local.fetch(published, cache)
+    assert "config.json" in content_of(directory)
+
+
+def test_what_a_killed_publication_left_is_replaced_whole(local, published, source, cache):
+    directory, _ = local.fetch(published, cache)
+    (directory / "baton.json").unlink()
     (source / "config.json").unlink()
     (source / "new.txt").write_text("new")
     _, sha256 = local.publish(3, source, manifest())
     directory, _ = local.fetch(version(3, sha256), cache)
     assert set(content_of(directory)) == {"model.safetensors", "nested/deep/vocab.txt", "new.txt"}
-    with pytest.raises(CorruptVersion, match="is not the one that was registered"):
-        local.fetch(published, cache)
 
 
 def test_a_manifest_in_the_source_is_replaced_not_published(local, source, cache):

@@ -5,6 +5,7 @@ Ends with a stored Decision. Rolling out what passed is the service's work.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -17,6 +18,7 @@ from typing import Any
 
 from baton.base_models import find_base_model
 from baton.config import ModelSettings
+from baton.errors import ConfigError
 from baton.manifest import Manifest
 from baton.predictor import Predictor
 from baton.records import Decision, Evaluation, ModelVersion, RunState
@@ -51,7 +53,7 @@ def run(run_id: str, registry: Registry, storage: Storage, *, database: str) -> 
     context = Context(settings=settings, registry=registry, storage=storage, clock=clock)
     try:
         clock("preparing")
-        find_base_model(settings.base_model)
+        check_length(settings, find_base_model(settings.base_model))
         dataset = datasets.freeze(settings.name, task_type(settings.task), settings.data, storage)
         clock("training", dataset=asdict(dataset.version))
         trained = fine_tune(
@@ -66,6 +68,14 @@ def run(run_id: str, registry: Registry, storage: Storage, *, database: str) -> 
     finally:
         storage.remove_run(run_id)
     return decision
+
+
+def check_length(settings: ModelSettings, base: Path) -> None:
+    """Raise ``ConfigError`` when ``training.max_length`` exceeds the positions that the base model knows."""
+    most = json.loads((base / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
+    wanted = settings.training.max_length
+    if most is not None and wanted > most:
+        raise ConfigError(f"training.max_length: {wanted} is not allowed; {settings.base_model} takes at most {most} tokens")
 
 
 def judge(model: str, number: int, registry: Registry, storage: Storage) -> Decision:

@@ -54,7 +54,8 @@ def train(config: dict[str, Any]) -> None:
     torch.set_num_threads(job.threads)
     transformers.set_seed(settings.training.seed)
     with tempfile.TemporaryDirectory(prefix="baton-train-") as scratch:
-        trainer = build_trainer(job, settings, Path(scratch))
+        trainer = build_trainer(job, settings, Path(scratch), ray.train.get_context().get_world_size())
+        trainer.add_callback(Reporter(job, settings.training.early_stopping))
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is None:
             trainer.train()
@@ -63,8 +64,8 @@ def train(config: dict[str, Any]) -> None:
                 trainer.train(resume_from_checkpoint=directory)
 
 
-def build_trainer(job: Job, settings: ModelSettings, scratch: Path) -> transformers.Trainer:
-    """The configured `Trainer`; all that is random is seeded."""
+def build_trainer(job: Job, settings: ModelSettings, scratch: Path, world_size: int) -> transformers.Trainer:
+    """The configured `Trainer` of one of ``world_size`` workers; all that is random is seeded."""
     training = settings.training
     base = find_base_model(settings.base_model)
     wrapper = transformers.AutoTokenizer.from_pretrained(str(base), local_files_only=True, trust_remote_code=False)
@@ -79,14 +80,13 @@ def build_trainer(job: Job, settings: ModelSettings, scratch: Path) -> transform
     validation_rows.sort(key=lambda row: len(kind.content(row)))  # batches of like lengths need little padding
     model = load_model(kind.auto_model, base, job.labels)
     freeze(model, training.tune, training.last_n)
-    context = ray.train.get_context()
     on_gpu = torch.cuda.is_available() and training.device != "cpu"
     bf16 = training.precision == "bf16" or (training.precision == "auto" and bf16_pays("cuda" if on_gpu else "cpu"))
     arguments = transformers.TrainingArguments(
         output_dir=str(scratch / "checkpoints"),
         num_train_epochs=training.epochs,
         learning_rate=training.learning_rate,
-        per_device_train_batch_size=training.batch_size // context.get_world_size(),
+        per_device_train_batch_size=training.batch_size // world_size,
         per_device_eval_batch_size=64,
         warmup_steps=training.warmup_ratio,
         weight_decay=training.weight_decay,
@@ -94,7 +94,7 @@ def build_trainer(job: Job, settings: ModelSettings, scratch: Path) -> transform
         train_sampling_strategy="group_by_length",
         bf16=bf16,
         use_cpu=not on_gpu,
-        ddp_find_unused_parameters=False if context.get_world_size() > 1 else None,
+        ddp_find_unused_parameters=False if world_size > 1 else None,
         eval_strategy="epoch",
         save_strategy="epoch",
         save_total_limit=1,
@@ -112,9 +112,8 @@ def build_trainer(job: Job, settings: ModelSettings, scratch: Path) -> transform
         eval_dataset=features(task, tokenizer, validation_rows),
         data_collator=Collator(pad_id),
         processing_class=wrapper,
-        compute_loss_func=CrossEntropy(context.get_world_size()),
+        compute_loss_func=CrossEntropy(world_size),
         compute_metrics=Validate(task, validation_rows, tokenizer),
-        callbacks=[Reporter(job, training.early_stopping)],
     )
 
 

@@ -1,0 +1,87 @@
+"""Steady load on a served model, every answer kept: what the demo, the benchmarks and the tests watch a hand-over with.
+
+Knows the Hugging Face dialect and the version header; knows nothing of how versions change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+import aiohttp
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exchange:
+    """One request: when it was sent and answered (`time.perf_counter` seconds), and what came back.
+
+    ``status`` is 0 and ``version`` None when no answer came.
+    """
+
+    sent: float
+    answered: float
+    status: int
+    version: int | None
+
+
+class Traffic:
+    """``concurrency`` clients that each send one request after the other, from the start of the ``with`` block to its end."""
+
+    def __init__(self, url: str, texts: Sequence[str], concurrency: int) -> None:
+        self._url, self._texts, self._concurrency = url, texts, concurrency
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
+        self.exchanges: list[Exchange] = []
+        """Every finished request so far, in the order of their answers. Grows while the traffic runs."""
+
+    def __enter__(self) -> Traffic:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    async def _run(self) -> None:
+        connector = aiohttp.TCPConnector(limit=self._concurrency)
+        async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=60)) as session:
+            await asyncio.gather(*(self._client(session, number) for number in range(self._concurrency)))
+
+    async def _client(self, session: aiohttp.ClientSession, number: int) -> None:
+        while not self._stop.is_set():
+            text = self._texts[number % len(self._texts)]
+            number += self._concurrency
+            sent = time.perf_counter()
+            status, version = 0, None
+            try:
+                async with session.post(self._url, json={"inputs": text, "parameters": {"top_k": 1}}) as answer:
+                    await answer.read()
+                    status = answer.status
+                    version = int(answer.headers["x-model-version"]) if "x-model-version" in answer.headers else None
+            except (aiohttp.ClientError, TimeoutError):
+                await asyncio.sleep(0.01)  # a refused connection fails at once: do not spin on it
+            self.exchanges.append(Exchange(sent=sent, answered=time.perf_counter(), status=status, version=version))
+
+
+def failed(exchanges: Sequence[Exchange]) -> int:
+    """How many were not answered 200."""
+    return sum(exchange.status != 200 for exchange in exchanges)
+
+
+def stale(exchanges: Sequence[Exchange], version: int, since: float, until: float = float("inf")) -> int:
+    """How many sent after ``since`` (and before ``until``) were answered by another version than ``version``."""
+    return sum(
+        exchange.version != version for exchange in exchanges if since < exchange.sent < until and exchange.status == 200
+    )
+
+
+def latency_ms(exchanges: Sequence[Exchange], quantile: float) -> float:
+    """A quantile of the latencies in milliseconds; NaN when there are none."""
+    if not exchanges:
+        return float("nan")
+    return float(np.quantile([exchange.answered - exchange.sent for exchange in exchanges], quantile)) * 1000

@@ -1,0 +1,143 @@
+"""The hand-over while requests arrive, when two want it at once, and when the new version is broken."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from services.traffic import Traffic, failed, stale
+from tests.cluster.conftest import CONTROL, LABELS, Service, publish, until
+from tests.tiny import keyword_rows
+from training import pipeline
+
+pytestmark = pytest.mark.cluster
+
+WINDOW = 100
+"""Requests that must be answered between two moves, so that each move is really looked at."""
+
+
+@contextmanager
+def registry_locked(service: Service) -> Iterator[None]:
+    """Nobody can write to the registry inside the ``with`` block; reading goes on."""
+    with closing(sqlite3.connect(service.config.database.removeprefix("sqlite:///"), isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("ROLLBACK")
+
+
+def prepared_everywhere(service: Service, version: int) -> bool:
+    states = service.replicas("steady")
+    return len(states) == 2 and all(version in state["prepared"] for state in states)
+
+
+def judge(service: Service, version: int) -> None:
+    decision = pipeline.judge("steady", version, service.registry, service.storage)
+    assert decision.verdict == "promote", decision.sentence
+
+
+def test_five_moves_under_load_lose_no_request_and_leave_no_answer_of_the_old_version(steady: Service) -> None:
+    texts = [row["text"] for row in keyword_rows(200, LABELS, seed=5)]
+    steady.force("steady", 2)
+    judge(steady, 3)
+    steady.force("steady", 1)
+    judge(steady, 2)
+    moves = [
+        (lambda: steady.promote("steady", 2), 2),
+        (lambda: steady.promote("steady", 3), 3),
+        (lambda: steady.rollback("steady"), 2),
+        (lambda: steady.rollback("steady"), 1),
+        (lambda: steady.promote("steady", 2), 2),
+    ]
+    began, returned = [], []
+    with Traffic(f"{steady.url}/models/steady", texts, concurrency=16) as traffic:
+        until(lambda: len(traffic.exchanges) > WINDOW, 60, "the traffic flows")
+        for move, _ in moves:
+            began.append(time.perf_counter())
+            answer = move()
+            returned.append(time.perf_counter())
+            assert answer.status_code == 200, answer.text
+            seen = len(traffic.exchanges)
+            until(lambda seen=seen: len(traffic.exchanges) > seen + WINDOW, 60, "the traffic flows after a move")
+    assert failed(traffic.exchanges) == 0
+    assert stale(traffic.exchanges, 1, 0.0, began[0]) == sum(
+        exchange.version == 2 for exchange in traffic.exchanges if exchange.sent < began[0]
+    )  # nobody knew of v2 before its promotion, but requests under way may be answered by it
+    for (_, version), since, until_next in zip(moves, returned, [*began[1:], float("inf")], strict=True):
+        between = [exchange for exchange in traffic.exchanges if exchange.answered < until_next]
+        assert stale(between, version, since) == 0
+        assert sum(exchange.sent > since for exchange in between) > WINDOW / 2
+    assert steady.registry.champion("steady").version == 2
+
+
+def test_of_two_promotions_at_once_one_wins_and_the_other_is_a_conflict(steady: Service) -> None:
+    steady.force("steady", 1)
+    with ThreadPoolExecutor(2) as threads:
+        with registry_locked(steady):  # the first one stops right before the pointer moves: both have read it by then
+            futures = [threads.submit(steady.promote, "steady", v, force=True, reason="a race") for v in (2, 3)]
+            until(lambda: prepared_everywhere(steady, 2) or prepared_everywhere(steady, 3), 30, "one is prepared everywhere")
+        first, second = sorted((future.result() for future in futures), key=lambda answer: answer.status_code)
+    assert (first.status_code, second.status_code) == (200, 409), (first.text, second.text)
+    winner = first.json()["promotion"]["version"]
+    assert "decide again" in second.json()["detail"]
+    assert steady.registry.champion("steady").version == winner
+    steady.await_replicas("steady", winner)
+
+
+def test_a_version_with_an_altered_file_is_refused_by_name_and_the_champion_stays(
+    steady: Service, checkpoints: list[Path]
+) -> None:
+    steady.force("steady", 1)
+    version = publish(steady, "steady", checkpoints[0])
+    weights = Path(version.uri) / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    answer = steady.promote("steady", version.number, force=True, reason="does it load?")
+    assert answer.status_code == 409
+    assert f"2 of 2 replica(s) cannot load it: {weights} was altered" in answer.json()["detail"]
+    assert answer.json()["detail"].endswith("the champion stays")
+    assert steady.predict("steady").headers["x-model-version"] == "1"
+    assert steady.registry.champion("steady").version == 1
+    newest = steady.http.get("/api/models/steady/history").json()["items"][0]
+    assert (newest["what"], newest["version"]) == ("rollout failed", version.number)
+    assert str(weights) in newest["text"]
+
+
+def test_a_killed_replica_is_replaced_by_one_that_serves_the_champion(steady: Service) -> None:
+    steady.force("steady", 2)
+    steady.await_replicas("steady", 2)
+    victim = steady.replicas("steady")[0]["pid"]
+    [process] = [process for process in steady.processes("ServeReplica:model-steady") if process.pid == victim]
+    process.kill()
+    steady.await_replicas("steady", 2, without=victim)
+    until(lambda: steady.http.get("/readyz").status_code == 200, 10, "ready again")
+    answer = steady.predict("steady")
+    assert (answer.status_code, answer.headers["x-model-version"]) == (200, "2")
+
+
+def test_killed_between_pointer_and_commit_the_control_plane_leaves_replicas_that_follow_the_pointer(steady: Service) -> None:
+    steady.force("steady", 1)
+    steady.await_replicas("steady", 1)
+    [control] = steady.processes(CONTROL)
+    replica = steady.processes("ServeReplica:model-steady")[0]
+    with ThreadPoolExecutor(1) as threads:
+        with registry_locked(steady):
+            promotion = threads.submit(steady.promote, "steady", 3, force=True, reason="and then the power goes")
+            until(lambda: prepared_everywhere(steady, 3), 30, "v3 is prepared everywhere")
+            replica.suspend()  # its commit cannot be confirmed any more
+        try:
+            until(lambda: steady.registry.champion("steady").version == 3, 30, "the pointer moves")
+            control.kill()
+        finally:
+            replica.resume()
+        promotion.exception(timeout=60)  # whatever its caller was told: nobody was there to answer
+    steady.await_replicas("steady", 3)
+    assert control.pid not in [process.pid for process in steady.processes(CONTROL)]
+    assert steady.predict("steady").headers["x-model-version"] == "3"
+    assert steady.rollback("steady").json()["promotion"]["version"] == 1

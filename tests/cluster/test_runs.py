@@ -1,0 +1,119 @@
+"""Runs that are killed, cancelled, started twice, spread over two workers, or fed with bad data."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from baton.records import RunState
+from tests.cluster.conftest import WORKER, Service, baton, until, write_rows
+
+pytestmark = pytest.mark.cluster
+
+SLOW = ("training.batch_size=2", "training.epochs=3")
+"""Epochs of some seconds, for tests that have to catch a run at work."""
+
+
+def test_a_killed_worker_goes_on_from_its_last_epoch(runs: Service) -> None:
+    run_id = runs.start_run("runs", *SLOW)
+    runs.await_training(run_id, epoch=1.0)
+    noted = Path(runs.storage.runs_path) / run_id / "checkpoint_manager_snapshot.json"
+    until(lambda: noted.is_file() and "checkpoint_" in noted.read_text(), 30, "Ray Train has noted the first checkpoint")
+    [worker] = runs.processes(WORKER)
+    worker.kill()
+    run = runs.await_run(run_id)
+    assert run.state is RunState.SUCCEEDED, run.reason
+    reports = [event for event in runs.events(run_id) if event.get("stage") == "training" and "step" in event]
+    epoch = reports[-1]["steps"] // reports[-1]["epochs"]
+    [resumed] = [after["step"] for before, after in pairwise(reports) if after["step"] < before["step"]]
+    assert resumed in (epoch, 2 * epoch)
+    assert reports[-1]["step"] == reports[-1]["steps"]
+
+
+def test_a_run_without_its_driver_fails_with_the_reason_and_disturbs_nobody(runs: Service) -> None:
+    run_id = runs.start_run("runs", *SLOW)
+    runs.await_training(run_id, epoch=0.0)
+    [driver] = runs.drivers(run_id)
+    driver.kill()
+    run = runs.await_run(run_id)
+    assert run.state is RunState.FAILED
+    assert run.reason is not None
+    assert run.reason.startswith("its driver ended without a result: ")
+    assert runs.predict("runs").headers["x-model-version"] == "1"
+    newest = runs.http.get("/api/models/runs/history").json()["items"][0]
+    assert newest["what"] == "run failed"
+    assert run.reason in newest["text"]
+    until(lambda: not runs.processes(WORKER), 30, "the training process goes with its driver")
+    again = runs.start_run("runs")
+    assert runs.registry.run(again).state is RunState.QUEUED
+
+
+def test_cancel_ends_a_run_at_once_and_leaves_neither_process_nor_version(runs: Service) -> None:
+    before = [version.number for version in runs.registry.versions("runs")]
+    run_id = runs.start_run("runs", *SLOW)
+    runs.await_training(run_id, epoch=0.0)
+    done = runs.baton("cancel", run_id)
+    assert done.stdout.strip() == f"run {run_id} is cancelled"
+    run = runs.registry.run(run_id)
+    assert (run.state, run.reason) == (RunState.CANCELLED, "cancelled")
+    until(lambda: not runs.drivers(run_id) and not runs.processes(WORKER), 30, "driver and training process are gone")
+    assert [version.number for version in runs.registry.versions("runs")] == before
+    assert runs.registry.run(run_id).state is RunState.CANCELLED
+    again = runs.http.post(f"/api/runs/{run_id}/cancel")
+    assert (again.status_code, again.json()["detail"]) == (409, f"run {run_id} is over: cancelled")
+
+
+def test_one_run_at_a_time_and_one_run_a_key(runs: Service) -> None:
+    def post(key: str | None = None) -> tuple[int, dict]:
+        headers = {"Idempotency-Key": key} if key else {}
+        answer = runs.http.post("/api/models/runs/runs", json={}, headers=headers)
+        return answer.status_code, answer.json()
+
+    status, first = post("monday")
+    assert status == 202
+    assert post("monday") == (202, {**first, **post("monday")[1]})
+    assert post("monday")[1]["id"] == first["id"]
+    for key in (None, "tuesday"):
+        status, problem = post(key)
+        assert status == 409
+        assert problem["detail"].startswith(f"runs: run {first['id']} is active; wait for it or cancel it")
+    runs.http.post(f"/api/runs/{first['id']}/cancel")
+    status, last = post("monday")
+    assert (status, last["id"], last["state"]) == (202, first["id"], "cancelled")
+
+
+def test_two_workers_train_one_model(runs: Service) -> None:
+    done = runs.baton("train", "runs", "--wait", "--json", "--set", "training.workers=2")
+    run = json.loads(done.stdout)
+    assert (run["state"], run["spec"]["training"]["workers"]) == ("succeeded", 2)
+    # v1 is perfect: what two workers make of the same data comes close, and cannot be better.
+    assert run["decision"]["verdict"] != "promote"
+    assert run["decision"]["numbers"]["f1"] > 0.9
+
+
+def test_bad_data_fails_the_run_with_every_broken_row_and_exit_status_1(runs: Service, tmp_path: Path) -> None:
+    rows = [{"text": "fine", "label": "bug"}, {"txt": "no text", "label": "bug"}, {"text": "", "label": "bug"}]
+    broken = write_rows(tmp_path / "broken.jsonl", rows)
+    done = baton("train", "runs", "--wait", "-c", runs.file, "--set", f"data.train={broken}")
+    assert done.returncode == 1
+    run = runs.registry.runs("runs", limit=1)[0]
+    assert run.state is RunState.FAILED
+    assert run.reason is not None
+    assert "2 row(s) cannot be used" in run.reason
+    assert f"{broken} line 2: field 'text' is missing; the row has 'txt', 'label'; did you mean 'txt'?" in run.reason
+    assert f"{broken} line 3, field 'text': '': text is empty" in run.reason
+    assert " ".join(run.reason.split()) in " ".join(done.stdout.split())
+
+
+def test_an_unknown_base_model_fails_the_run_with_what_can_be_done(runs: Service) -> None:
+    done = baton("train", "runs", "--wait", "-c", runs.file, "--set", "base_model=nobody/knows-this")
+    assert done.returncode == 1
+    run = runs.registry.runs("runs", limit=1)[0]
+    assert run.state is RunState.FAILED
+    assert run.reason is not None
+    assert run.reason.startswith("base model 'nobody/knows-this' is neither a directory nor in the local cache")
+    assert " ".join(run.reason.split()) in " ".join(done.stdout.split())
+    assert runs.predict("runs").status_code == 200

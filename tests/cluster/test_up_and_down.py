@@ -1,0 +1,125 @@
+"""`baton up` and `baton down`: twice, on a busy port, after a crash, with Ctrl-C, and on somebody else's cluster."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from services import cluster
+from tests.cluster.conftest import BATON, Service, baton, environment, free_port, until, write_config
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module")
+def small(tiny_base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A minimal service that does not run yet; whatever its tests leave behind is removed."""
+    model = {
+        "name": "small",
+        "task": "classification",
+        "base_model": str(tiny_base),
+        "data": {"train": str(data / "small.jsonl"), "holdout": str(data / "holdout.jsonl")},
+    }
+    service = Service(write_config(tmp_path_factory.mktemp("small"), free_port(), [model]))
+    yield service
+    baton("down", "-c", service.file)
+    service.close()
+
+
+def marked(instance_id: str) -> list[str]:
+    """Command lines of all live processes with the instance's mark."""
+    found = []
+    for directory in Path("/proc").iterdir():
+        try:
+            if directory.name.isdigit() and f"BATON_INSTANCE={instance_id}".encode() in (directory / "environ").read_bytes():
+                found.append((directory / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:  # ended between our two looks
+            continue
+    return found
+
+
+def test_up_stops_at_a_busy_port_and_names_who_holds_it(service: Service, tmp_path: Path) -> None:
+    config = yaml.safe_load(service.file.read_text())
+    done = baton("up", "-c", write_config(tmp_path, service.config.http.port, config["models"]))
+    assert done.returncode == 1
+    assert f"port {service.config.http.port} is taken by haproxy (pid " in done.stderr
+    assert "choose another with http.port or BATON_HTTP_PORT" in done.stderr
+
+
+def test_up_runs_once_survives_the_kill_of_its_supervisor_and_goes_down_without_a_trace(small: Service) -> None:
+    started = baton("up", "--detach", "-c", small.file, timeout=240)
+    assert started.returncode == 0, started.stderr
+    assert f"ready at {small.url}" in started.stdout
+    assert small.http.get("/readyz").status_code == 200
+    crashed = small.instance
+
+    again = baton("up", "--detach", "-c", small.file)
+    assert again.returncode == 1
+    assert f"already running at {small.url} (pid {crashed.pid}); `baton down` stops it" in again.stderr
+
+    supervisor = psutil.Process(crashed.pid)
+    supervisor.kill()
+    psutil.wait_procs([supervisor], timeout=10)
+    restarted = baton("up", "--detach", "-c", small.file, timeout=240)
+    assert restarted.returncode == 0, restarted.stderr
+    assert "leftover process(es) of an instance that crashed" in restarted.stderr
+    assert marked(crashed.id) == []
+    assert small.http.get("/readyz").status_code == 200
+
+    running = small.instance
+    assert running.id != crashed.id
+    assert len(marked(running.id)) > 5
+    stopped = baton("down", "-c", small.file)
+    assert (stopped.returncode, stopped.stdout.strip()) == (0, "stopped")
+    assert marked(running.id) == []
+    assert not Path(running.directory).exists()
+    assert baton("down", "-c", small.file).stdout.strip() == "nothing is running"
+
+
+def test_ctrl_c_stops_a_foreground_service_cleanly(small: Service, tmp_path: Path) -> None:
+    log = tmp_path / "up.log"
+    with log.open("wb") as output:
+        command = [str(BATON), "up", "-c", str(small.file)]
+        process = subprocess.Popen(command, env=environment(), stdout=output, stderr=output, start_new_session=True)
+        try:
+            until(lambda: "ready at" in log.read_text() or process.poll() is not None, 240, "ready in the foreground")
+            instance = small.instance
+            os.killpg(process.pid, signal.SIGINT)  # what a terminal does: every process of the group gets it
+            status = process.wait(60)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    assert status == 0, log.read_text()
+    assert marked(instance.id) == []
+
+
+def test_up_joins_the_cluster_of_ray_address_and_down_leaves_it_as_it_was(
+    small: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = cluster.plan(small.url)
+    for key, value in cluster.environment(instance).items():
+        monkeypatch.setenv(key, value)
+    shell = {**cluster.environment(instance)}
+    try:
+        address = cluster.start(instance, tmp_path / "ray.log")
+        started = baton("up", "-c", small.file, timeout=240, RAY_ADDRESS=address, **shell)
+        assert started.returncode == 0, started.stderr
+        assert small.http.get("/readyz").json() == {"status": "ready"}
+        assert len(small.http.get("/api/models/small").json()["replicas"]) == 1
+        stopped = baton("down", "-c", small.file, RAY_ADDRESS=address, **shell)
+        assert stopped.returncode == 0, stopped.stderr
+        assert f"removed Baton's applications from {address}" in stopped.stdout
+        names = [" ".join(process.cmdline()) for process in cluster.processes(instance.id)]
+        assert [name for name in names if "ServeReplica" in name] == []
+        assert [name for name in names if "gcs_server" in name] != []
+    finally:
+        cluster.sweep(instance)
+    assert marked(instance.id) == []
