@@ -6,7 +6,7 @@ Reaches a model only through an `Engine`, and a task only through its contract.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from baton.config import ServingSettings
 from baton.engines import Engine, EngineSettings, load_engine
 from baton.errors import CorruptVersion, NotFinite
 from baton.manifest import Manifest, Probe
+from baton.packing import pack
 from baton.tasks import task_type
 from baton.tasks.base import Task, Windows
 
@@ -74,7 +75,8 @@ class Predictor:
             return []
         windows = self.task.encode(self._tokenizer, inputs)
         heads: dict[str, list[Any]] = {}
-        for chosen in self._batches(windows):
+        widths = np.array([self._width(len(ids)) for ids in windows.ids])
+        for chosen in pack(widths, self._max_batch_tokens, self.engine.overhead_tokens):
             logits = self.engine.forward(self._pad(windows, chosen))
             for name, array in logits.items():
                 if not np.isfinite(array).all():
@@ -110,17 +112,6 @@ class Predictor:
                     f"self-check failed: scores for {probe.input} differ by {difference:.3f} from those at evaluation "
                     f"(allowed: {PROBE_TOLERANCE}); engine {self.engine.description}"
                 )
-
-    def _batches(self, windows: Windows) -> Iterator[NDArray[np.int64]]:
-        """Windows by length, longest first, cut so that a padded batch stays within the token budget."""
-        lengths = np.array([len(ids) for ids in windows.ids])
-        order = np.argsort(-lengths, kind="stable")
-        start = 0
-        while start < len(order):
-            longest = self._width(int(lengths[order[start]]))
-            size = max(1, self._max_batch_tokens // longest)
-            yield order[start : start + size]
-            start += size
 
     def _width(self, length: int) -> int:
         """``length`` rounded up, but not beyond the longest input: the model may have no positions there."""

@@ -47,8 +47,8 @@ def measure(service: Service) -> str:
         f"{seconds} s (verify SHA-256, load, warm, self-check on every replica, move the pointer, commit, confirm).\n\n"
         "| | requests | failed | p50 | p99 |\n|---|---|---|---|---|\n"
         f"{_row(f'steady ({STEADY_SECONDS:.0f} s)', steady)}\n{_row('during the hand-overs', during)}\n\n"
-        f"p99 ratio {ratio:.2f}. All requests of the run: {len(everything)}, failed: {failed(everything)}, answered by the old\n"
-        f"version though sent after `promote` had returned: {wrong}.\n"
+        f"p99 ratio {ratio:.2f}. All requests of the run: {len(everything)}, failed: {failed(everything)}, answered by the\n"
+        f"old version though sent after `promote` had returned: {wrong}.\n"
     )
 
 

@@ -133,7 +133,7 @@ def train(
     """Fine-tune a model on its data; a version that beats the champion takes over.
 
     With --wait, Ctrl-C stops watching, not the run (`baton cancel RUN` does). Exit status: 0 when the run succeeded,
-    whatever the verdict; 1 when it failed or was cancelled.
+    whatever the verdict; 1 when it failed, was cancelled, or won but could not take over.
     """
     client = _client(config)
     headers = {"Idempotency-Key": idempotency_key} if idempotency_key else None
@@ -150,7 +150,7 @@ def train(
         out.print(show.verdict(run))
     else:
         out.print(f"run [bold]{run['id']}[/] is {run['state']}; watch it with `baton runs {model}`")
-    if wait and run["state"] != "succeeded":
+    if wait and (run["state"] != "succeeded" or run.get("rollout_problem")):
         raise typer.Exit(1)
 
 
@@ -346,17 +346,25 @@ def _watch(client: Client, run_id: str, *, quiet: bool) -> dict[str, Any]:
             if run["state"] in ("succeeded", "failed", "cancelled"):
                 break
             time.sleep(POLL_SECONDS)
-        decision = run.get("decision")
-        while decision and decision["verdict"] == "promote":
+        while (run.get("decision") or {}).get("verdict") == "promote":
             model = client.get(f"/api/models/{run['model']}")
-            incidents = client.get(f"/api/models/{run['model']}/history", limit=5)["items"]
-            failed = [item for item in incidents if item["version"] == run["version"] and item["what"] == "rollout failed"]
-            run["rolled_out"] = model["champion"] == run["version"] and not model["rolling_out"]
-            if run["rolled_out"] or failed:
-                run["rollout_problem"] = failed[0]["text"] if failed else None
+            if model["champion"] == run["version"] and not model["rolling_out"]:
+                run["rolled_out"] = True
+                break
+            if problem := _rollout_problem(client, run, model["champion"]):
+                run["rollout_problem"] = problem
                 break
             time.sleep(POLL_SECONDS)
     return run
+
+
+def _rollout_problem(client: Client, run: dict[str, Any], champion: int | None) -> str | None:
+    """Why a winner will not serve, or None while it still may."""
+    if champion not in (run["decision"]["champion"], run["version"]):
+        return f"v{champion} took over meanwhile; `baton promote {run['model']} {run['version']}` judges again"
+    recent = client.get(f"/api/models/{run['model']}/history", limit=5)["items"]
+    failed = [item["text"] for item in recent if item["version"] == run["version"] and item["what"] == "rollout failed"]
+    return failed[0] if failed else None
 
 
 def _print(value: Any, as_json: bool, render: Any) -> None:

@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
 from baton.errors import Conflict, NotReady
@@ -21,6 +22,7 @@ from services.names import DEPLOYMENT, application
 logger = logging.getLogger("ray.serve")
 
 PREPARE_SECONDS = 300.0
+PREPARE_TRIES = 25
 SETTLE_SECONDS = 60.0
 RETRY_SECONDS = 0.2
 
@@ -77,11 +79,22 @@ class Rollouts:
         return await _ask(model, "state")
 
     async def _prepare(self, model: str, version: int) -> None:
-        states = await asyncio.wait_for(_ask(model, "prepare", version), PREPARE_SECONDS)
-        broken = [state for state in states if state["error"] is not None]
-        if not states or broken:
-            reason = broken[0]["error"] if broken else "no replica is running"
-            detail = f"v{version} cannot take over: {len(broken)} of {len(states)} replica(s) cannot load it: {reason}"
+        states: list[State] = []
+        reason = "no replica is running"
+        for _ in range(PREPARE_TRIES):  # a replica that dies meanwhile spoils one round; Serve replaces it
+            try:
+                states = await asyncio.wait_for(_ask(model, "prepare", version), PREPARE_SECONDS)
+            except TimeoutError:
+                reason = f"a replica did not answer within {PREPARE_SECONDS:.0f} s"
+                break
+            if states:
+                break
+            await asyncio.sleep(RETRY_SECONDS)
+        broken = [state["error"] for state in states if state["error"] is not None]
+        if broken:
+            reason = f"{len(broken)} of {len(states)} replica(s) cannot load it: {broken[0]}"
+        if broken or not states:
+            detail = f"v{version} cannot take over: {reason}"
             await asyncio.to_thread(self._registry.add_incident, model, ROLLOUT_FAILED, detail, version)
             raise Conflict(f"{model}: {detail}; the champion stays")
 
@@ -126,9 +139,10 @@ def running_replicas(model: str) -> int:
 
 
 async def _ask(model: str, method: str, *arguments: Any) -> list[State]:
+    """Every live replica's answer; empty when none is alive, or when one died while it was asked."""
     try:
         handle = serve.get_deployment_handle(DEPLOYMENT, app_name=application(model))
         answers: list[State] = await handle.broadcast(method, *arguments).results_async()
-    except RayServeException:  # no replica is alive right now
+    except (RayServeException, RayError):
         return []
     return answers

@@ -91,7 +91,7 @@ def freeze(model: str, kind: type[Task[Any, Any, Any, Any]], data: DataSettings,
 
 def load_side(kind: type[Task[Any, Any, Any, Any]], storage: Storage, uri: str, side: str) -> list[Any]:
     """The examples of one side (``train`` or ``holdout``) of a frozen data set."""
-    content = storage.read_dataset(uri, f"{side}.jsonl").decode()
+    content = storage.read_dataset(uri, f"{side}.jsonl")  # bytes: U+2028 and U+0085 end a line of a str, not of a JSONL file
     return [kind.Example.model_validate_json(line) for line in content.splitlines()]
 
 
@@ -100,7 +100,7 @@ def read(source: str, hub_split: str) -> Iterator[Row]:
     path = Path(source)
     readers = {".jsonl": _read_jsonl, ".json": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
     if path.suffix not in readers:
-        if path.exists():
+        if path.is_file():
             raise DataError(f"{source}: unknown file type {path.suffix!r}; allowed: .jsonl, .csv, .parquet, or a datasets id")
         return _read_hub(source, hub_split)
     if not path.is_file():
@@ -136,8 +136,9 @@ def parse(kind: type[Task[Any, Any, Any, Any]], columns: Mapping[str, str], rows
 def split(kind: type[Task[Any, Any, Any, Any]], rows: Sequence[Any], fraction: float) -> tuple[list[Any], list[Any]]:
     """Train and holdout by a stable hash of the normalised input, drawn within each stratum (label).
 
-    A row's side depends on its own text only: not on the order of the file, and not on rows added later. The one
-    exception is a label for which the hash picked no row: its row with the smallest hash goes to the holdout.
+    A row's side depends on its own text only: not on the order of the file, and not on rows added later. The exceptions
+    are labels for which the hash picked no row, or every row: the row with the smallest hash goes to the holdout, the
+    one with the largest stays in train. A label with a single text stays in train.
     """
     strata: dict[str, list[int]] = {}
     for index, stratum in enumerate(kind.strata(rows)):
@@ -145,11 +146,10 @@ def split(kind: type[Task[Any, Any, Any, Any]], rows: Sequence[Any], fraction: f
     places = [_place(kind, row) for row in rows]
     chosen: set[int] = set()
     for members in strata.values():
-        picked = [index for index in members if places[index] < fraction]
-        if not picked and len(members) > 1:
-            smallest = min(places[index] for index in members)
-            picked = [index for index in members if places[index] == smallest]
-        chosen.update(picked)
+        ranked = sorted({places[index] for index in members})
+        wanted = sum(place < fraction for place in ranked)
+        held = set(ranked[: min(max(wanted, 1), len(ranked) - 1)])
+        chosen.update(index for index in members if places[index] in held)
     return (
         [row for index, row in enumerate(rows) if index not in chosen],
         [row for index, row in enumerate(rows) if index in chosen],
@@ -215,13 +215,23 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
 
 
 def _read_csv(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
+    with path.open(encoding="utf-8-sig", newline="", errors="surrogateescape") as file:
+        reader = csv.DictReader(map(_decoded, file))
         try:
             for values in reader:
                 yield Row(where=f"{path} line {reader.line_num}", values={key: value for key, value in values.items() if key})
-        except (csv.Error, UnicodeDecodeError) as error:
+        except (csv.Error, UnicodeError) as error:
             raise DataError(f"{path} line {reader.line_num + 1}: not valid CSV: {error}") from error
+
+
+def _decoded(line: str) -> str:
+    """The line, if its bytes were UTF-8. Files are decoded in blocks: only line by line is the place of a bad byte known."""
+    if not line.isascii():
+        try:
+            line.encode()
+        except UnicodeEncodeError:
+            raise UnicodeError("it is not UTF-8; save the file in that encoding") from None
+    return line
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:
@@ -245,5 +255,9 @@ def _read_hub(name: str, hub_split: str) -> Iterator[Row]:
         raise DataError(f"{name!r} is neither a file nor a datasets id that can be loaded: {reason}") from error
     coded = {column: feature for column, feature in table.features.items() if isinstance(feature, datasets.ClassLabel)}
     for number, values in enumerate(table, start=1):
-        named = {column: feature.int2str(values[column]) for column, feature in coded.items()}
+        named = {  # -1 and None mean "no label": they stay, and `parse` says where
+            column: feature.int2str(values[column])
+            for column, feature in coded.items()
+            if values[column] in range(feature.num_classes)
+        }
         yield Row(where=f"{name} {hub_split} row {number}", values={**values, **named})

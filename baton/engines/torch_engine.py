@@ -17,6 +17,10 @@ from torch.backends import mkldnn
 from baton.engines.base import Batch, EngineSettings, Logits
 from baton.errors import ConfigError, CorruptVersion
 
+OVERHEAD_TOKENS = {"cpu": 96, "cuda": 4096}
+"""Cost of starting a forward pass (`Engine.overhead_tokens`): a CPU of 2 cores spends on it what some hundred tokens of a
+22 M parameter model take; a GPU fills its units only with thousands."""
+
 
 def bf16_pays(device: str) -> bool:
     """Whether bf16 arithmetic runs in hardware there. On CPUs that lack it, bf16 is emulated and slower than fp32."""
@@ -78,6 +82,7 @@ class TorchEngine:
         self._model = model.eval().requires_grad_(False).to(self._device, torch.bfloat16 if bf16 else torch.float32)
         self._accepts = frozenset(inspect.signature(model.forward).parameters)  # DistilBERT, say, has no token_type_ids
         self._heads: tuple[str, ...] = ("logits",)
+        self.overhead_tokens = OVERHEAD_TOKENS[device]
         self.description = f"torch {'gpu' if device == 'cuda' else 'cpu'} {'bf16' if bf16 else 'fp32'}"
 
     def forward(self, batch: Batch) -> Logits:

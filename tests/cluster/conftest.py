@@ -265,8 +265,8 @@ def train_here(base: Path, rows: Sequence[Mapping[str, str]], directory: Path, e
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """small.jsonl (few rows, many of them wrong), large.jsonl, corrupted.jsonl (labels at random), holdout.jsonl."""
     directory = tmp_path_factory.mktemp("data")
-    write_rows(directory / "small.jsonl", keyword_rows(90, LABELS, seed=1, noise=0.2))
-    large = keyword_rows(600, LABELS, seed=2)
+    write_rows(directory / "small.jsonl", keyword_rows(200, LABELS, seed=1, noise=0.2))
+    large = keyword_rows(400, LABELS, seed=2)
     write_rows(directory / "large.jsonl", large)
     source = random.Random(3)
     write_rows(directory / "corrupted.jsonl", [{**row, "label": source.choice(LABELS)} for row in large])
@@ -296,7 +296,7 @@ def service(tiny_base: Path, data: Path, tmp_path_factory: pytest.TempPathFactor
             "task": "classification",
             "base_model": str(tiny_base),
             "data": {"train": str(data / "large.jsonl"), "holdout": str(data / "holdout.jsonl")},
-            "training": {"epochs": 4, "batch_size": 8, "learning_rate": 1e-3, "early_stopping": 10, "validation": 0.1},
+            "training": {"epochs": 3, "batch_size": 8, "learning_rate": 1e-3, "early_stopping": 10, "validation": 0.1},
             "gate": {"min_f1": 0.1},
             "serving": {"replicas": replicas, "poll_seconds": 1.0},
         }

@@ -13,7 +13,7 @@ from tests.cluster.conftest import WORKER, Service, baton, until, write_rows
 
 pytestmark = pytest.mark.cluster
 
-SLOW = ("training.batch_size=2", "training.epochs=3")
+SLOW = ("training.batch_size=1", "training.epochs=3")
 """Epochs of some seconds, for tests that have to catch a run at work."""
 
 

@@ -1,0 +1,46 @@
+"""Cuts windows of many lengths into forward passes: little padding, few passes, none over the token budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def pack(widths: NDArray[np.int64], budget: int, overhead: int) -> Iterator[NDArray[np.int64]]:
+    """Indices of the windows of each forward pass, widest windows first.
+
+    The cut minimises the sum over passes of ``overhead`` + padded tokens. Passes hold neighbours in the order of width,
+    so dynamic programming over the distinct widths finds the optimum (as in optimal 1-D partitioning).
+
+    Args:
+        widths: [windows], the tokens that each window takes once it is padded to its own step.
+        budget: most padded tokens in one pass; a single window may exceed it.
+        overhead: what starting one pass costs, in tokens.
+    """
+    order = np.argsort(-widths, kind="stable")
+    ordered = widths[order]
+    starts = np.flatnonzero(np.diff(ordered, prepend=ordered[0] + 1))
+    for begin, end in _groups(ordered, starts, overhead):
+        size = max(1, budget // int(ordered[begin]))
+        for position in range(begin, end, size):
+            yield order[position : min(position + size, end)]
+
+
+def _groups(ordered: NDArray[np.int64], starts: NDArray[np.int64], overhead: int) -> list[tuple[int, int]]:
+    """The cheapest cut of the descending widths ``ordered`` at some of ``starts``, as half-open ranges."""
+    edges = [*starts.tolist(), len(ordered)]
+    cost = [0.0] + [float("inf")] * (len(edges) - 1)
+    came_from = [0] * len(edges)
+    for end in range(1, len(edges)):
+        for begin in range(end):
+            total = cost[begin] + overhead + int(ordered[edges[begin]]) * (edges[end] - edges[begin])
+            if total < cost[end]:
+                cost[end], came_from[end] = total, begin
+    groups = []
+    end = len(edges) - 1
+    while end > 0:
+        groups.append((edges[came_from[end]], edges[end]))
+        end = came_from[end]
+    return groups[::-1]
