@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Annotated, Any, Protocol
 
-from fastapi import FastAPI, Header, Query, Request
+from fastapi import FastAPI, Header, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
@@ -23,7 +23,11 @@ from baton.registry import PAGE, Registry
 EVENT_SECONDS = 0.5
 """How often a stream of run events looks for new ones."""
 
+LARGEST = 2**31 - 1
+"""Numbers beyond this fit no integer column."""
+
 Limit = Annotated[int, Query(ge=1, le=500, description="Rows in one page.")]
+Before = Annotated[int | None, Query(ge=0, le=LARGEST, description="`next` of the page before.")]
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
@@ -82,7 +86,7 @@ class RunRequest(Body):
 class PromotionRequest(Body):
     """Which version should take over."""
 
-    version: int = Field(ge=1)
+    version: int = Field(ge=1, le=LARGEST)
     force: bool = Field(False, description="Pass over the gate. Needs a reason, which stays in the history.")
     reason: str | None = Field(None, max_length=500)
 
@@ -90,7 +94,7 @@ class PromotionRequest(Body):
 class RollbackRequest(Body):
     """Where to go back to."""
 
-    version: int | None = Field(None, ge=1, description="An earlier champion; the previous one by default.")
+    version: int | None = Field(None, ge=1, le=LARGEST, description="An earlier champion; the previous one by default.")
     reason: str = Field("rolled back by an operator", min_length=1, max_length=500)
 
 
@@ -161,7 +165,7 @@ def _add_models(api: FastAPI, control: Control) -> None:
         return await control.describe(control.config.model(model))
 
     @api.get("/api/models/{model}/versions", tags=["models"])
-    def list_versions(model: str, limit: Limit = PAGE, before: int | None = None) -> Page:
+    def list_versions(model: str, limit: Limit = PAGE, before: Before = None) -> Page:
         """Versions, newest first, with their main metrics."""
         control.config.model(model)
         found = registry.versions(model, limit=limit, before=before)
@@ -170,7 +174,7 @@ def _add_models(api: FastAPI, control: Control) -> None:
         return Page(items=[_brief(item) for item in items], next=found[-1].number if len(found) == limit else None)
 
     @api.get("/api/models/{model}/versions/{number}", tags=["models"])
-    def get_version(model: str, number: int) -> dict[str, Any]:
+    def get_version(model: str, number: Annotated[int, Path(ge=1, le=LARGEST)]) -> dict[str, Any]:
         """One version with all its metrics and its lineage."""
         control.config.model(model)
         champion = registry.champion(model).version
@@ -211,7 +215,7 @@ def _add_runs(api: FastAPI, control: Control) -> None:
         return {**_plain(run), "decision": _plain(decision) if decision else None}
 
     @api.get("/api/runs/{run_id}/events", tags=["runs"])
-    async def run_events(run_id: str, last_event_id: Annotated[int, Header(ge=0)] = 0) -> StreamingResponse:
+    async def run_events(run_id: str, last_event_id: Annotated[int, Header(ge=0, le=LARGEST)] = 0) -> StreamingResponse:
         """Progress as server-sent events, from the first (or after Last-Event-ID) until the run ends."""
         await asyncio.to_thread(registry.run, run_id)
         return StreamingResponse(_events(registry, run_id, last_event_id), media_type="text/event-stream")
@@ -235,7 +239,7 @@ def _add_promotions(api: FastAPI, control: Control) -> None:
         return JSONResponse({"decision": _plain(decision), "promotion": _plain(promotion)})
 
     @api.get("/api/models/{model}/promotions", tags=["promotions"])
-    def list_promotions(model: str, limit: Limit = PAGE, before: int | None = None) -> Page:
+    def list_promotions(model: str, limit: Limit = PAGE, before: Before = None) -> Page:
         """Moves of the champion pointer, newest first."""
         control.config.model(model)
         found = registry.promotions(model, limit=limit, before=before)
@@ -254,6 +258,10 @@ def _add_errors(api: FastAPI, control: Control) -> None:
     @api.exception_handler(BatonError)
     async def baton_error(_: Request, error: BatonError) -> JSONResponse:
         return _problem(error.status, error.title, str(error))
+
+    @api.exception_handler(Exception)
+    async def mistake_of_ours(_: Request, error: Exception) -> JSONResponse:
+        return _problem(500, BatonError.title, f"internal error ({type(error).__name__})")
 
     @api.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:

@@ -6,6 +6,7 @@ Knows predictors only by their `predict`; knows neither HTTP nor Ray. Lives on o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -57,6 +58,7 @@ class Batcher:
         self._waiting: deque[_Waiting] = deque()
         self._busy: asyncio.Task[None] | None = None
         self._serving: tuple[int, Predicts] | None = None
+        self._closed = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
 
     @property
@@ -72,9 +74,11 @@ class Batcher:
         """Outputs of one request.
 
         Raises:
-            NotReady: no version is loaded.
+            NotReady: no version is loaded, or the batcher is closed.
             Overloaded: ``max_queue`` requests are waiting.
         """
+        if self._closed:
+            raise NotReady("the replica is shutting down")
         if self._serving is None:
             raise NotReady("no version is loaded yet")
         if len(self._waiting) >= self._max_queue:
@@ -84,10 +88,16 @@ class Batcher:
         self._waiting.append(waiting)
         if self._busy is None:
             self._busy = asyncio.create_task(self._drain())
-        return await waiting.future
+        try:
+            return await waiting.future
+        except asyncio.CancelledError:  # its caller gave up: make room in the queue
+            with contextlib.suppress(ValueError):  # it runs already
+                self._waiting.remove(waiting)
+            raise
 
     async def close(self) -> None:
         """Let the running batch finish, fail what waits, stop the thread."""
+        self._closed = True
         while self._waiting:
             waiting = self._waiting.popleft()
             if not waiting.future.done():

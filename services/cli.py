@@ -103,8 +103,8 @@ def down(config: ConfigFile = None) -> None:
 @app.command()
 def status(config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Models, champions, replicas and what is going on."""
-    client = _client(config)
-    models = client.get("/api/models")["items"]
+    with _client(config) as client:
+        models = client.get("/api/models")["items"]
     instance = _state(_path(config)).read()
     ports = dict(instance.ports) if instance else {}
     if as_json:
@@ -135,15 +135,15 @@ def train(
     With --wait, Ctrl-C stops watching, not the run (`baton cancel RUN` does). Exit status: 0 when the run succeeded,
     whatever the verdict; 1 when it failed, was cancelled, or won but could not take over.
     """
-    client = _client(config)
     headers = {"Idempotency-Key": idempotency_key} if idempotency_key else None
-    run = client.post(f"/api/models/{model}/runs", {"set": assign or []}, headers)
-    if wait:
-        try:
-            run = _watch(client, run["id"], quiet=as_json)
-        except KeyboardInterrupt:
-            err.print(f"\nrun {run['id']} goes on; `baton cancel {run['id']}` ends it, `baton runs {model}` shows it")
-            raise typer.Exit(130) from None
+    with _client(config) as client:
+        run = client.post(f"/api/models/{model}/runs", {"set": assign or []}, headers)
+        if wait:
+            try:
+                run = _watch(client, run["id"], quiet=as_json)
+            except KeyboardInterrupt:
+                err.print(f"\nrun {run['id']} goes on; `baton cancel {run['id']}` ends it, `baton runs {model}` shows it")
+                raise typer.Exit(130) from None
     if as_json:
         _print_json(run)
     elif wait:
@@ -157,21 +157,24 @@ def train(
 @app.command()
 def runs(model: Model, config: ConfigFile = None, limit: Limit = 20, as_json: AsJson = False) -> None:
     """Training runs of a model, newest first."""
-    items = _client(config).get(f"/api/models/{model}/runs", limit=limit)["items"]
+    with _client(config) as client:
+        items = client.get(f"/api/models/{model}/runs", limit=limit)["items"]
     _print(items, as_json, show.runs)
 
 
 @app.command()
 def cancel(run: Annotated[str, typer.Argument(help="A run's id.")], config: ConfigFile = None, as_json: AsJson = False) -> None:
     """End an active run now."""
-    ended = _client(config).post(f"/api/runs/{run}/cancel")
+    with _client(config) as client:
+        ended = client.post(f"/api/runs/{run}/cancel")
     _print(ended, as_json, lambda item: f"run {item['id']} is {item['state']}")
 
 
 @app.command()
 def versions(model: Model, config: ConfigFile = None, limit: Limit = 20, as_json: AsJson = False) -> None:
     """Versions of a model, newest first."""
-    items = _client(config).get(f"/api/models/{model}/versions", limit=limit)["items"]
+    with _client(config) as client:
+        items = client.get(f"/api/models/{model}/versions", limit=limit)["items"]
     _print(items, as_json, show.versions)
 
 
@@ -186,7 +189,14 @@ def promote(
 ) -> None:
     """Judge a version against the champion and, if it wins, swap it in. Exit status 1 when the gate refuses."""
     body = {"version": version, "force": force, "reason": reason}
-    answer = _client(config).post(f"/api/models/{model}/promotions", body)
+    try:
+        with _client(config) as client:
+            answer = client.post(f"/api/models/{model}/promotions", body)
+    except ApiError as error:
+        if not (as_json and "decision" in error.content):
+            raise
+        _print_json(error.content)
+        raise typer.Exit(1) from None
     _print(answer, as_json, lambda item: show.decision(item["decision"]))
 
 
@@ -199,14 +209,16 @@ def rollback(
     as_json: AsJson = False,
 ) -> None:
     """Put the previous champion back in service."""
-    answer = _client(config).post(f"/api/models/{model}/rollback", {"version": to, "reason": reason})
+    with _client(config) as client:
+        answer = client.post(f"/api/models/{model}/rollback", {"version": to, "reason": reason})
     _print(answer, as_json, lambda item: show.decision(item["decision"]))
 
 
 @app.command()
 def history(model: Model, config: ConfigFile = None, limit: Limit = 20, as_json: AsJson = False) -> None:
     """What happened to a model: promotions, refusals, failures, newest first."""
-    items = _client(config).get(f"/api/models/{model}/history", limit=limit)["items"]
+    with _client(config) as client:
+        items = client.get(f"/api/models/{model}/history", limit=limit)["items"]
     _print(items, as_json, show.history)
 
 
@@ -219,7 +231,8 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Ask a served model."""
-    answers, headers = _client(config).predict(model, texts, {"top_k": top_k})
+    with _client(config) as client:
+        answers, headers = client.predict(model, texts, {"top_k": top_k})
     if as_json:
         _print_json({"version": int(headers["x-model-version"]), "answers": answers})
     else:

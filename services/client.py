@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import httpx
 
@@ -19,11 +20,20 @@ class ApiError(BatonError):
 
 
 class Client:
-    """One service at ``url``. Methods raise ``ApiError`` for its problems and ``NotReady`` when it is not there."""
+    """One service at ``url``, whose connections are closed at the end of a ``with`` block.
+
+    Methods raise ``ApiError`` for its problems and ``NotReady`` when it is not there.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
         self._http = httpx.Client(base_url=url, timeout=httpx.Timeout(30, read=900))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._http.close()
 
     def get(self, path: str, **parameters: Any) -> Any:
         """The JSON at ``path``."""

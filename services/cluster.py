@@ -98,27 +98,43 @@ def alive(instance: Instance) -> bool:
 
 
 def processes(instance_id: str) -> Iterator[psutil.Process]:
-    """All live processes of an instance's cluster: Ray, its workers, HAProxy, jobs. Not its supervisor."""
+    """All live processes of an instance's cluster: Ray, its workers, HAProxy, jobs. Not its supervisor.
+
+    Missing are Ray's dashboard modules, whose title overwrites their whole environment; they are children of one that is here.
+    """
+    mark = f"{MARK}={instance_id}".encode()
     for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.environ().get(MARK) == instance_id and process.status() != psutil.STATUS_ZOMBIE:
+        with contextlib.suppress(psutil.Error, OSError):
+            # Not `process.environ()`: it stops at the gap that the titles of Ray's agents tear into their environment.
+            if mark in Path(f"/proc/{process.pid}/environ").read_bytes() and _lives(process):
                 yield process
 
 
 def sweep(instance: Instance) -> int:
     """Stop every process of the instance's cluster, first politely, then by force. Returns how many there were."""
-    found = list(processes(instance.id))
+    found = set(processes(instance.id))
+    for process in list(found):
+        with contextlib.suppress(psutil.Error):
+            found.update(process.children(recursive=True))
     for process in found:
         with contextlib.suppress(psutil.Error):
             process.terminate()
     psutil.wait_procs(found, timeout=STOP_SECONDS)
-    while left := list(processes(instance.id)):
+    while left := {process for process in (*found, *processes(instance.id)) if _lives(process)}:
         for process in left:
             with contextlib.suppress(psutil.Error):
                 process.kill()
         psutil.wait_procs(left, timeout=STOP_SECONDS)
     shutil.rmtree(instance.directory, ignore_errors=True)
     return len(found)
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Whether ``process`` still runs; a zombie does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def require_free(host: str, port: int) -> None:

@@ -48,12 +48,12 @@ CHARACTERS_PER_TOKEN = 3
 
 
 class ModelReplica:
-    """The deployment class. ``settings`` is the model's `ModelSettings` as plain values.
+    """The deployment class. ``settings`` is the model's `ModelSettings` as plain values; ``replica_id`` its name outside Serve.
 
     A replica that cannot load the champion still starts: it answers 503 with the reason and keeps trying.
     """
 
-    def __init__(self, settings: dict[str, Any], database: str, storage: str) -> None:
+    def __init__(self, settings: dict[str, Any], database: str, storage: str, replica_id: str | None = None) -> None:
         self._settings = ModelSettings.model_validate(settings)
         self._task = task_type(self._settings.task)
         self._registry = Registry(database)
@@ -65,7 +65,7 @@ class ModelReplica:
             max_queue=serving.max_queue,
             estimate=lambda item: min(longest, 2 + sum(map(len, item.__dict__.values())) // CHARACTERS_PER_TOKEN),
         )
-        self._id = serve.get_replica_context().replica_id.unique_id
+        self._id = replica_id or serve.get_replica_context().replica_id.unique_id
         self._champion = Champion(version=None, sequence=-1)
         self._prepared: dict[int, Predictor] = {}
         self._changing = asyncio.Lock()

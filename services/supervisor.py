@@ -78,6 +78,7 @@ def run_local(config: BatonConfig, state: cluster.State, say: Say, ready: Callab
             deploy(config, say)
         finally:
             leave()
+        _raise_on_signals()
         _wait_until_ready(instance.url, say)
         ready()
         _stay(instance)
@@ -211,7 +212,7 @@ def _end_runs(registry: Registry) -> None:
 
 
 def _raise_on_signals() -> None:
-    """SIGINT and SIGTERM raise `Stopped`. Joining a cluster replaces these handlers by Ray's own, which just die."""
+    """SIGINT and SIGTERM raise `Stopped`. Both joining and leaving a cluster replace these handlers: Ray then just dies."""
 
     def stop(_signal: int, _frame: Any) -> None:
         raise Stopped

@@ -86,14 +86,12 @@ def test_a_gain_that_may_be_luck_is_inconclusive_and_says_what_this_holdout_can_
     assert decision.numbers["gain_lower_bound"] < 0 < decision.numbers["gain"] < decision.numbers["detectable_gain"]
 
 
-@pytest.mark.parametrize("rows", [slice(0, 10), slice(90, 100)], ids=["same answers", "other answers"])
-def test_an_equal_f1_is_refused(rows):
-    decision = match(100, slice(0, 10), rows)
-    expected = 0 if rows == slice(0, 10) else pytest.approx(0, abs=0.02)
-    assert decision.numbers["gain"] == expected
-    if decision.numbers["gain"] <= 0:
-        assert decision.verdict is Verdict.REJECT
-        assert "a strict gain is required" in decision.sentence
+def test_an_equal_f1_is_refused_although_other_rows_are_right():
+    decision = match(100, slice(0, 8), slice(92, 100))
+    assert decision.verdict is Verdict.REJECT
+    assert decision.numbers["gain"] == 0
+    assert 0.3 < decision.numbers["confidence"] < 0.7
+    assert "gain +0.0000, a strict gain is required" in decision.sentence
 
 
 def test_identical_answers_give_no_gain_in_any_resample():
@@ -212,14 +210,14 @@ def test_the_sentence_of_a_first_version_holds_the_numbers():
 
 @cache
 def equals() -> list[Decision]:
-    """200 matches of two equally good models."""
+    """300 matches of two equally good models."""
     source = np.random.default_rng(11)
-    return [luck(source, 120, (0.8, 0.8)) for _ in range(200)]
+    return [luck(source, 100, (0.8, 0.8)) for _ in range(300)]
 
 
-@pytest.mark.parametrize(("confidence", "margin"), [(0.8, 0.08), (0.9, 0.06), (0.95, 0.045)])
+@pytest.mark.parametrize(("confidence", "margin"), [(0.8, 0.07), (0.9, 0.05), (0.95, 0.04)])
 def test_of_two_equally_good_models_one_is_promoted_about_as_rarely_as_asked_for(confidence, margin):
-    """The margin is three standard errors of a share in 200 matches."""
+    """The margin is three standard errors of a share in 300 matches."""
     wins = [it for it in equals() if it.numbers["gain"] > 0 and it.numbers["confidence"] >= confidence]
     assert 0 < len(wins) / len(equals()) <= (1 - confidence) + margin
 

@@ -52,7 +52,6 @@ def train(config: dict[str, Any]) -> None:
     job = Job(**config)
     settings = ModelSettings.model_validate(job.settings)
     torch.set_num_threads(job.threads)
-    transformers.set_seed(settings.training.seed)
     with tempfile.TemporaryDirectory(prefix="baton-train-") as scratch:
         trainer = build_trainer(job, settings, Path(scratch), ray.train.get_context().get_world_size())
         trainer.add_callback(Reporter(job, settings.training.early_stopping))
@@ -67,6 +66,7 @@ def train(config: dict[str, Any]) -> None:
 def build_trainer(job: Job, settings: ModelSettings, scratch: Path, world_size: int) -> transformers.Trainer:
     """The configured `Trainer` of one of ``world_size`` workers; all that is random is seeded."""
     training = settings.training
+    transformers.set_seed(training.seed)  # the fresh head's weights
     base = find_base_model(settings.base_model)
     wrapper = transformers.AutoTokenizer.from_pretrained(str(base), local_files_only=True, trust_remote_code=False)
     wrapper.save_pretrained(str(scratch / "tokenizer"))
@@ -112,7 +112,7 @@ def build_trainer(job: Job, settings: ModelSettings, scratch: Path, world_size: 
         eval_dataset=features(task, tokenizer, validation_rows),
         data_collator=Collator(pad_id),
         processing_class=wrapper,
-        compute_loss_func=CrossEntropy(world_size),
+        compute_loss_func=cross_entropy,
         compute_metrics=Validate(task, validation_rows, tokenizer),
     )
 
@@ -178,24 +178,18 @@ class Collator:
         }
 
 
-class CrossEntropy:
+def cross_entropy(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
     """Cross-entropy whose gradient does not depend on how a batch is spread over workers and accumulation steps.
 
     `Trainer` 5 believes that BERT-type models divide by ``num_items_in_batch`` (targets of the whole batch, over all
-    workers and accumulation steps) themselves, and multiplies accordingly; this does divide. DDP averages gradients
-    over workers, hence the factor ``world_size``.
+    workers and accumulation steps) themselves; this does divide. `Trainer` then multiplies by the number of workers,
+    because DDP averages gradients over them.
     """
-
-    def __init__(self, world_size: int) -> None:
-        self._world_size = world_size
-
-    def __call__(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
-        logits = outputs["logits"].float()
-        flat = logits.view(-1, logits.shape[-1])
-        if num_items_in_batch is None:
-            return torch.nn.functional.cross_entropy(flat, labels.view(-1))
-        total = torch.nn.functional.cross_entropy(flat, labels.view(-1), reduction="sum")
-        return total / num_items_in_batch * self._world_size
+    logits = outputs["logits"].float()
+    flat = logits.view(-1, logits.shape[-1])
+    if num_items_in_batch is None:
+        return torch.nn.functional.cross_entropy(flat, labels.view(-1))
+    return torch.nn.functional.cross_entropy(flat, labels.view(-1), reduction="sum") / num_items_in_batch
 
 
 class Validate:

@@ -301,9 +301,6 @@ def service(tiny_base: Path, data: Path, tmp_path_factory: pytest.TempPathFactor
             "serving": {"replicas": replicas, "poll_seconds": 1.0},
         }
 
-    if os.environ.get("E2E_KEEP"):  # DEV
-        yield Service(Path("/tmp/e2e/baton.yaml"))
-        return
     file = write_config(
         tmp_path_factory.mktemp("service"), free_port(), [model("loop", 2), model("steady", 2), model("runs", 1)]
     )

@@ -16,7 +16,7 @@ from tests.cluster.conftest import CONTROL, LABELS, Service, publish, until
 from tests.tiny import keyword_rows
 from training import pipeline
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 WINDOW = 100
 """Requests that must be answered between two moves, so that each move is really looked at."""

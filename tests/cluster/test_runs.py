@@ -11,7 +11,7 @@ import pytest
 from baton.records import RunState
 from tests.cluster.conftest import WORKER, Service, baton, until, write_rows
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 SLOW = ("training.batch_size=1", "training.epochs=3")
 """Epochs of some seconds, for tests that have to catch a run at work."""

@@ -15,19 +15,19 @@ import yaml
 from services import cluster
 from tests.cluster.conftest import BATON, Service, baton, environment, free_port, until, write_config
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 
-@pytest.fixture(scope="module")
-def small(tiny_base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A minimal service that does not run yet; whatever its tests leave behind is removed."""
+@pytest.fixture
+def small(tiny_base: Path, data: Path, tmp_path: Path) -> Iterator[Service]:
+    """A minimal service that does not run yet; whatever a test leaves behind is removed."""
     model = {
         "name": "small",
         "task": "classification",
         "base_model": str(tiny_base),
         "data": {"train": str(data / "small.jsonl"), "holdout": str(data / "holdout.jsonl")},
     }
-    service = Service(write_config(tmp_path_factory.mktemp("small"), free_port(), [model]))
+    service = Service(write_config(tmp_path / "small", free_port(), [model]))
     yield service
     baton("down", "-c", service.file)
     service.close()
@@ -90,6 +90,7 @@ def test_ctrl_c_stops_a_foreground_service_cleanly(small: Service, tmp_path: Pat
         process = subprocess.Popen(command, env=environment(), stdout=output, stderr=output, start_new_session=True)
         try:
             until(lambda: "ready at" in log.read_text() or process.poll() is not None, 240, "ready in the foreground")
+            assert process.poll() is None, log.read_text()
             instance = small.instance
             os.killpg(process.pid, signal.SIGINT)  # what a terminal does: every process of the group gets it
             status = process.wait(60)
