@@ -36,6 +36,7 @@ bench: $(STAMP)  ## all benchmarks; results and machine go to benchmarks/RESULTS
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks --data $(DATA)
 
 image:  ## the container image
+	@test -f Dockerfile || { echo "make image: this version has no Dockerfile yet"; exit 1; }
 	@command -v docker >/dev/null || { echo "make image needs docker, which is not on the PATH"; exit 1; }
 	docker build -t baton:latest .
 

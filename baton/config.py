@@ -26,6 +26,9 @@ ENVIRONMENT = {
 
 DEFAULT_FILE = "baton.yaml"
 
+OVERRIDABLE = ("training.", "data.train", "data.fields.", "base_model")
+"""What one run may have its own way. Not the gate, the holdout or the engine: a run must not choose its own judge."""
+
 SectionType = TypeVar("SectionType", bound=BaseModel)
 
 
@@ -205,8 +208,11 @@ def override(model: ModelSettings, assignments: Sequence[str]) -> ModelSettings:
         key, equals, value = (part.strip() for part in assignment.partition("="))
         if not equals:
             raise ConfigError(f"{assignment!r} is not KEY=VALUE; example: training.epochs=5")
-        if key in ("name", "task"):
-            raise ConfigError(f"{key!r} cannot be overridden for one run")
+        if not key.startswith(OVERRIDABLE):
+            raise ConfigError(
+                f"{key!r} cannot be overridden for one run; allowed: {', '.join(OVERRIDABLE)}. "
+                "How a version is judged and served is for baton.yaml to say"
+            )
         try:
             _put(raw, tuple(key.split(".")), yaml.safe_load(value))
         except (yaml.YAMLError, ValueError) as error:

@@ -164,6 +164,11 @@ class Registry:
             raise Conflict(f"v{decision.candidate} has never been champion of {decision.model}; use promote")
         return _insert_decision(connection, decision)
 
+    def past_champions(self, model: str) -> set[int]:
+        """All versions that have ever been champion."""
+        with self._read() as connection:
+            return _past_champions(connection, model)
+
     def previous_champion(self, model: str) -> int | None:
         """The version that a rollback returns to: the champion before the current one, older rollbacks undone.
 
@@ -333,7 +338,10 @@ class Registry:
                     incidents.c.model == decisions.c.model,
                     incidents.c.version == decisions.c.candidate,
                     incidents.c.kind == ROLLOUT_FAILED,
+                    incidents.c.created_at >= decisions.c.created_at,
                 ),
+                # A decision that any later move has overtaken stays so, even if its champion serves again one day.
+                ~sa.exists().where(promotions.c.model == decisions.c.model, promotions.c.created_at > decisions.c.created_at),
             )
             .order_by(decisions.c.id)
         )
@@ -342,8 +350,12 @@ class Registry:
 
     # --- runs --------------------------------------------------------------------------------------------------------
 
-    def create_run(self, model: str, spec: Mapping[str, Any], idempotency_key: str | None = None) -> Run:
-        """A queued run. The same idempotency key gives the same run again, whatever became of it.
+    def create_run(
+        self, model: str, spec: Mapping[str, Any], idempotency_key: str | None = None, *, started: bool = False
+    ) -> Run:
+        """A queued run, or one that its caller carries out itself (``started``).
+
+        The same idempotency key gives the same run again, whatever became of it.
 
         Raises:
             Conflict: another run of this model is active.
@@ -365,12 +377,14 @@ class Registry:
                 .values(
                     id=f"{model}-{_now():%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}",
                     model=model,
-                    state=RunState.QUEUED,
-                    stage="queued",
+                    state=RunState.RUNNING if started else RunState.QUEUED,
+                    stage="preparing" if started else "queued",
                     spec=spec,
                     progress={},
                     idempotency_key=idempotency_key,
                     created_at=_now(),
+                    started_at=_now() if started else None,
+                    heartbeat_at=_now() if started else None,
                 )
                 .returning(table)
             ).one()

@@ -68,7 +68,7 @@ versions = sa.Table(
     metadata,
     sa.Column("model", sa.ForeignKey("models.name"), primary_key=True),
     sa.Column("number", sa.Integer, primary_key=True),
-    sa.Column("run_id", sa.String(64), nullable=True, unique=True),
+    sa.Column("run_id", sa.String(96), nullable=True, unique=True),
     sa.Column("published", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("uri", sa.Text, nullable=True),
     sa.Column("manifest_sha256", sa.String(64), nullable=True),
@@ -80,7 +80,7 @@ versions = sa.Table(
 runs = sa.Table(
     "runs",
     metadata,
-    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("id", sa.String(96), primary_key=True),
     sa.Column("model", sa.ForeignKey("models.name"), nullable=False, index=True),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("stage", sa.String(32), nullable=False),

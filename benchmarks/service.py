@@ -44,6 +44,7 @@ class Service:
                     "task": "classification",
                     "data": {"train": str(self.data / "train.jsonl"), "holdout": str(holdout_of(self.data))},
                     "training": TRAINING,
+                    "gate": {"min_f1": 0.0},
                     "serving": {"replicas": 2},
                 }
             ],
@@ -77,7 +78,7 @@ class Service:
         """A quickly trained champion, where no benchmark has made one."""
         champion = self.client.get(f"/api/models/{MODEL}")["champion"]
         if champion is None:
-            run, _ = self.train("training.epochs=1", "training.tune=head", "gate.min_f1=0.0")
+            run, _ = self.train("training.epochs=1", "training.tune=head")
             champion = run["version"]
             self.wait_for(champion)
         return int(champion)

@@ -94,7 +94,8 @@ def down(config: ConfigFile = None) -> None:
         return
     if cluster.alive(instance):
         os.kill(instance.pid, 15)
-        cluster.wait_for_exit(instance, DOWN_SECONDS)
+        if not cluster.wait_for_exit(instance, DOWN_SECONDS):
+            os.kill(instance.pid, 9)
     left = cluster.sweep(instance)
     state.clear()
     out.print("stopped" + (f" (cleared {left} leftover processes)" if left else ""))
@@ -137,7 +138,7 @@ def train(
     """
     headers = {"Idempotency-Key": idempotency_key} if idempotency_key else None
     with _client(config) as client:
-        run = client.post(f"/api/models/{model}/runs", {"set": assign or []}, headers)
+        run = client.post(f"/api/models/{model}/runs", {"set": [_absolute(item) for item in assign or []]}, headers)
         if wait:
             try:
                 run = _watch(client, run["id"], quiet=as_json)
@@ -284,6 +285,14 @@ def main() -> None:
         sys.exit(1)
 
 
+def _absolute(assignment: str) -> str:
+    """Files named on the command line are the user's, wherever the job will run."""
+    key, equals, value = assignment.partition("=")
+    if key.strip() in ("data.train", "base_model") and Path(value).exists():
+        return f"{key}{equals}{Path(value).resolve()}"
+    return assignment
+
+
 def _path(config: Path | None) -> Path:
     return config or Path(os.environ.get("BATON_CONFIG", configuration.DEFAULT_FILE))
 
@@ -318,8 +327,11 @@ def _detach(path: Path, state: cluster.State, config: BatonConfig) -> None:
     state.logs.mkdir(parents=True, exist_ok=True)
     log = state.logs / "up.log"
     command = [sys.executable, "-m", "services.cli", "up", "-c", str(path.resolve())]
+    plain = {key: value for key, value in os.environ.items() if key != "FORCE_COLOR"} | {"NO_COLOR": "1"}  # we read its words
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=plain, start_new_session=True
+        )
     try:
         _await_detached(process, log, supervisor.url_of(config))
     except BaseException:

@@ -7,6 +7,7 @@ Knows nothing of models.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import psutil
 
-from baton.errors import Conflict, NotReady
+from baton.errors import ConfigError, Conflict, NotReady
 
 MARK = "BATON_INSTANCE"
 SOCKETS = Path("/tmp")
@@ -29,6 +30,7 @@ SOCKETS = Path("/tmp")
 70 of its own into it."""
 
 STOP_SECONDS = 5.0
+KILL_SECONDS = 30.0
 START_SECONDS = 120.0
 
 PREFERRED = {
@@ -120,13 +122,25 @@ def sweep(instance: Instance) -> int:
         with contextlib.suppress(psutil.Error):
             process.terminate()
     psutil.wait_procs(found, timeout=STOP_SECONDS)
+    deadline = time.monotonic() + KILL_SECONDS
     while left := {process for process in (*found, *processes(instance.id)) if _lives(process)}:
         for process in left:
             with contextlib.suppress(psutil.Error):
                 process.kill()
         psutil.wait_procs(left, timeout=STOP_SECONDS)
+        if time.monotonic() > deadline:
+            raise NotReady(f"cannot stop process(es) {', '.join(str(process.pid) for process in left)}, not even by SIGKILL")
     shutil.rmtree(instance.directory, ignore_errors=True)
     return len(found)
+
+
+def head_lives(instance: Instance) -> bool:
+    """Whether both of Ray's own servers run."""
+    names = set()
+    for process in processes(instance.id):
+        with contextlib.suppress(psutil.Error):
+            names.add(process.name())
+    return {"gcs_server", "raylet"} <= names
 
 
 def _lives(process: psutil.Process) -> bool:
@@ -138,8 +152,13 @@ def _lives(process: psutil.Process) -> bool:
 
 
 def require_free(host: str, port: int) -> None:
-    """Raise ``Conflict`` naming the process that holds ``port``."""
-    if _free(host, port):
+    """Raise ``Conflict`` naming the process that holds ``port``, or ``ConfigError`` when nobody could listen there."""
+    try:
+        _bind(host, port)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise ConfigError(f"http: cannot listen on {host}:{port}: {error.strerror or error}") from error
+    else:
         return
     holder = "another process"
     with contextlib.suppress(psutil.Error):
@@ -149,9 +168,9 @@ def require_free(host: str, port: int) -> None:
     raise Conflict(f"port {port} is taken by {holder}; stop it, or choose another with http.port or BATON_HTTP_PORT")
 
 
-def plan(url: str) -> Instance:
-    """A new instance on free ports, not started yet."""
-    taken: set[int] = set()
+def plan(url: str, reserved: int) -> Instance:
+    """A new instance on free ports other than ``reserved`` (the service's own), not started yet."""
+    taken = {reserved}
     ports: dict[str, int] = {}
     for name, preferred in PREFERRED.items():
         port = preferred
@@ -256,10 +275,15 @@ def wait_for_exit(instance: Instance, timeout_s: float) -> bool:
 
 
 def _free(host: str, port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
+    try:
+        _bind(host, port)
+    except OSError:
+        return False
     return True
+
+
+def _bind(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((host, port))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from fastapi import FastAPI
@@ -24,6 +24,9 @@ from services.rollout import Rollouts, by_hand
 
 logger = logging.getLogger("ray.serve")
 
+MANY = 10_000
+"""More active runs than there are models: all of them."""
+
 WATCH_SECONDS = 1.0
 JUDGE_SECONDS = 600.0
 
@@ -34,10 +37,10 @@ class ControlPlane:
     def __init__(self, config: dict[str, Any]) -> None:
         self.config = BatonConfig.model_validate(config)
         self.registry = Registry(self.config.database)
-        self._storage = Storage(self.config.storage)
         environment = {"BATON_DATABASE": self.config.database, "BATON_STORAGE": self.config.storage}
-        self._jobs = Jobs(self.registry, environment)
+        self._jobs = Jobs(self.registry, Storage(self.config.storage), environment)
         self.rollouts = Rollouts(self.registry)
+        self._moving: dict[str, asyncio.Task[None]] = {}
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Ray Serve's hook for an ASGI application that is built in the replica."""
@@ -126,7 +129,7 @@ class ControlPlane:
 
         decision = await asyncio.to_thread(look_up)
         if decision is None:
-            await asyncio.to_thread(self._jobs.judge, model, version, JUDGE_SECONDS)
+            await self._jobs.judge(model, version, JUDGE_SECONDS)
             decision = await asyncio.to_thread(look_up)
         if decision is None:
             raise NotReady(f"the match of v{version} was played, but the champion of {model} changed meanwhile; try again")
@@ -135,23 +138,31 @@ class ControlPlane:
     # --- the loop ----------------------------------------------------------------------------------------------------
 
     async def _watch(self) -> None:
-        """Look after active runs and roll out decisions that passed; start-up after a crash is just its first round."""
+        """Look after active runs and roll out decisions that passed; start-up after a crash is just its first round.
+
+        What goes wrong with one run or one model is logged and tried again, and holds up no other.
+        """
         while True:
-            try:
-                for run in await asyncio.to_thread(lambda: self.registry.runs(active=True)):
-                    await asyncio.to_thread(self._jobs.look_after, run)
+            with _logged("the registry"):
+                for run in await asyncio.to_thread(lambda: self.registry.runs(active=True, limit=MANY)):
+                    with _logged(f"run {run.id}"):
+                        await asyncio.to_thread(self._jobs.look_after, run)
                 for decision in await asyncio.to_thread(self.registry.pending_decisions):
-                    await self._roll_out(decision)
-            except BatonError as error:
-                logger.warning("control: %s", error)
-            except Exception:
-                logger.exception("control: the watch stumbled")
+                    known = decision.model in {settings.name for settings in self.config.models}
+                    if known and (decision.model not in self._moving or self._moving[decision.model].done()):
+                        self._moving[decision.model] = asyncio.create_task(self._roll_out(decision))
             await asyncio.sleep(WATCH_SECONDS)
 
     async def _roll_out(self, decision: Decision) -> None:
-        if decision.model not in {settings.name for settings in self.config.models}:
-            return
-        try:
+        with _logged(f"roll-out of {decision.model} v{decision.candidate}"):
             await self.rollouts.promote(decision)
-        except (Conflict, NotReady) as error:  # in the history already, or overtaken by somebody else's move
-            logger.warning("control: %s", error)
+
+
+@contextlib.contextmanager
+def _logged(what: str) -> Iterator[None]:
+    try:
+        yield
+    except BatonError as error:  # in the history where it matters, or overtaken by somebody else's move
+        logger.warning("control: %s: %s", what, error)
+    except Exception:
+        logger.exception("control: %s", what)

@@ -194,9 +194,9 @@ def _summary(story: Story) -> None:
         swaps.add_row(name, str(len(exchanges)), str(failed(exchanges)), str(wrong), f"{p50:.0f} ms", f"{p99:.0f} ms")
     story.out.print(swaps)
     story.say("Seconds: " + ", ".join(f"{name} {seconds:.0f}" for name, seconds in story.seconds.items()))
-    lost = sum(failed(exchanges) for _, exchanges, _ in story.swaps)
+    lost = sum(failed(exchanges) + wrong for _, exchanges, wrong in story.swaps)
     if lost:
-        raise NotReady(f"{lost} request(s) failed during the hand-overs")
+        raise NotReady(f"{lost} request(s) failed or were answered by the wrong version during the hand-overs")
 
 
 def _expect(run: dict[str, Any], *, serving: bool) -> None:

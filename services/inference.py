@@ -77,6 +77,9 @@ class ModelReplica:
         except BatonError as error:
             self._problem = str(error)
             logger.error("%s: not serving: %s", self._settings.name, error)
+        except Exception as error:
+            self._problem = f"{type(error).__name__}: {error}"
+            logger.exception("%s: not serving", self._settings.name)
 
     def __serve_build_asgi_app__(self) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
         """Ray Serve's hook for an ASGI application that is built in the replica."""
@@ -165,16 +168,21 @@ class ModelReplica:
         elif champion.sequence > self._champion.sequence:
             self._take_over(champion)
 
+    async def _catch_up(self) -> None:
+        """Follow the registry's pointer if it is ahead of this replica; keep serving whatever goes wrong."""
+        try:
+            champion = await asyncio.to_thread(self._registry.champion, self._settings.name)
+            if champion.version is not None and champion.sequence > self._champion.sequence:
+                await self._follow(champion)
+        except BatonError as error:  # a lost database
+            logger.warning("%s: the registry does not answer: %s", self._settings.name, error)
+        except Exception:
+            logger.exception("%s: following the registry failed", self._settings.name)
+
     async def _keep_following(self) -> None:
         while True:
             await asyncio.sleep(self._settings.serving.poll_seconds)
-            try:
-                champion = await asyncio.to_thread(self._registry.champion, self._settings.name)
-            except BatonError as error:  # a lost database: go on serving
-                logger.warning("%s: the registry does not answer: %s", self._settings.name, error)
-                continue
-            if champion.version is not None and champion.sequence > self._champion.sequence:
-                await self._follow(champion)
+            await self._catch_up()
 
     # --- HTTP --------------------------------------------------------------------------------------------------------
 
@@ -193,6 +201,8 @@ class ModelReplica:
         except Exception as error:
             logger.exception("%s: request %s failed", self._settings.name, request_id.decode("latin-1"))
             status, body = 500, huggingface.render_error(BatonError(f"internal error ({type(error).__name__})"))
+        if status != 200 and self._batcher.version is not None:
+            headers.append((b"x-model-version", b"%d" % self._batcher.version))
         headers.append((b"content-length", b"%d" % len(body)))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
@@ -252,6 +262,7 @@ class ModelReplica:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
+                await self._catch_up()  # the pointer may have moved while this replica was loading; it is not routed to yet
                 self._poll = asyncio.create_task(self._keep_following())
                 await send({"type": "lifespan.startup.complete"})
             else:

@@ -5,11 +5,14 @@ What became of a run is read from the registry; Ray's word counts only when a jo
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 import sys
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 
 import ray
 from ray.job_submission import JobStatus, JobSubmissionClient
@@ -17,16 +20,22 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 from baton.errors import Conflict, NotReady
 from baton.records import Run, RunState
 from baton.registry import Registry
+from baton.storage import Storage
+
+JUDGE_POLL_SECONDS = 0.25
+SILENCE = timedelta(seconds=30)
+"""How long a driver without a job in Ray may be silent before it counts as dead; it beats every five seconds."""
 
 TERMINAL = (JobStatus.FAILED, JobStatus.STOPPED, JobStatus.SUCCEEDED)
 
 
 class Jobs:
-    """All methods block; call them from a thread."""
+    """Methods block, `judge` excepted: call them from a thread."""
 
-    def __init__(self, registry: Registry, environment: Mapping[str, str]) -> None:
+    def __init__(self, registry: Registry, storage: Storage, environment: Mapping[str, str]) -> None:
         """``environment``: what the job needs to find the registry and the storage."""
         self._registry = registry
+        self._storage = storage
         self._environment = dict(environment)
         self._client: JobSubmissionClient | None = None
 
@@ -35,22 +44,22 @@ class Jobs:
         if self._status(run.id) is None:
             self._submit(run.id, "run", run.id)
 
-    def judge(self, model: str, version: int, timeout_s: float) -> None:
+    async def judge(self, model: str, version: int, timeout_s: float) -> None:
         """Have a match played, and wait until it is decided.
 
         Raises:
             NotReady: it did not end in time, or failed; with the job's last words.
         """
         job = f"judge-{model}-{version}-{uuid.uuid4().hex[:8]}"
-        self._submit(job, "judge", model, str(version))
+        await asyncio.to_thread(self._submit, job, "judge", model, str(version))
         deadline = time.monotonic() + timeout_s
-        while (status := self._status(job)) not in TERMINAL:
+        while (status := await asyncio.to_thread(self._status, job)) not in TERMINAL:
             if time.monotonic() > deadline:
-                self._jobs().stop_job(job)
+                await asyncio.to_thread(self._stop, job)
                 raise NotReady(f"judging {model} v{version} took more than {timeout_s:.0f} s and was stopped")
-            time.sleep(0.25)
+            await asyncio.sleep(JUDGE_POLL_SECONDS)
         if status is not JobStatus.SUCCEEDED:
-            raise NotReady(f"judging {model} v{version} failed: {self._last_words(job)}")
+            raise NotReady(f"judging {model} v{version} failed: {await asyncio.to_thread(self._last_words, job)}")
 
     def cancel(self, run_id: str) -> Run:
         """End an active run now. Raises ``Conflict`` when it is over, ``NotFound`` when there is none."""
@@ -59,7 +68,7 @@ class Jobs:
             raise Conflict(f"run {run_id} is over: {run.state}")
         ended = self._registry.finish_run(run_id, RunState.CANCELLED, reason="cancelled")
         if self._status(run_id) not in (None, *TERMINAL):
-            self._jobs().stop_job(run_id)
+            self._stop(run_id)
         return ended
 
     def look_after(self, run: Run) -> None:
@@ -67,16 +76,19 @@ class Jobs:
         status = self._status(run.id)
         if status is None and run.state is RunState.QUEUED:
             self._submit(run.id, "run", run.id)
-        elif status is None:
-            self._end(run.id, "its job is gone: the Ray cluster was restarted")
+        elif status is None and not _beats(run):
+            self._end(run, "its job is gone: the Ray cluster was restarted")
         elif status in TERMINAL:
-            self._end(run.id, f"its driver ended without a result: {self._last_words(run.id)}")
+            self._end(run, f"its driver ended without a result: {self._last_words(run.id)}")
 
-    def _end(self, run_id: str, reason: str) -> None:
-        run = self._registry.run(run_id)
-        if run.state.final:  # it ended itself between our two looks
-            return
-        self._registry.finish_run(run_id, RunState.FAILED, reason=reason)
+    def _end(self, run: Run, reason: str) -> None:
+        with suppress(Conflict):  # it ended itself between our two looks
+            self._registry.finish_run(run.id, RunState.FAILED, reason=reason)
+            self._storage.remove_run(run.id)
+
+    def _stop(self, job: str) -> None:
+        with suppress(RuntimeError, ConnectionError):  # over, or the cluster is gone: either way it runs no longer
+            self._jobs().stop_job(job)
 
     def _submit(self, job: str, *arguments: str) -> None:
         command = shlex.join([sys.executable, "-m", "training", *arguments])
@@ -89,19 +101,24 @@ class Jobs:
                 raise NotReady(f"the Ray cluster did not take job {job}: {error}") from error
 
     def _status(self, job: str) -> JobStatus | None:
+        """Ray's word on a job; None when it knows no such job."""
         try:
             return self._jobs().get_job_status(job)
-        except RuntimeError as error:
-            if "404" in str(error) or "does not exist" in str(error):
+        except (RuntimeError, ConnectionError) as error:
+            if str(error).startswith("Request failed with status code 404"):
                 return None
             raise NotReady(f"Ray's job server does not answer: {error}") from error
 
     def _last_words(self, job: str) -> str:
         """Ray's message and the last line of the driver's log."""
-        info = self._jobs().get_job_info(job)
-        lines = [line for line in self._jobs().get_job_logs(job).splitlines() if line.strip()]
-        message = (info.message or info.status).strip().splitlines()[0]
-        return f"{message} (exit code {info.driver_exit_code}; last line: {lines[-1].strip() if lines else 'none'})"
+        try:
+            info = self._jobs().get_job_info(job)
+            lines = self._jobs().get_job_logs(job).split("\n")
+        except (RuntimeError, ConnectionError) as error:
+            return f"its log cannot be read: {error}"
+        said = [line.strip() for line in lines if line.strip()]
+        message = (info.message or str(info.status)).strip().partition("\n")[0]
+        return f"{message} (exit code {info.driver_exit_code}; last line: {said[-1] if said else 'none'})"
 
     def _jobs(self) -> JobSubmissionClient:
         if self._client is None:
@@ -111,3 +128,8 @@ class Jobs:
             except (ConnectionError, RuntimeError) as error:
                 raise NotReady(f"Ray's job server does not answer: {error}") from error
         return self._client
+
+
+def _beats(run: Run) -> bool:
+    """Whether the run's driver showed a sign of life lately; one that was started by hand has no job in Ray."""
+    return run.heartbeat_at is not None and datetime.now(UTC) - run.heartbeat_at < SILENCE

@@ -30,7 +30,12 @@ def models(items: Sequence[Json]) -> RenderableType:
         now = "rolling out" if item["rolling_out"] else f"run {item['active_run']}" if item["active_run"] else ""
         problems = {state["error"] for state in item["replicas"] if state["error"]}
         table.add_row(
-            item["name"], item["task"], _version(item["champion"]), _score(item["f1"]), replicas, "; ".join([now, *problems])
+            item["name"],
+            item["task"],
+            _version(item["champion"]),
+            _score(item["f1"]),
+            replicas,
+            Text("; ".join(part for part in (now, *problems) if part)),
         )
     return table
 

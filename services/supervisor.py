@@ -63,7 +63,7 @@ def run_local(config: BatonConfig, state: cluster.State, say: Say, ready: Callab
     clear_leftovers(state, say)
     cluster.require_free(config.http.host, config.http.port)
     registry = check(config)
-    instance = cluster.plan(url_of(config))
+    instance = cluster.plan(url_of(config), reserved=config.http.port)
     os.environ.update(cluster.environment(instance))
     state.write(instance)
     state.logs.mkdir(parents=True, exist_ok=True)
@@ -160,7 +160,10 @@ def withdraw(config: BatonConfig) -> None:
     """Remove the applications of ``config`` from the cluster that this process has joined."""
     from ray import serve
 
-    for name in (CONTROL, *(application(settings.name) for settings in config.models)):
+    names = [CONTROL, *(application(settings.name) for settings in config.models)]
+    for name in names:
+        serve.delete(name, _blocking=False)
+    for name in names:  # each drains for half a minute: all at once, not one after the other
         serve.delete(name, _blocking=True)
 
 
@@ -200,14 +203,14 @@ def _stay(instance: cluster.Instance) -> None:
     """Return by `Stopped` only, or raise ``NotReady`` when Ray's head died."""
     while True:
         time.sleep(CHECK_SECONDS)
-        if not any(process.name() in ("gcs_server", "raylet") for process in cluster.processes(instance.id)):
+        if not cluster.head_lives(instance):
             raise NotReady("Ray died; its logs are gone with it, `baton up` starts afresh")
 
 
 def _end_runs(registry: Registry) -> None:
     """Runs do not survive their cluster: say so in their records."""
     with contextlib.suppress(BatonError):
-        for run in registry.runs(active=True):
+        for run in registry.runs(active=True, limit=10_000):
             registry.finish_run(run.id, RunState.CANCELLED, reason="the service was stopped")
 
 

@@ -13,6 +13,7 @@ from baton.config import BatonConfig, GateSettings
 from baton.errors import Conflict
 from baton.records import Champion, Decision, ModelVersion
 from baton.registry import ROLLOUT_FAILED, Registry
+from baton.storage import Storage
 from baton.tasks.classification import Classification
 from services.control import ControlPlane
 from services.jobs import Jobs
@@ -47,8 +48,8 @@ class LocalRollouts(Rollouts):
 class LocalJobs(Jobs):
     """Jobs without Ray: matches are decided on the spot from stored scores, runs do what ``on_run`` says."""
 
-    def __init__(self, registry: Registry) -> None:
-        super().__init__(registry, {})
+    def __init__(self, registry: Registry, storage: Storage) -> None:
+        super().__init__(registry, storage, {})
         self.submitted: list[str] = []
         self.on_run: Callable[[str], None] = lambda run_id: None
 
@@ -77,7 +78,7 @@ class LocalControl(ControlPlane):
 
     def __init__(self, config: BatonConfig) -> None:
         super().__init__(config.model_dump(mode="json"))
-        self.jobs = self._jobs = LocalJobs(self.registry)
+        self.jobs = self._jobs = LocalJobs(self.registry, Storage(config.storage))
         self.rollouts: LocalRollouts = LocalRollouts(self.registry)
 
 

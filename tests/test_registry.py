@@ -22,7 +22,7 @@ from baton import schema
 from baton.database import connect, migrate
 from baton.errors import Conflict, NotFound, RegistryError
 from baton.records import Champion, Decision, DecisionKind, Promotion, RunState, Verdict
-from baton.registry import Registry
+from baton.registry import ROLLOUT_FAILED, Registry
 
 HOLDOUT = "h" * 64
 NOBODY = Champion(version=None, sequence=0)
@@ -733,3 +733,44 @@ def test_times_are_stored_in_utc(registry, tmp_path):
         [stored] = connection.execute(sa.text("SELECT created_at FROM runs")).scalars()
     engine.dispose()
     assert stored.startswith(run.created_at.strftime("%Y-%m-%d %H:%M:%S"))
+
+
+# --- decisions that wait to be acted on ----------------------------------------------------------------------------------
+
+
+def decided_by_a_run(registry: Registry, champion: int | None) -> Decision:
+    """A passing decision at the end of a finished run."""
+    run = registry.create_run("m", {}, started=True)
+    number = publish(registry, run_id=run.id)
+    decision = registry.add_decision(gate(number, champion))
+    registry.finish_run(run.id, RunState.SUCCEEDED, version=number, decision_id=decision.id)
+    return decision
+
+
+def test_a_winner_waits_until_somebody_acts_on_it(registry):
+    decision = decided_by_a_run(registry, None)
+    assert registry.pending_decisions() == [decision]
+    registry.promote(decision, NOBODY)
+    assert registry.pending_decisions() == []
+
+
+def test_a_winner_that_another_move_has_overtaken_stays_out_when_its_champion_serves_again(registry):
+    promote(registry, publish(registry))
+    overtaken = decided_by_a_run(registry, 1)
+    move(registry, DecisionKind.FORCE, publish(registry))
+    assert registry.pending_decisions() == []
+    move(registry, DecisionKind.ROLLBACK, 1)
+    assert registry.champion("m").version == overtaken.champion
+    assert registry.pending_decisions() == []
+
+
+def test_a_winner_whose_roll_out_failed_is_not_tried_again(registry):
+    decision = decided_by_a_run(registry, None)
+    registry.add_incident("m", ROLLOUT_FAILED, "a file is missing", decision.candidate)
+    assert registry.pending_decisions() == []
+
+
+def test_an_older_incident_of_the_same_number_holds_no_winner_back(registry):
+    registry.add_incident("m", ROLLOUT_FAILED, "there was no such version then", 1)
+    decision = decided_by_a_run(registry, None)
+    assert registry.pending_decisions() == [decision]

@@ -38,6 +38,7 @@ from training.worker import Collator, Job, Reporter, build_trainer, cross_entrop
 
 LABELS = ("billing", "bug", "cancel", "shipping")
 BATCH = 16
+ACCEPTED = ("input_ids", "token_type_ids", "attention_mask", "labels")
 QUICK = {"epochs": 4, "batch_size": 8, "learning_rate": 1e-3, "validation": 0.2, "precision": "fp32", "device": "cpu"}
 
 Weights = Mapping[str, torch.Tensor]
@@ -387,7 +388,7 @@ def test_a_batch_accumulated_in_parts_gives_the_step_of_the_whole_batch(order, i
 
 def test_the_loss_of_that_batch_is_the_mean_cross_entropy_of_its_rows(order, in_one_batch, tmp_path, still_base):
     built = build_trainer(Job(**order["job"]), ModelSettings.model_validate(order["settings"]), tmp_path, 1)
-    batch = Collator(0)(built.train_dataset[:BATCH])
+    batch = Collator(0, ACCEPTED)(built.train_dataset[:BATCH])
     logits = built.model.eval()(**batch).logits
     assert in_one_batch[0] == pytest.approx(torch.nn.functional.cross_entropy(logits, batch["labels"]).item(), abs=1e-4)
 
@@ -425,7 +426,7 @@ def test_a_batch_is_padded_to_its_longest_row():
         {"input_ids": [2, 9, 3], "token_type_ids": [0, 0, 0], "labels": 1},
         {"input_ids": [2, 8, 7, 6, 3], "token_type_ids": [0, 0, 1, 1, 1], "labels": 0},
     ]
-    batch = Collator(pad_id=5)(rows)
+    batch = Collator(5, ACCEPTED)(rows)
     assert batch["input_ids"].tolist() == [[2, 9, 3, 5, 5], [2, 8, 7, 6, 3]]
     assert batch["token_type_ids"].tolist() == [[0, 0, 0, 0, 0], [0, 0, 1, 1, 1]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
@@ -572,3 +573,25 @@ def test_a_fresh_head_is_made_for_the_labels_of_the_data(tiny_base):
     model = load_model("AutoModelForSequenceClassification", tiny_base, LABELS)
     assert model.classifier.out_features == len(LABELS)
     assert model.config.label2id == {label: index for index, label in enumerate(LABELS)}
+
+
+def test_a_model_without_token_types_learns(tiny_base, order, tmp_path):
+    config = transformers.DistilBertConfig(
+        vocab_size=json.loads((tiny_base / "config.json").read_text())["vocab_size"],
+        dim=32,
+        hidden_dim=64,
+        n_layers=1,
+        n_heads=2,
+        max_position_embeddings=128,
+    )
+    transformers.DistilBertModel(config).save_pretrained(tmp_path / "base")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "base" / name).write_bytes((tiny_base / name).read_bytes())
+    settings = ModelSettings.model_validate({**order["settings"], "base_model": str(tmp_path / "base")})
+    built = build_trainer(Job(**order["job"]), settings, tmp_path, 1)
+    assert "token_type_ids" not in built.data_collator(built.train_dataset[:4])
+    before = built.model.classifier.weight.detach().clone()
+    built.args.max_steps = 2
+    built.train()
+    assert not torch.equal(before, built.model.classifier.weight)
+    assert 0 <= built.evaluate()["eval_f1"] <= 1

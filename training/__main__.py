@@ -40,20 +40,20 @@ def run(
     """
     if config is None:
         registry, storage, database = _from_environment()
-        run_id = target
+        run_id = registry.start_run(target).id
     else:
         loaded = load_config(config, os.environ)
         settings = override(loaded.model(target), assign or [])
         registry, storage, database = Registry(loaded.database), Storage(loaded.storage), loaded.database
         registry.migrate()
         registry.declare_model(target, loaded.model(target).model_dump(mode="json"))
-        run_id = registry.create_run(target, settings.model_dump(mode="json")).id
-    storage.check_writable()
+        run_id = registry.create_run(target, settings.model_dump(mode="json"), started=True).id
     with _recorded(registry, run_id):
         import ray
 
         from training import pipeline
 
+        storage.check_writable()
         ray.init(log_to_driver=False, logging_level=logging.WARNING)
         decision = pipeline.run(run_id, registry, storage, database=database)
     typer.echo(decision.sentence)
@@ -84,13 +84,14 @@ def _from_environment() -> tuple[Registry, Storage, str]:
     if missing:
         raise typer.BadParameter(f"set {' and '.join(missing)}, or name a file with -c")
     database = os.environ["BATON_DATABASE"]
-    return Registry(database), Storage(os.environ["BATON_STORAGE"]), database
+    registry = Registry(database)
+    registry.check()
+    return registry, Storage(os.environ["BATON_STORAGE"]), database
 
 
 @contextmanager
 def _recorded(registry: Registry, run_id: str) -> Iterator[None]:
-    """Start the run's record, keep it alive, and end it with the reason whatever happens short of a SIGKILL."""
-    registry.start_run(run_id)
+    """Keep a started run's record alive, and end it with the reason whatever happens short of a SIGKILL."""
     done = threading.Event()
     threading.Thread(target=_beat, args=(registry, run_id, done), daemon=True).start()
     try:

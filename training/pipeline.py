@@ -32,6 +32,9 @@ from training.trainer import Trained, fine_tune
 Report = Callable[[str, dict[str, Any]], None]
 """Stage and progress → the run's record. Raises ``Conflict`` when the run is over."""
 
+POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
+"""Families that number positions from the padding id on: 514 rows hold 512 tokens."""
+
 VERSION_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 """What a version takes from a checkpoint: no optimiser state, no pickles."""
 
@@ -72,7 +75,10 @@ def run(run_id: str, registry: Registry, storage: Storage, *, database: str) -> 
 
 def check_length(settings: ModelSettings, base: Path) -> None:
     """Raise ``ConfigError`` when ``training.max_length`` exceeds the positions that the base model knows."""
-    most = json.loads((base / "config.json").read_text(encoding="utf-8")).get("max_position_embeddings")
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    most = config.get("max_position_embeddings")
+    if most is not None and config.get("model_type") in POSITIONS_AFTER_PADDING:
+        most -= int(config.get("pad_token_id") or 0) + 1
     wanted = settings.training.max_length
     if most is not None and wanted > most:
         raise ConfigError(f"training.max_length: {wanted} is not allowed; {settings.base_model} takes at most {most} tokens")

@@ -6,7 +6,6 @@ Knows nothing of evaluation, the gate or the registry's versions.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -83,9 +82,10 @@ def fine_tune(
 
 
 def cpus_per_worker(workers: int) -> int:
-    """All whole CPUs that nobody has reserved, shared equally, at least one a worker."""
-    free = int(ray.available_resources().get("CPU", os.cpu_count() or 1))
-    return max(1, free // workers)
+    """Whole CPUs that nobody has reserved, shared equally, at least one and at most what the largest node has."""
+    free = int(ray.available_resources().get("CPU", 0))
+    largest = max((int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]), default=0)
+    return max(1, min(free // workers, largest))
 
 
 def last_line(text: str) -> str:

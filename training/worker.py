@@ -5,10 +5,11 @@ Rank 0 saves a checkpoint each epoch, and every rank reports it; a restarted wor
 
 from __future__ import annotations
 
+import inspect
 import json
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +99,7 @@ def build_trainer(job: Job, settings: ModelSettings, scratch: Path, world_size: 
         eval_strategy="epoch",
         save_strategy="epoch",
         save_total_limit=1,
+        remove_unused_columns=False,
         logging_steps=5,
         logging_nan_inf_filter=False,
         disable_tqdm=True,
@@ -110,7 +112,7 @@ def build_trainer(job: Job, settings: ModelSettings, scratch: Path, world_size: 
         args=arguments,
         train_dataset=features(task, tokenizer, train_rows),
         eval_dataset=features(task, tokenizer, validation_rows),
-        data_collator=Collator(pad_id),
+        data_collator=Collator(pad_id, inspect.signature(model.forward).parameters),
         processing_class=wrapper,
         compute_loss_func=cross_entropy,
         compute_metrics=Validate(task, validation_rows, tokenizer),
@@ -159,10 +161,10 @@ class OrderedTrainer(transformers.Trainer):  # type: ignore[misc]
 
 
 class Collator:
-    """Pads a batch to its longest window."""
+    """Pads a batch to its longest window, and leaves out what the model does not take (DistilBERT: token types)."""
 
-    def __init__(self, pad_id: int) -> None:
-        self._pad_id = pad_id
+    def __init__(self, pad_id: int, accepted: Container[str]) -> None:
+        self._pad_id, self._accepted = pad_id, accepted
 
     def __call__(self, batch: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         width = max(len(row["input_ids"]) for row in batch)
@@ -170,12 +172,13 @@ class Collator:
         def padded(values: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
             return torch.tensor([[*value, *[fill] * (width - len(value))] for value in values])
 
-        return {
+        tensors = {
             "input_ids": padded([row["input_ids"] for row in batch], self._pad_id),
             "token_type_ids": padded([row["token_type_ids"] for row in batch], 0),
             "attention_mask": padded([[1] * len(row["input_ids"]) for row in batch], 0),
             "labels": torch.tensor([row["labels"] for row in batch]),
         }
+        return {name: tensor for name, tensor in tensors.items() if name in self._accepted}
 
 
 def cross_entropy(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:

@@ -105,10 +105,10 @@ def test_ctrl_c_stops_a_foreground_service_cleanly(small: Service, tmp_path: Pat
 def test_up_joins_the_cluster_of_ray_address_and_down_leaves_it_as_it_was(
     small: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    instance = cluster.plan(small.url)
-    for key, value in cluster.environment(instance).items():
+    instance = cluster.plan(small.url, reserved=small.config.http.port)
+    shell = {**cluster.environment(instance), "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1"}
+    for key, value in shell.items():
         monkeypatch.setenv(key, value)
-    shell = {**cluster.environment(instance)}
     try:
         address = cluster.start(instance, tmp_path / "ray.log")
         started = baton("up", "-c", small.file, timeout=240, RAY_ADDRESS=address, **shell)

@@ -78,7 +78,7 @@ def upgrade() -> None:
     op.create_index(op.f("ix_incidents_model"), "incidents", ["model"], unique=False)
     op.create_table(
         "runs",
-        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("id", sa.String(length=96), nullable=False),
         sa.Column("model", sa.String(length=63), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("stage", sa.String(length=32), nullable=False),
@@ -112,8 +112,8 @@ def upgrade() -> None:
         "versions",
         sa.Column("model", sa.String(length=63), nullable=False),
         sa.Column("number", sa.Integer(), nullable=False),
-        sa.Column("run_id", sa.String(length=64), nullable=True),
-        sa.Column("published", sa.Boolean(), server_default=sa.text("0"), nullable=False),
+        sa.Column("run_id", sa.String(length=96), nullable=True),
+        sa.Column("published", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("uri", sa.Text(), nullable=True),
         sa.Column("manifest_sha256", sa.String(length=64), nullable=True),
         sa.Column("metrics", sa.JSON(), nullable=True),
@@ -150,7 +150,7 @@ def upgrade() -> None:
     op.create_table(
         "run_events",
         sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
-        sa.Column("run_id", sa.String(length=64), nullable=False),
+        sa.Column("run_id", sa.String(length=96), nullable=False),
         sa.Column("at", UtcDateTime(), nullable=False),
         sa.Column("data", sa.JSON(), nullable=False),
         sa.ForeignKeyConstraint(
