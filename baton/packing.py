@@ -12,7 +12,8 @@ def pack(widths: NDArray[np.int64], budget: int, overhead: int) -> Iterator[NDAr
     """Indices of the windows of each forward pass, widest windows first.
 
     The cut minimises the sum over passes of ``overhead`` + padded tokens. Passes hold neighbours in the order of width,
-    so dynamic programming over the distinct widths finds the optimum (as in optimal 1-D partitioning).
+    so dynamic programming over the distinct widths finds the optimum (as in optimal 1-D partitioning); where the budget
+    then cuts a group again, the result may be a little off it.
 
     Args:
         widths: [windows], the tokens that each window takes once it is padded to its own step.

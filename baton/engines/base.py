@@ -33,7 +33,7 @@ class Engine(Protocol):
     description: str
     """Engine, device and precision, for people: ``torch cpu bf16``."""
     overhead_tokens: int
-    """What starting one forward pass costs, in tokens that could have been computed instead; measured, not exact."""
+    """What starting one forward pass costs, in tokens that could have been computed instead; an estimate."""
 
     def forward(self, batch: Batch) -> Logits:
         """Run the model once."""

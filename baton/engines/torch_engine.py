@@ -18,8 +18,8 @@ from baton.engines.base import Batch, EngineSettings, Logits
 from baton.errors import ConfigError, CorruptVersion
 
 OVERHEAD_TOKENS = {"cpu": 96, "cuda": 4096}
-"""Cost of starting a forward pass (`Engine.overhead_tokens`): a CPU of 2 cores spends on it what some hundred tokens of a
-22 M parameter model take; a GPU fills its units only with thousands."""
+"""Cost of starting a forward pass (`Engine.overhead_tokens`), as estimates: they choose how batches are cut, not what they
+answer. On 2 CPU cores a pass of one short text takes about as long as a hundred more tokens do; the GPU's is a guess."""
 
 
 def bf16_pays(device: str) -> bool:

@@ -177,7 +177,7 @@ class Service:
         assert answer.status_code == 202, answer.text
         return answer.json()["id"]
 
-    def await_run(self, run_id: str, *, timeout: float = 120) -> Run:
+    def await_run(self, run_id: str, *, timeout: float = 240) -> Run:
         """The run, once it is over."""
         until(lambda: self.registry.run(run_id).state.final, timeout, f"the end of run {run_id}")
         return self.registry.run(run_id)
@@ -191,7 +191,7 @@ class Service:
         """The process that drives a run; not the shell around it."""
         return [process for process in self.processes(f"-m training run {run_id}") if process.name().startswith("python")]
 
-    def await_training(self, run_id: str, epoch: float, *, timeout: float = 90) -> None:
+    def await_training(self, run_id: str, epoch: float, *, timeout: float = 240) -> None:
         """Until a run has trained past ``epoch``."""
 
         def there() -> bool:
