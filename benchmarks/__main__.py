@@ -25,18 +25,25 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     chosen = arguments.only or ["training", "serving", "hand_over"]
-    parts = []
+    parts: list[str] = []
     with tempfile.TemporaryDirectory(prefix="baton-bench-") as home, Service(Path(home), arguments.data) as service:
         if "training" in chosen:
             parts.append(training.measure(service))
+            _write(arguments.out, arguments.data, parts)
         else:
             service.first_version()
         if "serving" in chosen:
             parts.append(serving.measure(service))
+            _write(arguments.out, arguments.data, parts)
         if "hand_over" in chosen:
             parts.append(hand_over.measure(service))
-    arguments.out.write_text("\n".join([_head(arguments.data), *parts]) + "\n", encoding="utf-8")
+            _write(arguments.out, arguments.data, parts)
     print(f"written to {arguments.out}")
+
+
+def _write(out: Path, data: Path, parts: list[str]) -> None:
+    """After each benchmark, so that one which fails later takes nothing with it."""
+    out.write_text("\n".join([_head(data), *parts]), encoding="utf-8")
 
 
 def _head(data: Path) -> str:

@@ -18,9 +18,11 @@ def measure(service: Service) -> str:
     run, _ = service.train("training.epochs=1", "training.tune=head", "training.seed=1")
     new = int(run["version"])
     first_move = {"version": new, "force": True, "reason": "the benchmark needs two champions"}
-    if service.client.get(f"/api/models/{MODEL}")["champion"] != new:
+    if run["decision"]["verdict"] == "promote":
+        service.wait_for(new)  # it takes over by itself
+    else:
         service.client.post(f"/api/models/{MODEL}/promotions", first_move)
-        service.client.post(f"/api/models/{MODEL}/rollback", {"reason": "back to the start"})
+    service.client.post(f"/api/models/{MODEL}/rollback", {"reason": "back to the start"})
     moves = []
     with Traffic(service.url, service.texts(), CONCURRENCY) as traffic:
         time.sleep(3.0)
