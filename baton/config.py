@@ -29,6 +29,9 @@ DEFAULT_FILE = "baton.yaml"
 OVERRIDABLE = ("training.", "data.train", "data.fields.", "base_model")
 """What one run may have its own way. Not the gate, the holdout or the engine: a run must not choose its own judge."""
 
+VALIDATION_ROWS, MOST_VALIDATION = 200, 0.1
+"""Enough to tell a bad epoch from a good one; every further row is missed in training."""
+
 SectionType = TypeVar("SectionType", bound=BaseModel)
 
 
@@ -87,8 +90,12 @@ class TrainingSettings(Section):
     max_length: int = Field(
         128, ge=8, description="Longest input in tokens; longer texts are cut, in training and serving alike."
     )
-    validation: float = Field(
-        0.05, gt=0, lt=1, description="Share of the training rows that chooses the best checkpoint. Never the holdout."
+    validation: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Share of the training rows that chooses the best checkpoint, never the holdout; by default about 200 "
+        "rows, at most a tenth.",
     )
     early_stopping: int = Field(2, ge=1, description="Stop after this many epochs without a better validation F1.")
     workers: int = Field(1, ge=1, description="Ray Train workers (data parallel).")
@@ -96,6 +103,10 @@ class TrainingSettings(Section):
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the hardware has it.")
     retries: int = Field(2, ge=0, description="How often a run may resume from its last checkpoint after a worker died.")
     seed: int = Field(0, ge=0, description="Seed of weights, order and dropout.")
+
+    def validation_share(self, rows: int) -> float:
+        """The share of ``rows`` training rows to validate on."""
+        return self.validation or min(MOST_VALIDATION, VALIDATION_ROWS / rows)
 
     @model_validator(mode="after")
     def _divisible(self) -> TrainingSettings:

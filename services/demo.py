@@ -35,7 +35,7 @@ CONCURRENCY = 8
 CORRUPTED = 0.6
 """Share of the labels that act three gets wrong."""
 
-TRAINING = {"tune": "last_n", "last_n": 3, "epochs": 6, "learning_rate": 5.0e-4, "batch_size": 16, "validation": 0.1}
+TRAINING = {"tune": "last_n", "last_n": 3, "epochs": 6, "learning_rate": 5.0e-4, "batch_size": 16}
 POLL_SECONDS = 0.2
 PREFERRED_PORT = 8000
 

@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 import yaml
 
-from baton.config import BatonConfig, ModelSettings, json_schema, load_config, override, validate
+from baton.config import BatonConfig, ModelSettings, TrainingSettings, json_schema, load_config, override, validate
 from baton.errors import ConfigError, NotFound
 
 GOOD: dict[str, Any] = {
@@ -307,3 +307,9 @@ def test_every_key_of_the_file_has_a_description_or_is_a_section():
     sections = [schema, *schema["$defs"].values()]
     bare = [key for section in sections for key, value in section["properties"].items() if "description" not in value]
     assert sorted(set(bare)) == ["data", "fields", "gate", "http", "serving", "training"]
+
+
+@pytest.mark.parametrize(("rows", "share"), [(100, 0.1), (2000, 0.1), (10_000, 0.02), (200_000, 0.001)])
+def test_about_two_hundred_rows_validate_but_never_more_than_a_tenth(rows, share):
+    assert TrainingSettings().validation_share(rows) == pytest.approx(share)
+    assert TrainingSettings(validation=0.3).validation_share(rows) == 0.3

@@ -77,7 +77,7 @@ def build_trainer(job: Job, settings: ModelSettings, scratch: Path, world_size: 
     task = kind(job.labels, training.max_length)
     tokenizer = task.prepare_tokenizer(tokenizer)
     rows = datasets.load_side(kind, Storage(job.storage), job.dataset_uri, "train")
-    train_rows, validation_rows = datasets.split(kind, rows, training.validation)
+    train_rows, validation_rows = datasets.split(kind, rows, training.validation_share(len(rows)))
     validation_rows.sort(key=lambda row: len(kind.content(row)))  # batches of like lengths need little padding
     model = load_model(kind.auto_model, base, job.labels)
     freeze(model, training.tune, training.last_n)
