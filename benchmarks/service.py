@@ -68,7 +68,7 @@ class Service:
         began = time.perf_counter()
         run: dict[str, Any] = self.client.post(f"/api/models/{MODEL}/runs", {"set": list(assignments)})
         while run["state"] in ("queued", "running"):
-            time.sleep(0.2)
+            time.sleep(1.0)
             run = self.client.get(f"/api/runs/{run['id']}")
         if run["state"] != "succeeded":
             raise RuntimeError(f"run {run['id']} {run['state']}: {run['reason']}")

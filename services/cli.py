@@ -44,7 +44,7 @@ Limit = Annotated[int, typer.Option("--limit", min=1, max=500, help="Rows to sho
 
 DETACHED_SECONDS = 240.0
 DOWN_SECONDS = 60.0
-POLL_SECONDS = 0.3
+POLL_SECONDS = 0.5
 
 
 @app.command()

@@ -5,10 +5,12 @@ Ends with a stored Decision. Rolling out what passed is the service's work.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -59,6 +61,7 @@ def run(run_id: str, registry: Registry, storage: Storage, *, database: str) -> 
         check_length(settings, find_base_model(settings.base_model))
         dataset = datasets.freeze(settings.name, task_type(settings.task), settings.data, storage)
         clock("training", dataset=asdict(dataset.version))
+        _import_early("baton.engines.torch_engine")
         trained = fine_tune(
             run_id, settings, dataset.version, storage=storage.url, runs_path=storage.runs_path, database=database
         )
@@ -71,6 +74,11 @@ def run(run_id: str, registry: Registry, storage: Storage, *, database: str) -> 
     finally:
         storage.remove_run(run_id)
     return decision
+
+
+def _import_early(module: str) -> None:
+    """Load what scoring needs in the background, while the workers start."""
+    threading.Thread(target=importlib.import_module, args=[module], daemon=True).start()
 
 
 def check_length(settings: ModelSettings, base: Path) -> None:

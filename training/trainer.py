@@ -6,10 +6,11 @@ Knows nothing of evaluation, the gate or the registry's versions.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
@@ -18,7 +19,19 @@ from ray.train.torch import TorchTrainer
 from baton.config import ModelSettings
 from baton.errors import TrainingFailed
 from baton.records import DatasetVersion
-from training import worker
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Everything a worker needs to know; plain values, because Ray sends it to other machines."""
+
+    run_id: str
+    settings: Mapping[str, Any]
+    labels: Sequence[str]
+    dataset_uri: str
+    storage: str
+    database: str
+    threads: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +58,7 @@ def fine_tune(
         raise TrainingFailed(f"training.device is gpu with {training.workers} worker(s), but the cluster has {gpus} GPU(s)")
     use_gpu = gpus >= training.workers
     threads = cpus_per_worker(training.workers)
-    job = worker.Job(
+    job = Job(
         run_id=run_id,
         settings=settings.model_dump(mode="json"),
         labels=dataset.labels,
@@ -55,7 +68,7 @@ def fine_tune(
         threads=threads,
     )
     trainer = TorchTrainer(
-        worker.train,
+        _train,
         train_loop_config=asdict(job),
         scaling_config=ScalingConfig(
             num_workers=training.workers,
@@ -79,6 +92,13 @@ def fine_tune(
     with checkpoint.as_directory() as directory:
         noted = json.loads((Path(directory) / "baton-checkpoint.json").read_text())
         yield Trained(directory=Path(directory), f1=float(noted["f1"]), epoch=int(noted["epoch"]))
+
+
+def _train(config: dict[str, Any]) -> None:
+    """Imported where it runs: its libraries take seconds to load, and the driver can do without them."""
+    from training import worker
+
+    worker.train(config)
 
 
 def cpus_per_worker(workers: int) -> int:

@@ -11,7 +11,6 @@ import tempfile
 import time
 from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,22 +29,10 @@ from baton.storage import Storage
 from baton.tasks import task_type
 from baton.tasks.base import Task
 from training import datasets
+from training.trainer import Job
 
 REPORT_SECONDS = 1.0
 """Least time between two progress reports."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """Everything a worker needs to know; plain values, because Ray sends it to other machines."""
-
-    run_id: str
-    settings: Mapping[str, Any]
-    labels: Sequence[str]
-    dataset_uri: str
-    storage: str
-    database: str
-    threads: int
 
 
 def train(config: dict[str, Any]) -> None:
