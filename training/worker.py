@@ -29,6 +29,7 @@ from baton.storage import Storage
 from baton.tasks import task_type
 from baton.tasks.base import Task
 from training import datasets
+from training.dropout import quicken
 from training.trainer import Job
 
 REPORT_SECONDS = 1.0
@@ -68,6 +69,7 @@ def build_trainer(job: Job, settings: ModelSettings, scratch: Path, world_size: 
     validation_rows.sort(key=lambda row: len(kind.content(row)))  # batches of like lengths need little padding
     model = load_model(kind.auto_model, base, job.labels)
     freeze(model, training.tune, training.last_n)
+    quicken(model)
     on_gpu = torch.cuda.is_available() and training.device != "cpu"
     bf16 = training.precision == "bf16" or (training.precision == "auto" and bf16_pays("cuda" if on_gpu else "cpu"))
     arguments = transformers.TrainingArguments(
