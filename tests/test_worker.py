@@ -169,7 +169,7 @@ def test_it_reports_a_falling_loss_and_the_validation_f1_of_each_epoch(trained):
 def test_the_validation_f1_is_that_of_an_independent_evaluation_of_the_same_checkpoint(tiny_base, tmp_path):
     (tmp_path / "noisy").mkdir()
     world = World(tiny_base, tmp_path / "noisy", rows=300, noise=0.3)  # so that it is far from 0 and from 1
-    trainer = world.trainer(tmp_path, epochs=2)
+    trainer = world.trainer(tmp_path, epochs=3)
     trainer.train()
     reported = [entry["eval_f1"] for entry in trainer.state.log_history if "eval_f1" in entry][-1]
     assert reported == pytest.approx(world.f1(last_checkpoint(trainer), world.validation_rows()), abs=1e-9)

@@ -10,21 +10,21 @@ from torch import nn
 BITS = 16
 
 
-class FastDropout(nn.Dropout):
+class FastDropout(nn.Dropout):  # type: ignore[misc]
     """`nn.Dropout` with the same distribution (the rate rounded to 1/65536) and other draws.
 
     Off the CPU, and when it drops nothing, it is its parent.
     """
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """``input`` with elements zeroed at rate ``p`` and the rest scaled by 1 / (1 − p), as in training mode."""
-        if not self.training or input.device.type != "cpu" or not 0 < self.p < 1:
-            return super().forward(input)
-        count = input.numel()
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """``values`` with elements zeroed at rate ``p`` and the rest scaled by 1 / (1 − p), as in training mode."""
+        if not self.training or values.device.type != "cpu" or not 0 < self.p < 1:
+            return super().forward(values)
+        count = values.numel()
         words = torch.empty(-(-count * BITS // 64), dtype=torch.int64).random_(-(2**63), None)
         threshold = round(self.p * 2**BITS) - 2 ** (BITS - 1)
-        kept = words.view(torch.int16)[:count].view(input.shape) >= threshold
-        return input * kept.to(input.dtype).mul_(1 / (1 - self.p))
+        kept = words.view(torch.int16)[:count].view(values.shape) >= threshold
+        return values * kept.to(values.dtype).mul_(1 / (1 - self.p))
 
 
 def quicken(model: nn.Module) -> None:
