@@ -65,14 +65,13 @@ class DataSettings(Section):
     )
     fields: FieldSettings = FieldSettings()
 
-    @field_validator("holdout")
+    @field_validator("holdout", mode="before")
     @classmethod
-    def _fraction(cls, value: str | float) -> str | float:
-        if isinstance(value, float) and not 0 < value < 1:
-            raise ValueError("a fraction between 0 and 1 (both excluded), or a file name")
-        if isinstance(value, str) and not value.strip():
-            raise ValueError("a fraction between 0 and 1 (both excluded), or a file name")
-        return value
+    def _file_or_fraction(cls, value: object) -> object:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if (isinstance(value, str) and value.strip()) or (number and 0 < float(str(value)) < 1):
+            return value
+        raise ValueError("a fraction between 0 and 1 (both excluded), or a file name")
 
 
 class TrainingSettings(Section):

@@ -39,7 +39,7 @@ class Storage:
         self.local = protocol in LOCAL_PROTOCOLS
 
     def check_writable(self) -> None:
-        """Write, read back and delete a small file. Raises ``StorageError`` with the storage's own complaint."""
+        """Write and delete a small file. Raises ``StorageError`` with the storage's own complaint."""
         name = f"{self._root}/.write-test-{uuid.uuid4().hex}"
         with self._complain("write to"):
             self._fs.makedirs(self._root, exist_ok=True)

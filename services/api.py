@@ -277,15 +277,19 @@ def _add_errors(api: FastAPI, control: Control) -> None:
         path = request.url.path
         detail = f"{error.detail}: {request.method} {path}"
         if path.startswith("/models/"):
-            names = ", ".join(settings.name for settings in control.config.models)
-            detail = f"unknown model {path.split('/')[2]!r}; declared models: {names}"
+            name, names = path.split("/")[2], [settings.name for settings in control.config.models]
+            if name in names:  # the proxy does not know its route yet
+                return _problem(503, "not ready", f"{name} is starting; try again", headers={"retry-after": "1"})
+            detail = f"unknown model {name!r}; declared models: {', '.join(names)}"
         return _problem(error.status_code, str(error.detail).lower(), detail)
 
 
-def _problem(status: int, title: str, detail: str, **more: Any) -> JSONResponse:
+def _problem(status: int, title: str, detail: str, headers: dict[str, str] | None = None, **more: Any) -> JSONResponse:
     content = {**Problem(title=title, status=status, detail=detail).model_dump(), **more}
     # Predictions of unknown models end here too; their clients read the key "error".
-    return JSONResponse({**content, "error": detail}, status_code=status, media_type="application/problem+json")
+    return JSONResponse(
+        {**content, "error": detail}, status_code=status, headers=headers, media_type="application/problem+json"
+    )
 
 
 async def _events(registry: Registry, run_id: str, after: int) -> AsyncIterator[str]:

@@ -387,8 +387,11 @@ def _rollout_problem(client: Client, run: dict[str, Any], champion: int | None) 
     """Why a winner will not serve, or None while it still may."""
     if champion not in (run["decision"]["champion"], run["version"]):
         return f"v{champion} took over meanwhile; `baton promote {run['model']} {run['version']}` judges again"
-    recent = client.get(f"/api/models/{run['model']}/history", limit=5)["items"]
-    failed = [item["text"] for item in recent if item["version"] == run["version"] and item["what"] == "rollout failed"]
+    recent = client.get(f"/api/models/{run['model']}/history", limit=20)["items"]
+    mine = [item for item in recent if item["version"] == run["version"]]
+    failed = [item["text"] for item in mine if item["what"] == "rollout failed"]
+    if champion != run["version"] and any(item["what"] == "promoted" for item in mine):
+        return f"v{run['version']} took over, but v{champion} serves by now"
     return failed[0] if failed else None
 
 

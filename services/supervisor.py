@@ -86,7 +86,7 @@ def run_local(config: BatonConfig, state: cluster.State, say: Say, ready: Callab
         say("stopping")
     finally:
         _ignore_signals()
-        _end_runs(registry)
+        _end_runs(registry, config)
         cluster.sweep(instance)
         state.clear()
 
@@ -177,7 +177,14 @@ def run_on_cluster(config: BatonConfig, address: str, say: Say) -> None:
 
 
 def _wait_until_ready(url: str, say: Say) -> None:
-    """Until /readyz answers 200, and the proxy knows every route."""
+    """Until /readyz answers 200, and the proxy knows every route.
+
+    A champion that cannot be loaded keeps /readyz at 503 for good. The service then stays up: the other models answer, and
+    only a running control plane can roll back.
+
+    Raises:
+        NotReady: nothing answers.
+    """
     say("waiting until it answers")
     deadline = time.monotonic() + READY_SECONDS
     last = "no answer"
@@ -188,7 +195,15 @@ def _wait_until_ready(url: str, say: Say) -> None:
             if answer.status_code == 200 and _routes_known(url):
                 return
         time.sleep(0.1)
-    raise NotReady(f"the service did not become ready within {READY_SECONDS:.0f} s: {last}")
+    if not _lives(url):
+        raise NotReady(f"the service did not become ready within {READY_SECONDS:.0f} s: {last}")
+    say(f"NOT READY after {READY_SECONDS:.0f} s: {last}\nit stays up, so that you can roll back or restore the version")
+
+
+def _lives(url: str) -> bool:
+    with contextlib.suppress(httpx.HTTPError):
+        return httpx.get(f"{url}/healthz", timeout=5).status_code == 200
+    return False
 
 
 def _routes_known(url: str) -> bool:
@@ -207,11 +222,12 @@ def _stay(instance: cluster.Instance) -> None:
             raise NotReady("Ray died; its logs are gone with it, `baton up` starts afresh")
 
 
-def _end_runs(registry: Registry) -> None:
-    """Runs do not survive their cluster: say so in their records."""
+def _end_runs(registry: Registry, config: BatonConfig) -> None:
+    """Runs of this service's models do not survive their cluster: say so in their records."""
     with contextlib.suppress(BatonError):
-        for run in registry.runs(active=True, limit=10_000):
-            registry.finish_run(run.id, RunState.CANCELLED, reason="the service was stopped")
+        for model in config.models:
+            for run in registry.runs(model.name, active=True, limit=10_000):
+                registry.finish_run(run.id, RunState.CANCELLED, reason="the service was stopped")
 
 
 def _raise_on_signals() -> None:

@@ -150,6 +150,12 @@ def test_an_unknown_model_is_told_the_declared_ones(api, method, path):
     assert problem(answer, 404) == "unknown model 'nope'; declared models: m, other"
 
 
+def test_a_declared_model_whose_route_the_proxy_does_not_know_yet_is_starting_not_unknown(api):
+    answer = api("POST", "/models/m", json={"inputs": "a"})
+    assert problem(answer, 503) == "m is starting; try again"
+    assert answer.headers["retry-after"] == "1"
+
+
 def test_versions_are_listed_newest_first_in_brief_and_one_is_told_in_full(champion):
     items = champion.get("/api/models/m/versions").json()["items"]
     assert [(item["number"], item["champion"]) for item in items] == [(3, False), (2, False), (1, True)]

@@ -161,6 +161,8 @@ def test_a_dumped_configuration_validates_to_itself(tmp_path):
         (("models", 0, "task"), "ner", "models[0].task: 'ner' is not allowed; input should be 'classification'"),
         (("models", 0, "name"), "My Model", "models[0].name: 'My Model' is not allowed; string should match pattern"),
         (("models", 0, "data", "holdout"), 1.5, "models[0].data.holdout: 1.5 is not allowed; a fraction between 0 and 1"),
+        (("models", 0, "data", "holdout"), None, "models[0].data.holdout: None is not allowed; a fraction between 0 and 1"),
+        (("models", 0, "data", "holdout"), ["a"], "models[0].data.holdout: ['a'] is not allowed; a fraction between 0 and 1"),
         (("models", 0, "data", "holdout"), " ", "models[0].data.holdout: ' ' is not allowed; a fraction between 0 and 1"),
         (("models", 0, "gate"), {"confidence": 1}, "models[0].gate.confidence: 1 is not allowed; input should be less than 1"),
         (

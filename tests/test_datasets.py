@@ -224,6 +224,13 @@ def test_a_missing_field_without_a_near_one_is_told_with_what_there_is(storage, 
     assert "line 2: field 'text' is missing; the row has no fields (map" in told
 
 
+def test_a_csv_row_with_a_comma_too_many_is_told_with_its_line_and_not_cut(storage, tmp_path):
+    path = tmp_path / "train.csv"
+    path.write_text("text,label\nfine,a\nHello, where is my order,shipping\n")
+    told = complaint(storage, path)
+    assert "train.csv line 3: 3 fields, the header has 2; quote texts that hold commas" in told
+
+
 def test_a_short_csv_row_is_told_with_its_line(storage, tmp_path):
     (tmp_path / "t.csv").write_text("text,label\nfirst,x\nsecond\n")
     assert "t.csv line 3, field 'label': None: Input should be a valid string" in complaint(storage, tmp_path / "t.csv")

@@ -219,7 +219,11 @@ def _read_csv(path: Path) -> Iterator[Row]:
         reader = csv.DictReader(map(_decoded, file))
         try:
             for values in reader:
-                yield Row(where=f"{path} line {reader.line_num}", values={key: value for key, value in values.items() if key})
+                where = f"{path} line {reader.line_num}"
+                if None in values:  # where DictReader puts fields beyond the header
+                    fields = len(values) - 1 + len(values[None])
+                    raise DataError(f"{where}: {fields} fields, the header has {len(values) - 1}; quote texts that hold commas")
+                yield Row(where=where, values=dict(values))
         except (csv.Error, UnicodeError) as error:
             raise DataError(f"{path} line {reader.line_num + 1}: not valid CSV: {error}") from error
 

@@ -57,6 +57,9 @@ def fine_tune(
     if training.device == "gpu" and gpus < training.workers:
         raise TrainingFailed(f"training.device is gpu with {training.workers} worker(s), but the cluster has {gpus} GPU(s)")
     use_gpu = gpus >= training.workers
+    cpus = int(ray.cluster_resources().get("CPU", 0))
+    if training.workers > cpus:
+        raise TrainingFailed(f"training.workers is {training.workers}, but the cluster has {cpus} CPU(s); allowed: 1 to {cpus}")
     threads = cpus_per_worker(training.workers)
     job = Job(
         run_id=run_id,

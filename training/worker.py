@@ -22,7 +22,7 @@ import transformers
 from baton.base_models import find_base_model
 from baton.config import ModelSettings
 from baton.engines.torch_engine import bf16_pays, load_model
-from baton.errors import Conflict, RegistryError
+from baton.errors import Conflict, DataError, RegistryError
 from baton.predictor import load_tokenizer
 from baton.registry import Registry
 from baton.storage import Storage
@@ -66,6 +66,8 @@ def build_trainer(job: Job, settings: ModelSettings, scratch: Path, world_size: 
     tokenizer = task.prepare_tokenizer(tokenizer)
     rows = datasets.load_side(kind, Storage(job.storage), job.dataset_uri, "train")
     train_rows, validation_rows = datasets.split(kind, rows, training.validation_share(len(rows)))
+    if not validation_rows:
+        raise DataError(f"{len(rows)} training row(s) leave none for validation; each label needs at least two texts")
     validation_rows.sort(key=lambda row: len(kind.content(row)))  # batches of like lengths need little padding
     model = load_model(kind.auto_model, base, job.labels)
     freeze(model, training.tune, training.last_n)
@@ -214,7 +216,7 @@ class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
             self._report(state, force=True)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any) -> None:
-        """Note loss, learning rate and F1; stop when the run was cancelled."""
+        """Note loss, learning rate and F1, and report them."""
         names = {"loss": "loss", "learning_rate": "learning_rate", "eval_f1": "f1"}
         self._latest |= {names[key]: float(value) for key, value in (logs or {}).items() if key in names}
         if state.is_world_process_zero:

@@ -113,7 +113,7 @@ def test_a_client_that_sends_all_of_a_large_body_before_it_reads_gets_the_answer
         assert connection.recv(65536).startswith(b"HTTP/1.1 413 ")
 
 
-def test_one_bad_text_in_a_request_names_the_mistake_and_costs_nobody_else_theirs(steady: Service) -> None:
+def test_a_request_with_more_texts_than_allowed_is_refused_and_says_how_many_it_has(steady: Service) -> None:
     with httpx.Client(base_url=steady.url, timeout=60) as http:
         good = http.post("/models/steady", json={"inputs": [TEXT] * 256, "parameters": {"top_k": 1}})
         bad = http.post("/models/steady", json={"inputs": [TEXT] * 257})

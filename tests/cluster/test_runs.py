@@ -51,6 +51,13 @@ def test_a_run_without_its_driver_fails_with_the_reason_and_disturbs_nobody(runs
     assert runs.registry.run(again).state is RunState.QUEUED
 
 
+def test_more_workers_than_the_cluster_has_processors_are_refused_instead_of_waited_for(runs: Service) -> None:
+    run = runs.await_run(runs.start_run("runs", "training.workers=999", "training.batch_size=999"))
+    assert run.state is RunState.FAILED
+    assert run.reason is not None
+    assert run.reason.startswith("training.workers is 999, but the cluster has ")
+
+
 def test_cancel_ends_a_run_at_once_and_leaves_neither_process_nor_version(runs: Service) -> None:
     before = [version.number for version in runs.registry.versions("runs")]
     run_id = runs.start_run("runs", *SLOW)
