@@ -73,7 +73,7 @@ class ControlPlane:
         if champion.version == version:
             raise Conflict(f"v{version} is already the champion of {model}")
         if force:
-            if not (reason or "").strip():
+            if reason is None or not reason.strip():
                 raise InvalidInput("force needs a reason; it stays in the history")
             decision = by_hand(DecisionKind.FORCE, model, version, champion, reason)
         else:

@@ -1,5 +1,6 @@
-"""Dropout that draws its mask sixteen bits at a time. On CPUs `torch`'s own draws it one Bernoulli number at a time, which took
-a seventh of a training step of a small encoder on short texts (benchmarks/RESULTS.md).
+"""Dropout that draws its mask sixteen bits at a time.
+
+On CPUs `torch`'s own draws one Bernoulli number after the other, and takes more than twice as long (benchmarks/RESULTS.md).
 """
 
 from __future__ import annotations
