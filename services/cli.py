@@ -376,18 +376,19 @@ def _watch(client: Client, run_id: str, *, quiet: bool) -> dict[str, Any]:
             if model["champion"] == run["version"] and not model["rolling_out"]:
                 run["rolled_out"] = True
                 break
-            if problem := _rollout_problem(client, run, model["champion"]):
+            if problem := _rollout_problem(client, run):
                 run["rollout_problem"] = problem
                 break
             time.sleep(POLL_SECONDS)
     return run
 
 
-def _rollout_problem(client: Client, run: dict[str, Any], champion: int | None) -> str | None:
+def _rollout_problem(client: Client, run: dict[str, Any]) -> str | None:
     """Why a winner will not serve, or None while it still may."""
+    recent = client.get(f"/api/models/{run['model']}/history", limit=20)["items"]
+    champion = client.get(f"/api/models/{run['model']}")["champion"]  # after the history: what it tells has happened by now
     if champion not in (run["decision"]["champion"], run["version"]):
         return f"v{champion} took over meanwhile; `baton promote {run['model']} {run['version']}` judges again"
-    recent = client.get(f"/api/models/{run['model']}/history", limit=20)["items"]
     mine = [item for item in recent if item["version"] == run["version"]]
     failed = [item["text"] for item in mine if item["what"] == "rollout failed"]
     if champion != run["version"] and any(item["what"] == "promoted" for item in mine):
