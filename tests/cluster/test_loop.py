@@ -27,7 +27,7 @@ def test_the_loop_trains_judges_swaps_refuses_and_rolls_back(
     assert "loop has no champion yet; train one: baton train loop --wait" in answer.json()["error"]
 
     # The first version: from the command line, on few and noisy rows.
-    done = service.baton("train", "loop", "--wait", "--set", f"data.train={data / 'small.jsonl'}")
+    done = service.baton("train", "loop", "--wait", "--set", f"data.train={data / 'small.jsonl'}", "--set", "training.epochs=6")
     assert "Promote: v1, the first version, reaches F1" in done.stdout
     assert "v1 is serving." in done.stdout
     assert service.http.get("/readyz").json() == {"status": "ready"}
