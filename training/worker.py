@@ -31,6 +31,7 @@ from baton.tasks.base import Task
 from training import datasets
 from training.dropout import quicken
 from training.trainer import Job
+from training.vocabulary import narrow
 
 REPORT_SECONDS = 1.0
 """Least time between two progress reports."""
@@ -71,7 +72,9 @@ def build_trainer(job: Job, settings: ModelSettings, scratch: Path, world_size: 
     validation_rows.sort(key=lambda row: len(kind.content(row)))  # batches of like lengths need little padding
     model = load_model(kind.auto_model, base, job.labels)
     freeze(model, training.tune, training.last_n)
+    train, validation = (features(task, tokenizer, side) for side in (train_rows, validation_rows))
     quicken(model)
+    narrow(model, (row["input_ids"] for row in (*train, *validation)))
     on_gpu = torch.cuda.is_available() and training.device != "cpu"
     bf16 = training.precision == "bf16" or (training.precision == "auto" and bf16_pays("cuda" if on_gpu else "cpu"))
     arguments = transformers.TrainingArguments(
@@ -87,6 +90,7 @@ def build_trainer(job: Job, settings: ModelSettings, scratch: Path, world_size: 
         bf16=bf16,
         use_cpu=not on_gpu,
         ddp_find_unused_parameters=False if world_size > 1 else None,
+        ddp_broadcast_buffers=False if world_size > 1 else None,
         eval_strategy="epoch",
         save_strategy="epoch",
         save_total_limit=1,
@@ -101,8 +105,8 @@ def build_trainer(job: Job, settings: ModelSettings, scratch: Path, world_size: 
     return OrderedTrainer(
         model=model,
         args=arguments,
-        train_dataset=features(task, tokenizer, train_rows),
-        eval_dataset=features(task, tokenizer, validation_rows),
+        train_dataset=train,
+        eval_dataset=validation,
         data_collator=Collator(pad_id, inspect.signature(model.forward).parameters),
         processing_class=wrapper,
         compute_loss_func=cross_entropy,
