@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DATA ?= baton/samples/intents
+TASK ?= classification
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PYTHONUNBUFFERED := 1
 
@@ -33,7 +34,7 @@ check: $(STAMP)  ## lint, types, import contracts
 	$(BIN)/lint-imports
 
 bench: $(STAMP)  ## all benchmarks; results and machine go to benchmarks/RESULTS.md
-	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks --data $(DATA)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks --data $(DATA) --task $(TASK)
 
 image:  ## the container image
 	@test -f Dockerfile || { echo "make image: this version has no Dockerfile yet"; exit 1; }

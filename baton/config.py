@@ -9,12 +9,13 @@ import difflib
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from baton.errors import ConfigError, NotFound
+from baton.tasks import TASKS, AnyTask, task_type
 
 ENVIRONMENT = {
     "BATON_DATABASE": ("database",),
@@ -48,13 +49,6 @@ class HttpSettings(Section):
     port: int = Field(8000, ge=1, le=65535, description="Port for predictions and the control API.")
 
 
-class FieldSettings(Section):
-    """Names of the columns in the data files, where they differ from Baton's own."""
-
-    text: str = Field("text", min_length=1, description="Column that holds the text.")
-    label: str = Field("label", min_length=1, description="Column that holds the label.")
-
-
 class DataSettings(Section):
     """Labelled data to train on and to judge by."""
 
@@ -63,7 +57,10 @@ class DataSettings(Section):
         0.2,
         description="A file or `datasets` id (split test) never trained on, or the fraction of train to set aside (0 < f < 1).",
     )
-    fields: FieldSettings = FieldSettings()
+    fields: Mapping[str, Annotated[str, Field(min_length=1)]] = Field(
+        default_factory=dict,
+        description="Names of the columns that hold the task's fields, where they differ: {text: body, label: intent}.",
+    )
 
     @field_validator("holdout", mode="before")
     @classmethod
@@ -86,9 +83,30 @@ class TrainingSettings(Section):
     batch_size: int = Field(32, ge=1, description="Rows per optimiser step, over all workers together.")
     warmup_ratio: float = Field(0.1, ge=0, lt=1, description="Share of the steps over which the learning rate rises.")
     weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay.")
-    max_length: int = Field(
-        128, ge=8, description="Longest input in tokens; longer texts are cut, in training and serving alike."
+    max_length: int | None = Field(
+        None,
+        ge=8,
+        description="Longest window in tokens, in training and serving alike; by default 128, for question answering 384.",
     )
+    stride: int | None = Field(
+        None,
+        ge=0,
+        description="Tokens that neighbouring windows of a long text share; by default a quarter of max_length, for question "
+        "answering a third.",
+    )
+    long_text: Literal["truncate", "windows"] | None = Field(
+        None,
+        description="What becomes of longer texts. Classification: truncate (default) cuts them; windows reads them whole, "
+        "piece by piece, and averages. The other tasks always use windows.",
+    )
+    loss: Literal["cross_entropy", "focal"] = Field(
+        "cross_entropy", description="focal: rows that the model already gets right count less (for rare labels)."
+    )
+    focal_gamma: float = Field(2.0, gt=0, description="How much less, with `loss: focal`.")
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="balanced: each label weighs as much as any other, however rare it is."
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of each target that is spread over all labels.")
     validation: float | None = Field(
         None,
         gt=0,
@@ -145,7 +163,7 @@ class ModelSettings(Section):
     name: str = Field(
         pattern=r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$", description="Name in URLs and commands: a-z, 0-9, - and _."
     )
-    task: Literal["classification"] = Field(description="What the model does.")
+    task: str = Field(description="What the model does.", json_schema_extra={"enum": list(TASKS)})
     base_model: str = Field(
         "sentence-transformers/all-MiniLM-L6-v2", min_length=1, description="Hugging Face id or directory to start from."
     )
@@ -153,6 +171,42 @@ class ModelSettings(Section):
     training: TrainingSettings = TrainingSettings()
     gate: GateSettings = GateSettings()
     serving: ServingSettings = ServingSettings()
+
+    @field_validator("task")
+    @classmethod
+    def _known_task(cls, value: str) -> str:
+        if value not in TASKS:
+            raise ValueError(f"known tasks: {', '.join(TASKS)}")
+        return value
+
+    @model_validator(mode="after")
+    def _fit_for_task(self) -> ModelSettings:
+        kind = task_type(self.task)
+        fields = list(dict.fromkeys([*(name for shape in kind.row_shapes for name in shape), *kind.optional_fields]))
+        for name in self.data.fields:
+            if name not in fields:
+                raise ValueError(f"data.fields: {name!r} is no field of {self.task} rows; allowed: {', '.join(fields)}")
+        if self.training.long_text not in (None, *kind.long_texts):
+            allowed = ", ".join(kind.long_texts)
+            raise ValueError(f"training.long_text: {self.training.long_text!r} is not for {self.task}; allowed: {allowed}")
+        stride, most = self.training.stride or 0, self.max_length // 2
+        if stride > most:
+            raise ValueError(f"training.stride: {stride} is not allowed; at most {most}, half of max_length")
+        if kind.target == "span" and (self.training.class_weights, self.training.loss) != ("none", "cross_entropy"):
+            raise ValueError(f"training: {self.task} has no labels to weigh; class_weights: none and loss: cross_entropy only")
+        return self
+
+    @property
+    def max_length(self) -> int:
+        """Longest window in tokens."""
+        return self.training.max_length or task_type(self.task).default_max_length
+
+    def make_task(self, labels: Sequence[str], calibration: Mapping[str, float] | None = None) -> AnyTask:
+        """The task as these settings want it, for a model with these labels."""
+        training = self.training
+        return task_type(self.task)(
+            labels, self.max_length, stride=training.stride, long_text=training.long_text, calibration=calibration
+        )
 
 
 class BatonConfig(Section):
@@ -267,6 +321,8 @@ def _explain(kind: type[BaseModel], problem: Any) -> str:
     message = str(problem["msg"]).removeprefix("Value error, ")
     if not key:
         return message
+    if isinstance(problem["input"], Mapping | BaseModel):  # a whole section: the message names what is wrong in it
+        return f"{key}: {message}"
     return f"{key}: {problem['input']!r} is not allowed; {message[0].lower()}{message[1:]}"
 
 

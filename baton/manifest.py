@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -42,6 +42,9 @@ class Manifest(BaseModel):
     task: str
     labels: tuple[str, ...]
     max_length: int
+    stride: int | None = None
+    long_text: Literal["truncate", "windows"] | None = None
+    calibration: Mapping[str, float] = {}
     base_model: str
     dataset: Mapping[str, Any]
     training: Mapping[str, Any]

@@ -6,7 +6,7 @@ Reaches a model only through an `Engine`, and a task only through its contract.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,21 +62,40 @@ class Predictor:
             threads=threads or serving.threads,
         )
         return cls(
-            task=kind(manifest.labels, manifest.max_length),
+            task=kind(
+                manifest.labels,
+                manifest.max_length,
+                stride=manifest.stride,
+                long_text=manifest.long_text,
+                calibration=manifest.calibration,
+            ),
             tokenizer=tokenizer,
             pad_id=pad_id,
-            engine=load_engine(directory, kind.auto_model, settings),
+            engine=load_engine(directory, kind.auto_model, kind.heads, settings),
             max_batch_tokens=serving.max_batch_tokens,
         )
 
     def predict(self, inputs: Sequence[Any], options: Sequence[Any] | None = None) -> list[Any]:
         """Outputs of the task's inputs, in order; ``options[i]`` belongs to input i (defaults when None)."""
+        *_, outputs = self.steps(inputs, options)
+        assert outputs is not None
+        return outputs
+
+    def steps(
+        self, inputs: Sequence[Any], options: Sequence[Any] | None = None, budget: int | None = None
+    ) -> Iterator[list[Any] | None]:
+        """`predict`, one forward pass at a time: yields None after each, so that others may have the model; the outputs last.
+
+        ``budget`` lowers the most tokens of one pass below ``max_batch_tokens``.
+        """
         if not inputs:
-            return []
-        windows = self.task.encode(self._tokenizer, inputs)
+            yield []
+            return
+        options = options or [self.task.Options()] * len(inputs)
+        windows = self.task.encode(self._tokenizer, inputs, options)
         heads: dict[str, list[Any]] = {}
         widths = np.array([self._width(len(ids)) for ids in windows.ids])
-        for chosen in pack(widths, self._max_batch_tokens, self.engine.overhead_tokens):
+        for chosen in pack(widths, budget or self._max_batch_tokens, self.engine.overhead_tokens):
             logits = self.engine.forward(self._pad(windows, chosen))
             for name, array in logits.items():
                 if not np.isfinite(array).all():
@@ -84,7 +103,8 @@ class Predictor:
                 rows = heads.setdefault(name, [None] * len(windows))
                 for row, window in zip(array, chosen, strict=True):
                     rows[window] = row
-        return self.task.decode(windows, heads, options or [self.task.Options()] * len(inputs))
+            yield None
+        yield self.task.decode(windows, heads, options)
 
     def warm(self) -> None:
         """Run the task's samples, alone and together, so that the first real request meets warm code paths."""

@@ -5,55 +5,77 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import re
 import tempfile
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
 from benchmarks import hand_over, serving, training
-from benchmarks.service import Service
+from benchmarks.service import BASE_MODEL, SUBJECTS, Service, draw_questions
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 PACKAGES = ("ray", "torch", "transformers", "tokenizers", "numpy")
+
+SECTIONS: Mapping[str, Callable[[Service], str]] = {
+    "training": training.measure,
+    "serving": serving.measure,
+    "hand_over": hand_over.measure,
+}
+"""In the order in which they run: the version that the first one trains serves in the others."""
+
+PREAMBLE = (
+    "# Results\n\n"
+    "The load generator runs on the same machine; noise between runs is large, so compare within one section only.\n\n"
+)
 
 
 def main() -> None:
     """Parse the command line, run, write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="directory with train.jsonl and test.jsonl (text, label)")
-    parser.add_argument("--only", choices=("training", "serving", "hand_over"), action="append", help="default: all")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="directory with train.jsonl and test.jsonl: text and label, tokens and tags (ner), or SQuAD's rows (qa)",
+    )
+    parser.add_argument("--task", choices=tuple(SUBJECTS), default="classification", help="default: classification")
+    parser.add_argument("--only", choices=tuple(SECTIONS), action="append", help="default: all that the task has")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="sections of the same heading are replaced, others kept")
     arguments = parser.parse_args()
-    chosen = arguments.only or ["training", "serving", "hand_over"]
-    parts: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="baton-bench-") as home, Service(Path(home), arguments.data) as service:
-        if "training" in chosen:
-            parts.append(training.measure(service))
-            _write(arguments.out, arguments.data, parts)
-        else:
-            service.first_version()
-        if "serving" in chosen:
-            parts.append(serving.measure(service))
-            _write(arguments.out, arguments.data, parts)
-        if "hand_over" in chosen:
-            parts.append(hand_over.measure(service))
-            _write(arguments.out, arguments.data, parts)
+    offered = list(SECTIONS) if arguments.task == "classification" else ["training"]
+    wanted = arguments.only or offered
+    if not set(wanted) <= set(offered):
+        parser.error(f"--only: {arguments.task} has {', '.join(offered)}; the load of the others is made of texts to classify")
+    with tempfile.TemporaryDirectory(prefix="baton-bench-") as name:
+        home = Path(name)
+        data = draw_questions(arguments.data, home / "data") if arguments.task == "qa" else arguments.data
+        with Service(home, data, arguments.task) as service:
+            for section in (section for section in SECTIONS if section in wanted):
+                head = _head(f"--data …/{arguments.data.resolve().name} --task {arguments.task} --only {section}")
+                write(arguments.out, SECTIONS[section](service), head)  # at once: one that fails later takes nothing with it
     print(f"written to {arguments.out}")
 
 
-def _write(out: Path, data: Path, parts: list[str]) -> None:
-    """After each benchmark, so that one which fails later takes nothing with it."""
-    out.write_text("\n".join([_head(data), *parts]), encoding="utf-8")
+def write(out: Path, section: str, head: str) -> None:
+    """Put ``section``, ``head`` under its heading, in the place of the one with the same heading, or at the end of ``out``."""
+    heading, _, body = section.partition("\n\n")
+    new = f"{heading}\n\n{head}\n{body.rstrip()}\n"
+    old = out.read_text(encoding="utf-8") if out.exists() else PREAMBLE
+    parts = [part.rstrip() + "\n" for part in re.split(r"^(?=## )", old, flags=re.MULTILINE)]
+    headings = [part.partition("\n")[0] for part in parts]
+    place = headings.index(heading) if heading in headings else len(parts)
+    parts[place : place + 1] = [new]
+    out.write_text("\n".join(parts), encoding="utf-8")
 
 
-def _head(data: Path) -> str:
+def _head(options: str) -> str:
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
     return (
-        "# Results\n\n"
         f"{datetime.now(UTC):%Y-%m-%d} · {_cpu()}, {os.cpu_count()} cores, {_memory_gib():.0f} GiB · "
         f"Python {platform.python_version()}, {versions}\n\n"
-        f"Data: {data.name}. Base model: all-MiniLM-L6-v2 (22.7 M parameters). Command: `make bench DATA=…/{data.name}`.\n"
-        "The load generator runs on the same machine; noise between runs is large, so compare within one run only.\n"
+        f"Base model: {BASE_MODEL.rpartition('/')[2]} (22.7 M parameters). Command: `python -m benchmarks {options}`.\n"
     )
 
 

@@ -1,12 +1,17 @@
-"""A service of the benchmark's own: started in a temporary directory, on a free port, stopped at the end."""
+"""What the benchmarks train for each task, on which rows, and a service of their own: started in a temporary directory, on a
+free port, stopped at the end.
+"""
 
 from __future__ import annotations
 
 import json
+import random
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,22 +20,122 @@ import yaml
 
 from services.client import Client
 
-MODEL = "intents"
-TRAINING = {"epochs": 3, "learning_rate": 2.0e-4, "batch_size": 32, "max_length": 128}
+MODEL = "benchmark"
+BASE_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+
+TRAIN_QUESTIONS, TEST_QUESTIONS, QUESTIONS_SEED = 3000, 1000, 0
+"""How much of SQuAD a run on two cores has time for, and how it is drawn."""
+
+MOST_ANSWER_TOKENS = 30
+"""Longest answer of the plain script, as Hugging Face's example script `run_qa.py` has it by default."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Training settings under their names in `baton.yaml`; both sides take them from here."""
+
+    epochs: int
+    batch_size: int
+    max_length: int
+    stride: int | None = None
+    learning_rate: float = 2.0e-4
+    warmup_ratio: float = 0.1
+    weight_decay: float = 0.01
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """One task's benchmark of training.
+
+    ``plain``: the module that trains without Baton. ``metrics``: key in the scores of both sides → name in the results.
+    """
+
+    recipe: Recipe
+    plain: str
+    metrics: Mapping[str, str]
+    note: str
+
+
+SUBJECTS: Mapping[str, Subject] = {
+    "classification": Subject(
+        recipe=Recipe(epochs=3, batch_size=32, max_length=128),
+        plain="benchmarks.plain_trainer",
+        metrics={"f1": "macro-F1"},
+        note="Longer texts are cut.",
+    ),
+    "ner": Subject(
+        recipe=Recipe(epochs=5, batch_size=32, max_length=128),
+        plain="benchmarks.plain_ner",
+        metrics={"f1": "entity F1"},
+        note="Entity F1 is micro and strict: type, start and end must agree. Plain is given the words, predicts a tag from\n"
+        "each word's first sub-word and cuts longer rows. Baton is given the joined text and reads all sub-words, in windows.",
+    ),
+    "qa": Subject(
+        recipe=Recipe(epochs=2, batch_size=16, max_length=384, stride=128),
+        plain="benchmarks.plain_qa",
+        metrics={"f1": "F1", "exact_match": "exact match"},
+        note=f"Data: {TRAIN_QUESTIONS:,} random rows to train on and {TEST_QUESTIONS:,} to score by, or all where there are\n"
+        f"fewer (seed {QUESTIONS_SEED}), the same files for both. F1 and exact match are SQuAD v1.1's. Plain answers with at\n"
+        f"most {MOST_ANSWER_TOKENS} tokens, Baton with at most 15, its default.",
+    ),
+}
+"""By the name that `baton.yaml` has for the task."""
+
+
+def train_of(data: Path) -> Path:
+    """The rows to train on: ``train.jsonl``, or the SquadShifts file ``train_new_wiki.jsonl``."""
+    return _first(data, "train.jsonl", "train_new_wiki.jsonl")
 
 
 def holdout_of(data: Path) -> Path:
-    """``test.jsonl`` or ``holdout.jsonl``."""
-    test = data / "test.jsonl"
-    return test if test.exists() else data / "holdout.jsonl"
+    """The rows to score by: ``test.jsonl`` or ``holdout.jsonl``."""
+    return _first(data, "test.jsonl", "holdout.jsonl")
+
+
+def _first(data: Path, *names: str) -> Path:
+    for name in names:
+        if (data / name).is_file():
+            return data / name
+    raise FileNotFoundError(f"{data} holds none of {', '.join(names)}; one is needed")
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON Lines file."""
+    return [json.loads(line) for line in path.read_bytes().splitlines()]  # bytes: U+2028 ends a line of a str
+
+
+def draw_questions(data: Path, folder: Path) -> Path:
+    """A random part of ``data`` in SQuAD's form, written to ``folder`` as train.jsonl and test.jsonl; returns ``folder``.
+
+    A reference that does not stand in its context where the row says (some starts of the test rows are inferred) is left
+    out, and so is a row without any reference: Baton refuses the one, and SQuAD v1.1 has no score for the other.
+    """
+    folder.mkdir()
+    for path, name, count in (
+        (train_of(data), "train.jsonl", TRAIN_QUESTIONS),
+        (holdout_of(data), "test.jsonl", TEST_QUESTIONS),
+    ):
+        rows = [row for row in map(_placed, read_rows(path)) if row["answers"]["text"]]
+        drawn = random.Random(QUESTIONS_SEED).sample(rows, min(count, len(rows)))
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in drawn), encoding="utf-8")
+    return folder
+
+
+def _placed(row: dict[str, Any]) -> dict[str, Any]:
+    pairs = zip(row["answers"]["text"], row["answers"]["answer_start"], strict=True)
+    found = [(text, start) for text, start in pairs if row["context"][start : start + len(text)] == text]
+    return {**row, "answers": {"text": [text for text, _ in found], "answer_start": [start for _, start in found]}}
 
 
 class Service:
-    """Two replicas of one model over the benchmark's data, without a version at first."""
+    """Two replicas of one model over the rows in ``data``, without a version at first."""
 
-    def __init__(self, home: Path, data: Path) -> None:
+    def __init__(self, home: Path, data: Path, task: str) -> None:
         self.home = home
         self.data = data.resolve()
+        self.task = task
+        self.subject = SUBJECTS[task]
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -41,9 +146,10 @@ class Service:
             "models": [
                 {
                     "name": MODEL,
-                    "task": "classification",
-                    "data": {"train": str(self.data / "train.jsonl"), "holdout": str(holdout_of(self.data))},
-                    "training": TRAINING,
+                    "task": task,
+                    "base_model": BASE_MODEL,
+                    "data": {"train": str(train_of(self.data)), "holdout": str(holdout_of(self.data))},
+                    "training": {**asdict(self.subject.recipe), "early_stopping": self.subject.recipe.epochs},
                     "gate": {"min_f1": 0.0},
                     "serving": {"replicas": 2},
                 }
@@ -59,9 +165,8 @@ class Service:
         self._baton("down")
 
     def texts(self, count: int = 500) -> list[str]:
-        """Texts of the holdout."""
-        lines = holdout_of(self.data).read_text(encoding="utf-8").splitlines()[:count]
-        return [json.loads(line)["text"] for line in lines]
+        """Texts of the holdout, where its rows have a ``text``."""
+        return [row["text"] for row in read_rows(holdout_of(self.data))[:count]]
 
     def train(self, *assignments: str) -> tuple[dict[str, Any], float]:
         """A run watched to its end, and the seconds from asking for it to its decision."""

@@ -6,8 +6,20 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from benchmarks.service import TRAINING, Service
+from benchmarks.service import MODEL, Service
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One side's training: wall time, scores by metric, and (Baton's) seconds by stage."""
+
+    seconds: float
+    scores: Mapping[str, float]
+    stages: Mapping[str, float]
 
 
 def measure(service: Service, rounds: int = 1) -> str:
@@ -15,31 +27,40 @@ def measure(service: Service, rounds: int = 1) -> str:
     plain, ours = [], []
     for _ in range(rounds):
         plain.append(_plain(service))
-        run, seconds = service.train()
-        stages = service.client.get(f"/api/models/intents/versions/{run['version']}")["lineage"]["seconds"]
-        ours.append({"seconds": seconds, "f1": run["decision"]["numbers"]["f1"], "stages": stages})
-        if run["decision"]["verdict"] == "promote":
-            service.wait_for(run["version"])
+        ours.append(_ours(service))
+    metrics = service.subject.metrics
+    heads = ["round", "plain `Trainer`", *metrics.values(), "Baton run", *metrics.values(), "wall time ratio"]
     rows = [
-        f"| {number} | {theirs['seconds']:.0f} s | {theirs['f1']:.4f} | {mine['seconds']:.0f} s | {mine['f1']:.4f} | "
-        f"{mine['seconds'] / theirs['seconds']:.2f} |"
+        [str(number), *_cells(theirs, metrics), *_cells(mine, metrics), f"{mine.seconds / theirs.seconds:.2f}"]
         for number, (theirs, mine) in enumerate(zip(plain, ours, strict=True), start=1)
     ]
-    stages = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in ours[-1]["stages"].items())
-    settings = ", ".join(f"{key} {value}" for key, value in TRAINING.items())
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows))
+    stages = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in ours[-1].stages.items())
+    settings = ", ".join(f"{key} {value}" for key, value in asdict(service.subject.recipe).items() if value is not None)
     return (
-        "## Training\n\n"
-        f"{settings}; both: bf16 autocast, all cores, beside the idle service. Plain: a process from start to end, training\n"
+        f"## Training: {service.task}\n\n"
+        f"{settings};\n"
+        "both: bf16 autocast, all cores, beside the idle service. Plain: a process from start to end, training\n"
         "and scoring the holdout. Baton: from asking for the run to its decision (job start, validation and a checkpoint each\n"
-        "epoch, scoring, publishing, gate).\n\n"
-        "| round | plain `Trainer` | macro-F1 | Baton run | macro-F1 | wall time ratio |\n|---|---|---|---|---|---|\n"
-        + "\n".join(rows)
-        + f"\n\nStages of the last Baton run: {stages}.\n"
+        f"epoch, scoring, publishing, gate).\n{service.subject.note}\n\n"
+        f"{table}\n\nStages of the last Baton run: {stages}.\n"
     )
 
 
-def _plain(service: Service) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.plain_trainer", str(service.data)]
+def _cells(result: Result, metrics: Mapping[str, str]) -> list[str]:
+    return [f"{result.seconds:.0f} s", *(f"{result.scores[key]:.4f}" for key in metrics)]
+
+
+def _plain(service: Service) -> Result:
+    command = [sys.executable, "-m", service.subject.plain, str(service.data)]
     began = time.perf_counter()
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return {"f1": json.loads(done.stdout.splitlines()[-1])["f1"], "seconds": time.perf_counter() - began}
+    return Result(seconds=time.perf_counter() - began, scores=json.loads(done.stdout.splitlines()[-1]), stages={})
+
+
+def _ours(service: Service) -> Result:
+    run, seconds = service.train()
+    version: dict[str, Any] = service.client.get(f"/api/models/{MODEL}/versions/{run['version']}")
+    if run["decision"]["verdict"] == "promote":
+        service.wait_for(run["version"])
+    return Result(seconds=seconds, scores=version["metrics"], stages=version["lineage"]["seconds"])

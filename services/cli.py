@@ -16,7 +16,7 @@ from rich.console import Console
 
 from baton import config as configuration
 from baton.config import BatonConfig, load_config
-from baton.errors import BatonError, NotReady
+from baton.errors import BatonError, InvalidInput, NotReady
 from services import cluster, show
 from services.client import ApiError, Client
 
@@ -45,6 +45,7 @@ Limit = Annotated[int, typer.Option("--limit", min=1, max=500, help="Rows to sho
 DETACHED_SECONDS = 240.0
 DOWN_SECONDS = 60.0
 POLL_SECONDS = 0.5
+LABELS_SHOWN = 3
 
 
 @app.command()
@@ -226,18 +227,31 @@ def history(model: Model, config: ConfigFile = None, limit: Limit = 20, as_json:
 @app.command()
 def predict(
     model: Model,
-    texts: Annotated[list[str], typer.Argument(help="Texts to classify.", metavar="TEXT…")],
+    texts: Annotated[list[str], typer.Argument(help="Texts; for question answering, questions.", metavar="TEXT…")],
     config: ConfigFile = None,
-    top_k: Annotated[int, typer.Option(min=1, help="Labels to show for each text.")] = 3,
+    context: Annotated[str | None, typer.Option(help="Text that holds the answers (question answering).")] = None,
+    context_file: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="File with that text.", metavar="FILE")
+    ] = None,
+    pair: Annotated[str | None, typer.Option(help="Second text to classify each TEXT with.")] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Labels or answers to show [default: 3 labels, 1 answer].")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask a served model."""
+    """Ask a served model.
+
+    `baton predict intents "I was charged twice"` · `baton predict help "Who may refund?" --context-file policy.txt`
+    """
+    if context_file is not None:
+        context = _read_text(context_file)
     with _client(config) as client:
-        answers, headers = client.predict(model, texts, {"top_k": top_k})
+        task = client.get(f"/models/{model}/info")["task"]
+        inputs = [_input(task, text, context, pair) for text in texts]
+        choices = top_k or (LABELS_SHOWN if task in ("classification", "multi_label") else None)
+        answers, headers = client.predict(model, inputs, {"top_k": choices} if choices else {})
     if as_json:
         _print_json({"version": int(headers["x-model-version"]), "answers": answers})
     else:
-        out.print(show.predictions(texts, answers, headers))
+        out.print(show.predictions(task, inputs, answers, headers))
 
 
 @app.command()
@@ -283,6 +297,24 @@ def main() -> None:
     except BatonError as error:
         err.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(1)
+
+
+def _input(task: str, text: str, context: str | None, pair: str | None) -> Any:
+    """What the model is asked, as its task takes it."""
+    if task == "qa":
+        if context is None:
+            raise InvalidInput("this model answers questions on a text; give it with --context TEXT or --context-file FILE")
+        return {"question": text, "context": context}
+    if context is not None:
+        raise InvalidInput(f"--context is for question answering; this model's task is {task}")
+    return text if pair is None else {"text": text, "text_pair": pair}
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{file} cannot be read as UTF-8 text: {error}") from error
 
 
 def _absolute(assignment: str) -> str:

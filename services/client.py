@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -44,9 +45,9 @@ class Client:
         """The JSON that ``path`` answers to ``body``."""
         return self._call("POST", path, json=body, headers=headers)
 
-    def predict(self, model: str, texts: list[str], parameters: dict[str, Any]) -> tuple[Any, httpx.Headers]:
-        """Predictions for a list of texts, and the answer's headers."""
-        response = self._send("POST", f"/models/{model}", json={"inputs": texts, "parameters": parameters})
+    def predict(self, model: str, inputs: Sequence[Any], parameters: dict[str, Any]) -> tuple[Any, httpx.Headers]:
+        """Predictions for a list of inputs, and the answer's headers."""
+        response = self._send("POST", f"/models/{model}", json={"inputs": inputs, "parameters": parameters})
         return response.json(), response.headers
 
     def _call(self, method: str, path: str, **options: Any) -> Any:

@@ -43,9 +43,6 @@ Headers = list[tuple[bytes, bytes]]
 
 logger = logging.getLogger("ray.serve")
 
-CHARACTERS_PER_TOKEN = 3
-"""A low estimate for cutting batches before the text is tokenised; the predictor cuts again by real lengths."""
-
 
 class ModelReplica:
     """The deployment class. ``settings`` is the model's `ModelSettings` as plain values; ``replica_id`` its name outside Serve.
@@ -59,11 +56,11 @@ class ModelReplica:
         self._registry = Registry(database)
         self._storage = Storage(storage)
         self._cache = Path(tempfile.gettempdir()) / "baton-versions"
-        serving, longest = self._settings.serving, self._settings.training.max_length
+        serving = self._settings.serving
         self._batcher = Batcher(
             max_batch_tokens=serving.max_batch_tokens,
             max_queue=serving.max_queue,
-            estimate=lambda item: min(longest, 2 + sum(map(len, item.__dict__.values())) // CHARACTERS_PER_TOKEN),
+            estimate=self._settings.make_task(()).tokens,
         )
         self._id = replica_id or serve.get_replica_context().replica_id.unique_id
         self._champion = Champion(version=None, sequence=-1)
@@ -251,7 +248,7 @@ class ModelReplica:
             "model": self._settings.name,
             "task": self._settings.task,
             "base_model": self._settings.base_model,
-            "max_input_length": self._settings.training.max_length,
+            "max_input_length": self._settings.max_length,
             "max_batch_tokens": serving.max_batch_tokens,
             "max_client_batch_size": serving.max_inputs,
             "max_body_bytes": serving.max_body_bytes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -15,6 +16,13 @@ from rich.text import Text
 Json = Mapping[str, Any]
 
 VERDICTS = {"promote": "green", "reject": "red", "inconclusive": "yellow"}
+ALSO = {"accuracy": "accuracy", "macro_f1": "macro-F1", "exact_match": "exact match"}
+"""Metrics that a list of versions shows beside the main one, where the task has them."""
+
+COLOURS = ("cyan", "magenta", "yellow", "green", "blue", "red")
+PASSAGE = 120
+"""Characters shown on either side of an answer."""
+
 STATES = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "running": "cyan", "queued": "dim"}
 
 
@@ -59,14 +67,16 @@ def runs(items: Sequence[Json]) -> RenderableType:
 
 def versions(items: Sequence[Json]) -> RenderableType:
     """One line a version; the champion is marked."""
-    table = _table("", "version", "F1", "accuracy", "rows", "tune", "made")
+    table = _table("", "version", "F1", "also", "rows", "tune", "made")
     for item in items:
         lineage = item["lineage"]
         table.add_row(
             "★" if item["champion"] else "",
             _version(item["number"]),
             _score(item["metrics"].get("f1")),
-            _score(item["metrics"].get("accuracy")),
+            ", ".join(
+                f"{name} {item['metrics'][key]:.4f}" for key, name in ALSO.items() if item["metrics"].get(key) is not None
+            ),
             f"{lineage.get('dataset', {}).get('train_rows', '')}",
             str(lineage.get("training", {}).get("tune", "")),
             _when(item["created_at"]),
@@ -102,14 +112,64 @@ def verdict(run: Json) -> RenderableType:
     return Group(*lines)
 
 
-def predictions(texts: Sequence[str], answers: Sequence[Any], headers: Mapping[str, str]) -> RenderableType:
-    """Labels with scores for each text."""
-    table = _table("text", "label", "score")
-    for text, answer in zip(texts, answers, strict=True):
-        for row, choice in enumerate(answer):
-            table.add_row(Text(text if row == 0 else ""), Text(choice["label"]), f"{choice['score']:.3f}")
+def predictions(task: str, inputs: Sequence[Any], answers: Sequence[Any], headers: Mapping[str, str]) -> RenderableType:
+    """Labels with scores, texts with their entities coloured, or answers highlighted where they stand; else JSON."""
+    shown = {"classification": _labels, "multi_label": _labels, "ner": _entities, "qa": _answers}.get(task, _as_json)
     where = f"v{headers['x-model-version']}, {headers['x-inference-ms']} ms inference, {headers['x-queue-ms']} ms queue"
-    return Group(table, Text(where, style="dim"))
+    return Group(shown(inputs, answers), Text(where, style="dim"))
+
+
+def _as_json(inputs: Sequence[Any], answers: Sequence[Any]) -> RenderableType:
+    return Text("\n".join(json.dumps(answer, ensure_ascii=False) for answer in answers))
+
+
+def _labels(inputs: Sequence[Any], answers: Sequence[Any]) -> RenderableType:
+    """One line a label, best first; of a multi-label model's, those that apply are bold."""
+    table = _table("text", "label", "score")
+    for item, answer in zip(inputs, answers, strict=True):
+        text = item if isinstance(item, str) else f"{item['text']} ⟷ {item['text_pair']}"
+        for row, choice in enumerate(answer):
+            applies = choice.get("assigned", row == 0)
+            label = Text(choice["label"] + (" ✓" if choice.get("assigned") else ""), style="bold" if applies else "")
+            table.add_row(Text(text if row == 0 else ""), label, f"{choice['score']:.3f}")
+    return table
+
+
+def _entities(inputs: Sequence[Any], answers: Sequence[Any]) -> RenderableType:
+    """Each text, its entities coloured by type and followed by it."""
+    types = sorted({found["entity_group"] for answer in answers for found in answer})
+    styles = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(types)}
+    lines = []
+    for text, answer in zip(inputs, answers, strict=True):
+        line, position = Text(), 0
+        for found in answer:
+            style = styles[found["entity_group"]]
+            line.append(text[position : found["start"]])
+            line.append(text[found["start"] : found["end"]], style=f"bold {style}")
+            line.append(f" [{found['entity_group']} {found['score']:.2f}]", style=style)
+            position = found["end"]
+        line.append(text[position:])
+        lines.append(line)
+    return Group(*lines)
+
+
+def _answers(inputs: Sequence[Any], answers: Sequence[Any]) -> RenderableType:
+    """Each question, its answers with their scores, and the passage in which the best one stands."""
+    lines = []
+    for item, answer in zip(inputs, answers, strict=True):
+        found = answer if isinstance(answer, list) else [answer]
+        line = Text.assemble((item["question"], "bold"), "\n")
+        for one in found:
+            line.append(one["answer"] or "no answer in this text", style="green" if one["answer"] else "yellow")
+            line.append(f" ({one['score']:.3f})\n")
+        context, best = item["context"], found[0]
+        begin, end = max(0, best["start"] - PASSAGE), best["end"] + PASSAGE
+        if best["answer"]:
+            line.append("… " * (begin > 0) + context[begin : best["start"]], style="dim")
+            line.append(context[best["start"] : best["end"]], style="bold reverse green")
+            line.append(context[best["end"] : end] + " …" * (end < len(context)), style="dim")
+        lines.append(line)
+    return Group(*lines)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 import aiohttp
 import numpy as np
@@ -30,10 +31,13 @@ class Exchange:
 
 
 class Traffic:
-    """``concurrency`` clients that each send one request after the other, from the start of the ``with`` block to its end."""
+    """``concurrency`` clients that each send one request after the other, from the start of the ``with`` block to its end.
 
-    def __init__(self, url: str, texts: Sequence[str], concurrency: int) -> None:
-        self._url, self._texts, self._concurrency = url, texts, concurrency
+    Each request carries one of ``inputs``, as the model's task takes them.
+    """
+
+    def __init__(self, url: str, inputs: Sequence[Any], concurrency: int) -> None:
+        self._url, self._inputs, self._concurrency = url, inputs, concurrency
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
         self.exchanges: list[Exchange] = []
@@ -54,12 +58,12 @@ class Traffic:
 
     async def _client(self, session: aiohttp.ClientSession, number: int) -> None:
         while not self._stop.is_set():
-            text = self._texts[number % len(self._texts)]
+            body = {"inputs": self._inputs[number % len(self._inputs)]}
             number += self._concurrency
             sent = time.perf_counter()
             status, version = 0, None
             try:
-                async with session.post(self._url, json={"inputs": text, "parameters": {"top_k": 1}}) as answer:
+                async with session.post(self._url, json=body) as answer:
                     await answer.read()
                     status = answer.status
                     version = int(answer.headers["x-model-version"]) if "x-model-version" in answer.headers else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -23,14 +23,35 @@ class Echo:
     def __init__(self, name: str = "v1") -> None:
         self.name = name
         self.batches: list[list[Any]] = []
+        self._noted = threading.Semaphore(0)
+
+    def _note(self, batch: list[Any]) -> None:
+        self.batches.append(batch)
+        self._noted.release()
+
+    async def has_run(self, count: int) -> None:
+        """Until ``count`` batches or steps have begun; to be called once."""
+        for _ in range(count):
+            assert await asyncio.to_thread(self._noted.acquire, timeout=PATIENCE)
 
     def predict(self, inputs: Sequence[Any], options: Sequence[Any] | None = None) -> list[Any]:
-        self.batches.append(list(inputs))
+        self._note(list(inputs))
         assert options is not None
         for item in inputs:
             if isinstance(item, Exception):
                 raise item
         return [(self.name, item, option) for item, option in zip(inputs, options, strict=True)]
+
+    def steps(
+        self, inputs: Sequence[Any], options: Sequence[Any] | None = None, budget: int | None = None
+    ) -> Iterator[list[Any] | None]:
+        """One step for each ``budget`` characters, noted among the batches as a string of them."""
+        assert budget is not None
+        for item in inputs:
+            for start in range(0, len(item), budget):
+                self._note([f"{item[start : start + budget]}…"])
+                yield None
+        yield self.predict(inputs, options)
 
 
 class Held(Echo):
@@ -106,30 +127,121 @@ def test_everything_that_waits_while_a_batch_runs_is_the_next_batch():
     run(scenario)
 
 
-def test_a_batch_is_cut_at_the_token_budget():
+def test_a_batch_is_cut_at_the_token_budget_and_never_within_a_request():
     async def scenario() -> None:
-        subject, predictor = batcher(budget=10), Held()
+        subject, predictor = batcher(budget=40), Held()
         subject.serve(1, predictor)
         tasks = [await occupied(subject, predictor)]
-        tasks += [await submitted(subject, text) for text in ("aaaa", "bbbbbb", "c", "d" * 30, "ee")]
+        texts = [letter * 5 for letter in "abcdefgh"]
+        tasks += [await submitted(subject, text) for text in texts]
+        tasks += [await submitted(subject, *"ijkl"), await submitted(subject, "m" * 5)]
         predictor.released.set()
         await asyncio.gather(*tasks)
-        assert predictor.batches[1:] == [["aaaa", "bbbbbb"], ["c"], ["d" * 30], ["ee"]]
+        assert predictor.batches[1:] == [texts, [*"ijkl", "m" * 5]]
         await subject.close()
 
     run(scenario)
 
 
-def test_a_request_is_never_split_even_when_it_exceeds_the_budget():
+# --- long requests -------------------------------------------------------------------------------------------------------
+
+
+def test_short_requests_have_their_turn_between_the_steps_of_a_long_one():
     async def scenario() -> None:
-        subject, predictor = batcher(budget=10), Held()
+        subject, predictor = batcher(budget=40), Held()
         subject.serve(1, predictor)
-        tasks = [await occupied(subject, predictor)]
-        tasks += [await submitted(subject, *texts) for texts in (["aa"], ["b" * 6, "c" * 6, "d" * 6], ["ee", "ff"])]
+        running = await occupied(subject, predictor)
+        long = await submitted(subject, "x" * 12)
+        short = [await submitted(subject, "a")]
         predictor.released.set()
-        await asyncio.gather(*tasks)
-        assert predictor.batches[1:] == [["aa"], ["b" * 6, "c" * 6, "d" * 6], ["ee", "ff"]]
+        await running
+        answered = []
+        for text in "bcd":
+            answered.append((await short[-1]).outputs[0][1])
+            short.append(await submitted(subject, text))
+        answer = await long
+        assert answer.outputs == [("v1", "x" * 12, "-")]
+        assert answer.inference_ms > 0
+        assert answer.queue_ms >= 0
+        batches = predictor.batches[1:]
+        assert [batch for batch in batches if batch[0].startswith("x")] == [["xxxxx…"], ["xxxxx…"], ["xx…"], ["x" * 12]]
+        assert batches.index(["a"]) < batches.index(["b"]) < batches.index(["x" * 12])
+        await asyncio.gather(*short)
         await subject.close()
+
+    run(scenario)
+
+
+def test_long_requests_run_one_after_the_other_and_each_on_one_version():
+    async def scenario() -> None:
+        subject, old, new = batcher(budget=40), Held("old"), Echo("new")
+        subject.serve(1, old)
+        running = await occupied(subject, old)
+        first, second = [await submitted(subject, letter * 20) for letter in "xy"]
+        old.released.set()
+        await old.has_run(2)
+        subject.serve(2, new)
+        answers = await asyncio.gather(running, first, second)
+        assert [answer.version for answer in answers] == [1, 1, 2]
+        assert [answer.outputs[0][0] for answer in answers] == ["old", "old", "new"]
+        assert [batch[0][0] for batch in new.batches] == ["y"] * 5
+        await subject.close()
+
+    run(scenario)
+
+
+def test_a_long_request_whose_caller_gave_up_costs_no_further_step():
+    async def scenario() -> None:
+        subject, predictor = batcher(budget=40), Held()
+        subject.serve(1, predictor)
+        running = await occupied(subject, predictor)
+        long, next_one = await submitted(subject, "x" * 500), await submitted(subject, "y" * 500)
+        predictor.released.set()
+        await predictor.has_run(3)
+        for task in (long, next_one):
+            task.cancel()
+        await asyncio.wait([long, next_one])
+        await running
+        assert (await subject.submit(["a"], ["-"])).outputs == [("v1", "a", "-")]
+        assert len(predictor.batches) < 100
+        assert not any(batch[0].startswith("y") for batch in predictor.batches)
+        await subject.close()
+
+    run(scenario)
+
+
+def test_a_long_request_that_fails_gets_its_error_and_the_next_one_is_answered():
+    class Fails(Echo):
+        def predict(self, inputs: Sequence[Any], options: Sequence[Any] | None = None) -> list[Any]:
+            if inputs[0].startswith("x"):
+                raise ValueError("no")
+            return super().predict(inputs, options)
+
+    async def scenario() -> None:
+        subject = batcher(budget=40)
+        subject.serve(1, Fails())
+        long, other = await submitted(subject, "x" * 20), await submitted(subject, "y" * 20)
+        with pytest.raises(ValueError, match="no"):
+            await long
+        assert (await other).outputs == [("v1", "y" * 20, "-")]
+        await subject.close()
+
+    run(scenario)
+
+
+def test_closing_finishes_the_long_request_that_has_begun():
+    async def scenario() -> None:
+        subject, predictor = batcher(budget=40), Held()
+        subject.serve(1, predictor)
+        running = await occupied(subject, predictor)
+        first, second = [await submitted(subject, letter * 20) for letter in "xy"]
+        predictor.released.set()
+        await predictor.has_run(2)
+        closing = asyncio.create_task(subject.close())
+        with pytest.raises(NotReady, match="the replica is shutting down"):
+            await second
+        assert (await first).outputs == [("v1", "x" * 20, "-")]
+        await asyncio.gather(running, closing)
 
     run(scenario)
 
@@ -149,8 +261,8 @@ def test_each_request_gets_its_own_outputs_in_its_own_order(requests, budget):
         _, *answers = await asyncio.gather(*tasks)
         for texts, answer in zip(named, answers, strict=True):
             assert answer.outputs == [("v1", text, f"option {text}") for text in texts]
-        for batch in predictor.batches[1:]:
-            assert sum(map(len, batch)) <= budget or batch in named
+        for batch in predictor.batches:
+            assert batch == ["first"] or sum(map(len, batch)) <= budget or batch in named or batch[0].endswith("…")
         await subject.close()
 
     run(scenario)

@@ -496,6 +496,18 @@ def test_texts_with_line_separators_are_read_back_whole(storage, tmp_path, separ
     assert load_side(Classification, storage, dataset.version.uri, "train") == examples(rows)
 
 
+@pytest.mark.parametrize("side", ["train", "holdout"])
+def test_a_side_that_was_altered_is_not_read_whichever_side_is_asked_for(tmp_path, side):
+    local = Storage(str(tmp_path / "storage"))
+    rows = keyword_rows(60, ("billing", "bug"), seed=0)
+    dataset = frozen(local, write_jsonl(tmp_path / "t.jsonl", rows), 0.25)
+    file = tmp_path / "storage" / dataset.version.uri / f"{side}.jsonl"
+    file.write_text(file.read_text().replace("billing", "bug", 1))
+    for asked in ("train", "holdout"):
+        with pytest.raises(DataError, match="the frozen data set was altered"):
+            load_side(Classification, local, dataset.version.uri, asked)
+
+
 def test_a_data_set_that_was_never_frozen_is_a_storage_error(storage):
     with pytest.raises(StorageError, match="cannot read from storage memory://"):
         load_side(Classification, storage, "models/m/datasets/none", "train")

@@ -112,7 +112,7 @@ def test_missing_inputs_are_told_with_an_example():
         (7, "inputs: a text must be a string, not int (7)"),
         (None, "inputs: a text must be a string, not NoneType (None)"),
         (True, "inputs: a text must be a string, not bool (True)"),
-        ({"text": "a"}, "inputs: a text must be a string, not dict ({'text': 'a'})"),
+        ({"text": 7}, "inputs.text: Input should be a valid string; allowed: text, text_pair"),
         (["a", 7], "inputs: a text must be a string, not int (7)"),
         ([["a"]], "inputs: a text must be a string, not list (['a'])"),
         ([None], "inputs: a text must be a string, not NoneType (None)"),

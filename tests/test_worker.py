@@ -34,7 +34,7 @@ from tests.tiny import keyword_rows
 from training import datasets, pipeline
 from training.evaluate import evaluate
 from training.trainer import Trained
-from training.worker import Collator, Job, Reporter, build_trainer, cross_entropy, freeze
+from training.worker import Collator, Job, Reporter, build_trainer, freeze
 
 LABELS = ("billing", "bug", "cancel", "shipping")
 BATCH = 16
@@ -401,21 +401,6 @@ def test_two_workers_with_half_the_batch_each_take_the_step_of_the_whole_batch(i
     for result in results:
         assert_same_step(in_one_batch, (result["loss"], result["gradients"], result["weights"]))
     assert same(results[0]["weights"], results[1]["weights"])
-
-
-@pytest.mark.parametrize("parts", [[slice(0, 8)], [slice(0, 4), slice(4, 8)], [slice(0, 1), slice(1, 3), slice(3, 8)]])
-def test_the_parts_of_a_batch_sum_up_to_its_loss(parts):
-    source = torch.Generator().manual_seed(0)
-    logits, labels = torch.randn(8, 3, generator=source), torch.randint(0, 3, (8,), generator=source)
-    total = sum(cross_entropy({"logits": logits[part]}, labels[part], torch.tensor(8)) for part in parts)
-    assert total.item() == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-6)
-
-
-def test_without_a_count_the_loss_is_the_mean_and_low_precision_is_widened():
-    logits, labels = torch.tensor([[2.0, 0.0], [0.0, 1.0]], dtype=torch.bfloat16), torch.tensor([0, 0])
-    loss = cross_entropy({"logits": logits}, labels)
-    assert loss.dtype == torch.float32
-    assert loss.item() == pytest.approx((np.log1p(np.exp(-2)) + np.log1p(np.exp(1))) / 2, rel=1e-5)
 
 
 # --- batches -------------------------------------------------------------------------------------------------------------

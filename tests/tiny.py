@@ -73,6 +73,7 @@ def build_tiny_base(directory: Path) -> Path:
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         model_max_length=128,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
         pad_token="[PAD]",
         unk_token="[UNK]",
         cls_token="[CLS]",

@@ -22,7 +22,8 @@ from baton.config import DataSettings
 from baton.errors import DataError
 from baton.records import DatasetVersion
 from baton.storage import Storage
-from baton.tasks.base import Task
+from baton.tasks import AnyTask
+from baton.tasks.base import short
 
 SHOWN = 10
 """Mistakes listed in one error; the rest is counted."""
@@ -45,7 +46,7 @@ class Dataset:
     holdout: Sequence[Any]
 
 
-def freeze(model: str, kind: type[Task[Any, Any, Any, Any]], data: DataSettings, storage: Storage) -> Dataset:
+def freeze(model: str, kind: type[AnyTask], data: DataSettings, storage: Storage) -> Dataset:
     """Read, validate, split, take leaks out, and store both sides under their content hash.
 
     A train row whose normalised text also stands in the holdout is dropped and counted, and so is a train row that
@@ -56,10 +57,10 @@ def freeze(model: str, kind: type[Task[Any, Any, Any, Any]], data: DataSettings,
             in train.
         StorageError: the storage cannot be written.
     """
-    rows = parse(kind, data.fields.model_dump(), read(data.train, "train"), data.train)
+    rows = parse(kind, data.fields, read(data.train, "train"), data.train)
     if isinstance(data.holdout, str):
         train = rows
-        holdout = parse(kind, data.fields.model_dump(), read(data.holdout, "test"), data.holdout)
+        holdout = parse(kind, data.fields, read(data.holdout, "test"), data.holdout)
     else:
         train, holdout = split(kind, rows, data.holdout)
         if not holdout or not train:
@@ -70,8 +71,7 @@ def freeze(model: str, kind: type[Task[Any, Any, Any, Any]], data: DataSettings,
     labels = kind.labels_of(train)
     kind(labels, max_length=8).check(holdout)
     sides = {"train.jsonl": _to_bytes(train), "holdout.jsonl": _to_bytes(holdout)}
-    holdout_hash = hashlib.sha256(sides["holdout.jsonl"]).hexdigest()
-    content_hash = hashlib.sha256(holdout_hash.encode() + sides["train.jsonl"]).hexdigest()
+    holdout_hash, content_hash = _hashes(sides["train.jsonl"], sides["holdout.jsonl"])
     uri = f"models/{model}/datasets/{content_hash}"
     version = DatasetVersion(
         hash=content_hash,
@@ -89,10 +89,20 @@ def freeze(model: str, kind: type[Task[Any, Any, Any, Any]], data: DataSettings,
     return Dataset(version=version, train=train, holdout=holdout)
 
 
-def load_side(kind: type[Task[Any, Any, Any, Any]], storage: Storage, uri: str, side: str) -> list[Any]:
-    """The examples of one side (``train`` or ``holdout``) of a frozen data set."""
-    content = storage.read_dataset(uri, f"{side}.jsonl")  # bytes: U+2028 and U+0085 end a line of a str, not of a JSONL file
-    return [kind.Example.model_validate_json(line) for line in content.splitlines()]
+def load_side(kind: type[AnyTask], storage: Storage, uri: str, side: str) -> list[Any]:
+    """The examples of one side (``train`` or ``holdout``) of a frozen data set.
+
+    Raises:
+        DataError: a side is not what was frozen.
+    """
+    sides = {name: storage.read_dataset(uri, f"{name}.jsonl") for name in ("train", "holdout")}
+    _, content_hash = _hashes(sides["train"], sides["holdout"])
+    if content_hash != uri.rpartition("/")[2]:
+        raise DataError(
+            f"{uri}: the frozen data set was altered: its content has the hash {content_hash}; restore it, or train anew"
+        )
+    # bytes: U+2028 and U+0085 end a line of a str, not of a JSONL file
+    return [kind.Example.model_validate_json(line) for line in sides[side].splitlines()]
 
 
 def read(source: str, hub_split: str) -> Iterator[Row]:
@@ -108,22 +118,20 @@ def read(source: str, hub_split: str) -> Iterator[Row]:
     return readers[path.suffix](path)
 
 
-def parse(kind: type[Task[Any, Any, Any, Any]], columns: Mapping[str, str], rows: Iterable[Row], source: str) -> list[Any]:
+def parse(kind: type[AnyTask], columns: Mapping[str, str], rows: Iterable[Row], source: str) -> list[Any]:
     """Rows as the task's examples. Raises ``DataError`` that lists where each broken row stands and why."""
     examples, mistakes = [], []
-    names = {field: columns.get(field, field) for field in kind.Example.model_fields}
     for row in rows:
-        missing = [column for column in names.values() if column not in row.values]
+        shape = _shape(kind, columns, row.values)
+        missing = [columns.get(field, field) for field in shape if columns.get(field, field) not in row.values]
         if missing:
             mistakes.append(f"{row.where}: {_missing(missing[0], row.values)}")
             continue
+        fields = [field for field in (*shape, *kind.optional_fields) if columns.get(field, field) in row.values]
         try:
-            examples.append(kind.Example(**{field: row.values[column] for field, column in names.items()}))
+            examples.append(kind.Example.model_validate({field: row.values[columns.get(field, field)] for field in fields}))
         except ValidationError as error:
-            problem = error.errors()[0]
-            field = names.get(str(problem["loc"][0]), str(problem["loc"][0]))
-            message = str(problem["msg"]).removeprefix("Value error, ")
-            mistakes.append(f"{row.where}, field {field!r}: {_short(problem['input'])}: {message}")
+            mistakes.append(f"{row.where}{_explain(error, columns)}")
     if mistakes:
         more = f"\n  … and {len(mistakes) - SHOWN} more" if len(mistakes) > SHOWN else ""
         listed = "\n".join(f"  {mistake}" for mistake in mistakes[:SHOWN])
@@ -133,7 +141,22 @@ def parse(kind: type[Task[Any, Any, Any, Any]], columns: Mapping[str, str], rows
     return examples
 
 
-def split(kind: type[Task[Any, Any, Any, Any]], rows: Sequence[Any], fraction: float) -> tuple[list[Any], list[Any]]:
+def _shape(kind: type[AnyTask], columns: Mapping[str, str], values: Mapping[str, Any]) -> tuple[str, ...]:
+    """The fields that this row is meant to have: of all shapes that the task takes, the first that misses fewest."""
+    return min(kind.row_shapes, key=lambda shape: sum(columns.get(field, field) not in values for field in shape))
+
+
+def _explain(error: ValidationError, columns: Mapping[str, str]) -> str:
+    problem = error.errors()[0]
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if not problem["loc"]:  # fields that contradict each other: the message names them
+        return f": {message}"
+    field, *inner = problem["loc"]
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in inner)
+    return f", field {columns.get(str(field), str(field)) + place!r}: {short(problem['input'])}: {message}"
+
+
+def split(kind: type[AnyTask], rows: Sequence[Any], fraction: float) -> tuple[list[Any], list[Any]]:
     """Train and holdout by a stable hash of the normalised input, drawn within each stratum (label).
 
     A row's side depends on its own text only: not on the order of the file, and not on rows added later. The exceptions
@@ -161,30 +184,37 @@ def normalise(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
-def _place(kind: type[Task[Any, Any, Any, Any]], row: Any) -> float:
-    """A number in [0, 1) that depends on the row's normalised input alone."""
-    digest = hashlib.sha256(normalise(kind.content(row)).encode()).digest()
+def _place(kind: type[AnyTask], row: Any) -> float:
+    """A number in [0, 1) that depends on the row's normalised group alone."""
+    digest = hashlib.sha256(normalise(kind.group(row)).encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def _clean(kind: type[Task[Any, Any, Any, Any]], train: Sequence[Any], holdout: Sequence[Any]) -> tuple[list[Any], int, int]:
+def _clean(kind: type[AnyTask], train: Sequence[Any], holdout: Sequence[Any]) -> tuple[list[Any], int, int]:
     """Train without leaks and repetitions, and how many of each were taken out."""
     forbidden = {normalise(kind.content(row)) for row in holdout}
     kept, seen, counts = [], set(), Counter[str]()
-    for row, stratum in zip(train, kind.strata(train), strict=True):
-        content = normalise(kind.content(row))
+    question = {"id", *kind.Input.model_fields}
+    for row in train:
+        content, answer = normalise(kind.content(row)), row.model_dump_json(exclude=question)
         if content in forbidden:
             counts["leaks"] += 1
-        elif (content, stratum) in seen:
+        elif (content, answer) in seen:
             counts["duplicates"] += 1
         else:
-            seen.add((content, stratum))
+            seen.add((content, answer))
             kept.append(row)
     return kept, counts["leaks"], counts["duplicates"]
 
 
+def _hashes(train: bytes, holdout: bytes) -> tuple[str, str]:
+    """The holdout's hash, and that of both sides together."""
+    holdout_hash = hashlib.sha256(holdout).hexdigest()
+    return holdout_hash, hashlib.sha256(holdout_hash.encode() + train).hexdigest()
+
+
 def _to_bytes(rows: Sequence[Any]) -> bytes:
-    return "".join(row.model_dump_json() + "\n" for row in rows).encode()
+    return "".join(row.model_dump_json(exclude_none=True) + "\n" for row in rows).encode()
 
 
 def _missing(column: str, values: Mapping[str, Any]) -> str:
@@ -192,11 +222,6 @@ def _missing(column: str, values: Mapping[str, Any]) -> str:
     hint = f"; did you mean {near[0]!r}?" if near else ""
     present = ", ".join(map(repr, values)) or "no fields"
     return f"field {column!r} is missing; the row has {present}{hint} (map names with data.fields)"
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "…"
 
 
 def _read_jsonl(path: Path) -> Iterator[Row]:
@@ -210,7 +235,7 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
             except (json.JSONDecodeError, UnicodeDecodeError) as error:
                 raise DataError(f"{where}: not valid JSON: {error}") from error
             if not isinstance(values, dict):
-                raise DataError(f"{where}: a JSON object is expected, not {_short(values)}")
+                raise DataError(f"{where}: a JSON object is expected, not {short(values)}")
             yield Row(where=where, values=values)
 
 
@@ -257,11 +282,18 @@ def _read_hub(name: str, hub_split: str) -> Iterator[Row]:
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = str(error).strip().splitlines()[0]
         raise DataError(f"{name!r} is neither a file nor a datasets id that can be loaded: {reason}") from error
-    coded = {column: feature for column, feature in table.features.items() if isinstance(feature, datasets.ClassLabel)}
+    coded, listed = {}, {}
+    for column, feature in table.features.items():
+        if isinstance(feature, datasets.ClassLabel):
+            coded[column] = feature
+        elif isinstance(feature, datasets.List) and isinstance(feature.feature, datasets.ClassLabel):
+            listed[column] = feature.feature
     for number, values in enumerate(table, start=1):
-        named = {  # -1 and None mean "no label": they stay, and `parse` says where
-            column: feature.int2str(values[column])
-            for column, feature in coded.items()
-            if values[column] in range(feature.num_classes)
-        }
+        named = {column: _name(feature, values[column]) for column, feature in coded.items()}
+        named |= {column: [_name(feature, code) for code in values[column] or ()] for column, feature in listed.items()}
         yield Row(where=f"{name} {hub_split} row {number}", values={**values, **named})
+
+
+def _name(feature: Any, code: int | None) -> Any:
+    """A class label by its name; -1 and None mean that there is none: they stay, and `parse` says where."""
+    return feature.int2str(code) if code in range(feature.num_classes) else code

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -87,7 +87,7 @@ def check_length(settings: ModelSettings, base: Path) -> None:
     most = config.get("max_position_embeddings")
     if most is not None and config.get("model_type") in POSITIONS_AFTER_PADDING:
         most -= int(config.get("pad_token_id") or 0) + 1
-    wanted = settings.training.max_length
+    wanted = settings.max_length
     if most is not None and wanted > most:
         raise ConfigError(f"training.max_length: {wanted} is not allowed; {settings.base_model} takes at most {most} tokens")
 
@@ -110,7 +110,9 @@ def publish(context: Context, run_id: str, dataset: datasets.Dataset, trained: T
         model=settings.name,
         task=settings.task,
         labels=dataset.version.labels,
-        max_length=settings.training.max_length,
+        max_length=settings.max_length,
+        stride=settings.training.stride,
+        long_text=settings.training.long_text,
         base_model=settings.base_model,
         metrics={},
         code_version=metadata.version("baton"),
@@ -123,6 +125,7 @@ def publish(context: Context, run_id: str, dataset: datasets.Dataset, trained: T
                 shutil.copyfile(trained.directory / name, directory / name)
         predictor = Predictor.load(directory, manifest, settings.serving, threads=os.cpu_count())
         clock("evaluating", validation_f1=trained.f1, best_epoch=trained.epoch)
+        manifest = manifest.model_copy(update={"calibration": calibrate(predictor, settings, dataset)})
         score = evaluate(predictor, dataset.holdout, clock.count)
         clock("publishing", **{predictor.task.metric: score.metrics[predictor.task.metric]})
         number = registry.reserve_version(settings.name, run_id)
@@ -143,6 +146,15 @@ def publish(context: Context, run_id: str, dataset: datasets.Dataset, trained: T
     )
     holdout_hash = dataset.version.holdout_hash
     return version, registry.add_evaluation(settings.name, number, holdout_hash, score.metrics, score.statistics)
+
+
+def calibrate(predictor: Predictor, settings: ModelSettings, dataset: datasets.Dataset) -> Mapping[str, float]:
+    """Let the version learn about its own scores from the validation rows, the ones that chose it; never from the holdout."""
+    task = predictor.task
+    if task.calibrates():
+        _, validation = datasets.split(type(task), dataset.train, settings.training.validation_share(len(dataset.train)))
+        task.calibration = task.calibrate(predictor.predict([task.input_of(row) for row in validation]), validation)
+    return task.calibration
 
 
 def evaluate_champion(context: Context, dataset_uri: str, holdout_hash: str) -> Evaluation | None:
@@ -168,7 +180,7 @@ def evaluate_version(context: Context, version: ModelVersion, dataset_uri: str, 
 
 def decide(context: Context, candidate: Evaluation, champion: Evaluation | None) -> Decision:
     """Ask the gate and store what it said."""
-    task = task_type(context.settings.task)((), context.settings.training.max_length)
+    task = context.settings.make_task(())
     return context.registry.add_decision(gate.decide(task, candidate, champion, context.settings.gate))
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 
-class SeenEmbedding(nn.Module):
+class SeenEmbedding(nn.Module):  # type: ignore[misc]
     """The rows ``seen`` of an embedding as the parameter ``weight``; from outside it saves and loads like the whole one.
 
     ``forward`` takes ids of the whole vocabulary. An id that is not in ``seen`` raises ``IndexError``.

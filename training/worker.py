@@ -26,12 +26,16 @@ from baton.errors import Conflict, DataError, RegistryError
 from baton.predictor import load_tokenizer
 from baton.registry import Registry
 from baton.storage import Storage
-from baton.tasks import task_type
-from baton.tasks.base import Task
+from baton.tasks import AnyTask, task_type
+from baton.tasks.base import IGNORED, Windows
 from training import datasets
 from training.dropout import quicken
+from training.losses import loss_function
 from training.trainer import Job
 from training.vocabulary import narrow
+
+CHUNK = 1000
+"""Rows that are tokenised at once."""
 
 REPORT_SECONDS = 1.0
 """Least time between two progress reports."""
@@ -63,7 +67,7 @@ def build_trainer(job: Job, settings: ModelSettings, scratch: Path, world_size: 
     (scratch / "tokenizer" / "config.json").write_bytes((base / "config.json").read_bytes())
     tokenizer, pad_id = load_tokenizer(scratch / "tokenizer")
     kind = task_type(settings.task)
-    task = kind(job.labels, training.max_length)
+    task = settings.make_task(job.labels)
     tokenizer = task.prepare_tokenizer(tokenizer)
     rows = datasets.load_side(kind, Storage(job.storage), job.dataset_uri, "train")
     train_rows, validation_rows = datasets.split(kind, rows, training.validation_share(len(rows)))
@@ -71,11 +75,17 @@ def build_trainer(job: Job, settings: ModelSettings, scratch: Path, world_size: 
         raise DataError(f"{len(rows)} training row(s) leave none for validation; each label needs at least two texts")
     validation_rows.sort(key=lambda row: len(kind.content(row)))  # batches of like lengths need little padding
     model = load_model(kind.auto_model, base, job.labels)
+    if kind.target == "classes":
+        model.config.problem_type = "multi_label_classification"  # transformers' own pipelines then answer as we do
+    on_gpu = torch.cuda.is_available() and training.device != "cpu"
+    if not on_gpu:
+        model.set_attn_implementation("eager")  # with dropout, torch's fused attention falls back to slower code on CPUs
     freeze(model, training.tune, training.last_n)
-    train, validation = (features(task, tokenizer, side) for side in (train_rows, validation_rows))
+    train = training_features(task, tokenizer, train_rows)
+    validation_windows = encode(task, tokenizer, validation_rows)
+    validation = features(task, validation_windows, validation_rows)
     quicken(model)
     narrow(model, (row["input_ids"] for row in (*train, *validation)))
-    on_gpu = torch.cuda.is_available() and training.device != "cpu"
     bf16 = training.precision == "bf16" or (training.precision == "auto" and bf16_pays("cuda" if on_gpu else "cpu"))
     arguments = transformers.TrainingArguments(
         output_dir=str(scratch / "checkpoints"),
@@ -95,6 +105,7 @@ def build_trainer(job: Job, settings: ModelSettings, scratch: Path, world_size: 
         save_strategy="epoch",
         save_total_limit=1,
         remove_unused_columns=False,
+        label_names=["labels"],
         logging_steps=5,
         logging_nan_inf_filter=False,
         disable_tqdm=True,
@@ -107,10 +118,12 @@ def build_trainer(job: Job, settings: ModelSettings, scratch: Path, world_size: 
         args=arguments,
         train_dataset=train,
         eval_dataset=validation,
-        data_collator=Collator(pad_id, inspect.signature(model.forward).parameters),
+        data_collator=Collator(
+            pad_id, {"labels", *inspect.signature(model.forward).parameters}, token_labels=kind.target == "tokens"
+        ),
         processing_class=wrapper,
-        compute_loss_func=cross_entropy,
-        compute_metrics=Validate(task, validation_rows, tokenizer),
+        compute_loss_func=loss_function(kind.target, training, [row["labels"] for row in train], len(job.labels)),
+        compute_metrics=Validate(task, validation_windows, validation_rows),
     )
 
 
@@ -129,9 +142,19 @@ def freeze(model: Any, tune: str, last_n: int) -> None:
         stack[-last_n:].requires_grad_(True)
 
 
-def features(task: Task[Any, Any, Any, Any], tokenizer: Any, rows: Sequence[Any]) -> list[dict[str, Any]]:
+def encode(task: AnyTask, tokenizer: Any, rows: Sequence[Any]) -> Windows:
+    """Rows as evaluation and serving will see them."""
+    return task.encode(tokenizer, [task.input_of(row) for row in rows], [task.Options()] * len(rows))
+
+
+def training_features(task: AnyTask, tokenizer: Any, rows: Sequence[Any]) -> list[dict[str, Any]]:
+    """`features` of many rows: a tokenizer's record of a window weighs a hundred times what is kept of it."""
+    chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
+    return [feature for chunk in chunks for feature in features(task, encode(task, tokenizer, chunk), chunk)]
+
+
+def features(task: AnyTask, windows: Windows, rows: Sequence[Any]) -> list[dict[str, Any]]:
     """One dict a window: ``input_ids``, ``token_type_ids``, ``labels``."""
-    windows = task.encode(tokenizer, [task.input_of(row) for row in rows])
     return [
         {"input_ids": ids, "token_type_ids": types, "labels": target}
         for ids, types, target in zip(windows.ids, windows.type_ids, task.targets(rows, windows), strict=True)
@@ -158,8 +181,8 @@ class OrderedTrainer(transformers.Trainer):  # type: ignore[misc]
 class Collator:
     """Pads a batch to its longest window, and leaves out what the model does not take (DistilBERT: token types)."""
 
-    def __init__(self, pad_id: int, accepted: Container[str]) -> None:
-        self._pad_id, self._accepted = pad_id, accepted
+    def __init__(self, pad_id: int, accepted: Container[str], *, token_labels: bool = False) -> None:
+        self._pad_id, self._accepted, self._token_labels = pad_id, accepted, token_labels
 
     def __call__(self, batch: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         width = max(len(row["input_ids"]) for row in batch)
@@ -167,40 +190,35 @@ class Collator:
         def padded(values: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
             return torch.tensor([[*value, *[fill] * (width - len(value))] for value in values])
 
+        labels = [row["labels"] for row in batch]
         tensors = {
             "input_ids": padded([row["input_ids"] for row in batch], self._pad_id),
             "token_type_ids": padded([row["token_type_ids"] for row in batch], 0),
             "attention_mask": padded([[1] * len(row["input_ids"]) for row in batch], 0),
-            "labels": torch.tensor([row["labels"] for row in batch]),
+            "labels": padded(labels, IGNORED) if self._token_labels else torch.tensor(labels),
         }
         return {name: tensor for name, tensor in tensors.items() if name in self._accepted}
-
-
-def cross_entropy(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
-    """Cross-entropy whose gradient does not depend on how a batch is spread over workers and accumulation steps.
-
-    `Trainer` 5 believes that BERT-type models divide by ``num_items_in_batch`` (targets of the whole batch, over all
-    workers and accumulation steps) themselves; this does divide. `Trainer` then multiplies by the number of workers,
-    because DDP averages gradients over them.
-    """
-    logits = outputs["logits"].float()
-    flat = logits.view(-1, logits.shape[-1])
-    if num_items_in_batch is None:
-        return torch.nn.functional.cross_entropy(flat, labels.view(-1))
-    return torch.nn.functional.cross_entropy(flat, labels.view(-1), reduction="sum") / num_items_in_batch
 
 
 class Validate:
     """The task's own main metric on the validation rows, through the same `decode` and `score` as everywhere."""
 
-    def __init__(self, task: Task[Any, Any, Any, Any], rows: Sequence[Any], tokenizer: Any) -> None:
-        self._task, self._rows = task, rows
-        self._windows = task.encode(tokenizer, [task.input_of(row) for row in rows])
+    def __init__(self, task: AnyTask, windows: Windows, rows: Sequence[Any]) -> None:
+        self._task, self._windows, self._rows = task, windows, rows
 
     def __call__(self, prediction: Any) -> dict[str, float]:
-        logits = {"logits": list(np.asarray(prediction.predictions, dtype=np.float32))}
-        outputs = self._task.decode(self._windows, logits, [self._task.Options()] * len(self._rows))
+        heads = prediction.predictions if isinstance(prediction.predictions, tuple) else (prediction.predictions,)
+        logits = {
+            name: list(np.asarray(values, dtype=np.float32)) for name, values in zip(self._task.heads, heads, strict=True)
+        }
+        outputs = self._decode(logits)
+        if self._task.calibrates():  # as its version would be, so that the epochs are compared as they would serve
+            self._task.calibration = self._task.calibrate(outputs, self._rows)
+            outputs = self._decode(logits)
         return {"f1": float(self._task.score(outputs, self._rows).metrics[self._task.metric])}
+
+    def _decode(self, logits: Mapping[str, Sequence[Any]]) -> list[Any]:
+        return self._task.decode(self._windows, logits, [self._task.Options()] * len(self._rows))
 
 
 class Reporter(transformers.TrainerCallback):  # type: ignore[misc]

@@ -37,7 +37,8 @@ def pick_device(wanted: str) -> str:
 
 
 def load_model(auto_model: str, directory: Path | str, labels: Sequence[str] | None = None) -> Any:
-    """A transformers model in fp32 from a directory, with a fresh head for ``labels`` when they are given.
+    """A transformers model in fp32 from a directory, with a fresh head when ``labels`` are given: one output for each of
+    them, or, when they are empty, the head that its class has by default (a question-answering model's).
 
     Only safetensors are read and no code from the directory is run.
 
@@ -46,11 +47,12 @@ def load_model(auto_model: str, directory: Path | str, labels: Sequence[str] | N
     """
     extra: dict[str, Any] = {}
     if labels is not None:
-        extra = {
+        extra = {"ignore_mismatched_sizes": True}
+    if labels:
+        extra |= {
             "num_labels": len(labels),
             "id2label": dict(enumerate(labels)),
             "label2id": {label: index for index, label in enumerate(labels)},
-            "ignore_mismatched_sizes": True,
         }
     model, found = getattr(transformers, auto_model).from_pretrained(
         str(directory),
@@ -69,7 +71,7 @@ def load_model(auto_model: str, directory: Path | str, labels: Sequence[str] | N
 class TorchEngine:
     """One model in evaluation mode."""
 
-    def __init__(self, directory: Path, auto_model: str, settings: EngineSettings) -> None:
+    def __init__(self, directory: Path, auto_model: str, heads: Sequence[str], settings: EngineSettings) -> None:
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         device = pick_device(settings.device)
@@ -81,7 +83,7 @@ class TorchEngine:
         self._device = torch.device(device)
         self._model = model.eval().requires_grad_(False).to(self._device, torch.bfloat16 if bf16 else torch.float32)
         self._accepts = frozenset(inspect.signature(model.forward).parameters)  # DistilBERT, say, has no token_type_ids
-        self._heads: tuple[str, ...] = ("logits",)
+        self._heads = tuple(heads)
         self.overhead_tokens = OVERHEAD_TOKENS[device]
         self.description = f"torch {'gpu' if device == 'cuda' else 'cpu'} {'bf16' if bf16 else 'fp32'}"
 

@@ -1,31 +1,50 @@
-"""Single-label text classification: softmax over labels, judged by macro-F1."""
+"""Text classification: one label for a text or a pair of texts. Softmax over labels, judged by macro-F1."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, field_validator
-from scipy import sparse
-from tokenizers import Tokenizer
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from tokenizers import Encoding, Tokenizer
 
 from baton.errors import DataError, InvalidInput
-from baton.tasks.base import Score, Task, Windows, check_text
+from baton.tasks.base import (
+    CHARACTERS_PER_TOKEN,
+    LongText,
+    Score,
+    Target,
+    Task,
+    Windows,
+    check_text,
+    cut,
+    first_problem,
+    head,
+    short,
+    whole,
+)
 
 
 class TextInput(BaseModel):
-    """A text to classify."""
+    """A text to classify, or two texts (a question and an answer, say) to classify together."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     text: str
+    text_pair: str | None = None
 
     @field_validator("text")
     @classmethod
     def _text(cls, value: str) -> str:
         return check_text(value, "text")
+
+    @field_validator("text_pair")
+    @classmethod
+    def _text_pair(cls, value: str | None) -> str | None:
+        return None if value is None else check_text(value, "text_pair")
 
 
 class TextExample(TextInput):
@@ -58,17 +77,137 @@ class ClassificationOptions(BaseModel):
     @field_validator("function_to_apply", mode="before")
     @classmethod
     def _default(cls, value: object) -> object:
-        return "softmax" if value is None else value
+        return cls.model_fields["function_to_apply"].default if value is None else value
 
 
-class Classification(Task[TextInput, LabelScores, TextExample, ClassificationOptions]):
-    """One label for each text."""
+TextExampleT = TypeVar("TextExampleT", bound=TextInput)
+ScoresT = TypeVar("ScoresT", bound=LabelScores)
+ChoiceT = TypeVar("ChoiceT", bound=ClassificationOptions)
 
-    name: ClassVar[str] = "classification"
-    metric: ClassVar[str] = "f1"
+PAIRED = "\0"
+"""Stands between the texts of a pair where they are told apart as one string; unlike white space it survives normalising."""
+
+
+class TextTask(Task[TextInput, ScoresT, TextExampleT, ChoiceT]):
+    """What every classifier of texts shares: its inputs, and one row of logits [labels] for each of them."""
+
     auto_model: ClassVar[str] = "AutoModelForSequenceClassification"
     nest_single: ClassVar[bool] = True
+    row_shapes: ClassVar[tuple[tuple[str, ...], ...]] = (("text", "label"),)
+    optional_fields: ClassVar[tuple[str, ...]] = ("text_pair",)
+    long_texts: ClassVar[tuple[LongText, ...]] = ("truncate", "windows")
     Input = TextInput
+
+    @classmethod
+    @abstractmethod
+    def truth(cls, example: TextExampleT) -> Sequence[str]:
+        """The labels of an example."""
+
+    @abstractmethod
+    def answer(self, logits: NDArray[np.float64], options: ChoiceT) -> ScoresT:
+        """The output for one row of logits [labels]."""
+
+    @classmethod
+    def content(cls, example: TextExampleT) -> str:
+        return example.text if example.text_pair is None else f"{example.text}{PAIRED}{example.text_pair}"
+
+    def check(self, examples: Sequence[TextExampleT]) -> None:
+        unknown = sorted({label for example in examples for label in self.truth(example)} - set(self.labels))
+        if unknown:
+            raise DataError(
+                f"the holdout has {len(unknown)} label(s) that the training data lacks: {', '.join(map(repr, unknown[:5]))}; "
+                f"training has {', '.join(map(repr, self.labels[:10]))}{' …' if len(self.labels) > 10 else ''}"
+            )
+
+    def prepare_tokenizer(self, tokenizer: Tokenizer) -> Tokenizer:
+        return whole(tokenizer)
+
+    def encode(self, tokenizer: Tokenizer, inputs: Sequence[TextInput], options: Sequence[ChoiceT]) -> Windows:
+        texts = [text for item in inputs for text in (item.text, item.text_pair) if text is not None]
+        encodings = iter(tokenizer.encode_batch_fast(texts, add_special_tokens=False))
+        windows = [
+            self._windows(tokenizer, next(encodings), None if item.text_pair is None else next(encodings)) for item in inputs
+        ]
+        flat = [window for mine in windows for window in mine]
+        return Windows(
+            inputs=inputs,
+            ids=[window.ids for window in flat],
+            type_ids=[window.type_ids for window in flat],
+            owner=[owner for owner, mine in enumerate(windows) for _ in mine],
+        )
+
+    def _windows(self, tokenizer: Tokenizer, first: Encoding, second: Encoding | None) -> list[Encoding]:
+        """The windows of an input whose texts have no special tokens yet: over the only text, or over the second of a pair.
+
+        The first of a pair stands in each window, whole or cut to what the second leaves free, at least half the room; an odd
+        token goes to the longer text. For one window this is the tokenizers' own ``longest_first`` truncation.
+        """
+        room = self.max_length - tokenizer.num_special_tokens_to_add(second is not None)
+        if second is None:
+            return [tokenizer.post_process(window) for window in self._cut(first, room)]
+        half = (room + (len(first) > len(second))) // 2
+        start = head(first, max(half, room - len(second)))
+        return [tokenizer.post_process(start, window) for window in self._cut(second, room - len(start))]
+
+    def _cut(self, encoding: Encoding, limit: int) -> list[Encoding]:
+        """The text in windows of at most ``limit`` tokens, or its first window alone."""
+        return [head(encoding, limit)] if self.long_text == "truncate" else cut(encoding, limit, self.stride)
+
+    def merged(self, windows: Windows, logits: Mapping[str, Sequence[NDArray[np.float32]]]) -> list[NDArray[np.float64]]:
+        """For each input the mean of its windows' logits [labels]."""
+        rows = logits["logits"]
+        if len(windows) == len(windows.inputs):
+            return [row.astype(np.float64) for row in rows]
+        return [np.mean([rows[window] for window in mine], axis=0, dtype=np.float64) for mine in windows.of_input()]
+
+    def decode(
+        self, windows: Windows, logits: Mapping[str, Sequence[NDArray[np.float32]]], options: Sequence[ChoiceT]
+    ) -> list[ScoresT]:
+        return [self.answer(row, choice) for row, choice in zip(self.merged(windows, logits), options, strict=True)]
+
+    def difference(self, expected: ScoresT, actual: ScoresT) -> float:
+        before, after = (dict(zip(item.labels, item.scores, strict=True)) for item in (expected, actual))
+        return (
+            max((abs(before[label] - after[label]) for label in before), default=0.0)
+            if before.keys() == after.keys()
+            else np.inf
+        )
+
+    def tokens(self, item: TextInput) -> int:
+        estimate = 2 + (len(item.text) + len(item.text_pair or "")) // CHARACTERS_PER_TOKEN
+        return estimate if self.long_text == "windows" else min(self.max_length, estimate)
+
+    @classmethod
+    def from_wire(cls, value: object) -> TextInput:
+        if isinstance(value, str):
+            try:
+                return TextInput.model_construct(text=check_text(value, "text"))
+            except ValueError as error:
+                raise InvalidInput(f"inputs: {error}") from None
+        if not isinstance(value, dict):
+            raise InvalidInput(f"inputs: a text must be a string, not {type(value).__name__} ({short(value)})")
+        try:
+            return TextInput.model_validate(value)
+        except ValidationError as error:
+            raise InvalidInput(f"inputs.{first_problem(error)}; allowed: text, text_pair") from None
+
+    @classmethod
+    def to_wire(cls, output: ScoresT) -> list[dict[str, Any]]:
+        return [{"label": label, "score": score} for label, score in zip(output.labels, output.scores, strict=True)]
+
+    def input_of(self, example: TextExampleT) -> TextInput:
+        return TextInput.model_construct(text=example.text, text_pair=example.text_pair)
+
+    def samples(self) -> list[TextInput]:
+        sentence = "Where is my order?"
+        return [TextInput(text=sentence), TextInput(text=" ".join([sentence] * 12))]
+
+
+class Classification(TextTask[LabelScores, TextExample, ClassificationOptions]):
+    """One label for each input."""
+
+    name: ClassVar[str] = "classification"
+    target: ClassVar[Target] = "class"
     Output = LabelScores
     Example = TextExample
     Options = ClassificationOptions
@@ -86,69 +225,15 @@ class Classification(Task[TextInput, LabelScores, TextExample, ClassificationOpt
         return [example.label for example in examples]
 
     @classmethod
-    def content(cls, example: TextExample) -> str:
-        return example.text
+    def truth(cls, example: TextExample) -> tuple[str]:
+        return (example.label,)
 
-    def check(self, examples: Sequence[TextExample]) -> None:
-        known = set(self.labels)
-        unknown = sorted({example.label for example in examples} - known)
-        if unknown:
-            raise DataError(
-                f"the holdout has {len(unknown)} label(s) that the training data lacks: {', '.join(map(repr, unknown[:5]))}; "
-                f"training has {', '.join(map(repr, self.labels[:10]))}{' …' if len(self.labels) > 10 else ''}"
-            )
-
-    def prepare_tokenizer(self, tokenizer: Tokenizer) -> Tokenizer:
-        tokenizer.no_padding()
-        tokenizer.enable_truncation(self.max_length)
-        return tokenizer
-
-    def encode(self, tokenizer: Tokenizer, inputs: Sequence[TextInput]) -> Windows:
-        encodings = tokenizer.encode_batch_fast([item.text for item in inputs])
-        return Windows(
-            ids=[encoding.ids for encoding in encodings],
-            type_ids=[encoding.type_ids for encoding in encodings],
-            owner=range(len(encodings)),
-        )
-
-    def decode(
-        self,
-        windows: Windows,
-        logits: Mapping[str, Sequence[NDArray[np.float32]]],
-        options: Sequence[ClassificationOptions],
-    ) -> list[LabelScores]:
-        return [self._decode(row, choice) for row, choice in zip(logits["logits"], options, strict=True)]
-
-    def _decode(self, logits: NDArray[np.float32], options: ClassificationOptions) -> LabelScores:
-        scores = _activate(options.function_to_apply, logits.astype(np.float64))
-        order = np.argsort(-scores, kind="stable")[: options.top_k]
+    def answer(self, logits: NDArray[np.float64], options: ClassificationOptions) -> LabelScores:
+        scores = activate(options.function_to_apply, logits)
+        order = ranking(scores, options)
         return LabelScores.model_construct(
             labels=tuple(self.labels[index] for index in order), scores=tuple(scores[order].tolist())
         )
-
-    def difference(self, expected: LabelScores, actual: LabelScores) -> float:
-        before, after = (dict(zip(item.labels, item.scores, strict=True)) for item in (expected, actual))
-        return (
-            max((abs(before[label] - after[label]) for label in before), default=0.0)
-            if before.keys() == after.keys()
-            else np.inf
-        )
-
-    @classmethod
-    def from_wire(cls, value: object) -> TextInput:
-        if not isinstance(value, str):
-            raise InvalidInput(f"inputs: a text must be a string, not {type(value).__name__} ({_short(value)})")
-        try:
-            return TextInput.model_construct(text=check_text(value, "text"))
-        except ValueError as error:
-            raise InvalidInput(f"inputs: {error}") from None
-
-    @classmethod
-    def to_wire(cls, output: LabelScores) -> list[dict[str, Any]]:
-        return [{"label": label, "score": score} for label, score in zip(output.labels, output.scores, strict=True)]
-
-    def input_of(self, example: TextExample) -> TextInput:
-        return TextInput.model_construct(text=example.text)
 
     def targets(self, examples: Sequence[TextExample], windows: Windows) -> list[int]:
         index = {label: position for position, label in enumerate(self.labels)}
@@ -204,13 +289,11 @@ class Classification(Task[TextInput, LabelScores, TextExample, ClassificationOpt
         result: NDArray[np.float64] = f1.sum(axis=1) / occurring
         return result
 
-    def samples(self) -> list[TextInput]:
-        short = "Where is my order?"
-        return [TextInput(text=short), TextInput(text=" ".join([short] * 12))]
-
 
 def _count(classes: NDArray[np.int32], weights: NDArray[np.float32], size: int) -> NDArray[np.float64]:
     """Weighted class counts [b, size]; class -1 counts nowhere."""
+    from scipy import sparse  # serving needs none
+
     rows = np.flatnonzero(classes >= 0)
     one_hot = sparse.csr_matrix((np.ones(len(rows)), (rows, classes[rows])), shape=(len(classes), size))
     counts: NDArray[np.float64] = (one_hot.T @ weights.T.astype(np.float64)).T
@@ -229,12 +312,7 @@ def _roc_auc(truth: NDArray[np.int32], probabilities: NDArray[np.float64]) -> fl
     return float(roc_auc_score(truth, probabilities / totals, multi_class="ovr", average="macro"))
 
 
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "…"
-
-
-def _activate(function: str, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+def activate(function: str, logits: NDArray[np.float64]) -> NDArray[np.float64]:
     """Scores of one row of logits [labels]; softmax shifted by its maximum so that it cannot overflow."""
     if function == "softmax":
         shifted = np.exp(logits - logits.max())
@@ -242,3 +320,8 @@ def _activate(function: str, logits: NDArray[np.float64]) -> NDArray[np.float64]
     if function == "sigmoid":
         return np.asarray(0.5 * (1 + np.tanh(logits / 2)))
     return logits
+
+
+def ranking(scores: NDArray[np.float64], options: ClassificationOptions) -> NDArray[np.intp]:
+    """Positions of the labels to answer, best first; equal scores keep the order of the labels."""
+    return np.argsort(-scores, kind="stable")[: options.top_k]

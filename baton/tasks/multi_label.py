@@ -1,0 +1,208 @@
+"""Multi-label classification: every label that applies to a text or a pair of texts, or none. Judged by micro-F1."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import field_validator
+from pydantic_core import from_json
+
+from baton.errors import DataError
+from baton.tasks.base import Score, Target, Windows
+from baton.tasks.classification import ClassificationOptions, LabelScores, TextInput, TextTask, activate, ranking
+
+THRESHOLD = 0.5
+"""A label applies from this score on, where `MultiLabel.calibrate` has said nothing else."""
+
+
+class MultiLabelExample(TextInput):
+    """A text with the labels that apply to it, sorted; there may be none."""
+
+    label: tuple[str, ...]
+
+    @field_validator("label", mode="before")
+    @classmethod
+    def _as_list(cls, value: object) -> object:
+        """A list as it is; a string as the JSON list that it holds, since CSV has no lists, or as the one label that it is."""
+        if not isinstance(value, str):
+            if not isinstance(value, list | tuple):
+                raise ValueError('a list of labels is expected, like ["a", "b"] or [], or one label')
+            return value
+        if not value.lstrip().startswith("["):
+            return (value,)
+        try:
+            return from_json(value)
+        except ValueError:
+            raise ValueError('it starts like a list but is no JSON; write ["a", "b"]') from None
+
+    @field_validator("label")
+    @classmethod
+    def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(label.strip() for label in value):
+            raise ValueError("a label is empty; write [] where none applies")
+        twice = [label for label, count in Counter(value).items() if count > 1]
+        if twice:
+            raise ValueError(f"the label {twice[0]!r} stands there more than once")
+        return tuple(sorted(value))
+
+
+class MultiLabelScores(LabelScores):
+    """Scores of all labels, best first, and for each of them whether it applies."""
+
+    assigned: tuple[bool, ...]
+
+    @property
+    def applying(self) -> tuple[str, ...]:
+        """The labels that apply, best first."""
+        return tuple(label for label, applies in zip(self.labels, self.assigned, strict=True) if applies)
+
+
+class MultiLabelOptions(ClassificationOptions):
+    """The ``parameters`` of the Hugging Face text-classification request; each label is scored on its own by default."""
+
+    function_to_apply: Literal["softmax", "sigmoid", "none"] = "sigmoid"
+
+
+class MultiLabel(TextTask[MultiLabelScores, MultiLabelExample, MultiLabelOptions]):
+    """Any number of labels for each input. ``calibration``: the threshold of each label."""
+
+    name: ClassVar[str] = "multi_label"
+    target: ClassVar[Target] = "classes"
+    Output = MultiLabelScores
+    Example = MultiLabelExample
+    Options = MultiLabelOptions
+
+    @classmethod
+    def labels_of(cls, examples: Iterable[MultiLabelExample]) -> tuple[str, ...]:
+        labels = tuple(sorted({label for example in examples for label in example.label}))
+        if not labels:
+            raise DataError("multi_label needs at least one row with a label in the training data; it has none")
+        return labels
+
+    @classmethod
+    def strata(cls, examples: Sequence[MultiLabelExample]) -> list[str]:
+        """The rarest label of each example: `training.datasets.split` keeps a text of each stratum in train, and a rare label
+        beside a common one would otherwise often stand in the holdout alone.
+        """
+        counts = Counter(label for example in examples for label in example.label)
+        return [min(example.label, key=counts.__getitem__, default="") for example in examples]
+
+    @classmethod
+    def truth(cls, example: MultiLabelExample) -> tuple[str, ...]:
+        return example.label
+
+    def check(self, examples: Sequence[MultiLabelExample]) -> None:
+        super().check(examples)
+        if not any(example.label for example in examples):
+            raise DataError(f"none of the {len(examples)} holdout row(s) has a label; F1 needs at least one that has")
+
+    def answer(self, logits: NDArray[np.float64], options: MultiLabelOptions) -> MultiLabelScores:
+        scores = activate(options.function_to_apply, logits)
+        order = ranking(scores, options)
+        thresholds = np.array([self.calibration.get(label, THRESHOLD) for label in self.labels])
+        applies = activate("sigmoid", logits) >= thresholds
+        return MultiLabelScores.model_construct(
+            labels=tuple(self.labels[index] for index in order),
+            scores=tuple(scores[order].tolist()),
+            assigned=tuple(applies[order].tolist()),
+        )
+
+    @classmethod
+    def to_wire(cls, output: MultiLabelScores) -> list[dict[str, Any]]:
+        return [{**row, "assigned": applies} for row, applies in zip(super().to_wire(output), output.assigned, strict=True)]
+
+    def targets(self, examples: Sequence[MultiLabelExample], windows: Windows) -> list[list[float]]:
+        matrix = indicators(self.labels, [example.label for example in examples]).astype(float).tolist()
+        return [matrix[owner] for owner in windows.owner]
+
+    def calibrate(self, outputs: Sequence[MultiLabelScores], examples: Sequence[MultiLabelExample]) -> dict[str, float]:
+        """For each label the threshold that gives it the best F1 on these rows.
+
+        ``outputs`` hold the sigmoid of every label, as the default options give it.
+        """
+        truth = indicators(self.labels, [example.label for example in examples])
+        index = {label: position for position, label in enumerate(self.labels)}
+        scores = np.zeros(truth.shape)
+        for row, output in zip(scores, outputs, strict=True):
+            row[[index[label] for label in output.labels]] = output.scores
+        return {label: best_threshold(scores[:, position], truth[:, position]) for label, position in index.items()}
+
+    def score(self, outputs: Sequence[MultiLabelScores], examples: Sequence[MultiLabelExample]) -> Score:
+        """Micro-F1, precision and recall of the labels that apply, over all of them together; macro-F1 over the labels that
+        occur as truth or prediction; the share of rows whose labels are exactly right, and that of wrong decisions (Hamming
+        loss); per-class precision, recall, F1 and support. 0/0 counts as 0, as scikit-learn's `zero_division=0` does.
+        """
+        strange = sorted({label for example in examples for label in example.label} - set(self.labels))  # an older version
+        names = [*self.labels, *strange]
+        truth = indicators(names, [example.label for example in examples])
+        predicted = indicators(names, [output.applying for output in outputs])
+        decisions = (truth & predicted, predicted, truth)
+        statistics = np.stack([matrix.sum(axis=1) for matrix in decisions], axis=1).astype(np.int32)
+        correct, found, wanted = (matrix.sum(axis=0) for matrix in decisions)
+        f1 = _ratio(2 * correct, found + wanted)
+        classes = {"precision": _ratio(correct, found), "recall": _ratio(correct, wanted), "f1": f1}
+        occurring = found + wanted > 0
+        metrics: dict[str, Any] = {
+            "f1": float(self.resample(statistics, np.ones((1, len(truth)), dtype=np.float32))[0]),
+            "macro_f1": float(f1.sum() / max(int(occurring.sum()), 1)),
+            "precision": float(_ratio(correct.sum(), found.sum())),
+            "recall": float(_ratio(correct.sum(), wanted.sum())),
+            "exact_match": float(np.mean((truth == predicted).all(axis=1))),
+            "hamming_loss": float(np.mean(truth != predicted)),
+            "per_class": {
+                label: {
+                    **{name: float(values[position]) for name, values in classes.items()},
+                    "support": int(wanted[position]),
+                }
+                for position, label in enumerate(names)
+            },
+            "examples": len(truth),
+        }
+        return Score(metrics=metrics, statistics=statistics)
+
+    def resample(self, statistics: NDArray[np.int32], weights: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Micro-F1 = 2 · correct / (predicted + true), all counts weighted; 0 where nothing is predicted or true."""
+        correct, found, wanted = (weights.astype(np.float64) @ statistics).T
+        return _ratio(2 * correct, found + wanted)
+
+
+def indicators(names: Sequence[str], labels: Sequence[Sequence[str]]) -> NDArray[np.bool_]:
+    """[rows, names]: whether a name is among a row's labels, all of which are names."""
+    index = {name: position for position, name in enumerate(names)}
+    matrix = np.zeros((len(labels), len(names)), dtype=bool)
+    for row, mine in zip(matrix, labels, strict=True):
+        row[[index[label] for label in mine]] = True
+    return matrix
+
+
+def best_threshold(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
+    """The threshold at which ``score >= threshold`` has the best F1, of all midpoints between neighbouring scores.
+
+    Among equally good ones the one nearest to 0.5 (of two as near, the higher); 0.5 where nothing is true.
+
+    Args:
+        scores: [n], in [0, 1].
+        truth: [n].
+    """
+    positives = int(truth.sum())
+    if not positives:
+        return THRESHOLD
+    order = np.argsort(-scores)
+    above = scores[order]
+    below = np.append(above[1:], 0.0)  # the last threshold lets every row pass
+    f1 = 2 * np.cumsum(truth[order]) / (np.arange(1, len(scores) + 1) + positives)
+    cuts = np.append(above[1:] < above[:-1], True)  # equal scores stand on one side
+    middle = (above + below) / 2
+    thresholds = np.where(middle > below, middle, above)  # no float lies between neighbouring floats
+    best = thresholds[cuts & (f1 == f1[cuts].max())]
+    return float(best[np.argmin(np.abs(best - THRESHOLD))])
+
+
+def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
+    """``part`` / ``whole``, 0 where the whole is 0."""
+    result: NDArray[np.float64] = np.divide(part, whole, out=np.zeros(np.shape(whole)), where=np.asarray(whole) > 0)
+    return result

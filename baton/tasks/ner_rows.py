@@ -1,0 +1,121 @@
+"""Rows of named entity recognition: texts with entities, or tokens with tags, which become the former. Knows no model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from baton import tags
+from baton.tasks.base import check_text, short
+
+
+class NerInput(BaseModel):
+    """A text to look for entities in."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    text: str
+
+    @field_validator("text")
+    @classmethod
+    def _text(cls, value: str) -> str:
+        return check_text(value, "text")
+
+
+class Span(BaseModel):
+    """Where an entity stands in its text, in code points (``end`` is the first one after it), and its type."""
+
+    model_config = ConfigDict(frozen=True)
+
+    start: int = Field(ge=0)
+    end: int
+    label: str = Field(min_length=1)
+
+    @field_validator("label")
+    @classmethod
+    def _label(cls, value: str) -> str:
+        if value == tags.OUTSIDE:
+            raise ValueError(f"{value} is no type: it means that there is no entity; leave such spans out")
+        return value
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Span:
+        if self.end <= self.start:
+            raise ValueError(f"{self} is empty; end must be greater than start")
+        return self
+
+    def __str__(self) -> str:
+        return f"{self.label!r} at {self.start}–{self.end}"
+
+
+class TaggedTokens(BaseModel):
+    """The other shape of a row: tokens, and for each of them a tag of some scheme that `tags.spans` reads."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tokens: tuple[Annotated[str, StringConstraints(min_length=1)], ...]
+    tags: tuple[Annotated[str, AfterValidator(tags.check_tag)], ...]
+
+    @field_validator("tags")
+    @classmethod
+    def _nested(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        tags.spans(value)
+        return value
+
+    @model_validator(mode="after")
+    def _alike(self) -> TaggedTokens:
+        if len(self.tokens) != len(self.tags):
+            raise ValueError(f"{len(self.tokens)} tokens but {len(self.tags)} tags; each token needs one tag")
+        return self
+
+    def as_text(self) -> dict[str, Any]:
+        """The same as ``text`` and ``entities``."""
+        text, starts = tags.join(self.tokens)
+        ends = [start + len(token) for start, token in zip(starts, self.tokens, strict=True)]
+        entities = [
+            {"start": starts[first], "end": ends[after - 1], "label": label} for first, after, label in tags.spans(self.tags)
+        ]
+        return {"text": text, "entities": entities}
+
+
+class NerExample(NerInput):
+    """A text with all of its entities, in order. Also made from ``tokens`` and ``tags``."""
+
+    entities: tuple[Span, ...]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_shape(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and not values.keys().isdisjoint(TaggedTokens.model_fields):
+            return TaggedTokens.model_validate(values).as_text()
+        return values
+
+    @field_validator("entities")
+    @classmethod
+    def _in_text(cls, value: tuple[Span, ...], info: ValidationInfo) -> tuple[Span, ...]:
+        text = info.data.get("text")
+        if text is None:  # which has its own error
+            return value
+        for span in value:
+            if span.end > len(text):
+                raise ValueError(f"{span} ends beyond the text, which has {len(text)} characters")
+            part = text[span.start : span.end]
+            if part != part.strip():
+                raise ValueError(f"{span} is {short(part)}; an entity neither begins nor ends with white space")
+        ordered = tuple(sorted(value, key=lambda span: span.start))
+        for span, after in pairwise(ordered):
+            if after.start < span.end:
+                raise ValueError(f"{span} and {after} overlap; each character belongs to one entity at most")
+        return ordered

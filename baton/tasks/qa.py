@@ -1,0 +1,523 @@
+"""Extractive question answering: the span of a context that answers a question, or that there is none. Judged by SQuAD's F1.
+
+A long context is read in overlapping windows, and spans of all of them compete for the answer.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from tokenizers import Encoding, Tokenizer
+
+from baton.answers import CJK, best_spans, best_threshold, exact_match, f1
+from baton.errors import DataError, InvalidInput
+from baton.tasks.base import (
+    CHARACTERS_PER_TOKEN,
+    LongText,
+    Score,
+    Target,
+    Task,
+    Windows,
+    check_text,
+    cut,
+    first_problem,
+    head,
+    short,
+    whole,
+)
+
+NO_ANSWER = [0, 0]
+"""Target of a window without the answer: the position of [CLS] (Devlin et al. 2019, «BERT», section 4.3)."""
+
+SPECIAL_TOKENS = 3
+"""[CLS], and [SEP] after question and context: for estimates made without a tokenizer."""
+
+_UNSPACED = re.compile(f"[{CJK}\u0e00-\u0eff\u0f00-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\ua9e0-\ua9ff\uaa60-\uaadf]+")
+"""Scripts that do not put spaces between words: CJK, Thai, Lao, Tibetan, Burmese, Khmer, Tai. Korean is among them because
+particles are written onto its words."""
+
+
+class QaInput(BaseModel):
+    """A question, and the text that may hold its answer."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    question: str
+    context: str
+
+    @field_validator("question")
+    @classmethod
+    def _question(cls, value: str) -> str:
+        return check_text(value, "question")
+
+    @field_validator("context")
+    @classmethod
+    def _context(cls, value: str) -> str:
+        return check_text(value, "context")
+
+
+class References(BaseModel):
+    """Right answers as SQuAD writes them: texts, and the characters of the context at which they start.
+
+    Also read from a list of ``{"text", "answer_start"}``, the shape of SQuAD's own files. Empty: there is no answer.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    text: tuple[str, ...]
+    answer_start: tuple[Annotated[int, Field(strict=True)], ...]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _columns(cls, value: object) -> object:
+        keys = ("text", "answer_start")
+        if isinstance(value, list | tuple) and all(isinstance(item, dict) and item.keys() >= {*keys} for item in value):
+            return {key: [item[key] for item in value] for key in keys}
+        if isinstance(value, dict | References):
+            return value
+        raise ValueError('allowed: {"text": […], "answer_start": […]}, or a list of {"text", "answer_start"}')
+
+    @model_validator(mode="after")
+    def _pairs(self) -> References:
+        if len(self.text) != len(self.answer_start):
+            raise ValueError(
+                f"{len(self.text)} text(s), but {len(self.answer_start)} answer_start(s); each text needs its start"
+            )
+        return self
+
+
+class QaExample(QaInput):
+    """A question with its right answers; the first of them is trained on, the best is scored."""
+
+    answers: References
+    id: str | int | None = None
+    is_impossible: bool | None = None
+
+    @model_validator(mode="after")
+    def _answers_stand_there(self) -> QaExample:
+        if self.is_impossible and self.answers.text:
+            raise ValueError(f"is_impossible is true, but answers has {short(self.answers.text[0])}; leave one of them out")
+        for text, start in zip(self.answers.text, self.answers.answer_start, strict=True):
+            check_text(text, "answers.text")
+            if start < 0 or not self.context.startswith(text, start):
+                raise ValueError(_misplaced(self.context, text, start))
+        return self
+
+
+class Answer(BaseModel):
+    """``context[start:end]`` and its probability; the empty text at 0 says that the context has no answer."""
+
+    model_config = ConfigDict(frozen=True)
+
+    answer: str
+    score: float
+    start: int
+    end: int
+
+
+class Answers(BaseModel):
+    """The answers to one question, best first, one of them at least."""
+
+    model_config = ConfigDict(frozen=True)
+
+    answers: tuple[Answer, ...]
+    many: bool = False
+    """Whether they were asked for as a list."""
+    best: Answer | None = None
+    """The best answer that is not empty, given or not; None when the context has no tokens."""
+    margin: float | None = None
+    """By how much the logits prefer no answer to `best`; None when there is none."""
+
+    @property
+    def top(self) -> Answer:
+        return self.answers[0]
+
+
+class QaOptions(BaseModel):
+    """The ``parameters`` of the Hugging Face question-answering request; null stands for the default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    top_k: int = Field(1, ge=1, le=1000, description="How many answers; more than one come as a list.")
+    doc_stride: int | None = Field(
+        None, ge=0, description="Tokens that neighbouring windows share, at most half of a window's context; the model's own."
+    )
+    max_answer_len: int = Field(15, ge=1, description="Longest answer in tokens.")
+    max_seq_len: int | None = Field(None, ge=8, description="Longest window in tokens; by default, and at most, the model's.")
+    max_question_len: int = Field(
+        64, ge=1, description="Tokens of the question that are read; they take at most half of a window."
+    )
+    handle_impossible_answer: bool | None = Field(
+        None, description="Whether the answer may be empty; by default where the model has learned when to leave it so."
+    )
+    align_to_words: bool = Field(True, description="Extend answers to whole words, in scripts that put spaces between them.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, value: object) -> object:
+        return {key: item for key, item in value.items() if item is not None} if isinstance(value, dict) else value
+
+
+class QuestionAnswering(Task[QaInput, Answers, QaExample, QaOptions]):
+    """The answer to a question, as a span of its context."""
+
+    name: ClassVar[str] = "qa"
+    auto_model: ClassVar[str] = "AutoModelForQuestionAnswering"
+    heads: ClassVar[tuple[str, ...]] = ("start_logits", "end_logits")
+    target: ClassVar[Target] = "span"
+    row_shapes: ClassVar[tuple[tuple[str, ...], ...]] = (("question", "context", "answers"),)
+    optional_fields: ClassVar[tuple[str, ...]] = ("id", "is_impossible")
+    default_max_length: ClassVar[int] = 384
+    long_texts: ClassVar[tuple[LongText, ...]] = ("windows",)
+    Input = QaInput
+    Output = Answers
+    Example = QaExample
+    Options = QaOptions
+
+    def __init__(
+        self,
+        labels: Sequence[str],
+        max_length: int,
+        *,
+        stride: int | None = None,
+        long_text: LongText | None = None,
+        calibration: Mapping[str, float] | None = None,
+    ) -> None:
+        """As every task, with a default stride of a third: 128 of 384 tokens, as in BERT's own run on SQuAD."""
+        stride = max_length // 3 if stride is None else stride
+        super().__init__(labels, max_length, stride=stride, long_text=long_text, calibration=calibration)
+
+    @classmethod
+    def labels_of(cls, examples: Iterable[QaExample]) -> tuple[str, ...]:
+        if not any(example.answers.text for example in examples):
+            raise DataError("qa needs answers to learn from; none of the training rows has one")
+        return ()
+
+    @classmethod
+    def strata(cls, examples: Sequence[QaExample]) -> list[str]:
+        return [""] * len(examples)
+
+    @classmethod
+    def content(cls, example: QaExample) -> str:
+        return f"{example.question}\n{example.context}"
+
+    @classmethod
+    def group(cls, example: QaExample) -> str:
+        return example.context
+
+    def check(self, examples: Sequence[QaExample]) -> None:
+        """Nothing to check: there are no labels, and a row without an answer can be scored as well."""
+
+    def prepare_tokenizer(self, tokenizer: Tokenizer) -> Tokenizer:
+        return whole(tokenizer)
+
+    def encode(self, tokenizer: Tokenizer, inputs: Sequence[QaInput], options: Sequence[QaOptions]) -> Windows:
+        questions = tokenizer.encode_batch([item.question for item in inputs], add_special_tokens=False)
+        contexts = tokenizer.encode_batch([item.context for item in inputs], add_special_tokens=False)
+        cuts = [
+            self._cut(tokenizer, question, context, choice)
+            for question, context, choice in zip(questions, contexts, options, strict=True)
+        ]
+        flat = [window for mine in cuts for window in mine]
+        return Windows(
+            inputs=inputs,
+            ids=[window.ids for window in flat],
+            type_ids=[window.type_ids for window in flat],
+            owner=[owner for owner, mine in enumerate(cuts) for _ in mine],
+            encodings=flat,
+        )
+
+    def _cut(self, tokenizer: Tokenizer, question: Encoding, context: Encoding, options: QaOptions) -> list[Encoding]:
+        """Windows over the context, each after the question, which takes at most half of the room."""
+        room = min(options.max_seq_len or self.max_length, self.max_length) - tokenizer.num_special_tokens_to_add(True)
+        asked = head(question, min(options.max_question_len, room // 2))
+        stride = self.stride if options.doc_stride is None else options.doc_stride
+        return [tokenizer.post_process(asked, piece) for piece in cut(context, room - len(asked), stride)]
+
+    def decode(
+        self, windows: Windows, logits: Mapping[str, Sequence[NDArray[np.float32]]], options: Sequence[QaOptions]
+    ) -> list[Answers]:
+        start_logits, end_logits = (logits[head] for head in self.heads)
+        return [
+            self._answer(item.context, windows.encodings[mine], start_logits[mine], end_logits[mine], choice)
+            for item, mine, choice in zip(windows.inputs, map(_slice, windows.of_input()), options, strict=True)
+        ]
+
+    def _answer(
+        self,
+        context: str,
+        encodings: Sequence[Encoding],
+        start_logits: Sequence[NDArray[np.float32]],
+        end_logits: Sequence[NDArray[np.float32]],
+        options: QaOptions,
+    ) -> Answers:
+        """The answers of one input with all its windows.
+
+        A span's score is p_start · p_end, each a softmax over the context's positions in all windows. Where the answer may
+        be empty, one more position takes part: the [CLS] of the window with the smallest start + end there, since a context
+        lacks the answer only if each window does (Devlin et al. 2019, section 4.3). Half of the threshold is taken off each
+        of its two logits, so that the empty answer has the best score exactly when the margin exceeds the threshold.
+        """
+        tokens = ContextTokens.of(context, encodings, align=options.align_to_words)
+        sides = [tokens.pick(start_logits), tokens.pick(end_logits)]
+        spans, sums = best_spans(
+            tokens.begins, tokens.finishes, tokens.limits, *sides, longest=options.max_answer_len, count=options.top_k
+        )
+        null = min(((float(start[0]), float(end[0])) for start, end in zip(start_logits, end_logits, strict=True)), key=sum)
+        threshold = self.calibration.get("null_threshold")
+        may_abstain = threshold is not None if options.handle_impossible_answer is None else options.handle_impossible_answer
+        empty = sum(null) - (threshold or 0.0)
+        if may_abstain:
+            sides = [np.append(side, logit - (threshold or 0.0) / 2) for side, logit in zip(sides, null, strict=True)]
+        total = sum(_log_sum_exp(side) for side in sides)
+        answers = [
+            Answer.model_construct(answer=context[start:end], score=_probability(value - total), start=start, end=end)
+            for (start, end), value in zip(spans.tolist(), sums.tolist(), strict=True)
+        ]
+        best = answers[0] if answers else None
+        if may_abstain or best is None:
+            nothing = Answer.model_construct(
+                answer="", score=_probability(empty - total) if may_abstain else 0.0, start=0, end=0
+            )
+            answers.insert(int(np.count_nonzero(sums >= empty)), nothing)
+        return Answers.model_construct(
+            answers=tuple(answers[: options.top_k]),
+            many=options.top_k > 1,
+            best=best,
+            margin=None if best is None else sum(null) - float(sums[0]),
+        )
+
+    def difference(self, expected: Answers, actual: Answers) -> float:
+        """The least by which scores must differ between two versions that gave these answers, rank by rank.
+
+        Where both name the same span, that is the difference of its scores p and q. Where they name two, rounding may have
+        flipped a tie: what came second had any score up to the winner's, but no more than the winner left to it, since the
+        scores of an input sum to 1 at most. So the first span lost at least p - min(q, 1 - q), the other won as much as
+        q - min(p, 1 - p): two sure answers differ by p + q - 1, two doubtful ones by |p - q|.
+        """
+        if expected.many != actual.many or len(expected.answers) != len(actual.answers):
+            return np.inf
+        return max(_least_change(before, after) for before, after in zip(expected.answers, actual.answers, strict=True))
+
+    def tokens(self, item: QaInput) -> int:
+        room = self.max_length - SPECIAL_TOKENS
+        question = min(self.Options().max_question_len, len(item.question) // CHARACTERS_PER_TOKEN, room // 2)
+        context = len(item.context) // CHARACTERS_PER_TOKEN
+        limit = room - question
+        stride = min(self.stride, limit // 2)
+        more = max(0, -((limit - context) // (limit - stride)))
+        return context + more * stride + (1 + more) * (question + SPECIAL_TOKENS)
+
+    @classmethod
+    def from_wire(cls, value: object) -> QaInput:
+        if not isinstance(value, dict):
+            raise InvalidInput(f'inputs: {{"question", "context"}} is expected, not {type(value).__name__} ({short(value)})')
+        try:
+            return QaInput.model_validate(value)
+        except ValidationError as error:
+            raise InvalidInput(f"inputs.{first_problem(error)}; allowed: question, context") from None
+
+    @classmethod
+    def to_wire(cls, output: Answers) -> dict[str, Any] | list[dict[str, Any]]:
+        answers = [answer.model_dump() for answer in output.answers]
+        return answers if output.many else answers[0]
+
+    def input_of(self, example: QaExample) -> QaInput:
+        return QaInput.model_construct(question=example.question, context=example.context)
+
+    def targets(self, examples: Sequence[QaExample], windows: Windows) -> list[list[int]]:
+        """Positions of the first reference's first and last token in each window that holds it whole; else `NO_ANSWER`."""
+        return [
+            target
+            for example, mine in zip(examples, map(_slice, windows.of_input()), strict=True)
+            for target in _targets(example, windows.encodings[mine])
+        ]
+
+    def calibrate(self, outputs: Sequence[Answers], examples: Sequence[QaExample]) -> dict[str, float]:
+        """The margin beyond which no answer is given: the one with the highest mean F1 over these rows.
+
+        Nothing where every row has an answer. Rows whose context has no tokens are never answered and have no say.
+        """
+        if all(example.answers.text for example in examples):
+            return {}
+        rows = [
+            (output.margin, f1(output.best.answer, example.answers.text), f1("", example.answers.text))
+            for output, example in zip(outputs, examples, strict=True)
+            if output.best is not None and output.margin is not None
+        ]
+        if not rows:
+            return {"null_threshold": 0.0}
+        margins, answered, abstained = zip(*rows, strict=True)
+        return {"null_threshold": best_threshold(margins, _ratios(answered), _ratios(abstained))}
+
+    def score(self, outputs: Sequence[Answers], examples: Sequence[QaExample]) -> Score:
+        """SQuAD's exact match and F1, as shares of 1; where some rows have an answer and some have none, F1 of each kind."""
+        given = [(output.top.answer, example.answers.text) for output, example in zip(outputs, examples, strict=True)]
+        statistics = np.array([f1(answer, references) for answer, references in given], dtype=np.int32)
+        ratios = _ratios(statistics)
+        answerable = np.array([bool(references) for _, references in given])
+        metrics: dict[str, Any] = {
+            "f1": float(self.resample(statistics, np.ones((1, len(given)), dtype=np.float32))[0]),
+            "exact_match": float(np.mean([exact_match(answer, references) for answer, references in given])),
+        }
+        if answerable.any() and not answerable.all():
+            metrics["has_answer_f1"] = float(ratios[answerable].mean())
+            metrics["no_answer_f1"] = float(ratios[~answerable].mean())
+        return Score(metrics={**metrics, "examples": len(given)}, statistics=statistics)
+
+    def resample(self, statistics: NDArray[np.int32], weights: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The weighted mean of the rows' F1, numerator / denominator."""
+        exact = weights.astype(np.float64)
+        return np.asarray(exact @ _ratios(statistics) / exact.sum(axis=1))
+
+    def samples(self) -> list[QaInput]:
+        days = range(1, self.max_length // 8 + 2)  # more than eight tokens a day
+        return [
+            QaInput(question="Where is my order?", context="Your order left Lisbon on Monday and is now in Porto."),
+            QaInput(
+                question="Which parcel was carried on the third day?",
+                context=" ".join(f"On day {day} the courier carried parcel {7 * day} to house {day + 30}." for day in days),
+            ),
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContextTokens:
+    """The tokens of one context in all its windows, window after window.
+
+    ``begins``, ``finishes`` [n]: the characters that each covers, without white space around them but with the marks that
+    combine with the last, from the first to the one behind (a token of nothing but white space ends before it begins).
+    ``edges`` [windows + 1]: where each window's tokens begin. ``places``: where in its window the context stands.
+    """
+
+    begins: NDArray[np.int64]
+    finishes: NDArray[np.int64]
+    edges: NDArray[np.int64]
+    places: Sequence[slice]
+
+    @classmethod
+    def of(cls, context: str, encodings: Sequence[Encoding], *, align: bool = False) -> ContextTokens:
+        """``align``: let each token cover its whole word, in scripts that put spaces between words."""
+        places = [_context_of(encoding) for encoding in encodings]
+        both = list(zip(encodings, places, strict=True))
+        offsets = [pair for encoding, place in both for pair in encoding.offsets[place]]
+        begins, finishes = _tidy(context, np.array(offsets, dtype=np.int64).reshape(-1, 2))
+        if align:
+            words = np.array([-1 if word is None else word for encoding, place in both for word in encoding.word_ids[place]])
+            begins, finishes = _align(context, words.astype(np.int64), begins, finishes)
+        edges = np.cumsum([0, *(place.stop - place.start for place in places)])
+        return cls(begins=begins, finishes=finishes, edges=edges, places=places)
+
+    @property
+    def limits(self) -> NDArray[np.int64]:
+        """For each token the index behind the last one of its window."""
+        return np.repeat(self.edges[1:], np.diff(self.edges))
+
+    def pick(self, logits: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
+        """These tokens' logits [n], of all those in their windows."""
+        return np.concatenate([row[place] for row, place in zip(logits, self.places, strict=True)]).astype(np.float64)
+
+
+def _context_of(encoding: Encoding) -> slice:
+    """Where in a window the tokens of the context stand; empty when it has none."""
+    sides = encoding.sequence_ids
+    first = sides.index(1) if 1 in sides else 0
+    return slice(first, first + sides.count(1))
+
+
+def _tidy(context: str, offsets: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Character ranges [n, 2] moved inwards, off white space, and on over the combining marks behind them.
+
+    Some tokenizers count a word's leading space in; uncased ones drop accents, and with them the end of a decomposed é.
+    """
+    solid = ~np.fromiter(map(str.isspace, context), dtype=bool, count=len(context))
+    begins = _next(solid)[offsets[:, 0]]
+    before = np.append(0, np.maximum.accumulate(np.where(solid, np.arange(1, len(context) + 1), 0)))
+    finishes = before[offsets[:, 1]]
+    if not context.isascii():
+        unmarked = np.fromiter((unicodedata.category(character)[0] != "M" for character in context), dtype=bool)
+        finishes = _next(unmarked)[finishes]
+    return begins, finishes
+
+
+def _next(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """For each place [n + 1], the end included, the first place from there on that is flagged; n where there is none."""
+    places = np.where(np.append(flags, True), np.arange(len(flags) + 1), len(flags))
+    return np.asarray(np.minimum.accumulate(places[::-1])[::-1])
+
+
+def _align(
+    context: str, words: NDArray[np.int64], begins: NDArray[np.int64], finishes: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Ranges of whole words, for tokens whose word (-1: none) is written in a script with spaces."""
+    size = int(words.max(initial=-1)) + 2
+    lows, highs = np.full(size, len(context)), np.zeros(size, dtype=np.int64)
+    np.minimum.at(lows, words, begins)
+    np.maximum.at(highs, words, finishes)
+    unspaced = np.zeros(len(context) + 1, dtype=np.int64)
+    for run in _UNSPACED.finditer(context):
+        unspaced[run.start() + 1 : run.end() + 1] = 1
+    counts = np.cumsum(unspaced)
+    spaced = (words >= 0) & (lows < highs)[words] & (counts[highs] == counts[lows])[words]
+    return np.where(spaced, lows[words], begins), np.where(spaced, highs[words], finishes)
+
+
+def _targets(example: QaExample, encodings: Sequence[Encoding]) -> list[list[int]]:
+    """A window holds the answer whole when its tokens of it reach as far to both sides as those of any window."""
+    if not example.answers.text:
+        return [NO_ANSWER] * len(encodings)
+    start = example.answers.answer_start[0]
+    tokens = ContextTokens.of(example.context, encodings)
+    touching = (tokens.begins < start + len(example.answers.text[0])) & (tokens.finishes > start)
+    begin, finish = tokens.begins[touching].min(initial=len(example.context)), tokens.finishes[touching].max(initial=0)
+    targets = []
+    for place, (first, last) in zip(tokens.places, itertools.pairwise(tokens.edges), strict=True):
+        inside = np.flatnonzero(touching[first:last])
+        if len(inside) and tokens.begins[first + inside[0]] == begin and tokens.finishes[first + inside[-1]] == finish:
+            targets.append([place.start + int(inside[0]), place.start + int(inside[-1])])
+        else:
+            targets.append(NO_ANSWER)
+    return targets
+
+
+def _misplaced(context: str, text: str, start: int) -> str:
+    found = f"stands {short(context[start : start + len(text)])}" if 0 <= start < len(context) else "is nothing"
+    where = context.find(text)
+    hint = f"it stands at {where}" if where >= 0 else "the context does not hold it"
+    return f"answers: at {start} of the context {found}, not {short(text)}; {hint} (characters are counted, from 0)"
+
+
+def _least_change(before: Answer, after: Answer) -> float:
+    p, q = before.score, after.score
+    if (before.start, before.end) == (after.start, after.end):
+        return abs(p - q)
+    return max(abs(p - q), p + q - 1)
+
+
+def _ratios(fractions: ArrayLike) -> NDArray[np.float64]:
+    """Fractions [n, 2] as numbers [n]."""
+    pairs = np.asarray(fractions)
+    return np.asarray(pairs[:, 0] / pairs[:, 1])
+
+
+def _slice(numbers: range) -> slice:
+    return slice(numbers.start, numbers.stop)
+
+
+def _log_sum_exp(values: NDArray[np.float64]) -> float:
+    """log Σ exp(values), shifted by the maximum so that it cannot overflow; -inf of nothing."""
+    peak = values.max(initial=-np.inf)
+    return float(peak + np.log(np.exp(values - peak).sum())) if len(values) else -np.inf
+
+
+def _probability(log: float) -> float:
+    return math.exp(min(0.0, log))  # rounding must not carry it over 1

@@ -1,0 +1,165 @@
+"""Every task through the whole loop on one service: trained, judged, served, swapped under load.
+
+One of them is a toy that is dropped into a copy of the code as one file; nothing else of the copy is touched.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import InferenceClient, constants
+
+from services.traffic import Traffic, failed, stale
+from tests.cluster.conftest import LABELS, Service, baton, free_port, until, write_config, write_rows
+from tests.tiny import keyword_rows, keywords
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
+ROOT = Path(__file__).parents[2]
+ROWS = 500
+HELD = 150
+
+
+def multi_label_rows(count: int, seed: int) -> list[dict[str, Any]]:
+    """Two keyword sentences in one text: both their labels apply."""
+    source = random.Random(seed)
+    rows = keyword_rows(2 * count, LABELS, seed=seed)
+    source.shuffle(rows)
+    pairs = zip(rows[::2], rows[1::2], strict=True)
+    return [{"text": f"{one['text']} {two['text']}", "label": sorted({one["label"], two["label"]})} for one, two in pairs]
+
+
+def entity_rows(count: int, seed: int) -> list[dict[str, Any]]:
+    """The keyword of a sentence is its entity."""
+    rows = []
+    for row in keyword_rows(count, LABELS, seed=seed):
+        [word] = [word for word in keywords(row["label"]) if f" {word}" in row["text"]][:1]
+        start = row["text"].index(f" {word}") + 1
+        rows.append({"text": row["text"], "entities": [{"start": start, "end": start + len(word), "label": row["label"]}]})
+    return rows
+
+
+def question_rows(count: int, seed: int) -> list[dict[str, Any]]:
+    """Which of the words is one of billing?"""
+    return [
+        {
+            "question": "which word is it?",
+            "context": row["text"],
+            "answers": {
+                "text": [row["text"][entity["start"] : entity["end"]] for entity in row["entities"]],
+                "answer_start": [entity["start"] for entity in row["entities"]],
+            },
+        }
+        for row in entity_rows(count, seed)
+    ]
+
+
+def rated_rows(count: int, seed: int) -> list[dict[str, Any]]:
+    """Stars that follow from the keyword."""
+    stars = {label: 1 + number % 5 for number, label in enumerate(LABELS)}
+    return [{"review": row["text"], "stars": stars[row["label"]]} for row in keyword_rows(count, LABELS, seed=seed)]
+
+
+MODELS = {"multi_label": multi_label_rows, "ner": entity_rows, "qa": question_rows, "rating": rated_rows}
+
+
+@pytest.fixture(scope="module")
+def tasks(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service of the copied code with one model a task, named like it."""
+    directory = tmp_path_factory.mktemp("tasks")
+    for package in ("baton", "training", "services"):
+        shutil.copytree(ROOT / package, directory / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "tests" / "drop_in" / "rating.py", directory / "baton" / "tasks")
+    models = []
+    for task, rows in MODELS.items():
+        write_rows(directory / f"{task}.jsonl", rows(ROWS, 1))
+        write_rows(directory / f"{task}-holdout.jsonl", rows(HELD, 2))
+        models.append(
+            {
+                "name": task,
+                "task": task,
+                "base_model": str(tiny_base),
+                "data": {"train": str(directory / f"{task}.jsonl"), "holdout": str(directory / f"{task}-holdout.jsonl")},
+                "training": {"epochs": 4, "batch_size": 8, "learning_rate": 2e-3, "validation": 0.1, "max_length": 64},
+                "gate": {"min_f1": 0.3},
+                "serving": {"poll_seconds": 1.0},
+            }
+        )
+    file = write_config(directory, free_port(), models)
+    service = CopiedService(file)
+    try:
+        service.baton("up", "--detach", timeout=240)
+        yield service
+    finally:
+        baton("down", "-c", file, PYTHONPATH=str(directory))
+        service.close()
+
+
+class CopiedService(Service):
+    """A service whose commands run on the code next to its configuration."""
+
+    def baton(self, *arguments: str | Path, timeout: float = 120, **extra: str) -> Any:
+        return super().baton(*arguments, timeout=timeout, PYTHONPATH=str(self.file.parent), **extra)
+
+
+@pytest.mark.parametrize("task", sorted(MODELS))
+def test_a_task_is_trained_judged_served_and_swapped_under_load(tasks: Service, task: str) -> None:
+    run = json.loads(tasks.baton("train", task, "--wait", "--json", timeout=240).stdout)
+    assert (run["state"], run["version"], run["rolled_out"]) == ("succeeded", 1, True), run
+    assert run["decision"]["numbers"]["f1"] >= 0.3
+    done = json.loads(tasks.baton("train", task, "--wait", "--json", "--set", "training.seed=1", timeout=240).stdout)
+    assert (done["state"], done["version"]) == ("succeeded", 2), done
+    if not done.get("rolled_out"):
+        tasks.force(task, 2)
+    tasks.rollback(task)
+    inputs = [json.loads(line) for line in (tasks.file.parent / f"{task}-holdout.jsonl").read_text().splitlines()]
+    questions = [
+        {"question": row["question"], "context": row["context"]} if task == "qa" else row.get("text", row.get("review"))
+        for row in inputs
+    ]
+    with Traffic(f"{tasks.url}/models/{task}", questions, concurrency=4) as traffic:
+        until(lambda: len(traffic.exchanges) > 20, 60, "answers before the move")
+        answer = tasks.promote(task, 2, force=True, reason="the test swaps under load")
+        assert answer.status_code == 200, answer.text
+        returned = traffic.exchanges[-1].answered
+        seen = len(traffic.exchanges)
+        until(lambda: len(traffic.exchanges) > seen + 20, 60, "answers after the move")
+    assert failed(traffic.exchanges) == 0
+    assert stale(traffic.exchanges, 2, returned) == 0
+    assert {exchange.version for exchange in traffic.exchanges} == {1, 2}
+
+
+def test_the_hubs_own_client_reads_every_answer(tasks: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # in offline mode the client refuses even a loopback address
+
+    def client(task: str) -> InferenceClient:
+        return InferenceClient(base_url=f"{tasks.url}/models/{task}")
+
+    text = "hello, i have a question about the invoice: quiet window. please, the crash came up in our team: paper."
+    best = client("multi_label").text_classification(text)
+    assert {found.label for found in best[:2]} == {"billing", "bug"}
+    [entity] = client("ner").token_classification("hello, my parcel from last week is what i write about: quiet window.")
+    assert (entity.entity_group, entity.word, entity.start, entity.end) == ("shipping", "parcel", 10, 16)
+    found = client("qa").question_answering(
+        question="which word is it?", context="hello, my parcel from last week is what i write about: quiet window."
+    )
+    assert (found.answer, found.start, found.end) == ("parcel", 10, 16)
+
+
+def test_the_command_line_shows_entities_and_answers_where_they_stand(tasks: Service, tmp_path: Path) -> None:
+    text = "hello, my parcel from last week is what i write about: quiet window."
+    assert "parcel [shipping " in " ".join(tasks.baton("predict", "ner", text).stdout.split())
+    (tmp_path / "context.txt").write_text(text)
+    shown = tasks.baton("predict", "qa", "which word is it?", "--context-file", tmp_path / "context.txt").stdout
+    assert "parcel (" in shown
+    refused = baton("predict", "qa", "which word is it?", "-c", tasks.file, PYTHONPATH=str(tasks.file.parent))
+    assert refused.returncode == 1
+    assert "give it with --context TEXT or --context-file FILE" in refused.stderr
+    shown = json.loads(tasks.baton("predict", "rating", "great, the parcel came", "--json").stdout)
+    assert 1 <= shown["answers"][0]["likeliest"] <= 5

@@ -1,0 +1,121 @@
+"""A toy task for the tests: how many stars a review gives. Nothing else of Baton knows it; one file makes it a task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from tokenizers import Tokenizer
+
+from baton.errors import DataError, InvalidInput
+from baton.tasks.base import CHARACTERS_PER_TOKEN, Score, Target, Task, Windows, check_text
+
+MOST = 5
+
+
+class Review(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    review: str
+
+
+class RatedReview(Review):
+    stars: int = Field(ge=1, le=MOST)
+
+
+class Stars(BaseModel):
+    """The expected number of stars, and the likeliest."""
+
+    expected: float
+    likeliest: int
+
+
+class NoOptions(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Rating(Task[Review, Stars, RatedReview, NoOptions]):
+    name: ClassVar[str] = "rating"
+    auto_model: ClassVar[str] = "AutoModelForSequenceClassification"
+    target: ClassVar[Target] = "class"
+    row_shapes: ClassVar[tuple[tuple[str, ...], ...]] = (("review", "stars"),)
+    long_texts: ClassVar[tuple[Any, ...]] = ("truncate",)
+    Input, Output, Example, Options = Review, Stars, RatedReview, NoOptions
+
+    @classmethod
+    def labels_of(cls, examples: Iterable[RatedReview]) -> tuple[str, ...]:
+        if not list(examples):
+            raise DataError("no reviews")
+        return tuple(f"{stars} stars" for stars in range(1, MOST + 1))
+
+    @classmethod
+    def strata(cls, examples: Sequence[RatedReview]) -> list[str]:
+        return [str(example.stars) for example in examples]
+
+    @classmethod
+    def content(cls, example: RatedReview) -> str:
+        return example.review
+
+    def check(self, examples: Sequence[RatedReview]) -> None:
+        """Any review can be scored."""
+
+    def prepare_tokenizer(self, tokenizer: Tokenizer) -> Tokenizer:
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(self.max_length)
+        return tokenizer
+
+    def encode(self, tokenizer: Tokenizer, inputs: Sequence[Review], options: Sequence[NoOptions]) -> Windows:
+        encodings = tokenizer.encode_batch([item.review for item in inputs])
+        return Windows(
+            inputs=inputs,
+            ids=[encoding.ids for encoding in encodings],
+            type_ids=[encoding.type_ids for encoding in encodings],
+            owner=range(len(inputs)),
+        )
+
+    def decode(
+        self, windows: Windows, logits: Mapping[str, Sequence[NDArray[np.float32]]], options: Sequence[NoOptions]
+    ) -> list[Stars]:
+        outputs = []
+        for row in logits["logits"]:
+            shares = np.exp(row - row.max())
+            expected = float(shares @ np.arange(1, MOST + 1) / shares.sum())
+            outputs.append(Stars(expected=expected, likeliest=int(row.argmax()) + 1))
+        return outputs
+
+    def difference(self, expected: Stars, actual: Stars) -> float:
+        return abs(expected.expected - actual.expected)
+
+    def tokens(self, item: Review) -> int:
+        return min(self.max_length, 2 + len(item.review) // CHARACTERS_PER_TOKEN)
+
+    @classmethod
+    def from_wire(cls, value: object) -> Review:
+        try:
+            return Review(review=check_text(str(value), "review"))
+        except ValueError as error:
+            raise InvalidInput(f"inputs: {error}") from None
+
+    @classmethod
+    def to_wire(cls, output: Stars) -> dict[str, Any]:
+        return output.model_dump()
+
+    def input_of(self, example: RatedReview) -> Review:
+        return Review(review=example.review)
+
+    def targets(self, examples: Sequence[RatedReview], windows: Windows) -> list[int]:
+        return [examples[owner].stars - 1 for owner in windows.owner]
+
+    def score(self, outputs: Sequence[Stars], examples: Sequence[RatedReview]) -> Score:
+        right = np.array([[output.likeliest == example.stars] for output, example in zip(outputs, examples, strict=True)])
+        return Score(metrics={"f1": float(right.mean()), "examples": len(examples)}, statistics=right.astype(np.int32))
+
+    def resample(self, statistics: NDArray[np.int32], weights: NDArray[np.float32]) -> NDArray[np.float64]:
+        shares: NDArray[np.float64] = (weights @ statistics[:, 0]) / weights.sum(axis=1)
+        return shares
+
+    def samples(self) -> list[Review]:
+        return [Review(review="Lovely, would buy again."), Review(review="It broke on the second day. " * 8)]
