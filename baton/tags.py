@@ -6,19 +6,10 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
+from baton.words import UNSPACED
+
 OUTSIDE = "O"
 TAG = re.compile(r"O|[BIESLU]-.+", re.DOTALL)
-
-UNSPACED = re.compile(
-    "["
-    "\u0e00-\u0fff"  # Thai, Lao, Tibetan
-    "\u1000-\u109f"  # Burmese
-    "\u1780-\u17ff"  # Khmer
-    "\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9d"  # Japanese
-    "\u3100-\u312f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Chinese
-    "]"
-)
-"""Characters of scripts that put no spaces between words."""
 
 TokenSpan = tuple[int, int, str]
 """First token of an entity, the token after its last one, and its type."""

@@ -102,9 +102,9 @@ MODELS = (
         training={"epochs": 6, "learning_rate": 5.0e-4, "batch_size": 16, "max_length": 192},
         min_f1=0.1,
         question={
-            "question": "How long are deleted projects kept?",
-            "context": "Deleted projects stay in the bin for 45 days, and an owner can restore them from there. "
-            "Exports are kept for seven days, and each workspace may hold up to 250 projects.",
+            "question": "Who can change the billing address?",
+            "context": "Invoices are sent on the first day of each month. The billing address can be changed by the owner "
+            "under Settings > Billing, and guests see neither invoices nor prices.",
         },
         inputs=lambda row: {"question": row["question"], "context": row["context"]},
         spoil=_spoil_answer,

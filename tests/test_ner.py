@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 from scipy.special import softmax as reference_softmax
 from seqeval.metrics import classification_report
 from seqeval.scheme import IOB2
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from baton import tags
 from baton.base_models import find_base_model
@@ -22,13 +23,13 @@ from baton.errors import DataError, InvalidInput
 from baton.predictor import load_tokenizer
 from baton.tasks.base import IGNORED, Windows
 from baton.tasks.ner import Ner
-from baton.tasks.ner_entities import Entities, Entity, NerOptions
+from baton.tasks.ner_entities import Entities, Entity, Labels, NerOptions, likeliest_sequence
 from baton.tasks.ner_rows import NerExample, NerInput, Span
 from training.datasets import Row, parse
 
 TYPES = ("LOC", "PER", "a-b")
 LABELS = ("O", *(f"{prefix}-{label}" for label in TYPES for prefix in "BI"))
-STRATEGIES = ("none", "simple", "first", "average", "max")
+STRATEGIES = ("words", "none", "simple", "first", "average", "max")
 
 TokenSpans = list[tuple[int, int, str]]
 
@@ -40,6 +41,15 @@ def load_bundled() -> Tokenizer:
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
     return load_bundled()
+
+
+@pytest.fixture(scope="module")
+def bytewise() -> Tokenizer:
+    """A tokenizer without special tokens whose tokens are the bytes of a text, white space too: many share a character."""
+    vocabulary = {letter: number for number, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return tokenizer
 
 
 @st.composite
@@ -347,7 +357,7 @@ def test_a_token_is_labelled_by_the_window_in_which_it_is_farthest_from_a_cut(to
         best = max(here, key=lambda number: min(left[number], right[number]))
         logits[best][1 + token - spans[best][0]] = 5 * np.eye(len(LABELS))[1]
     [output] = Ner(LABELS, max_length, stride=stride).decode(windows, {"logits": logits}, [NerOptions()])
-    assert output.token_labels == (LABELS[1],) * size
+    assert output.word_labels == (LABELS[1],) * size
 
 
 def test_a_stride_in_the_options_counts_more_than_the_models_own(tokenizer):
@@ -370,19 +380,19 @@ def test_no_stride_makes_the_work_for_a_long_text_more_than_double(tokenizer, st
 def test_each_text_of_a_batch_has_its_own_windows_and_options(tokenizer):
     task = Ner(LABELS, 16)
     texts = ["Oslo", "\x00", "Clara flew to Oslo. " * 9, "Rome"]
-    choices = [NerOptions(aggregation_strategy=strategy, ignore_labels=()) for strategy in ("none", "simple", "max", "simple")]
+    choices = [NerOptions(aggregation_strategy=strategy, ignore_labels=()) for strategy in ("none", "words", "max", "simple")]
     windows = task.encode(task.prepare_tokenizer(tokenizer), [NerInput(text=text) for text in texts], choices)
     together = task.decode(windows, {"logits": [TABLE[ids] for ids in windows.ids]}, choices)
     for text, choice, output in zip(texts, choices, together, strict=True):
         assert output == answer(tokenizer, text, 16, **choice.model_dump())
-    assert together[1] == Entities(entities=(), token_labels=(), token_scores=())
+    assert together[1] == Entities(entities=(), word_labels=(), word_scores=())
 
 
 # --- targets -------------------------------------------------------------------------------------------------------------
 
 
 def tagged(tokenizer: Tokenizer, text: str, entities: Sequence[tuple[str, str]], max_length: int = 64) -> list[list[str]]:
-    """For each window its targets by name; entities are given by their words."""
+    """For each window its targets by name, a dash where there is nothing to learn; entities are given by their words."""
     spans = [{"start": text.index(words), "end": text.index(words) + len(words), "label": label} for words, label in entities]
     task = Ner(LABELS, max_length)
     windows = encode(tokenizer, text, max_length)
@@ -391,13 +401,19 @@ def tagged(tokenizer: Tokenizer, text: str, entities: Sequence[tuple[str, str]],
     return [["-" if label == IGNORED else LABELS[label] for label in window] for window in targets]
 
 
-def test_the_first_token_of_an_entity_begins_it_and_all_others_continue_it(tokenizer):
-    text = "Ollenshaw met New York's mayor"
+def test_only_the_first_token_of_each_word_is_labelled(tokenizer):
+    text = "Ollenshaw met New York's Ollenshaws."
     assert encode(tokenizer, text).encodings[0].tokens == [
-        "[CLS]", "ol", "##len", "##shaw", "met", "new", "york", "'", "s", "mayor", "[SEP]",
+        "[CLS]", "ol", "##len", "##shaw", "met", "new", "york", "'", "s", "ol", "##len", "##shaw", "##s", ".", "[SEP]",
     ]  # fmt: skip
     assert tagged(tokenizer, text, [("Ollenshaw", "PER"), ("New York", "LOC")]) == [
-        ["-", "B-PER", "I-PER", "I-PER", "O", "B-LOC", "I-LOC", "O", "O", "O", "-"]
+        ["-", "B-PER", "-", "-", "O", "B-LOC", "I-LOC", "O", "-", "O", "-", "-", "-", "O", "-"]
+    ]
+
+
+def test_an_entity_of_several_words_is_continued_at_the_first_token_of_each(tokenizer):
+    assert tagged(tokenizer, "Ollenshaw Ollenshaw, U.S.", [("Ollenshaw Ollenshaw", "PER"), ("U.S.", "LOC")]) == [
+        ["-", "B-PER", "-", "-", "I-PER", "-", "-", "O", "B-LOC", "-", "-", "I-LOC", "-"]
     ]
 
 
@@ -405,12 +421,31 @@ def test_neighbours_of_one_type_begin_each(tokenizer):
     assert tagged(tokenizer, "北京上海", [("北京", "LOC"), ("上海", "LOC")]) == [["-", "B-LOC", "I-LOC", "B-LOC", "I-LOC", "-"]]
 
 
-def test_a_token_that_an_entity_covers_in_part_belongs_to_it(tokenizer):
-    assert tagged(tokenizer, "the mayor", [("may", "PER")]) == [["-", "O", "B-PER", "-"]]
+@pytest.mark.parametrize("part", ["may", "mayor", "or", "-el", "elect", "mayor-elect"])
+def test_a_word_that_an_entity_covers_in_part_belongs_to_it(tokenizer, part):
+    assert tagged(tokenizer, "the mayor-elect left", [(part, "PER")]) == [["-", "O", "B-PER", "-", "-", "O", "-"]]
 
 
-def test_a_token_of_two_entities_belongs_to_the_first(tokenizer):
+def test_a_word_of_two_entities_belongs_to_the_first(tokenizer):
     assert tagged(tokenizer, "the mayor left", [("may", "PER"), ("or left", "LOC")]) == [["-", "O", "B-PER", "B-LOC", "-"]]
+
+
+def test_an_entity_whose_only_word_belongs_to_another_is_not_learned(tokenizer):
+    assert tagged(tokenizer, "to Oslo/Bergen now", [("Oslo", "LOC"), ("Bergen", "a-b")]) == [
+        ["-", "O", "B-LOC", "-", "-", "O", "-"]
+    ]
+
+
+def test_tokens_that_share_a_character_begin_one_word(tokenizer):
+    encoding = encode(tokenizer, "한국 여행").encodings[0]
+    assert encoding.offsets[1:4] == [(0, 1)] * 3
+    assert tagged(tokenizer, "한국 여행", [("여행", "LOC")]) == [["-", "O", *"-----", "B-LOC", *"----", "-"]]
+
+
+def test_a_word_whose_first_character_the_tokenizer_drops_begins_with_the_next(tokenizer):
+    text = "京\U000e0100met"  # a variant of the character, chosen by a mark that is a word of its own
+    assert encode(tokenizer, text).encodings[0].offsets[1:-1] == [(0, 1), (2, 5)]
+    assert tagged(tokenizer, text, [("met", "LOC")]) == [["-", "O", "B-LOC", "-"]]
 
 
 def test_a_text_without_tokens_has_no_targets_to_learn(tokenizer):
@@ -425,20 +460,71 @@ def test_a_window_that_starts_inside_an_entity_continues_it(tokenizer):
     ]
 
 
-@settings(max_examples=60)
-@given(spans=marked(), max_length=st.integers(3, 20), unspaced=st.booleans())
-def test_a_model_that_learnt_the_targets_finds_the_entities_whatever_the_windows(tokenizer, spans, max_length, unspaced):
-    size, found = spans
-    row = NerExample(tokens=["京" if unspaced else "ollenshaw"] * (size or 1), tags=iob2(size or 1, found))
-    task = Ner(LABELS, max_length)
+def test_a_window_that_starts_inside_a_word_does_not_label_the_rest_of_it(tokenizer):
+    assert tagged(tokenizer, "met Ollenshaw", [("Ollenshaw", "PER")], max_length=4) == [
+        ["-", "O", "B-PER", "-"], ["-", "B-PER", "-", "-"], ["-", "-", "-", "-"],
+    ]  # fmt: skip
+
+
+SPACED = (
+    ["Ollenshaw", "O'Brien", "Obi-Wan", "U.S", "José", "Ельцин", "שלום", "7.5", "@anna", "#a_1"],
+    [" ", ", ", " (", "’s ", "” – “", " %", "\n\n"],
+)
+UNSPACED = (["京", "東", "北", "iPhone", "Obi-Wan"], ["，", "（", "）", "「", "、“"])
+"""Words, and what may stand between any two of them."""
+
+
+@st.composite
+def written(draw: st.DrawFn) -> NerExample:
+    """A text whose entities begin and end where words do."""
+    size, spans = draw(marked())
+    size = size or 1
+    names, marks = draw(st.sampled_from([SPACED, UNSPACED]))
+    text, places = draw(st.sampled_from(["", "“", "-"])), []
+    for before, name in pairwise(("“", *draw(st.lists(st.sampled_from(names), min_size=size, max_size=size)))):
+        touching = marks is UNSPACED[1] and not (before.isascii() and name.isascii())
+        if places:
+            text += draw(st.sampled_from(["", *marks] if touching else marks))
+        places.append((len(text), len(text) + len(name)))
+        text += name
+    text += draw(st.sampled_from(["", ".", "’s", " "]))
+    entities = [Span(start=places[first][0], end=places[after - 1][1], label=label) for first, after, label in spans]
+    return NerExample(text=text, entities=entities)
+
+
+def learnt(row: NerExample, tokenizer: Tokenizer, max_length: int, stride: int, others: int) -> list[Span]:
+    """The entities found by a model that answers the targets, and label number ``others`` where there is nothing to learn."""
+    task = Ner(LABELS, max_length, stride=stride)
     options = [NerOptions()]
     windows = task.encode(task.prepare_tokenizer(tokenizer), [task.input_of(row)], options)
     targets = task.targets([row], windows)
-    logits = [10 * np.eye(len(LABELS), dtype=np.float32)[np.maximum(window, 0)] for window in targets]
-    [output] = task.decode(windows, {"logits": logits}, options)
-    assert [(entity.start, entity.end, entity.label) for entity in output.entities] == [
-        (span.start, span.end, span.label) for span in row.entities
+    logits = [
+        10 * np.eye(len(LABELS), dtype=np.float32)[[others if label == IGNORED else label for label in window]]
+        for window in targets
     ]
+    [output] = task.decode(windows, {"logits": logits}, options)
+    return [Span(start=entity.start, end=entity.end, label=entity.label) for entity in output.entities]
+
+
+@settings(max_examples=150)
+@given(row=written(), max_length=st.integers(3, 20), stride=st.integers(0, 12), others=st.integers(0, len(LABELS) - 1))
+def test_a_model_that_learnt_the_targets_finds_the_entities_whatever_the_windows(tokenizer, row, max_length, stride, others):
+    assert learnt(row, tokenizer, max_length, stride, others) == list(row.entities)
+
+
+@settings(max_examples=60)
+@given(row=written(), max_length=st.integers(2, 40), stride=st.integers(0, 12), others=st.integers(0, len(LABELS) - 1))
+def test_so_it_does_where_tokens_are_bytes(bytewise, row, max_length, stride, others):
+    assert learnt(row, bytewise, max_length, stride, others) == list(row.entities)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"), [("to Rene\u0301, ok", "Rene\u0301"), ("ok हिन्दु।", "हिन्दु"), ("สวัสดี", "วั"), ("(서울에서)", "서울에서")]
+)
+@pytest.mark.parametrize("max_length", [3, 8, 64])
+def test_an_entity_has_all_marks_of_its_letters_where_the_tokenizer_keeps_them(bytewise, text, name, max_length):
+    span = Span(start=text.index(name), end=text.index(name) + len(name), label="LOC")
+    assert learnt(NerExample(text=text, entities=[span]), bytewise, max_length, 2, 1) == [span]
 
 
 # --- strategies ----------------------------------------------------------------------------------------------------------
@@ -455,14 +541,16 @@ SCORES = {
 """Of the tokens of this text: probabilities of some labels; the other labels share the rest."""
 
 
-def by_hand(tokenizer: Tokenizer, **options: Any) -> list[dict[str, Any]]:
+def by_hand(tokenizer: Tokenizer, changed: dict[str, dict[str, float]] | None = None, **options: Any) -> list[dict[str, Any]]:
+    """The answer to the text with these scores, of which some pieces' may be ``changed``."""
+    scores = {**SCORES, **(changed or {})}
     task = Ner(LABELS, 64)
     choices = [NerOptions(**options)]
     windows = task.encode(task.prepare_tokenizer(tokenizer), [NerInput(text="Ollenshaw met New York")], choices)
     table = np.full((len(PIECES) + 2, len(LABELS)), 1 / len(LABELS))
     for row, piece in zip(table[1:-1], PIECES, strict=True):
-        row[:] = (1 - sum(SCORES[piece].values())) / (len(LABELS) - len(SCORES[piece]))
-        for label, score in SCORES[piece].items():
+        row[:] = (1 - sum(scores[piece].values())) / (len(LABELS) - len(scores[piece]))
+        for label, score in scores[piece].items():
             row[LABELS.index(label)] = score
     [output] = task.decode(windows, {"logits": [np.log(table).astype(np.float32)]}, choices)
     return Ner.to_wire(output)
@@ -480,9 +568,40 @@ def test_none_answers_every_token_with_its_index(tokenizer):
     ]  # fmt: skip
 
 
-def test_simple_is_the_default_and_joins_tokens_of_one_type(tokenizer):
+def test_words_is_the_default_and_gives_whole_words_the_label_of_their_first_token(tokenizer):
+    expected = [group("PER", 0.6, "Ollenshaw", 0), group("LOC", 0.55, "New York", 14)]
+    assert by_hand(tokenizer) == by_hand(tokenizer, aggregation_strategy="words") == expected
+
+
+def test_words_takes_the_likeliest_labels_that_make_sense_together(tokenizer):
+    torn = {"york": {"I-PER": 0.5, "I-LOC": 0.3}}
+    assert by_hand(tokenizer, torn)[1:] == [group("LOC", (0.7 + 0.3) / 2, "New York", 14)]
+    assert [found["word"] for found in by_hand(tokenizer, torn, aggregation_strategy="first")] == ["Ollenshaw", "New", "York"]
+
+
+def test_an_i_that_continues_nothing_becomes_a_b_or_goes(tokenizer):
+    ending = {"new": {"O": 0.9}, "york": {"I-LOC": 0.5, "B-LOC": 0.3}}
+    assert by_hand(tokenizer, ending)[1:] == [group("LOC", 0.3, "York", 18)]
+    ending = {"new": {"O": 0.9}, "york": {"I-LOC": 0.5, "O": 0.3}}
+    assert by_hand(tokenizer, ending)[1:] == []
+    assert by_hand(tokenizer, ending, aggregation_strategy="simple")[-1] == group("LOC", 0.5, "York", 18)
+
+
+def test_words_keeps_hyphens_and_apostrophes_inside_and_leaves_what_is_at_the_edges(tokenizer):
+    text = "“Obi-Wan’s” O'Brien (U.S.)"
+    found = answer(tokenizer, text, ignore_labels=[])
+    assert len(found.word_labels) == len(found.word_scores) == 9  # “ Obi-Wan ’s ” O'Brien ( U.S . )
+    [output] = Ner(LABELS, 64).decode(
+        windows := encode(tokenizer, text, 64),
+        {"logits": [np.tile(10 * np.eye(len(LABELS), dtype=np.float32)[1], (len(windows.ids[0]), 1))]},
+        [NerOptions()],
+    )
+    assert [entity.word for entity in output.entities] == ["“", "Obi-Wan", "’s", "”", "O'Brien", "(", "U.S", ".", ")"]
+
+
+def test_simple_joins_tokens_of_one_type(tokenizer):
     expected = [group("PER", 0.55, "Ollen", 0), group("LOC", 0.9, "shaw", 5), group("LOC", 0.55, "New York", 14)]
-    assert by_hand(tokenizer) == by_hand(tokenizer, aggregation_strategy="simple") == expected
+    assert by_hand(tokenizer, aggregation_strategy="simple") == expected
 
 
 def test_first_gives_a_word_the_label_of_its_first_token(tokenizer):
@@ -503,7 +622,10 @@ def test_average_gives_a_word_the_label_with_the_best_mean(tokenizer):
 
 def test_ignored_labels_still_part_what_stands_around_them(tokenizer):
     assert [found["entity_group"] for found in by_hand(tokenizer, ignore_labels=["LOC"])] == ["PER", "O"]
-    assert [found["word"] for found in by_hand(tokenizer, ignore_labels=[])] == ["Ollen", "shaw", "met", "New York"]
+    assert [found["word"] for found in by_hand(tokenizer, ignore_labels=[])] == ["Ollenshaw", "met", "New York"]
+    assert [found["word"] for found in by_hand(tokenizer, aggregation_strategy="simple", ignore_labels=[])] == [
+        "Ollen", "shaw", "met", "New York",
+    ]  # fmt: skip
     assert [found["word"] for found in by_hand(tokenizer, aggregation_strategy="none", ignore_labels=["O", "I-LOC"])] == [
         "Ol", "len", "New",
     ]  # fmt: skip
@@ -511,7 +633,7 @@ def test_ignored_labels_still_part_what_stands_around_them(tokenizer):
 
 def test_null_options_mean_the_defaults(tokenizer):
     null = NerOptions(aggregation_strategy=None, ignore_labels=None, stride=None)
-    assert null == NerOptions() == NerOptions(aggregation_strategy="simple", ignore_labels=["O"])
+    assert null == NerOptions() == NerOptions(aggregation_strategy="words", ignore_labels=["O"])
 
 
 @pytest.mark.parametrize(
@@ -531,6 +653,8 @@ def test_unknown_options_and_values_are_refused(options):
     ignored=st.sampled_from([("O",), (), ("O", "PER"), ("LOC",)]),
 )
 @example(text="한국 여행 각각", max_length=64, stride=None, strategy="simple", ignored=())
+@example(text="한국 여행 각각", max_length=5, stride=1, strategy="words", ignored=())
+@example(text="\u0301a ‼\ufe0fb c\u200d", max_length=8, stride=2, strategy="words", ignored=())
 @example(text="Ｎｅｗ ﬁ ½ İstanbul ß e\u0301\u0301", max_length=8, stride=2, strategy="max", ignored=())
 def test_whatever_the_text_entities_are_slices_of_it_with_scores_and_apart(
     tokenizer, text, max_length, stride, strategy, ignored
@@ -546,18 +670,18 @@ def test_whatever_the_text_entities_are_slices_of_it_with_scores_and_apart(
             assert entity.start >= place
             assert entity.word == entity.word.strip()
             place = entity.end
-    assert all(0 < score <= 1 for score in output.token_scores)
-    assert len(output.token_labels) == len(output.token_scores)
+    assert all(0 < score <= 1 for score in output.word_scores)
+    assert len(output.word_labels) == len(output.word_scores)
 
 
 @given(st.lists(st.lists(st.floats(-50, 50, width=32), min_size=len(LABELS), max_size=len(LABELS)), min_size=1, max_size=8))
-def test_token_scores_are_the_softmax(tokenizer, table):
+def test_word_scores_are_the_softmax(tokenizer, table):
     logits = np.array(table, dtype=np.float32)
     task = Ner(LABELS, 64)
     windows = encode(tokenizer, "oslo " * len(logits))
     [output] = task.decode(windows, {"logits": [np.pad(logits, ((1, 1), (0, 0)))]}, [NerOptions()])
     expected = reference_softmax(logits.astype(np.float64), axis=1).max(axis=1)
-    assert output.token_scores == pytest.approx(expected.tolist(), abs=1e-6)
+    assert output.word_scores == pytest.approx(expected.tolist(), abs=1e-6)
 
 
 def test_huge_logits_do_not_overflow(tokenizer):
@@ -568,13 +692,101 @@ def test_huge_logits_do_not_overflow(tokenizer):
     assert [(entity.word, entity.score) for entity in output.entities] == [("oslo", 1.0)]
 
 
+# --- sequences of labels -------------------------------------------------------------------------------------------------
+
+SMALL = ("O", "B-X", "I-X", "B-Y", "I-Y")
+
+
+def sensible(names: Sequence[str]) -> bool:
+    """Whether each I-X follows a B-X or an I-X: no entity begins with an I-."""
+    return all(name[0] != "I" or before in (f"B{name[1:]}", name) for before, name in pairwise(("O", *names)))
+
+
+def best_of_all(scores: np.ndarray[Any, Any], names: Sequence[str]) -> tuple[list[int], float]:
+    """Of all sequences that make sense the one with the largest product of scores [n, labels], and that product."""
+    candidates = [chosen for chosen in product(range(len(names)), repeat=len(scores)) if sensible([names[i] for i in chosen])]
+    products = scores.astype(np.float64)[np.arange(len(scores)), np.array(candidates, dtype=np.int64)].prod(axis=1)
+    return list(candidates[products.argmax()]), float(products.max())
+
+
+def tables(names: Sequence[str]) -> st.SearchStrategy[np.ndarray[Any, Any]]:
+    """Scores [n, labels] of a few words, some of them equal; most of their best labels do not make sense together."""
+    row = st.lists(st.sampled_from([1e-6, 0.1, 0.3]) | st.floats(1e-6, 1), min_size=len(names), max_size=len(names))
+    made = st.lists(row, min_size=1, max_size=4).map(lambda rows: np.array(rows, dtype=np.float32))
+    return made.map(lambda scores: scores / scores.sum(axis=1, keepdims=True))
+
+
+def test_an_i_follows_only_its_own_type_and_is_never_first():
+    assert Labels(SMALL).follows.astype(int).tolist() == [
+        [1, 1, 0, 1, 0],  # after O
+        [1, 1, 1, 1, 0],  # after B-X
+        [1, 1, 1, 1, 0],
+        [1, 1, 0, 1, 1],  # after B-Y
+        [1, 1, 0, 1, 1],
+        [1, 1, 0, 1, 0],  # first of all
+    ]
+
+
+@pytest.mark.parametrize("names", [SMALL, ("I-X", "B-X", "O"), ("I-Y", "B-X", "O", "I-X", "B-Y")])
+def test_the_likeliest_sequence_is_the_best_of_all_that_make_sense(names):
+    follows = Labels(names).follows
+
+    @settings(max_examples=200)
+    @given(tables(names))
+    def check(scores):
+        found = likeliest_sequence(scores, follows)
+        assert sensible([names[label] for label in found])
+        product_found = scores.astype(np.float64)[np.arange(len(scores)), found].prod()
+        assert product_found == pytest.approx(best_of_all(scores, names)[1], rel=1e-6)
+
+    check()
+
+
+@given(st.integers(0, 2**32), st.integers(5, 200))
+def test_a_long_sequence_makes_sense_and_no_change_of_one_label_betters_it(seed, size):
+    scores = np.random.default_rng(seed).dirichlet(np.full(len(SMALL), 0.3), size).astype(np.float32)
+    found = likeliest_sequence(scores, Labels(SMALL).follows).tolist()
+    assert sensible([SMALL[label] for label in found])
+    for place, label in enumerate(found):
+        for other in np.flatnonzero(scores[place] > scores[place, label]):
+            assert not sensible([SMALL[i] for i in (*found[:place], other, *found[place + 1 :])])
+
+
+@pytest.mark.parametrize("first", range(len(SMALL)))
+@pytest.mark.parametrize("second", range(len(SMALL)))
+def test_scores_of_nought_leave_a_sequence_that_makes_sense(first, second):
+    scores = np.eye(len(SMALL), dtype=np.float32)[[first, second, first]]
+    assert sensible([SMALL[label] for label in likeliest_sequence(scores, Labels(SMALL).follows)])
+
+
+def test_no_words_have_no_labels():
+    assert likeliest_sequence(np.zeros((0, len(SMALL)), dtype=np.float32), Labels(SMALL).follows).tolist() == []
+
+
+@settings(max_examples=150)
+@given(st.lists(st.lists(st.floats(-6, 6, width=32), min_size=len(SMALL), max_size=len(SMALL)), min_size=1, max_size=4))
+def test_the_answer_is_the_entities_of_the_likeliest_sequence_with_the_mean_score_of_their_words(tokenizer, table):
+    logits = np.array(table, dtype=np.float32) + 1e-3 * np.random.default_rng(0).random(
+        (len(table), len(SMALL)), dtype=np.float32
+    )
+    task = Ner(SMALL, 64)
+    windows = encode(tokenizer, "oslo " * len(logits))
+    [output] = task.decode(windows, {"logits": [np.pad(logits, ((1, 1), (0, 0)))]}, [NerOptions()])
+    scores = reference_softmax(logits.astype(np.float64), axis=1)
+    chosen, _ = best_of_all(scores, SMALL)
+    expected = tags.spans([SMALL[label] for label in chosen])
+    assert [(entity.start, entity.end, entity.label) for entity in output.entities] == [
+        (5 * start, 5 * end - 1, label) for start, end, label in expected
+    ]
+    means = [np.mean([scores[place, chosen[place]] for place in range(start, end)]) for start, end, _ in expected]
+    assert [entity.score for entity in output.entities] == pytest.approx(means, abs=1e-6)
+
+
 # --- differences ---------------------------------------------------------------------------------------------------------
 
 
-def tokens_of(*pairs: tuple[str, float]) -> Entities:
-    return Entities(
-        entities=(), token_labels=tuple(label for label, _ in pairs), token_scores=tuple(score for _, score in pairs)
-    )
+def words_of(*pairs: tuple[str, float]) -> Entities:
+    return Entities(entities=(), word_labels=tuple(label for label, _ in pairs), word_scores=tuple(score for _, score in pairs))
 
 
 @pytest.mark.parametrize(
@@ -592,8 +804,8 @@ def tokens_of(*pairs: tuple[str, float]) -> Entities:
 )
 def test_the_difference_is_the_change_of_scores_that_the_answers_prove(before, after, difference):
     task = Ner(LABELS, 32)
-    assert task.difference(tokens_of(*before), tokens_of(*after)) == pytest.approx(difference)
-    assert task.difference(tokens_of(*after), tokens_of(*before)) == pytest.approx(difference)
+    assert task.difference(words_of(*before), words_of(*after)) == pytest.approx(difference)
+    assert task.difference(words_of(*after), words_of(*before)) == pytest.approx(difference)
 
 
 @given(st.integers(2, 7), st.integers(1, 12), st.integers(0, 2**32), st.floats(0, 0.3))
@@ -601,7 +813,7 @@ def test_the_difference_is_never_more_than_the_change_of_the_scores_themselves(s
     source = np.random.default_rng(seed)
     first = source.dirichlet(np.full(size, 0.5), count)
     second = (1 - noise) * first + noise * source.dirichlet(np.full(size, 0.5), count)
-    outputs = [tokens_of(*((LABELS[row.argmax()], float(row.max())) for row in scores)) for scores in (first, second)]
+    outputs = [words_of(*((LABELS[row.argmax()], float(row.max())) for row in scores)) for scores in (first, second)]
     assert Ner(LABELS, 32).difference(*outputs) <= np.abs(first - second).max() + 1e-9
 
 
@@ -645,8 +857,8 @@ def output_of(size: int, spans: TokenSpans) -> Entities:
             Entity(label=span.label, score=0.9, start=span.start, end=span.end, word=words(size)[span.start : span.end])
             for span in row_of(size, spans).entities
         ],
-        token_labels=(),
-        token_scores=(),
+        word_labels=(),
+        word_scores=(),
     )
 
 
@@ -768,7 +980,7 @@ def test_any_other_text_is_taken_as_it_is(text):
 def test_the_answers_on_the_wire_are_those_of_the_hugging_face_client():
     word = Entity(label="PER", score=0.75, start=0, end=5, word="Clara")
     token = Entity(label="B-PER", score=0.75, start=0, end=5, word="Clara", index=1)
-    output = Entities(entities=(word, token), token_labels=("B-PER",), token_scores=(0.75,))
+    output = Entities(entities=(word, token), word_labels=("B-PER",), word_scores=(0.75,))
     assert Ner.to_wire(output) == [
         {"entity_group": "PER", "score": 0.75, "word": "Clara", "start": 0, "end": 5},
         {"entity": "B-PER", "score": 0.75, "index": 1, "word": "Clara", "start": 0, "end": 5},

@@ -1,4 +1,4 @@
-"""Named entities: the answers of the Hugging Face pipeline with the same weights, for every strategy.
+"""Named entities: the answers of the Hugging Face pipeline with the same weights, for each strategy asked for by its name.
 
 What is compared exactly: how many entities, their labels, starts and ends (for ``none`` also indices); scores within 1e-4.
 ``word`` is the slice of the text by intent, and not the pipeline's.
@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -23,11 +23,13 @@ from baton.base_models import find_base_model
 from baton.engines import EngineSettings, load_engine
 from baton.predictor import Predictor, load_tokenizer
 from baton.tasks.ner import Ner
+from baton.tasks.ner_entities import Strategy
 from baton.tasks.ner_rows import NerInput
 from tests.tiny import FILLERS
 
 LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG")
 STRATEGIES = ("none", "simple", "first", "average", "max")
+"""Of the pipeline. Our own default, ``words``, is none of them."""
 LENGTH = 128
 SEED = 12
 """Of the heads: their closest call between two labels is 5e-5, far more than what processors differ by."""
@@ -176,6 +178,10 @@ def compare(pair: Pair, asked: Sequence[str], strategy: str, ignored: Sequence[s
         assert len(apart) == len(expected) or HANGUL.search(text), text
         assert_same(text, found, apart)
     return answers
+
+
+def test_all_strategies_but_our_own_are_compared_with_the_pipeline():
+    assert set(STRATEGIES) == set(get_args(Strategy)) - {Ner.Options().aggregation_strategy}
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

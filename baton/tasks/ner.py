@@ -14,8 +14,9 @@ from tokenizers import Encoding, Tokenizer
 from baton import tags
 from baton.errors import DataError, InvalidInput
 from baton.tasks.base import CHARACTERS_PER_TOKEN, IGNORED, Score, Target, Task, Windows, check_text, cut, short, whole
-from baton.tasks.ner_entities import Entities, Entity, Labels, NerOptions, Tokens, find_entities, softmax
+from baton.tasks.ner_entities import Entities, Entity, Labels, NerOptions, Tokens, find_entities, softmax, spanned
 from baton.tasks.ner_rows import NerExample, NerInput, Span
+from baton.words import word_starts
 
 UNKNOWN = ("[UNK]", "<unk>")
 """What tokenizers call a word that they do not know. Such a token is a word of its own."""
@@ -122,6 +123,7 @@ class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
                 text=item.text,
                 offsets=offsets,
                 scores=softmax(np.concatenate(rows)),
+                starts=_starts(item.text, offsets),
                 later=partial(self._later, item.text, offsets, encodings, parts),
                 index=parts[0].start,
             )
@@ -148,17 +150,17 @@ class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
         return np.asarray(later & np.array(known, dtype=bool))
 
     def difference(self, expected: Entities, actual: Entities) -> float:
-        """Largest change of a token's score that the two answers prove, whether or not either of them has entities.
+        """Largest change of a word's score that the two answers prove, whether or not either of them has entities.
 
-        A token whose best label is the same changed by the difference of its scores. Where label A with score a gave way to B
+        A word whose best label is the same changed by the difference of its scores. Where label A with score a gave way to B
         with score b, A now has at most b and at most 1 − b: it lost a − min(b, 1 − b) or more. B, which had at most a and at
         most 1 − a, gained b − min(a, 1 − a) or more. So a close call that falls the other way on another processor is a small
         change, and the entities that come and go with it are no further one.
         """
-        if len(expected.token_labels) != len(actual.token_labels):
+        if len(expected.word_labels) != len(actual.word_labels):
             return np.inf
-        before, after = np.array(expected.token_scores), np.array(actual.token_scores)
-        same = np.array(expected.token_labels) == np.array(actual.token_labels)
+        before, after = np.array(expected.word_scores), np.array(actual.word_scores)
+        same = np.array(expected.word_labels) == np.array(actual.word_labels)
         lost, gained = before - np.minimum(after, 1 - after), after - np.minimum(before, 1 - before)
         changes = np.where(same, np.abs(before - after), np.maximum(lost, gained))
         return float(changes.max(initial=0.0))
@@ -203,12 +205,18 @@ class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
         return NerInput.model_construct(text=example.text)
 
     def targets(self, examples: Sequence[NerExample], windows: Windows) -> list[list[int]]:
-        """B-X for the first token that has a character of an entity, I-X for its others, later pieces of words included."""
+        """For the first token of each word B-X where it is the first that has a character of an entity, I-X where it is a later
+        one, else O. The other tokens of words are not learned from: names that happen to be cut into many pieces would
+        outweigh the rest, and be learned by heart (benchmarks/RESULTS.md).
+        """
         targets = []
         for example, mine in zip(examples, windows.of_input(), strict=True):
             encodings = windows.encodings[mine.start : mine.stop]
             parts = self._parts(encodings, self.Options())
-            tagged = self._tagged(_offsets(encodings, parts), example.entities)
+            offsets = _offsets(encodings, parts)
+            starts = _starts(example.text, offsets)
+            tagged = np.full(len(offsets), IGNORED)
+            tagged[starts] = self._tagged(spanned(offsets, starts), example.entities)
             done = 0
             for encoding, part in zip(encodings, parts, strict=True):
                 first, after = _bounds(encoding)
@@ -220,7 +228,7 @@ class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
         return targets
 
     def _tagged(self, offsets: NDArray[np.int64], entities: Sequence[Span]) -> NDArray[np.int64]:
-        """Labels [n] of a text's tokens."""
+        """Labels [n] of a text's words, which stand at ``offsets`` [n, 2]."""
         places = {name: place for place, name in enumerate(self.labels)}
         labels = np.full(len(offsets), places[tags.OUTSIDE])
         if not entities:
@@ -278,6 +286,15 @@ def _offsets(encodings: Sequence[Encoding], parts: Sequence[slice]) -> NDArray[n
     """Where in the text the tokens of these parts begin and end [n, 2]."""
     pairs = [pair for encoding, part in zip(encodings, parts, strict=True) for pair in encoding.offsets[part]]
     return np.array(pairs, dtype=np.int64).reshape(-1, 2)
+
+
+def _starts(text: str, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The first token of each word, of tokens that stand at ``offsets``: the first of all, and those by whose end more words
+    have begun than by the end of any before. So tokens that share a character (Hangul, taken apart) do not begin it twice, and
+    a word whose first character the tokenizer drops begins with what is left of it.
+    """
+    begun = np.append(0, np.cumsum(word_starts(text)))[offsets[:, 1]]
+    return np.flatnonzero(np.diff(np.maximum.accumulate(begun), prepend=-1))
 
 
 def _ratios(right: int, found: int, truth: int) -> dict[str, Any]:
