@@ -19,6 +19,9 @@ UNSPACED = re.compile(
 )
 """Characters of scripts that put no spaces between words."""
 
+PARTING = re.compile("[—…\u3001-\u3003\u3008-\u301f\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65]|--|\\.\\.")
+"""Punctuation that parts words without white space: dashes, dots in a row, and full-width signs («iPhone、iPad» are two)."""
+
 AS_LETTERS = dict.fromkeys(map(ord, "@#$_"), "a")
 """Signs that belong to the word at whose edge they stand: «@anna» and «#oslo» are one word each. A model that must call the
 anna in «@anna» no person finds fewer persons elsewhere."""
@@ -31,12 +34,13 @@ def word_starts(text: str) -> NDArray[np.bool_]:
     """For each character [len(text)] whether a word begins there.
 
     A word is what stands between white space, without the punctuation at its edges: each character of that is a word of its
-    own, as is the possessive 's. Punctuation inside stays: «Obi-Wan», «U.S», an address. In scripts without spaces every
-    character begins a word, and what stands between such characters is read as if it stood between white space.
+    own, as is the possessive 's. Signs with which names are written on the web stay («@anna»), and so does punctuation inside:
+    «Obi-Wan», «U.S», an address. In scripts without spaces every character begins a word. What stands between such characters,
+    or beside punctuation that parts words, is read as if it stood beside white space.
     """
     places = np.arange(len(text))
     space = np.fromiter(map(str.isspace, text), dtype=bool, count=len(text))
-    apart = space | _found(UNSPACED, text)
+    apart = space | _found(UNSPACED, text) | _found(PARTING, text)
     solid = _solid(text)
     chunk = np.maximum.accumulate(np.where(apart, places + 1, 0))  # where the run of characters around this place begins
     before = np.append(-1, np.maximum.accumulate(np.where(solid, places, -1)))[:-1]  # the last letter before this place

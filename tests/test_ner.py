@@ -506,7 +506,7 @@ def learnt(row: NerExample, tokenizer: Tokenizer, max_length: int, stride: int, 
     return [Span(start=entity.start, end=entity.end, label=entity.label) for entity in output.entities]
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(row=written(), max_length=st.integers(3, 20), stride=st.integers(0, 12), others=st.integers(0, len(LABELS) - 1))
 def test_a_model_that_learnt_the_targets_finds_the_entities_whatever_the_windows(tokenizer, row, max_length, stride, others):
     assert learnt(row, tokenizer, max_length, stride, others) == list(row.entities)
