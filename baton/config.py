@@ -201,12 +201,10 @@ class ModelSettings(Section):
         """Longest window in tokens."""
         return self.training.max_length or task_type(self.task).default_max_length
 
-    def make_task(self, labels: Sequence[str], calibration: Mapping[str, float] | None = None) -> AnyTask:
+    def make_task(self, labels: Sequence[str]) -> AnyTask:
         """The task as these settings want it, for a model with these labels."""
         training = self.training
-        return task_type(self.task)(
-            labels, self.max_length, stride=training.stride, long_text=training.long_text, calibration=calibration
-        )
+        return task_type(self.task)(labels, self.max_length, stride=training.stride, long_text=training.long_text)
 
 
 class BatonConfig(Section):

@@ -69,7 +69,7 @@ SUBJECTS: Mapping[str, Subject] = {
         plain="benchmarks.plain_ner",
         metrics={"f1": "entity F1"},
         note="Entity F1 is micro and strict: type, start and end must agree. Plain is given the words, predicts a tag from\n"
-        "each word's first sub-word and cuts longer rows. Baton is given the joined text and reads all sub-words, in windows.",
+        "each given word's first sub-word and cuts longer rows. Baton is given the joined text and finds the words itself.",
     ),
     "qa": Subject(
         recipe=Recipe(epochs=2, batch_size=16, max_length=384, stride=128),

@@ -1,7 +1,8 @@
 """The batcher: runs at once when idle, accumulates while busy, and never mixes versions within a batch.
 
-A long request does not hold up short ones: it runs one forward pass at a time, and between two of them whatever waits has
-its turn. Knows predictors only by the two methods that it calls; knows neither HTTP nor Ray. Lives on one event loop.
+A long request does not hold up short ones for long: it runs one forward pass at a time, and between two of them whatever
+waits has its turn (its text is tokenised in the first of them and its answer decoded after the last). Knows predictors only by
+the two methods that it calls; knows neither HTTP nor Ray. Lives on one event loop.
 """
 
 from __future__ import annotations
@@ -209,7 +210,8 @@ class Batcher:
                 batch[0].future.set_exception(error)
             return
         for waiting in batch:
-            await self._run([waiting])
+            if not waiting.future.done():
+                await self._run([waiting])
 
 
 def _answer(waiting: _Waiting, outputs: list[Any], version: int, began: float, spent: float) -> None:

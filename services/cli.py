@@ -242,6 +242,8 @@ def predict(
     `baton predict intents "I was charged twice"` · `baton predict help "Who may refund?" --context-file policy.txt`
     """
     if context_file is not None:
+        if context is not None:
+            raise InvalidInput("--context and --context-file are two ways to give one text; leave one of them out")
         context = _read_text(context_file)
     with _client(config) as client:
         task = client.get(f"/models/{model}/info")["task"]
@@ -301,6 +303,8 @@ def main() -> None:
 
 def _input(task: str, text: str, context: str | None, pair: str | None) -> Any:
     """What the model is asked, as its task takes it."""
+    if pair is not None and task not in ("classification", "multi_label"):
+        raise InvalidInput(f"--pair is for classification; this model's task is {task}")
     if task == "qa":
         if context is None:
             raise InvalidInput("this model answers questions on a text; give it with --context TEXT or --context-file FILE")

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,9 @@ from services.traffic import Exchange, Traffic, failed, latency_ms, stale
 CONCURRENCY = 8
 BEFORE, AFTER = 50, 100
 """Requests answered before a hand-over starts, and after it has returned."""
+
+JUDGING = ("evaluating", "publishing", "deciding")
+"""Stages of a run after training: load in them meets the hand-over."""
 
 POLL_SECONDS = 0.2
 PREFERRED_PORT = 8000
@@ -144,20 +147,20 @@ def _run(story: Story, model: DemoModel, *assignments: str, load: bool = False) 
     began = time.perf_counter()
     run: dict[str, Any] = story.client.post(f"/api/models/{model.name}/runs", {"set": list(assignments)})
     traffic: Traffic | None = None
-    with show.progress(story.out, quiet=False) as update:
+    with ExitStack() as ending, show.progress(story.out, quiet=False) as update:
         while run["state"] in ("queued", "running"):
             time.sleep(POLL_SECONDS)
             run = story.client.get(f"/api/runs/{run['id']}")
             update(run)
-            if load and traffic is None and run["stage"] in ("evaluating", "publishing", "deciding"):
-                traffic = story.load(model.name).__enter__()
-    if run["decision"] and run["decision"]["verdict"] == "promote":
-        _until(lambda: _serves(story, model.name, run["version"]))
-        run["rolled_out"] = True
-    returned = time.perf_counter()
-    if traffic is not None:
-        _until_answered(traffic, AFTER)
-        traffic.__exit__(None, None, None)
+            if load and traffic is None and run["stage"] in JUDGING:
+                traffic = ending.enter_context(story.load(model.name))
+        if run["decision"] and run["decision"]["verdict"] == "promote":
+            _until(lambda: _serves(story, model.name, run["version"]))
+            run["rolled_out"] = True
+        returned = time.perf_counter()
+        if traffic is not None:
+            _until_answered(traffic, AFTER)
+    if traffic is not None and run.get("rolled_out"):
         _note_swap(story, f"{model.name}: v{run['version']} took over", traffic.exchanges, run["version"], returned)
     story.out.print(show.verdict(run))
     if run["version"] is not None:

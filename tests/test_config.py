@@ -194,7 +194,7 @@ def test_a_missing_key_is_named(tmp_path):
 
 def test_all_mistakes_are_reported_at_once(tmp_path):
     content = changed("http", to={"port": "x", "hots": "y"})
-    content["models"][0] |= {"task": "qa", "gate": {"min_gain": -1}}
+    content["models"][0] |= {"task": "summary", "gate": {"min_gain": -1}}
     del content["models"][0]["data"]["train"]
     message = complaint(tmp_path, content)
     assert message.splitlines()[0].endswith("baton.yaml: 5 mistakes")

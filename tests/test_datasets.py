@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import random
 import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -20,6 +21,9 @@ from baton.config import DataSettings
 from baton.errors import DataError, StorageError
 from baton.storage import Storage
 from baton.tasks.classification import Classification, TextExample
+from baton.tasks.ner import Ner
+from baton.tasks.ner_rows import NerExample
+from baton.tasks.qa import QuestionAnswering
 from tests.tiny import keyword_rows
 from training import datasets
 from training.datasets import Dataset, freeze, load_side, normalise, split
@@ -341,6 +345,50 @@ def test_a_text_that_differs_stays(storage, tmp_path, other):
     train = write_jsonl(tmp_path / "t.jsonl", [*ROWS, {"text": other, "label": "shipping"}])
     dataset = frozen(storage, train, write_jsonl(tmp_path / "h.jsonl", HOLDOUT))
     assert (len(dataset.train), dataset.version.removed_leaks) == (5, 0)
+
+
+def test_in_question_answering_a_context_of_the_holdout_leaves_train_with_all_its_questions(storage, tmp_path):
+    def row(question: str, context: str) -> dict[str, object]:
+        return {"question": question, "context": context, "answers": {"text": ["alpha"], "answer_start": [0]}}
+
+    train = [row("a?", "alpha beta"), row("b?", "Alpha  beta"), row("c?", "alpha gamma")]
+    train[1]["answers"] = {"text": [], "answer_start": []}
+    data = DataSettings(
+        train=str(write_jsonl(tmp_path / "t.jsonl", train)),
+        holdout=str(write_jsonl(tmp_path / "h.jsonl", [row("d?", "alpha beta")])),
+    )
+    dataset = freeze("m", QuestionAnswering, data, storage)
+    assert [example.question for example in dataset.train] == ["c?"]
+    assert dataset.version.removed_leaks == 2
+
+
+def test_a_text_of_several_strata_stands_on_one_side(storage):
+    source = random.Random(0)
+    rows = [
+        NerExample.model_validate({"text": f"Oslo {number}", "entities": [{"start": 0, "end": 4, "label": label}]})
+        for number in range(40)
+        for label in ("LOC", "ORG")
+        if source.random() < 0.8
+    ]
+    for fraction in (0.05, 0.1, 0.3):
+        train, held = split(Ner, rows, fraction)
+        assert {row.text for row in train}.isdisjoint(row.text for row in held)
+        assert len(train) + len(held) == len(rows)
+        assert held
+
+
+@pytest.mark.parametrize(
+    ("kind", "cells"),
+    [
+        (Ner, {"text": "Oslo", "entities": '[{"start": 0, "end": 4, "label": "LOC"}]'}),
+        (Ner, {"tokens": '["Oslo"]', "tags": '["B-LOC"]'}),
+        (QuestionAnswering, {"question": "where?", "context": "Oslo", "answers": '{"text": ["Oslo"], "answer_start": [0]}'}),
+    ],
+)
+def test_lists_and_objects_in_csv_are_json(storage, tmp_path, kind, cells):
+    write_csv(tmp_path / "t.csv", [cells])
+    [example] = datasets.parse(kind, {}, datasets.read(str(tmp_path / "t.csv"), "train"), "t.csv")
+    assert "Oslo" in example.model_dump_json()
 
 
 def test_repetitions_in_train_are_counted_and_the_first_stays(storage, tmp_path):

@@ -58,13 +58,24 @@ def test_a_narrowed_model_answers_and_saves_like_the_whole_one(tiny_base, tmp_pa
     expected = model(input_ids=ids).logits
     names = dict(model.state_dict())
     parameters = model.num_parameters()
-    narrow(model, [[2, 40, 41, 3]])
+    narrow(model, [[0, 2, 40, 41, 3]])
     assert torch.equal(model(input_ids=ids).logits, expected)
     assert model.num_parameters() == parameters - (len(names["bert.embeddings.word_embeddings.weight"]) - 5) * 64
     model.save_pretrained(tmp_path)
     again = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path).state_dict()
     assert again.keys() == names.keys()
     assert all(torch.equal(again[name], value) for name, value in names.items())
+
+
+def test_an_embedding_without_a_padding_row_of_its_own_takes_the_paddings_id_like_any_other():
+    torch.manual_seed(0)
+    model = transformers.XLNetForSequenceClassification(
+        transformers.XLNetConfig(vocab_size=50, d_model=16, n_layer=1, n_head=2, d_inner=16)
+    ).eval()
+    ids = torch.tensor([[7, 8, 9, 5], [7, 8, 5, 5]])
+    expected = model(input_ids=ids).logits
+    narrow(model, [[5], [7, 8, 9], [7, 8]])
+    assert torch.equal(model(input_ids=ids).logits, expected)
 
 
 def test_frozen_embeddings_stay_as_they_are(tiny_base):

@@ -49,12 +49,12 @@ class Dataset:
 def freeze(model: str, kind: type[AnyTask], data: DataSettings, storage: Storage) -> Dataset:
     """Read, validate, split, take leaks out, and store both sides under their content hash.
 
-    A train row whose normalised text also stands in the holdout is dropped and counted, and so is a train row that
-    repeats an earlier one. The holdout is never touched.
+    A train row whose normalised text (in question answering: context) also stands in the holdout is dropped and counted, and
+    so is a train row that repeats an earlier one. The holdout is never touched.
 
     Raises:
-        DataError: all broken rows by file, line and field; no rows; fewer than two labels; a holdout label unknown
-            in train.
+        DataError: all broken rows by file, line and field; no rows; rows that the task cannot learn from; a holdout label
+            unknown in train.
         StorageError: the storage cannot be written.
     """
     rows = parse(kind, data.fields, read(data.train, "train"), data.train)
@@ -167,15 +167,17 @@ def split(kind: type[AnyTask], rows: Sequence[Any], fraction: float) -> tuple[li
     for index, stratum in enumerate(kind.strata(rows)):
         strata.setdefault(stratum, []).append(index)
     places = [_place(kind, row) for row in rows]
-    chosen: set[int] = set()
+    held: set[float] = set()
+    kept: set[float] = set()
     for members in strata.values():
         ranked = sorted({places[index] for index in members})
         wanted = sum(place < fraction for place in ranked)
-        held = set(ranked[: min(max(wanted, 1), len(ranked) - 1)])
-        chosen.update(index for index in members if places[index] in held)
+        held.update(ranked[: min(max(wanted, 1), len(ranked) - 1)])
+        kept.add(ranked[-1])
+    held -= kept  # a text of several labels that one of them must learn from
     return (
-        [row for index, row in enumerate(rows) if index not in chosen],
-        [row for index, row in enumerate(rows) if index in chosen],
+        [row for row, place in zip(rows, places, strict=True) if place not in held],
+        [row for row, place in zip(rows, places, strict=True) if place in held],
     )
 
 
@@ -192,12 +194,12 @@ def _place(kind: type[AnyTask], row: Any) -> float:
 
 def _clean(kind: type[AnyTask], train: Sequence[Any], holdout: Sequence[Any]) -> tuple[list[Any], int, int]:
     """Train without leaks and repetitions, and how many of each were taken out."""
-    forbidden = {normalise(kind.content(row)) for row in holdout}
+    forbidden = {normalise(kind.group(row)) for row in holdout}
     kept, seen, counts = [], set(), Counter[str]()
     question = {"id", *kind.Input.model_fields}
     for row in train:
         content, answer = normalise(kind.content(row)), row.model_dump_json(exclude=question)
-        if content in forbidden:
+        if normalise(kind.group(row)) in forbidden:
             counts["leaks"] += 1
         elif (content, answer) in seen:
             counts["duplicates"] += 1

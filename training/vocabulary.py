@@ -1,8 +1,8 @@
 """Trains only the rows of the word embeddings that the data uses; the others would get gradients of zero.
 
 A fine-tuning set uses a few thousand of a vocabulary's tens of thousands of tokens, and small models are mostly vocabulary:
-half of all-MiniLM-L6-v2. The rows left out cost no gradient, no optimiser state, no step and no room in checkpoints, and
-keep the base model's values exactly, where weight decay would shrink them (benchmarks/RESULTS.md has the gain).
+half of all-MiniLM-L6-v2. The rows left out cost no gradient, no step and no optimiser state, in memory or in checkpoints, and
+keep the base model's values exactly, where weight decay would shrink them (docs/adr/0005 has the gain).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class SeenEmbedding(nn.Module):  # type: ignore[misc]
         self._whole = whole.weight.detach()
         place = torch.full((whole.num_embeddings,), len(seen), dtype=torch.long)  # one beyond the last row
         place[seen] = torch.arange(len(seen))
-        self._padding = None if whole.padding_idx is None else int(place[whole.padding_idx])
+        self._padding = None if whole.padding_idx is None or whole.padding_idx not in seen else int(place[whole.padding_idx])
         self.register_buffer("_seen", seen, persistent=False)
         self.register_buffer("_place", place, persistent=False)
 
@@ -45,7 +45,7 @@ class SeenEmbedding(nn.Module):  # type: ignore[misc]
 
 
 def narrow(model: Any, windows: Iterable[Iterable[int]]) -> None:
-    """Let ``model`` train the embeddings of the token ids in ``windows`` (and of its padding) only.
+    """Let ``model`` train the embeddings of the token ids in ``windows`` only; those of padding must be among them.
 
     Nothing happens when the embeddings are frozen, or when another layer shares them.
     """
@@ -53,5 +53,5 @@ def narrow(model: Any, windows: Iterable[Iterable[int]]) -> None:
     shared = sum(parameter is whole.weight for _, parameter in model.named_parameters(remove_duplicate=False)) > 1
     if type(whole) is not nn.Embedding or not whole.weight.requires_grad or shared:
         return
-    seen = set().union(*windows) | ({whole.padding_idx} - {None})
+    seen = set().union(*windows)
     model.set_input_embeddings(SeenEmbedding(whole, torch.tensor(sorted(seen))))

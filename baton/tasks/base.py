@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 from tokenizers import Encoding, Tokenizer
 
 InputT = TypeVar("InputT", bound=BaseModel)
@@ -267,6 +268,16 @@ def check_text(value: str, what: str) -> str:
             value.encode()
         except UnicodeEncodeError as error:
             raise ValueError(f"{what} holds a lone surrogate at character {error.start}; send valid Unicode") from None
+    return value
+
+
+def from_cell(value: object) -> object:
+    """The JSON list or object that a CSV cell holds; any other value as it is. Raises ``ValueError``."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        try:
+            return from_json(value)
+        except ValueError:
+            raise ValueError("it starts like a JSON list or object but is none") from None
     return value
 
 

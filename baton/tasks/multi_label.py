@@ -9,10 +9,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import field_validator
-from pydantic_core import from_json
 
 from baton.errors import DataError
-from baton.tasks.base import Score, Target, Windows
+from baton.tasks.base import Score, Target, Windows, from_cell
 from baton.tasks.classification import ClassificationOptions, LabelScores, TextInput, TextTask, activate, ranking
 
 THRESHOLD = 0.5
@@ -28,16 +27,12 @@ class MultiLabelExample(TextInput):
     @classmethod
     def _as_list(cls, value: object) -> object:
         """A list as it is; a string as the JSON list that it holds, since CSV has no lists, or as the one label that it is."""
-        if not isinstance(value, str):
-            if not isinstance(value, list | tuple):
-                raise ValueError('a list of labels is expected, like ["a", "b"] or [], or one label')
-            return value
-        if not value.lstrip().startswith("["):
+        value = from_cell(value)
+        if isinstance(value, str):
             return (value,)
-        try:
-            return from_json(value)
-        except ValueError:
-            raise ValueError('it starts like a list but is no JSON; write ["a", "b"]') from None
+        if not isinstance(value, list | tuple):
+            raise ValueError('a list of labels is expected, like ["a", "b"] or [], or one label')
+        return value
 
     @field_validator("label")
     @classmethod

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from baton import tags
-from baton.tasks.base import check_text, short
+from baton.tasks.base import check_text, from_cell, short
 
 
 class NerInput(BaseModel):
@@ -98,6 +98,8 @@ class NerExample(NerInput):
     @model_validator(mode="before")
     @classmethod
     def _one_shape(cls, values: Any) -> Any:
+        if isinstance(values, Mapping):
+            values = {name: from_cell(value) if name != "text" else value for name, value in values.items()}
         if isinstance(values, Mapping) and not values.keys().isdisjoint(TaggedTokens.model_fields):
             return TaggedTokens.model_validate(values).as_text()
         return values

@@ -30,6 +30,7 @@ from baton.tasks.base import (
     check_text,
     cut,
     first_problem,
+    from_cell,
     head,
     short,
     whole,
@@ -80,6 +81,7 @@ class References(BaseModel):
     @classmethod
     def _columns(cls, value: object) -> object:
         keys = ("text", "answer_start")
+        value = from_cell(value)
         if isinstance(value, list | tuple) and all(isinstance(item, dict) and item.keys() >= {*keys} for item in value):
             return {key: [item[key] for item in value] for key in keys}
         if isinstance(value, dict | References):
