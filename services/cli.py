@@ -362,7 +362,7 @@ def _detach(path: Path, state: cluster.State, config: BatonConfig) -> None:
     cluster.require_free(config.http.host, config.http.port)
     state.logs.mkdir(parents=True, exist_ok=True)
     log = state.logs / "up.log"
-    command = [sys.executable, "-m", "services.cli", "up", "-c", str(path.resolve())]
+    command = [sys.executable, "-P", "-m", "services.cli", "up", "-c", str(path.resolve())]
     plain = {key: value for key, value in os.environ.items() if key != "FORCE_COLOR"} | {"NO_COLOR": "1"}  # we read its words
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -230,7 +230,7 @@ def _until(condition: Callable[[], bool], timeout_s: float = 120.0) -> None:
 
 def _baton(home: Path, command: str, *arguments: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "services.cli", command, *arguments, "-c", str(home / "baton.yaml")],
+        [sys.executable, "-P", "-m", "services.cli", command, *arguments, "-c", str(home / "baton.yaml")],
         check=False,
         env={key: value for key, value in os.environ.items() if not key.startswith("BATON_") and key != "RAY_ADDRESS"},
     )

@@ -91,7 +91,8 @@ class Jobs:
             self._jobs().stop_job(job)
 
     def _submit(self, job: str, *arguments: str) -> None:
-        command = shlex.join([sys.executable, "-m", "training", *arguments])
+        # -P: a folder called training/ where the service was started must not stand in for ours.
+        command = shlex.join([sys.executable, "-P", "-m", "training", *arguments])
         try:
             self._jobs().submit_job(
                 entrypoint=command, submission_id=job, runtime_env={"env_vars": self._environment}, entrypoint_num_cpus=0

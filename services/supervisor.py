@@ -67,6 +67,7 @@ def run_local(config: BatonConfig, state: cluster.State, say: Say, ready: Callab
     os.environ.update(cluster.environment(instance))
     state.write(instance)
     state.logs.mkdir(parents=True, exist_ok=True)
+    os.chdir(state.directory)  # Ray's workers import from where their driver stands: not from the user's services/ or training/
     try:
         _raise_on_signals()
         say("starting Ray")
