@@ -205,9 +205,8 @@ def _expect(run: dict[str, Any], *, serving: bool) -> None:
     """Raise ``NotReady`` unless the run ended, and its version serves, or was refused, as this act needs."""
     if run["state"] != "succeeded" or bool(run.get("rolled_out")) != serving:
         wanted = "take over" if serving else "be refused"
-        raise NotReady(
-            f"this act needs a version to {wanted}, but run {run['id']} {run['state']} ({run['reason'] or 'see above'})"
-        )
+        verdict = run["decision"]["verdict"] if run["decision"] else run["reason"]
+        raise NotReady(f"this act needs a version to {wanted}, but run {run['id']} {run['state']}: {verdict}")
 
 
 def _serves(story: Story, model: str, version: int) -> bool:
