@@ -78,6 +78,7 @@ def play(out: Console, *, keep: bool) -> None:
     story = Story(out=out, client=Client(f"http://127.0.0.1:{port}"), home=home, inputs=write_home(home, port))
     out.rule("Baton: serve, fine-tune, judge, hot-swap")
     story.say(f"Working in {home}; nothing outside it is touched. Everything below really happens: Ray Serve, Ray Train, HTTP.")
+    told = False
     try:
         with story.timed("start service"):
             _baton(home, "up", "--detach")
@@ -86,13 +87,17 @@ def play(out: Console, *, keep: bool) -> None:
         _bad_versions(story)
         _back_and_forth(story)
         _summary(story)
+        told = True
         if keep:
             story.say(f"\nStill running: {story.client.url}/docs   stop it: baton down -c {home / 'baton.yaml'}")
     finally:
         if not keep:
             with story.timed("stop service"):
                 _baton(home, "down")
-            shutil.rmtree(home, ignore_errors=True)
+            if told:
+                shutil.rmtree(home, ignore_errors=True)
+            else:
+                story.say(f"Its files, logs among them, are left in {home}.")
     if not keep:
         story.say("Stopped; nothing is left running.")
 

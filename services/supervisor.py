@@ -83,13 +83,22 @@ def run_local(config: BatonConfig, state: cluster.State, say: Say, ready: Callab
         _wait_until_ready(instance.url, say)
         ready()
         _stay(instance)
-    except Stopped:
+    except (Stopped, SystemError) as error:
+        if not was_stopped(error):
+            raise
         say("stopping")
     finally:
         _ignore_signals()
         _end_runs(registry, config)
         cluster.sweep(instance)
         state.clear()
+
+
+def was_stopped(error: BaseException | None) -> bool:
+    """Whether a signal is behind ``error``: Ray's compiled parts turn the exception of a handler into a SystemError."""
+    while error is not None and not isinstance(error, Stopped):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def clear_leftovers(state: cluster.State, say: Say) -> None:
