@@ -61,6 +61,17 @@ class DataSettings(Section):
         default_factory=dict,
         description="Names of the columns that hold the task's fields, where they differ: {text: body, label: intent}.",
     )
+    conflicts: Literal["latest", "majority"] = Field(
+        "latest",
+        description="What a text's answer is when it came with different ones. latest: the newest; rows of `train` are older "
+        "than all feedback. majority: the most frequent, of equally frequent ones the newest.",
+    )
+    feedback_holdout: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="Share of new texts from feedback that go to the holdout for ever; a stable hash of the text decides.",
+    )
 
     @field_validator("holdout", mode="before")
     @classmethod

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import event
 
-from baton.errors import RegistryError
+from baton.errors import Conflict, RegistryError
 
 READ_ONLY = "baton_read_only"
 """Execution option of a connection that will not write: SQLite then takes no write lock."""
@@ -81,6 +83,33 @@ def check(engine: sa.Engine) -> None:
         raise unavailable(error) from error
     if current != head:
         raise RegistryError(f"the database is at schema {current!r}, this code needs {head!r}; `baton up` migrates it")
+
+
+@contextmanager
+def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """One transaction that may write; committed at the end, undone by an exception.
+
+    Raises:
+        Conflict: a constraint refused the change.
+        RegistryError: the database does not answer.
+    """
+    try:
+        with engine.begin() as connection:
+            yield connection
+    except sa.exc.IntegrityError as error:
+        raise Conflict(f"the registry refused the change: {error.orig}") from error
+    except sa.exc.SQLAlchemyError as error:
+        raise unavailable(error) from error
+
+
+@contextmanager
+def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """One transaction that only reads, and holds up no writer. Raises ``RegistryError`` when the database does not answer."""
+    try:
+        with engine.connect() as connection:
+            yield connection.execution_options(**{READ_ONLY: True})
+    except sa.exc.SQLAlchemyError as error:
+        raise unavailable(error) from error
 
 
 def unavailable(error: sa.exc.SQLAlchemyError) -> RegistryError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -57,6 +57,41 @@ class DatasetVersion:
     removed_duplicates: int
     """Train rows that repeat an earlier train row (same text, same label)."""
     sources: Mapping[str, str] = field(default_factory=dict)
+    number: int | None = None
+    """Given by the registry; None until it is recorded there."""
+    previous: int | None = None
+    """Number of the version that was the newest one when this was frozen."""
+    counts: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
+    """Rows by side (``train``, ``holdout``), source (``base``, ``feedback``) and label; a row of several labels counts for each,
+    one of none under ``""``."""
+    conflicts: Mapping[str, Any] = field(default_factory=dict)
+    """Texts that came with different answers: ``policy``, how many ``texts`` and ``dropped`` rows, a few ``examples``."""
+    quarantined: Sequence[Mapping[str, str]] = ()
+    """The first rows that were kept out of both sides: ``where`` and ``reason``."""
+    quarantined_rows: int = 0
+    set_aside: int = 0
+    """Feedback rows on texts of the base holdout: they change nothing there, and never reach train."""
+    feedback_until: int = 0
+    """Highest id of the feedback that was looked at; 0 when there was none."""
+    created_at: str | None = None
+    """When the registry recorded it, in ISO 8601: the record goes into manifests as JSON."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feedback:
+    """One correction from an application: an example with its right answer.
+
+    ``id`` grows with every correction received, ``client_id`` is the sender's own name for it. ``request_id`` and ``position``
+    name the logged prediction that it corrects, where there is one.
+    """
+
+    id: int
+    model: str
+    client_id: str | None
+    request_id: str | None
+    position: int
+    example: Mapping[str, Any]
+    received_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from baton import database, schema
+from baton.dataset_store import DatasetStore
 from baton.errors import Conflict, NotFound
 from baton.records import (
     Champion,
@@ -48,6 +49,7 @@ class Registry:
 
     def __init__(self, url: str) -> None:
         self._engine = database.connect(url)
+        self.datasets = DatasetStore(self._engine)
 
     def migrate(self) -> None:
         """Create or upgrade the schema. Raises ``RegistryError`` on a schema newer than this code."""

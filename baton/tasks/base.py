@@ -148,6 +148,17 @@ class Task(ABC, Generic[InputT, OutputT, ExampleT, OptionsT]):
         """Examples with the same group never stand on both sides of a split; by default those with the same content."""
         return cls.content(example)
 
+    @classmethod
+    def labels_in(cls, example: ExampleT) -> tuple[str, ...]:
+        """The labels that an example's answer names, each once; to be overridden where `labels_of` collects them."""
+        return ()
+
+    @classmethod
+    def answer_of(cls, example: ExampleT) -> dict[str, Any]:
+        """The answer side of an example, as JSON values: two examples of one content with different answers contradict."""
+        answer: dict[str, Any] = example.model_dump(mode="json", exclude={*cls.Input.model_fields, *cls.optional_fields})
+        return answer
+
     @abstractmethod
     def check(self, examples: Sequence[ExampleT]) -> None:
         """Raise ``DataError`` when the examples cannot be scored with these labels."""

@@ -111,6 +111,10 @@ class TextTask(Task[TextInput, ScoresT, TextExampleT, ChoiceT]):
     def content(cls, example: TextExampleT) -> str:
         return example.text if example.text_pair is None else f"{example.text}{PAIRED}{example.text_pair}"
 
+    @classmethod
+    def labels_in(cls, example: TextExampleT) -> tuple[str, ...]:
+        return tuple(cls.truth(example))
+
     def check(self, examples: Sequence[TextExampleT]) -> None:
         unknown = sorted({label for example in examples for label in self.truth(example)} - set(self.labels))
         if unknown:

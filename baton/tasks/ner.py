@@ -62,6 +62,10 @@ class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
     def content(cls, example: NerExample) -> str:
         return example.text
 
+    @classmethod
+    def labels_in(cls, example: NerExample) -> tuple[str, ...]:
+        return tuple(sorted({span.label for span in example.entities}))
+
     def check(self, examples: Sequence[NerExample]) -> None:
         known = [label for label in self._labels.types if label != tags.OUTSIDE]
         unknown = sorted({span.label for example in examples for span in example.entities} - set(known))
