@@ -114,7 +114,7 @@ def _require(connection: sa.Connection, model: str) -> None:
 def _sides(connection: sa.Connection, model: str) -> dict[str, str]:
     table = schema.sides
     rows = connection.execute(sa.select(table.c.group_hash, table.c.side).where(table.c.model == model))
-    return {group: side for group, side in rows}
+    return {row.group_hash: row.side for row in rows}
 
 
 def _extend(connection: sa.Connection, model: str, sides: Mapping[str, str]) -> None:

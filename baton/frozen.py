@@ -73,7 +73,9 @@ def read_sides(kind: type[AnyTask], storage: Storage, uri: str) -> dict[str, lis
         # bytes: U+2028 and U+0085 end a line of a str, not of a JSONL file
         return {name: [kind.Example.model_validate_json(line) for line in side.splitlines()] for name, side in sides.items()}
     except ValidationError as error:
-        raise DataError(f"{uri}: the data set was frozen for another task than {kind.name}: {error.errors()[0]['msg']}") from error
+        raise DataError(
+            f"{uri}: the data set was frozen for another task than {kind.name}: {error.errors()[0]['msg']}"
+        ) from error
 
 
 def difference(

@@ -62,8 +62,8 @@ class DatasetVersion:
     previous: int | None = None
     """Number of the version that was the newest one when this was frozen."""
     counts: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
-    """Rows by side (``train``, ``holdout``), source (``base``, ``feedback``) and label; a row of several labels counts for each,
-    one of none under ``""``."""
+    """Rows by side (``train``, ``holdout``), source (``base``, ``feedback``) and label. A row of several labels counts for each
+    of them, one of none under ``""``."""
     conflicts: Mapping[str, Any] = field(default_factory=dict)
     """Texts that came with different answers: ``policy``, how many ``texts`` and ``dropped`` rows, a few ``examples``."""
     quarantined: Sequence[Mapping[str, str]] = ()

@@ -26,7 +26,7 @@ from baton.tasks import task_type
 from baton.tasks.base import Windows
 from baton.tasks.classification import TextInput
 from baton.tasks.multi_label import MultiLabel, MultiLabelExample, MultiLabelOptions, MultiLabelScores, best_threshold
-from training import datasets
+from training import datasets, sources
 
 LABELS = ("a", "b", "c", "d")
 
@@ -516,7 +516,7 @@ def test_rows_of_a_file_are_frozen_with_their_labels_sorted_and_read_back(tmp_pa
 def test_a_broken_row_is_told_with_its_line_and_value(tmp_path):
     path = write(tmp_path / "train.jsonl", [*ROWS[:1], {"text": "x", "label": ["bug", "bug"]}])
     with pytest.raises(DataError) as caught:
-        datasets.parse(MultiLabel, {}, datasets.read(str(path), "train"), str(path))
+        sources.parse(MultiLabel, {}, sources.read(str(path), "train"), str(path))
     assert f"{path} line 2, field 'label': ['bug', 'bug']: the label 'bug' stands there more than once" in str(caught.value)
 
 

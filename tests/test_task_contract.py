@@ -17,7 +17,7 @@ from baton.engines.torch_engine import load_model
 from baton.predictor import Predictor, load_tokenizer
 from baton.tasks import TASKS, AnyTask
 from baton.tasks.base import IGNORED, Windows
-from training.datasets import Row, parse
+from training.sources import Row, parse
 
 FILLER = "The quiet garden behind the yellow house was full of letters. "
 LONG = FILLER * 12

@@ -26,9 +26,10 @@ from baton.predictor import Predictor, load_tokenizer
 from baton.storage import Storage
 from baton.tasks.base import Windows
 from baton.tasks.classification import Classification, ClassificationOptions, TextExample, TextInput
+from baton.texts import normalise
 from services.protocols import huggingface
 from tests.tiny import FILLERS, FOREIGN, save_classifier
-from training import datasets
+from training import datasets, sources
 
 LABELS = ("billing", "bug", "shipping", "cancel")
 FP32 = ServingSettings(precision="fp32", device="cpu")
@@ -474,7 +475,7 @@ def test_repetitions_of_a_pair_never_stand_on_both_sides_of_a_split():
     train, held = datasets.split(Classification, rows, 0.3)
     assert len(train) + len(held) == 120
     assert held
-    sides = [{datasets.normalise(Classification.content(row)) for row in side} for side in (train, held)]
+    sides = [{normalise(Classification.content(row)) for row in side} for side in (train, held)]
     assert not sides[0] & sides[1]
 
 
@@ -482,7 +483,7 @@ def test_a_pairs_column_may_have_another_name_and_be_missing_in_some_rows(tmp_pa
     rows = [{"q": "a", "a": "b", "label": "bug"}, {"q": "c", "label": "billing"}, {"q": "d", "a": None, "label": "bug"}]
     source = write(tmp_path / "train.jsonl", rows)
     columns = {"text": "q", "text_pair": "a"}
-    found = datasets.parse(Classification, columns, datasets.read(source, "train"), source)
+    found = sources.parse(Classification, columns, sources.read(source, "train"), source)
     assert [(row.text, row.text_pair) for row in found] == [("a", "b"), ("c", None), ("d", None)]
 
 
@@ -494,7 +495,7 @@ def test_pairs_of_a_csv_file_are_read_and_an_empty_second_text_is_told_with_its_
             writer.writerows([["text", "text_pair", "label"], ["a", "b, c", "bug"], ["d", second, "billing"]])
         if broken:
             with pytest.raises(DataError, match=r"train.csv line 3, field 'text_pair': '': text_pair is empty"):
-                datasets.parse(Classification, {}, datasets.read(str(path), "train"), str(path))
+                sources.parse(Classification, {}, sources.read(str(path), "train"), str(path))
         else:
-            found = datasets.parse(Classification, {}, datasets.read(str(path), "train"), str(path))
+            found = sources.parse(Classification, {}, sources.read(str(path), "train"), str(path))
             assert [row.text_pair for row in found] == ["b, c", "fine, too"]

@@ -1,0 +1,200 @@
+"""Base rows and feedback → the two sides of a data set, with an account of every row that went in.
+
+Knows the ledger (which side each text has stood on before) as a mapping; neither files, nor storage, nor the registry.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from baton.config import DataSettings
+from baton.frozen import HOLDOUT, SIDES, TRAIN, labels_of, shown
+from baton.tasks import AnyTask
+from baton.texts import fingerprint, normalise, place
+from training.sides import held_groups
+
+BASE, FEEDBACK = "base", "feedback"
+
+LISTED = 20
+"""Quarantined rows and conflicts that a manifest shows; all are counted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourcedRow:
+    """One example with what decides about it: its normalised ``content``, the fingerprint of its ``group``, its ``answer``."""
+
+    example: Any
+    source: Literal["base", "feedback"]
+    where: str
+    content: str
+    group: str
+    answer: str
+
+
+@dataclass(kw_only=True)
+class Merged:
+    """Both sides, and what became of every row that is on neither."""
+
+    train: list[SourcedRow] = field(default_factory=list)
+    holdout: list[SourcedRow] = field(default_factory=list)
+    leaks: int = 0
+    duplicates: int = 0
+    set_aside: int = 0
+    quarantined: list[dict[str, str]] = field(default_factory=list)
+    quarantined_rows: int = 0
+    contradicted_texts: int = 0
+    contradicted_rows: int = 0
+    conflicts: list[dict[str, Any]] = field(default_factory=list)
+
+    def quarantine(self, where: str, reason: str) -> None:
+        """Keep a row out of both sides, and say why."""
+        self.quarantined_rows += 1
+        if len(self.quarantined) < LISTED:
+            self.quarantined.append({"where": where, "reason": reason})
+
+    def sides(self) -> dict[str, str]:
+        """The side of each group that stands somewhere: what the ledger must remember."""
+        return {row.group: side for side, rows in ((TRAIN, self.train), (HOLDOUT, self.holdout)) for row in rows}
+
+    def counts(self, kind: type[AnyTask]) -> dict[str, dict[str, dict[str, int]]]:
+        """Rows by side, source and label."""
+        rows = dict(zip(SIDES, (self.train, self.holdout), strict=True))
+        return {side: {source: _by_label(kind, rows[side], source) for source in (BASE, FEEDBACK)} for side in SIDES}
+
+
+def sourced(kind: type[AnyTask], source: Literal["base", "feedback"], located: Iterable[tuple[str, Any]]) -> list[SourcedRow]:
+    """Examples, each behind the place where it stands, as rows of one source."""
+    return [
+        SourcedRow(
+            example=example,
+            source=source,
+            where=where,
+            content=normalise(kind.content(example)),
+            group=fingerprint(kind.group(example)),
+            answer=json.dumps(kind.answer_of(example), ensure_ascii=False, sort_keys=True),
+        )
+        for where, example in located
+    ]
+
+
+class Merger:
+    """Puts rows on their sides, one source after the other, and settles what contradicts itself.
+
+    A group that the ledger knows never changes sides. Feedback never changes a row of the base holdout.
+    """
+
+    def __init__(self, kind: type[AnyTask], data: DataSettings, ledger: Mapping[str, str]) -> None:
+        self._kind, self._data, self._ledger = kind, data, ledger
+        self.merged = Merged()
+        self.base: list[SourcedRow] = []
+        """Base rows that stand in train."""
+        self._sides: dict[str, str] = {}
+        self._judged: set[str] = set()
+        """Contents of the base holdout."""
+        self._corrections: dict[str, list[SourcedRow]] = {side: [] for side in SIDES}
+
+    def add_base(self, train: Sequence[SourcedRow], holdout: Sequence[SourcedRow]) -> None:
+        """Base rows whose file says on which side they stand.
+
+        A train row leaves where its group stands in the holdout, now or ever before. A holdout row that once stood in train is
+        quarantined: what was trained on cannot judge.
+        """
+        for row in holdout:
+            if self._ledger.get(row.group) == TRAIN:
+                self.merged.quarantine(row.where, "its text stood in the train side of an earlier data set")
+            else:
+                self._hold(row)
+        for row in train:
+            if HOLDOUT in (self._sides.get(row.group), self._ledger.get(row.group)):
+                self.merged.leaks += 1
+            else:
+                self._sides[row.group] = TRAIN
+                self.base.append(row)
+
+    def add_unsplit(self, rows: Sequence[SourcedRow], fraction: float) -> None:
+        """Base rows of one file, of which a ``fraction`` is held out; groups that the ledger knows stay where they are."""
+        strata = self._kind.strata([row.example for row in rows])
+        held = held_groups(strata, [row.group for row in rows], fraction, self._ledger)
+        for row in rows:
+            if row.group in held:
+                self._hold(row)
+            else:
+                self._sides[row.group] = TRAIN
+                self.base.append(row)
+
+    def _hold(self, row: SourcedRow) -> None:
+        self._sides[row.group] = HOLDOUT
+        self._judged.add(row.content)
+        self.merged.holdout.append(row)
+
+    def add_feedback(self, rows: Iterable[SourcedRow]) -> None:
+        """Feedback, oldest first. A text that is new here is put on its side by a stable hash of its group."""
+        for row in rows:
+            side = self._ledger.get(row.group) or self._sides.get(row.group)
+            if side is None:
+                side = HOLDOUT if place(row.group) < self._data.feedback_holdout else TRAIN
+            if side == HOLDOUT and row.content in self._judged:
+                self.merged.set_aside += 1
+            else:
+                self._corrections[side].append(row)
+
+    def merge(self) -> Merged:
+        """Both sides. A holdout row with a label that no train row has is quarantined: nothing could learn to answer it."""
+        merged = self.merged
+        merged.train = self._settle(TRAIN, [*self.base, *self._corrections[TRAIN]])
+        known = {label for row in merged.train for label in self._kind.labels_in(row.example)}
+        rows = [*merged.holdout, *self._settle(HOLDOUT, self._corrections[HOLDOUT])]
+        merged.holdout = []
+        for row in rows:
+            unknown = [label for label in self._kind.labels_in(row.example) if label not in known]
+            if unknown:
+                merged.quarantine(row.where, f"it is for the holdout, and no train row has the label {unknown[0]!r}")
+            else:
+                merged.holdout.append(row)
+        return merged
+
+    def _settle(self, side: str, rows: Sequence[SourcedRow]) -> list[SourcedRow]:
+        """One row for each content: the first one that gives the right answer, in the place of the content's first row."""
+        by_content: dict[str, list[SourcedRow]] = {}
+        for row in rows:
+            by_content.setdefault(row.content, []).append(row)
+        return [self._settled(side, same) for same in by_content.values()]
+
+    def _settled(self, side: str, rows: Sequence[SourcedRow]) -> SourcedRow:
+        """Of rows with one content, oldest first, the one that stays."""
+        merged = self.merged
+        votes = Counter(row.answer for row in rows)
+        answer, rule = rows[-1].answer, "latest"
+        if self._data.conflicts == "majority":
+            most = max(votes.values())
+            best = [candidate for candidate, count in votes.items() if count == most]
+            rule = "majority" if len(best) == 1 else "latest"
+            answer = next(row.answer for row in reversed(rows) if row.answer in best)
+        kept = next(row for row in rows if row.answer == answer)
+        merged.duplicates += votes[answer] - 1
+        if len(votes) > 1:
+            merged.contradicted_texts += 1
+            merged.contradicted_rows += len(rows) - votes[answer]
+            if len(merged.conflicts) < LISTED:
+                merged.conflicts.append(_conflict(self._kind, side, kept, rule, votes))
+        return kept
+
+
+def _conflict(kind: type[AnyTask], side: str, kept: SourcedRow, rule: str, votes: Mapping[str, int]) -> dict[str, Any]:
+    """One contradiction for the manifest: which answers were given how often, which one stayed, and by what rule."""
+    return {
+        "text": shown(kind.content(kept.example)),
+        "side": side,
+        "answers": [{"answer": json.loads(answer), "rows": count} for answer, count in votes.items()],
+        "kept": json.loads(kept.answer),
+        "by": rule,
+    }
+
+
+def _by_label(kind: type[AnyTask], rows: Sequence[SourcedRow], source: str) -> dict[str, int]:
+    counts = Counter(label for row in rows if row.source == source for label in labels_of(kind, row.example))
+    return dict(sorted(counts.items()))
