@@ -302,8 +302,13 @@ class Registry:
             raise NotFound(f"no decision {decision_id}")
         return _decision(row)
 
-    def gate_decision(self, model: str, candidate: int, champion: int | None, policy: Mapping[str, Any]) -> Decision | None:
-        """The newest gate decision on exactly this match under exactly this policy, or None when it has not been played."""
+    def gate_decision(
+        self, model: str, candidate: int, champion: int | None, policy: Mapping[str, Any], holdout_hash: str | None = None
+    ) -> Decision | None:
+        """The newest gate decision on exactly this match under exactly this policy, or None when it has not been played.
+
+        ``holdout_hash``: only a match on this holdout counts; without it, one on any.
+        """
         table = schema.decisions
         query = (
             table.select()
@@ -317,7 +322,7 @@ class Registry:
         )
         with self._read() as connection:
             for row in connection.execute(query):
-                if row.policy == dict(policy):
+                if row.policy == dict(policy) and holdout_hash in (None, row.numbers.get("holdout_hash")):
                     return _decision(row)
         return None
 

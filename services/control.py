@@ -125,14 +125,17 @@ class ControlPlane:
         policy = self.config.model(model).gate.model_dump(mode="json")
 
         def look_up() -> Decision | None:
-            return self.registry.gate_decision(model, version, champion, policy)
+            newest = self.registry.datasets.latest(model)  # a match on an older holdout is out of date
+            return self.registry.gate_decision(model, version, champion, policy, newest.holdout_hash if newest else None)
 
         decision = await asyncio.to_thread(look_up)
         if decision is None:
             await self._jobs.judge(model, version, JUDGE_SECONDS)
             decision = await asyncio.to_thread(look_up)
         if decision is None:
-            raise NotReady(f"the match of v{version} was played, but the champion of {model} changed meanwhile; try again")
+            raise NotReady(
+                f"the match of v{version} was played, but the champion or the data of {model} changed meanwhile; try again"
+            )
         return decision
 
     # --- the loop ----------------------------------------------------------------------------------------------------

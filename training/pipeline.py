@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ def run(run_id: str, registry: Registry, storage: Storage, *, database: str) -> 
     try:
         clock("preparing")
         check_length(settings, find_base_model(settings.base_model))
-        dataset = datasets.freeze(settings.name, task_type(settings.task), settings.data, storage)
+        dataset = freeze(context)
         clock("training", dataset=asdict(dataset.version))
         _import_early("baton.engines.torch_engine")
         trained = fine_tune(
@@ -92,12 +92,26 @@ def check_length(settings: ModelSettings, base: Path) -> None:
         raise ConfigError(f"training.max_length: {wanted} is not allowed; {settings.base_model} takes at most {most} tokens")
 
 
+def freeze(context: Context) -> datasets.Dataset:
+    """The base data with all feedback, as a version that the registry knows, sides and all, before anything trains on it."""
+    settings, registry = context.settings, context.registry
+    newest = registry.datasets.latest(settings.name)
+    history = datasets.History(
+        sides=registry.datasets.sides(settings.name),
+        previous=newest.number if newest else None,
+    )
+    dataset = datasets.freeze(settings.name, task_type(settings.task), settings.data, context.storage, history)
+    return replace(dataset, version=registry.datasets.add(settings.name, dataset.version, dataset.sides))
+
+
 def judge(model: str, number: int, registry: Registry, storage: Storage) -> Decision:
-    """Play the match of a published version against today's champion, on the version's own holdout, and store it."""
+    """Play the match of a published version against today's champion, on the model's newest holdout, and store it."""
     settings = ModelSettings.model_validate(registry.settings(model))
     context = Context(settings=settings, registry=registry, storage=storage, clock=Clock(lambda stage, progress: None))
     version = registry.version(model, number)
-    dataset = version.lineage["dataset"]
+    newest = registry.datasets.latest(model)
+    # versions of before there were numbered data sets have none but their own
+    dataset = version.lineage["dataset"] if newest is None else asdict(newest)
     candidate = evaluate_version(context, version, dataset["uri"], dataset["holdout_hash"])
     return decide(context, candidate, evaluate_champion(context, dataset["uri"], dataset["holdout_hash"]))
 
