@@ -6,12 +6,15 @@ Knows nothing of Ray, HTTP or the registry. Reads the environment only through t
 from __future__ import annotations
 
 import difflib
+import re
 import typing
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
+from cronsim import CronSim, CronSimError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from baton.errors import ConfigError, NotFound
@@ -168,6 +171,65 @@ class ServingSettings(Section):
     poll_seconds: float = Field(5.0, gt=0, description="How often a replica compares itself with the registry's champion.")
 
 
+class FeedbackSettings(Section):
+    """What is kept of answers, and whether corrections are taken."""
+
+    accept: bool = Field(True, description="Take corrections at all; without, they are answered 409.")
+    log: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Share of the requests whose answers are logged; 0 switches the log off. Corrections of logged answers need "
+        "only the request id, and live quality and drift are measured on them.",
+    )
+    retention_days: float = Field(30.0, gt=0, description="Age at which logged answers are deleted. Corrections stay.")
+    redact: tuple[str, ...] = Field((), description="Regular expressions; what they match is masked in the log.")
+
+    @field_validator("redact")
+    @classmethod
+    def _patterns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in value:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+        return value
+
+
+class RetrainSettings(Section):
+    """When a run starts by itself. Without a trigger none does. A new version still has to pass the gate."""
+
+    after_examples: int | None = Field(
+        None, ge=1, description="Start when this many corrections have come in since the last run."
+    )
+    every: str | None = Field(None, description="Cron schedule in UTC, five fields: `0 3 * * *` is every night at three.")
+    on_drift: bool = Field(
+        False, description="Start when predicted labels, confidence or text length have moved away from the holdout's."
+    )
+    live_f1_below: float | None = Field(
+        None, gt=0, le=1, description="Start when the champion's F1 on corrected answers falls below this."
+    )
+    window: int = Field(500, ge=50, le=10_000, description="Newest answers or corrections that drift and live F1 look at.")
+    cooldown_minutes: float = Field(
+        10.0, ge=0, description="Pause after each run; it doubles with every run in a row that brought no new champion."
+    )
+
+    @field_validator("every")
+    @classmethod
+    def _cron(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                next(CronSim(value, datetime(2024, 1, 1, tzinfo=UTC)))
+            except (CronSimError, StopIteration) as error:
+                raise ValueError(f"five fields (minute hour day month weekday), for example '0 3 * * *': {error}") from None
+        return value
+
+    @property
+    def triggers(self) -> bool:
+        """Whether anything starts a run."""
+        return bool(self.after_examples or self.every or self.on_drift or self.live_f1_below)
+
+
 class ModelSettings(Section):
     """One model: what it does, what it learns from, when it may change, how it answers."""
 
@@ -182,6 +244,8 @@ class ModelSettings(Section):
     training: TrainingSettings = TrainingSettings()
     gate: GateSettings = GateSettings()
     serving: ServingSettings = ServingSettings()
+    feedback: FeedbackSettings = FeedbackSettings()
+    retrain: RetrainSettings = RetrainSettings()
 
     @field_validator("task")
     @classmethod

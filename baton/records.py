@@ -78,6 +78,25 @@ class DatasetVersion:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoggedPrediction:
+    """One input that was answered, as the prediction log keeps it: ``input`` may be masked, ``output`` is brief.
+
+    ``label``, ``confidence`` and ``length`` (characters) are what drift is measured by; see `Task.summary`.
+    """
+
+    model: str
+    request_id: str
+    position: int
+    version: int
+    input: Mapping[str, Any]
+    output: Mapping[str, Any]
+    label: str | None
+    confidence: float | None
+    length: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class Feedback:
     """One correction from an application: an example with its right answer.
 
@@ -181,6 +200,8 @@ class Run:
     started_at: datetime | None
     finished_at: datetime | None
     heartbeat_at: datetime | None
+    cause: str | None = None
+    """Why it started by itself; None where somebody asked for it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,8 @@ stored Decision and appends the Promotion. Knows neither tasks nor storage.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from baton import database, schema
 from baton.dataset_store import DatasetStore
 from baton.errors import Conflict, NotFound
+from baton.feedback import FeedbackStore
 from baton.records import (
     Champion,
     Decision,
@@ -33,6 +34,7 @@ from baton.records import (
     RunState,
     Verdict,
 )
+from baton.retrain_state import RetrainState
 
 ROLLOUT_FAILED = "rollout failed"
 """Kind of the incident that records why a version that passed the gate could not take over."""
@@ -50,6 +52,8 @@ class Registry:
     def __init__(self, url: str) -> None:
         self._engine = database.connect(url)
         self.datasets = DatasetStore(self._engine)
+        self.feedback = FeedbackStore(self._engine)
+        self.retrain = RetrainState(self._engine)
 
     def migrate(self) -> None:
         """Create or upgrade the schema. Raises ``RegistryError`` on a schema newer than this code."""
@@ -82,6 +86,15 @@ class Registry:
             row = connection.execute(sa.select(schema.models.c.settings).where(schema.models.c.name == name)).one()
         settings: Mapping[str, Any] = row.settings
         return settings
+
+    def declared_at(self, name: str) -> datetime:
+        """When a model was first declared. Raises ``NotFound``."""
+        with self._read() as connection:
+            _champion(connection, name)
+            stamp: datetime = connection.execute(
+                sa.select(schema.models.c.created_at).where(schema.models.c.name == name)
+            ).scalar_one()
+        return stamp
 
     def champion(self, model: str) -> Champion:
         """The pointer of ``model``. Raises ``NotFound``."""
@@ -358,7 +371,13 @@ class Registry:
     # --- runs --------------------------------------------------------------------------------------------------------
 
     def create_run(
-        self, model: str, spec: Mapping[str, Any], idempotency_key: str | None = None, *, started: bool = False
+        self,
+        model: str,
+        spec: Mapping[str, Any],
+        idempotency_key: str | None = None,
+        *,
+        started: bool = False,
+        cause: str | None = None,
     ) -> Run:
         """A queued run, or one that its caller carries out itself (``started``).
 
@@ -389,6 +408,7 @@ class Registry:
                     spec=spec,
                     progress={},
                     idempotency_key=idempotency_key,
+                    cause=cause,
                     created_at=_now(),
                     started_at=_now() if started else None,
                     heartbeat_at=_now() if started else None,
@@ -550,25 +570,11 @@ class Registry:
             )
         return sorted(entries, key=lambda entry: entry.at, reverse=True)[:limit]
 
-    # --- transactions ------------------------------------------------------------------------------------------------
+    def _write(self) -> AbstractContextManager[sa.Connection]:
+        return database.writing(self._engine)
 
-    @contextmanager
-    def _write(self) -> Iterator[sa.Connection]:
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except sa.exc.IntegrityError as error:
-            raise Conflict(f"the registry refused the change: {error.orig}") from error
-        except sa.exc.SQLAlchemyError as error:
-            raise database.unavailable(error) from error
-
-    @contextmanager
-    def _read(self) -> Iterator[sa.Connection]:
-        try:
-            with self._engine.connect() as connection:
-                yield connection.execution_options(**{database.READ_ONLY: True})
-        except sa.exc.SQLAlchemyError as error:
-            raise database.unavailable(error) from error
+    def _read(self) -> AbstractContextManager[sa.Connection]:
+        return database.reading(self._engine)
 
 
 def _now() -> datetime:

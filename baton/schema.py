@@ -90,6 +90,7 @@ runs = sa.Table(
     sa.Column("version", sa.Integer, nullable=True),
     sa.Column("decision_id", sa.Integer, nullable=True),
     sa.Column("idempotency_key", sa.String(128), nullable=True),
+    sa.Column("cause", sa.Text, nullable=True),
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("started_at", UtcDateTime, nullable=True),
     sa.Column("finished_at", UtcDateTime, nullable=True),
@@ -169,6 +170,38 @@ incidents = sa.Table(
     sa.Column("created_at", UtcDateTime, nullable=False),
 )
 
+predictions = sa.Table(
+    "predictions",
+    metadata,
+    sa.Column("model", sa.ForeignKey("models.name"), primary_key=True),
+    sa.Column("request_id", sa.String(128), primary_key=True),
+    sa.Column("position", sa.Integer, primary_key=True),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("input", sa.JSON, nullable=False),
+    sa.Column("output", sa.JSON, nullable=False),
+    sa.Column("label", sa.Text, nullable=True),
+    sa.Column("confidence", sa.Float, nullable=True),
+    sa.Column("length", sa.Integer, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+)
+sa.Index("ix_predictions_recent", predictions.c.model, predictions.c.version, predictions.c.created_at)
+sa.Index("ix_predictions_age", predictions.c.created_at)
+
+feedback = sa.Table(
+    "feedback",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("model", sa.ForeignKey("models.name"), nullable=False),
+    sa.Column("client_id", sa.String(128), nullable=True),
+    sa.Column("request_id", sa.String(128), nullable=True),
+    sa.Column("position", sa.Integer, nullable=False),
+    sa.Column("example", sa.JSON, nullable=False),
+    sa.Column("received_at", UtcDateTime, nullable=False),
+    sa.UniqueConstraint("model", "client_id", name="uq_feedback_client_id"),
+)
+sa.Index("ix_feedback_model", feedback.c.model, feedback.c.id)
+sa.Index("ix_feedback_request", feedback.c.model, feedback.c.request_id, feedback.c.position)
+
 datasets = sa.Table(
     "datasets",
     metadata,
@@ -188,4 +221,12 @@ sides = sa.Table(
     sa.Column("model", sa.ForeignKey("models.name"), primary_key=True),
     sa.Column("group_hash", sa.String(64), primary_key=True),
     sa.Column("side", sa.String(7), nullable=False),
+)
+
+retrain_state = sa.Table(
+    "retrain_state",
+    metadata,
+    sa.Column("model", sa.ForeignKey("models.name"), primary_key=True),
+    sa.Column("kind", sa.String(32), primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
 )

@@ -34,6 +34,7 @@ from baton.registry import Registry
 from baton.storage import Storage
 from baton.tasks import task_type
 from services.batching import Batcher
+from services.prediction_log import PredictionLog
 from services.protocols import huggingface
 
 Scope = MutableMapping[str, Any]
@@ -61,6 +62,9 @@ class ModelReplica:
             max_batch_tokens=serving.max_batch_tokens,
             max_queue=serving.max_queue,
             estimate=self._settings.make_task(()).tokens,
+        )
+        self._log = PredictionLog(
+            self._settings.name, self._settings.make_task(()), self._settings.feedback, self._registry.feedback
         )
         self._id = replica_id or serve.get_replica_context().replica_id.unique_id
         self._champion = Champion(version=None, sequence=-1)
@@ -234,6 +238,8 @@ class ModelReplica:
             (b"x-queue-ms", b"%.2f" % answer.queue_ms),
             (b"x-inference-ms", b"%.2f" % answer.inference_ms),
         ]
+        request_id = _header(scope, b"x-request-id").decode("latin-1")
+        self._log.add(request_id, answer.version, request.inputs, request.options, answer.outputs)
         return huggingface.render(answer.outputs, self._task, request.single)
 
     def _why_not_ready(self) -> str:
@@ -266,6 +272,7 @@ class ModelReplica:
                 if self._poll is not None:
                     self._poll.cancel()
                 await self._batcher.close()
+                await self._log.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 

@@ -15,11 +15,12 @@ from baton.config import DataSettings
 from baton.errors import DataError
 from baton.frozen import HOLDOUT, TRAIN, hashes, read_sides, to_bytes
 from baton.records import DatasetVersion, Feedback
+from baton.rows import Row, example_of
 from baton.storage import Storage
 from baton.tasks import AnyTask
 from training.merging import Merged, Merger, SourcedRow, sourced
 from training.sides import split as split  # noqa: PLC0414 - also what validation rows are picked with
-from training.sources import Row, example_of, located, read
+from training.sources import located, read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +126,7 @@ def _merge(kind: type[AnyTask], data: DataSettings, history: History) -> tuple[M
         until = max(until, row.id)
         where = f"feedback {row.id}" + (f" ({row.client_id})" if row.client_id else "")
         try:
-            accepted.append((where, example_of(kind, {}, Row(where=where, values=row.example))))
+            accepted.append((where, example_of(kind, Row(where=where, values=row.example), {})))
         except DataError as error:  # it was good when it came: the task, or what it accepts, is another one by now
             merger.merged.quarantine(where, str(error).removeprefix(where).lstrip(":, "))
     merger.add_feedback(sourced(kind, "feedback", accepted))

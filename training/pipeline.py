@@ -99,6 +99,7 @@ def freeze(context: Context) -> datasets.Dataset:
     history = datasets.History(
         sides=registry.datasets.sides(settings.name),
         previous=newest.number if newest else None,
+        feedback=registry.feedback.all(settings.name),
     )
     dataset = datasets.freeze(settings.name, task_type(settings.task), settings.data, context.storage, history)
     return replace(dataset, version=registry.datasets.add(settings.name, dataset.version, dataset.sides))

@@ -6,29 +6,20 @@ Knows nothing of sides, feedback or models.
 from __future__ import annotations
 
 import csv
-import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from baton.errors import DataError
+from baton.rows import Row, example_of
 from baton.tasks import AnyTask
 from baton.tasks.base import short
 
+MAPPING = " (map names with data.fields)"
+
 SHOWN = 10
 """Mistakes listed in one error; the rest is counted."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One raw row and where it stands, for error messages: ``data/train.jsonl line 7``."""
-
-    where: str
-    values: Mapping[str, Any]
 
 
 def read(source: str, hub_split: str) -> Iterator[Row]:
@@ -54,7 +45,7 @@ def located(kind: type[AnyTask], columns: Mapping[str, str], rows: Iterable[Row]
     examples, mistakes = [], []
     for row in rows:
         try:
-            examples.append((row.where, example_of(kind, columns, row)))
+            examples.append((row.where, example_of(kind, row, columns, advice=MAPPING)))
         except DataError as error:
             mistakes.append(str(error))
     if mistakes:
@@ -64,41 +55,6 @@ def located(kind: type[AnyTask], columns: Mapping[str, str], rows: Iterable[Row]
     if not examples:
         raise DataError(f"{source}: the file holds no rows")
     return examples
-
-
-def example_of(kind: type[AnyTask], columns: Mapping[str, str], row: Row) -> Any:
-    """One row as the task's example. Raises ``DataError`` with its place, the field, the value and what is allowed."""
-    shape = _shape(kind, columns, row.values)
-    missing = [columns.get(field, field) for field in shape if columns.get(field, field) not in row.values]
-    if missing:
-        raise DataError(f"{row.where}: {_missing(missing[0], row.values)}")
-    fields = [field for field in (*shape, *kind.optional_fields) if columns.get(field, field) in row.values]
-    try:
-        return kind.Example.model_validate({field: row.values[columns.get(field, field)] for field in fields})
-    except ValidationError as error:
-        raise DataError(f"{row.where}{_explain(error, columns)}") from error
-
-
-def _shape(kind: type[AnyTask], columns: Mapping[str, str], values: Mapping[str, Any]) -> tuple[str, ...]:
-    """The fields that this row is meant to have: of all shapes that the task takes, the first that misses fewest."""
-    return min(kind.row_shapes, key=lambda shape: sum(columns.get(field, field) not in values for field in shape))
-
-
-def _explain(error: ValidationError, columns: Mapping[str, str]) -> str:
-    problem = error.errors()[0]
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    if not problem["loc"]:  # fields that contradict each other: the message names them
-        return f": {message}"
-    field, *inner = problem["loc"]
-    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in inner)
-    return f", field {columns.get(str(field), str(field)) + place!r}: {short(problem['input'])}: {message}"
-
-
-def _missing(column: str, values: Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(column, map(str, values), n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    present = ", ".join(map(repr, values)) or "no fields"
-    return f"field {column!r} is missing; the row has {present}{hint} (map names with data.fields)"
 
 
 def _read_jsonl(path: Path) -> Iterator[Row]:

@@ -190,6 +190,21 @@ class Task(ABC, Generic[InputT, OutputT, ExampleT, OptionsT]):
     def tokens(self, item: InputT) -> int:
         """About how many tokens the windows of an input have together: a low estimate, made without a tokenizer."""
 
+    # --- the prediction log ------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def summary(self, output: OutputT, options: OptionsT) -> tuple[str | None, float | None]:
+        """What drift is measured by: the label that was predicted, and a confidence in [0, 1]; None where there is none.
+
+        ``options`` are those of the request: scores that were asked for in another form are no confidence.
+        """
+
+    def brief(self, output: OutputT, item: InputT) -> OutputT:
+        """What is kept of an answer so that it can be scored one day. Where it repeats parts of its input it is to take them
+        from ``item``, in which some characters may have been masked.
+        """
+        return output
+
     # --- wire (the Hugging Face shapes; other dialects build on them) ----------------------------------------------------
 
     @classmethod

@@ -84,6 +84,9 @@ TextExampleT = TypeVar("TextExampleT", bound=TextInput)
 ScoresT = TypeVar("ScoresT", bound=LabelScores)
 ChoiceT = TypeVar("ChoiceT", bound=ClassificationOptions)
 
+LOGGED_LABELS = 3
+"""Labels of an answer that the prediction log keeps, the best first."""
+
 PAIRED = "\0"
 """Stands between the texts of a pair where they are told apart as one string; unlike white space it survives normalising."""
 
@@ -181,6 +184,11 @@ class TextTask(Task[TextInput, ScoresT, TextExampleT, ChoiceT]):
         estimate = 2 + (len(item.text) + len(item.text_pair or "")) // CHARACTERS_PER_TOKEN
         return estimate if self.long_text == "windows" else min(self.max_length, estimate)
 
+    def summary(self, output: ScoresT, options: ChoiceT) -> tuple[str | None, float | None]:
+        """The best label and its score, if that is a probability of this task."""
+        usual = options.function_to_apply == type(options)().function_to_apply
+        return output.label, output.scores[0] if usual else None
+
     @classmethod
     def from_wire(cls, value: object) -> TextInput:
         if isinstance(value, str):
@@ -238,6 +246,9 @@ class Classification(TextTask[LabelScores, TextExample, ClassificationOptions]):
         return LabelScores.model_construct(
             labels=tuple(self.labels[index] for index in order), scores=tuple(scores[order].tolist())
         )
+
+    def brief(self, output: LabelScores, item: TextInput) -> LabelScores:
+        return LabelScores(labels=output.labels[:LOGGED_LABELS], scores=output.scores[:LOGGED_LABELS])
 
     def targets(self, examples: Sequence[TextExample], windows: Windows) -> list[int]:
         index = {label: position for position, label in enumerate(self.labels)}

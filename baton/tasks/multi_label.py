@@ -126,6 +126,13 @@ class MultiLabel(TextTask[MultiLabelScores, MultiLabelExample, MultiLabelOptions
             row[[index[label] for label in output.labels]] = output.scores
         return {label: best_threshold(scores[:, position], truth[:, position]) for label, position in index.items()}
 
+    def brief(self, output: MultiLabelScores, item: TextInput) -> MultiLabelScores:
+        kept = [place for place, applies in enumerate(output.assigned) if applies or place == 0]
+        labels, scores, assigned = (
+            tuple(values[place] for place in kept) for values in (output.labels, output.scores, output.assigned)
+        )
+        return MultiLabelScores(labels=labels, scores=scores, assigned=assigned)
+
     def score(self, outputs: Sequence[MultiLabelScores], examples: Sequence[MultiLabelExample]) -> Score:
         """Micro-F1, precision and recall of the labels that apply, over all of them together; macro-F1 over the labels that
         occur as truth or prediction; the share of rows whose labels are exactly right, and that of wrong decisions (Hamming

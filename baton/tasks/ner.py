@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, ClassVar
 
@@ -175,6 +176,17 @@ class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
     def samples(self) -> list[NerInput]:
         sentence = "Clara Weiss took the train from Berlin to Oslo."
         return [NerInput(text=sentence), NerInput(text=" ".join([sentence] * 8))]
+
+    # --- the prediction log ------------------------------------------------------------------------------------------
+
+    def summary(self, output: Entities, options: NerOptions) -> tuple[str | None, float | None]:
+        """The type of the surest entity and its score; `tags.OUTSIDE` where nothing was found."""
+        surest = max(output.entities, key=lambda entity: entity.score, default=None)
+        return (tags.OUTSIDE, None) if surest is None else (surest.label, surest.score)
+
+    def brief(self, output: Entities, item: NerInput) -> Entities:
+        entities = tuple(replace(entity, word=item.text[entity.start : entity.end]) for entity in output.entities)
+        return Entities(entities=entities, word_labels=(), word_scores=())
 
     # --- wire --------------------------------------------------------------------------------------------------------
 

@@ -319,6 +319,15 @@ class QuestionAnswering(Task[QaInput, Answers, QaExample, QaOptions]):
         more = max(0, -((limit - context) // (limit - stride)))
         return context + more * stride + (1 + more) * (question + SPECIAL_TOKENS)
 
+    def summary(self, output: Answers, options: QaOptions) -> tuple[str | None, float | None]:
+        """Whether there was an answer, and the best one's score."""
+        return "answer" if output.top.answer else "no answer", output.top.score
+
+    def brief(self, output: Answers, item: QaInput) -> Answers:
+        best = output.top
+        masked = best.model_copy(update={"answer": item.context[best.start : best.end]})
+        return Answers(answers=(masked,), many=output.many)
+
     @classmethod
     def from_wire(cls, value: object) -> QaInput:
         if not isinstance(value, dict):

@@ -1,0 +1,188 @@
+"""What models answered (the prediction log), and what applications say that they should have answered (feedback).
+
+The two are joined by request id and position when they are read, not when they are written: a correction may arrive before the
+log has been written. Knows no tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from baton import database, schema
+from baton.records import Feedback, LoggedPrediction
+
+CHUNK = 1000
+"""Rows that are read at once where all are wanted."""
+
+NAMES_AT_ONCE = 500
+"""Client ids in one query: databases bound the parameters of a statement."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Correction:
+    """One item of feedback on its way in. Two with the same ``client_id`` are one; without it nobody can tell."""
+
+    client_id: str | None
+    request_id: str | None
+    position: int
+    example: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Added:
+    """How many corrections were new, and how many were there already."""
+
+    accepted: int
+    duplicates: int
+
+
+class FeedbackStore:
+    """On the registry's engine. Thread-safe; every method is one transaction, durable when it returns.
+
+    Any method raises ``RegistryError`` when the database does not answer.
+    """
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    # --- feedback ----------------------------------------------------------------------------------------------------
+
+    def add(self, model: str, corrections: Sequence[Correction]) -> Added:
+        """Keep what is new of ``corrections``: the first of those with one client id stays."""
+        now = datetime.now(UTC)
+        table = schema.feedback
+        with database.writing(self._engine) as connection:
+            seen = _known(connection, model, [it.client_id for it in corrections if it.client_id is not None])
+            rows = []
+            for correction in corrections:
+                if correction.client_id is not None:
+                    if correction.client_id in seen:
+                        continue
+                    seen.add(correction.client_id)
+                rows.append({"model": model, "received_at": now, **asdict(correction)})
+            accepted = 0
+            if rows:
+                # PostgreSQL lets two senders look at the same moment: the constraint has the last word.
+                insert = _insert(connection, table).on_conflict_do_nothing(index_elements=["model", "client_id"])
+                accepted = connection.execute(insert, rows).rowcount
+        return Added(accepted=accepted, duplicates=len(corrections) - accepted)
+
+    def after(self, model: str, feedback_id: int, limit: int) -> list[Feedback]:
+        """Up to ``limit`` corrections with ids above ``feedback_id``, oldest first."""
+        table = schema.feedback
+        query = table.select().where(table.c.model == model, table.c.id > feedback_id).order_by(table.c.id).limit(limit)
+        with database.reading(self._engine) as connection:
+            return [Feedback(**row._mapping) for row in connection.execute(query)]
+
+    def all(self, model: str) -> Iterator[Feedback]:
+        """Every correction, oldest first, a chunk at a time."""
+        last = 0
+        while chunk := self.after(model, last, CHUNK):
+            yield from chunk
+            last = chunk[-1].id
+
+    def newest(self, model: str, limit: int, before: int | None = None) -> list[Feedback]:
+        """Corrections, newest first; ``before`` an id for the next page."""
+        table = schema.feedback
+        query = table.select().where(table.c.model == model).order_by(table.c.id.desc()).limit(limit)
+        if before is not None:
+            query = query.where(table.c.id < before)
+        with database.reading(self._engine) as connection:
+            return [Feedback(**row._mapping) for row in connection.execute(query)]
+
+    def count_after(self, model: str, feedback_id: int) -> int:
+        """How many corrections have ids above ``feedback_id``."""
+        table = schema.feedback
+        query = sa.select(sa.func.count()).where(table.c.model == model, table.c.id > feedback_id)
+        with database.reading(self._engine) as connection:
+            return int(connection.scalar(query) or 0)
+
+    # --- prediction log ----------------------------------------------------------------------------------------------
+
+    def log(self, predictions: Sequence[LoggedPrediction]) -> None:
+        """Keep predictions. A client that uses one request id twice has the first answer kept."""
+        if predictions:
+            with database.writing(self._engine) as connection:
+                insert = _insert(connection, schema.predictions).on_conflict_do_nothing()
+                connection.execute(insert, [asdict(prediction) for prediction in predictions])
+
+    def prediction(self, model: str, request_id: str, position: int) -> LoggedPrediction | None:
+        """One logged prediction; None when there is none (any more, or yet)."""
+        table = schema.predictions
+        query = table.select().where(table.c.model == model, table.c.request_id == request_id, table.c.position == position)
+        with database.reading(self._engine) as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else LoggedPrediction(**row._mapping)
+
+    def recent(self, model: str, version: int, limit: int) -> list[LoggedPrediction]:
+        """The newest predictions of one version, newest first."""
+        table = schema.predictions
+        query = table.select().where(table.c.model == model, table.c.version == version)
+        with database.reading(self._engine) as connection:
+            rows = connection.execute(query.order_by(table.c.created_at.desc()).limit(limit))
+            return [LoggedPrediction(**row._mapping) for row in rows]
+
+    def corrected(self, model: str, version: int, limit: int) -> list[tuple[LoggedPrediction, Feedback]]:
+        """The newest corrections of one version's logged answers, newest first. Of two on one answer, the newer counts."""
+        logged, told = schema.predictions, schema.feedback
+        same = sa.and_(
+            told.c.model == logged.c.model, told.c.request_id == logged.c.request_id, told.c.position == logged.c.position
+        )
+        newest = (
+            sa.select(sa.func.max(told.c.id).label("id"))
+            .select_from(told.join(logged, same))
+            .where(logged.c.model == model, logged.c.version == version)
+            .group_by(told.c.request_id, told.c.position)
+            .order_by(sa.desc("id"))
+            .limit(limit)
+            .subquery()
+        )
+        query = (
+            sa.select(logged, told)
+            .select_from(newest.join(told, told.c.id == newest.c.id).join(logged, same))
+            .order_by(told.c.id.desc())
+        )
+        with database.reading(self._engine) as connection:
+            return [
+                (
+                    LoggedPrediction(**{column.name: row._mapping[column] for column in logged.c}),
+                    Feedback(**{column.name: row._mapping[column] for column in told.c}),
+                )
+                for row in connection.execute(query)
+            ]
+
+    def answered_versions(self, model: str) -> list[int]:
+        """Versions that have logged predictions, newest first."""
+        table = schema.predictions
+        query = sa.select(table.c.version).where(table.c.model == model).distinct().order_by(table.c.version.desc())
+        with database.reading(self._engine) as connection:
+            return list(connection.scalars(query))
+
+    def forget_predictions(self, model: str, before: datetime) -> int:
+        """Delete a model's predictions from before that moment; returns how many there were."""
+        table = schema.predictions
+        with database.writing(self._engine) as connection:
+            return int(connection.execute(table.delete().where(table.c.model == model, table.c.created_at < before)).rowcount)
+
+
+def _known(connection: sa.Connection, model: str, names: Sequence[str]) -> set[str]:
+    """Which of these client ids the model has feedback from."""
+    table = schema.feedback
+    found: set[str] = set()
+    for start in range(0, len(names), NAMES_AT_ONCE):
+        some = names[start : start + NAMES_AT_ONCE]
+        found.update(
+            connection.scalars(sa.select(table.c.client_id).where(table.c.model == model, table.c.client_id.in_(some)))
+        )
+    return found
+
+
+def _insert(connection: sa.Connection, table: sa.Table) -> Any:
+    """An insert that can be told what to do about conflicts; SQLAlchemy has it by dialect only."""
+    return (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)

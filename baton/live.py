@@ -1,0 +1,52 @@
+"""Live quality: every correction of a logged answer is a test that the version which gave it had not seen.
+
+Test-then-train, also called prequential evaluation (Gama et al. 2013, «On evaluating stream learning algorithms»).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from baton.config import ModelSettings
+from baton.records import ModelVersion
+from baton.registry import Registry
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveQuality:
+    """One version's scores on its ``corrections`` newest corrected answers; ``per_class`` as in the task's own score."""
+
+    version: int
+    f1: float
+    corrections: int
+    per_class: Mapping[str, Any] = field(default_factory=dict)
+
+
+def live_quality(registry: Registry, settings: ModelSettings, version: ModelVersion, window: int) -> LiveQuality | None:
+    """The live quality of ``version`` over at most ``window`` corrections; None where none of its answers was corrected.
+
+    Corrections that the task does not take (it is another one by now) are left out. Applications correct what they doubt: the
+    numbers are about the answers that were looked at.
+    """
+    task = settings.make_task(version.lineage["labels"])
+    outputs, examples = [], []
+    for answer, correction in registry.feedback.corrected(settings.name, version.number, window):
+        try:
+            output, example = task.Output.model_validate(answer.output), task.Example.model_validate(correction.example)
+        except ValidationError:
+            continue
+        outputs.append(output)
+        examples.append(example)
+    if not outputs:
+        return None
+    metrics = task.score(outputs, examples).metrics
+    return LiveQuality(
+        version=version.number,
+        f1=float(metrics[task.metric]),
+        corrections=len(outputs),
+        per_class=metrics.get("per_class", {}),
+    )

@@ -1,0 +1,25 @@
+"""Why runs started, and what retraining remembers between two looks."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0004_retrain"
+down_revision = "0003_datasets"
+
+
+def upgrade() -> None:
+    """Create `retrain_state`; runs get a cause."""
+    op.add_column("runs", sa.Column("cause", sa.Text(), nullable=True))
+    op.create_table(
+        "retrain_state",
+        sa.Column("model", sa.String(length=63), nullable=False),
+        sa.Column("kind", sa.String(length=32), nullable=False),
+        sa.Column("value", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["model"],
+            ["models.name"],
+        ),
+        sa.PrimaryKeyConstraint("model", "kind"),
+    )

@@ -1,0 +1,209 @@
+"""When a model is trained anew, and why it is not: triggers, cool-down, back-off, pause.
+
+`choose` is pure. `Retrainer` looks at the registry, chooses, starts runs, and tells the history what it did and why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from cronsim import CronSim
+
+from baton.config import ModelSettings, RetrainSettings
+from baton.drift import Drift, compare
+from baton.errors import Conflict
+from baton.live import LiveQuality, live_quality
+from baton.records import ModelVersion, Run, RunState, Verdict
+from baton.registry import Registry
+
+LONGEST_PAUSE = timedelta(days=1)
+"""Where the doubling of the cool-down ends."""
+
+ENOUGH = 50
+"""Answers, or corrections, below which neither drift nor live F1 says anything."""
+
+RUNS_SEEN = 20
+"""Runs that are looked back at for the back-off: it is at its longest before."""
+
+STARTED, HELD, DRIFTED = "retrain started", "retrain held back", "drift"
+"""Kinds of entries in a model's history."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Situation:
+    """What a choice rests on. ``ended``: when the last run did; ``since``: when it began, or the model was declared;
+    ``fruitless``: runs in a row, up to the last, that brought no new champion.
+    """
+
+    now: datetime
+    since: datetime
+    ended: datetime | None
+    fruitless: int
+    active: str | None
+    paused: str | None
+    new_examples: int
+    drift: Sequence[Drift]
+    live: LiveQuality | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Whether to start a run, and why or why not. ``cause`` is the trigger, None when there is none; ``held`` what keeps it."""
+
+    cause: str | None
+    held: str | None
+    text: str
+
+    @property
+    def run(self) -> bool:
+        return self.cause is not None and self.held is None
+
+
+def choose(settings: RetrainSettings, situation: Situation) -> Choice:
+    """Whether this situation calls for a run."""
+    cause = _cause(settings, situation)
+    if cause is None:
+        return Choice(cause=None, held=None, text=_waiting(settings, situation))
+    trigger, text = cause
+    held = _held(settings, situation)
+    return Choice(cause=trigger, held=held[0] if held else None, text=f"{text}; {held[1]}" if held else text)
+
+
+def _cause(settings: RetrainSettings, now: Situation) -> tuple[str, str] | None:
+    """The first trigger that fires, and its sentence. Without a single new example only the schedule does: the same data would
+    make the same model.
+    """
+    if settings.after_examples and now.new_examples >= settings.after_examples:
+        return "examples", f"{now.new_examples} new corrections ({settings.after_examples} wanted)"
+    if settings.every and (due := next(CronSim(settings.every, now.since))) <= now.now:
+        return "schedule", f"due since {due:%Y-%m-%d %H:%M} UTC by schedule {settings.every!r}"
+    if not now.new_examples:
+        return None
+    moved = [drift for drift in now.drift if drift.drifted]
+    if settings.on_drift and moved:
+        return "drift", f"{_moved(moved)}, and {now.new_examples} new correction(s)"
+    live = now.live
+    if settings.live_f1_below and live and live.corrections >= ENOUGH and live.f1 < settings.live_f1_below:
+        return "live F1", (
+            f"live F1 {live.f1:.4f} over {live.corrections} corrections is below {settings.live_f1_below}, "
+            f"and {now.new_examples} new correction(s)"
+        )
+    return None
+
+
+def _held(settings: RetrainSettings, now: Situation) -> tuple[str, str] | None:
+    """What keeps a run that a trigger wants from starting, and its sentence."""
+    if now.paused is not None:
+        return "paused", f"but retraining is paused: {now.paused}"
+    if now.active is not None:
+        return "active", f"but run {now.active} is active"
+    if now.ended is not None:
+        pause = min(timedelta(minutes=settings.cooldown_minutes) * 2 ** min(now.fruitless, 20), LONGEST_PAUSE)
+        if now.now < (until := now.ended + pause):
+            after = f" after {now.fruitless} run(s) without a new champion" if now.fruitless else ""
+            return "cool-down", f"but cooling down until {until:%Y-%m-%d %H:%M:%S} UTC{after}"
+    return None
+
+
+def _waiting(settings: RetrainSettings, now: Situation) -> str:
+    """What the triggers wait for."""
+    if not settings.triggers:
+        return "no trigger is set (retrain: in baton.yaml); runs start by hand only"
+    parts = []
+    if settings.after_examples:
+        parts.append(f"{now.new_examples} of {settings.after_examples} new corrections")
+    if settings.every:
+        parts.append(f"next by schedule {next(CronSim(settings.every, now.since)):%Y-%m-%d %H:%M} UTC")
+    if settings.on_drift:
+        moved = [drift for drift in now.drift if drift.drifted]
+        parts.append(f"{_moved(moved)}, but no new corrections to learn from" if moved else "no drift")
+    if settings.live_f1_below:
+        known = now.live is not None and now.live.corrections >= ENOUGH
+        parts.append(f"live F1 {now.live.f1:.4f}" if known and now.live else f"fewer than {ENOUGH} corrected answers")
+    return "waiting: " + ", ".join(parts)
+
+
+def _moved(drifts: Sequence[Drift]) -> str:
+    return "drift of " + ", ".join(f"{drift.feature} (PSI {drift.psi:.2f}, alarm at {drift.alarm:.2f})" for drift in drifts)
+
+
+class Retrainer:
+    """Starts runs by itself. Holds no truth: killed at any point, its next round finds everything in the registry."""
+
+    def __init__(self, registry: Registry, start: Callable[[str, str], Awaitable[Run]]) -> None:
+        """``start``: (model, cause) → the run that was started; raises ``Conflict`` where one is active."""
+        self._registry = registry
+        self._start = start
+
+    async def round(self, settings: ModelSettings) -> Choice:
+        """Look at one model, start a run if its triggers want one, and tell the history what is new."""
+        situation, choice = await asyncio.to_thread(self.look, settings)
+        if not choice.run:
+            key = choice.held if choice.cause else None
+            await asyncio.to_thread(self._tell, settings.name, HELD, key and f"{choice.cause}: {key}", choice.text)
+        else:
+            try:
+                run = await self._start(settings.name, choice.text)
+            except Conflict:  # somebody was faster by a moment
+                return choice
+            await asyncio.to_thread(self._registry.add_incident, settings.name, STARTED, f"Run {run.id}: {choice.text}.")
+        moved = ", ".join(drift.feature for drift in situation.drift if drift.drifted) or None
+        text = _moved([drift for drift in situation.drift if drift.drifted])
+        await asyncio.to_thread(self._tell, settings.name, DRIFTED, moved, text)
+        return choice
+
+    def look(self, settings: ModelSettings) -> tuple[Situation, Choice]:
+        """How things stand for one model, and what follows. Blocks on the database."""
+        situation = self._situation(settings)
+        return situation, choose(settings.retrain, situation)
+
+    def _tell(self, model: str, kind: str, key: str | None, text: str) -> None:
+        """One entry in the history when ``key`` is not what it was in the round before; none where it is None."""
+        if self._registry.retrain.changed(model, kind, key) and key is not None:
+            self._registry.add_incident(model, kind, f"{text[:1].upper()}{text[1:]}.")
+
+    def _situation(self, settings: ModelSettings) -> Situation:
+        registry, name, window = self._registry, settings.name, settings.retrain.window
+        runs = registry.runs(name, limit=RUNS_SEEN)
+        active = next((run for run in runs if not run.state.final), None)
+        ended = max((run.finished_at for run in runs if run.finished_at), default=None)
+        latest = registry.datasets.latest(name)
+        champion = registry.champion_version(name)
+        return Situation(
+            now=datetime.now(UTC),
+            since=runs[0].created_at if runs else registry.declared_at(name),
+            ended=ended,
+            fruitless=self._fruitless(runs),
+            active=active.id if active else None,
+            paused=registry.retrain.paused(name),
+            new_examples=registry.feedback.count_after(name, latest.feedback_until if latest else 0),
+            drift=self._drift(name, champion, window) if champion else (),
+            live=live_quality(registry, settings, champion, window) if champion else None,
+        )
+
+    def _fruitless(self, runs: Sequence[Run]) -> int:
+        """How many runs in a row, up to the newest, failed or were refused. Cancelled ones say nothing."""
+        count = 0
+        for run in runs:
+            if not run.state.final or run.state is RunState.CANCELLED:
+                continue
+            if run.decision_id is not None and self._registry.decision(run.decision_id).verdict is Verdict.PROMOTE:
+                break
+            count += 1
+        return count
+
+    def _drift(self, model: str, champion: ModelVersion, window: int) -> list[Drift]:
+        reference: dict[str, Any] | None = champion.metrics.get("reference")
+        answers = self._registry.feedback.recent(model, champion.number, window)
+        if reference is None or len(answers) < ENOUGH:
+            return []
+        return compare(
+            reference,
+            [answer.label for answer in answers],
+            [answer.confidence for answer in answers],
+            [answer.length for answer in answers],
+        )
