@@ -179,8 +179,8 @@ class FeedbackSettings(Section):
         1.0,
         ge=0,
         le=1,
-        description="Share of the requests whose answers are logged; 0 switches the log off. Corrections of logged answers need "
-        "only the request id, and live quality and drift are measured on them.",
+        description="Share of the requests whose answers are logged; 0 switches the log off. Corrections of logged answers "
+        "need only the request id, and live quality and drift are measured on them.",
     )
     retention_days: float = Field(30.0, gt=0, description="Age at which logged answers are deleted. Corrections stay.")
     redact: tuple[str, ...] = Field((), description="Regular expressions; what they match is masked in the log.")

@@ -76,9 +76,7 @@ def compare(
         "confidence": [confidence for confidence in confidences if confidence is not None],
         "length": lengths,
     }
-    return [
-        _drift(feature, bins, values[feature]) for feature, bins in reference.items() if values.get(feature)
-    ]
+    return [_drift(feature, bins, values[feature]) for feature, bins in reference.items() if values.get(feature)]
 
 
 def population_stability(now: NDArray[np.float64], reference: NDArray[np.float64]) -> float:

@@ -19,6 +19,9 @@ from baton.config import BatonConfig, ModelSettings
 from baton.errors import BatonError
 from baton.records import Decision, Promotion, Run
 from baton.registry import PAGE, Registry
+from services.feedback_api import add_feedback
+from services.retrain import Retrainer
+from services.retrain_api import add_retrain
 
 EVENT_SECONDS = 0.5
 """How often a stream of run events looks for new ones."""
@@ -44,6 +47,11 @@ class Control(Protocol):
 
     config: BatonConfig
     registry: Registry
+
+    @property
+    def retrainer(self) -> Retrainer:
+        """What starts runs by itself."""
+        ...
 
     @property
     def rollouts(self) -> Rollouts:
@@ -133,6 +141,8 @@ def build_api(control: Control, lifespan: Lifespan) -> FastAPI:
     _add_models(api, control)
     _add_runs(api, control)
     _add_promotions(api, control)
+    add_feedback(api, control)
+    add_retrain(api, control)
     return api
 
 

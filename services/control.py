@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fastapi import FastAPI
@@ -20,6 +21,7 @@ from baton.registry import Registry
 from baton.storage import Storage
 from services.api import build_api
 from services.jobs import Jobs
+from services.retrain import Retrainer
 from services.rollout import Rollouts, by_hand
 
 logger = logging.getLogger("ray.serve")
@@ -29,6 +31,8 @@ MANY = 10_000
 
 WATCH_SECONDS = 1.0
 JUDGE_SECONDS = 600.0
+RETRAIN_SECONDS = 5.0
+HOUSEKEEPING_SECONDS = 600.0
 
 
 class ControlPlane:
@@ -40,6 +44,7 @@ class ControlPlane:
         environment = {"BATON_DATABASE": self.config.database, "BATON_STORAGE": self.config.storage}
         self._jobs = Jobs(self.registry, Storage(self.config.storage), environment)
         self.rollouts = Rollouts(self.registry)
+        self.retrainer = Retrainer(self.registry, self._start_by_itself)
         self._moving: dict[str, asyncio.Task[None]] = {}
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -48,19 +53,17 @@ class ControlPlane:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
-        watch = asyncio.create_task(self._watch())
+        loops = [asyncio.create_task(loop()) for loop in (self._watch, self._keep_learning, self._keep_house)]
         yield
-        watch.cancel()
+        for loop in loops:
+            loop.cancel()
 
     # --- what the API offers -----------------------------------------------------------------------------------------
 
     async def start_run(self, model: str, assignments: list[str], idempotency_key: str | None) -> Run:
         """Queue a run and submit its job. Raises ``Conflict`` while one is active."""
         settings = override(self.config.model(model), assignments)
-        run = await asyncio.to_thread(self.registry.create_run, model, settings.model_dump(mode="json"), idempotency_key)
-        if not run.state.final:
-            await asyncio.to_thread(self._jobs.submit, run)
-        return run
+        return await self._queue(settings, idempotency_key, None)
 
     async def cancel_run(self, run_id: str) -> Run:
         """End a run now."""
@@ -121,6 +124,18 @@ class ControlPlane:
             reasons.append(str(error))
         return reasons
 
+    async def _queue(self, settings: ModelSettings, idempotency_key: str | None, cause: str | None) -> Run:
+        def create() -> Run:
+            return self.registry.create_run(settings.name, settings.model_dump(mode="json"), idempotency_key, cause=cause)
+
+        run = await asyncio.to_thread(create)
+        if not run.state.final:
+            await asyncio.to_thread(self._jobs.submit, run)
+        return run
+
+    async def _start_by_itself(self, model: str, cause: str) -> Run:
+        return await self._queue(self.config.model(model), None, cause)
+
     async def _judged(self, model: str, version: int, champion: int | None) -> Decision:
         policy = self.config.model(model).gate.model_dump(mode="json")
 
@@ -155,6 +170,23 @@ class ControlPlane:
                     if known and (decision.model not in self._moving or self._moving[decision.model].done()):
                         self._moving[decision.model] = asyncio.create_task(self._roll_out(decision))
             await asyncio.sleep(WATCH_SECONDS)
+
+    async def _keep_learning(self) -> None:
+        """Start the runs that triggers call for."""
+        while True:
+            for settings in self.config.models:
+                with _logged(f"retraining of {settings.name}"):
+                    await self.retrainer.round(settings)
+            await asyncio.sleep(RETRAIN_SECONDS)
+
+    async def _keep_house(self) -> None:
+        """Delete logged answers that are older than their model keeps them."""
+        while True:
+            for settings in self.config.models:
+                with _logged(f"old answers of {settings.name}"):
+                    before = datetime.now(UTC) - timedelta(days=settings.feedback.retention_days)
+                    await asyncio.to_thread(self.registry.feedback.forget_predictions, settings.name, before)
+            await asyncio.sleep(HOUSEKEEPING_SECONDS)
 
     async def _roll_out(self, decision: Decision) -> None:
         with _logged(f"roll-out of {decision.model} v{decision.candidate}"):

@@ -19,7 +19,11 @@ class Control(Protocol):
 
     config: BatonConfig
     registry: Registry
-    retrainer: Retrainer
+
+    @property
+    def retrainer(self) -> Retrainer:
+        """What starts runs by itself."""
+        ...
 
 
 class PauseRequest(BaseModel):

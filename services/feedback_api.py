@@ -1,0 +1,151 @@
+"""Routes of feedback and live quality: HTTP bodies → corrections. What a correction must look like is `services.corrections`'."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from typing import Annotated, Any, Protocol
+
+from fastapi import FastAPI, Query, Request
+from fastapi.responses import JSONResponse
+from pydantic_core import from_json
+
+from baton.config import BatonConfig, ModelSettings
+from baton.errors import BodyTooLarge, Conflict, MalformedRequest, UnsupportedMediaType
+from baton.live import live_quality
+from baton.registry import PAGE, Registry
+from services.corrections import Intake, Item
+
+JSON_LINES = ("application/x-ndjson", "application/jsonl", "application/json-lines")
+"""Content types of streamed feedback: one JSON object a line."""
+
+MOST_JSON_BYTES = 8 * 2**20
+"""Largest body that is read in one piece. A stream may be of any length."""
+
+BATCH = 1000
+"""Lines of a stream that are validated and stored at once."""
+
+LIVE_VERSIONS = 10
+"""Versions whose live quality is listed, the newest."""
+
+
+class Control(Protocol):
+    """What these routes need of the control plane."""
+
+    config: BatonConfig
+    registry: Registry
+
+
+def add_feedback(api: FastAPI, control: Control) -> None:
+    """Add the routes to ``api``."""
+    registry = control.registry
+
+    @api.post("/api/models/{model}/feedback", tags=["feedback"])
+    async def post_feedback(model: str, request: Request) -> JSONResponse:
+        """Corrections: one JSON object, a list of them, or JSON Lines (application/x-ndjson) of any length.
+
+        Each has the fields of a row of the model's task, and may have an `id` of your own (the same id counts once) and the
+        `request_id` (and `position`, for a list of inputs) of the answer that it corrects; inputs may then be left out. What is
+        accepted is on disk before the answer is sent. 422 when nothing could be used.
+        """
+        settings = control.config.model(model)
+        if not settings.feedback.accept:
+            raise Conflict(f"{model} takes no feedback (feedback.accept: false)")
+        intake = Intake(settings, registry)
+        async for batch in _batches(request, settings.serving.max_body_bytes):
+            await intake.take(batch)
+        status = 422 if intake.rejected and not (intake.accepted or intake.duplicates) else 200
+        return JSONResponse(intake.report(), status_code=status)
+
+    @api.get("/api/models/{model}/feedback", tags=["feedback"])
+    def get_feedback(
+        model: str,
+        limit: Annotated[int, Query(ge=1, le=500)] = PAGE,
+        before: Annotated[int | None, Query(ge=0)] = None,
+    ) -> dict[str, Any]:
+        """Corrections, newest first, and how many there are."""
+        control.config.model(model)
+        newest = registry.datasets.latest(model)
+        found = registry.feedback.newest(model, limit, before)
+        return {
+            "total": registry.feedback.count_after(model, 0),
+            "since_last_dataset": registry.feedback.count_after(model, newest.feedback_until if newest else 0),
+            "items": [{**asdict(item), "received_at": item.received_at.isoformat()} for item in found],
+            "next": found[-1].id if len(found) == limit else None,
+        }
+
+    @api.get("/api/models/{model}/live", tags=["feedback"])
+    def get_live(model: str) -> dict[str, Any]:
+        """F1 on corrected answers, of each version that has some, with every label's."""
+        settings = control.config.model(model)
+        return {"items": live_of(registry, settings), "window": settings.retrain.window}
+
+
+def live_of(registry: Registry, settings: ModelSettings) -> list[dict[str, Any]]:
+    """The live quality of the newest versions that have answered something, as JSON values."""
+    found = [
+        live_quality(registry, settings, registry.version(settings.name, number), settings.retrain.window)
+        for number in registry.feedback.answered_versions(settings.name)[:LIVE_VERSIONS]
+    ]
+    return [asdict(live) for live in found if live is not None]
+
+
+async def _batches(request: Request, longest_line: int) -> AsyncIterator[list[Item]]:
+    content_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if content_type in JSON_LINES:
+        batch: list[Item] = []
+        async for item in _lines(request, longest_line):
+            batch.append(item)
+            if len(batch) == BATCH:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+    elif content_type == "application/json":
+        items = await _whole(request)
+        for start in range(0, len(items), BATCH):
+            yield items[start : start + BATCH]
+    else:
+        raise UnsupportedMediaType(f"content type {content_type!r}; allowed: application/json, {', '.join(JSON_LINES)}")
+
+
+async def _whole(request: Request) -> list[Item]:
+    """The items of a JSON body."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MOST_JSON_BYTES:
+            raise BodyTooLarge(
+                f"the body has more than {MOST_JSON_BYTES:,} bytes; send long lists as JSON Lines ({JSON_LINES[0]}), of any length"
+            )
+    try:
+        content = await asyncio.to_thread(from_json, bytes(body))
+    except ValueError as error:
+        raise MalformedRequest(f"the body is not valid JSON: {error}") from None
+    if not isinstance(content, dict | list):
+        raise MalformedRequest("a JSON object or a list of them is expected")
+    values = content if isinstance(content, list) else [content]
+    return [Item(place=place, value=value) for place, value in enumerate(values)]
+
+
+async def _lines(request: Request, longest: int) -> AsyncIterator[Item]:
+    """The lines of a stream, numbered from 0, blank ones left out; never more in memory than one chunk and one line."""
+    rest, place, skipping = bytearray(), 0, False
+    async for chunk in request.stream():
+        rest += chunk
+        *lines, tail = rest.split(b"\n")
+        for line in lines:
+            if skipping or len(line) > longest:
+                yield Item(place=place, problem=f"the line has more than {longest:,} bytes")
+            elif line.strip():
+                yield Item(place=place, line=bytes(line))
+            skipping = False
+            place += 1
+        rest = bytearray(tail)
+        if len(rest) > longest:
+            skipping, rest = True, bytearray()
+    if skipping:
+        yield Item(place=place, problem=f"the line has more than {longest:,} bytes")
+    elif rest.strip():
+        yield Item(place=place, line=bytes(rest))
