@@ -22,6 +22,7 @@ from baton.registry import PAGE, Registry
 from services.feedback_api import add_feedback
 from services.retrain import Retrainer
 from services.retrain_api import add_retrain
+from services.datasets_api import add_datasets
 
 EVENT_SECONDS = 0.5
 """How often a stream of run events looks for new ones."""
@@ -143,6 +144,7 @@ def build_api(control: Control, lifespan: Lifespan) -> FastAPI:
     _add_promotions(api, control)
     add_feedback(api, control)
     add_retrain(api, control)
+    add_datasets(api, control)
     return api
 
 
