@@ -181,6 +181,23 @@ def split(kind: type[AnyTask], rows: Sequence[Any], fraction: float) -> tuple[li
     )
 
 
+def folds(kind: type[AnyTask], rows: Sequence[Any], count: int) -> list[int]:
+    """For each row its fold, 0 to ``count`` - 1: each stratum (label) is dealt out evenly, and no group stands in two folds.
+
+    As in `split`, the order of the rows does not matter: the groups of a stratum are dealt in the order of their hash, each
+    stratum going on where the one before it stopped, so that the folds have almost the same size.
+    """
+    strata: dict[str, set[float]] = {}
+    places = [_place(kind, row) for row in rows]
+    for stratum, place in zip(kind.strata(rows), places, strict=True):
+        strata.setdefault(stratum, set()).add(place)
+    dealt: dict[float, int] = {}
+    for stratum in sorted(strata):
+        for place in sorted(strata[stratum] - dealt.keys()):
+            dealt[place] = len(dealt) % count
+    return [dealt[place] for place in places]
+
+
 def normalise(text: str) -> str:
     """Unicode NFKC, case-folded, white space collapsed: what counts as the same text."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
