@@ -28,6 +28,7 @@ from baton.registry import Registry
 from baton.storage import Storage
 from baton.tasks import task_type
 from training import datasets, gate
+from training import start as starts
 from training.evaluate import evaluate
 from training.trainer import Trained, fine_tune
 
@@ -60,10 +61,11 @@ def run(run_id: str, registry: Registry, storage: Storage, *, database: str) -> 
         clock("preparing")
         check_length(settings, find_base_model(settings.base_model))
         dataset = datasets.freeze(settings.name, task_type(settings.task), settings.data, storage)
-        clock("training", dataset=asdict(dataset.version))
+        start = starts.find(settings, registry, storage, dataset)
+        clock("training", dataset=asdict(dataset.version), start=start.facts())
         _import_early("baton.engines.torch_engine")
         trained = fine_tune(
-            run_id, settings, dataset.version, storage=storage.url, runs_path=storage.runs_path, database=database
+            run_id, settings, dataset.version, start, storage=storage.url, runs_path=storage.runs_path, database=database
         )
         with trained as best:
             version, candidate = publish(context, run_id, dataset, best)
@@ -135,6 +137,8 @@ def publish(context: Context, run_id: str, dataset: datasets.Dataset, trained: T
         **facts,
         "run_id": run_id,
         "base_model": settings.base_model,
+        "parent": trained.start.parent,
+        "start": trained.start.facts(),
         "labels": list(dataset.version.labels),
         "best_epoch": trained.epoch,
         "validation_f1": trained.f1,

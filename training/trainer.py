@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from ray.train.torch import TorchTrainer
 from baton.config import ModelSettings
 from baton.errors import TrainingFailed
 from baton.records import DatasetVersion
+from training.start import Start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,20 +33,30 @@ class Job:
     storage: str
     database: str
     threads: int
+    start: Mapping[str, Any] = field(default_factory=dict)
+    """The fields of a `Start`; none of them: the base model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """The best checkpoint of a run, as a local Hugging Face directory, with its validation F1 and epoch."""
+    """The best checkpoint of a run, as a local Hugging Face directory, its validation F1 and epoch, and the run's start."""
 
     directory: Path
     f1: float
     epoch: int
+    start: Start = field(default_factory=Start)
 
 
 @contextmanager
 def fine_tune(
-    run_id: str, settings: ModelSettings, dataset: DatasetVersion, *, storage: str, runs_path: str, database: str
+    run_id: str,
+    settings: ModelSettings,
+    dataset: DatasetVersion,
+    start: Start,
+    *,
+    storage: str,
+    runs_path: str,
+    database: str,
 ) -> Iterator[Trained]:
     """Train and yield the checkpoint with the best validation F1; it is readable inside the ``with`` block.
 
@@ -69,6 +80,7 @@ def fine_tune(
         storage=storage,
         database=database,
         threads=threads,
+        start=asdict(start),
     )
     trainer = TorchTrainer(
         _train,
@@ -94,7 +106,7 @@ def fine_tune(
     checkpoint, _ = max(result.best_checkpoints, key=lambda item: float(item[1]["f1"]))
     with checkpoint.as_directory() as directory:
         noted = json.loads((Path(directory) / "baton-checkpoint.json").read_text())
-        yield Trained(directory=Path(directory), f1=float(noted["f1"]), epoch=int(noted["epoch"]))
+        yield Trained(directory=Path(directory), f1=float(noted["f1"]), epoch=int(noted["epoch"]), start=start)
 
 
 def _train(config: dict[str, Any]) -> None:
