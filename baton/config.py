@@ -72,6 +72,21 @@ class DataSettings(Section):
         raise ValueError("a fraction between 0 and 1 (both excluded), or a file name")
 
 
+class AugmentSettings(Section):
+    """How the words of training texts are altered, anew in each epoch. All 0 switches it off."""
+
+    deletion: float = Field(0.0, ge=0, lt=1, description="Probability that a word is left out; one word always stays.")
+    swap: float = Field(0.0, ge=0, lt=1, description="Probability that a word changes places with the next one.")
+    noise: float = Field(
+        0.0, ge=0, lt=1, description="Probability that a word gets a typing error: a letter left out, or two changed about."
+    )
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is altered."""
+        return self != AugmentSettings()
+
+
 class AdaptSettings(Section):
     """A first stage of masked-language training on texts without labels, so that the encoder knows their words."""
 
@@ -96,13 +111,35 @@ NOT_SEARCHED = ("search", "folds", "few_shot", "adapt", "validation", "workers",
 class TrainingSettings(Section):
     """How a run fine-tunes. Every key can be overridden for one run with ``baton train --set training.KEY=VALUE``."""
 
-    tune: Literal["full", "head", "last_n"] = Field(
-        "full", description="full: all weights. head: encoder frozen. last_n: the last `last_n` encoder layers and the head."
+    start_from: Literal["base", "champion"] = Field(
+        "base",
+        description="champion: go on from the weights of the version that serves; outputs of new labels start fresh. A model "
+        "without a champion, or with one of another task or base model, starts from its base.",
+    )
+    replay: float | None = Field(
+        3.0,
+        ge=0,
+        description="With `start_from: champion`: rows that the champion knows for each row that is new to it, so that old "
+        "skill stays; each label keeps its share of them. null: all of them.",
+    )
+    tune: Literal["full", "head", "last_n", "lora"] = Field(
+        "full",
+        description="full: all weights. head: encoder frozen. last_n: the last `last_n` encoder layers and the head. lora: "
+        "small matrices beside the encoder's layers, merged into them afterwards, and the head.",
     )
     last_n: int = Field(2, ge=1, description="Encoder layers that `tune: last_n` trains.")
+    lora_rank: int = Field(16, ge=1, description="Rank of the matrices of `tune: lora`.")
+    lora_alpha: float = Field(32.0, gt=0, description="What `tune: lora` learns is scaled by lora_alpha / lora_rank.")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the matrices of `tune: lora`.")
     epochs: int = Field(3, ge=1, description="Passes over the training rows.")
     learning_rate: float = Field(5.0e-5, gt=0, lt=1, description="Peak learning rate.")
     batch_size: int = Field(32, ge=1, description="Rows per optimiser step, over all workers together.")
+    accumulation: int = Field(
+        1, ge=1, description="Parts in which a worker takes its share of a batch, to save memory; the result is the same."
+    )
+    schedule: Literal["linear", "cosine"] = Field(
+        "linear", description="How the learning rate falls to 0 after its peak: in a straight line, or along a half cosine."
+    )
     warmup_ratio: float = Field(0.1, ge=0, lt=1, description="Share of the steps over which the learning rate rises.")
     weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay.")
     max_length: int | None = Field(
@@ -129,6 +166,7 @@ class TrainingSettings(Section):
         "none", description="balanced: each label weighs as much as any other, however rare it is."
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of each target that is spread over all labels.")
+    augment: AugmentSettings = AugmentSettings()
     validation: float | None = Field(
         None,
         gt=0,
@@ -172,8 +210,11 @@ class TrainingSettings(Section):
 
     @model_validator(mode="after")
     def _divisible(self) -> TrainingSettings:
-        if self.batch_size % self.workers:
-            raise ValueError(f"batch_size {self.batch_size} must be a multiple of workers ({self.workers})")
+        if self.batch_size % (self.workers * self.accumulation):
+            parts = f"workers ({self.workers})" + (
+                f" times accumulation ({self.accumulation})" if self.accumulation > 1 else ""
+            )
+            raise ValueError(f"batch_size {self.batch_size} must be a multiple of {parts}")
         if self.adapt is not None and self.adapt.batch_size % self.workers:
             raise ValueError(f"adapt.batch_size {self.adapt.batch_size} must be a multiple of workers ({self.workers})")
         return self
@@ -189,6 +230,15 @@ class TrainingSettings(Section):
             raise ValueError(f"{chosen[0]} trains in processes of one worker each; set workers to 1, not {self.workers}")
         if chosen and chosen[0] != "search" and self.validation is not None:
             raise ValueError(f"{chosen[0]} validates every row in its turn; leave validation ({self.validation}) out")
+        if self.start_from == "champion":
+            if self.adapt is not None:
+                raise ValueError(
+                    "adapt changes the base model, and start_from: champion does not start from it; keep one of them"
+                )
+            if chosen and chosen[0] != "search":
+                raise ValueError(
+                    f"{chosen[0]} judges by rows that were not trained on, and the champion has seen them; set start_from: base"
+                )
         return self
 
     @model_validator(mode="after")
@@ -275,6 +325,9 @@ class ModelSettings(Section):
                 f"training.few_shot: {self.task} marks places in a text, and few_shot classifies whole texts; "
                 "allowed for classification and multi_label. Use tune: head"
             )
+        if self.training.augment.active and not kind.alterable:
+            tasks = ", ".join(name for name, other in TASKS.items() if other.alterable)
+            raise ValueError(f"training.augment: altered texts would not fit their answers in {self.task}; only for {tasks}")
         if kind.target == "span" and (self.training.class_weights, self.training.loss) != ("none", "cross_entropy"):
             raise ValueError(f"training: {self.task} has no labels to weigh; class_weights: none and loss: cross_entropy only")
         return self
@@ -469,5 +522,7 @@ def _data_path(value: str, root: Path) -> str:
     if "://" in value:
         return value
     path = root / value
-    looks_like_file = path.suffix in (".jsonl", ".json", ".csv", ".parquet", ".txt") or path.exists() or value.startswith((".", "/"))
+    looks_like_file = (
+        path.suffix in (".jsonl", ".json", ".csv", ".parquet", ".txt") or path.exists() or value.startswith((".", "/"))
+    )
     return str(path.resolve()) if looks_like_file else value

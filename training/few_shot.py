@@ -6,6 +6,7 @@ Runs in the process of its caller; needs no worker of Ray.
 from __future__ import annotations
 
 import inspect
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,12 +22,14 @@ from baton.config import ModelSettings
 from baton.engines.torch_engine import OVERHEAD_TOKENS, bf16_pays, load_model
 from baton.packing import pack
 from baton.predictor import load_tokenizer
-from baton.tasks import AnyTask
+from baton.storage import Storage
+from baton.tasks import AnyTask, task_type
 from baton.tasks.base import Windows
-from training import datasets, linear
+from training import datasets, linear, weights
+from training.batches import Collator, encode, features
 from training.losses import loss_function
 from training.pooling import family_of, pool_mean
-from training.worker import Collator, encode, features
+from training.trainer import Order, Trained
 
 STRENGTHS = (0.03, 0.3, 3.0)
 """Regularisations to choose from; the larger, the weaker."""
@@ -37,6 +40,29 @@ USUAL = 0.3
 FOLDS = 5
 PASS_TOKENS = 8192
 """Most tokens, padding included, of one forward pass."""
+
+
+@contextmanager
+def few_shot(order: Order) -> Iterator[Trained]:
+    """Fit a head to all training rows; the F1 is that of predictions for rows held back from it in their turn."""
+    storage, kind = Storage(order.storage), task_type(order.settings.task)
+    rows = datasets.load_side(kind, storage, order.dataset.uri, "train")
+    with tempfile.TemporaryDirectory(prefix="baton-few-shot-") as scratch:
+        base = weights.fetch(order.start, order.settings, storage, Path(scratch) / "base").directory
+        directory = Path(scratch) / "version"
+
+        def report(done: int, total: int) -> None:
+            order.progress(done=done, total=total)
+
+        fitted = fit_head(base, order.settings, order.dataset.labels, rows, directory=directory, report=report)
+        yield Trained(
+            directory=directory,
+            f1=fitted.f1,
+            epoch=0,
+            start=order.start,
+            calibration=fitted.calibration,
+            details={"few_shot": {"strength": fitted.strength, "folds": FOLDS}},
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +79,7 @@ def fit_head(
     settings: ModelSettings,
     labels: Sequence[str],
     rows: Sequence[Any],
+    *,
     directory: Path,
     report: Callable[[int, int], None],
 ) -> Fitted:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -36,27 +36,30 @@ class Family:
     narrowed: str
     narrowed_norm: str
     dense: str
-    """The layer of the head that all-but-linear activation follows."""
+    """The head's first layer, which an activation follows."""
     head: str
     scale: float
     shift: float
     """``dense`` becomes scale · identity + shift: the part of its activation that is (nearly) straight."""
 
 
-_BERT = {
-    "query": "attention.self.query",
-    "value": "attention.self.value",
-    "joined": "attention.output.dense",
-    "joined_norm": "attention.output.LayerNorm",
-    "narrowed": "output.dense",
-    "narrowed_norm": "output.LayerNorm",
-    "scale": 0.1,  # tanh bends by less than 1% below 0.17, and by little at the 3 that few features reach
-    "shift": 0.0,
-}
-_ROBERTA = Family(layers="roberta.encoder.layer", dense="classifier.dense", head="classifier.out_proj", **_BERT)
+_BERT = Family(
+    layers="bert.encoder.layer",
+    query="attention.self.query",
+    value="attention.self.value",
+    joined="attention.output.dense",
+    joined_norm="attention.output.LayerNorm",
+    narrowed="output.dense",
+    narrowed_norm="output.LayerNorm",
+    dense="bert.pooler.dense",
+    head="classifier",
+    scale=0.1,  # tanh bends by less than 1% below 0.17, and by 3% at the 3 standard deviations that few features reach
+    shift=0.0,
+)
+_ROBERTA = replace(_BERT, layers="roberta.encoder.layer", dense="classifier.dense", head="classifier.out_proj")
 
 FAMILIES: Mapping[str, Family] = {
-    "bert": Family(layers="bert.encoder.layer", dense="bert.pooler.dense", head="classifier", **_BERT),
+    "bert": _BERT,
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
     "camembert": _ROBERTA,
