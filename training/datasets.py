@@ -182,10 +182,11 @@ def split(kind: type[AnyTask], rows: Sequence[Any], fraction: float) -> tuple[li
 
 
 def folds(kind: type[AnyTask], rows: Sequence[Any], count: int) -> list[int]:
-    """For each row its fold, 0 to ``count`` - 1: each stratum (label) is dealt out evenly, and no group stands in two folds.
+    """For each row its fold, 0 to ``count`` - 1, for cross-validation.
 
-    As in `split`, the order of the rows does not matter: the groups of a stratum are dealt in the order of their hash, each
-    stratum going on where the one before it stopped, so that the folds have almost the same size.
+    Each stratum (label) is dealt out evenly, and no group stands in two folds. As in `split`, the order of the rows does not
+    matter: the groups of a stratum are dealt in the order of their hash, each stratum going on where the one before it stopped,
+    so that the folds have almost the same size.
     """
     strata: dict[str, set[float]] = {}
     places = [_place(kind, row) for row in rows]

@@ -18,4 +18,12 @@ def method(training: TrainingSettings) -> Method:
         from training.few_shot import few_shot
 
         return few_shot
+    if training.search is not None:
+        from training.search import search
+
+        return search
+    if training.folds is not None:
+        from training.folds import cross_validate
+
+        return cross_validate
     return fine_tune

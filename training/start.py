@@ -83,8 +83,17 @@ def find(settings: ModelSettings, registry: Registry, storage: Storage, dataset:
     )
 
 
-def rows(start: Start, settings: ModelSettings, storage: Storage, dataset_uri: str) -> Selection:
-    """The rows of the data set at ``dataset_uri`` that a run with this start trains and validates on."""
+def rows(start: Start, settings: ModelSettings, storage: Storage, dataset_uri: str, fold: int | None = None) -> Selection:
+    """The rows of the data set at ``dataset_uri`` that a run with this start trains and validates on.
+
+    ``fold`` counts with ``training.folds``: the part to validate on, or None to train on everything.
+    """
     kind = task_type(settings.task)
+    if settings.training.folds is not None:
+        everything = datasets.load_side(kind, storage, dataset_uri, "train")
+        parts = datasets.folds(kind, everything, settings.training.folds)
+        train = [row for row, part in zip(everything, parts, strict=True) if part != fold]
+        validation = [row for row, part in zip(everything, parts, strict=True) if part == fold]
+        return Selection(train=train, validation=validation, new=len(train), replayed=0, known=0)
     before = None if start.parent is None else datasets.load_side(kind, storage, start.dataset_uri, "train")
     return select(kind, settings.training, datasets.load_side(kind, storage, dataset_uri, "train"), before)

@@ -35,6 +35,8 @@ class Job:
     threads: int
     start: Mapping[str, Any] = field(default_factory=dict)
     """The fields of a `Start`; none of them: the base model."""
+    fold: int | None = None
+    """With ``training.folds``: the fold to validate on. None: train on all rows and validate on none."""
 
 
 @dataclass(frozen=True, kw_only=True)

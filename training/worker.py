@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import ray.train
@@ -74,8 +74,8 @@ def build_trainer(job: Job, settings: ModelSettings, scratch: Path, world_size: 
     kind = task_type(settings.task)
     task = settings.make_task(job.labels)
     tokenizer = task.prepare_tokenizer(tokenizer)
-    selected = start.rows(begin, settings, storage, job.dataset_uri)
-    if not selected.validation:
+    selected = start.rows(begin, settings, storage, job.dataset_uri, job.fold)
+    if not selected.validation and training.folds is None:
         raise DataError(
             f"{len(selected.train)} training row(s) leave none for validation; at least one label needs two texts "
             "(in question answering: two contexts are needed)"
@@ -161,28 +161,38 @@ class Validate:
     """The task's own main metric on the validation rows, through the same `decode` and `score` as everywhere."""
 
     def __init__(self, task: AnyTask, windows: Windows, rows: Sequence[Any]) -> None:
-        self._task, self._windows, self._rows = task, windows, rows
+        self.task, self._windows, self.rows = task, windows, rows
 
     def __call__(self, prediction: Any) -> dict[str, float]:
-        heads = prediction.predictions if isinstance(prediction.predictions, tuple) else (prediction.predictions,)
-        logits = {
-            name: list(np.asarray(values, dtype=np.float32)) for name, values in zip(self._task.heads, heads, strict=True)
-        }
+        logits = self._logits(prediction)
         outputs = self._decode(logits)
-        if self._task.calibrates():  # as its version would be, so that the epochs are compared as they would serve
-            self._task.calibration = self._task.calibrate(outputs, self._rows)
+        if self.task.calibrates():  # as its version would be, so that the epochs are compared as they would serve
+            self.task.calibration = self.task.calibrate(outputs, self.rows)
             outputs = self._decode(logits)
-        return {"f1": float(self._task.score(outputs, self._rows).metrics[self._task.metric])}
+        return {"f1": float(self.task.score(outputs, self.rows).metrics[self.task.metric])}
+
+    def outputs(self, prediction: Any) -> list[Any]:
+        """The outputs for ``rows``, in order, as `Task.calibrate` takes them."""
+        return self._decode(self._logits(prediction))
+
+    def _logits(self, prediction: Any) -> dict[str, list[Any]]:
+        heads = prediction.predictions if isinstance(prediction.predictions, tuple) else (prediction.predictions,)
+        return {name: list(np.asarray(values, dtype=np.float32)) for name, values in zip(self.task.heads, heads, strict=True)}
 
     def _decode(self, logits: Mapping[str, Sequence[Any]]) -> list[Any]:
-        return self._task.decode(self._windows, logits, [self._task.Options()] * len(self._rows))
+        return self.task.decode(self._windows, logits, [self.task.Options()] * len(self.rows))
 
 
 class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
-    """Progress to the registry (rank 0), checkpoints to Ray Train (every rank), early stopping."""
+    """Progress to the registry (rank 0), checkpoints to Ray Train (every rank), early stopping.
 
-    def __init__(self, job: Job, patience: int) -> None:
-        self._job, self._patience = job, patience
+    ``facts`` go into each progress report.
+    """
+
+    stage: ClassVar[str] = "training"
+
+    def __init__(self, job: Job, patience: int, **facts: Any) -> None:
+        self._job, self._patience, self._facts = job, patience, facts
         self._registry = Registry(job.database)
         self._last = 0.0
         self._began = (0.0, 0)
@@ -227,6 +237,7 @@ class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
         done = state.global_step - first_step
         left = (now - began) / done * (state.max_steps - state.global_step) if done else None
         progress = {
+            **self._facts,
             "epoch": round(state.epoch or 0.0, 2),
             "epochs": state.num_train_epochs,
             "step": state.global_step,
@@ -237,4 +248,4 @@ class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
         with suppress(
             RegistryError, Conflict
         ):  # a lost database costs progress lines, not the run; its driver stops an ended one
-            self._registry.report_run(self._job.run_id, "training", progress)
+            self._registry.report_run(self._job.run_id, self.stage, progress)
