@@ -97,31 +97,34 @@ class Storage:
             CorruptVersion: a file is missing or altered; it names the file.
             StorageError: the storage does not answer.
         """
-        where = f"{version.model} v{version.number}"
-        source = f"{self._root}/models/{version.model}/versions/{version.number}"
+        return self.fetch_pinned(version.model, version.number, version.manifest_sha256, cache)
+
+    def fetch_pinned(self, model: str, number: int, manifest_sha256: str, cache: Path) -> tuple[Path, Manifest]:
+        """`fetch` for those who know of a version only what pins its bytes."""
+        where = f"{model} v{number}"
+        source = f"{self._root}/models/{model}/versions/{number}"
         with self._complain("read from"):
             try:
                 content: bytes = self._fs.cat_file(f"{source}/{manifests.NAME}")
             except FileNotFoundError:
                 raise CorruptVersion(f"{where}: {source} has no {manifests.NAME}; it was never published whole") from None
-        if hashlib.sha256(content).hexdigest() != version.manifest_sha256:
+        if hashlib.sha256(content).hexdigest() != manifest_sha256:
             raise CorruptVersion(f"{where}: {source}/{manifests.NAME} is not the one that was registered")
         manifest = Manifest.from_bytes(content, source)
         if not self.local:
-            return self._download(source, manifest, version, cache), manifest
+            return self._download(source, manifest, cache / f"{model}-{number}-{manifest_sha256[:16]}"), manifest
         manifests.verify(Path(source), manifest)
         return Path(source), manifest
 
-    def _download(self, source: str, manifest: Manifest, version: ModelVersion, cache: Path) -> Path:
-        final = cache / f"{version.model}-{version.number}-{version.manifest_sha256[:16]}"
+    def _download(self, source: str, manifest: Manifest, final: Path) -> Path:
         if final.is_dir():
             try:
                 manifests.verify(final, manifest)
                 return final
             except CorruptVersion:  # the copy, not the original: fetch it again
                 shutil.rmtree(final, ignore_errors=True)
-        cache.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix="partial-", dir=cache))
+        final.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix="partial-", dir=final.parent))
         try:
             manifests.check_names(partial, manifest)
             with self._complain("read from"):

@@ -53,7 +53,9 @@ def main() -> None:
         data = draw_questions(arguments.data, home / "data") if arguments.task == "qa" else arguments.data
         with Service(home, data, arguments.task) as service:
             for section in (section for section in SECTIONS if section in wanted):
-                head = _head(f"--data …/{arguments.data.resolve().name} --task {arguments.task} --only {section}")
+                head = head_of(
+                    "benchmarks", f"--data …/{arguments.data.resolve().name} --task {arguments.task} --only {section}"
+                )
                 write(arguments.out, SECTIONS[section](service), head)  # at once: one that fails later takes nothing with it
     print(f"written to {arguments.out}")
 
@@ -70,12 +72,13 @@ def write(out: Path, section: str, head: str) -> None:
     out.write_text("\n".join(parts), encoding="utf-8")
 
 
-def _head(options: str) -> str:
+def head_of(module: str, options: str) -> str:
+    """What stands under a section's heading: when, where, with what and by which command it was measured."""
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
     return (
         f"{datetime.now(UTC):%Y-%m-%d} · {_cpu()}, {os.cpu_count()} cores, {_memory_gib():.0f} GiB · "
         f"Python {platform.python_version()}, {versions}\n\n"
-        f"Base model: {BASE_MODEL.rpartition('/')[2]} (22.7 M parameters). Command: `python -m benchmarks {options}`.\n"
+        f"Base model: {BASE_MODEL.rpartition('/')[2]} (22.7 M parameters). Command: `python -m {module} {options}`.\n"
     )
 
 

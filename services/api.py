@@ -19,10 +19,10 @@ from baton.config import BatonConfig, ModelSettings
 from baton.errors import BatonError
 from baton.records import Decision, Promotion, Run
 from baton.registry import PAGE, Registry
+from services.datasets_api import add_datasets
 from services.feedback_api import add_feedback
 from services.retrain import Retrainer
 from services.retrain_api import add_retrain
-from services.datasets_api import add_datasets
 
 EVENT_SECONDS = 0.5
 """How often a stream of run events looks for new ones."""
@@ -324,5 +324,5 @@ def _plain(record: Any) -> dict[str, Any]:
 
 def _brief(version: dict[str, Any]) -> dict[str, Any]:
     """A version without the metrics that fill screens."""
-    long = ("confusion", "per_class", "labels")
+    long = ("confusion", "per_class", "labels", "reference")
     return {**version, "metrics": {key: value for key, value in version["metrics"].items() if key not in long}}

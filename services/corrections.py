@@ -35,7 +35,7 @@ RETRY_SECONDS = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One item as it came: its ``place`` in the list or stream, from 0, and its ``value``, its raw ``line``, or a ``problem``."""
+    """One item as it came: its ``place`` in the list or stream, from 0, and its ``value``, raw ``line``, or ``problem``."""
 
     place: int
     value: Any = None
@@ -159,7 +159,7 @@ class Intake:
         )
 
     def _has_inputs(self, values: Mapping[str, Any]) -> bool:
-        """Whether an item brings the question itself: all that an input must have, or a shape of row that holds it otherwise."""
+        """Whether an item brings the question itself: what an input must have, or a shape of row that holds it otherwise."""
         required = {name for name, info in self._kind.Input.model_fields.items() if info.is_required()}
         shapes = (set(shape) for shape in self._kind.row_shapes)
         return required <= values.keys() or any(shape <= values.keys() for shape in shapes)

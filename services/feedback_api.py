@@ -1,4 +1,4 @@
-"""Routes of feedback and live quality: HTTP bodies → corrections. What a correction must look like is `services.corrections`'."""
+"""Routes of feedback and live quality: HTTP bodies → items. What an item must look like is known to `services.corrections`."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ async def _whole(request: Request) -> list[Item]:
         body += chunk
         if len(body) > MOST_JSON_BYTES:
             raise BodyTooLarge(
-                f"the body has more than {MOST_JSON_BYTES:,} bytes; send long lists as JSON Lines ({JSON_LINES[0]}), of any length"
+                f"the body has more than {MOST_JSON_BYTES:,} bytes; send it as JSON Lines ({JSON_LINES[0]}), of any length"
             )
     try:
         content = await asyncio.to_thread(from_json, bytes(body))

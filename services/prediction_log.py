@@ -17,6 +17,7 @@ from baton.errors import BatonError
 from baton.feedback import FeedbackStore
 from baton.records import LoggedPrediction
 from baton.tasks import AnyTask
+from baton.tasks.base import text_length
 
 logger = logging.getLogger("ray.serve")
 
@@ -123,7 +124,7 @@ class PredictionLog:
                     output=self._task.brief(output, masked).model_dump(mode="json"),
                     label=label,
                     confidence=confidence,
-                    length=sum(len(value) for value in masked.model_dump().values() if isinstance(value, str)),
+                    length=text_length(item),
                     created_at=answered.at,
                 )
             )

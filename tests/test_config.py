@@ -167,8 +167,53 @@ def test_a_dumped_configuration_validates_to_itself(tmp_path):
         (("models", 0, "gate"), {"confidence": 1}, "models[0].gate.confidence: 1 is not allowed; input should be less than 1"),
         (
             ("models", 0, "training", "tune"),
-            "lora",
-            "models[0].training.tune: 'lora' is not allowed; input should be 'full', 'head' or 'last_n'",
+            "adapter",
+            "models[0].training.tune: 'adapter' is not allowed; input should be 'full', 'head', 'last_n' or 'lora'",
+        ),
+        (
+            ("models", 0, "training", "start_from"),
+            "v3",
+            "models[0].training.start_from: 'v3' is not allowed; input should be 'base' or 'champion'",
+        ),
+        (
+            ("models", 0, "training", "replay"),
+            -1,
+            "models[0].training.replay: -1 is not allowed; input should be greater than or equal to 0",
+        ),
+        (
+            ("models", 0, "training", "lora_rank"),
+            0,
+            "models[0].training.lora_rank: 0 is not allowed; input should be greater than or equal to 1",
+        ),
+        (
+            ("models", 0, "training", "lora_alpha"),
+            0,
+            "models[0].training.lora_alpha: 0 is not allowed; input should be greater than 0",
+        ),
+        (
+            ("models", 0, "training", "lora_dropout"),
+            1,
+            "models[0].training.lora_dropout: 1 is not allowed; input should be less than 1",
+        ),
+        (
+            ("models", 0, "training", "schedule"),
+            "constant",
+            "models[0].training.schedule: 'constant' is not allowed; input should be 'linear' or 'cosine'",
+        ),
+        (
+            ("models", 0, "training", "accumulation"),
+            0,
+            "models[0].training.accumulation: 0 is not allowed; input should be greater than or equal to 1",
+        ),
+        (
+            ("models", 0, "training", "augment"),
+            {"deletion": 1},
+            "models[0].training.augment.deletion: 1 is not allowed; input should be less than 1",
+        ),
+        (
+            ("models", 0, "training", "augment"),
+            {"synonyms": 0.1},
+            "models[0].training.augment.synonyms: unknown key; allowed: deletion, swap, noise",
         ),
         (("storage",), "", "storage: '' is not allowed; string should have at least 1 character"),
     ],
@@ -179,7 +224,7 @@ def test_a_bad_value_is_reported_with_key_value_and_what_is_allowed(tmp_path, ke
 
 def test_an_unknown_key_names_the_nearest_known_one(tmp_path):
     message = complaint(tmp_path, changed("models", 0, "training", "epoch", to=3))
-    assert "models[0].training.epoch: unknown key; did you mean 'epochs'? allowed: tune, last_n, epochs" in message
+    assert "models[0].training.epoch: unknown key; did you mean 'epochs'? allowed: start_from, replay, tune, " in message
 
 
 def test_an_unknown_key_far_from_all_others_lists_the_allowed_ones(tmp_path):
@@ -308,10 +353,46 @@ def test_every_key_of_the_file_has_a_description_or_is_a_section():
     schema = json_schema()
     sections = [schema, *schema["$defs"].values()]
     bare = [key for section in sections for key, value in section["properties"].items() if "description" not in value]
-    assert sorted(set(bare)) == ["data", "gate", "http", "serving", "training"]
+    assert sorted(set(bare)) == ["augment", "data", "gate", "http", "serving", "training"]
 
 
 @pytest.mark.parametrize(("rows", "share"), [(100, 0.1), (2000, 0.1), (10_000, 0.02), (200_000, 0.001)])
 def test_about_two_hundred_rows_validate_but_never_more_than_a_tenth(rows, share):
     assert TrainingSettings().validation_share(rows) == pytest.approx(share)
     assert TrainingSettings(validation=0.3).validation_share(rows) == 0.3
+
+
+@pytest.mark.parametrize(
+    ("training", "said"),
+    [
+        ({"batch_size": 30, "workers": 4}, "batch_size 30 must be a multiple of workers (4)"),
+        (
+            {"batch_size": 30, "workers": 2, "accumulation": 4},
+            "batch_size 30 must be a multiple of workers (2) times accumulation (4)",
+        ),
+        ({"batch_size": 30, "accumulation": 4}, "batch_size 30 must be a multiple of workers (1) times accumulation (4)"),
+    ],
+)
+def test_a_batch_that_does_not_part_evenly_is_refused_with_what_it_must_be_a_multiple_of(tmp_path, training, said):
+    assert f"models[0].training: {said}" in complaint(tmp_path, changed("models", 0, "training", to=training))
+
+
+@pytest.mark.parametrize("task", ["ner", "qa"])
+@pytest.mark.parametrize("way", ["deletion", "swap", "noise"])
+def test_texts_whose_answers_are_places_in_them_are_not_augmented(tmp_path, task, way):
+    content = changed("models", 0, "training", to={"augment": {way: 0.1}})
+    content["models"][0]["task"] = task
+    said = f"training.augment: altered texts would not fit their answers in {task}; only for classification, multi_label"
+    assert said in complaint(tmp_path, content)
+
+
+def test_an_augmentation_that_alters_nothing_is_for_every_task(tmp_path):
+    content = changed("models", 0, "training", to={"augment": {"deletion": 0}})
+    content["models"][0]["task"] = "qa"
+    assert not load_config(write(tmp_path, content), {}).models[0].training.augment.active
+
+
+def test_one_run_may_have_its_own_start_replay_and_augmentation(model):
+    assigned = ["training.start_from=champion", "training.replay=null", "training.augment.noise=0.2", "training.tune=lora"]
+    training = override(model, assigned).training
+    assert (training.start_from, training.replay, training.augment.noise, training.tune) == ("champion", None, 0.2, "lora")

@@ -27,7 +27,8 @@ from baton.tasks.qa import QuestionAnswering
 from baton.texts import normalise
 from tests.tiny import keyword_rows
 from training import sources
-from training.datasets import Dataset, freeze, load_side, split
+from training.datasets import Dataset, freeze, load_side
+from training.sides import split
 
 Rows = Sequence[dict[str, Any]]
 

@@ -27,6 +27,7 @@ from baton.tasks.base import Windows
 from baton.tasks.classification import TextInput
 from baton.tasks.multi_label import MultiLabel, MultiLabelExample, MultiLabelOptions, MultiLabelScores, best_threshold
 from training import datasets, sources
+from training.sides import split
 
 LABELS = ("a", "b", "c", "d")
 
@@ -458,7 +459,7 @@ def test_a_label_of_one_row_stays_in_train_even_beside_a_common_one():
     for seed in range(20):
         rows = [MultiLabelExample(text=f"text {seed} {row}", label=["common"]) for row in range(40)]
         rows += [MultiLabelExample(text=f"rare {seed} {row}", label=["common", f"rare {row}"]) for row in range(10)]
-        train, held = datasets.split(MultiLabel, rows, 0.2)
+        train, held = split(MultiLabel, rows, 0.2)
         assert held
         assert len(MultiLabel.labels_of(train)) == 11
 

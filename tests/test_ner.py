@@ -21,11 +21,12 @@ from baton import tags
 from baton.base_models import find_base_model
 from baton.errors import DataError, InvalidInput
 from baton.predictor import load_tokenizer
+from baton.rows import Row
 from baton.tasks.base import IGNORED, Windows
 from baton.tasks.ner import Ner
 from baton.tasks.ner_entities import Entities, Entity, Labels, NerOptions, likeliest_sequence
 from baton.tasks.ner_rows import NerExample, NerInput, Span
-from training.datasets import Row, parse
+from training.sources import parse
 
 TYPES = ("LOC", "PER", "a-b")
 LABELS = ("O", *(f"{prefix}-{label}" for label in TYPES for prefix in "BI"))

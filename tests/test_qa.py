@@ -24,10 +24,12 @@ from baton.engines import EngineSettings, load_engine
 from baton.engines.torch_engine import load_model
 from baton.errors import CorruptVersion, DataError, InvalidInput
 from baton.predictor import Predictor, load_tokenizer
+from baton.rows import Row
 from baton.tasks import task_type
 from baton.tasks.base import Windows, whole
 from baton.tasks.qa import Answer, Answers, QaExample, QaInput, QaOptions, QuestionAnswering, References
-from training.datasets import Row, parse, split
+from training.sides import split
+from training.sources import parse
 
 CONTEXT = "Your order left Lisbon on Monday at 10:45 and reached Porto, where Clara Müller signed for it."
 LONG = " ".join(f"On day {day} the courier carried parcel {7 * day} to house {day + 30}." for day in range(1, 60))

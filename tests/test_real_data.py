@@ -10,7 +10,7 @@ from baton.base_models import find_base_model
 from baton.predictor import load_tokenizer
 from baton.tasks import task_type
 from baton.tasks.base import IGNORED
-from training.datasets import parse, read
+from training.sources import parse, read
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 FILES = {

@@ -30,6 +30,7 @@ from baton.texts import normalise
 from services.protocols import huggingface
 from tests.tiny import FILLERS, FOREIGN, save_classifier
 from training import datasets, sources
+from training.sides import split
 
 LABELS = ("billing", "bug", "shipping", "cancel")
 FP32 = ServingSettings(precision="fp32", device="cpu")
@@ -472,7 +473,7 @@ def test_repetitions_of_a_pair_never_stand_on_both_sides_of_a_split():
         for number in range(60)
         for text, pair in (("is it late?", "the parcel"), ("Is it  LATE?", "the\tparcel"))
     ]
-    train, held = datasets.split(Classification, rows, 0.3)
+    train, held = split(Classification, rows, 0.3)
     assert len(train) + len(held) == 120
     assert held
     sides = [{normalise(Classification.content(row)) for row in side} for side in (train, held)]

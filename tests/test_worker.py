@@ -21,101 +21,22 @@ import transformers
 from safetensors.numpy import load_file, save_file
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from baton.config import DataSettings, ModelSettings
+from baton.config import ModelSettings, TrainingSettings
 from baton.engines.torch_engine import load_model
 from baton.errors import ConfigError, NotFinite
-from baton.manifest import Manifest
-from baton.predictor import Predictor
 from baton.records import RunState
-from baton.registry import Registry
-from baton.storage import Storage
-from baton.tasks.classification import Classification
-from tests.tiny import keyword_rows
-from training import datasets, pipeline
+from tests.world import LABELS, QUICK, Weights, World, last_checkpoint, same, settings_of, weights_of
+from training import pipeline
+from training.batches import Collator
 from training.evaluate import evaluate
 from training.trainer import Trained
-from training.worker import Collator, Job, Reporter, build_trainer, freeze
+from training.tuning import tune
+from training.worker import Job, Reporter, build_trainer
 
-LABELS = ("billing", "bug", "cancel", "shipping")
 BATCH = 16
 ACCEPTED = ("input_ids", "token_type_ids", "attention_mask", "labels")
-QUICK = {"epochs": 4, "batch_size": 8, "learning_rate": 1e-3, "validation": 0.2, "precision": "fp32", "device": "cpu"}
 
-Weights = Mapping[str, torch.Tensor]
-
-
-def settings_of(base: Path, train: Path, holdout: Path, **training: Any) -> ModelSettings:
-    return ModelSettings.model_validate(
-        {
-            "name": "m",
-            "task": "classification",
-            "base_model": str(base),
-            "data": {"train": str(train), "holdout": str(holdout)},
-            "training": {**QUICK, **training},
-            "serving": {"precision": "fp32", "device": "cpu"},
-        }
-    )
-
-
-class World:
-    """A frozen data set, and trainers on it."""
-
-    def __init__(self, base: Path, directory: Path, rows: int, noise: float = 0.0) -> None:
-        self.base, self.directory = base, directory
-        for name, count, seed in (("train", rows, 1), ("holdout", 120, 2)):
-            lines = [json.dumps(row) + "\n" for row in keyword_rows(count, LABELS, seed=seed, noise=noise)]
-            (directory / f"{name}.jsonl").write_text("".join(lines))
-        self.storage = Storage(str(directory / "storage"))
-        self.registry = Registry(f"sqlite:///{directory}/baton.db")
-        self.registry.migrate()
-        self.registry.declare_model("m")
-        data = DataSettings(train=str(directory / "train.jsonl"), holdout=str(directory / "holdout.jsonl"))
-        self.dataset = datasets.freeze("m", Classification, data, self.storage)
-        self.job = Job(
-            run_id="r",
-            settings={},
-            labels=LABELS,
-            dataset_uri=self.dataset.version.uri,
-            storage=self.storage.url,
-            database=f"sqlite:///{directory}/baton.db",
-            threads=1,
-        )
-
-    def settings(self, **training: Any) -> ModelSettings:
-        return settings_of(self.base, self.directory / "train.jsonl", self.directory / "holdout.jsonl", **training)
-
-    def trainer(self, scratch: Path, **training: Any) -> transformers.Trainer:
-        return build_trainer(self.job, self.settings(**training), scratch, world_size=1)
-
-    def validation_rows(self) -> list[Any]:
-        rows = datasets.load_side(Classification, self.storage, self.dataset.version.uri, "train")
-        return datasets.split(Classification, rows, QUICK["validation"])[1]
-
-    def predictor(self, checkpoint: Path) -> Predictor:
-        manifest = Manifest(
-            model="m",
-            task="classification",
-            labels=LABELS,
-            max_length=128,
-            base_model="tiny",
-            dataset={},
-            training={},
-            metrics={},
-            code_version="0",
-        )
-        return Predictor.load(checkpoint, manifest, self.settings().serving)
-
-    def f1(self, checkpoint: Path, rows: list[Any]) -> float:
-        return float(evaluate(self.predictor(checkpoint), rows, lambda done, total: None).metrics["f1"])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Two threads on busy cores wait for each other most of the time."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -134,19 +55,6 @@ def trained(large: World, tmp_path_factory: pytest.TempPathFactory) -> transform
     trainer = large.trainer(tmp_path_factory.mktemp("trained"))
     trainer.train()
     return trainer
-
-
-def last_checkpoint(trainer: transformers.Trainer) -> Path:
-    return Path(trainer.args.output_dir) / f"checkpoint-{trainer.state.global_step}"
-
-
-def weights_of(trainer: transformers.Trainer) -> dict[str, torch.Tensor]:
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-
-
-def same(first: Weights, second: Weights) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 # --- learning ------------------------------------------------------------------------------------------------------------
@@ -192,10 +100,12 @@ def test_a_checkpoint_is_a_hugging_face_directory_without_surprises(trained):
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in directory.iterdir()}
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 4])
-def test_the_workers_share_the_batch(small, tmp_path, world_size):
-    trainer = build_trainer(small.job, small.settings(batch_size=8, workers=world_size), tmp_path, world_size)
-    assert trainer.args.per_device_train_batch_size == 8 // world_size
+@pytest.mark.parametrize(("world_size", "accumulation"), [(1, 1), (2, 1), (4, 1), (1, 4), (2, 2)])
+def test_the_workers_share_the_batch_and_take_their_share_in_parts(small, tmp_path, world_size, accumulation):
+    settings = small.settings(batch_size=8, workers=world_size, accumulation=accumulation)
+    trainer = build_trainer(small.job, settings, tmp_path, world_size)
+    assert trainer.args.per_device_train_batch_size == 8 // world_size // accumulation
+    assert trainer.args.gradient_accumulation_steps == accumulation
 
 
 # --- what may change -----------------------------------------------------------------------------------------------------
@@ -230,7 +140,7 @@ def test_the_base_itself_is_what_a_frozen_encoder_keeps(small, tiny_base, tmp_pa
 def test_an_encoder_of_another_architecture_is_frozen_alike():
     config = transformers.DistilBertConfig(vocab_size=50, dim=16, n_layers=3, n_heads=2, hidden_dim=32, num_labels=3)
     model = transformers.DistilBertForSequenceClassification(config)
-    freeze(model, "last_n", 1)
+    tune(model, TrainingSettings(tune="last_n", last_n=1))
     free = {name.rpartition(".")[0] for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert {"classifier", "pre_classifier", "distilbert.transformer.layer.2.ffn.lin1"} <= free
     assert not any(name.startswith(("distilbert.embeddings", "distilbert.transformer.layer.0")) for name in free)
@@ -284,17 +194,16 @@ def test_a_training_resumed_from_its_last_checkpoint_ends_as_if_it_had_never_sto
 
 
 def one_step(
-    job: Job, settings: Mapping[str, Any], scratch: Path, *, world_size: int = 1, accumulate: int = 1
+    job: Job, settings: Mapping[str, Any], scratch: Path, *, world_size: int = 1, accumulation: int = 1
 ) -> tuple[float, Weights, Weights]:
     """Loss, gradients and weights after one step of plain gradient descent on the first `BATCH` rows.
 
     The `Trainer` is the worker's, but for the optimiser (Adam would hide a wrong factor) and the number of steps.
     """
-    built = build_trainer(job, ModelSettings.model_validate(settings), scratch, world_size)
+    training = {**settings["training"], "batch_size": BATCH, "accumulation": accumulation}
+    built = build_trainer(job, ModelSettings.model_validate({**settings, "training": training}), scratch, world_size)
     changes = {
         "max_steps": 1,
-        "per_device_train_batch_size": BATCH // world_size // accumulate,
-        "gradient_accumulation_steps": accumulate,
         "max_grad_norm": 0.0,
         "logging_steps": 1,
         "eval_strategy": "no",
@@ -325,6 +234,8 @@ def one_step(
 
 SET_BY_US = (
     "output_dir",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
     "weight_decay",
     "train_sampling_strategy",
     "bf16",
@@ -380,9 +291,9 @@ def assert_same_step(first: tuple[float, Weights, Weights], second: tuple[float,
             torch.testing.assert_close(other[name], one[name], atol=1e-5, rtol=1e-4, msg=lambda text, at=name: f"{at}: {text}")
 
 
-@pytest.mark.parametrize("accumulate", [2, 4])
-def test_a_batch_accumulated_in_parts_gives_the_step_of_the_whole_batch(order, in_one_batch, tmp_path, accumulate):
-    assert_same_step(in_one_batch, one_step(Job(**order["job"]), order["settings"], tmp_path, accumulate=accumulate))
+@pytest.mark.parametrize("accumulation", [2, 4])
+def test_a_batch_accumulated_in_parts_gives_the_step_of_the_whole_batch(order, in_one_batch, tmp_path, accumulation):
+    assert_same_step(in_one_batch, one_step(Job(**order["job"]), order["settings"], tmp_path, accumulation=accumulation))
     assert max(gradient.abs().max() for gradient in in_one_batch[1].values()) > 0.01
 
 
@@ -524,24 +435,19 @@ def test_a_max_length_beyond_the_models_positions_is_refused(tiny_base, small, l
         check()
 
 
-def context(world: World) -> pipeline.Context:
-    clock = pipeline.Clock(lambda stage, progress: None)
-    return pipeline.Context(settings=world.settings(), registry=world.registry, storage=world.storage, clock=clock)
-
-
 def test_a_model_that_diverged_is_refused_and_nothing_is_published(large, trained, tmp_path):
     checkpoint = Path(shutil.copytree(last_checkpoint(trained), tmp_path / "diverged"))
     weights = load_file(checkpoint / "model.safetensors")
     weights["classifier.weight"][:] = np.nan
     save_file(weights, checkpoint / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(NotFinite, match=r"the model's logits are not numbers for some inputs; did its training diverge\?"):
-        pipeline.publish(context(large), "diverged", large.dataset, Trained(directory=checkpoint, f1=0.0, epoch=1))
+        pipeline.publish(large.context(), "diverged", large.dataset, Trained(directory=checkpoint, f1=0.0, epoch=1))
     assert large.registry.versions("m") == []
 
 
 def test_what_is_published_is_the_checkpoint_with_the_scores_that_it_gets_when_fetched_again(large, trained):
     best = Trained(directory=last_checkpoint(trained), f1=0.97, epoch=4)
-    version, evaluation = pipeline.publish(context(large), "by-hand", large.dataset, best)
+    version, evaluation = pipeline.publish(large.context(), "by-hand", large.dataset, best)
     directory, manifest = large.storage.fetch(version, Path("unused: the storage is local"))
     assert sorted(path.name for path in directory.iterdir()) == sorted([*manifest.files, "baton.json"])
     assert "optimizer.pt" not in manifest.files

@@ -19,7 +19,6 @@ from baton.rows import Row, example_of
 from baton.storage import Storage
 from baton.tasks import AnyTask
 from training.merging import FEEDBACK, Merged, Merger, SourcedRow, sourced
-from training.sides import split as split  # noqa: PLC0414 - also what validation rows are picked with
 from training.sources import located, read
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
+from baton.drift import reference_of
 from baton.predictor import Predictor
-from baton.tasks.base import Score
+from baton.tasks import AnyTask
+from baton.tasks.base import Score, text_length
 
 CHUNK = 512
 """Examples predicted between two progress reports."""
@@ -19,4 +22,16 @@ def evaluate(predictor: Predictor, examples: Sequence[Any], report: Callable[[in
     for start in range(0, len(inputs), CHUNK):
         outputs += predictor.predict(inputs[start : start + CHUNK])
         report(len(outputs), len(inputs))
-    return predictor.task.score(outputs, examples)
+    score = predictor.task.score(outputs, examples)
+    return replace(score, metrics={**score.metrics, "reference": reference(predictor.task, inputs, outputs)})
+
+
+def reference(task: AnyTask, inputs: Sequence[Any], outputs: Sequence[Any]) -> dict[str, Any]:
+    """What the version's answers look like where all is well: what its answers in service are compared with."""
+    usual = task.Options()
+    summaries = [task.summary(output, usual) for output in outputs]
+    return reference_of(
+        [label for label, _ in summaries],
+        [confidence for _, confidence in summaries],
+        [text_length(item) for item in inputs],
+    )

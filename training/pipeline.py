@@ -28,8 +28,11 @@ from baton.registry import Registry
 from baton.storage import Storage
 from baton.tasks import task_type
 from training import datasets, gate
+from training import start as starts
 from training.evaluate import evaluate
-from training.trainer import Trained, fine_tune
+from training.methods import method
+from training.sides import split
+from training.trainer import Order, Trained
 
 Report = Callable[[str, dict[str, Any]], None]
 """Stage and progress → the run's record. Raises ``Conflict`` when the run is over."""
@@ -60,12 +63,20 @@ def run(run_id: str, registry: Registry, storage: Storage, *, database: str) -> 
         clock("preparing")
         check_length(settings, find_base_model(settings.base_model))
         dataset = freeze(context)
-        clock("training", dataset=asdict(dataset.version))
-        _import_early("baton.engines.torch_engine")
-        trained = fine_tune(
-            run_id, settings, dataset.version, storage=storage.url, runs_path=storage.runs_path, database=database
+        start = starts.find(settings, registry, storage, dataset)
+        order = Order(
+            run_id=run_id,
+            settings=settings,
+            dataset=dataset.version,
+            start=start,
+            storage=storage.url,
+            runs_path=storage.runs_path,
+            database=database,
+            progress=clock.note,
         )
-        with trained as best:
+        clock("training", dataset=asdict(dataset.version), start=start.facts())
+        _import_early("baton.engines.torch_engine")
+        with method(settings.training)(order) as best:
             version, candidate = publish(context, run_id, dataset, best)
         champion = evaluate_champion(context, dataset.version.uri, dataset.version.holdout_hash)
         clock("deciding")
@@ -120,6 +131,8 @@ def judge(model: str, number: int, registry: Registry, storage: Storage) -> Deci
 def publish(context: Context, run_id: str, dataset: datasets.Dataset, trained: Trained) -> tuple[ModelVersion, Evaluation]:
     """Score the checkpoint exactly as it will be served, publish it with its scores, and register it."""
     settings, registry, clock = context.settings, context.registry, context.clock
+    if trained.training is not None:
+        settings = settings.model_copy(update={"training": trained.training})
     facts = {"dataset": asdict(dataset.version), "training": settings.training.model_dump(mode="json")}
     manifest = Manifest(
         model=settings.name,
@@ -140,7 +153,7 @@ def publish(context: Context, run_id: str, dataset: datasets.Dataset, trained: T
                 shutil.copyfile(trained.directory / name, directory / name)
         predictor = Predictor.load(directory, manifest, settings.serving, threads=os.cpu_count())
         clock("evaluating", validation_f1=trained.f1, best_epoch=trained.epoch)
-        manifest = manifest.model_copy(update={"calibration": calibrate(predictor, settings, dataset)})
+        manifest = manifest.model_copy(update={"calibration": calibrate(predictor, settings, dataset, trained)})
         score = evaluate(predictor, dataset.holdout, clock.count)
         clock("publishing", **{predictor.task.metric: score.metrics[predictor.task.metric]})
         number = registry.reserve_version(settings.name, run_id)
@@ -150,11 +163,14 @@ def publish(context: Context, run_id: str, dataset: datasets.Dataset, trained: T
         **facts,
         "run_id": run_id,
         "base_model": settings.base_model,
+        "parent": trained.start.parent,
+        "start": trained.start.facts(),
         "labels": list(dataset.version.labels),
         "best_epoch": trained.epoch,
         "validation_f1": trained.f1,
         "engine": predictor.engine.description,
         "seconds": clock.seconds(),
+        **trained.details,
     }
     version = registry.publish_version(
         settings.name, number, uri=uri, manifest_sha256=sha256, metrics=score.metrics, lineage=lineage
@@ -163,11 +179,18 @@ def publish(context: Context, run_id: str, dataset: datasets.Dataset, trained: T
     return version, registry.add_evaluation(settings.name, number, holdout_hash, score.metrics, score.statistics)
 
 
-def calibrate(predictor: Predictor, settings: ModelSettings, dataset: datasets.Dataset) -> Mapping[str, float]:
-    """Let the version learn about its own scores from the validation rows, the ones that chose it; never from the holdout."""
+def calibrate(
+    predictor: Predictor, settings: ModelSettings, dataset: datasets.Dataset, trained: Trained
+) -> Mapping[str, float]:
+    """Let the version learn about its own scores from rows that it was not trained on; never from the holdout.
+
+    These are the validation rows, the ones that chose it, unless its training has seen to it.
+    """
     task = predictor.task
-    if task.calibrates():
-        _, validation = datasets.split(type(task), dataset.train, settings.training.validation_share(len(dataset.train)))
+    if trained.calibration is not None:
+        task.calibration = dict(trained.calibration)
+    elif task.calibrates():
+        _, validation = split(type(task), dataset.train, settings.training.validation_share(len(dataset.train)))
         task.calibration = task.calibrate(predictor.predict([task.input_of(row) for row in validation]), validation)
     return task.calibration
 
@@ -214,9 +237,13 @@ class Clock:
         self._stage = stage
         self._report(stage, progress)
 
-    def count(self, done: int, total: int) -> None:
+    def note(self, **progress: Any) -> None:
         """Progress within the stage."""
-        self._report(self._stage, {"done": done, "total": total})
+        self._report(self._stage, progress)
+
+    def count(self, done: int, total: int) -> None:
+        """Progress within the stage, in rows."""
+        self.note(done=done, total=total)
 
     def seconds(self) -> dict[str, float]:
         """Seconds by stage, up to now."""

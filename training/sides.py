@@ -51,3 +51,21 @@ def held_groups(strata: Sequence[str], groups: Sequence[str], fraction: float, k
         kept.update(new[-1:] if spared else ())
     held -= kept  # a text of several labels that one of them must learn from
     return held | {group for group in groups if known.get(group) == HOLDOUT}
+
+
+def folds(kind: type[AnyTask], rows: Sequence[Any], count: int) -> list[int]:
+    """For each row its fold, 0 to ``count`` - 1, for cross-validation.
+
+    Each stratum (label) is dealt out evenly, and no group stands in two folds. As in `split`, the order of the rows does not
+    matter: the groups of a stratum are dealt in the order of their hash, each stratum going on where the one before it stopped,
+    so that the folds have almost the same size.
+    """
+    strata: dict[str, set[str]] = {}
+    groups = [fingerprint(kind.group(row)) for row in rows]
+    for stratum, group in zip(kind.strata(rows), groups, strict=True):
+        strata.setdefault(stratum, set()).add(group)
+    dealt: dict[str, int] = {}
+    for stratum in sorted(strata):
+        for group in sorted(strata[stratum] - dealt.keys()):
+            dealt[group] = len(dealt) % count
+    return [dealt[group] for group in groups]

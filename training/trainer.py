@@ -6,9 +6,9 @@ Knows nothing of evaluation, the gate or the registry's versions.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,12 @@ import ray
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from baton.config import ModelSettings
+from baton.config import ModelSettings, TrainingSettings
 from baton.errors import TrainingFailed
 from baton.records import DatasetVersion
+from baton.registry import Registry
+from training.capacity import capacity_of, watched
+from training.start import Start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,61 +35,92 @@ class Job:
     storage: str
     database: str
     threads: int
+    start: Mapping[str, Any] = field(default_factory=dict)
+    """The fields of a `Start`; none of them: the base model."""
+    fold: int | None = None
+    """With ``training.folds``: the fold to validate on. None: train on all rows and validate on none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """A model to be trained, and where; whichever way it is made (`training.methods`).
+
+    ``progress(**facts)`` adds to what the run's record says of its present stage. It raises ``Conflict`` when the run is over.
+    """
+
+    run_id: str
+    settings: ModelSettings
+    dataset: DatasetVersion
+    start: Start
+    storage: str
+    runs_path: str
+    database: str
+    progress: Callable[..., None]
+
+    def job(self, threads: int) -> Job:
+        """The order as its workers, with ``threads`` each, get it."""
+        return Job(
+            run_id=self.run_id,
+            settings=self.settings.model_dump(mode="json"),
+            labels=self.dataset.labels,
+            dataset_uri=self.dataset.uri,
+            storage=self.storage,
+            database=self.database,
+            threads=threads,
+            start=asdict(self.start),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """The best checkpoint of a run, as a local Hugging Face directory, with its validation F1 and epoch."""
+    """The best checkpoint of a run, as a local Hugging Face directory, its validation F1 and epoch, and the run's start."""
 
     directory: Path
     f1: float
     epoch: int
+    """Passes over the training rows; 0 where they were not counted."""
+    start: Start = field(default_factory=Start)
+    training: TrainingSettings | None = None
+    """How it was trained, where that is not what the order says."""
+    calibration: Mapping[str, float] | None = None
+    """What it learned about its own scores; None: the run's validation rows are still to tell."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """How it came about, for the lineage."""
 
 
 @contextmanager
-def fine_tune(
-    run_id: str, settings: ModelSettings, dataset: DatasetVersion, *, storage: str, runs_path: str, database: str
-) -> Iterator[Trained]:
+def fine_tune(order: Order) -> Iterator[Trained]:
     """Train and yield the checkpoint with the best validation F1; it is readable inside the ``with`` block.
 
     Raises:
         TrainingFailed: the workers failed more often than ``training.retries`` allows; the message is their last error.
     """
-    training = settings.training
-    gpus = int(ray.cluster_resources().get("GPU", 0)) if training.device != "cpu" else 0
-    if training.device == "gpu" and gpus < training.workers:
-        raise TrainingFailed(f"training.device is gpu with {training.workers} worker(s), but the cluster has {gpus} GPU(s)")
-    use_gpu = gpus >= training.workers
-    cpus = int(ray.cluster_resources().get("CPU", 0))
-    if training.workers > cpus:
-        raise TrainingFailed(f"training.workers is {training.workers}, but the cluster has {cpus} CPU(s); allowed: 1 to {cpus}")
-    threads = cpus_per_worker(training.workers)
-    job = Job(
-        run_id=run_id,
-        settings=settings.model_dump(mode="json"),
-        labels=dataset.labels,
-        dataset_uri=dataset.uri,
-        storage=storage,
-        database=database,
-        threads=threads,
-    )
+    training = order.settings.training
+    registry = Registry(order.database)
+    capacity = capacity_of(training, reserved=registry.reserved_cpus(), others=len(registry.runs(active=True)) - 1)
+
+    def started() -> bool:
+        return "step" in registry.run(order.run_id).progress
+
     trainer = TorchTrainer(
         _train,
-        train_loop_config=asdict(job),
+        train_loop_config=asdict(order.job(capacity.threads)),
         scaling_config=ScalingConfig(
-            num_workers=training.workers,
-            use_gpu=use_gpu,
-            resources_per_worker={"CPU": threads, **({"GPU": 1} if use_gpu else {})},
+            num_workers=capacity.workers,
+            use_gpu=capacity.use_gpu,
+            resources_per_worker=capacity.resources,
+            label_selector=dict(capacity.labels) or None,
         ),
         run_config=RunConfig(
-            name=run_id,
-            storage_path=runs_path,
+            name=order.run_id,
+            storage_path=order.runs_path,
             failure_config=FailureConfig(max_failures=training.retries),
             checkpoint_config=CheckpointConfig(num_to_keep=2, checkpoint_score_attribute="f1", checkpoint_score_order="max"),
         ),
     )
     try:
-        result = trainer.fit()
+        with watched(capacity, started, lambda text: order.progress(waiting=text)):
+            result = trainer.fit()
     except ray.train.v2.api.exceptions.TrainingFailedError as error:
         raise TrainingFailed(last_line(str(error))) from error
     if not result.best_checkpoints:
@@ -94,7 +128,7 @@ def fine_tune(
     checkpoint, _ = max(result.best_checkpoints, key=lambda item: float(item[1]["f1"]))
     with checkpoint.as_directory() as directory:
         noted = json.loads((Path(directory) / "baton-checkpoint.json").read_text())
-        yield Trained(directory=Path(directory), f1=float(noted["f1"]), epoch=int(noted["epoch"]))
+        yield Trained(directory=Path(directory), f1=float(noted["f1"]), epoch=int(noted["epoch"]), start=order.start)
 
 
 def _train(config: dict[str, Any]) -> None:

@@ -7,35 +7,36 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import tempfile
 import time
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import ray.train
 import torch
 import transformers
 
-from baton.base_models import find_base_model
-from baton.config import ModelSettings
-from baton.engines.torch_engine import bf16_pays, load_model
+from baton.config import ModelSettings, TrainingSettings
+from baton.engines.torch_engine import bf16_pays
 from baton.errors import Conflict, DataError, RegistryError
 from baton.predictor import load_tokenizer
 from baton.registry import Registry
 from baton.storage import Storage
 from baton.tasks import AnyTask, task_type
-from baton.tasks.base import IGNORED, Windows
-from training import datasets
+from baton.tasks.base import Windows
+from training import start, weights
+from training.augmentation import Altered, Redraw
+from training.batches import Collator, OrderedTrainer, encode, features, training_features
 from training.dropout import quicken
 from training.losses import loss_function
+from training.start import Start
 from training.trainer import Job
+from training.tuning import tune
 from training.vocabulary import narrow
-
-CHUNK = 1000
-"""Rows that are tokenised at once."""
 
 LONG_WINDOWS = 64
 """Mean tokens of a window from which plain attention code is faster in training on CPUs. With dropout, torch's fused attention
@@ -50,6 +51,7 @@ def train(config: dict[str, Any]) -> None:
     job = Job(**config)
     settings = ModelSettings.model_validate(job.settings)
     torch.set_num_threads(job.threads)
+    os.nice(settings.training.niceness)  # a worker has its process for itself
     with tempfile.TemporaryDirectory(prefix="baton-train-") as scratch:
         trainer = build_trainer(job, settings, Path(scratch), ray.train.get_context().get_world_size())
         trainer.add_callback(Reporter(job, settings.training.early_stopping))
@@ -64,47 +66,82 @@ def train(config: dict[str, Any]) -> None:
 def build_trainer(job: Job, settings: ModelSettings, scratch: Path, world_size: int) -> transformers.Trainer:
     """The configured `Trainer` of one of ``world_size`` workers; all that is random is seeded."""
     training = settings.training
-    transformers.set_seed(training.seed)  # the fresh head's weights
-    base = find_base_model(settings.base_model)
-    wrapper = transformers.AutoTokenizer.from_pretrained(str(base), local_files_only=True, trust_remote_code=False)
+    transformers.set_seed(training.seed)  # the fresh head's weights, and the adapters'
+    storage, begin = Storage(job.storage), Start(**job.start)
+    origin = weights.fetch(begin, settings, storage, scratch / "parent")
+    wrapper = transformers.AutoTokenizer.from_pretrained(str(origin.directory), local_files_only=True, trust_remote_code=False)
     wrapper.save_pretrained(str(scratch / "tokenizer"))
-    (scratch / "tokenizer" / "config.json").write_bytes((base / "config.json").read_bytes())
+    (scratch / "tokenizer" / "config.json").write_bytes((origin.directory / "config.json").read_bytes())
     tokenizer, pad_id = load_tokenizer(scratch / "tokenizer")
     kind = task_type(settings.task)
     task = settings.make_task(job.labels)
     tokenizer = task.prepare_tokenizer(tokenizer)
-    rows = datasets.load_side(kind, Storage(job.storage), job.dataset_uri, "train")
-    train_rows, validation_rows = datasets.split(kind, rows, training.validation_share(len(rows)))
-    if not validation_rows:
+    selected = start.rows(begin, settings, storage, job.dataset_uri, job.fold)
+    if not selected.validation and training.folds is None:
         raise DataError(
-            f"{len(rows)} training row(s) leave none for validation; at least one label needs two texts "
+            f"{len(selected.train)} training row(s) leave none for validation; at least one label needs two texts "
             "(in question answering: two contexts are needed)"
         )
-    validation_rows.sort(key=lambda row: len(kind.content(row)))  # batches of like lengths need little padding
-    model = load_model(kind.auto_model, base, job.labels)
+    # batches of like lengths need little padding
+    validation_rows = sorted(selected.validation, key=lambda row: len(kind.content(row)))
+    model = origin.model(kind, job.labels)
     if kind.target == "classes":
         model.config.problem_type = "multi_label_classification"  # transformers' own pipelines then answer as we do
-    freeze(model, training.tune, training.last_n)
-    train = training_features(task, tokenizer, train_rows)
+    tune(model, training)
+    train: Sequence[Any]
+    callbacks = []
+    if training.augment.active:
+        train = Altered(task, tokenizer, selected.train, training.augment, training.seed)
+        seen = train.token_ids(training.epochs)
+        callbacks = [Redraw(train)]
+    else:
+        train = training_features(task, tokenizer, selected.train)
+        seen = (row["input_ids"] for row in train)
     validation_windows = encode(task, tokenizer, validation_rows)
     validation = features(task, validation_windows, validation_rows)
     quicken(model)
     on_gpu = torch.cuda.is_available() and training.device != "cpu"
     if not on_gpu and np.mean([len(row["input_ids"]) for row in train]) >= LONG_WINDOWS:
         model.set_attn_implementation("eager")
-    narrow(model, [[pad_id], *(row["input_ids"] for row in (*train, *validation))])
-    bf16 = training.precision == "bf16" or (training.precision == "auto" and bf16_pays("cuda" if on_gpu else "cpu"))
-    arguments = transformers.TrainingArguments(
+    narrow(model, [[pad_id], *seen, *(row["input_ids"] for row in validation)])
+    return trainer_type(training)(
+        model=model,
+        args=arguments_of(training, scratch, world_size, on_gpu=on_gpu),
+        train_dataset=train,
+        eval_dataset=validation,
+        data_collator=Collator(
+            pad_id, {"labels", *inspect.signature(model.forward).parameters}, token_labels=kind.target == "tokens"
+        ),
+        processing_class=wrapper,
+        compute_loss_func=loss_function(kind.target, training, [row["labels"] for row in train], len(job.labels)),
+        compute_metrics=Validate(task, validation_windows, validation_rows),
+        callbacks=callbacks,
+    )
+
+
+def trainer_type(training: TrainingSettings) -> type[OrderedTrainer]:
+    """The `Trainer` whose checkpoints fit what is trained."""
+    if training.tune != "lora":
+        return OrderedTrainer
+    from training.lora import AdapterTrainer  # peft takes a second to load, and most runs do without
+
+    return AdapterTrainer
+
+
+def arguments_of(training: TrainingSettings, scratch: Path, world_size: int, *, on_gpu: bool) -> transformers.TrainingArguments:
+    """The settings in the `Trainer`'s own terms, for one of ``world_size`` workers."""
+    return transformers.TrainingArguments(
         output_dir=str(scratch / "checkpoints"),
         num_train_epochs=training.epochs,
         learning_rate=training.learning_rate,
-        per_device_train_batch_size=training.batch_size // world_size,
+        per_device_train_batch_size=training.batch_size // (world_size * training.accumulation),
+        gradient_accumulation_steps=training.accumulation,
         per_device_eval_batch_size=64,
         warmup_steps=training.warmup_ratio,
         weight_decay=training.weight_decay,
-        lr_scheduler_type="linear",
+        lr_scheduler_type=training.schedule,
         train_sampling_strategy="group_by_length",
-        bf16=bf16,
+        bf16=training.precision == "bf16" or (training.precision == "auto" and bf16_pays("cuda" if on_gpu else "cpu")),
         use_cpu=not on_gpu,
         ddp_find_unused_parameters=False if world_size > 1 else None,
         ddp_broadcast_buffers=False if world_size > 1 else None,
@@ -120,119 +157,44 @@ def build_trainer(job: Job, settings: ModelSettings, scratch: Path, world_size: 
         seed=training.seed,
         data_seed=training.seed,
     )
-    return OrderedTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=train,
-        eval_dataset=validation,
-        data_collator=Collator(
-            pad_id, {"labels", *inspect.signature(model.forward).parameters}, token_labels=kind.target == "tokens"
-        ),
-        processing_class=wrapper,
-        compute_loss_func=loss_function(kind.target, training, [row["labels"] for row in train], len(job.labels)),
-        compute_metrics=Validate(task, validation_windows, validation_rows),
-    )
-
-
-def freeze(model: Any, tune: str, last_n: int) -> None:
-    """Switch off gradients of what ``tune`` leaves alone.
-
-    The encoder is the embeddings and the stack of layers; the pooler and everything outside ``base_model`` is the head.
-    """
-    if tune == "full":
-        return
-    stacks = [module for module in model.base_model.modules() if isinstance(module, torch.nn.ModuleList)]
-    stack = max(stacks, key=lambda module: sum(parameter.numel() for parameter in module.parameters()))
-    for name, parameter in model.base_model.named_parameters():
-        parameter.requires_grad_("pooler" in name)
-    if tune == "last_n":
-        stack[-last_n:].requires_grad_(True)
-
-
-def encode(task: AnyTask, tokenizer: Any, rows: Sequence[Any]) -> Windows:
-    """Rows as evaluation and serving will see them."""
-    return task.encode(tokenizer, [task.input_of(row) for row in rows], [task.Options()] * len(rows))
-
-
-def training_features(task: AnyTask, tokenizer: Any, rows: Sequence[Any]) -> list[dict[str, Any]]:
-    """`features` of many rows: a tokenizer's record of a window weighs a hundred times what is kept of it."""
-    chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
-    return [feature for chunk in chunks for feature in features(task, encode(task, tokenizer, chunk), chunk)]
-
-
-def features(task: AnyTask, windows: Windows, rows: Sequence[Any]) -> list[dict[str, Any]]:
-    """One dict a window: ``input_ids``, ``token_type_ids``, ``labels``."""
-    return [
-        {"input_ids": ids, "token_type_ids": types, "labels": target}
-        for ids, types, target in zip(windows.ids, windows.type_ids, task.targets(rows, windows), strict=True)
-    ]
-
-
-class OrderedTrainer(transformers.Trainer):  # type: ignore[misc]
-    """A `Trainer` that evaluates rows in their own order.
-
-    With ``group_by_length`` the stock one shuffles the evaluation rows as well, and hands `compute_metrics` predictions
-    whose rows nobody can tell.
-    """
-
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
-        """Batches in order, shared out over the workers by accelerate."""
-        loader = torch.utils.data.DataLoader(
-            self.eval_dataset if eval_dataset is None else eval_dataset,
-            batch_size=self.args.eval_batch_size,
-            collate_fn=self.data_collator,
-        )
-        return self.accelerator.prepare(loader)
-
-
-class Collator:
-    """Pads a batch to its longest window, and leaves out what the model does not take (DistilBERT: token types)."""
-
-    def __init__(self, pad_id: int, accepted: Container[str], *, token_labels: bool = False) -> None:
-        self._pad_id, self._accepted, self._token_labels = pad_id, accepted, token_labels
-
-    def __call__(self, batch: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        width = max(len(row["input_ids"]) for row in batch)
-
-        def padded(values: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
-            return torch.tensor([[*value, *[fill] * (width - len(value))] for value in values])
-
-        labels = [row["labels"] for row in batch]
-        tensors = {
-            "input_ids": padded([row["input_ids"] for row in batch], self._pad_id),
-            "token_type_ids": padded([row["token_type_ids"] for row in batch], 0),
-            "attention_mask": padded([[1] * len(row["input_ids"]) for row in batch], 0),
-            "labels": padded(labels, IGNORED) if self._token_labels else torch.tensor(labels),
-        }
-        return {name: tensor for name, tensor in tensors.items() if name in self._accepted}
 
 
 class Validate:
     """The task's own main metric on the validation rows, through the same `decode` and `score` as everywhere."""
 
     def __init__(self, task: AnyTask, windows: Windows, rows: Sequence[Any]) -> None:
-        self._task, self._windows, self._rows = task, windows, rows
+        self.task, self._windows, self.rows = task, windows, rows
 
     def __call__(self, prediction: Any) -> dict[str, float]:
-        heads = prediction.predictions if isinstance(prediction.predictions, tuple) else (prediction.predictions,)
-        logits = {
-            name: list(np.asarray(values, dtype=np.float32)) for name, values in zip(self._task.heads, heads, strict=True)
-        }
+        logits = self._logits(prediction)
         outputs = self._decode(logits)
-        if self._task.calibrates():  # as its version would be, so that the epochs are compared as they would serve
-            self._task.calibration = self._task.calibrate(outputs, self._rows)
+        if self.task.calibrates():  # as its version would be, so that the epochs are compared as they would serve
+            self.task.calibration = self.task.calibrate(outputs, self.rows)
             outputs = self._decode(logits)
-        return {"f1": float(self._task.score(outputs, self._rows).metrics[self._task.metric])}
+        return {"f1": float(self.task.score(outputs, self.rows).metrics[self.task.metric])}
+
+    def outputs(self, prediction: Any) -> list[Any]:
+        """The outputs for ``rows``, in order, as `Task.calibrate` takes them."""
+        return self._decode(self._logits(prediction))
+
+    def _logits(self, prediction: Any) -> dict[str, list[Any]]:
+        heads = prediction.predictions if isinstance(prediction.predictions, tuple) else (prediction.predictions,)
+        return {name: list(np.asarray(values, dtype=np.float32)) for name, values in zip(self.task.heads, heads, strict=True)}
 
     def _decode(self, logits: Mapping[str, Sequence[Any]]) -> list[Any]:
-        return self._task.decode(self._windows, logits, [self._task.Options()] * len(self._rows))
+        return self.task.decode(self._windows, logits, [self.task.Options()] * len(self.rows))
 
 
 class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
-    """Progress to the registry (rank 0), checkpoints to Ray Train (every rank), early stopping."""
+    """Progress to the registry (rank 0), checkpoints to Ray Train (every rank), early stopping.
 
-    def __init__(self, job: Job, patience: int) -> None:
-        self._job, self._patience = job, patience
+    ``facts`` go into each progress report.
+    """
+
+    stage: ClassVar[str] = "training"
+
+    def __init__(self, job: Job, patience: int, **facts: Any) -> None:
+        self._job, self._patience, self._facts = job, patience, facts
         self._registry = Registry(job.database)
         self._last = 0.0
         self._began = (0.0, 0)
@@ -277,6 +239,7 @@ class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
         done = state.global_step - first_step
         left = (now - began) / done * (state.max_steps - state.global_step) if done else None
         progress = {
+            **self._facts,
             "epoch": round(state.epoch or 0.0, 2),
             "epochs": state.num_train_epochs,
             "step": state.global_step,
@@ -287,4 +250,4 @@ class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
         with suppress(
             RegistryError, Conflict
         ):  # a lost database costs progress lines, not the run; its driver stops an ended one
-            self._registry.report_run(self._job.run_id, "training", progress)
+            self._registry.report_run(self._job.run_id, self.stage, progress)

@@ -99,6 +99,9 @@ class Task(ABC, Generic[InputT, OutputT, ExampleT, OptionsT]):
     optional_fields: ClassVar[tuple[str, ...]] = ()
     """Further fields of a row that `Example` takes where they are present."""
 
+    alterable: ClassVar[tuple[str, ...]] = ()
+    """Text fields of a row whose words may be altered in training without making its answer wrong (`training.augment`)."""
+
     nest_single: ClassVar[bool] = False
     """Whether the answer to a single input still comes in a list (text-classification does that)."""
     default_max_length: ClassVar[int] = 128
@@ -295,6 +298,11 @@ def check_text(value: str, what: str) -> str:
         except UnicodeEncodeError as error:
             raise ValueError(f"{what} holds a lone surrogate at character {error.start}; send valid Unicode") from None
     return value
+
+
+def text_length(item: BaseModel) -> int:
+    """Characters of all texts of an input."""
+    return sum(len(value) for _, value in item if isinstance(value, str))
 
 
 def from_cell(value: object) -> object:

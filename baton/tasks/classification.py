@@ -98,6 +98,7 @@ class TextTask(Task[TextInput, ScoresT, TextExampleT, ChoiceT]):
     nest_single: ClassVar[bool] = True
     row_shapes: ClassVar[tuple[tuple[str, ...], ...]] = (("text", "label"),)
     optional_fields: ClassVar[tuple[str, ...]] = ("text_pair",)
+    alterable: ClassVar[tuple[str, ...]] = ("text", "text_pair")
     long_texts: ClassVar[tuple[LongText, ...]] = ("truncate", "windows")
     Input = TextInput
 

@@ -1,0 +1,184 @@
+"""What each ``training.tune`` costs and reaches: macro-F1, time and peak memory, by the training code itself.
+
+``python -m benchmarks.tuning --data DIRECTORY`` measures them one after the other, each in a process of its own, and writes a
+section of the results. There is no service and no Ray: the `Trainer` that a Ray Train worker runs is built and run here, and
+its last checkpoint is scored by the predictor that would serve it. ``--rows`` and ``--set`` are for trying settings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from baton.config import ModelSettings, override
+from baton.manifest import Manifest
+from baton.predictor import Predictor
+from baton.storage import Storage
+from baton.tasks import task_type
+from benchmarks.__main__ import RESULTS, head_of, write
+from benchmarks.service import BASE_MODEL, holdout_of, read_rows, train_of
+from training import datasets
+from training.evaluate import evaluate
+
+RECIPES: Mapping[str, Mapping[str, Any]] = {
+    "full": {"epochs": 3, "learning_rate": 2.0e-4},
+    "last_n": {"epochs": 3, "learning_rate": 5.0e-4, "last_n": 3},
+    "lora": {"epochs": 3, "learning_rate": 2.0e-3},
+    "head": {"epochs": 10, "learning_rate": 5.0e-3},
+}
+"""Settings that suit each: the fewer weights learn, the larger a step they take."""
+
+SHARED: Mapping[str, Any] = {"batch_size": 32, "device": "cpu"}
+
+
+def main() -> None:
+    """Parse the command line; measure all in processes of their own, or (``--one``) a single way in this one."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tuning", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="directory with train.jsonl and test.jsonl: text and label")
+    parser.add_argument("--rows", type=int, help="train on this many random rows; nothing is then written")
+    parser.add_argument("--only", choices=tuple(RECIPES), action="append", help="default: all")
+    parser.add_argument("--set", dest="assign", action="append", default=[], help="training.KEY=VALUE, for all of them")
+    parser.add_argument("--one", choices=tuple(RECIPES), help="measure one way in this process and print one JSON line")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="the section of the same heading is replaced, others kept")
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(measure(arguments.data, arguments.one, arguments.rows, arguments.assign)))
+        return
+    results = {}
+    for way in arguments.only or RECIPES:
+        results[way] = _apart(way, arguments)
+        print(way, json.dumps(results[way]), flush=True)
+    if arguments.rows is None:
+        write(arguments.out, section(results), head_of("benchmarks.tuning", f"--data …/{arguments.data.resolve().name}"))
+        print(f"written to {arguments.out}")
+
+
+def measure(data: Path, way: str, rows: int | None, assign: Sequence[str]) -> dict[str, Any]:
+    """Train one way in this process: macro-F1 on the test file, seconds and peak memory of training, and what was trained."""
+    from training.worker import build_trainer
+
+    threads = torch.multiprocessing.cpu_count()
+    torch.set_num_threads(threads)
+    with tempfile.TemporaryDirectory(prefix="baton-bench-") as name, _frozen(data, rows, Path(name)) as (storage, files):
+        settings = override(_settings(way, files), assign)
+        kind = task_type(settings.task)
+        dataset = datasets.freeze(settings.name, kind, settings.data, storage)
+        began = time.perf_counter()
+        trainer = build_trainer(_job(settings, dataset, storage, threads), settings, Path(name), world_size=1)
+        trainer.train()
+        seconds = time.perf_counter() - began
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10  # before scoring adds to it
+        checkpoint = Path(trainer.args.output_dir) / f"checkpoint-{trainer.state.global_step}"
+        predictor = Predictor.load(checkpoint, _manifest(settings, dataset), settings.serving, threads=threads)
+        score = evaluate(predictor, dataset.holdout, lambda done, total: None)
+        trained = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
+    return {
+        "f1": score.metrics["f1"],
+        "seconds": seconds,
+        "peak_mib": peak,
+        "trained": trained,
+        "settings": {**RECIPES[way], **dict(item.removeprefix("training.").split("=") for item in assign)},
+    }
+
+
+def section(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """The results' section, every F1 beside that of full tuning."""
+    full = results["full"]["f1"] if "full" in results else None
+    heads = ("tune", "settings", "trained weights", "macro-F1", "of full", "time", "peak memory")
+    rows = [
+        (
+            way,
+            ", ".join(f"{key} {value}" for key, value in result["settings"].items()),
+            f"{result['trained'] / 1e6:.2f} M",
+            f"{result['f1']:.4f}",
+            "–" if full is None else f"{result['f1'] / full:.3f}",
+            f"{result['seconds']:.0f} s",
+            f"{result['peak_mib']:.0f} MiB",
+        )
+        for way, result in results.items()
+    ]
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows))
+    return (
+        "## Ways to tune\n\n"
+        f"{', '.join(f'{key} {value}' for key, value in SHARED.items())}, all cores, bf16 where the hardware has it.\n"
+        "Each in a process of its own: the worker's `Trainer` without Ray or a service. Time: from loading to the last\n"
+        "checkpoint, with a validation and a checkpoint each epoch. Peak memory: of the whole process up to there, libraries\n"
+        "included. F1: of the last checkpoint, on the test file. Only the vocabulary's rows in use are trained and counted.\n\n"
+        f"{table}\n"
+    )
+
+
+def _apart(way: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.tuning", "--data", str(arguments.data), "--one", way]
+    command += [] if arguments.rows is None else ["--rows", str(arguments.rows)]
+    command += [part for item in arguments.assign for part in ("--set", item)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+@contextmanager
+def _frozen(data: Path, rows: int | None, folder: Path) -> Iterator[tuple[Storage, tuple[Path, Path]]]:
+    train = train_of(data)
+    if rows is not None:
+        drawn = random.Random(0).sample(read_rows(train), rows)
+        train = folder / "train.jsonl"
+        train.write_text("".join(json.dumps(row) + "\n" for row in drawn), encoding="utf-8")
+    yield Storage(str(folder / "storage")), (train, holdout_of(data))
+
+
+def _settings(way: str, files: tuple[Path, Path]) -> ModelSettings:
+    train, holdout = map(str, files)
+    return ModelSettings.model_validate(
+        {
+            "name": "benchmark",
+            "task": "classification",
+            "base_model": BASE_MODEL,
+            "data": {"train": train, "holdout": holdout},
+            "training": {"tune": way, **SHARED, **RECIPES[way]},
+        }
+    )
+
+
+def _job(settings: ModelSettings, dataset: datasets.Dataset, storage: Storage, threads: int) -> Any:
+    from training.trainer import Job
+
+    return Job(
+        run_id="benchmark",
+        settings=settings.model_dump(mode="json"),
+        labels=dataset.version.labels,
+        dataset_uri=dataset.version.uri,
+        storage=storage.url,
+        database="",
+        threads=threads,
+    )
+
+
+def _manifest(settings: ModelSettings, dataset: datasets.Dataset) -> Manifest:
+    return Manifest(
+        model=settings.name,
+        task=settings.task,
+        labels=dataset.version.labels,
+        max_length=settings.max_length,
+        base_model=settings.base_model,
+        dataset={},
+        training={},
+        metrics={},
+        code_version="0",
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""Rows as the features, batches and loaders of a `Trainer`. Knows tasks; knows nothing of models, runs or Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+from typing import Any
+
+import torch
+import transformers
+
+from baton.tasks import AnyTask
+from baton.tasks.base import IGNORED, Windows
+
+CHUNK = 1000
+"""Rows that are tokenised at once."""
+
+
+def encode(task: AnyTask, tokenizer: Any, rows: Sequence[Any]) -> Windows:
+    """Rows as evaluation and serving will see them."""
+    return task.encode(tokenizer, [task.input_of(row) for row in rows], [task.Options()] * len(rows))
+
+
+def training_features(task: AnyTask, tokenizer: Any, rows: Sequence[Any]) -> list[dict[str, Any]]:
+    """`features` of many rows: a tokenizer's record of a window weighs a hundred times what is kept of it."""
+    chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
+    return [feature for chunk in chunks for feature in features(task, encode(task, tokenizer, chunk), chunk)]
+
+
+def features(task: AnyTask, windows: Windows, rows: Sequence[Any]) -> list[dict[str, Any]]:
+    """One dict a window: ``input_ids``, ``token_type_ids``, ``labels``."""
+    return [
+        {"input_ids": ids, "token_type_ids": types, "labels": target}
+        for ids, types, target in zip(windows.ids, windows.type_ids, task.targets(rows, windows), strict=True)
+    ]
+
+
+def features_by_row(task: AnyTask, tokenizer: Any, rows: Sequence[Any]) -> list[list[dict[str, Any]]]:
+    """For each row the features of its windows."""
+    windows = encode(task, tokenizer, rows)
+    flat = features(task, windows, rows)
+    return [flat[mine.start : mine.stop] for mine in windows.of_input()]
+
+
+class OrderedTrainer(transformers.Trainer):  # type: ignore[misc]
+    """A `Trainer` that evaluates rows in their own order.
+
+    With ``group_by_length`` the stock one shuffles the evaluation rows as well, and hands `compute_metrics` predictions
+    whose rows nobody can tell.
+    """
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """Batches in order, shared out over the workers by accelerate."""
+        loader = torch.utils.data.DataLoader(
+            self.eval_dataset if eval_dataset is None else eval_dataset,
+            batch_size=self.args.eval_batch_size,
+            collate_fn=self.data_collator,
+        )
+        return self.accelerator.prepare(loader)
+
+
+class Collator:
+    """Pads a batch to its longest window, and leaves out what the model does not take (DistilBERT: token types)."""
+
+    def __init__(self, pad_id: int, accepted: Container[str], *, token_labels: bool = False) -> None:
+        self._pad_id, self._accepted, self._token_labels = pad_id, accepted, token_labels
+
+    def __call__(self, batch: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        width = max(len(row["input_ids"]) for row in batch)
+
+        def padded(values: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
+            return torch.tensor([[*value, *[fill] * (width - len(value))] for value in values])
+
+        labels = [row["labels"] for row in batch]
+        tensors = {
+            "input_ids": padded([row["input_ids"] for row in batch], self._pad_id),
+            "token_type_ids": padded([row["token_type_ids"] for row in batch], 0),
+            "attention_mask": padded([[1] * len(row["input_ids"]) for row in batch], 0),
+            "labels": padded(labels, IGNORED) if self._token_labels else torch.tensor(labels),
+        }
+        return {name: tensor for name, tensor in tensors.items() if name in self._accepted}

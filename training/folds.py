@@ -1,0 +1,204 @@
+"""Cross-validation for tiny data: each row validates once, and the version is trained on all of them.
+
+Every fold trains in a Ray task, side by side where the cluster has room. Their best epochs say how long to train, their F1 says
+what to expect, and their predictions for rows that they had not seen calibrate the version.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from baton.config import ModelSettings
+from baton.errors import DataError, TrainingFailed
+from baton.storage import Storage
+from baton.tasks import task_type
+from training import datasets, sides
+from training.trainer import Job, Order, Trained, cpus_per_worker, last_line
+
+CPUS_PER_FOLD = 2
+"""By default: small models gain little from more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fold:
+    """What one fold came to: the F1 of each epoch on its validation ``rows``, and each epoch's outputs for them.
+
+    There are outputs only where the task calibrates itself.
+    """
+
+    rows: Sequence[Any]
+    scores: Sequence[float]
+    outputs: Sequence[Sequence[Any]]
+
+    @property
+    def best_epoch(self) -> int:
+        """The first with the highest F1, counted from 1."""
+        return self.scores.index(max(self.scores)) + 1
+
+    def at(self, epoch: int) -> int:
+        """The index of ``epoch``, or of the last one where the fold had stopped before."""
+        return min(epoch, len(self.scores)) - 1
+
+
+@contextmanager
+def cross_validate(order: Order) -> Iterator[Trained]:
+    """Train each fold, then everything for as many epochs as the folds took at the median.
+
+    The F1 is the folds' mean after that many epochs. The last training has no row left to validate on: thresholds and the like
+    come from the outputs for rows that a fold had held back, after as many epochs.
+
+    Raises:
+        TrainingFailed: a fold, or the last training, failed; the message is its error.
+        DataError: there are fewer distinct texts than folds.
+    """
+    count = order.settings.training.folds
+    assert count is not None
+    kind = task_type(order.settings.task)
+    rows = datasets.load_side(kind, Storage(order.storage), order.dataset.uri, "train")
+    filled = len(set(sides.folds(kind, rows, count)))
+    if filled < count:
+        raise DataError(f"training.folds: {count} folds need as many texts that differ; the training data has {filled}")
+    folds = _train_folds(order, count)
+    epochs = statistics.median_low([fold.best_epoch for fold in folds])
+    scores = [fold.scores[fold.at(epochs)] for fold in folds]
+    task = order.settings.make_task(order.dataset.labels)
+    calibration = None
+    if task.calibrates():
+        outputs = [output for fold in folds for output in fold.outputs[fold.at(epochs)]]
+        calibration = task.calibrate(outputs, [row for fold in folds for row in fold.rows])
+    order.progress(fold=count, folds=count, f1=statistics.mean(scores))
+    threads = cpus_per_worker(1)
+    [files] = _finished([_task(train_all, order, threads).remote(asdict(order.job(threads)), epochs)], lambda _: None)
+    with tempfile.TemporaryDirectory(prefix="baton-folds-") as scratch:
+        for name, content in files.items():
+            (Path(scratch) / name).write_bytes(content)
+        yield Trained(
+            directory=Path(scratch),
+            f1=statistics.mean(scores),
+            epoch=epochs,
+            start=order.start,
+            calibration=calibration,
+            details={
+                "folds": {
+                    "f1": scores,
+                    "mean": statistics.mean(scores),
+                    "deviation": statistics.stdev(scores),
+                    "best_epochs": [fold.best_epoch for fold in folds],
+                    "rows": [len(fold.rows) for fold in folds],
+                }
+            },
+        )
+
+
+def _train_folds(order: Order, count: int) -> list[Fold]:
+    gpus = _gpus(order)
+    concurrent = min(count, gpus or max(1, cpus_per_worker(1) // CPUS_PER_FOLD))
+    threads = cpus_per_worker(concurrent)
+    task = _task(train_fold, order, threads)
+    job = order.job(threads)
+
+    def report(done: Sequence[Fold]) -> None:
+        order.progress(fold=len(done), folds=count, f1=statistics.mean(max(fold.scores) for fold in done))
+
+    return _finished([task.remote(asdict(replace(job, fold=number)), count) for number in range(count)], report)
+
+
+def _task(function: Callable[..., Any], order: Order, threads: int) -> Any:
+    """``function`` as a Ray task, begun again when its process dies."""
+    return ray.remote(function).options(
+        num_cpus=threads, num_gpus=min(_gpus(order), 1), max_retries=order.settings.training.retries
+    )
+
+
+def _gpus(order: Order) -> int:
+    wanted = order.settings.training.device
+    gpus = int(ray.cluster_resources().get("GPU", 0)) if wanted != "cpu" else 0
+    if wanted == "gpu" and not gpus:
+        raise TrainingFailed("training.device is gpu, but the cluster has no GPU")
+    return gpus
+
+
+def _finished(tasks: Sequence[Any], report: Callable[[Sequence[Any]], None]) -> list[Any]:
+    """The tasks' results, in order; ``report`` gets those that are there whenever one is added."""
+    results: dict[int, Any] = {}
+    waiting = dict(zip(tasks, range(len(tasks)), strict=True))
+    while waiting:
+        [ready], _ = ray.wait(list(waiting), num_returns=1)
+        try:
+            results[waiting.pop(ready)] = ray.get(ready)
+        except ray.exceptions.RayError as error:
+            for task in waiting:
+                ray.cancel(task, force=True)
+            raise TrainingFailed(last_line(str(error))) from error
+        report(list(results.values()))
+    return [results[number] for number in range(len(tasks))]
+
+
+# --- in the tasks --------------------------------------------------------------------------------------------------------
+
+
+def train_fold(job: Mapping[str, Any], count: int) -> Fold:
+    """Train on all rows but one fold's (``job["fold"]``), and validate on those after each epoch."""
+    from training.worker import Reporter
+
+    mine = Job(**job)
+    assert mine.fold is not None
+    with tempfile.TemporaryDirectory(prefix="baton-fold-") as scratch:
+        trainer, settings = _trainer(mine, Path(scratch))
+        validate = trainer.compute_metrics
+        outputs: list[Sequence[Any]] = []
+
+        def keeping(prediction: Any) -> dict[str, float]:
+            if validate.task.calibrates():
+                outputs.append(validate.outputs(prediction))
+            found: dict[str, float] = validate(prediction)
+            return found
+
+        trainer.compute_metrics = keeping
+        trainer.add_callback(Reporter(mine, settings.training.early_stopping, fold=mine.fold + 1, folds=count))
+        trainer.train()
+        scores = [float(entry["eval_f1"]) for entry in trainer.state.log_history if "eval_f1" in entry]
+    return Fold(rows=validate.rows, scores=scores, outputs=outputs)
+
+
+def train_all(job: Mapping[str, Any], epochs: int) -> dict[str, bytes]:
+    """Train on all rows, and stop after ``epochs`` of the schedule that the folds followed; the model's files by name."""
+    import transformers
+
+    from training.worker import Reporter
+
+    class Stop(transformers.TrainerCallback):  # type: ignore[misc]
+        def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            control.should_training_stop |= round(state.epoch) >= epochs
+
+    mine = Job(**job)
+    with tempfile.TemporaryDirectory(prefix="baton-all-") as scratch:
+        trainer, settings = _trainer(mine, Path(scratch))
+        trainer.args.eval_strategy = "no"
+        trainer.add_callback(Stop())
+        trainer.add_callback(Reporter(mine, settings.training.early_stopping))
+        trainer.train()
+        final = Path(scratch) / "final"
+        trainer.save_model(str(final))
+        return {path.name: path.read_bytes() for path in final.iterdir() if path.suffix in (".json", ".safetensors")}
+
+
+def _trainer(job: Job, scratch: Path) -> tuple[Any, ModelSettings]:
+    """A trainer that leaves no checkpoints, because no other process goes on from them."""
+    import torch
+
+    from training.worker import build_trainer
+
+    torch.set_num_threads(job.threads)
+    settings = ModelSettings.model_validate(job.settings)
+    trainer = build_trainer(job, settings, scratch, world_size=1)
+    trainer.args.save_strategy = "no"
+    return trainer, settings
