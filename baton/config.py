@@ -183,10 +183,10 @@ class TrainingSettings(Section):
     augment: AugmentSettings = AugmentSettings()
     validation: float | None = Field(
         None,
-        gt=0,
+        ge=0,
         lt=1,
         description="Share of the training rows that chooses the best checkpoint, never the holdout; by default about 200 "
-        "rows, at most a tenth.",
+        "rows, at most a tenth. 0: train on every row and take the last epoch.",
     )
     early_stopping: int = Field(2, ge=1, description="Stop after this many epochs without a better validation F1.")
     workers: int = Field(1, ge=1, description="Ray Train workers (data parallel).")
@@ -227,7 +227,7 @@ class TrainingSettings(Section):
 
     def validation_share(self, rows: int) -> float:
         """The share of ``rows`` training rows to validate on."""
-        return self.validation or min(MOST_VALIDATION, VALIDATION_ROWS / rows)
+        return min(MOST_VALIDATION, VALIDATION_ROWS / rows) if self.validation is None else self.validation
 
     @model_validator(mode="after")
     def _divisible(self) -> TrainingSettings:
@@ -399,6 +399,12 @@ class ModelSettings(Section):
         if self.training.long_text not in (None, *kind.long_texts):
             allowed = ", ".join(kind.long_texts)
             raise ValueError(f"training.long_text: {self.training.long_text!r} is not for {self.task}; allowed: {allowed}")
+        if self.training.validation == 0 and kind.calibrates():
+            raise ValueError(
+                f"training.validation: 0 is not for {self.task}, whose versions learn thresholds from validation rows"
+            )
+        if self.training.validation == 0 and self.training.search is not None:
+            raise ValueError("training.validation: 0 leaves a search nothing to choose by")
         stride, most = self.training.stride or 0, self.max_length // 2
         if stride > most:
             raise ValueError(f"training.stride: {stride} is not allowed; at most {most}, half of max_length")

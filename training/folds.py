@@ -182,7 +182,6 @@ def train_all(job: Mapping[str, Any], epochs: int) -> dict[str, bytes]:
     mine = Job(**job)
     with tempfile.TemporaryDirectory(prefix="baton-all-") as scratch:
         trainer, settings = _trainer(mine, Path(scratch))
-        trainer.args.eval_strategy = "no"
         trainer.add_callback(Stop())
         trainer.add_callback(Reporter(mine, settings.training.early_stopping))
         trainer.train()

@@ -34,7 +34,8 @@ def select(kind: type[AnyTask], training: TrainingSettings, rows: Sequence[Any],
     does not stand in ``before``. Of the others, ``training.replay`` rows are drawn for each new one; when nothing is new, or
     with null, all of them stay.
     """
-    train, validation = split(kind, rows, training.validation_share(len(rows)))
+    share = training.validation_share(len(rows))
+    train, validation = split(kind, rows, share) if share else (list(rows), [])
     if before is None:
         return Selection(train=train, validation=validation, new=len(train), replayed=0, known=0)
     known = {_identity(kind, row) for row in before}

@@ -76,7 +76,8 @@ class Trained:
     """The best checkpoint of a run, as a local Hugging Face directory, its validation F1 and epoch, and the run's start."""
 
     directory: Path
-    f1: float
+    f1: float | None
+    """None where no row was left to validate on."""
     epoch: int
     """Passes over the training rows; 0 where they were not counted."""
     start: Start = field(default_factory=Start)
@@ -115,7 +116,7 @@ def fine_tune(order: Order) -> Iterator[Trained]:
             name=order.run_id,
             storage_path=order.runs_path,
             failure_config=FailureConfig(max_failures=training.retries),
-            checkpoint_config=CheckpointConfig(num_to_keep=2, checkpoint_score_attribute="f1", checkpoint_score_order="max"),
+            checkpoint_config=CheckpointConfig(num_to_keep=2, checkpoint_score_attribute="rank", checkpoint_score_order="max"),
         ),
     )
     try:
@@ -125,10 +126,10 @@ def fine_tune(order: Order) -> Iterator[Trained]:
         raise TrainingFailed(last_line(str(error))) from error
     if not result.best_checkpoints:
         raise TrainingFailed("the workers ended without a checkpoint")
-    checkpoint, _ = max(result.best_checkpoints, key=lambda item: float(item[1]["f1"]))
+    checkpoint, _ = max(result.best_checkpoints, key=lambda item: float(item[1]["rank"]))
     with checkpoint.as_directory() as directory:
         noted = json.loads((Path(directory) / "baton-checkpoint.json").read_text())
-        yield Trained(directory=Path(directory), f1=float(noted["f1"]), epoch=int(noted["epoch"]), start=order.start)
+        yield Trained(directory=Path(directory), f1=noted["f1"], epoch=int(noted["epoch"]), start=order.start)
 
 
 def _train(config: dict[str, Any]) -> None:

@@ -77,7 +77,7 @@ def build_trainer(job: Job, settings: ModelSettings, scratch: Path, world_size: 
     task = settings.make_task(job.labels)
     tokenizer = task.prepare_tokenizer(tokenizer)
     selected = start.rows(begin, settings, storage, job.dataset_uri, job.fold)
-    if not selected.validation and training.folds is None:
+    if not selected.validation and training.folds is None and training.validation != 0:
         raise DataError(
             f"{len(selected.train)} training row(s) leave none for validation; at least one label needs two texts "
             "(in question answering: two contexts are needed)"
@@ -106,7 +106,7 @@ def build_trainer(job: Job, settings: ModelSettings, scratch: Path, world_size: 
     narrow(model, [[pad_id], *seen, *(row["input_ids"] for row in validation)])
     return trainer_type(training)(
         model=model,
-        args=arguments_of(training, scratch, world_size, on_gpu=on_gpu),
+        args=arguments_of(training, scratch, world_size, on_gpu=on_gpu, validates=bool(validation)),
         train_dataset=train,
         eval_dataset=validation,
         data_collator=Collator(
@@ -128,7 +128,9 @@ def trainer_type(training: TrainingSettings) -> type[OrderedTrainer]:
     return AdapterTrainer
 
 
-def arguments_of(training: TrainingSettings, scratch: Path, world_size: int, *, on_gpu: bool) -> transformers.TrainingArguments:
+def arguments_of(
+    training: TrainingSettings, scratch: Path, world_size: int, *, on_gpu: bool, validates: bool
+) -> transformers.TrainingArguments:
     """The settings in the `Trainer`'s own terms, for one of ``world_size`` workers."""
     return transformers.TrainingArguments(
         output_dir=str(scratch / "checkpoints"),
@@ -145,7 +147,7 @@ def arguments_of(training: TrainingSettings, scratch: Path, world_size: int, *, 
         use_cpu=not on_gpu,
         ddp_find_unused_parameters=False if world_size > 1 else None,
         ddp_broadcast_buffers=False if world_size > 1 else None,
-        eval_strategy="epoch",
+        eval_strategy="epoch" if validates else "no",
         save_strategy="epoch",
         save_total_limit=1,
         remove_unused_columns=False,
@@ -221,8 +223,8 @@ class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Hand the epoch's checkpoint to Ray Train. Every rank takes part: the report is a barrier."""
-        epochs = round(state.epoch)
-        metrics = {"f1": self._latest.get("f1", 0.0), "epoch": epochs}
+        epoch, f1 = round(state.epoch), self._latest.get("f1")
+        metrics = {"f1": f1, "epoch": epoch, "rank": epoch if f1 is None else f1}  # nothing to choose by: the last is the best
         checkpoint = None
         if state.is_world_process_zero:
             directory = Path(args.output_dir) / f"checkpoint-{state.global_step}"
