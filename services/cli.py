@@ -240,6 +240,31 @@ def rollback(
 
 
 @app.command()
+def retrain(
+    model: Model,
+    config: ConfigFile = None,
+    pause: Annotated[
+        str | None, typer.Option("--pause", metavar="REASON", help="Start no run by itself until --resume, and say why.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Let runs start by themselves again.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Whether a model would be trained anew by itself now, and why or why not; with drift and live F1.
+
+    Triggers stand in baton.yaml under `retrain:`. `baton train MODEL` starts a run by hand at any time.
+    """
+    if pause is not None and resume:
+        raise InvalidInput("--pause and --resume contradict each other; give one of them")
+    path = f"/api/models/{model}/retrain"
+    with _client(config) as client:
+        if pause is not None or resume:
+            state = client.post(path, {"paused": pause is not None, "reason": pause})
+        else:
+            state = client.get(path)
+    _print(state, as_json, show.retrain)
+
+
+@app.command()
 def history(model: Model, config: ConfigFile = None, limit: Limit = 20, as_json: AsJson = False) -> None:
     """What happened to a model: promotions, refusals, failures, newest first."""
     with _client(config) as client:

@@ -68,6 +68,6 @@ def _plain(situation: Situation, choice: Choice) -> dict[str, Any]:
         "paused": situation.paused,
         "active_run": situation.active,
         "new_examples": situation.new_examples,
-        "live": asdict(situation.live) if situation.live else None,
+        "live": {"f1": situation.live.f1, "corrections": situation.live.corrections} if situation.live else None,
         "drift": [{**asdict(drift), "drifted": drift.drifted} for drift in situation.drift],
     }

@@ -87,11 +87,34 @@ def versions(items: Sequence[Json]) -> RenderableType:
 def history(items: Sequence[Json]) -> RenderableType:
     """The story of a model, newest first."""
     table = _table("when", "what", "version", "why")
-    styles = {"promoted": "green", "refused": "red", "inconclusive": "yellow", "rolled back": "cyan"}
+    styles = {"promoted": "green", "refused": "red", "inconclusive": "yellow", "rolled back": "cyan", "retrain started": "cyan"}
     for item in items:
         style = styles.get(item["what"], "red")
         table.add_row(_when(item["at"]), Text(item["what"], style=style), _version(item["version"]), Text(item["text"]))
     return table if items else Text("nothing has happened yet")
+
+
+def retrain(item: Json) -> RenderableType:
+    """Whether a run would start by itself, why, and what that rests on."""
+    paused, starts = item["paused"] is not None, item["starts"]
+    style = "yellow" if paused else "green" if starts else "dim"
+    lines: list[RenderableType] = [
+        Text(
+            f"{item['model']}: {'starts now' if starts else 'paused' if paused else 'no run starts now'}", style=f"bold {style}"
+        ),
+        Text(item["explanation"]),
+        Text(f"{item['new_examples']:,} correction(s) since the last data set"),
+    ]
+    if item["live"]:
+        lines.append(Text(f"live F1 {item['live']['f1']:.4f} over {item['live']['corrections']:,} correction(s)"))
+    if item["drift"]:
+        table = _table("drift of", "PSI", "alarm at", "answers", "reference")
+        for drift in item["drift"]:
+            style = "bold red" if drift["drifted"] else ""
+            numbers = (f"{drift['psi']:.3f}", f"{drift['alarm']:.3f}", f"{drift['now']:,}", f"{drift['reference']:,}")
+            table.add_row(*(Text(cell, style=style) for cell in (drift["feature"], *numbers)))
+        lines.append(table)
+    return Group(*lines)
 
 
 def decision(item: Json) -> RenderableType:
@@ -209,6 +232,8 @@ def _progress_text(stage: str, now: Json) -> str:
         parts.append(f"F1 {now['f1']:.3f}")
     if now.get("seconds_left") is not None:
         parts.append(f"{_duration(now['seconds_left'])} left")
+    if "waiting" in now:
+        parts.append(now["waiting"])
     if "done" in now:
         parts.append(f"{now['done']:,}/{now['total']:,} rows")
     return "  ".join(parts)

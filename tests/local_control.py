@@ -111,13 +111,13 @@ def control_of(config: BatonConfig) -> LocalControl:
     return control
 
 
-def publish(registry: Registry, model: str, right: int, run_id: str | None = None) -> ModelVersion:
-    """A version that answers ``right`` of 100 holdout rows rightly. It has scores, and no files."""
+def publish(registry: Registry, model: str, right: int, run_id: str | None = None, **metrics: Any) -> ModelVersion:
+    """A version that answers ``right`` of 100 holdout rows rightly. It has scores (also ``metrics``), and no files."""
     truth = np.arange(100) % 4
     predicted = np.where(np.arange(100) < right, truth, (truth + 1) % 4)
     statistics = np.stack([truth, predicted], axis=1).astype(np.int32)
     f1 = float(TASK.resample(statistics, np.ones((1, 100), dtype=np.float32))[0])
-    metrics = {"f1": f1, "accuracy": right / 100, "confusion": [[25]], "per_class": {}, "labels": ["a"]}
+    metrics = {"f1": f1, "accuracy": right / 100, "confusion": [[25]], "per_class": {}, "labels": ["a"], **metrics}
     number = registry.reserve_version(model, run_id)
     version = registry.publish_version(
         model,
@@ -125,7 +125,12 @@ def publish(registry: Registry, model: str, right: int, run_id: str | None = Non
         uri=f"/nowhere/{number}",
         manifest_sha256="a" * 64,
         metrics=metrics,
-        lineage={"dataset": {"train_rows": 400, "holdout_hash": HOLDOUT}, "training": {"tune": "full"}, "run_id": run_id},
+        lineage={
+            "dataset": {"train_rows": 400, "holdout_hash": HOLDOUT},
+            "training": {"tune": "full"},
+            "run_id": run_id,
+            "labels": ["a", "b"],
+        },
     )
     registry.add_evaluation(model, number, HOLDOUT, metrics, statistics)
     return version

@@ -288,7 +288,9 @@ def checkpoints(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> li
 
 @pytest.fixture(scope="session")
 def service(tiny_base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """The service, up. Models: ``loop`` learns, ``steady`` serves three published versions, ``runs`` suffers bad runs."""
+    """The service, up. Models: ``loop`` learns, ``steady`` serves three published versions, ``runs`` suffers bad runs, ``online``
+    learns by itself from every 40 corrections.
+    """
 
     def model(name: str, replicas: int) -> dict[str, Any]:
         return {
@@ -302,7 +304,14 @@ def service(tiny_base: Path, data: Path, tmp_path_factory: pytest.TempPathFactor
         }
 
     file = write_config(
-        tmp_path_factory.mktemp("service"), free_port(), [model("loop", 2), model("steady", 2), model("runs", 1)]
+        tmp_path_factory.mktemp("service"),
+        free_port(),
+        [
+            model("loop", 2),
+            model("steady", 2),
+            model("runs", 1),
+            {**model("online", 1), "retrain": {"after_examples": 40, "cooldown_minutes": 0}},
+        ],
     )
     service = Service(file)
     try:
