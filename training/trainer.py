@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ray
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
@@ -91,6 +91,29 @@ def fine_tune(order: Order) -> Iterator[Trained]:
     """Train and yield the checkpoint with the best validation F1; it is readable inside the ``with`` block.
 
     Raises:
+        TrainingFailed: as `fit` does.
+    """
+    checkpoint = fit(order, _train, {}, storage_path=order.runs_path, name=order.run_id, score="f1", mode="max")
+    with checkpoint.as_directory() as directory:
+        noted = json.loads((Path(directory) / "baton-checkpoint.json").read_text())
+        yield Trained(directory=Path(directory), f1=float(noted["f1"]), epoch=int(noted["epoch"]), start=order.start)
+
+
+def fit(
+    order: Order,
+    loop: Callable[[dict[str, Any]], None],
+    config: Mapping[str, Any],
+    *,
+    storage_path: str,
+    name: str,
+    score: str,
+    mode: Literal["max", "min"],
+) -> Any:
+    """Run ``loop`` in the order's workers, with its `Job` under the key ``job`` beside ``config``.
+
+    Returns: of the checkpoints that it reported, the one whose metric ``score`` is best. They are kept below ``storage_path``.
+
+    Raises:
         TrainingFailed: the workers failed more often than ``training.retries`` allows; the message is their last error.
     """
     training = order.settings.training
@@ -103,18 +126,18 @@ def fine_tune(order: Order) -> Iterator[Trained]:
         raise TrainingFailed(f"training.workers is {training.workers}, but the cluster has {cpus} CPU(s); allowed: 1 to {cpus}")
     threads = cpus_per_worker(training.workers)
     trainer = TorchTrainer(
-        _train,
-        train_loop_config=asdict(order.job(threads)),
+        loop,
+        train_loop_config={"job": asdict(order.job(threads)), **config},
         scaling_config=ScalingConfig(
             num_workers=training.workers,
             use_gpu=use_gpu,
             resources_per_worker={"CPU": threads, **({"GPU": 1} if use_gpu else {})},
         ),
         run_config=RunConfig(
-            name=order.run_id,
-            storage_path=order.runs_path,
+            name=name,
+            storage_path=storage_path,
             failure_config=FailureConfig(max_failures=training.retries),
-            checkpoint_config=CheckpointConfig(num_to_keep=2, checkpoint_score_attribute="f1", checkpoint_score_order="max"),
+            checkpoint_config=CheckpointConfig(num_to_keep=2, checkpoint_score_attribute=score, checkpoint_score_order=mode),
         ),
     )
     try:
@@ -123,10 +146,9 @@ def fine_tune(order: Order) -> Iterator[Trained]:
         raise TrainingFailed(last_line(str(error))) from error
     if not result.best_checkpoints:
         raise TrainingFailed("the workers ended without a checkpoint")
-    checkpoint, _ = max(result.best_checkpoints, key=lambda item: float(item[1]["f1"]))
-    with checkpoint.as_directory() as directory:
-        noted = json.loads((Path(directory) / "baton-checkpoint.json").read_text())
-        yield Trained(directory=Path(directory), f1=float(noted["f1"]), epoch=int(noted["epoch"]), start=order.start)
+    choose = max if mode == "max" else min
+    checkpoint, _ = choose(result.best_checkpoints, key=lambda item: float(item[1][score]))
+    return checkpoint
 
 
 def _train(config: dict[str, Any]) -> None:
