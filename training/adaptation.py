@@ -72,9 +72,7 @@ def gather(settings: AdaptSettings, kind: type[AnyTask], holdout: Sequence[Any])
             seen.add(content)
             kept.append((hashlib.sha256(content.encode()).digest(), text))
     if len(kept) < 2:
-        raise DataError(
-            f"{settings.data}: {len(kept)} text(s) to adapt to ({leaks} also stand in the holdout); at least 2 needed"
-        )
+        raise DataError(f"{settings.data}: {len(kept)} text(s) to adapt to, {leaks} left out with the holdout; 2 are needed")
     kept.sort()
     measured = min(max(1, round(HELD_BACK * len(kept))), MOST_HELD_BACK)
     texts = [text for _, text in kept]
