@@ -59,6 +59,15 @@ class Storage:
             if self._fs.exists(path):
                 self._fs.rm(path, recursive=True)
 
+    def fetch_run(self, path: str, cache: Path) -> Path:
+        """A local directory with the content of ``path``, a directory below `runs_path`; downloaded where that is remote."""
+        source = f"{self._root}/runs/{path}"
+        if self.local:
+            return Path(source)
+        with self._complain("read from"):
+            self._fs.get(f"{source}/", f"{cache}/", recursive=True)
+        return cache
+
     # --- versions ----------------------------------------------------------------------------------------------------
 
     def publish(self, number: int, directory: Path, manifest: Manifest) -> tuple[str, str]:

@@ -212,7 +212,10 @@ def progress(console: Console, *, quiet: bool) -> Iterator[Callable[[Json], None
         def update(run: Json) -> None:
             nonlocal last
             now = run["progress"]
-            done, total = now.get("step", now.get("done")), now.get("steps", now.get("total"))
+            done, total = (
+                next((now[key] for key in keys if key in now), None)
+                for keys in (("step", "done", "trial"), ("steps", "total", "trials"))
+            )
             text = _progress_text("", now)
             bar.update(line, description=run["stage"], completed=done or 0, total=total, text=text)
             if not console.is_terminal and not quiet and run["stage"] != last:
@@ -224,12 +227,20 @@ def progress(console: Console, *, quiet: bool) -> Iterator[Callable[[Json], None
 
 def _progress_text(stage: str, now: Json) -> str:
     parts = [stage] if stage else []
+    if "trials" in now:
+        parts.append(f"trials {now['trial']}/{now['trials']}")
+    if "folds" in now:
+        parts.append(f"fold {now['fold']}/{now['folds']}")
     if "step" in now:
         parts.append(f"epoch {now['epoch']:.1f}/{now['epochs']} step {now['step']}/{now['steps']}")
     if "loss" in now:
         parts.append(f"loss {now['loss']:.3f} lr {now.get('learning_rate', 0):.1e}")
     if "f1" in now:
         parts.append(f"F1 {now['f1']:.3f}")
+    if "best_f1" in now:
+        parts.append(f"best F1 {now['best_f1']:.3f}")
+    if "held_back_loss" in now:
+        parts.append(f"held-back loss {now['held_back_loss']:.3f}")
     if now.get("seconds_left") is not None:
         parts.append(f"{_duration(now['seconds_left'])} left")
     if "waiting" in now:

@@ -29,6 +29,7 @@ from baton.storage import Storage
 from baton.tasks import task_type
 from training import datasets, gate
 from training import start as starts
+from training.adaptation import adapt
 from training.evaluate import evaluate
 from training.methods import method
 from training.sides import split
@@ -74,10 +75,14 @@ def run(run_id: str, registry: Registry, storage: Storage, *, database: str) -> 
             database=database,
             progress=clock.note,
         )
+        adaptation: dict[str, Any] = {}
+        if settings.training.adapt is not None:
+            clock("adapting", dataset=asdict(dataset.version))
+            order, adaptation = adapt(order, dataset)
         clock("training", dataset=asdict(dataset.version), start=start.facts())
         _import_early("baton.engines.torch_engine")
         with method(settings.training)(order) as best:
-            version, candidate = publish(context, run_id, dataset, best)
+            version, candidate = publish(context, run_id, dataset, replace(best, details={**adaptation, **best.details}))
         champion = evaluate_champion(context, dataset.version.uri, dataset.version.holdout_hash)
         clock("deciding")
         decision = decide(context, candidate, champion)

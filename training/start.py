@@ -37,10 +37,12 @@ class Start:
     new_rows: int = 0
     replayed_rows: int = 0
     known_rows: int = 0
+    adapted: str = ""
+    """Where among the run's files the adapted base model stands; empty without ``training.adapt``."""
 
     def facts(self) -> dict[str, Any]:
         """For the lineage and the run's record."""
-        return {key: value for key, value in asdict(self).items() if key not in ("manifest_sha256", "dataset_uri")}
+        return {key: value for key, value in asdict(self).items() if key not in ("manifest_sha256", "dataset_uri", "adapted")}
 
 
 def find(settings: ModelSettings, registry: Registry, storage: Storage, dataset: datasets.Dataset) -> Start:

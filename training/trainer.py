@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ray
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
@@ -94,6 +94,29 @@ def fine_tune(order: Order) -> Iterator[Trained]:
     """Train and yield the checkpoint with the best validation F1; it is readable inside the ``with`` block.
 
     Raises:
+        TrainingFailed: as `fit` does.
+    """
+    checkpoint = fit(order, _train, {}, storage_path=order.runs_path, name=order.run_id, score="rank", mode="max")
+    with checkpoint.as_directory() as directory:
+        noted = json.loads((Path(directory) / "baton-checkpoint.json").read_text())
+        yield Trained(directory=Path(directory), f1=noted["f1"], epoch=int(noted["epoch"]), start=order.start)
+
+
+def fit(
+    order: Order,
+    loop: Callable[[dict[str, Any]], None],
+    config: Mapping[str, Any],
+    *,
+    storage_path: str,
+    name: str,
+    score: str,
+    mode: Literal["max", "min"],
+) -> Any:
+    """Run ``loop`` in the order's workers, with its `Job` under the key ``job`` beside ``config``.
+
+    Returns: of the checkpoints that it reported, the one whose metric ``score`` is best. They are kept below ``storage_path``.
+
+    Raises:
         TrainingFailed: the workers failed more often than ``training.retries`` allows; the message is their last error.
     """
     training = order.settings.training
@@ -104,8 +127,8 @@ def fine_tune(order: Order) -> Iterator[Trained]:
         return "step" in registry.run(order.run_id).progress
 
     trainer = TorchTrainer(
-        _train,
-        train_loop_config=asdict(order.job(capacity.threads)),
+        loop,
+        train_loop_config={"job": asdict(order.job(capacity.threads)), **config},
         scaling_config=ScalingConfig(
             num_workers=capacity.workers,
             use_gpu=capacity.use_gpu,
@@ -113,10 +136,10 @@ def fine_tune(order: Order) -> Iterator[Trained]:
             label_selector=dict(capacity.labels) or None,
         ),
         run_config=RunConfig(
-            name=order.run_id,
-            storage_path=order.runs_path,
+            name=name,
+            storage_path=storage_path,
             failure_config=FailureConfig(max_failures=training.retries),
-            checkpoint_config=CheckpointConfig(num_to_keep=2, checkpoint_score_attribute="rank", checkpoint_score_order="max"),
+            checkpoint_config=CheckpointConfig(num_to_keep=2, checkpoint_score_attribute=score, checkpoint_score_order=mode),
         ),
     )
     try:
@@ -126,10 +149,9 @@ def fine_tune(order: Order) -> Iterator[Trained]:
         raise TrainingFailed(last_line(str(error))) from error
     if not result.best_checkpoints:
         raise TrainingFailed("the workers ended without a checkpoint")
-    checkpoint, _ = max(result.best_checkpoints, key=lambda item: float(item[1]["rank"]))
-    with checkpoint.as_directory() as directory:
-        noted = json.loads((Path(directory) / "baton-checkpoint.json").read_text())
-        yield Trained(directory=Path(directory), f1=noted["f1"], epoch=int(noted["epoch"]), start=order.start)
+    choose = max if mode == "max" else min
+    checkpoint, _ = choose(result.best_checkpoints, key=lambda item: float(item[1][score]))
+    return checkpoint
 
 
 def _train(config: dict[str, Any]) -> None:

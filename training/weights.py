@@ -33,11 +33,13 @@ class Origin:
 
 
 def fetch(start: Start, settings: ModelSettings, storage: Storage, cache: Path) -> Origin:
-    """The files that ``start`` names: those of the base model, or the parent's, verified.
+    """The files that ``start`` names: those of the base model, adapted or not, or the parent's, verified.
 
     Raises:
         BaseModelNotFound, CorruptVersion, StorageError: with the reason.
     """
+    if start.adapted:
+        return Origin(directory=storage.fetch_run(start.adapted, cache), labels=None)
     if start.parent is None:
         return Origin(directory=find_base_model(settings.base_model), labels=None)
     directory, manifest = storage.fetch_pinned(settings.name, start.parent, start.manifest_sha256, cache)

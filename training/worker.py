@@ -47,8 +47,8 @@ REPORT_SECONDS = 1.0
 
 
 def train(config: dict[str, Any]) -> None:
-    """Ray Train's entry point: fine-tune as ``Job(**config)`` says, reporting one checkpoint an epoch."""
-    job = Job(**config)
+    """Ray Train's entry point: fine-tune as ``Job(**config["job"])`` says, reporting one checkpoint an epoch."""
+    job = Job(**config["job"])
     settings = ModelSettings.model_validate(job.settings)
     torch.set_num_threads(job.threads)
     os.nice(settings.training.niceness)  # a worker has its process for itself
@@ -194,6 +194,8 @@ class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
     """
 
     stage: ClassVar[str] = "training"
+    names: ClassVar[Mapping[str, str]] = {"loss": "loss", "learning_rate": "learning_rate", "eval_f1": "f1"}
+    """What is reported of the `Trainer`'s log, and as what."""
 
     def __init__(self, job: Job, patience: int, **facts: Any) -> None:
         self._job, self._patience, self._facts = job, patience, facts
@@ -210,10 +212,10 @@ class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **_: Any) -> None:
         """Note loss, learning rate and F1, and report them."""
-        names = {"loss": "loss", "learning_rate": "learning_rate", "eval_f1": "f1"}
-        self._latest |= {names[key]: float(value) for key, value in (logs or {}).items() if key in names}
+        found = {key: float(value) for key, value in (logs or {}).items() if key in self.names}
+        self._latest |= {self.names[key]: value for key, value in found.items()}
         if state.is_world_process_zero:
-            self._report(state, force="eval_f1" in (logs or {}))
+            self._report(state, force=any(key.startswith("eval_") for key in found))
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Stop when the last ``patience`` epochs brought no better F1."""

@@ -1,4 +1,4 @@
-"""Online fine-tuning through the whole system: answers are corrected, and a better version takes over with nobody in between."""
+"""Online fine-tuning through the whole system: answers are corrected, a better version takes over, nobody is in between."""
 
 from __future__ import annotations
 
