@@ -25,7 +25,7 @@ from baton.config import ModelSettings, TrainingSettings
 from baton.engines.torch_engine import load_model
 from baton.errors import ConfigError, NotFinite
 from baton.records import RunState
-from tests.world import LABELS, QUICK, Weights, World, last_checkpoint, same, settings_of, weights_of
+from tests.world import LABELS, QUICK, StopAfter, Weights, World, last_checkpoint, same, settings_of, weights_of
 from training import pipeline
 from training.batches import Collator
 from training.evaluate import evaluate
@@ -160,16 +160,6 @@ def test_two_trainings_with_one_seed_end_with_the_same_weights_and_another_seed_
         results.append(weights_of(trainer))
     assert same(results[0], results[1])
     assert not same(results[0], results[2])
-
-
-class StopAfter(transformers.TrainerCallback):
-    """Ends training once the checkpoint of an epoch is written, as a killed worker would."""
-
-    def __init__(self, epoch: int) -> None:
-        self._epoch = epoch
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        control.should_training_stop = round(state.epoch) >= self._epoch
 
 
 def test_a_training_resumed_from_its_last_checkpoint_ends_as_if_it_had_never_stopped(small, tmp_path):
