@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 from baton.config import TrainingSettings
 from baton.engines.torch_engine import load_model
 from baton.errors import ConfigError
-from tests.world import LABELS, StopAfter, World, last_checkpoint, same, weights_of
+from tests.world import LABELS, World, last_checkpoint, same, whole_and_resumed
 from training.lora import ADAPTERS, layers, merged
 from training.tuning import tune
 
@@ -135,7 +135,7 @@ def test_merging_changes_nothing_of_the_model_that_goes_on_training(trained):
 
 
 def test_a_version_made_with_adapters_is_like_any_other(world, trained):
-    version = world.publish(trained, **LORA)
+    version = world.publish(last_checkpoint(trained), **LORA)
     _, manifest = world.storage.fetch(version, Path("unused: the storage is local"))
     assert ADAPTERS not in manifest.files
     assert set(manifest.files) == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
@@ -146,18 +146,7 @@ def test_a_version_made_with_adapters_is_like_any_other(world, trained):
 
 
 def test_a_training_resumed_from_its_last_checkpoint_ends_as_if_it_had_never_stopped(world, tmp_path):
-    for name in ("whole", "first", "second"):
-        (tmp_path / name).mkdir()
-    options = {**LORA, "epochs": 2, "lora_dropout": 0.1}
-    whole = world.trainer(tmp_path / "whole", **options)
-    whole.train()
-    first = world.trainer(tmp_path / "first", **options)
-    first.add_callback(StopAfter(1))
-    first.train()
-    second = world.trainer(tmp_path / "second", **options)
-    second.train(resume_from_checkpoint=str(last_checkpoint(first)))
-    assert second.state.global_step == whole.state.global_step > first.state.global_step
-    assert same(weights_of(whole), weights_of(second))
+    assert same(*whole_and_resumed(world, tmp_path, **{**LORA, "epochs": 2, "lora_dropout": 0.1}))
 
 
 def test_a_checkpoint_of_another_model_is_not_resumed_from(world, trained, tmp_path):
@@ -202,7 +191,6 @@ def test_the_learning_rate_follows_the_schedule_step_by_step(world, tmp_path, sc
 def test_accumulating_a_batch_does_not_change_the_number_of_steps(world, tmp_path):
     steps = []
     for accumulation in (1, 2, 4):
-        (tmp_path / str(accumulation)).mkdir()
         trainer = world.trainer(tmp_path / str(accumulation), tune="head", epochs=1, batch_size=8, accumulation=accumulation)
         trainer.train()
         steps.append(trainer.state.global_step)
