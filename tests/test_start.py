@@ -188,6 +188,8 @@ def test_the_driver_reports_the_rows_that_the_workers_train_on(world, checkpoint
     assert len(trainer.train_dataset) == found.new_rows + found.replayed_rows
     assert found.replayed_rows == round(0.5 * found.new_rows)
     assert 0 < found.replayed_rows < found.known_rows
+    counts = f"{found.new_rows} new row(s), {found.replayed_rows} of {found.known_rows} known one(s)"
+    assert found.sentence() == f"from v1: {counts}"
     tokens = {tuple(trainer.processing_class(text)["input_ids"]) for text in known}
     replayed = sum(tuple(row["input_ids"]) in tokens for row in trainer.train_dataset)
     assert replayed == found.replayed_rows
@@ -200,6 +202,7 @@ def test_the_first_run_of_a_model_starts_from_the_base_and_says_so(world, tmp_pa
     fresh = weights_of(world.trainer(tmp_path / "plain"))
     found = begin(world, **CHAMPION)
     assert (found.parent, found.reason) == (None, "there is no champion yet")
+    assert found.sentence() == "from the base model: there is no champion yet"
     assert same(fresh, weights_of(world.trainer(tmp_path / "next", **CHAMPION)))
 
 

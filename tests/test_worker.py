@@ -400,6 +400,7 @@ def test_progress_reaches_the_registry_with_step_loss_f1_and_the_time_left(small
         "epochs": 4,
         "step": 10,
         "steps": 40,
+        "start": "from the base model: training.start_from is base",
         "loss": 0.25,
         "learning_rate": 1e-4,
         "f1": 0.75,
