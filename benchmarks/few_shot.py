@@ -25,11 +25,12 @@ from baton.config import ModelSettings
 from baton.manifest import Manifest
 from baton.predictor import Predictor
 from baton.tasks import task_type
+from baton.texts import normalise
 from benchmarks.__main__ import RESULTS, head_of, write
 from benchmarks.service import BASE_MODEL, holdout_of, train_of
-from training.datasets import normalise, parse, read
 from training.evaluate import evaluate
 from training.few_shot import fit_head
+from training.sources import parse, read
 
 PER_LABEL = 8
 

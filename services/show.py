@@ -225,29 +225,24 @@ def progress(console: Console, *, quiet: bool) -> Iterator[Callable[[Json], None
         yield update
 
 
+PROGRESS: Sequence[tuple[str, Callable[[Json], str]]] = (
+    ("trials", lambda now: f"trials {now['trial']}/{now['trials']}"),
+    ("folds", lambda now: f"fold {now['fold']}/{now['folds']}"),
+    ("step", lambda now: f"epoch {now['epoch']:.1f}/{now['epochs']} step {now['step']}/{now['steps']}"),
+    ("loss", lambda now: f"loss {now['loss']:.3f} lr {now.get('learning_rate', 0):.1e}"),
+    ("f1", lambda now: f"F1 {now['f1']:.3f}"),
+    ("best_f1", lambda now: f"best F1 {now['best_f1']:.3f}"),
+    ("held_back_loss", lambda now: f"held-back loss {now['held_back_loss']:.3f}"),
+    ("seconds_left", lambda now: f"{_duration(now['seconds_left'])} left"),
+    ("waiting", lambda now: str(now["waiting"])),
+    ("done", lambda now: f"{now['done']:,}/{now['total']:,} rows"),
+)
+"""What of a run's progress is shown, in this order, where it is there."""
+
+
 def _progress_text(stage: str, now: Json) -> str:
-    parts = [stage] if stage else []
-    if "trials" in now:
-        parts.append(f"trials {now['trial']}/{now['trials']}")
-    if "folds" in now:
-        parts.append(f"fold {now['fold']}/{now['folds']}")
-    if "step" in now:
-        parts.append(f"epoch {now['epoch']:.1f}/{now['epochs']} step {now['step']}/{now['steps']}")
-    if "loss" in now:
-        parts.append(f"loss {now['loss']:.3f} lr {now.get('learning_rate', 0):.1e}")
-    if "f1" in now:
-        parts.append(f"F1 {now['f1']:.3f}")
-    if "best_f1" in now:
-        parts.append(f"best F1 {now['best_f1']:.3f}")
-    if "held_back_loss" in now:
-        parts.append(f"held-back loss {now['held_back_loss']:.3f}")
-    if now.get("seconds_left") is not None:
-        parts.append(f"{_duration(now['seconds_left'])} left")
-    if "waiting" in now:
-        parts.append(now["waiting"])
-    if "done" in now:
-        parts.append(f"{now['done']:,}/{now['total']:,} rows")
-    return "  ".join(parts)
+    parts = [show(now) for key, show in PROGRESS if now.get(key) is not None]
+    return "  ".join([stage, *parts] if stage else parts)
 
 
 def _table(*columns: str) -> Table:

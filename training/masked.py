@@ -75,7 +75,7 @@ def build_masked(settings: ModelSettings, texts: Texts, scratch: Path, world_siz
     changes = {"epochs": adapt.epochs, "learning_rate": adapt.learning_rate, "batch_size": adapt.batch_size, "accumulation": 1}
     return OrderedTrainer(
         model=model,
-        args=arguments_of(training.model_copy(update=changes), scratch, world_size, on_gpu=on_gpu),
+        args=arguments_of(training.model_copy(update=changes), scratch, world_size, on_gpu=on_gpu, validates=True),
         train_dataset=windows(tokenizer, texts.train, settings.max_length),
         eval_dataset=collate.once(windows(tokenizer, texts.held_back, settings.max_length), training.seed),
         data_collator=collate,

@@ -50,8 +50,7 @@ def train(config: dict[str, Any]) -> None:
     """Ray Train's entry point: fine-tune as ``Job(**config["job"])`` says, reporting one checkpoint an epoch."""
     job = Job(**config["job"])
     settings = ModelSettings.model_validate(job.settings)
-    torch.set_num_threads(job.threads)
-    os.nice(settings.training.niceness)  # a worker has its process for itself
+    settle(job.threads, settings.training)
     with tempfile.TemporaryDirectory(prefix="baton-train-") as scratch:
         trainer = build_trainer(job, settings, Path(scratch), ray.train.get_context().get_world_size())
         trainer.add_callback(Reporter(job, settings.training.early_stopping))
@@ -61,6 +60,12 @@ def train(config: dict[str, Any]) -> None:
         else:
             with checkpoint.as_directory() as directory:
                 trainer.train(resume_from_checkpoint=directory)
+
+
+def settle(threads: int, training: TrainingSettings) -> None:
+    """Make this process, which a worker has for itself, one that trains: on so many threads, and yielding to serving."""
+    torch.set_num_threads(threads)
+    os.nice(training.niceness)
 
 
 def build_trainer(job: Job, settings: ModelSettings, scratch: Path, world_size: int) -> transformers.Trainer:

@@ -288,8 +288,8 @@ def checkpoints(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> li
 
 @pytest.fixture(scope="session")
 def service(tiny_base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """The service, up. Models: ``loop`` learns, ``steady`` serves three published versions, ``runs`` suffers bad runs, ``online``
-    learns by itself from every 40 corrections.
+    """The service, up. Models: ``loop`` learns, ``online`` does so by itself from every 40 corrections, ``steady`` serves three
+    published versions, ``runs`` suffers bad runs.
     """
 
     def model(name: str, replicas: int) -> dict[str, Any]:
