@@ -206,5 +206,5 @@ def test_a_tokenizer_without_a_mask_is_refused(world, texts, tmp_path):
     (base / "tokenizer_config.json").write_text(json.dumps(told))
     shutil.rmtree(base / "special_tokens_map.json", ignore_errors=True)
     settings = world.settings(adapt=ADAPT).model_copy(update={"base_model": str(base)})
-    with pytest.raises(ConfigError, match="the tokenizer of .* has no mask; adapt is for BERT-type models"):
+    with pytest.raises(ConfigError, match=r"the tokenizer of .* has no mask; adapt is for BERT-type models"):
         masked.build_masked(settings, texts, tmp_path, 1)
