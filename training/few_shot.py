@@ -32,7 +32,7 @@ from training.pooling import family_of, pool_mean
 from training.sides import folds
 from training.trainer import Order, Trained
 
-STRENGTHS = (0.03, 0.3, 3.0)
+STRENGTHS = (0.03, 0.3, 3.0, 30.0)
 """Regularisations to choose from; the larger, the weaker."""
 
 USUAL = 0.3
