@@ -192,12 +192,10 @@ def train_all(job: Mapping[str, Any], epochs: int) -> dict[str, bytes]:
 
 def _trainer(job: Job, scratch: Path) -> tuple[Any, ModelSettings]:
     """A trainer that leaves no checkpoints, because no other process goes on from them."""
-    import torch
+    from training.worker import build_trainer, settle
 
-    from training.worker import build_trainer
-
-    torch.set_num_threads(job.threads)
     settings = ModelSettings.model_validate(job.settings)
+    settle(job.threads, settings.training)
     trainer = build_trainer(job, settings, scratch, world_size=1)
     trainer.args.save_strategy = "no"
     return trainer, settings

@@ -28,14 +28,14 @@ from training.batches import Collator, OrderedTrainer
 from training.dropout import quicken
 from training.losses import label_loss
 from training.trainer import Job
-from training.worker import Reporter, arguments_of
+from training.worker import Reporter, arguments_of, settle
 
 
 def train(config: dict[str, Any]) -> None:
     """Ray Train's entry point: adapt as ``Job(**config["job"])`` says to ``config["texts"]``, one checkpoint an epoch."""
     job = Job(**config["job"])
     settings = ModelSettings.model_validate(job.settings)
-    torch.set_num_threads(job.threads)
+    settle(job.threads, settings.training)
     with tempfile.TemporaryDirectory(prefix="baton-adapt-") as scratch:
         trainer = build_masked(settings, ray.get(config["texts"]), Path(scratch), ray.train.get_context().get_world_size())
         checkpoint = ray.train.get_checkpoint()

@@ -177,11 +177,10 @@ def _number(path: str) -> int:
 
 def _trial(config: Mapping[str, Any], job: Mapping[str, Any], drawn: Sequence[Mapping[str, Any]]) -> None:
     """What the process of a trial runs. Its libraries are imported here: the driver can do without them."""
-    import torch
 
     from baton.base_models import find_base_model
     from training.pipeline import check_length
-    from training.worker import Reporter, build_trainer
+    from training.worker import Reporter, build_trainer, settle
 
     class Tell(Reporter):
         """Hands each epoch to Tune instead of Ray Train; the driver reports."""
@@ -200,7 +199,7 @@ def _trial(config: Mapping[str, Any], job: Mapping[str, Any], drawn: Sequence[Ma
     order = Job(**job)
     settings = settings_of(order.settings, drawn[config["number"]])
     check_length(settings, find_base_model(settings.base_model))
-    torch.set_num_threads(order.threads)
+    settle(order.threads, settings.training)
     with tempfile.TemporaryDirectory(prefix="baton-trial-") as scratch:
         trainer = build_trainer(order, settings, Path(scratch), world_size=1)
         trainer.args.save_only_model = True  # nobody resumes it

@@ -63,9 +63,9 @@ def train(config: dict[str, Any]) -> None:
 
 
 def settle(threads: int, training: TrainingSettings) -> None:
-    """Make this process, which a worker has for itself, one that trains: on so many threads, and yielding to serving."""
+    """Make this process, which serves one run alone, one that trains: on so many threads, and yielding to serving."""
     torch.set_num_threads(threads)
-    os.nice(training.niceness)
+    os.setpriority(os.PRIO_PROCESS, 0, max(training.niceness, os.getpriority(os.PRIO_PROCESS, 0)))
 
 
 def build_trainer(job: Job, settings: ModelSettings, scratch: Path, world_size: int) -> transformers.Trainer:
