@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
@@ -132,49 +132,26 @@ def _placed(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "answers": {"text": [text for text, _ in found], "answer_start": [start for _, start in found]}}
 
 
-class Service:
-    """Two replicas of one model over the rows in ``data``, without a version at first."""
+class Running:
+    """A service of one model, as ``model`` has it in `baton.yaml`, that runs in ``home`` while the block does."""
 
-    def __init__(self, home: Path, data: Path, task: str) -> None:
+    def __init__(self, home: Path, model: Mapping[str, Any]) -> None:
         self.home = home
-        self.data = data.resolve()
-        self.task = task
-        self.subject = SUBJECTS[task]
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.client = Client(f"http://127.0.0.1:{port}")
         self.url = f"{self.client.url}/models/{MODEL}"
-        content = {
-            "http": {"port": port},
-            "models": [
-                {
-                    "name": MODEL,
-                    "task": task,
-                    "base_model": BASE_MODEL,
-                    "data": {"train": str(train_of(self.data)), "holdout": str(holdout_of(self.data))},
-                    "training": {
-                        **asdict(self.subject.recipe),
-                        "early_stopping": self.subject.recipe.epochs,
-                        "validation": self.subject.validation,
-                    },
-                    "gate": {"min_f1": 0.0},
-                    "serving": {"replicas": 2},
-                }
-            ],
-        }
-        (home / "baton.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+        content = {"http": {"port": port}, "models": [{"name": MODEL, "base_model": BASE_MODEL, **model}]}
+        self.file = home / "baton.yaml"
+        self.file.write_text(yaml.safe_dump(content, sort_keys=False))
 
-    def __enter__(self) -> Service:
+    def __enter__(self) -> Self:
         self._baton("up", "--detach")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._baton("down")
-
-    def texts(self, count: int = 500) -> list[str]:
-        """Texts of the holdout, where its rows have a ``text``."""
-        return [row["text"] for row in read_rows(holdout_of(self.data))[:count]]
 
     def train(self, *assignments: str) -> tuple[dict[str, Any], float]:
         """A run watched to its end, and the seconds from asking for it to its decision."""
@@ -187,15 +164,6 @@ class Service:
             raise RuntimeError(f"run {run['id']} {run['state']}: {run['reason']}")
         return run, time.perf_counter() - began
 
-    def first_version(self) -> int:
-        """A quickly trained champion, where no benchmark has made one."""
-        champion = self.client.get(f"/api/models/{MODEL}")["champion"]
-        if champion is None:
-            run, _ = self.train("training.epochs=1", "training.tune=head")
-            champion = run["version"]
-            self.wait_for(champion)
-        return int(champion)
-
     def wait_for(self, version: int) -> None:
         """Until ``version`` serves everywhere."""
         while True:
@@ -205,5 +173,41 @@ class Service:
             time.sleep(0.1)
 
     def _baton(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "services.cli", *arguments, "-c", str(self.home / "baton.yaml")]
+        command = [sys.executable, "-m", "services.cli", *arguments, "-c", str(self.file)]
         subprocess.run(command, check=True)
+
+
+class Service(Running):
+    """Two replicas of one model over the rows in ``data``, without a version at first."""
+
+    def __init__(self, home: Path, data: Path, task: str) -> None:
+        self.data = data.resolve()
+        self.task = task
+        self.subject = SUBJECTS[task]
+        super().__init__(
+            home,
+            {
+                "task": task,
+                "data": {"train": str(train_of(self.data)), "holdout": str(holdout_of(self.data))},
+                "training": {
+                    **asdict(self.subject.recipe),
+                    "early_stopping": self.subject.recipe.epochs,
+                    "validation": self.subject.validation,
+                },
+                "gate": {"min_f1": 0.0},
+                "serving": {"replicas": 2},
+            },
+        )
+
+    def texts(self, count: int = 500) -> list[str]:
+        """Texts of the holdout, where its rows have a ``text``."""
+        return [row["text"] for row in read_rows(holdout_of(self.data))[:count]]
+
+    def first_version(self) -> int:
+        """A quickly trained champion, where no benchmark has made one."""
+        champion = self.client.get(f"/api/models/{MODEL}")["champion"]
+        if champion is None:
+            run, _ = self.train("training.epochs=1", "training.tune=head")
+            champion = run["version"]
+            self.wait_for(champion)
+        return int(champion)

@@ -1,0 +1,100 @@
+"""Run the online benchmarks on banking77, and write what was measured to ``benchmarks/RESULTS.md``."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from benchmarks.__main__ import RESULTS, head_of, write
+from benchmarks.online import delay, drifting, plot, stream
+from benchmarks.online.scene import CORRECTED, INTENTS, THINNED, Scene, set_scene
+from benchmarks.service import holdout_of, read_rows
+
+PICTURE = Path(__file__).with_name("online.svg")
+
+
+def main() -> None:
+    """Parse the command line, run, write."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.online", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="directory with banking77's train.jsonl and test.jsonl")
+    parser.add_argument("--strangers", type=Path, help="directory whose test rows have `tokens` of another domain (drift)")
+    parser.add_argument("--only", choices=tuple(SECTIONS), action="append", help="default: all")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    wanted = arguments.only or list(SECTIONS)
+    if "drift" in wanted and arguments.strangers is None:
+        parser.error("drift needs --strangers: texts of another domain")
+    for section in (section for section in SECTIONS if section in wanted):
+        with tempfile.TemporaryDirectory(prefix="baton-online-") as name:
+            home = Path(name)
+            text = SECTIONS[section](set_scene(arguments.data, home), home, arguments)
+        write(arguments.out, text, head_of("benchmarks.online", f"--data …/banking77 --only {section}"))
+    print(f"written to {arguments.out}")
+
+
+def _stream(scene: Scene, home: Path, _: argparse.Namespace) -> str:
+    story = stream.tell(scene, home)
+    plot.draw(story, PICTURE)
+    rows = "\n".join(
+        f"| v{step.version} | {'start' if number == 0 else f'{step.at:.0f} s'} | {step.train_rows:,} | {step.f1:.4f} | "
+        f"{step.first_f1:.4f} | {'–' if step.live_f1 is None else f'{step.live_f1:.4f} ({step.corrections})'} | "
+        f"{step.answered:,} | {step.right:.3f} |"
+        for number, step in enumerate(story.steps)
+    )
+    return (
+        "## Online fine-tuning\n\n"
+        f"banking77: the first champion knows {INTENTS} of 77 intents from {THINNED:.0%} of their rows. The application then\n"
+        f"sends {story.requests:,} texts of all intents, {stream.PER_SECOND:.0f} a second, and corrects {CORRECTED:.0%} of the "
+        f"answers by request id; every\n{stream.AFTER_EXAMPLES} corrections start a run from the champion (5 epochs, 3 old rows "
+        "for each new one). 2 replicas; nobody in\nbetween. F1 is macro, on test rows that nobody trained on.\n\n"
+        "| champion | took over | train rows | F1, all intents | F1, first 40 | live F1 (corrections) | answered | right |\n"
+        "| --- | --- | --- | --- | --- | --- | --- | --- |\n"
+        f"{rows}\n\n"
+        f"Requests failed: {story.failed} of {story.requests:,}; corrections failed: {story.failed_corrections} of "
+        f"{story.corrections + story.failed_corrections:,}; versions\nrefused by the gate: {story.refused}. "
+        f"p50 {story.p50_ms:.0f} ms, p99 {story.p99_ms:.0f} ms over the whole time, training included.\n\n"
+        "![F1 and right answers over time](online/online.svg)\n"
+    )
+
+
+def _delay(scene: Scene, home: Path, _: argparse.Namespace) -> str:
+    delays = []
+    for tune in ("full", "lora", "head"):
+        place = home / tune
+        place.mkdir()
+        delays.append(delay.measure(scene, place, tune))
+    rows = "\n".join(
+        f"| {it.tune} | {it.seconds:.0f} s | {it.training:.0f} s | {it.f1_before:.4f} | {it.f1_after:.4f} |" for it in delays
+    )
+    return (
+        "## From correction to service\n\n"
+        f"Seconds from the answer to the {delay.CORRECTIONS}th correction until the new version answers a request; the scene is\n"
+        "that of online fine-tuning. F1 is the gate's, on the holdout, which the corrections made grow.\n\n"
+        "| tune | correction to service | of that training | F1 before | F1 after |\n| --- | --- | --- | --- | --- |\n"
+        f"{rows}\n"
+    )
+
+
+def _drift(scene: Scene, home: Path, arguments: argparse.Namespace) -> str:
+    strangers = [" ".join(row["tokens"]) for row in read_rows(holdout_of(arguments.strangers))]
+    found = drifting.measure(scene, home, strangers)
+    after = "none within" if found.after is None else f"after {found.after} of"
+    return (
+        "## Drift\n\n"
+        f"{drifting.CLEAN:,} texts like the holdout's, looked at after every {drifting.LOOK_EVERY}: an alarm at {found.clean} "
+        f"of {found.looks} looks.\nThen texts of another domain ({arguments.strangers.name}): alarm {after} {drifting.OTHER} texts"
+        f"{' (' + ', '.join(found.features) + ')' if found.features else ''}.\n"
+    )
+
+
+SECTIONS: Mapping[str, Callable[[Scene, Path, argparse.Namespace], str]] = {
+    "stream": _stream,
+    "delay": _delay,
+    "drift": _drift,
+}
+
+
+if __name__ == "__main__":
+    main()
