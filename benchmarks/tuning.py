@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +48,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tuning", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="directory with train.jsonl and test.jsonl: text and label")
     parser.add_argument("--rows", type=int, help="train on this many random rows; nothing is then written")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default: all cores; fewer on a busy machine")
     parser.add_argument("--only", choices=tuple(RECIPES), action="append", help="default: all")
     parser.add_argument("--set", dest="assign", action="append", default=[], help="training.KEY=VALUE, for all of them")
     parser.add_argument("--one", choices=tuple(RECIPES), help="measure one way in this process and print one JSON line")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the section of the same heading is replaced, others kept")
     arguments = parser.parse_args()
     if arguments.one:
-        print(json.dumps(measure(arguments.data, arguments.one, arguments.rows, arguments.assign)))
+        print(json.dumps(measure(arguments)))
         return
     results = {}
     for way in arguments.only or RECIPES:
@@ -65,14 +66,15 @@ def main() -> None:
         print(f"written to {arguments.out}")
 
 
-def measure(data: Path, way: str, rows: int | None, assign: Sequence[str]) -> dict[str, Any]:
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Train one way in this process: macro-F1 on the test file, seconds and peak memory of training, and what was trained."""
     from training.worker import build_trainer
 
-    threads = torch.multiprocessing.cpu_count()
+    way, assign, threads = arguments.one, arguments.assign, arguments.threads
     torch.set_num_threads(threads)
-    with tempfile.TemporaryDirectory(prefix="baton-bench-") as name, _frozen(data, rows, Path(name)) as (storage, files):
-        settings = override(_settings(way, files), assign)
+    with tempfile.TemporaryDirectory(prefix="baton-bench-") as name:
+        storage = Storage(f"{name}/storage")
+        settings = override(_settings(arguments, Path(name)), assign)
         kind = task_type(settings.task)
         dataset = datasets.freeze(settings.name, kind, settings.data, storage)
         began = time.perf_counter()
@@ -122,6 +124,7 @@ def section(results: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _apart(way: str, arguments: argparse.Namespace) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.tuning", "--data", str(arguments.data), "--one", way]
+    command += ["--threads", str(arguments.threads)]
     command += [] if arguments.rows is None else ["--rows", str(arguments.rows)]
     command += [part for item in arguments.assign for part in ("--set", item)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
@@ -129,25 +132,19 @@ def _apart(way: str, arguments: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
-@contextmanager
-def _frozen(data: Path, rows: int | None, folder: Path) -> Iterator[tuple[Storage, tuple[Path, Path]]]:
-    train = train_of(data)
-    if rows is not None:
-        drawn = random.Random(0).sample(read_rows(train), rows)
+def _settings(arguments: argparse.Namespace, folder: Path) -> ModelSettings:
+    train = train_of(arguments.data)
+    if arguments.rows is not None:
+        drawn = random.Random(0).sample(read_rows(train), arguments.rows)
         train = folder / "train.jsonl"
         train.write_text("".join(json.dumps(row) + "\n" for row in drawn), encoding="utf-8")
-    yield Storage(str(folder / "storage")), (train, holdout_of(data))
-
-
-def _settings(way: str, files: tuple[Path, Path]) -> ModelSettings:
-    train, holdout = map(str, files)
     return ModelSettings.model_validate(
         {
             "name": "benchmark",
             "task": "classification",
             "base_model": BASE_MODEL,
-            "data": {"train": train, "holdout": holdout},
-            "training": {"tune": way, **SHARED, **RECIPES[way]},
+            "data": {"train": str(train), "holdout": str(holdout_of(arguments.data))},
+            "training": {"tune": arguments.one, **SHARED, **RECIPES[arguments.one]},
         }
     )
 

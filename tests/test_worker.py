@@ -25,7 +25,7 @@ from baton.config import ModelSettings, TrainingSettings
 from baton.engines.torch_engine import load_model
 from baton.errors import ConfigError, NotFinite
 from baton.records import RunState
-from tests.world import LABELS, QUICK, Weights, World, last_checkpoint, same, settings_of, weights_of
+from tests.world import LABELS, QUICK, StopAfter, Weights, World, last_checkpoint, same, settings_of, weights_of
 from training import pipeline
 from training.batches import Collator
 from training.evaluate import evaluate
@@ -162,16 +162,6 @@ def test_two_trainings_with_one_seed_end_with_the_same_weights_and_another_seed_
     assert not same(results[0], results[2])
 
 
-class StopAfter(transformers.TrainerCallback):
-    """Ends training once the checkpoint of an epoch is written, as a killed worker would."""
-
-    def __init__(self, epoch: int) -> None:
-        self._epoch = epoch
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        control.should_training_stop = round(state.epoch) >= self._epoch
-
-
 def test_a_training_resumed_from_its_last_checkpoint_ends_as_if_it_had_never_stopped(small, tmp_path):
     for name in ("whole", "first", "second"):
         (tmp_path / name).mkdir()
@@ -194,15 +184,15 @@ def test_a_training_resumed_from_its_last_checkpoint_ends_as_if_it_had_never_sto
 
 
 def one_step(
-    job: Job, settings: Mapping[str, Any], scratch: Path, *, world_size: int = 1, accumulation: int = 1
+    job: Job, settings: Mapping[str, Any], scratch: Path, *, world_size: int = 1, **changes: Any
 ) -> tuple[float, Weights, Weights]:
     """Loss, gradients and weights after one step of plain gradient descent on the first `BATCH` rows.
 
     The `Trainer` is the worker's, but for the optimiser (Adam would hide a wrong factor) and the number of steps.
     """
-    training = {**settings["training"], "batch_size": BATCH, "accumulation": accumulation}
+    training = {**settings["training"], "batch_size": BATCH, **changes}
     built = build_trainer(job, ModelSettings.model_validate({**settings, "training": training}), scratch, world_size)
-    changes = {
+    ends = {
         "max_steps": 1,
         "max_grad_norm": 0.0,
         "logging_steps": 1,
@@ -216,11 +206,12 @@ def one_step(
     class Peek(transformers.TrainerCallback):
         def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
             for name, parameter in model.named_parameters():
-                gradients[name.removeprefix("module.")] = parameter.grad.clone()
+                if parameter.requires_grad:
+                    gradients[name.removeprefix("module.")] = parameter.grad.clone()
 
     trainer = type(built)(
         model=built.model,
-        args=TrainingArguments(**{**ours, **changes}),
+        args=TrainingArguments(**{**ours, **ends}),
         train_dataset=built.train_dataset[:BATCH],
         data_collator=built.data_collator,
         compute_loss_func=built.compute_loss_func,
@@ -231,6 +222,13 @@ def one_step(
     [loss] = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return loss, gradients, weights_of(trainer)
 
+
+STEPS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "in parts": {"accumulation": 4},
+    "lora": {"tune": "lora", "accumulation": 2},
+}
+"""What two workers train together, each by what it changes of the settings."""
 
 SET_BY_US = (
     "output_dir",
@@ -273,9 +271,9 @@ def in_one_batch(order: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="module")
 def two_workers(order: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess.Popen, Path]]:
-    """Two workers on the batch, each with half of it."""
+    """Two workers on the batch, each with half of it; one step for each of `STEPS`."""
     directory = tmp_path_factory.mktemp("two-workers")
-    (directory / "order.json").write_text(json.dumps(order))
+    (directory / "order.json").write_text(json.dumps({**order, "steps": STEPS}))
     command = [sys.executable, "-m", "tests.two_workers", str(directory / "order.json"), str(directory)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     yield process, directory
@@ -304,13 +302,16 @@ def test_the_loss_of_that_batch_is_the_mean_cross_entropy_of_its_rows(order, in_
     assert in_one_batch[0] == pytest.approx(torch.nn.functional.cross_entropy(logits, batch["labels"]).item(), abs=1e-4)
 
 
-def test_two_workers_with_half_the_batch_each_take_the_step_of_the_whole_batch(in_one_batch, two_workers):
+@pytest.mark.parametrize("step", STEPS)
+def test_two_workers_with_half_the_batch_each_take_the_step_of_the_whole_batch(order, two_workers, tmp_path, step):
     process, directory = two_workers
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 0, said
-    results = [torch.load(directory / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    alone = {name: value for name, value in STEPS[step].items() if name != "accumulation"}
+    whole = one_step(Job(**order["job"]), order["settings"], tmp_path, **alone)
+    results = [torch.load(directory / f"{step}-{rank}.pt", weights_only=True) for rank in (0, 1)]
     for result in results:
-        assert_same_step(in_one_batch, (result["loss"], result["gradients"], result["weights"]))
+        assert_same_step(whole, (result["loss"], result["gradients"], result["weights"]))
     assert same(results[0]["weights"], results[1]["weights"])
 
 
@@ -399,6 +400,7 @@ def test_progress_reaches_the_registry_with_step_loss_f1_and_the_time_left(small
         "epochs": 4,
         "step": 10,
         "steps": 40,
+        "start": "from the base model: training.start_from is base",
         "loss": 0.25,
         "learning_rate": 1e-4,
         "f1": 0.75,

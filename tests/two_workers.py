@@ -1,6 +1,6 @@
-"""Run by test_worker.py in a process of its own: two forked workers take one step together, over gloo.
+"""Run by test_worker.py in a process of its own: two forked workers train together, over gloo, one step each time.
 
-Arguments: a JSON file with the job, the settings and the rows of the batch; the directory for the results.
+Arguments: a JSON file with the job, the settings and, by name, what each step changes of them; the directory for the results.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ def work(rank: int, order: dict, results: Path) -> None:
     torch.set_num_threads(1)
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
     torch.distributed.init_process_group("gloo", init_method=f"file://{results}/meeting", rank=rank, world_size=2)
-    scratch = results / str(rank)
-    scratch.mkdir()
-    loss, gradients, weights = one_step(Job(**order["job"]), order["settings"], scratch, world_size=2)
-    torch.save({"loss": loss, "gradients": gradients, "weights": weights}, results / f"{rank}.pt")
+    for name, changes in order["steps"].items():
+        settings = {**order["settings"], "training": {**order["settings"]["training"], **changes}}
+        loss, gradients, weights = one_step(Job(**order["job"]), settings, results / f"{name}-{rank}", world_size=2)
+        torch.save({"loss": loss, "gradients": gradients, "weights": weights}, results / f"{name}-{rank}.pt")
     torch.distributed.destroy_process_group()
 
 

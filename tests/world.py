@@ -82,10 +82,10 @@ class World:
         settings = self.settings(**training)
         return pipeline.Context(settings=settings, registry=self.registry, storage=self.storage, clock=clock)
 
-    def publish(self, trainer: transformers.Trainer, start: Start | None = None) -> ModelVersion:
-        """What a trainer made, as a published version; the gate is not asked."""
-        best = Trained(directory=last_checkpoint(trainer), f1=0.5, epoch=1, start=start or Start())
-        return pipeline.publish(self.context(), f"by-hand-{uuid.uuid4().hex}", self.dataset, best)[0]
+    def publish(self, checkpoint: Path, start: Start | None = None, **training: Any) -> ModelVersion:
+        """A checkpoint as a published version; the gate is not asked."""
+        best = Trained(directory=checkpoint, f1=0.5, epoch=1, start=start or Start())
+        return pipeline.publish(self.context(**training), f"by-hand-{uuid.uuid4().hex}", self.dataset, best)[0]
 
     def crown(self, version: ModelVersion) -> None:
         """Make a version the champion."""
@@ -134,3 +134,27 @@ def weights_of(trainer: transformers.Trainer) -> dict[str, torch.Tensor]:
 
 def same(first: Weights, second: Weights) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+class StopAfter(transformers.TrainerCallback):
+    """Ends training once the checkpoint of an epoch is written, as a killed worker would."""
+
+    def __init__(self, epoch: int) -> None:
+        self._epoch = epoch
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        control.should_training_stop = round(state.epoch) >= self._epoch
+
+
+def whole_and_resumed(world: World, scratch: Path, **training: Any) -> tuple[Weights, Weights]:
+    """Weights after a training that nobody disturbed, and after one that was killed when its first epoch was over."""
+    whole = world.trainer(scratch / "whole", **training)
+    whole.train()
+    first = world.trainer(scratch / "first", **training)
+    first.add_callback(StopAfter(1))
+    first.train()
+    assert 0 < first.state.global_step < whole.state.global_step
+    second = world.trainer(scratch / "second", **training)
+    second.train(resume_from_checkpoint=str(last_checkpoint(first)))
+    assert second.state.global_step == whole.state.global_step
+    return weights_of(whole), weights_of(second)

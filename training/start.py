@@ -43,6 +43,12 @@ class Start:
         """For the lineage and the run's record."""
         return {key: value for key, value in asdict(self).items() if key not in ("manifest_sha256", "dataset_uri", "adapted")}
 
+    def sentence(self) -> str:
+        """For people who watch the run."""
+        if self.parent is None:
+            return f"from the base model: {self.reason}"
+        return f"from v{self.parent}: {self.new_rows} new row(s), {self.replayed_rows} of {self.known_rows} known one(s)"
+
 
 def find(settings: ModelSettings, registry: Registry, storage: Storage, dataset: datasets.Dataset) -> Start:
     """What a run of ``settings`` on ``dataset`` starts from.

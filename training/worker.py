@@ -245,6 +245,7 @@ class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
             "step": state.global_step,
             "steps": state.max_steps,
             "seconds_left": None if left is None else round(left, 1),
+            "start": Start(**self._job.start).sentence(),
             **self._latest,
         }
         with suppress(

@@ -1,0 +1,55 @@
+"""Runs that go on from the champion, through the whole loop: lineage, adapters on two workers, and a version that serves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.conftest import LABELS, TEXT, WORKER, Service, until, write_rows
+from tests.tiny import keyword_rows
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+
+def test_a_run_goes_on_from_the_champion_with_adapters_survives_a_killed_worker_and_serves(
+    runs: Service, data: Path, tmp_path: Path
+) -> None:
+    champion = runs.registry.champion_version("runs")
+    assert champion is not None
+    known = [json.loads(line) for line in (data / "large.jsonl").read_text().splitlines()]
+    rows = write_rows(tmp_path / "more.jsonl", [*known, *keyword_rows(120, LABELS, seed=9)])
+    run_id = runs.start_run(
+        "runs",
+        f"data.train={rows}",
+        "training.start_from=champion",
+        "training.replay=2.0",
+        "training.tune=lora",
+        "training.learning_rate=2.0e-3",
+        "training.accumulation=2",
+        "training.schedule=cosine",
+        "training.augment.noise=0.05",
+        "training.workers=2",
+        "training.epochs=4",
+    )
+    runs.await_training(run_id, 1.0)
+    until(lambda: runs.processes(WORKER), 30, "a training process")[0].kill()
+    run = runs.await_run(run_id)
+    assert (run.state.value, run.reason) == ("succeeded", None)
+
+    version = runs.registry.version("runs", run.version)
+    start = version.lineage["start"]
+    assert version.lineage["parent"] == start["parent"] == champion.number
+    assert 0 < start["new_rows"] <= 120
+    assert start["replayed_rows"] == 2 * start["new_rows"]
+    said = f"from v{champion.number}: {start['new_rows']} new row(s), {start['replayed_rows']} of {start['known_rows']} known"
+    events = [event for event in runs.events(run_id) if event["stage"] == "training"]
+    assert any(event.get("start", "").startswith(said) for event in events if "epoch" in event)
+    assert version.metrics["f1"] > 0.95  # it forgot nothing that the champion, a perfect one, knows
+
+    runs.force("runs", version.number)
+    runs.await_replicas("runs", version.number)
+    answer = runs.predict("runs")
+    assert (answer.headers["x-model-version"], answer.json()[0][0]["label"]) == (str(version.number), "billing"), TEXT
+    runs.force("runs", champion.number)
