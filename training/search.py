@@ -108,6 +108,10 @@ class Board(tune.Callback):  # type: ignore[misc]
         self._order, self._trials = order, trials
         self._over = 0
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune writes its callbacks down in order to be restored, and a run's driver is never restored."""
+        return {}
+
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Mapping[str, Any], **_: Any) -> None:
         """Note an epoch's F1."""
         mine = self._trials[trial.config["number"]]

@@ -47,8 +47,8 @@ def _stream(scene: Scene, home: Path, _: argparse.Namespace) -> str:
         "## Online fine-tuning\n\n"
         f"banking77: the first champion knows {INTENTS} of 77 intents from {THINNED:.0%} of their rows. The application then\n"
         f"sends {story.requests:,} texts of all intents, {stream.PER_SECOND:.0f} a second, and corrects {CORRECTED:.0%} of the "
-        f"answers by request id; every\n{stream.AFTER_EXAMPLES} corrections start a run from the champion (5 epochs, 3 old rows "
-        "for each new one). 2 replicas; nobody in\nbetween. F1 is macro, on test rows that nobody trained on.\n\n"
+        f"answers by request id; every\n{stream.AFTER_EXAMPLES} corrections start a run from the champion (5 epochs, 3 old "
+        "rows for each new one). 2 replicas; nobody in\nbetween. F1 is macro, on test rows that nobody trained on.\n\n"
         "| champion | took over | train rows | F1, all intents | F1, first 40 | live F1 (corrections) | answered | right |\n"
         "| --- | --- | --- | --- | --- | --- | --- | --- |\n"
         f"{rows}\n\n"
@@ -70,8 +70,8 @@ def _delay(scene: Scene, home: Path, _: argparse.Namespace) -> str:
     )
     return (
         "## From correction to service\n\n"
-        f"Seconds from the answer to the {delay.CORRECTIONS}th correction until the new version answers a request; the scene is\n"
-        "that of online fine-tuning. F1 is the gate's, on the holdout, which the corrections made grow.\n\n"
+        f"Seconds from the answer to the {delay.CORRECTIONS}th correction until the new version answers a request; the\n"
+        "scene is that of online fine-tuning. F1 is the gate's, on the holdout, which the corrections made grow.\n\n"
         "| tune | correction to service | of that training | F1 before | F1 after |\n| --- | --- | --- | --- | --- |\n"
         f"{rows}\n"
     )
@@ -84,7 +84,7 @@ def _drift(scene: Scene, home: Path, arguments: argparse.Namespace) -> str:
     return (
         "## Drift\n\n"
         f"{drifting.CLEAN:,} texts like the holdout's, looked at after every {drifting.LOOK_EVERY}: an alarm at {found.clean} "
-        f"of {found.looks} looks.\nThen texts of another domain ({arguments.strangers.name}): alarm {after} {drifting.OTHER} texts"
+        f"of {found.looks} looks.\nThen texts of another domain ({arguments.strangers.name}): alarm {after} {drifting.OTHER}"
         f"{' (' + ', '.join(found.features) + ')' if found.features else ''}.\n"
     )
 
