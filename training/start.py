@@ -73,9 +73,8 @@ def find(settings: ModelSettings, registry: Registry, storage: Storage, dataset:
         if theirs != ours:
             return Start(reason=f"the champion, v{champion.number}, has the {what} {theirs}, and this run {ours}")
     known, labels = set(manifest.labels), dataset.version.labels
-    uri = str(manifest.dataset["uri"])
-    kind = task_type(settings.task)
-    selection = select(kind, settings.training, dataset.train, datasets.load_side(kind, storage, uri, "train"))
+    uri = str(manifest.dataset.get("uri", ""))
+    selection = select(task_type(settings.task), settings.training, dataset.train, _known(settings, storage, uri))
     return Start(
         parent=champion.number,
         manifest_sha256=champion.manifest_sha256,
@@ -92,5 +91,10 @@ def find(settings: ModelSettings, registry: Registry, storage: Storage, dataset:
 def rows(start: Start, settings: ModelSettings, storage: Storage, dataset_uri: str) -> Selection:
     """The rows of the data set at ``dataset_uri`` that a run with this start trains and validates on."""
     kind = task_type(settings.task)
-    before = None if start.parent is None else datasets.load_side(kind, storage, start.dataset_uri, "train")
+    before = None if start.parent is None else _known(settings, storage, start.dataset_uri)
     return select(kind, settings.training, datasets.load_side(kind, storage, dataset_uri, "train"), before)
+
+
+def _known(settings: ModelSettings, storage: Storage, uri: str) -> list[Any]:
+    """The rows that a version with the data set at ``uri`` knows; none where its manifest names no data set."""
+    return datasets.load_side(task_type(settings.task), storage, uri, "train") if uri else []
