@@ -33,8 +33,8 @@ from training import datasets
 from training.evaluate import evaluate
 
 RECIPES: Mapping[str, Mapping[str, Any]] = {
-    "full": {"epochs": 3, "learning_rate": 2.0e-4},
-    "last_n": {"epochs": 3, "learning_rate": 5.0e-4, "last_n": 3},
+    "full": {"epochs": 3, "learning_rate": 5.0e-4},
+    "last_n": {"epochs": 3, "learning_rate": 1.0e-3, "last_n": 3},
     "lora": {"epochs": 3, "learning_rate": 2.0e-3},
     "head": {"epochs": 10, "learning_rate": 5.0e-3},
 }
