@@ -53,9 +53,9 @@ class DatasetVersion:
     train_rows: int
     holdout_rows: int
     removed_leaks: int
-    """Train rows taken out because their normalised text also stands in the holdout."""
+    """Train rows taken out because their normalised text also stands in the holdout, or once stood there."""
     removed_duplicates: int
-    """Train rows that repeat an earlier train row (same text, same label)."""
+    """Train rows, and feedback rows of the holdout, that repeat another one (same text, same label)."""
     sources: Mapping[str, str] = field(default_factory=dict)
     number: int | None = None
     """Given by the registry; None until it is recorded there."""
@@ -64,13 +64,17 @@ class DatasetVersion:
     counts: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
     """Rows by side (``train``, ``holdout``), source (``base``, ``feedback``) and label. A row of several labels counts for each
     of them, one of none under ``""``."""
+    train_feedback: int = 0
+    """Train rows that came from feedback."""
+    holdout_feedback: int = 0
+    """Holdout rows that came from feedback."""
     conflicts: Mapping[str, Any] = field(default_factory=dict)
     """Texts that came with different answers: ``policy``, how many ``texts`` and ``dropped`` rows, a few ``examples``."""
     quarantined: Sequence[Mapping[str, str]] = ()
     """The first rows that were kept out of both sides: ``where`` and ``reason``."""
     quarantined_rows: int = 0
     set_aside: int = 0
-    """Feedback rows on texts of the base holdout: they change nothing there, and never reach train."""
+    """Feedback rows on rows of the base holdout: they change nothing there, and never reach train."""
     feedback_until: int = 0
     """Highest id of the feedback that was looked at; 0 when there was none."""
     created_at: str | None = None

@@ -19,6 +19,7 @@ from baton.config import BatonConfig, ModelSettings
 from baton.errors import BatonError
 from baton.records import Decision, Promotion, Run
 from baton.registry import PAGE, Registry
+from services.datasets_api import add_datasets
 
 EVENT_SECONDS = 0.5
 """How often a stream of run events looks for new ones."""
@@ -133,6 +134,7 @@ def build_api(control: Control, lifespan: Lifespan) -> FastAPI:
     _add_models(api, control)
     _add_runs(api, control)
     _add_promotions(api, control)
+    add_datasets(api, control)
     return api
 
 

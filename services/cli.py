@@ -17,7 +17,7 @@ from rich.console import Console
 from baton import config as configuration
 from baton.config import BatonConfig, load_config
 from baton.errors import BatonError, InvalidInput, NotReady
-from services import cluster, show
+from services import cluster, show, show_datasets
 from services.client import ApiError, Client
 
 app = typer.Typer(
@@ -178,6 +178,29 @@ def versions(model: Model, config: ConfigFile = None, limit: Limit = 20, as_json
     with _client(config) as client:
         items = client.get(f"/api/models/{model}/versions", limit=limit)["items"]
     _print(items, as_json, show.versions)
+
+
+@app.command()
+def datasets(
+    model: Model,
+    number: Annotated[int | None, typer.Argument(min=1, help="Show this version whole.")] = None,
+    config: ConfigFile = None,
+    diff: Annotated[
+        tuple[int, int] | None, typer.Option("--diff", help="What changed from the first to the second.", metavar="OLD NEW")
+    ] = None,
+    limit: Limit = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Data set versions of a model, newest first: their rows, and what was left out and why."""
+    path = f"/api/models/{model}/datasets"
+    with _client(config) as client:
+        if diff is not None:
+            old, new = diff
+            _print(client.get(f"{path}/{new}/diff", against=old), as_json, show_datasets.difference)
+        elif number is not None:
+            _print(client.get(f"{path}/{number}"), as_json, show_datasets.version)
+        else:
+            _print(client.get(path, limit=limit)["items"], as_json, show_datasets.versions)
 
 
 @app.command()

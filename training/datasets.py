@@ -17,7 +17,7 @@ from baton.frozen import HOLDOUT, TRAIN, hashes, read_sides, to_bytes
 from baton.records import DatasetVersion, Feedback
 from baton.storage import Storage
 from baton.tasks import AnyTask
-from training.merging import Merged, Merger, SourcedRow, sourced
+from training.merging import FEEDBACK, Merged, Merger, SourcedRow, sourced
 from training.sides import split as split  # noqa: PLC0414 - also what validation rows are picked with
 from training.sources import Row, example_of, located, read
 
@@ -81,6 +81,8 @@ def freeze(model: str, kind: type[AnyTask], data: DataSettings, storage: Storage
         sources={"train": data.train, "holdout": str(data.holdout)},
         previous=history.previous,
         counts=merged.counts(kind),
+        train_feedback=sum(row.source == FEEDBACK for row in merged.train),
+        holdout_feedback=sum(row.source == FEEDBACK for row in merged.holdout),
         conflicts={
             "policy": data.conflicts,
             "texts": merged.contradicted_texts,
