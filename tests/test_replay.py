@@ -15,7 +15,7 @@ from baton.tasks.classification import Classification, TextExample
 from baton.tasks.ner import Ner
 from baton.tasks.ner_rows import NerExample
 from tests.tiny import keyword_rows
-from training.datasets import split
+from training.sides import split
 from training.replay import Selection, draw, select
 
 SHARES = {"billing": 120, "bug": 60, "cancel": 15}

@@ -1,0 +1,79 @@
+"""A model's data as it grows: base files that change, feedback that comes in, versions frozen one after the other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from baton.config import DataSettings
+from baton.records import Feedback
+from baton.storage import Storage
+from baton.tasks import AnyTask
+from baton.tasks.classification import Classification
+from baton.texts import fingerprint, place
+from training.datasets import Dataset, History, freeze
+
+Row = Mapping[str, Any]
+
+BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class GrowingData:
+    """One model's data. `freeze` hands the past on as the pipeline does, with a dict for the registry's ledger."""
+
+    def __init__(self, directory: Path, storage: Storage, kind: type[AnyTask] = Classification) -> None:
+        self.directory, self.storage, self.kind = directory, storage, kind
+        self.feedback: list[Feedback] = []
+        self.ledger: dict[str, str] = {}
+        self.versions: list[Dataset] = []
+        self.train: list[Row] = []
+        self.holdout: list[Row] | float = 0.2
+        self.settings: dict[str, Any] = {}
+
+    def correct(self, *examples: Row) -> None:
+        """Feedback comes in, the next row a minute after the last one."""
+        for example in examples:
+            number = len(self.feedback) + 1
+            received = BEGINNING + timedelta(minutes=number)
+            self.feedback.append(
+                Feedback(
+                    id=number,
+                    model="m",
+                    client_id=None,
+                    request_id=None,
+                    position=0,
+                    example=example,
+                    received_at=received,
+                )
+            )
+
+    def data(self) -> DataSettings:
+        """The base files as they are now, and the settings in force."""
+        sources = {"train": self._write("train.jsonl", self.train), "holdout": self.holdout}
+        if not isinstance(self.holdout, float):
+            sources["holdout"] = self._write("holdout.jsonl", self.holdout)
+        return DataSettings.model_validate({**sources, **self.settings})
+
+    def freeze(self) -> Dataset:
+        """The next version. The ledger must take its sides without a contradiction."""
+        previous = len(self.versions) or None
+        history = History(feedback=iter(self.feedback), sides=dict(self.ledger), previous=previous)
+        dataset = freeze("m", self.kind, self.data(), self.storage, history)
+        for group, side in dataset.sides.items():
+            assert self.ledger.setdefault(group, side) == side, "a text changed sides"
+        self.versions.append(dataset)
+        return dataset
+
+    def _write(self, name: str, rows: Sequence[Row]) -> str:
+        path = self.directory / name
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return str(path)
+
+
+def text_for(side: str, share: float, stem: str = "new text") -> str:
+    """A text that the stable hash puts on this side of a split with this share of holdout."""
+    texts = (f"{stem} {number}" for number in range(10_000))
+    return next(text for text in texts if (place(fingerprint(text)) < share) == (side == "holdout"))
