@@ -113,7 +113,7 @@ class FeedbackStore:
                 connection.execute(insert, [asdict(prediction) for prediction in predictions])
 
     def predictions(self, model: str, places: Collection[tuple[str, int]]) -> dict[tuple[str, int], LoggedPrediction]:
-        """The logged predictions at these request ids and positions; those that are not there (any more, or yet) are missing."""
+        """The logged predictions at these request ids and positions; what is not there (any more, or yet) is missing."""
         table, wanted = schema.predictions, list(places)
         found: dict[tuple[str, int], LoggedPrediction] = {}
         with database.reading(self._engine) as connection:

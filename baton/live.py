@@ -30,8 +30,9 @@ class LiveQuality:
 def live_quality(registry: Registry, settings: ModelSettings, version: ModelVersion, window: int) -> LiveQuality | None:
     """The live quality of ``version`` over at most ``window`` corrections; None where none of its answers was corrected.
 
-    Corrections that the task does not take (it is another one by now), and answers in a form that cannot be scored, are left
-    out. Applications correct what they doubt: the numbers are about the answers that were looked at.
+    Left out are corrections that the task does not take (it is another one by now) or that came with another text than was
+    answered, and answers in a form that cannot be scored. Applications correct what they doubt: the numbers are about the
+    answers that were looked at.
     """
     task = settings.make_task(version.lineage["labels"])
     outputs, examples = [], []
@@ -41,10 +42,9 @@ def live_quality(registry: Registry, settings: ModelSettings, version: ModelVers
         except ValidationError:
             continue
         item = task.input_of(example)
-        if text_length(item) == answer.length:  # what was masked in the log may stand in the correction
-            output = task.brief(output, item)
-        outputs.append(output)
-        examples.append(example)
+        if text_length(item) == answer.length:
+            outputs.append(task.brief(output, item))  # what was masked in the log may stand in the correction
+            examples.append(example)
     if not outputs:
         return None
     metrics = task.score(outputs, examples).metrics
