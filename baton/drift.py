@@ -72,7 +72,7 @@ def compare(
 ) -> list[Drift]:
     """The drift of each feature that ``reference`` (of `reference_of`) knows, for these answers; none for no answers."""
     values: dict[str, Sequence[Any]] = {
-        "label": labels,
+        "label": [label for label in labels if label is not None],
         "confidence": [confidence for confidence in confidences if confidence is not None],
         "length": lengths,
     }

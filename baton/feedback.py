@@ -6,7 +6,7 @@ log has been written. Knows no tasks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -21,7 +21,7 @@ CHUNK = 1000
 """Rows that are read at once where all are wanted."""
 
 NAMES_AT_ONCE = 500
-"""Client ids in one query: databases bound the parameters of a statement."""
+"""Client ids or places in one query: databases bound the parameters of a statement."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,13 +112,16 @@ class FeedbackStore:
                 insert = _insert(connection, schema.predictions).on_conflict_do_nothing()
                 connection.execute(insert, [asdict(prediction) for prediction in predictions])
 
-    def prediction(self, model: str, request_id: str, position: int) -> LoggedPrediction | None:
-        """One logged prediction; None when there is none (any more, or yet)."""
-        table = schema.predictions
-        query = table.select().where(table.c.model == model, table.c.request_id == request_id, table.c.position == position)
+    def predictions(self, model: str, places: Collection[tuple[str, int]]) -> dict[tuple[str, int], LoggedPrediction]:
+        """The logged predictions at these request ids and positions; what is not there (any more, or yet) is missing."""
+        table, wanted = schema.predictions, list(places)
+        found: dict[tuple[str, int], LoggedPrediction] = {}
         with database.reading(self._engine) as connection:
-            row = connection.execute(query).one_or_none()
-        return None if row is None else LoggedPrediction(**row._mapping)
+            for start in range(0, len(wanted), NAMES_AT_ONCE):
+                here = sa.tuple_(table.c.request_id, table.c.position).in_(wanted[start : start + NAMES_AT_ONCE])
+                for row in connection.execute(table.select().where(table.c.model == model, here)):
+                    found[row.request_id, row.position] = LoggedPrediction(**row._mapping)
+        return found
 
     def recent(self, model: str, version: int, limit: int) -> list[LoggedPrediction]:
         """The newest predictions of one version, newest first."""

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from baton.config import ModelSettings
 from baton.records import ModelVersion
 from baton.registry import Registry
+from baton.tasks.base import text_length
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +30,9 @@ class LiveQuality:
 def live_quality(registry: Registry, settings: ModelSettings, version: ModelVersion, window: int) -> LiveQuality | None:
     """The live quality of ``version`` over at most ``window`` corrections; None where none of its answers was corrected.
 
-    Corrections that the task does not take (it is another one by now) are left out. Applications correct what they doubt: the
-    numbers are about the answers that were looked at.
+    Left out are corrections that the task does not take (it is another one by now) or that came with another text than was
+    answered, and answers in a form that cannot be scored. Applications correct what they doubt: the numbers are about the
+    answers that were looked at.
     """
     task = settings.make_task(version.lineage["labels"])
     outputs, examples = [], []
@@ -39,8 +41,10 @@ def live_quality(registry: Registry, settings: ModelSettings, version: ModelVers
             output, example = task.Output.model_validate(answer.output), task.Example.model_validate(correction.example)
         except ValidationError:
             continue
-        outputs.append(output)
-        examples.append(example)
+        item = task.input_of(example)
+        if text_length(item) == answer.length:
+            outputs.append(task.brief(output, item))  # what was masked in the log may stand in the correction
+            examples.append(example)
     if not outputs:
         return None
     metrics = task.score(outputs, examples).metrics

@@ -83,7 +83,8 @@ class DatasetVersion:
 
 @dataclass(frozen=True, kw_only=True)
 class LoggedPrediction:
-    """One input that was answered, as the prediction log keeps it: ``input`` may be masked, ``output`` is brief.
+    """One input that was answered, as the prediction log keeps it: ``input`` may be masked, ``output`` is brief, and None where
+    the request asked for a form that cannot be scored (`Task.scorable`).
 
     ``label``, ``confidence`` and ``length`` (characters) are what drift is measured by; see `Task.summary`.
     """
@@ -93,7 +94,7 @@ class LoggedPrediction:
     position: int
     version: int
     input: Mapping[str, Any]
-    output: Mapping[str, Any]
+    output: Mapping[str, Any] | None
     label: str | None
     confidence: float | None
     length: int

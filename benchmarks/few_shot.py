@@ -9,6 +9,7 @@ scored on the test file by the predictor that would serve it.
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import statistics
 import tempfile
@@ -120,7 +121,8 @@ def section(results: Sequence[Result], per_label: int, tested: int) -> str:
         f"`training.few_shot: true`; the rows are drawn from the train file by seed, the score is that of all {tested:,} test\n"
         "rows, by the predictor that would serve the version. Time: from loading the base model to the written version.\n\n"
         f"{table}\n\nMacro-F1 {statistics.mean(scores):.4f} on average, at least {min(scores):.4f}; "
-        f"time {statistics.median(it.seconds for it in results):.1f} s at the median.\n"
+        f"time {statistics.median(it.seconds for it in results):.1f} s at the median. The machine's load average at the end was "
+        f"{os.getloadavg()[0]:.1f}: above its number of cores, the time was shared with others.\n"
     )
 
 

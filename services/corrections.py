@@ -13,11 +13,12 @@ from pydantic_core import from_json
 from baton.config import ModelSettings
 from baton.errors import DataError, InvalidInput
 from baton.feedback import Correction
+from baton.records import LoggedPrediction
 from baton.registry import Registry
 from baton.rows import Row, example_of
 from baton.tasks import task_type
 from baton.tasks.base import short
-from services.prediction_log import FLUSH_SECONDS
+from services.prediction_log import FLUSH_SECONDS, sampled
 
 KEYS = ("id", "request_id", "position")
 """Keys of an item that are not the row's."""
@@ -28,7 +29,7 @@ ERRORS_LISTED = 100
 """Mistakes that one answer lists; the rest is counted."""
 
 LOG_SECONDS = 3 * FLUSH_SECONDS
-"""How long an item without inputs waits for the answer that it names to be logged."""
+"""How long items without inputs wait for the answers that they name to be logged."""
 
 RETRY_SECONDS = 0.2
 
@@ -56,7 +57,10 @@ class _Parsed:
 
 @dataclass
 class Intake:
-    """Takes one request's items, batch by batch. What `take` has counted as accepted is durable."""
+    """Takes one request's items, batch by batch. What `take` has counted as accepted is durable.
+
+    For answers that are not in the log it waits `LOG_SECONDS` in all, however many batches there are.
+    """
 
     settings: ModelSettings
     registry: Registry
@@ -67,17 +71,19 @@ class Intake:
 
     def __post_init__(self) -> None:
         self._kind = task_type(self.settings.task)
-        self._fields = tuple(dict.fromkeys(name for shape in self._kind.row_shapes for name in shape)) + tuple(
-            self._kind.optional_fields
-        )
+        shaped = (name for shape in self._kind.row_shapes for name in shape)
+        fields = dict.fromkeys([*shaped, *self._kind.optional_fields])
+        self._fields = tuple(name for name in fields if name not in KEYS)
+        self._patience = LOG_SECONDS
 
     async def take(self, items: Sequence[Item]) -> None:
         """Check and keep a batch. A bad item is counted and explained, and costs no other."""
-        deadline = time.monotonic() + LOG_SECONDS
-        waiting = await asyncio.to_thread(self._keep, items, time.monotonic() >= deadline)
+        waiting = await asyncio.to_thread(self._keep, self._parsed(items))
         while waiting:  # their answers may be on their way to the log
+            began = time.monotonic()
             await asyncio.sleep(RETRY_SECONDS)
-            waiting = await asyncio.to_thread(self._keep, waiting, time.monotonic() >= deadline)
+            self._patience -= time.monotonic() - began
+            waiting = await asyncio.to_thread(self._keep, waiting)
 
     def report(self) -> dict[str, Any]:
         """What became of the items, as JSON values."""
@@ -88,26 +94,41 @@ class Intake:
             "errors": sorted(self.errors, key=lambda error: error["item"]),
         }
 
-    def _keep(self, items: Sequence[Item], last: bool) -> list[Item]:
-        """Store what is right, and return items whose logged answer is not there (an error of theirs the ``last`` time)."""
-        corrections, waiting = [], []
+    def _parsed(self, items: Sequence[Item]) -> list[_Parsed]:
+        """The well-formed items; the others are rejected."""
+        parsed = []
         for item in items:
             try:
-                parsed = self._parse(item)
-                correction = self._complete(parsed)
+                parsed.append(self._parse(item))
             except InvalidInput as error:
                 self._reject(item.place, str(error))
+        return parsed
+
+    def _keep(self, items: Sequence[_Parsed]) -> list[_Parsed]:
+        """Store what is right, and return items whose answers may still come to the log."""
+        logged = self._logged(items)
+        corrections, waiting = [], []
+        for item in items:
+            place = (item.request_id or "", item.position)
+            if self._needs_inputs(item) and place not in logged:
+                if self._patience > 0 and sampled(place[0], self.settings.feedback.log):
+                    waiting.append(item)
+                else:
+                    self._reject(item.place, self._unknown(item))
                 continue
-            if correction is not None:
-                corrections.append(correction)
-            elif last:
-                self._reject(item.place, self._unknown(parsed))
-            else:
-                waiting.append(item)
+            try:
+                corrections.append(self._complete(item, logged.get(place)))
+            except InvalidInput as error:
+                self._reject(item.place, str(error))
         added = self.registry.feedback.add(self.settings.name, corrections)
         self.accepted += added.accepted
         self.duplicates += added.duplicates
         return waiting
+
+    def _logged(self, items: Sequence[_Parsed]) -> dict[tuple[str, int], LoggedPrediction]:
+        """The logged answers of those items that need their inputs."""
+        places = {(item.request_id or "", item.position) for item in items if self._needs_inputs(item)}
+        return self.registry.feedback.predictions(self.settings.name, places) if places else {}
 
     def _reject(self, place: int, reason: str) -> None:
         self.rejected += 1
@@ -128,7 +149,9 @@ class Intake:
         unknown = [key for key in value if key not in (*KEYS, *self._fields)]
         if unknown:
             raise InvalidInput(f"unknown key {unknown[0]!r}; allowed: {', '.join((*KEYS, *self._fields))}")
-        position = value.get("position", 0)
+        position = value.get("position")
+        if position is None:
+            position = 0
         if not isinstance(position, int) or isinstance(position, bool) or not 0 <= position < MOST_POSITIONS:
             raise InvalidInput(f"position: {short(position)}: the place of an input in its request, from 0, is expected")
         return _Parsed(
@@ -139,30 +162,31 @@ class Intake:
             values={key: field for key, field in value.items() if key in self._fields and field is not None},
         )
 
-    def _complete(self, parsed: _Parsed) -> Correction | None:
-        """The correction, its missing inputs taken from the log; None where the log does not have them."""
-        values = dict(parsed.values)
-        if parsed.request_id is not None and not self._has_inputs(values):
-            logged = self.registry.feedback.prediction(self.settings.name, parsed.request_id, parsed.position)
-            if logged is None:
-                return None
+    def _complete(self, item: _Parsed, logged: LoggedPrediction | None) -> Correction:
+        """The correction, its missing inputs taken from the logged answer. Raises ``InvalidInput`` for what is no row."""
+        values = dict(item.values)
+        if logged is not None:
             values = {**{key: value for key, value in logged.input.items() if value is not None}, **values}
         try:
             example = example_of(self._kind, Row(where="", values=values), {})
         except DataError as error:
-            raise InvalidInput(str(error).removeprefix(":").removeprefix(",").strip()) from None
+            raise InvalidInput(str(error).lstrip(":, ")) from None
         return Correction(
-            client_id=parsed.client_id,
-            request_id=parsed.request_id,
-            position=parsed.position,
+            client_id=item.client_id,
+            request_id=item.request_id,
+            position=item.position,
             example=example.model_dump(mode="json", exclude_none=True),
         )
 
-    def _has_inputs(self, values: Mapping[str, Any]) -> bool:
-        """Whether an item brings the question itself: what an input must have, or a shape of row that holds it otherwise."""
+    def _needs_inputs(self, item: _Parsed) -> bool:
+        """Whether an item leaves the question itself to the log: it has neither all that an input must have, nor all of a
+        shape of row that holds it otherwise.
+        """
+        if item.request_id is None:
+            return False
         required = {name for name, info in self._kind.Input.model_fields.items() if info.is_required()}
         shapes = (set(shape) for shape in self._kind.row_shapes)
-        return required <= values.keys() or any(shape <= values.keys() for shape in shapes)
+        return not required <= item.values.keys() and not any(shape <= item.values.keys() for shape in shapes)
 
     def _unknown(self, parsed: _Parsed) -> str:
         needed = ", ".join(name for name, info in self._kind.Input.model_fields.items() if info.is_required())
@@ -179,6 +203,6 @@ def _name(value: Mapping[str, Any], key: str) -> str | None:
     name = value.get(key)
     if name is None:
         return None
-    if not isinstance(name, str) or not 1 <= len(name) <= LONGEST_ID:
-        raise InvalidInput(f"{key}: {short(name)}: a string of 1 to {LONGEST_ID} characters is expected")
+    if not isinstance(name, str) or not 1 <= len(name) <= LONGEST_ID or not name.isprintable():
+        raise InvalidInput(f"{key}: {short(name)}: a string of 1 to {LONGEST_ID} printable characters is expected")
     return name

@@ -24,7 +24,13 @@ MOST_JSON_BYTES = 8 * 2**20
 """Largest body that is read in one piece. A stream may be of any length."""
 
 BATCH = 1000
-"""Lines of a stream that are validated and stored at once."""
+"""Items that are validated and stored at once."""
+
+BATCH_BYTES = 4 * 2**20
+"""Bytes of lines after which a batch is stored though it has fewer items, so that long lines do not fill the memory."""
+
+LARGEST = 2**31 - 1
+"""Numbers beyond this fit no integer column."""
 
 LIVE_VERSIONS = 10
 """Versions whose live quality is listed, the newest."""
@@ -61,8 +67,8 @@ def add_feedback(api: FastAPI, control: Control) -> None:
     @api.get("/api/models/{model}/feedback", tags=["feedback"])
     def get_feedback(
         model: str,
-        limit: Annotated[int, Query(ge=1, le=500)] = PAGE,
-        before: Annotated[int | None, Query(ge=0)] = None,
+        limit: Annotated[int, Query(ge=1, le=500, description="Rows in one page.")] = PAGE,
+        before: Annotated[int | None, Query(ge=0, le=LARGEST, description="`next` of the page before.")] = None,
     ) -> dict[str, Any]:
         """Corrections, newest first, and how many there are."""
         control.config.model(model)
@@ -95,11 +101,13 @@ async def _batches(request: Request, longest_line: int) -> AsyncIterator[list[It
     content_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if content_type in JSON_LINES:
         batch: list[Item] = []
+        size = 0
         async for item in _lines(request, longest_line):
             batch.append(item)
-            if len(batch) == BATCH:
+            size += len(item.line or b"")
+            if len(batch) == BATCH or size >= BATCH_BYTES:
                 yield batch
-                batch = []
+                batch, size = [], 0
         if batch:
             yield batch
     elif content_type == "application/json":

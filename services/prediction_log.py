@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import re
@@ -13,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from baton.config import FeedbackSettings
-from baton.errors import BatonError
+from baton.errors import RegistryError
 from baton.feedback import FeedbackStore
 from baton.records import LoggedPrediction
 from baton.tasks import AnyTask
@@ -25,8 +26,13 @@ FLUSH_SECONDS = 1.0
 """How long an answer may wait to be written, and so how soon a correction may name it by its request id alone."""
 
 BATCH = 500
-MOST_WAITING = 20_000
-"""Answers in memory while the database does not answer or does not keep up; the oldest are dropped."""
+"""Requests that are written at once."""
+
+MOST_WAITING = 64 * 2**20
+"""Characters in memory while the database does not answer or does not keep up; the oldest answers are dropped."""
+
+INPUT_ROOM = 2000
+"""Characters that an input counts beside its text: about what its output takes."""
 
 MASK = "█"
 """Stands for each character of what `redact` matches, so that the offsets of answers stay right."""
@@ -37,13 +43,14 @@ LONGEST_ID = 128
 
 @dataclass(frozen=True, kw_only=True)
 class Answered:
-    """One request with its answer, as it waits to be written."""
+    """One request with its answer, as it waits to be written; ``size`` is about the characters that it holds."""
 
     request_id: str
     version: int
     inputs: Sequence[Any]
     options: Sequence[Any]
     outputs: Sequence[Any]
+    size: int
     at: datetime
 
 
@@ -55,41 +62,43 @@ class PredictionLog:
         self._share = settings.log
         self._mask = masker(settings.redact)
         self._waiting: deque[Answered] = deque()
+        self._size = 0
         self._writer: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
         self.dropped = 0
-        """Answers lost so far: the database was down for too long."""
+        """Requests whose answers are lost: the database was down for too long, or did not take them."""
 
     def add(self, request_id: str, version: int, inputs: Sequence[Any], options: Sequence[Any], outputs: Sequence[Any]) -> None:
-        """Keep an answer to be written soon, if the sample has it."""
-        if not sampled(request_id, self._share) or len(request_id) > LONGEST_ID:
+        """Keep an answer to be written soon, if the sample has it. One without a request id could never be asked for."""
+        if not 1 <= len(request_id) <= LONGEST_ID or not sampled(request_id, self._share):
             return
-        if len(self._waiting) >= MOST_WAITING:
-            self._waiting.popleft()
-            self.dropped += 1
-        self._waiting.append(
-            Answered(
-                request_id=request_id,
-                version=version,
-                inputs=inputs,
-                options=options,
-                outputs=outputs,
-                at=datetime.now(UTC),
-            )
+        answered = Answered(
+            request_id=request_id,
+            version=version,
+            inputs=inputs,
+            options=options,
+            outputs=outputs,
+            size=sum(map(text_length, inputs)) + INPUT_ROOM * len(inputs),
+            at=datetime.now(UTC),
         )
-        if self._writer is None:
+        self._waiting.append(answered)
+        self._size += answered.size
+        self._make_room()
+        if self._writer is None and not self._closing.is_set():
             self._writer = asyncio.create_task(self._write_soon())
 
     async def close(self) -> None:
         """Write what waits. What the database does not take now is lost."""
+        self._closing.set()
         if self._writer is not None:
-            self._writer.cancel()
-            await asyncio.wait([self._writer])
+            await self._writer  # it may be in the middle of a batch
         await self._flush()
 
     async def _write_soon(self) -> None:
         try:
-            while self._waiting:
-                await asyncio.sleep(FLUSH_SECONDS)
+            while self._waiting and not self._closing.is_set():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._closing.wait(), FLUSH_SECONDS)
                 await self._flush()
         finally:
             self._writer = None
@@ -97,12 +106,23 @@ class PredictionLog:
     async def _flush(self) -> None:
         while self._waiting:
             batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+            self._size -= sum(answered.size for answered in batch)
             try:
-                await asyncio.shield(asyncio.to_thread(self._write, batch))
-            except BatonError as error:
-                self._waiting.extendleft(reversed(batch[: MOST_WAITING - len(self._waiting)]))
+                await asyncio.to_thread(self._write, batch)
+            except RegistryError as error:
+                self._waiting.extendleft(reversed(batch))
+                self._size += sum(answered.size for answered in batch)
+                self._make_room()
                 logger.warning("%s: %d answers wait to be logged: %s", self._model, len(self._waiting), error)
                 return
+            except Exception:  # these will not do any better the next time, and must not keep the others
+                self.dropped += len(batch)
+                logger.exception("%s: %d answers cannot be logged", self._model, len(batch))
+
+    def _make_room(self) -> None:
+        while self._size > MOST_WAITING:
+            self._size -= self._waiting.popleft().size
+            self.dropped += 1
 
     def _write(self, batch: Sequence[Answered]) -> None:
         self._store.log([prediction for answered in batch for prediction in self._predictions(answered)])
@@ -114,6 +134,7 @@ class PredictionLog:
         ):
             masked = self._mask(item)
             label, confidence = self._task.summary(output, options)
+            scorable = self._task.scorable(options)
             predictions.append(
                 LoggedPrediction(
                     model=self._model,
@@ -121,7 +142,7 @@ class PredictionLog:
                     position=position,
                     version=answered.version,
                     input=masked.model_dump(mode="json"),
-                    output=self._task.brief(output, masked).model_dump(mode="json"),
+                    output=self._task.brief(output, masked).model_dump(mode="json") if scorable else None,
                     label=label,
                     confidence=confidence,
                     length=text_length(item),
@@ -140,14 +161,21 @@ def sampled(request_id: str, share: float) -> bool:
 
 
 def masker(patterns: Sequence[str]) -> Callable[[Any], Any]:
-    """A function that masks what any of ``patterns`` matches in the texts of an input, character by character."""
-    if not patterns:
-        return lambda item: item
-    found = re.compile("|".join(f"(?:{pattern})" for pattern in patterns))
+    """A function that masks what any of ``patterns`` matches in the texts of an input, character by character.
+
+    Each pattern sees the text as it was sent, not what others have left of it.
+    """
+    compiled = [re.compile(pattern) for pattern in patterns]
+
+    def mask_text(text: str) -> str:
+        spans = [match.span() for pattern in compiled for match in pattern.finditer(text)]
+        characters = list(text) if spans else []
+        for start, end in spans:
+            characters[start:end] = MASK * (end - start)
+        return "".join(characters) if spans else text
 
     def mask(item: Any) -> Any:
         texts = {name: value for name, value in item if isinstance(value, str)}
-        masked = {name: found.sub(lambda match: MASK * len(match[0]), value) for name, value in texts.items()}
-        return item.model_copy(update=masked)
+        return item.model_copy(update={name: mask_text(value) for name, value in texts.items()})
 
-    return mask
+    return mask if compiled else lambda item: item

@@ -17,6 +17,7 @@ from baton.engines.torch_engine import load_model
 from baton.predictor import Predictor, load_tokenizer
 from baton.tasks import TASKS, AnyTask
 from baton.tasks.base import IGNORED, Windows
+from services.prediction_log import masker
 from training.sources import Row, parse
 
 FILLER = "The quiet garden behind the yellow house was full of letters. "
@@ -205,3 +206,82 @@ def test_answers_are_plain_json_values(kind, saved):
     for output in predictor.predict(predictor.task.samples()):
         wire = kind.to_wire(output)
         assert from_json(to_json(wire)) == wire
+
+
+# --- the prediction log --------------------------------------------------------------------------------------------------
+
+
+def test_a_summary_is_a_label_and_a_probability(kind, saved):
+    predictor = predictor_of(kind, saved, 64)
+    inputs = [predictor.task.input_of(example) for example in examples_of(kind.name)]
+    for output in predictor.predict(inputs):
+        label, confidence = predictor.task.summary(output, predictor.task.Options())
+        assert isinstance(label, str)
+        assert confidence is None or 0 <= confidence <= 1
+
+
+def test_what_the_log_keeps_of_answers_scores_as_the_answers_do_after_a_way_through_json(kind, saved, bundled):
+    examples = examples_of(kind.name)
+    predictor = predictor_of(kind, saved, 128)
+    task = predictor.task
+    inputs = [task.input_of(example) for example in examples]
+    guessed, right = predictor.predict(inputs), perfect_outputs(task, bundled, examples)
+    for outputs in (guessed, right, [*right[:2], *guessed[2:]]):
+        kept = [task.brief(output, item).model_dump_json() for output, item in zip(outputs, inputs, strict=True)]
+        read = [task.Output.model_validate_json(output) for output in kept]
+        assert task.score(read, examples).metrics[task.metric] == task.score(outputs, examples).metrics[task.metric]
+
+
+def test_what_the_log_keeps_of_answers_takes_texts_from_the_masked_input_only(kind, bundled):
+    examples = examples_of(kind.name)
+    task = kind(kind.labels_of(examples), 512)
+    inputs = [task.input_of(example) for example in examples]
+    mask = masker(["(?s)."])
+    for output, item in zip(perfect_outputs(task, bundled, examples), inputs, strict=True):
+        kept = task.brief(output, mask(item)).model_dump_json(exclude={"labels"})
+        for name, value in item:
+            words = value.split() if isinstance(value, str) and name != "text_pair" else []
+            assert not [word for word in words if len(word) > 3 and word in kept]
+        assert task.brief(task.brief(output, mask(item)), item) == task.brief(output, item)
+
+
+def test_answers_to_the_usual_options_can_be_scored(kind):
+    task = kind(kind.labels_of(examples_of(kind.name)), 64)
+    assert task.scorable(task.Options())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "scorable"),
+    [
+        ("classification", {"top_k": 1}, True),
+        ("classification", {"function_to_apply": "none"}, True),
+        ("multi_label", {"top_k": 1}, False),
+        ("multi_label", {"top_k": 3}, True),
+        ("multi_label", {"function_to_apply": "softmax"}, True),
+        ("ner", {"aggregation_strategy": "simple"}, True),
+        ("ner", {"aggregation_strategy": "none"}, False),
+        ("ner", {"ignore_labels": ["O", "PER"]}, False),
+        ("ner", {"ignore_labels": []}, False),
+        ("qa", {"top_k": 3}, True),
+    ],
+)
+def test_answers_in_a_form_that_hides_something_are_not_scored(name, options, scorable):
+    task = TASKS[name](("a", "b", "c"), 64)
+    assert task.scorable(task.Options.model_validate(options)) is scorable
+
+
+def test_scores_that_are_no_probabilities_are_no_confidence(tiny_base, tmp_path):
+    for name in ("classification", "multi_label"):
+        task = TASKS[name](("a", "b"), 64)
+        logits = {"logits": [np.array([3.0, -2.0], dtype=np.float32)]}
+        windows = Windows(inputs=[None], ids=[[1]], type_ids=[[0]], owner=[0])
+        options = task.Options(function_to_apply="none")
+        [output] = task.decode(windows, logits, [options])
+        assert task.summary(output, options) == ("a", None)
+
+
+def perfect_outputs(task: AnyTask, bundled: Any, examples: list[Any]) -> list[Any]:
+    """What `perfect` logits decode to."""
+    options = [task.Options()] * len(examples)
+    windows = task.encode(task.prepare_tokenizer(bundled()), [task.input_of(example) for example in examples], options)
+    return task.decode(windows, perfect(task, windows, examples), options)

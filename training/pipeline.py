@@ -80,8 +80,9 @@ def run(run_id: str, registry: Registry, storage: Storage, *, database: str) -> 
             clock("adapting", dataset=asdict(dataset.version))
             order, adaptation = adapt(order, dataset)
         clock("training", dataset=asdict(dataset.version), start=start.facts())
+        make = method(settings.training)
         _import_early("baton.engines.torch_engine")
-        with method(settings.training)(order) as best:
+        with make(order) as best:
             version, candidate = publish(context, run_id, dataset, replace(best, details={**adaptation, **best.details}))
         champion = evaluate_champion(context, dataset.version.uri, dataset.version.holdout_hash)
         clock("deciding")
@@ -93,7 +94,9 @@ def run(run_id: str, registry: Registry, storage: Storage, *, database: str) -> 
 
 
 def _import_early(module: str) -> None:
-    """Load what scoring needs in the background, while the workers start."""
+    """Load what scoring needs in the background, while the workers start. What this process imports itself comes before:
+    transformers does not bear being imported by two threads at once.
+    """
     threading.Thread(target=importlib.import_module, args=[module], daemon=True).start()
 
 

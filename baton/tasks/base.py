@@ -208,6 +208,12 @@ class Task(ABC, Generic[InputT, OutputT, ExampleT, OptionsT]):
         """
         return output
 
+    def scorable(self, options: OptionsT) -> bool:
+        """Whether answers that were asked for with these options say all that `score` wants to know. Those that do not are no
+        part of live quality.
+        """
+        return True
+
     # --- wire (the Hugging Face shapes; other dialects build on them) ----------------------------------------------------
 
     @classmethod

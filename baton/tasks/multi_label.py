@@ -133,6 +133,10 @@ class MultiLabel(TextTask[MultiLabelScores, MultiLabelExample, MultiLabelOptions
         )
         return MultiLabelScores(labels=labels, scores=scores, assigned=assigned)
 
+    def scorable(self, options: MultiLabelOptions) -> bool:
+        """Not where ``top_k`` may have cut off labels that apply."""
+        return options.top_k is None or options.top_k >= len(self.labels) > 0
+
     def score(self, outputs: Sequence[MultiLabelScores], examples: Sequence[MultiLabelExample]) -> Score:
         """Micro-F1, precision and recall of the labels that apply, over all of them together; macro-F1 over the labels that
         occur as truth or prediction; the share of rows whose labels are exactly right, and that of wrong decisions (Hamming

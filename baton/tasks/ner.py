@@ -181,12 +181,18 @@ class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
 
     def summary(self, output: Entities, options: NerOptions) -> tuple[str | None, float | None]:
         """The type of the surest entity and its score; `tags.OUTSIDE` where nothing was found."""
+        if not self.scorable(options):
+            return None, None
         surest = max(output.entities, key=lambda entity: entity.score, default=None)
         return (tags.OUTSIDE, None) if surest is None else (surest.label, surest.score)
 
     def brief(self, output: Entities, item: NerInput) -> Entities:
         entities = tuple(replace(entity, word=item.text[entity.start : entity.end]) for entity in output.entities)
         return Entities(entities=entities, word_labels=(), word_scores=())
+
+    def scorable(self, options: NerOptions) -> bool:
+        """Not where tokens were asked for, or some types left out."""
+        return options.aggregation_strategy != "none" and set(options.ignore_labels) == {tags.OUTSIDE}
 
     # --- wire --------------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,8 @@ from tests.cluster.conftest import LABELS, WORKER, Service, until
 from tests.tiny import keyword_rows
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
-TRIAL = "_trial"
+TRIAL = "ray::ImplicitFunc"
+"""What Ray Tune calls the process of a trial."""
 
 
 def carry_out(service: Service, settings: Mapping[str, Any]) -> tuple[Run, Mapping[str, Any], Sequence[Mapping[str, Any]]]:

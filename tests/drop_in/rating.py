@@ -92,6 +92,9 @@ class Rating(Task[Review, Stars, RatedReview, NoOptions]):
     def tokens(self, item: Review) -> int:
         return min(self.max_length, 2 + len(item.review) // CHARACTERS_PER_TOKEN)
 
+    def summary(self, output: Stars, options: NoOptions) -> tuple[str | None, float | None]:
+        return str(output.likeliest), None
+
     @classmethod
     def from_wire(cls, value: object) -> Review:
         try:
