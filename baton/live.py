@@ -34,9 +34,12 @@ def live_quality(registry: Registry, settings: ModelSettings, version: ModelVers
     answered, and answers in a form that cannot be scored. Applications correct what they doubt: the numbers are about the
     answers that were looked at.
     """
+    corrected = registry.feedback.corrected(settings.name, version.number, window)
+    if not corrected:
+        return None
     task = settings.make_task(version.lineage["labels"])
     outputs, examples = [], []
-    for answer, correction in registry.feedback.corrected(settings.name, version.number, window):
+    for answer, correction in corrected:
         try:
             output, example = task.Output.model_validate(answer.output), task.Example.model_validate(correction.example)
         except ValidationError:

@@ -21,6 +21,8 @@ from baton.records import Decision, Promotion, Run
 from baton.registry import PAGE, Registry
 from services.datasets_api import add_datasets
 from services.feedback_api import add_feedback
+from services.live import LiveQualities
+from services.metrics import Metrics, add_metrics
 from services.retrain import Retrainer
 from services.retrain_api import add_retrain
 
@@ -52,6 +54,11 @@ class Control(Protocol):
     @property
     def retrainer(self) -> Retrainer:
         """What starts runs by itself."""
+        ...
+
+    @property
+    def live(self) -> LiveQualities:
+        """Live quality."""
         ...
 
     @property
@@ -142,7 +149,9 @@ def build_api(control: Control, lifespan: Lifespan) -> FastAPI:
     _add_models(api, control)
     _add_runs(api, control)
     _add_promotions(api, control)
-    add_feedback(api, control)
+    metrics = Metrics(control)
+    add_feedback(api, control, metrics)
+    add_metrics(api, metrics)
     add_retrain(api, control)
     add_datasets(api, control)
     return api

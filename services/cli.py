@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from baton import config as configuration
 from baton.config import BatonConfig, load_config
 from baton.errors import BatonError, InvalidInput, NotReady
-from services import cluster, show, show_datasets
+from services import cluster, feedback_commands, show, show_datasets
 from services.client import ApiError, Client
+from services.terminal import AsJson, ConfigFile, Limit, Model, err, out
+from services.terminal import connect as _client
+from services.terminal import path_of as _path
+from services.terminal import print_json as _print_json
+from services.terminal import print_value as _print
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,17 +32,6 @@ app = typer.Typer(
 )
 config_app = typer.Typer(no_args_is_help=True, help="Check the configuration, show it, or print its JSON Schema.")
 app.add_typer(config_app, name="config")
-
-out = Console()
-err = Console(stderr=True)
-
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option("-c", "--config", help="Configuration file [env BATON_CONFIG, else ./baton.yaml].", metavar="FILE"),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-Model = Annotated[str, typer.Argument(help="A model's name in baton.yaml.", metavar="MODEL")]
-Limit = Annotated[int, typer.Option("--limit", min=1, max=500, help="Rows to show.")]
 
 DETACHED_SECONDS = 240.0
 DOWN_SECONDS = 60.0
@@ -297,11 +288,16 @@ def predict(
         task = client.get(f"/models/{model}/info")["task"]
         inputs = [_input(task, text, context, pair) for text in texts]
         choices = top_k or (LABELS_SHOWN if task in ("classification", "multi_label") else None)
-        answers, headers = client.predict(model, inputs, {"top_k": choices} if choices else {})
+        parameters: dict[str, Any] = {"top_k": choices} if choices else {}
+        answer = client.predict(model, inputs, **parameters)
     if as_json:
-        _print_json({"version": int(headers["x-model-version"]), "answers": answers})
+        _print_json({"version": answer.version, "request_id": answer.request_id, "answers": answer.outputs})
     else:
-        out.print(show.predictions(task, inputs, answers, headers))
+        out.print(show.predictions(task, inputs, answer))
+
+
+app.command()(feedback_commands.feedback)
+app.command()(feedback_commands.live)
 
 
 @app.command()
@@ -377,18 +373,8 @@ def _absolute(assignment: str) -> str:
     return assignment
 
 
-def _path(config: Path | None) -> Path:
-    return config or Path(os.environ.get("BATON_CONFIG", configuration.DEFAULT_FILE))
-
-
 def _state(path: Path) -> cluster.State:
     return cluster.State(path.resolve().parent / ".baton")
-
-
-def _client(config: Path | None) -> Client:
-    from services.supervisor import url_of
-
-    return Client(os.environ.get("BATON_URL") or url_of(load_config(_path(config), os.environ)))
 
 
 def _say(text: str) -> None:
@@ -478,18 +464,6 @@ def _rollout_problem(client: Client, run: dict[str, Any]) -> str | None:
     if champion != run["version"] and any(item["what"] == "promoted" for item in mine):
         return f"v{run['version']} took over, but v{champion} serves by now"
     return failed[0] if failed else None
-
-
-def _print(value: Any, as_json: bool, render: Any) -> None:
-    if as_json:
-        _print_json(value)
-    else:
-        out.print(render(value))
-
-
-def _print_json(value: Any) -> None:
-    with suppress(BrokenPipeError):
-        sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

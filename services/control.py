@@ -21,6 +21,7 @@ from baton.registry import Registry
 from baton.storage import Storage
 from services.api import build_api
 from services.jobs import Jobs
+from services.live import LiveQualities
 from services.retrain import Retrainer
 from services.rollout import Rollouts, by_hand
 
@@ -44,6 +45,7 @@ class ControlPlane:
         environment = {"BATON_DATABASE": self.config.database, "BATON_STORAGE": self.config.storage}
         self._jobs = Jobs(self.registry, Storage(self.config.storage), environment)
         self.rollouts = Rollouts(self.registry)
+        self.live = LiveQualities(self.registry)
         self.retrainer = Retrainer(self.registry, self._start_by_itself)
         self._moving: dict[str, asyncio.Task[None]] = {}
 
@@ -91,6 +93,7 @@ class ControlPlane:
         name = settings.name
         champion = await asyncio.to_thread(self.registry.champion, name)
         version = await asyncio.to_thread(self.registry.champion_version, name)
+        live = await asyncio.to_thread(self.live.of, settings, version) if version else None
         active = await asyncio.to_thread(lambda: self.registry.runs(name, active=True, limit=1))
         return {
             "name": name,
@@ -99,6 +102,8 @@ class ControlPlane:
             "champion": champion.version,
             "sequence": champion.sequence,
             "f1": version.metrics.get("f1") if version else None,
+            "live_f1": live.f1 if live else None,
+            "corrections": live.corrections if live else 0,
             "replicas": await self.rollouts.states(name),
             "replicas_wanted": settings.serving.replicas,
             "rolling_out": self.rollouts.running(name),

@@ -106,10 +106,9 @@ def _first_champions(story: Story) -> None:
     story.out.rule("Act 1: first versions, each from a third of its data")
     for model in MODELS:
         _expect(_run(story, model, f"data.train={story.home / model.name / 'third.jsonl'}"), serving=True)
-        answers, headers = story.client.predict(model.name, [model.question], {})
-        if model.task == "classification":
-            answers = [answer[:3] for answer in answers]
-        story.out.print(show.predictions(model.task, [model.question], answers, headers))
+        few: dict[str, Any] = {"top_k": 3} if model.task == "classification" else {}
+        answer = story.client.predict(model.name, [model.question], **few)
+        story.out.print(show.predictions(model.task, [model.question], answer))
 
 
 def _better_versions(story: Story) -> None:
@@ -117,8 +116,8 @@ def _better_versions(story: Story) -> None:
     for model in MODELS:
         _expect(_run(story, model, load=True), serving=True)
         if model.task != "classification":
-            answers, headers = story.client.predict(model.name, [model.question], {})
-            story.out.print(show.predictions(model.task, [model.question], answers, headers))
+            answer = story.client.predict(model.name, [model.question])
+            story.out.print(show.predictions(model.task, [model.question], answer))
 
 
 def _bad_versions(story: Story) -> None:

@@ -11,11 +11,12 @@ from fastapi import FastAPI, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic_core import from_json
 
-from baton.config import BatonConfig, ModelSettings
+from baton.config import BatonConfig
 from baton.errors import BodyTooLarge, Conflict, MalformedRequest, UnsupportedMediaType
-from baton.live import live_quality
 from baton.registry import PAGE, Registry
 from services.corrections import Intake, Item
+from services.live import LiveQualities
+from services.metrics import Metrics
 
 JSON_LINES = ("application/x-ndjson", "application/jsonl", "application/json-lines")
 """Content types of streamed feedback: one JSON object a line."""
@@ -32,9 +33,6 @@ BATCH_BYTES = 4 * 2**20
 LARGEST = 2**31 - 1
 """Numbers beyond this fit no integer column."""
 
-LIVE_VERSIONS = 10
-"""Versions whose live quality is listed, the newest."""
-
 
 class Control(Protocol):
     """What these routes need of the control plane."""
@@ -42,8 +40,13 @@ class Control(Protocol):
     config: BatonConfig
     registry: Registry
 
+    @property
+    def live(self) -> LiveQualities:
+        """Live quality."""
+        ...
 
-def add_feedback(api: FastAPI, control: Control) -> None:
+
+def add_feedback(api: FastAPI, control: Control, metrics: Metrics) -> None:
     """Add the routes to ``api``."""
     registry = control.registry
 
@@ -59,8 +62,11 @@ def add_feedback(api: FastAPI, control: Control) -> None:
         if not settings.feedback.accept:
             raise Conflict(f"{model} takes no feedback (feedback.accept: false)")
         intake = Intake(settings, registry)
-        async for batch in _batches(request, settings.serving.max_body_bytes):
-            await intake.take(batch)
+        try:
+            async for batch in _batches(request, settings.serving.max_body_bytes):
+                await intake.take(batch)
+        finally:  # what came before a connection broke is in the database, too
+            metrics.count_feedback(model, intake.accepted, intake.duplicates, intake.rejected)
         status = 422 if intake.rejected and not (intake.accepted or intake.duplicates) else 200
         return JSONResponse(intake.report(), status_code=status)
 
@@ -85,16 +91,8 @@ def add_feedback(api: FastAPI, control: Control) -> None:
     def get_live(model: str) -> dict[str, Any]:
         """F1 on corrected answers, of each version that has some, with every label's."""
         settings = control.config.model(model)
-        return {"items": live_of(registry, settings), "window": settings.retrain.window}
-
-
-def live_of(registry: Registry, settings: ModelSettings) -> list[dict[str, Any]]:
-    """The live quality of the newest versions that have answered something, as JSON values."""
-    found = [
-        live_quality(registry, settings, registry.version(settings.name, number), settings.retrain.window)
-        for number in registry.feedback.answered_versions(settings.name)[:LIVE_VERSIONS]
-    ]
-    return [asdict(live) for live in found if live is not None]
+        lives = [asdict(live) for live in control.live.newest(settings)]
+        return {"items": lives, "window": settings.retrain.window}
 
 
 async def _batches(request: Request, longest_line: int) -> AsyncIterator[list[Item]]:

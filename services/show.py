@@ -13,6 +13,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 from rich.text import Text
 
+from baton.client import Prediction
+
 Json = Mapping[str, Any]
 
 VERDICTS = {"promote": "green", "reject": "red", "inconclusive": "yellow"}
@@ -28,7 +30,7 @@ STATES = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "running
 
 def models(items: Sequence[Json]) -> RenderableType:
     """One line a model."""
-    table = _table("model", "task", "champion", "F1", "replicas", "now")
+    table = _table("model", "task", "champion", "F1", "live F1", "replicas", "now")
     for item in items:
         serving = [state["version"] for state in item["replicas"]]
         right = sum(version == item["champion"] for version in serving)
@@ -42,6 +44,7 @@ def models(items: Sequence[Json]) -> RenderableType:
             item["task"],
             _version(item["champion"]),
             _score(item["f1"]),
+            _live(item),
             replicas,
             Text("; ".join(part for part in (now, *problems) if part)),
         )
@@ -135,11 +138,11 @@ def verdict(run: Json) -> RenderableType:
     return Group(*lines)
 
 
-def predictions(task: str, inputs: Sequence[Any], answers: Sequence[Any], headers: Mapping[str, str]) -> RenderableType:
+def predictions(task: str, inputs: Sequence[Any], answer: Prediction) -> RenderableType:
     """Labels with scores, texts with their entities coloured, or answers highlighted where they stand; else JSON."""
     shown = {"classification": _labels, "multi_label": _labels, "ner": _entities, "qa": _answers}.get(task, _as_json)
-    where = f"v{headers['x-model-version']}, {headers['x-inference-ms']} ms inference, {headers['x-queue-ms']} ms queue"
-    return Group(shown(inputs, answers), Text(where, style="dim"))
+    where = f"v{answer.version}, {answer.inference_ms:.2f} ms inference, {answer.queue_ms:.2f} ms queue"
+    return Group(shown(inputs, answer.outputs), Text(f"{where}, request {answer.request_id}", style="dim"))
 
 
 def _as_json(inputs: Sequence[Any], answers: Sequence[Any]) -> RenderableType:
@@ -254,6 +257,11 @@ def _table(*columns: str) -> Table:
 
 def _version(number: int | None) -> str:
     return "–" if number is None else f"v{number}"
+
+
+def _live(item: Json) -> str:
+    """Live F1 with the number of corrections that it rests on."""
+    return _score(item["live_f1"]) + (f" ({item['corrections']:,})" if item["corrections"] else "")
 
 
 def _score(value: float | None) -> str:
