@@ -33,8 +33,8 @@ from training import datasets
 from training.evaluate import evaluate
 
 RECIPES: Mapping[str, Mapping[str, Any]] = {
-    "full": {"epochs": 3, "learning_rate": 2.0e-4},
-    "last_n": {"epochs": 3, "learning_rate": 5.0e-4, "last_n": 3},
+    "full": {"epochs": 3, "learning_rate": 5.0e-4},
+    "last_n": {"epochs": 3, "learning_rate": 1.0e-3, "last_n": 3},
     "lora": {"epochs": 3, "learning_rate": 2.0e-3},
     "head": {"epochs": 10, "learning_rate": 5.0e-3},
 }
@@ -62,7 +62,9 @@ def main() -> None:
         results[way] = _apart(way, arguments)
         print(way, json.dumps(results[way]), flush=True)
     if arguments.rows is None:
-        write(arguments.out, section(results), head_of("benchmarks.tuning", f"--data …/{arguments.data.resolve().name}"))
+        options = [f"--data …/{arguments.data.resolve().name}", f"--threads {arguments.threads}"]
+        options += [f"--only {way}" for way in arguments.only or ()] + [f"--set {item}" for item in arguments.assign]
+        write(arguments.out, section(results), head_of("benchmarks.tuning", " ".join(options)))
         print(f"written to {arguments.out}")
 
 
@@ -114,7 +116,7 @@ def section(results: Mapping[str, Mapping[str, Any]]) -> str:
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows))
     return (
         "## Ways to tune\n\n"
-        f"{', '.join(f'{key} {value}' for key, value in SHARED.items())}, all cores, bf16 where the hardware has it.\n"
+        f"{', '.join(f'{key} {value}' for key, value in SHARED.items())}, bf16 where the hardware has it.\n"
         "Each in a process of its own: the worker's `Trainer` without Ray or a service. Time: from loading to the last\n"
         "checkpoint, with a validation and a checkpoint each epoch. Peak memory: of the whole process up to there, libraries\n"
         "included. F1: of the last checkpoint, on the test file. Only the vocabulary's rows in use are trained and counted.\n\n"

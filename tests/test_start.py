@@ -18,6 +18,7 @@ from baton.errors import CorruptVersion
 from baton.records import ModelVersion
 from tests.tiny import keyword_rows
 from tests.world import LABELS, World, last_checkpoint, same, weights_of, whole_and_resumed
+from training import pipeline
 from training import start as starts
 from training.start import Start
 from training.weights import relabel
@@ -193,6 +194,15 @@ def test_the_driver_reports_the_rows_that_the_workers_train_on(world, checkpoint
     tokens = {tuple(trainer.processing_class(text)["input_ids"]) for text in known}
     replayed = sum(tuple(row["input_ids"]) in tokens for row in trainer.train_dataset)
     assert replayed == found.replayed_rows
+
+
+def test_the_champion_is_judged_on_a_holdout_with_a_label_that_it_does_not_know(world, checkpoint, tmp_path):
+    crowned(world, checkpoint)
+    learn_more(world, MORE)
+    version = world.dataset.version
+    evaluation = pipeline.evaluate_champion(world.context(), version.uri, version.holdout_hash)
+    assert evaluation is not None
+    assert 0 <= evaluation.metrics["f1"] < 1
 
 
 # --- where it comes from -------------------------------------------------------------------------------------------------

@@ -75,9 +75,8 @@ def find(settings: ModelSettings, registry: Registry, storage: Storage, dataset:
         if theirs != ours:
             return Start(reason=f"the champion, v{champion.number}, has the {what} {theirs}, and this run {ours}")
     known, labels = set(manifest.labels), dataset.version.labels
-    uri = str(manifest.dataset["uri"])
-    kind = task_type(settings.task)
-    selection = select(kind, settings.training, dataset.train, datasets.load_side(kind, storage, uri, "train"))
+    uri = str(manifest.dataset.get("uri", ""))
+    selection = select(task_type(settings.task), settings.training, dataset.train, _known(settings, storage, uri))
     return Start(
         parent=champion.number,
         manifest_sha256=champion.manifest_sha256,
@@ -103,5 +102,10 @@ def rows(start: Start, settings: ModelSettings, storage: Storage, dataset_uri: s
         train = [row for row, part in zip(everything, parts, strict=True) if part != fold]
         validation = [row for row, part in zip(everything, parts, strict=True) if part == fold]
         return Selection(train=train, validation=validation, new=len(train), replayed=0, known=0)
-    before = None if start.parent is None else datasets.load_side(kind, storage, start.dataset_uri, "train")
+    before = None if start.parent is None else _known(settings, storage, start.dataset_uri)
     return select(kind, settings.training, datasets.load_side(kind, storage, dataset_uri, "train"), before)
+
+
+def _known(settings: ModelSettings, storage: Storage, uri: str) -> list[Any]:
+    """The rows that a version with the data set at ``uri`` knows; none where its manifest names no data set."""
+    return datasets.load_side(task_type(settings.task), storage, uri, "train") if uri else []
