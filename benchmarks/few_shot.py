@@ -121,8 +121,8 @@ def section(results: Sequence[Result], per_label: int, tested: int) -> str:
         f"`training.few_shot: true`; the rows are drawn from the train file by seed, the score is that of all {tested:,} test\n"
         "rows, by the predictor that would serve the version. Time: from loading the base model to the written version.\n\n"
         f"{table}\n\nMacro-F1 {statistics.mean(scores):.4f} on average, at least {min(scores):.4f}; "
-        f"time {statistics.median(it.seconds for it in results):.1f} s at the median. The machine's load average at the end was "
-        f"{os.getloadavg()[0]:.1f}: above its number of cores, the time was shared with others.\n"
+        f"time {statistics.median(it.seconds for it in results):.1f} s at the median. The machine's load average at the end "
+        f"was {os.getloadavg()[0]:.1f}: above its number of cores, the time was shared with others.\n"
     )
 
 
