@@ -15,8 +15,8 @@ from baton.tasks.classification import Classification, TextExample
 from baton.tasks.ner import Ner
 from baton.tasks.ner_rows import NerExample
 from tests.tiny import keyword_rows
-from training.sides import split
 from training.replay import Selection, draw, select
+from training.sides import split
 
 SHARES = {"billing": 120, "bug": 60, "cancel": 15}
 
