@@ -24,8 +24,8 @@ class Range(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    low: int | float
-    high: int | float
+    low: int | float = Field(description="The smallest value.")
+    high: int | float = Field(description="The largest value.")
     log: bool = Field(False, description="Whether each order of magnitude is as likely as any other.")
 
     @model_validator(mode="after")
