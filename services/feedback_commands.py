@@ -34,7 +34,7 @@ class Line:
 def feedback(
     model: Model,
     file: Annotated[
-        typer.FileBinaryRead, typer.Argument(help="JSON Lines, one correction a line; - reads them from stdin.", metavar="FILE")
+        typer.FileBinaryRead, typer.Argument(help="JSON Lines, one correction a line; - reads stdin.", metavar="FILE")
     ],
     config: ConfigFile = None,
     as_json: AsJson = False,
