@@ -71,8 +71,8 @@ def measure(home: Path, rows: int) -> str:
     return (
         "## Ingestion of feedback\n\n"
         f"{rows:,} corrections with ids in one JSON Lines stream of {size:.1f} MiB to the control API in a process of its own\n"
-        "(uvicorn, SQLite in WAL mode, each batch of 1,000 synced to disk before the next), three passes in a row. Memory is the\n"
-        "server's resident set. Sender and server share the machine.\n\n"
+        "(uvicorn, SQLite in WAL mode, each batch of 1,000 synced to disk before the next), three passes in a row. Memory is\n"
+        "the server's resident set. Sender and server share the machine.\n\n"
         "| rows | rows/s | memory before | highest | after | accepted | duplicates |\n|---|---|---|---|---|---|---|\n"
         + "\n".join(table)
         + "\n"
