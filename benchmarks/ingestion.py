@@ -54,11 +54,7 @@ def measure(home: Path, rows: int) -> str:
     table = []
     with _server(home) as (process, url), httpx.Client(base_url=url, timeout=600) as client:
         _send(client, "warm-up", 1000)
-        for name, batch in (
-            ("new", "first"),
-            ("all of them known already", "first"),
-            ("new, the table twice as large", "second"),
-        ):
+        for name, batch in PASSES.items():
             before = process.memory_info().rss
             began = time.perf_counter()
             with _peak(process) as peak:
@@ -71,8 +67,8 @@ def measure(home: Path, rows: int) -> str:
     return (
         "## Ingestion of feedback\n\n"
         f"{rows:,} corrections with ids in one JSON Lines stream of {size:.1f} MiB to the control API in a process of its own\n"
-        "(uvicorn, SQLite in WAL mode, each batch of 1,000 synced to disk before the next), three passes in a row. Memory is the\n"
-        "server's resident set. Sender and server share the machine.\n\n"
+        "(uvicorn, SQLite in WAL mode, each batch of 1,000 synced to disk before the next), three passes in a row. Memory is\n"
+        "the server's resident set. Sender and server share the machine.\n\n"
         "| rows | rows/s | memory before | highest | after | accepted | duplicates |\n|---|---|---|---|---|---|---|\n"
         + "\n".join(table)
         + "\n"

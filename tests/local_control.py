@@ -125,7 +125,12 @@ def publish(registry: Registry, model: str, right: int, run_id: str | None = Non
         uri=f"/nowhere/{number}",
         manifest_sha256="a" * 64,
         metrics=metrics,
-        lineage={"dataset": {"train_rows": 400, "holdout_hash": HOLDOUT}, "training": {"tune": "full"}, "run_id": run_id},
+        lineage={
+            "labels": ["a", "b"],
+            "dataset": {"train_rows": 400, "holdout_hash": HOLDOUT},
+            "training": {"tune": "full"},
+            "run_id": run_id,
+        },
     )
     registry.add_evaluation(model, number, HOLDOUT, metrics, statistics)
     return version
