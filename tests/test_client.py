@@ -25,6 +25,7 @@ from tests.local_control import LocalControl, configured, control_of
 from tests.test_cli import serving
 from tests.tiny import save_classifier
 
+ROOT = Path(__file__).parent.parent
 LABELS = ("billing", "bug", "shipping")
 ROW = {"text": "hello", "label": "bug"}
 
@@ -206,7 +207,7 @@ def example(service: Service, text: str) -> str:
 
 @pytest.mark.parametrize("document", ["README.md", "docs/feedback.md"])
 def test_the_python_examples_of_the_documentation_work(service, document):
-    blocks = re.findall(r"```python\n(.*?)```", Path(document).read_text(), flags=re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), flags=re.DOTALL)
     assert blocks
     for block in blocks:
         before = service.store.count_after("m", 0)
@@ -217,7 +218,7 @@ def test_the_python_examples_of_the_documentation_work(service, document):
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_the_curl_examples_of_the_documentation_work(service, tmp_path):
     (tmp_path / "corrections.jsonl").write_text(json.dumps(ROW) + "\n")
-    commands = re.findall(r"^\$ (curl .*)$", Path("docs/feedback.md").read_text(), flags=re.MULTILINE)
+    commands = re.findall(r"^\$ (curl .*)$", (ROOT / "docs/feedback.md").read_text(), flags=re.MULTILINE)
     told = [
         json.loads(subprocess.run(example(service, command), shell=True, cwd=tmp_path, check=True, capture_output=True).stdout)
         for command in commands
