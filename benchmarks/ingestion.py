@@ -54,11 +54,7 @@ def measure(home: Path, rows: int) -> str:
     table = []
     with _server(home) as (process, url), httpx.Client(base_url=url, timeout=600) as client:
         _send(client, "warm-up", 1000)
-        for name, batch in (
-            ("new", "first"),
-            ("all of them known already", "first"),
-            ("new, the table twice as large", "second"),
-        ):
+        for name, batch in PASSES.items():
             before = process.memory_info().rss
             began = time.perf_counter()
             with _peak(process) as peak:

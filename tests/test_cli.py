@@ -126,6 +126,8 @@ def test_the_commands_of_the_daily_work_are_there():
         "rollback",
         "history",
         "predict",
+        "feedback",
+        "live",
         "demo",
     }
     assert expected <= names
@@ -226,6 +228,7 @@ def test_the_installed_command_ends_like_this_one(tmp_path):
         ["rollback", "m"],
         ["history", "m"],
         ["predict", "m", "hello"],
+        ["live", "m"],
     ],
     ids=" ".join,
 )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -22,6 +25,7 @@ from tests.local_control import LocalControl, configured, control_of
 from tests.test_cli import serving
 from tests.tiny import save_classifier
 
+ROOT = Path(__file__).parent.parent
 LABELS = ("billing", "bug", "shipping")
 ROW = {"text": "hello", "label": "bug"}
 
@@ -191,6 +195,39 @@ def test_problems_are_told_in_the_services_words(service, kind):
         with pytest.raises(ServiceError, match=words.replace("(", r"\(")) as caught:
             ask()
         assert caught.value.status == status
+
+
+# --- the documentation ---------------------------------------------------------------------------------------------------
+
+
+def example(service: Service, text: str) -> str:
+    """An example of the documentation, for this service."""
+    return text.replace("http://127.0.0.1:8000", service.url).replace("localhost:8000", service.url).replace("intents", "m")
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/feedback.md"])
+def test_the_python_examples_of_the_documentation_work(service, document):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), flags=re.DOTALL)
+    assert blocks
+    for block in blocks:
+        before = service.store.count_after("m", 0)
+        exec(compile(example(service, block), document, "exec"), {})
+        assert service.store.count_after("m", 0) > before
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_curl_examples_of_the_documentation_work(service, tmp_path):
+    (tmp_path / "corrections.jsonl").write_text(json.dumps(ROW) + "\n")
+    commands = re.findall(r"^\$ (curl .*)$", (ROOT / "docs/feedback.md").read_text(), flags=re.MULTILINE)
+    told = [
+        json.loads(subprocess.run(example(service, command), shell=True, cwd=tmp_path, check=True, capture_output=True).stdout)
+        for command in commands
+    ]
+    predictions, by_id, stream = told
+    assert len(predictions) == 2
+    accepted = {"accepted": 1, "duplicates": 0, "rejected": 0, "errors": []}
+    assert (by_id, stream) == (accepted, accepted)
+    assert [it.example for it in service.store.all("m")] == [{"text": "Where is it?", "label": "shipping"}, ROW]
 
 
 # --- a service with troubles ---------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import sys
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,9 @@ def stored(api: Api, model: str = "classification") -> list[dict[str, Any]]:
     return [dict(it.example) for it in api.registry.feedback.all(model)]
 
 
-def log(api: Api, request_id: str, item: Mapping[str, Any], model: str = "classification", position: int = 0) -> None:
+def log(
+    api: Api, request_id: str, item: Mapping[str, Any], model: str = "classification", position: int = 0, age: float = 0
+) -> None:
     prediction = LoggedPrediction(
         model=model,
         request_id=request_id,
@@ -74,7 +76,7 @@ def log(api: Api, request_id: str, item: Mapping[str, Any], model: str = "classi
         label=None,
         confidence=None,
         length=5,
-        created_at=datetime.now(UTC),
+        created_at=datetime.now(UTC) - timedelta(days=age),
     )
     api.registry.feedback.log([prediction])
 
@@ -484,6 +486,25 @@ def test_a_server_that_is_killed_loses_nothing_that_it_acknowledged_and_everythi
     names = [it.client_id for it in api.registry.feedback.all("classification")]
     assert len(names) == len(set(names))
     assert {row["id"] for number in range(batches) for row in batch_of(number)} <= set(names)
+
+
+# --- retention -----------------------------------------------------------------------------------------------------------
+
+
+def test_old_answers_are_deleted_even_of_models_that_left_the_configuration_and_corrections_stay(tmp_path):
+    api = Api(control_of(configuration(tmp_path, retention_days=7)))
+    send(api, {"id": "c", "request_id": "old", "text": "hello", "label": "a"})
+    gone = {"feedback": {"retention_days": 2}}
+    api.registry.declare_model("gone", gone)
+    api.registry.declare_model("ancient", {})  # declared before there was feedback: the default is 30 days
+    ages = {"classification": (6, 8), "gone": (1, 3), "ancient": (29, 31)}
+    for model, days in ages.items():
+        for request_id, age in zip(("young", "old"), days, strict=True):
+            log(api, request_id, {"text": "hello"}, model, age=age)
+    api.control.forget_old_answers()
+    for model in ages:
+        assert [it.request_id for it in api.registry.feedback.recent(model, 1, 10)] == ["young"]
+    assert len(stored(api)) == 1
 
 
 # --- live quality and metrics --------------------------------------------------------------------------------------------
