@@ -35,7 +35,8 @@ class DatasetStore:
     def add(self, model: str, version: DatasetVersion, sides: Mapping[str, str]) -> DatasetVersion:
         """``version`` with its number, recorded together with the sides of its texts' groups (fingerprint → side).
 
-        The same hash gives the same number again; then only `feedback_until` may grow: that much was looked at by now.
+        The same hash has the same number again, and is the `latest` again; of its record only `feedback_until` may grow: that
+        much was looked at by now.
 
         Raises:
             Conflict: the ledger holds one of the groups on the other side, or somebody else recorded at the same time.
@@ -46,35 +47,18 @@ class DatasetStore:
             _require(connection, model)
             _extend(connection, model, sides)
             known = connection.execute(table.select().where(table.c.model == model, table.c.hash == version.hash)).one_or_none()
-            if known is not None:
-                stored = _version(known)
-                until = max(stored.feedback_until, version.feedback_until)
-                manifest = {**known.manifest, "feedback_until": until}
-                connection.execute(
-                    table.update().where(table.c.model == model, table.c.number == known.number).values(manifest=manifest)
-                )
-                return replace(
-                    version,
-                    number=stored.number,
-                    previous=stored.previous,
-                    created_at=stored.created_at,
-                    feedback_until=until,
-                )
-            last = connection.scalar(sa.select(sa.func.max(table.c.number)).where(table.c.model == model))
-            now = datetime.now(UTC)
-            numbered = replace(version, number=int(last or 0) + 1, previous=last, created_at=now.isoformat())
+            if known is None:
+                return _insert(connection, model, version)
+            stored = _version(known)
+            until = max(stored.feedback_until, version.feedback_until)
             connection.execute(
-                table.insert().values(
-                    model=model,
-                    number=numbered.number,
-                    hash=numbered.hash,
-                    holdout_hash=numbered.holdout_hash,
-                    uri=numbered.uri,
-                    manifest=asdict(numbered),
-                    created_at=now,
-                )
+                table.update()
+                .where(table.c.model == model, table.c.number == known.number)
+                .values(manifest={**known.manifest, "feedback_until": until}, turn=_turn(connection, model))
             )
-            return numbered
+            return replace(
+                version, number=stored.number, previous=stored.previous, created_at=stored.created_at, feedback_until=until
+            )
 
     def sides(self, model: str) -> dict[str, str]:
         """The whole ledger: fingerprints of texts' groups → ``train`` or ``holdout``."""
@@ -102,13 +86,53 @@ class DatasetStore:
             return [_version(row) for row in connection.execute(query)]
 
     def latest(self, model: str) -> DatasetVersion | None:
-        """The newest version, or None before the first."""
-        return next(iter(self.list(model, limit=1)), None)
+        """The version that was frozen last, or None before the first. Where data came back, it is not the one with the highest
+        number.
+        """
+        with database.reading(self._engine) as connection:
+            row = connection.execute(_by_turn(model)).one_or_none()
+        return None if row is None else _version(row)
 
 
 def _require(connection: sa.Connection, model: str) -> None:
     if connection.scalar(sa.select(schema.models.c.name).where(schema.models.c.name == model)) is None:
         raise NotFound(f"unknown model {model!r}")
+
+
+def _by_turn(model: str) -> sa.Select[Any]:
+    """The version that was frozen last."""
+    table = schema.datasets
+    return table.select().where(table.c.model == model).order_by(table.c.turn.desc(), table.c.number.desc()).limit(1)
+
+
+def _turn(connection: sa.Connection, model: str) -> int:
+    """A turn after all others."""
+    table = schema.datasets
+    return int(connection.scalar(sa.select(sa.func.max(table.c.turn)).where(table.c.model == model)) or 0) + 1
+
+
+def _insert(connection: sa.Connection, model: str, version: DatasetVersion) -> DatasetVersion:
+    """``version`` under the next number, after the one that was frozen last."""
+    table = schema.datasets
+    last = connection.scalar(sa.select(sa.func.max(table.c.number)).where(table.c.model == model))
+    latest = connection.execute(_by_turn(model)).one_or_none()
+    now = datetime.now(UTC)
+    numbered = replace(
+        version, number=int(last or 0) + 1, previous=latest.number if latest else None, created_at=now.isoformat()
+    )
+    connection.execute(
+        table.insert().values(
+            model=model,
+            number=numbered.number,
+            hash=numbered.hash,
+            holdout_hash=numbered.holdout_hash,
+            uri=numbered.uri,
+            manifest=asdict(numbered),
+            created_at=now,
+            turn=_turn(connection, model),
+        )
+    )
+    return numbered
 
 
 def _sides(connection: sa.Connection, model: str) -> dict[str, str]:

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from baton.errors import DataError
 from baton.storage import Storage
 from baton.tasks import AnyTask
+from baton.tasks.base import PAIRED
 from baton.texts import normalise
 
 TRAIN, HOLDOUT = "train", "holdout"
@@ -25,13 +26,17 @@ CHANGES_SHOWN = 20
 """Changed texts of one side that a difference lists; the others are counted."""
 SHOWN_CHARACTERS = 200
 
+NO_LABEL, ANOTHER_ANSWER = "(none)", "another answer"
+"""How a relabelling is named where an answer has no labels, and where they are not what changed."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SideDifference:
     """How one side of a data set differs from that of an earlier one.
 
     ``added`` and ``removed``: rows by label. ``relabelled``: rows of the same content that have another answer, by
-    ``before → after``. ``changes``: the first of them all, each with ``what``, ``text``, ``before`` and ``after``.
+    ``before → after``, or ``another answer`` where both have the same labels. ``changes``: the first of them all, each with
+    ``what``, ``text``, ``before`` and ``after``.
     """
 
     rows: int
@@ -108,7 +113,7 @@ def _side_difference(kind: type[AnyTask], before: Sequence[Any], after: Sequence
         gone, come = _unmatched(kind, old.get(content, ()), new.get(content, ()))
         both = min(len(gone), len(come))
         for one, other in zip(gone[:both], come[:both], strict=True):
-            relabelled.add(f"{_named(kind, one)} → {_named(kind, other)}")
+            relabelled.add(_relabelling(kind, one, other))
             changes.append(_change(kind, "relabelled", one, other))
         for one in gone[both:]:
             removed.add(*labels_of(kind, one))
@@ -135,7 +140,8 @@ def labels_of(kind: type[AnyTask], example: Any) -> tuple[str, ...]:
 
 
 def shown(text: str) -> str:
-    """A text for a manifest or a listing, cut where it is long."""
+    """A content for a manifest or a listing: the two texts of a pair with a stroke between them, cut where it is long."""
+    text = text.replace(PAIRED, " | ")
     return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
 
 
@@ -160,8 +166,10 @@ def _unmatched(kind: type[AnyTask], old: Sequence[Any], new: Sequence[Any]) -> t
     return gone, come
 
 
-def _named(kind: type[AnyTask], example: Any) -> str:
-    return ", ".join(labels_of(kind, example)) or "another answer"
+def _relabelling(kind: type[AnyTask], before: Any, after: Any) -> str:
+    """The labels of a row then and now; where they are the same, the answer differs in something else."""
+    then, now = (", ".join(kind.labels_in(example)) or NO_LABEL for example in (before, after))
+    return ANOTHER_ANSWER if then == now else f"{then} → {now}"
 
 
 def _change(kind: type[AnyTask], what: str, before: Any, after: Any) -> dict[str, Any]:

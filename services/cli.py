@@ -183,6 +183,8 @@ def datasets(
     as_json: AsJson = False,
 ) -> None:
     """Data set versions of a model, newest first: their rows, and what was left out and why."""
+    if diff is not None and number is not None:
+        raise InvalidInput("a number shows one version, --diff OLD NEW compares two; leave one of them out")
     path = f"/api/models/{model}/datasets"
     with _client(config) as client:
         if diff is not None:

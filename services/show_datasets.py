@@ -18,21 +18,27 @@ LABELS_SHOWN = 12
 
 
 def versions(items: Sequence[Json]) -> RenderableType:
-    """One line a version; where the holdout is another one than that of the version before, it says so."""
-    table = _table("data set", "train", "holdout", "labels", "left out", "frozen")
+    """One line a version, with the rows of feedback on both sides; where the holdout is another one than that of the version
+    before, it says so.
+    """
+    if not items:
+        return Text("no data sets yet; a training run freezes the first")
+    table = _table("data set", "train", "holdout", "feedback", "labels", "left out", "frozen")
     for item, before in zip(items, [*items[1:], None], strict=True):
-        holdout = _rows(item["holdout_rows"], item["holdout_feedback"])
+        holdout = Text(f"{item['holdout_rows']:,}")
         if before is not None and before["holdout_hash"] != item["holdout_hash"]:
             holdout.append(" new", style="yellow")
+        fed = (item["train_feedback"], item["holdout_feedback"])
         table.add_row(
             str(item["number"]),
-            _rows(item["train_rows"], item["train_feedback"]),
+            f"{item['train_rows']:,}",
             holdout,
+            f"{fed[0]:,} + {fed[1]:,}" if any(fed) else "–",
             str(len(item["labels"]) or "–"),
-            Text(_left_out(item)),
+            f"{sum(_counted(item).values()):,}",
             _when(item["created_at"]),
         )
-    return table if items else Text("no data sets yet; a training run freezes the first")
+    return table
 
 
 def version(item: Json) -> RenderableType:
@@ -71,19 +77,19 @@ def difference(item: Json) -> RenderableType:
     return Group(*lines)
 
 
-def _rows(count: int, feedback: int) -> Text:
-    return Text(f"{count:,}" + (f" ({feedback:,} of feedback)" if feedback else ""))
-
-
-def _left_out(item: Json) -> str:
-    counted = {
+def _counted(item: Json) -> dict[str, int]:
+    """Rows that came in and stand on neither side, by what became of them."""
+    return {
         "leaks": item["removed_leaks"],
         "duplicates": item["removed_duplicates"],
-        "contradictions": item["conflicts"].get("dropped", 0),
+        "contradicted": item["conflicts"].get("dropped", 0),
         "set aside": item["set_aside"],
         "in quarantine": item["quarantined_rows"],
     }
-    return ", ".join(f"{count:,} {name}" for name, count in counted.items() if count) or "–"
+
+
+def _left_out(item: Json) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in _counted(item).items() if count) or "–"
 
 
 def _labels(counts: Json) -> RenderableType:

@@ -8,12 +8,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from baton.config import DataSettings
-from baton.records import Feedback
+from baton.config import DataSettings, ModelSettings
+from baton.feedback import Correction
+from baton.records import DatasetVersion, Feedback
+from baton.registry import Registry
 from baton.storage import Storage
 from baton.tasks import AnyTask
 from baton.tasks.classification import Classification
 from baton.texts import fingerprint, place
+from services.control import ControlPlane
+from training import pipeline
 from training.datasets import Dataset, History, freeze
 
 Row = Mapping[str, Any]
@@ -77,3 +81,53 @@ def text_for(side: str, share: float, stem: str = "new text") -> str:
     """A text that the stable hash puts on this side of a split with this share of holdout."""
     texts = (f"{stem} {number}" for number in range(10_000))
     return next(text for text in texts if (place(fingerprint(text)) < share) == (side == "holdout"))
+
+
+def freeze_recorded(registry: Registry, settings: ModelSettings, storage: Storage) -> DatasetVersion:
+    """The model's next version as a run makes it: with the feedback and the ledger of the registry, and recorded there."""
+    clock = pipeline.Clock(lambda stage, progress: None)
+    return pipeline.freeze(pipeline.Context(settings=settings, registry=registry, storage=storage, clock=clock)).version
+
+
+def correct(registry: Registry, model: str, *examples: Row) -> None:
+    """Feedback without client ids, in the registry."""
+    corrections = [Correction(client_id=None, request_id=None, position=0, example=dict(example)) for example in examples]
+    registry.feedback.add(model, corrections)
+
+
+SMALL_TRAIN = (
+    {"text": "where is my parcel?", "label": "shipping"},
+    {"text": "the courier was late", "label": "shipping"},
+    {"text": "refund, please", "label": "billing"},
+    {"text": "the invoice is wrong", "label": "billing"},
+)
+SMALL_HOLDOUT = ({"text": "a parcel", "label": "shipping"}, {"text": "a refund", "label": "billing"})
+
+
+def three_versions(control: ControlPlane, directory: Path) -> list[DatasetVersion]:
+    """Data sets 1 to 3 of model ``m``: base data; a contradiction, an addition to each side and a row nobody can use; the base
+    file without its first row.
+    """
+    settings = control.config.model("m")
+    growing = GrowingData(directory, Storage(control.config.storage))
+    growing.train, growing.holdout = list(SMALL_TRAIN), list(SMALL_HOLDOUT)
+    versions = []
+
+    def freeze() -> None:
+        current = settings.model_copy(update={"data": growing.data()})
+        versions.append(freeze_recorded(control.registry, current, growing.storage))
+
+    freeze()
+    correct(
+        control.registry,
+        "m",
+        {"text": "Refund, please", "label": "shipping"},
+        {"text": text_for("train", 0.1), "label": "bug"},
+        {"text": text_for("holdout", 0.1), "label": "billing"},
+        {"text": "a parcel", "label": "billing"},
+        {"text": ""},
+    )
+    freeze()
+    growing.train.pop(0)
+    freeze()
+    return versions

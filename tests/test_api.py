@@ -7,6 +7,7 @@ import contextlib
 import json
 import threading
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from baton import __version__
 from baton.records import RunState
 from services import api as api_module
 from services.api import build_api
+from tests.growing import three_versions
 from tests.local_control import LocalControl, configured, control_of, publish
 
 
@@ -112,6 +114,9 @@ def test_the_interface_describes_itself(api):
         "/api/runs/{run_id}/cancel": {"post"},
         "/api/models/{model}/promotions": {"get", "post"},
         "/api/models/{model}/rollback": {"post"},
+        "/api/models/{model}/datasets": {"get"},
+        "/api/models/{model}/datasets/{number}": {"get"},
+        "/api/models/{model}/datasets/{number}/diff": {"get"},
     }
     assert {path: set(paths.get(path, {})) & set(methods) for path, methods in expected.items()} == expected
     assert api.get("/docs").status_code == 200
@@ -142,6 +147,9 @@ def test_models_are_listed_with_champion_score_and_replicas(champion):
         ("GET", "/api/models/nope/promotions"),
         ("POST", "/api/models/nope/promotions"),
         ("POST", "/api/models/nope/rollback"),
+        ("GET", "/api/models/nope/datasets"),
+        ("GET", "/api/models/nope/datasets/1"),
+        ("GET", "/api/models/nope/datasets/2/diff"),
     ],
 )
 def test_an_unknown_model_is_told_the_declared_ones(api, method, path):
@@ -484,3 +492,78 @@ def test_a_mistake_of_ours_is_a_problem_without_its_details(api, monkeypatch):
     answer = api.get("/api/models/m/versions")
     assert problem(answer, 500) == "internal error (RuntimeError)"
     assert "secret" not in answer.text
+
+
+# --- data sets -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def growing(api: Api, tmp_path: Path) -> Api:
+    """Data sets 1 to 3 of ``m``; see `three_versions`."""
+    three_versions(api.control, tmp_path)
+    return api
+
+
+def test_data_sets_are_listed_newest_first_in_pages_without_texts(growing):
+    whole = growing.get("/api/models/m/datasets").json()
+    assert ([item["number"] for item in whole["items"]], whole["next"]) == ([3, 2, 1], None)
+    second = whole["items"][1]
+    assert (second["train_rows"], second["train_feedback"], second["holdout_rows"], second["holdout_feedback"]) == (5, 2, 3, 1)
+    assert (second["set_aside"], second["quarantined_rows"], second["previous"]) == (1, 1, 1)
+    assert second["conflicts"] == {"policy": "latest", "texts": 1, "dropped": 1}
+    assert "quarantined" not in second
+    page = growing.get("/api/models/m/datasets", params={"limit": 2}).json()
+    assert ([item["number"] for item in page["items"]], page["next"]) == ([3, 2], 2)
+    rest = growing.get("/api/models/m/datasets", params={"limit": 2, "before": page["next"]}).json()
+    assert ([item["number"] for item in rest["items"]], rest["next"]) == ([1], None)
+    assert growing.get("/api/models/other/datasets").json() == {"items": [], "next": None}
+
+
+def test_one_data_set_is_told_with_its_counts_conflicts_and_quarantine(growing):
+    told = growing.get("/api/models/m/datasets/2").json()
+    assert told == json.loads(json.dumps(asdict(growing.registry.datasets.get("m", 2))))
+    assert told["counts"]["train"]["feedback"] == {"bug": 1, "shipping": 1}
+    [conflict] = told["conflicts"]["examples"]
+    assert (conflict["text"], conflict["kept"]) == ("Refund, please", {"label": "shipping"})
+    [quarantined] = told["quarantined"]
+    assert quarantined["where"] == "feedback 5"
+    assert quarantined["reason"].startswith("field 'label' is missing")
+
+
+def test_a_data_set_is_compared_with_the_one_before_or_with_any_other(growing):
+    told = growing.get("/api/models/m/datasets/2/diff").json()
+    assert (told["model"], told["number"], told["against"]) == ("m", 2, 1)
+    train, holdout = told["train"], told["holdout"]
+    assert (train["rows_before"], train["rows"], train["added"], train["removed"]) == (4, 5, {"bug": 1}, {})
+    assert train["relabelled"] == {"billing → shipping": 1}
+    assert (holdout["rows_before"], holdout["rows"], holdout["added"]) == (2, 3, {"billing": 1})
+    assert [change["what"] for change in train["changes"]] == ["relabelled", "added"]
+    assert growing.get("/api/models/m/datasets/3/diff").json()["train"]["removed"] == {"shipping": 1}
+    backwards = growing.get("/api/models/m/datasets/1/diff", params={"against": 3}).json()
+    assert (backwards["against"], backwards["train"]["removed"], backwards["train"]["added"]) == (
+        3,
+        {"bug": 1},
+        {"shipping": 1},
+    )
+    same = growing.get("/api/models/m/datasets/2/diff", params={"against": 2}).json()
+    assert (same["train"]["changes"], same["holdout"]["changes"]) == ([], [])
+
+
+def test_what_cannot_be_compared_or_does_not_exist_is_told(growing):
+    assert "data set 1 is the first of m" in problem(growing.get("/api/models/m/datasets/1/diff"), 422)
+    expected = "m has no data set 9; its data sets go from 1 to 3"
+    for path in ("9", "9/diff", "3/diff?against=9"):
+        assert problem(growing.get(f"/api/models/m/datasets/{path}"), 404) == expected
+    assert "it has none yet" in problem(growing.get("/api/models/other/datasets/1"), 404)
+
+
+@pytest.mark.parametrize("path", ["/0", "/x", f"/{2**31}", "?limit=0", "?limit=501", "?before=-1", "/2/diff?against=0"])
+def test_numbers_of_data_sets_that_cannot_be_are_refused(growing, path):
+    problem(growing.get(f"/api/models/m/datasets{path}"), 422)
+
+
+def test_a_frozen_data_set_that_was_altered_is_not_compared(growing, tmp_path):
+    uri = growing.registry.datasets.get("m", 2).uri
+    with (tmp_path / "storage" / uri / "train.jsonl").open("a") as file:
+        file.write('{"text": "smuggled in", "label": "bug"}\n')
+    assert "was altered" in growing.get("/api/models/m/datasets/2/diff").json()["detail"]

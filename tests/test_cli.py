@@ -24,6 +24,7 @@ from baton.storage import Storage
 from services import cli, control
 from services.inference import ModelReplica
 from tests import replica as replicas
+from tests.growing import three_versions
 from tests.local_control import LocalControl, configured, control_of, decide, publish
 from tests.tiny import save_classifier
 
@@ -122,6 +123,7 @@ def test_the_commands_of_the_daily_work_are_there():
         "runs",
         "cancel",
         "versions",
+        "datasets",
         "promote",
         "rollback",
         "history",
@@ -224,6 +226,9 @@ def test_the_installed_command_ends_like_this_one(tmp_path):
         ["runs", "m"],
         ["cancel", "m-1"],
         ["versions", "m"],
+        ["datasets", "m"],
+        ["datasets", "m", "1"],
+        ["datasets", "m", "--diff", "1", "2"],
         ["promote", "m", "1"],
         ["rollback", "m"],
         ["history", "m"],
@@ -379,11 +384,50 @@ def test_force_needs_a_reason_and_passes_the_gate(service):
         (["promote", "m", "1"], "v1 is already the champion of m"),
         (["rollback", "m"], "m has no earlier champion to roll back to"),
         (["cancel", "m-1"], "no run 'm-1'; `baton runs MODEL` lists them"),
+        (["datasets", "nope"], "unknown model 'nope'; declared models: m"),
+        (["datasets", "m", "9"], "m has no data set 9; it has none yet; a training run freezes the first"),
+        (["datasets", "m", "--diff", "1", "2"], "m has no data set 2; it has none yet"),
+        (["datasets", "m", "1", "--diff", "1", "2"], "a number shows one version, --diff OLD NEW compares two"),
+        (["datasets", "m", "--diff", "1", "0"], "0"),
         (["train", "m", "--set", "training.epoch=5"], "training.epoch: unknown key; did you mean 'epochs'?"),
     ],
 )
 def test_what_the_service_refuses_is_told_in_its_words(service, arguments, expected):
     assert expected in failed(service(*arguments))
+
+
+def test_data_sets_are_listed_with_what_feedback_gave_and_what_was_left_out(service, tmp_path):
+    assert words(service.ok("datasets", "m").out) == "no data sets yet; a training run freezes the first"
+    three_versions(service.control, tmp_path)
+    assert [item["number"] for item in service.ok("datasets", "m", "--json").json] == [3, 2, 1]
+    assert [item["number"] for item in service.ok("datasets", "m", "--limit", 1, "--json").json] == [3]
+    rows = [words(line) for line in service.ok("datasets", "m").out.splitlines()]
+    assert rows[0] == "data set train holdout feedback labels left out frozen"
+    assert [row.rpartition(" 20")[0] for row in rows[1:]] == ["3 4 3 2 + 1 3 3", "2 5 3 new 2 + 1 3 3", "1 4 2 – 2 0"]
+
+
+def test_one_data_set_is_shown_with_its_labels_conflicts_and_quarantine(service, tmp_path):
+    three_versions(service.control, tmp_path)
+    assert service.ok("datasets", "m", 2, "--json").json["number"] == 2
+    text = words(service.ok("datasets", "m", 2).out)
+    assert text.startswith("data set 2: 5 train rows, 3 holdout rows")
+    assert "shipping 2 1 1 0" in text
+    assert "1 contradicted, 1 set aside, 1 in quarantine" in text
+    assert "1 text(s) with different answers, settled by latest:" in text
+    assert "'Refund, please': billing ×1, shipping ×1; kept shipping (latest, train)" in text
+    assert "feedback 5: field 'label' is missing" in text
+
+
+def test_two_data_sets_are_compared_by_label_and_by_text(service, tmp_path):
+    three_versions(service.control, tmp_path)
+    told = service.ok("datasets", "m", "--diff", 1, 2, "--json").json
+    assert (told["against"], told["number"], told["train"]["added"]) == (1, 2, {"bug": 1})
+    text = words(service.ok("datasets", "m", "--diff", 1, 2).out)
+    assert text.startswith("m: data set 1 → 2 train: 4 → 5 rows +1 added: bug 1 ~1 relabelled: billing → shipping 1")
+    assert "~ 'Refund, please': billing → shipping" in text
+    assert "holdout: 2 → 3 rows +1 added: billing 1" in text
+    text = words(service.ok("datasets", "m", "--diff", 2, 3).out)
+    assert "−1 removed: shipping 1 − 'where is my parcel?': shipping holdout: 3 → 3 rows nothing changed" in text
 
 
 def test_a_url_that_is_no_baton_is_told_with_its_status(service, monkeypatch):

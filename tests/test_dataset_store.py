@@ -85,6 +85,15 @@ def test_the_same_content_has_the_same_number_again_and_only_what_was_looked_at_
     assert [it.number for it in registry.datasets.list("m")] == [2, 1]
 
 
+def test_data_that_comes_back_is_the_latest_again_and_what_follows_knows_it_as_the_one_before(registry):
+    for name, until in (("a", 1), ("b", 2), ("a", 3)):
+        registry.datasets.add("m", version(name, feedback_until=until), {})
+    latest = registry.datasets.latest("m")
+    assert (latest.number, latest.feedback_until) == (1, 3)
+    assert (registry.datasets.add("m", version("c"), {}).previous, registry.datasets.latest("m").number) == (1, 3)
+    assert [it.number for it in registry.datasets.list("m")] == [3, 2, 1]
+
+
 def test_there_is_no_latest_version_before_the_first(registry):
     assert registry.datasets.latest("m") is None
     assert registry.datasets.list("m") == []
@@ -167,6 +176,30 @@ def test_a_ledger_larger_than_one_statement_is_written_whole(registry):
     many = {f"{number:064x}": "train" if number % 3 else "holdout" for number in range(25_000)}
     registry.datasets.add("m", version("a"), many)
     assert registry.datasets.sides("m") == many
+
+
+def test_in_a_database_without_turns_the_highest_number_is_the_latest(url):
+    engine = database.connect(url)
+    config = database._alembic()
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0004_retrain")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO models (name, settings, created_at) VALUES ('m', '{}', '2026-01-01 00:00:00')")
+        for number, name in ((1, "a"), (2, "b")):
+            manifest = json.dumps(asdict(replace(version(name), number=number)))
+            connection.exec_driver_sql(
+                "INSERT INTO datasets (model, number, hash, holdout_hash, uri, manifest, created_at) "
+                "VALUES ('m', ?, ?, 'h', 'u', ?, '2026-01-01 00:00:00')",
+                (number, name * 64, manifest),
+            )
+    engine.dispose()
+    registry = Registry(url)
+    registry.migrate()
+    assert registry.datasets.latest("m").number == 2
+    registry.datasets.add("m", version("a"), {})
+    assert registry.datasets.latest("m").number == 1
+    registry.close()
 
 
 def test_a_database_of_the_first_schema_keeps_its_content_when_it_is_brought_up_to_date(url, tmp_path):

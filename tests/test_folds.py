@@ -19,9 +19,10 @@ from baton.registry import Registry
 from baton.storage import Storage
 from baton.tasks import task_type
 from baton.tasks.classification import Classification
+from baton.texts import normalise
 from tests.tiny import keyword_rows
 from tests.world import LABELS, World
-from training import datasets
+from training import sides
 from training.folds import Fold, cross_validate, train_all, train_fold
 from training.methods import method
 from training.start import Start, rows
@@ -49,17 +50,17 @@ def example(text: str, label: str) -> Any:
 
 def test_each_label_is_dealt_out_evenly():
     rows = [example(row["text"], row["label"]) for row in keyword_rows(100, LABELS, seed=3)]
-    parts = datasets.folds(Classification, rows, 5)
+    parts = sides.folds(Classification, rows, 5)
     assert set(Counter(zip((row.label for row in rows), parts, strict=True)).values()) == {5}
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcdefghij"), st.sampled_from("xyz")), min_size=1), st.integers(2, 20))
 def test_no_text_stands_in_two_folds_and_folds_differ_by_one_text(pairs, count):
     rows = [example(text if number % 2 else f" {text.upper()} ", label) for number, (text, label) in enumerate(pairs)]
-    parts = datasets.folds(Classification, rows, count)
+    parts = sides.folds(Classification, rows, count)
     of_text = defaultdict(set)
     for row, part in zip(rows, parts, strict=True):
-        of_text[datasets.normalise(row.text)].add(part)
+        of_text[normalise(row.text)].add(part)
     assert all(len(found) == 1 for found in of_text.values())
     sizes = Counter(next(iter(found)) for found in of_text.values())
     assert max(sizes.values()) - min(sizes.get(part, 0) for part in range(count)) <= 1
@@ -67,7 +68,7 @@ def test_no_text_stands_in_two_folds_and_folds_differ_by_one_text(pairs, count):
 
 def test_the_order_of_the_rows_does_not_matter():
     rows = [example(row["text"], row["label"]) for row in keyword_rows(30, LABELS, seed=3)]
-    assert datasets.folds(Classification, rows[::-1], 4)[::-1] == datasets.folds(Classification, rows, 4)
+    assert sides.folds(Classification, rows[::-1], 4)[::-1] == sides.folds(Classification, rows, 4)
 
 
 def test_questions_on_one_context_stay_in_one_fold():
@@ -76,7 +77,7 @@ def test_questions_on_one_context_stay_in_one_fold():
         kind.Example(question=f"q{number}", context=f"text {number % 5}", answers={"text": ["text"], "answer_start": [0]})
         for number in range(20)
     ]
-    parts = datasets.folds(kind, rows, 5)
+    parts = sides.folds(kind, rows, 5)
     assert {len({part for row, part in zip(rows, parts, strict=True) if row.context == f"text {it}"}) for it in range(5)} == {1}
 
 

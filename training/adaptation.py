@@ -17,7 +17,7 @@ import ray
 from baton.config import AdaptSettings
 from baton.errors import DataError
 from baton.tasks import AnyTask, task_type
-from baton.tasks.classification import PAIRED
+from baton.tasks.base import PAIRED
 from baton.texts import normalise
 from training.datasets import Dataset
 from training.sources import read

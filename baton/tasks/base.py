@@ -34,6 +34,10 @@ Target = Literal["class", "classes", "tokens", "span"]
 
 LongText = Literal["truncate", "windows"]
 
+PAIRED = "\0"
+"""Stands between the texts of a `Task.content` that has two; unlike white space it survives normalising, so that "a b" with "c"
+is told apart from "a" with "b c"."""
+
 IGNORED = -100
 """Target of a token that the loss passes over."""
 

@@ -14,6 +14,7 @@ from tokenizers import Encoding, Tokenizer
 from baton.errors import DataError, InvalidInput
 from baton.tasks.base import (
     CHARACTERS_PER_TOKEN,
+    PAIRED,
     LongText,
     Score,
     Target,
@@ -86,9 +87,6 @@ ChoiceT = TypeVar("ChoiceT", bound=ClassificationOptions)
 
 LOGGED_LABELS = 3
 """Labels of an answer that the prediction log keeps, the best first."""
-
-PAIRED = "\0"
-"""Stands between the texts of a pair where they are told apart as one string; unlike white space it survives normalising."""
 
 
 class TextTask(Task[TextInput, ScoresT, TextExampleT, ChoiceT]):

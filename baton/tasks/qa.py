@@ -22,6 +22,7 @@ from baton.answers import CJK, best_spans, best_threshold, exact_match, f1
 from baton.errors import DataError, InvalidInput
 from baton.tasks.base import (
     CHARACTERS_PER_TOKEN,
+    PAIRED,
     LongText,
     Score,
     Target,
@@ -210,7 +211,7 @@ class QuestionAnswering(Task[QaInput, Answers, QaExample, QaOptions]):
 
     @classmethod
     def content(cls, example: QaExample) -> str:
-        return f"{example.question}\n{example.context}"
+        return f"{example.question}{PAIRED}{example.context}"
 
     @classmethod
     def group(cls, example: QaExample) -> str:
