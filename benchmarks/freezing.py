@@ -73,7 +73,7 @@ def measure(home: Path, rows: int) -> str:
     return (
         f"## Freezing {BASE:,} base rows with {rows:,} rows of feedback\n\n"
         f"{REPEATED:.0%} of the feedback repeats a text with its answer, {CONTRADICTED:.0%} with another one. Everything "
-        "counts: reading files\nand database (SQLite), hashing, merging, writing both sides, recording the version with its ledger.\n\n"
+        "counts:\nreading files and database (SQLite), hashing, merging, writing both sides, recording the version.\n\n"
         "| | seconds | rows | peak memory of the process |\n|---|--:|--:|--:|\n"
         f"| base rows alone | {alone:.2f} | {first.train_rows + first.holdout_rows:,} | {before:.0f} MiB |\n"
         f"| with all feedback | {grown:.2f} | {second.train_rows + second.holdout_rows:,} | {after:.0f} MiB |\n"

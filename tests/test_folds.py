@@ -22,7 +22,7 @@ from baton.tasks.classification import Classification
 from baton.texts import normalise
 from tests.tiny import keyword_rows
 from tests.world import LABELS, World
-from training import sides
+from training import datasets, sides
 from training.folds import Fold, cross_validate, train_all, train_fold
 from training.methods import method
 from training.start import Start, rows
