@@ -42,6 +42,7 @@ def main() -> None:
     )
     parser.add_argument("--task", choices=tuple(SUBJECTS), default="classification", help="default: classification")
     parser.add_argument("--only", choices=tuple(SECTIONS), action="append", help="default: all that the task has")
+    parser.add_argument("--rounds", type=int, default=1, help="of training, each with a seed of its own; default: 1")
     parser.add_argument("--out", type=Path, default=RESULTS, help="sections of the same heading are replaced, others kept")
     arguments = parser.parse_args()
     offered = list(SECTIONS) if arguments.task == "classification" else ["training"]
@@ -53,10 +54,13 @@ def main() -> None:
         data = draw_questions(arguments.data, home / "data") if arguments.task == "qa" else arguments.data
         with Service(home, data, arguments.task) as service:
             for section in (section for section in SECTIONS if section in wanted):
-                head = head_of(
-                    "benchmarks", f"--data …/{arguments.data.resolve().name} --task {arguments.task} --only {section}"
-                )
-                write(arguments.out, SECTIONS[section](service), head)  # at once: one that fails later takes nothing with it
+                options = f"--data …/{arguments.data.resolve().name} --task {arguments.task} --only {section}"
+                if section == "training":
+                    measured = training.measure(service, arguments.rounds)
+                    options += f" --rounds {arguments.rounds}" if arguments.rounds > 1 else ""
+                else:
+                    measured = SECTIONS[section](service)
+                write(arguments.out, measured, head_of("benchmarks", options))  # at once: a later one may fail
     print(f"written to {arguments.out}")
 
 
