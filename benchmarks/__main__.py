@@ -9,6 +9,7 @@ import re
 import tempfile
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -49,18 +50,17 @@ def main() -> None:
     wanted = arguments.only or offered
     if not set(wanted) <= set(offered):
         parser.error(f"--only: {arguments.task} has {', '.join(offered)}; the load of the others is made of texts to classify")
+    measures = {**SECTIONS, "training": partial(training.measure, rounds=arguments.rounds)}
     with tempfile.TemporaryDirectory(prefix="baton-bench-") as name:
         home = Path(name)
         data = draw_questions(arguments.data, home / "data") if arguments.task == "qa" else arguments.data
         with Service(home, data, arguments.task) as service:
             for section in (section for section in SECTIONS if section in wanted):
                 options = f"--data …/{arguments.data.resolve().name} --task {arguments.task} --only {section}"
-                if section == "training":
-                    measured = training.measure(service, arguments.rounds)
-                    options += f" --rounds {arguments.rounds}" if arguments.rounds > 1 else ""
-                else:
-                    measured = SECTIONS[section](service)
-                write(arguments.out, measured, head_of("benchmarks", options))  # at once: a later one may fail
+                if section == "training" and arguments.rounds > 1:
+                    options += f" --rounds {arguments.rounds}"
+                # written at once: one that fails later takes nothing with it
+                write(arguments.out, measures[section](service), head_of("benchmarks", options))
     print(f"written to {arguments.out}")
 
 

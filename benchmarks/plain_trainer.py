@@ -1,7 +1,7 @@
 """What a careful engineer writes without Baton: one process, the Hugging Face `Trainer`, the same data and settings.
 
-Here is what all tasks share, and the script for classification. ``python -m benchmarks.plain_trainer DIRECTORY SEED`` prints one
-JSON line: the holdout's macro-F1.
+Here is what all tasks share, and the script for classification. ``python -m benchmarks.plain_trainer DIRECTORY SEED``
+prints one JSON line: the holdout's macro-F1.
 """
 
 from __future__ import annotations
