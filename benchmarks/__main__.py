@@ -50,7 +50,7 @@ def main() -> None:
     wanted = arguments.only or offered
     if not set(wanted) <= set(offered):
         parser.error(f"--only: {arguments.task} has {', '.join(offered)}; the load of the others is made of texts to classify")
-    measures = {**SECTIONS, "training": partial(training.measure, rounds=arguments.rounds)}
+    measures: dict[str, Callable[[Service], str]] = {**SECTIONS, "training": partial(training.measure, rounds=arguments.rounds)}
     with tempfile.TemporaryDirectory(prefix="baton-bench-") as name:
         home = Path(name)
         data = draw_questions(arguments.data, home / "data") if arguments.task == "qa" else arguments.data
