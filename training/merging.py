@@ -23,7 +23,7 @@ LISTED = 20
 """Quarantined rows and conflicts that a manifest shows; all are counted."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SourcedRow:
     """One example with what decides about it: its normalised ``content``, the fingerprint of its ``group``, its ``answer``."""
 
@@ -166,6 +166,8 @@ class Merger:
 
     def _settled(self, side: str, rows: Sequence[SourcedRow]) -> SourcedRow:
         """Of rows with one content, oldest first, the one that stays."""
+        if len(rows) == 1:
+            return rows[0]
         merged = self.merged
         votes = Counter(row.answer for row in rows)
         answer, rule = rows[-1].answer, "latest"
