@@ -260,7 +260,7 @@ def _prediction(inputs: Any, response: httpx.Response) -> Prediction:
             queue_ms=float(response.headers["x-queue-ms"]),
             inference_ms=float(response.headers["x-inference-ms"]),
         )
-    except (ValueError, KeyError) as error:
+    except (ValueError, LookupError, TypeError) as error:
         raise _strange(response) from error
 
 
@@ -288,7 +288,7 @@ def _report(place: int, response: httpx.Response) -> FeedbackReport:
         content = response.json()
         errors = [{**error, "item": place + error["item"]} for error in content["errors"]]
         counts = {key: content[key] for key in ("accepted", "duplicates", "rejected")}
-    except (ValueError, KeyError) as error:
+    except (ValueError, LookupError, TypeError) as error:
         raise _strange(response) from error
     return FeedbackReport(**counts, errors=errors)
 

@@ -87,6 +87,12 @@ class Registry:
         settings: Mapping[str, Any] = row.settings
         return settings
 
+    def declared(self) -> dict[str, Mapping[str, Any]]:
+        """All models that ever were in service, with their settings as last declared."""
+        with self._read() as connection:
+            rows = connection.execute(sa.select(schema.models.c.name, schema.models.c.settings))
+            return {row.name: row.settings for row in rows}
+
     def reserved_cpus(self) -> float:
         """CPUs that all models in service reserve together, as last declared."""
         with self._read() as connection:

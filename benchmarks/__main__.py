@@ -72,13 +72,14 @@ def write(out: Path, section: str, head: str) -> None:
     out.write_text("\n".join(parts), encoding="utf-8")
 
 
-def head_of(module: str, options: str) -> str:
+def head_of(module: str, options: str, model: str | None = f"{BASE_MODEL.rpartition('/')[2]} (22.7 M parameters)") -> str:
     """What stands under a section's heading: when, where, with what and by which command it was measured."""
+    base = f"Base model: {model}. " if model else ""
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
     return (
         f"{datetime.now(UTC):%Y-%m-%d} · {_cpu()}, {os.cpu_count()} cores, {_memory_gib():.0f} GiB · "
         f"Python {platform.python_version()}, {versions}\n\n"
-        f"Base model: {BASE_MODEL.rpartition('/')[2]} (22.7 M parameters). Command: `python -m {module} {options}`.\n"
+        f"{base}Command: `python -m {module} {options}`.\n"
     )
 
 

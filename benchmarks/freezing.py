@@ -1,4 +1,4 @@
-"""Data sets: seconds and memory to freeze base data with much feedback, and to say what changed.
+"""Data sets: processor time and memory to freeze base data with much feedback, and to say what changed.
 
     python -m benchmarks.freezing
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import resource
 import tempfile
@@ -73,14 +72,13 @@ def measure(home: Path, rows: int) -> str:
     return (
         f"## Freezing {BASE:,} base rows with {rows:,} rows of feedback\n\n"
         f"{REPEATED:.0%} of the feedback repeats a text with its answer, {CONTRADICTED:.0%} with another one. Everything "
-        "counts: reading files\nand database (SQLite), hashing, merging, writing both sides, recording the version with its ledger.\n\n"
-        "| | seconds | rows | peak memory of the process |\n|---|--:|--:|--:|\n"
+        "counts: reading files\nand database (SQLite), hashing, merging, writing both sides, recording version and ledger.\n\n"
+        "| | CPU seconds | rows | peak memory of the process |\n|---|--:|--:|--:|\n"
         f"| base rows alone | {alone:.2f} | {first.train_rows + first.holdout_rows:,} | {before:.0f} MiB |\n"
         f"| with all feedback | {grown:.2f} | {second.train_rows + second.holdout_rows:,} | {after:.0f} MiB |\n"
         f"| once more, nothing new | {again:.2f} | | |\n"
         f"| the difference between both | {compared:.2f} | | {peak_mib():.0f} MiB |\n\n"
-        f"The first {before:.0f} MiB are mostly libraries. The machine's load average was {os.getloadavg()[0]:.1f}: above "
-        "its number of cores, the time was\nshared with others.\n"
+        f"The first {before:.0f} MiB are mostly libraries.\n"
     )
 
 
@@ -111,10 +109,10 @@ def give(registry: Registry, made: Iterator[dict[str, str]], base: list[dict[str
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    """What ``work`` gives, and the seconds that it took."""
-    start = time.perf_counter()
+    """What ``work`` gives, and the seconds of processor time that it took: others use the machine too."""
+    start = time.process_time()
     result = work()
-    return result, time.perf_counter() - start
+    return result, time.process_time() - start
 
 
 def peak_mib() -> float:

@@ -14,7 +14,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from baton.config import BatonConfig, ModelSettings, override
+from baton.config import BatonConfig, FeedbackSettings, ModelSettings, override
 from baton.errors import BatonError, Conflict, InvalidInput, NotReady
 from baton.records import Decision, DecisionKind, Promotion, Run, Verdict
 from baton.registry import Registry
@@ -187,11 +187,20 @@ class ControlPlane:
     async def _keep_house(self) -> None:
         """Delete logged answers that are older than their model keeps them."""
         while True:
-            for settings in self.config.models:
-                with _logged(f"old answers of {settings.name}"):
-                    before = datetime.now(UTC) - timedelta(days=settings.feedback.retention_days)
-                    await asyncio.to_thread(self.registry.feedback.forget_predictions, settings.name, before)
+            with _logged("old answers"):
+                await asyncio.to_thread(self.forget_old_answers)
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
+
+    def forget_old_answers(self) -> None:
+        """Delete logged answers past their age; those of models that left the configuration by their last settings."""
+        days = {
+            name: settings.get("feedback", {}).get("retention_days", FeedbackSettings().retention_days)
+            for name, settings in self.registry.declared().items()
+        }
+        days |= {settings.name: settings.feedback.retention_days for settings in self.config.models}
+        for name, kept in days.items():
+            with _logged(f"old answers of {name}"):
+                self.registry.feedback.forget_predictions(name, datetime.now(UTC) - timedelta(days=kept))
 
     async def _roll_out(self, decision: Decision) -> None:
         with _logged(f"roll-out of {decision.model} v{decision.candidate}"):

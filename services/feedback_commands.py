@@ -34,7 +34,7 @@ class Line:
 def feedback(
     model: Model,
     file: Annotated[
-        typer.FileBinaryRead, typer.Argument(help="JSON Lines, one correction a line; - reads them from stdin.", metavar="FILE")
+        typer.FileBinaryRead, typer.Argument(help="JSON Lines, one correction a line; - reads stdin.", metavar="FILE")
     ],
     config: ConfigFile = None,
     as_json: AsJson = False,
@@ -112,8 +112,9 @@ def _lines(source: Iterable[bytes]) -> Iterator[Line]:
 
 @contextmanager
 def _progress(*, quiet: bool) -> Iterator[Any]:
-    """A live line; the yielded function takes the report so far and the number of the last line that was sent."""
-    with Progress(TextColumn("{task.description}"), TimeElapsedColumn(), console=err, transient=True, disable=quiet) as bar:
+    """A live line where somebody watches; the yielded function takes the report so far and the number of the last line sent."""
+    columns = (TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as bar:
         shown = bar.add_task("sending", total=None)
 
         def update(report: FeedbackReport, line: int) -> None:

@@ -56,7 +56,8 @@ def runs(items: Sequence[Json]) -> RenderableType:
     table = _table("run", "state", "version", "started", "took", "about")
     for item in items:
         progress = item["progress"]
-        about = item["reason"] or ("" if item["state"] != "running" else _progress_text(item["stage"], progress))
+        now = _progress_text(item["stage"], progress) if item["state"] == "running" else ""
+        about = item["reason"] or now or item["cause"] or ""
         table.add_row(
             item["id"],
             Text(item["state"], style=STATES.get(item["state"], "")),

@@ -128,6 +128,8 @@ def test_the_commands_of_the_daily_work_are_there():
         "rollback",
         "history",
         "predict",
+        "feedback",
+        "live",
         "demo",
     }
     assert expected <= names
@@ -231,6 +233,7 @@ def test_the_installed_command_ends_like_this_one(tmp_path):
         ["rollback", "m"],
         ["history", "m"],
         ["predict", "m", "hello"],
+        ["live", "m"],
     ],
     ids=" ".join,
 )
@@ -556,3 +559,12 @@ def test_a_served_model_is_asked(service, tiny_base, tmp_path, monkeypatch):
         assert "where is my [/red] parcel?" in text
         assert "ms inference" in text
         assert failed(service("predict", "answers", " ")).startswith("inputs: text is empty")
+
+
+def test_a_runs_progress_names_its_trials_its_folds_and_the_loss_on_texts_held_back():
+    from services.show import _progress_text
+
+    searching = {"trial": 3, "trials": 8, "f1": 0.5, "best_f1": 0.75, "best": {"epochs": 2}}
+    assert _progress_text("training", searching) == "training  trials 3/8  F1 0.500  best F1 0.750"
+    assert _progress_text("training", {"fold": 2, "folds": 5, "f1": 0.5}) == "training  fold 2/5  F1 0.500"
+    assert _progress_text("adapting", {"held_back_loss": 2.5}) == "adapting  held-back loss 2.500"

@@ -368,7 +368,16 @@ def test_every_key_of_the_file_has_a_description_or_is_a_section():
     schema = json_schema()
     sections = [schema, *schema["$defs"].values()]
     bare = [key for section in sections for key, value in section["properties"].items() if "description" not in value]
-    assert sorted(set(bare)) == ["augment", "data", "gate", "http", "serving", "training"]
+    assert sorted(set(bare)) == [
+        "augment",
+        "data",
+        "feedback",
+        "gate",
+        "http",
+        "retrain",
+        "serving",
+        "training",
+    ]
 
 
 @pytest.mark.parametrize(("rows", "share"), [(100, 0.1), (2000, 0.1), (10_000, 0.02), (200_000, 0.001)])
@@ -411,3 +420,32 @@ def test_one_run_may_have_its_own_start_replay_and_augmentation(model):
     assigned = ["training.start_from=champion", "training.replay=null", "training.augment.noise=0.2", "training.tune=lora"]
     training = override(model, assigned).training
     assert (training.start_from, training.replay, training.augment.noise, training.tune) == ("champion", None, 0.2, "lora")
+
+
+# --- feedback ------------------------------------------------------------------------------------------------------------
+
+
+def test_feedback_is_taken_and_every_answer_logged_for_a_month_by_default(model):
+    feedback = model.feedback
+    assert (feedback.accept, feedback.log, feedback.retention_days, feedback.redact) == (True, 1.0, 30.0, ())
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("log", 1.5, "models[0].feedback.log: 1.5 is not allowed; input should be less than or equal to 1"),
+        ("log", -0.1, "models[0].feedback.log: -0.1 is not allowed; input should be greater than or equal to 0"),
+        ("retention_days", 0, "models[0].feedback.retention_days: 0 is not allowed; input should be greater than 0"),
+        ("accept", "perhaps", "models[0].feedback.accept: 'perhaps' is not allowed; input should be a valid boolean"),
+        ("redact", ["ok", "(a"], "'(a' is no regular expression: missing ), unterminated subpattern at position 0"),
+        ("redact", r"\d+", "models[0].feedback.redact"),
+        ("redct", [], "models[0].feedback.redct: unknown key; did you mean 'redact'? allowed: accept, log, retention_days"),
+    ],
+)
+def test_mistakes_in_the_feedback_section_are_told(tmp_path, key, value, expected):
+    assert expected in complaint(tmp_path, changed("models", 0, "feedback", to={key: value}))
+
+
+def test_one_run_cannot_change_what_is_logged(model):
+    with pytest.raises(ConfigError, match=r"'feedback\.log' cannot be overridden for one run"):
+        override(model, ["feedback.log=0"])

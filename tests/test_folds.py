@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,15 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from baton.config import ModelSettings
+from baton.registry import Registry
+from baton.storage import Storage
 from baton.tasks import task_type
 from baton.tasks.classification import Classification
 from baton.texts import normalise
 from tests.tiny import keyword_rows
 from tests.world import LABELS, World
-from training import sides
+from training import datasets, sides
 from training.folds import Fold, cross_validate, train_all, train_fold
 from training.methods import method
 from training.start import Start, rows
+from training.trainer import Job
 from training.worker import build_trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -140,6 +145,41 @@ def test_the_last_training_ends_after_the_epochs_that_the_folds_chose(world, tmp
 def test_a_folds_best_epoch_is_the_first_best_and_one_that_stopped_early_counts_as_it_ended(scores, best, at_four):
     fold = Fold(rows=[], scores=scores, outputs=[])
     assert (fold.best_epoch, fold.at(4)) == (best, at_four)
+
+
+def test_a_task_that_calibrates_itself_gets_an_output_for_each_row_that_was_held_back_in_each_epoch(tiny_base, tmp_path):
+    lines = [{"text": row["text"], "label": [row["label"]]} for row in keyword_rows(45, LABELS, seed=1)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    settings = ModelSettings.model_validate(
+        {
+            "name": "m",
+            "task": "multi_label",
+            "base_model": str(tiny_base),
+            "data": {"train": str(tmp_path / "rows.jsonl"), "holdout": 0.3},
+            "training": {"folds": 2, "epochs": 2, "batch_size": 8, "device": "cpu", "precision": "fp32"},
+        }
+    )
+    registry, storage = Registry(f"sqlite:///{tmp_path}/baton.db"), Storage(str(tmp_path / "storage"))
+    registry.migrate()
+    registry.declare_model("m")
+    frozen = datasets.freeze("m", task_type("multi_label"), settings.data, storage)
+    job = Job(
+        run_id=registry.create_run("m", {}, started=True).id,
+        settings=settings.model_dump(mode="json"),
+        labels=frozen.version.labels,
+        dataset_uri=frozen.version.uri,
+        storage=storage.url,
+        database=f"sqlite:///{tmp_path}/baton.db",
+        threads=1,
+    )
+    folds = [train_fold(asdict(replace(job, fold=number)), 2) for number in range(2)]
+    assert sorted(row.text for fold in folds for row in fold.rows) == sorted(row.text for row in frozen.train)
+    for fold in folds:
+        assert [len(outputs) for outputs in fold.outputs] == [len(fold.rows)] * 2
+        assert fold.outputs[0] != fold.outputs[1]
+    task = settings.make_task(frozen.version.labels)
+    thresholds = task.calibrate([it for fold in folds for it in fold.outputs[-1]], [row for fold in folds for row in fold.rows])
+    assert thresholds.keys() == set(frozen.version.labels)
 
 
 def test_the_settings_choose_the_method(world):

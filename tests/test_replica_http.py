@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from baton.config import ModelSettings
+from baton.errors import RegistryError
 from baton.records import Champion, ModelVersion
 from baton.registry import Registry
 from baton.storage import Storage
@@ -546,3 +547,64 @@ def test_a_replica_that_loses_the_registry_goes_on_serving_and_follows_once_it_i
         await until(followed, "version 2 serves")
 
     world.run(scenario, poll_seconds=0.02)
+
+
+# --- the prediction log --------------------------------------------------------------------------------------------------
+
+
+def logged(world: World, request_id: str, position: int = 0) -> Any:
+    return world.registry.feedback.predictions("m", [(request_id, position)]).get((request_id, position))
+
+
+def test_an_answer_is_logged_under_its_request_id(world):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        headers = {"x-request-id": "r1"}
+        answer = await client.post("", json={"inputs": ["my invoice", "a crash"]}, headers=headers)
+
+        async def written() -> Any:
+            return logged(world, "r1", 1)
+
+        second = await until(written, "the second answer in the log")
+        first = logged(world, "r1")
+        assert [it.version for it in (first, second)] == [1, 1]
+        assert [it.input["text"] for it in (first, second)] == ["my invoice", "a crash"]
+        best = [choices[0] for choices in answer.json()]
+        assert [(it.label, it.confidence) for it in (first, second)] == [
+            (choice["label"], pytest.approx(choice["score"])) for choice in best
+        ]
+
+    world.run(scenario)
+
+
+def test_answers_that_wait_are_written_when_the_replica_ends_and_failed_requests_are_not_logged(world):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        assert (await client.post("", json={"inputs": "late"}, headers={"x-request-id": "late"})).status_code == 200
+        assert (await client.post("", json={"inputs": " "}, headers={"x-request-id": "bad"})).status_code == 422
+        assert (await client.post("", json={"inputs": "nameless"})).status_code == 200
+
+    world.run(scenario)
+    assert [it.request_id for it in world.registry.feedback.recent("m", 1, 10)] == ["late"]
+
+
+def test_personal_data_is_masked_and_nothing_is_logged_where_the_log_is_off(world):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        await client.post("", json={"inputs": "it is Clara"}, headers={"x-request-id": "r1"})
+
+    for settings, expected in (({"log": 0.0}, []), ({"redact": ("Clara",)}, ["it is █████"])):
+        feedback = world.settings.feedback.model_copy(update=settings)
+        replace(world, settings=world.settings.model_copy(update={"feedback": feedback})).run(scenario)
+        assert [it.input["text"] for it in world.registry.feedback.recent("m", 1, 10)] == expected
+
+
+def test_a_database_that_is_away_keeps_no_answer_back(world, monkeypatch):
+    def away(predictions: Any) -> None:
+        raise RegistryError("the registry's database does not answer")
+
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        monkeypatch.setattr(replica._registry.feedback, "log", away)
+        for number in range(3):
+            answer = await client.post("", json={"inputs": "hello"}, headers={"x-request-id": f"r{number}"})
+            assert answer.status_code == 200
+
+    world.run(scenario)
+    assert world.registry.feedback.recent("m", 1, 10) == []

@@ -97,7 +97,7 @@ def read_texts(source: str) -> Iterator[str]:
 
 
 def _texts_of(kind: type[AnyTask], row: Any) -> Iterable[str]:
-    """Every text that a holdout row shows to a model, alone and as the task joins them."""
+    """Every text that a holdout row shows to a model, each alone."""
     texts = [value for name in kind.Input.model_fields if isinstance(value := getattr(row, name, None), str)]
     return [*texts, kind.group(row), *kind.content(row).split(PAIRED)]
 

@@ -58,6 +58,8 @@ class Merged:
 
     def sides(self) -> dict[str, str]:
         """The side of each group that stands somewhere: what the ledger must remember."""
+        trained = {row.group for row in self.train}
+        assert trained.isdisjoint(row.group for row in self.holdout), "a text stands on both sides"
         return {row.group: side for side, rows in ((TRAIN, self.train), (HOLDOUT, self.holdout)) for row in rows}
 
     def counts(self, kind: type[AnyTask]) -> dict[str, dict[str, dict[str, int]]]:
