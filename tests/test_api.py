@@ -567,3 +567,24 @@ def test_a_frozen_data_set_that_was_altered_is_not_compared(growing, tmp_path):
     with (tmp_path / "storage" / uri / "train.jsonl").open("a") as file:
         file.write('{"text": "smuggled in", "label": "bug"}\n')
     assert "was altered" in growing.get("/api/models/m/datasets/2/diff").json()["detail"]
+
+
+def test_a_data_set_of_another_task_is_not_compared(growing):
+    config = growing.control.config
+    settings = config.model("m").model_copy(update={"task": "qa"})
+    growing.control.config = config.model_copy(update={"models": (settings,)})
+    told = problem(growing.get("/api/models/m/datasets/2/diff"), 422)
+    assert "the data set was frozen for another task than qa" in told
+
+
+def test_a_data_set_whose_files_are_gone_is_a_problem_of_the_storage(growing, tmp_path):
+    (tmp_path / "storage" / growing.registry.datasets.get("m", 1).uri / "holdout.jsonl").unlink()
+    assert "cannot read from storage" in problem(growing.get("/api/models/m/datasets/2/diff"), 503)
+
+
+def test_a_match_that_was_played_on_another_holdout_than_the_newest_promotes_nothing(growing):
+    """The matches of `local_control` are played on a holdout that is none of the model's data sets."""
+    publish(growing.registry, "m", 60)
+    told = problem(growing.promote(1), 503)
+    assert told == "the match of v1 was played, but the champion or the data of m changed meanwhile; try again"
+    assert growing.registry.champion("m").version is None

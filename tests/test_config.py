@@ -215,6 +215,21 @@ def test_a_dumped_configuration_validates_to_itself(tmp_path):
             {"synonyms": 0.1},
             "models[0].training.augment.synonyms: unknown key; allowed: deletion, swap, noise",
         ),
+        (
+            ("models", 0, "data", "conflicts"),
+            "newest",
+            "models[0].data.conflicts: 'newest' is not allowed; input should be 'latest' or 'majority'",
+        ),
+        (
+            ("models", 0, "data", "feedback_holdout"),
+            1,
+            "models[0].data.feedback_holdout: 1 is not allowed; input should be less than 1",
+        ),
+        (
+            ("models", 0, "data", "feedback_holdout"),
+            -0.1,
+            "models[0].data.feedback_holdout: -0.1 is not allowed; input should be greater than or equal to 0",
+        ),
         (("storage",), "", "storage: '' is not allowed; string should have at least 1 character"),
     ],
 )

@@ -498,6 +498,14 @@ def test_each_label_has_about_the_wanted_share_in_the_holdout(fraction):
         assert count / 2000 == pytest.approx(fraction, abs=0.035), label
 
 
+def test_validation_has_its_share_of_what_a_fraction_left_to_train(storage, tmp_path):
+    rows = keyword_rows(1500, ("billing", "bug", "shipping"), seed=0)
+    dataset = frozen(storage, write_jsonl(tmp_path / "t.jsonl", rows), 0.2)
+    train, validation = split(Classification, dataset.train, 0.1)
+    assert len(validation) / len(dataset.train) == pytest.approx(0.1, abs=0.03)
+    assert texts(train).isdisjoint(texts(validation))
+
+
 # --- frozen --------------------------------------------------------------------------------------------------------------
 
 

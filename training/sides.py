@@ -13,13 +13,16 @@ NOTHING: Mapping[str, str] = {}
 
 
 def split(kind: type[AnyTask], rows: Sequence[Any], fraction: float) -> tuple[list[Any], list[Any]]:
-    """Train and holdout by a stable hash of the normalised input, drawn within each stratum (label).
+    """Training rows and a ``fraction`` of validation rows, by a stable hash of the text within each stratum (label).
 
     A row's side depends on its own text only: not on the order of the file, and not on rows added later. The exceptions
-    are labels for which the hash picked no row, or every row: the row with the smallest hash goes to the holdout, the
-    one with the largest stays in train. A label with a single text stays in train.
+    are labels for which the hash picked no row, or every row: the row with the smallest hash goes to the second side, the
+    one with the largest stays in the first. A label with a single text stays in the first.
+
+    The hash is another one than that of holdouts. With the same, rows that a holdout left over would never be drawn: each has a
+    place beyond the holdout's share.
     """
-    groups = [fingerprint(kind.group(row)) for row in rows]
+    groups = [fingerprint(f"validation {fingerprint(kind.group(row))}") for row in rows]
     held = held_groups(kind.strata(rows), groups, fraction, NOTHING)
     return (
         [row for row, group in zip(rows, groups, strict=True) if group not in held],
@@ -28,9 +31,10 @@ def split(kind: type[AnyTask], rows: Sequence[Any], fraction: float) -> tuple[li
 
 
 def held_groups(strata: Sequence[str], groups: Sequence[str], fraction: float, known: Mapping[str, str]) -> set[str]:
-    """The groups that stand in the holdout: those ``known`` to stand there, and of the new ones what `split` would pick.
+    """The groups that stand in the holdout: those ``known`` to stand there, and of the new ones what their place picks.
 
-    The known ones count where a stratum needs a row on either side.
+    Places are taken within each stratum, with the exceptions of `split`; known groups count where a stratum needs a row on
+    either side.
 
     Args:
         strata: [n], the stratum of each row.
