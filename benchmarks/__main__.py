@@ -9,6 +9,7 @@ import re
 import tempfile
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -42,21 +43,24 @@ def main() -> None:
     )
     parser.add_argument("--task", choices=tuple(SUBJECTS), default="classification", help="default: classification")
     parser.add_argument("--only", choices=tuple(SECTIONS), action="append", help="default: all that the task has")
+    parser.add_argument("--rounds", type=int, default=1, help="of training, each with a seed of its own; default: 1")
     parser.add_argument("--out", type=Path, default=RESULTS, help="sections of the same heading are replaced, others kept")
     arguments = parser.parse_args()
     offered = list(SECTIONS) if arguments.task == "classification" else ["training"]
     wanted = arguments.only or offered
     if not set(wanted) <= set(offered):
         parser.error(f"--only: {arguments.task} has {', '.join(offered)}; the load of the others is made of texts to classify")
+    measures: dict[str, Callable[[Service], str]] = {**SECTIONS, "training": partial(training.measure, rounds=arguments.rounds)}
     with tempfile.TemporaryDirectory(prefix="baton-bench-") as name:
         home = Path(name)
         data = draw_questions(arguments.data, home / "data") if arguments.task == "qa" else arguments.data
         with Service(home, data, arguments.task) as service:
             for section in (section for section in SECTIONS if section in wanted):
-                head = head_of(
-                    "benchmarks", f"--data …/{arguments.data.resolve().name} --task {arguments.task} --only {section}"
-                )
-                write(arguments.out, SECTIONS[section](service), head)  # at once: one that fails later takes nothing with it
+                options = f"--data …/{arguments.data.resolve().name} --task {arguments.task} --only {section}"
+                if section == "training" and arguments.rounds > 1:
+                    options += f" --rounds {arguments.rounds}"
+                # written at once: one that fails later takes nothing with it
+                write(arguments.out, measures[section](service), head_of("benchmarks", options))
     print(f"written to {arguments.out}")
 
 

@@ -1,6 +1,6 @@
 """Named entity recognition without Baton: rows of words and IOB2 tags, a tag for each word from its first sub-word.
 
-``python -m benchmarks.plain_ner DIRECTORY`` prints one JSON line: the holdout's strict micro-F1 of entities.
+``python -m benchmarks.plain_ner DIRECTORY SEED`` prints one JSON line: the holdout's strict micro-F1 of entities.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ IGNORED = -100
 """Target of tokens that the loss passes over."""
 
 
-def main(data: Path) -> None:
+def main(data: Path, seed: int) -> None:
     """Train on the words and tags in ``data``, score on its holdout."""
-    recipe = SUBJECTS["ner"].recipe
+    recipe = replace(SUBJECTS["ner"].recipe, seed=seed)
     base, tokenizer = begin(recipe)
     train, test = read_rows(train_of(data)), read_rows(holdout_of(data))
     tags = sorted({tag for row in train for tag in row["tags"]})
@@ -86,4 +87,4 @@ def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))

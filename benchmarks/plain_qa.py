@@ -1,6 +1,6 @@
 """Extractive question answering without Baton, for SQuAD v1.1: overlapping windows, the best span of them all.
 
-``python -m benchmarks.plain_qa DIRECTORY`` prints one JSON line: the holdout's F1 and exact match.
+``python -m benchmarks.plain_qa DIRECTORY SEED`` prints one JSON line: the holdout's F1 and exact match.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import string
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,9 @@ N_BEST = 20
 PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
-def main(data: Path) -> None:
+def main(data: Path, seed: int) -> None:
     """Train on the questions in ``data``, score on its holdout."""
-    recipe = SUBJECTS["qa"].recipe
+    recipe = replace(SUBJECTS["qa"].recipe, seed=seed)
     base, tokenizer = begin(recipe)
     train, test = read_rows(train_of(data)), read_rows(holdout_of(data))
     model = transformers.AutoModelForQuestionAnswering.from_pretrained(base)
@@ -124,4 +125,4 @@ def _overlap(predicted: Sequence[str], reference: Sequence[str]) -> float:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))

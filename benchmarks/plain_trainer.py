@@ -1,7 +1,7 @@
 """What a careful engineer writes without Baton: one process, the Hugging Face `Trainer`, the same data and settings.
 
-Here is what all tasks share, and the script for classification. ``python -m benchmarks.plain_trainer DIRECTORY`` prints one
-JSON line: the holdout's macro-F1.
+Here is what all tasks share, and the script for classification. ``python -m benchmarks.plain_trainer DIRECTORY SEED``
+prints one JSON line: the holdout's macro-F1.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,9 @@ Features = list[dict[str, Any]]
 """One dict a window: ``input_ids``, ``attention_mask``, and what else the model takes."""
 
 
-def main(data: Path) -> None:
+def main(data: Path, seed: int) -> None:
     """Train on the texts and labels in ``data``, score on its holdout."""
-    recipe = SUBJECTS["classification"].recipe
+    recipe = replace(SUBJECTS["classification"].recipe, seed=seed)
     base, tokenizer = begin(recipe)
     train, test = read_rows(train_of(data)), read_rows(holdout_of(data))
     labels = sorted({row["label"] for row in train})
@@ -96,4 +97,4 @@ def predict(trainer: Any, features: Features) -> tuple[NDArray[np.float32], ...]
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))

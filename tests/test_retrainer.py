@@ -34,7 +34,10 @@ def correct(control: LocalControl, count: int, *, start: int = 0, label: str = "
         "m",
         [
             Correction(
-                client_id=f"c{number}", request_id=f"r{number}", position=0, example={"text": f"text {number}", "label": label}
+                client_id=f"c{number}",
+                request_id=f"r{number}",
+                position=0,
+                example={"text": f"text {number:05}", "label": label},
             )
             for number in range(start, start + count)
         ],
@@ -50,7 +53,7 @@ def answer(control: LocalControl, count: int, *, label: str = "a", version: int 
                 request_id=f"r{number}",
                 position=0,
                 version=version,
-                input={"text": f"text {number}"},
+                input={"text": f"text {number:05}"},
                 output={"labels": [label], "scores": [0.9]},
                 label=label,
                 confidence=0.9,
