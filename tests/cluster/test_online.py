@@ -32,8 +32,11 @@ def test_corrections_by_request_id_start_a_run_that_learns_from_them_and_takes_o
     assert told.json() == {"accepted": len(ROWS), "duplicates": 0, "rejected": 0, "errors": []}
     assert service.http.post("/api/models/online/feedback", json=items).json()["duplicates"] == len(ROWS)
 
-    [live] = service.http.get("/api/models/online/live").json()["items"]
-    assert (live["version"], live["corrections"]) == (1, len(ROWS))
+    def live() -> list[tuple[int, int]]:  # remembered for some seconds
+        items = service.http.get("/api/models/online/live").json()["items"]
+        return [(item["version"], item["corrections"]) for item in items]
+
+    until(lambda: live() == [(1, len(ROWS))], 15, f"live quality of all corrections: {live()}")
 
     until(lambda: service.registry.runs("online"), 30, "a run that nobody asked for")
     run = service.await_run(service.registry.runs("online")[0].id)
