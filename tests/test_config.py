@@ -449,3 +449,17 @@ def test_mistakes_in_the_feedback_section_are_told(tmp_path, key, value, expecte
 def test_one_run_cannot_change_what_is_logged(model):
     with pytest.raises(ConfigError, match=r"'feedback\.log' cannot be overridden for one run"):
         override(model, ["feedback.log=0"])
+
+
+@pytest.mark.parametrize("task", ["multi_label", "qa"])
+def test_tasks_that_learn_thresholds_cannot_do_without_validation(tmp_path, task):
+    content = changed("models", 0, "training", "validation", to=0)
+    content["models"][0]["task"] = task
+    assert f"training.validation: 0 is not for {task}" in complaint(tmp_path, content)
+
+
+def test_a_bad_schedule_is_told_with_an_example(tmp_path):
+    said = complaint(tmp_path, changed("models", 0, "retrain", to={"every": "at noon"}))
+    assert "models.0.retrain.every" in said or "retrain.every" in said
+    assert "at noon" in said
+    assert "0 3 * * *" in said

@@ -6,6 +6,7 @@ Without Ray: the `Trainer` that Ray Train's workers run is built and run in this
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -91,6 +92,24 @@ def test_no_row_of_the_holdout_and_no_row_of_the_validation_side_is_trained_on(l
     tokenizer = trained.processing_class
     held = {tuple(tokenizer(row.text, truncation=True, max_length=128)["input_ids"]) for row in large.dataset.holdout}
     assert (tokens[0] | tokens[1]).isdisjoint(held)
+
+
+def test_without_validation_every_row_is_trained_on_and_the_last_epoch_is_the_best(small, tmp_path):
+    trainer = small.trainer(tmp_path, validation=0, epochs=2)
+    assert len(trainer.train_dataset) == len(small.dataset.train)
+    assert len(trainer.eval_dataset) == 0
+    trainer.train()
+    assert not [entry for entry in trainer.state.log_history if "eval_f1" in entry]
+
+
+def test_a_training_process_yields_to_serving_and_never_takes_priority_back():
+    script = (
+        "import os; from baton.config import TrainingSettings; from training.worker import settle\n"
+        "for niceness in (7, 3): settle(1, TrainingSettings(niceness=niceness)); print(os.getpriority(os.PRIO_PROCESS, 0))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    assert done.stdout.split() == [str(max(7, before))] * 2
 
 
 def test_a_checkpoint_is_a_hugging_face_directory_without_surprises(trained):

@@ -58,6 +58,17 @@ def test_more_workers_than_the_cluster_has_processors_are_refused_instead_of_wai
     assert run.reason.startswith("training.workers is 999, but the cluster has ")
 
 
+def test_a_run_that_finds_no_place_says_what_it_waits_for_and_takes_it_when_it_is_free(runs: Service) -> None:
+    first = runs.start_run("runs", "training.batch_size=1", "training.epochs=1000", "training.early_stopping=1000")
+    runs.await_training(first, epoch=0.0)
+    second = runs.start_run("loop", "training.epochs=1")
+    waiting = until(lambda: runs.registry.run(second).progress.get("waiting"), 90, "what the second run waits for")
+    assert waiting.startswith("waits for 1 worker(s) with ")
+    assert "; 0 of " in waiting
+    assert runs.http.post(f"/api/runs/{first}/cancel").status_code == 200
+    assert runs.await_run(second).state is RunState.SUCCEEDED
+
+
 def test_cancel_ends_a_run_at_once_and_leaves_neither_process_nor_version(runs: Service) -> None:
     before = [version.number for version in runs.registry.versions("runs")]
     run_id = runs.start_run("runs", *SLOW)
