@@ -23,6 +23,9 @@ CHUNK = 1000
 NAMES_AT_ONCE = 500
 """Client ids or places in one query: databases bound the parameters of a statement."""
 
+FORGOTTEN_AT_ONCE = 5000
+"""Predictions that are deleted in one transaction."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Correction:
@@ -54,10 +57,14 @@ class FeedbackStore:
     # --- feedback ----------------------------------------------------------------------------------------------------
 
     def add(self, model: str, corrections: Sequence[Correction]) -> Added:
-        """Keep what is new of ``corrections``: the first of those with one client id stays."""
+        """Keep what is new of ``corrections``: the first of those with one client id stays.
+
+        Senders take turns, model by model, so that ids become visible in their order: who has read up to one misses none below.
+        """
         now = datetime.now(UTC)
         table = schema.feedback
         with database.writing(self._engine) as connection:
+            _take_turn(connection, model)
             seen = _known(connection, model, [it.client_id for it in corrections if it.client_id is not None])
             rows = []
             for correction in corrections:
@@ -66,12 +73,9 @@ class FeedbackStore:
                         continue
                     seen.add(correction.client_id)
                 rows.append({"model": model, "received_at": now, **asdict(correction)})
-            accepted = 0
             if rows:
-                # PostgreSQL lets two senders look at the same moment: the constraint has the last word.
-                insert = _insert(connection, table).on_conflict_do_nothing(index_elements=["model", "client_id"])
-                accepted = connection.execute(insert, rows).rowcount
-        return Added(accepted=accepted, duplicates=len(corrections) - accepted)
+                connection.execute(table.insert(), rows)
+        return Added(accepted=len(rows), duplicates=len(corrections) - len(rows))
 
     def after(self, model: str, feedback_id: int, limit: int) -> list[Feedback]:
         """Up to ``limit`` corrections with ids above ``feedback_id``, oldest first."""
@@ -134,9 +138,7 @@ class FeedbackStore:
     def corrected(self, model: str, version: int, limit: int) -> list[tuple[LoggedPrediction, Feedback]]:
         """The newest corrections of one version's logged answers, newest first. Of two on one answer, the newer counts."""
         logged, told = schema.predictions, schema.feedback
-        same = sa.and_(
-            told.c.model == logged.c.model, told.c.request_id == logged.c.request_id, told.c.position == logged.c.position
-        )
+        same = _same(logged, told)
         newest = (
             sa.select(sa.func.max(told.c.id).label("id"))
             .select_from(told.join(logged, same))
@@ -160,18 +162,61 @@ class FeedbackStore:
                 for row in connection.execute(query)
             ]
 
-    def answered_versions(self, model: str) -> list[int]:
-        """Versions that have logged predictions, newest first."""
-        table = schema.predictions
-        query = sa.select(table.c.version).where(table.c.model == model).distinct().order_by(table.c.version.desc())
+    def corrected_by_version(self, model: str) -> dict[int, int]:
+        """How many corrections of its logged answers each version has."""
+        logged, told = schema.predictions, schema.feedback
+        query = (
+            sa.select(logged.c.version, sa.func.count())
+            .select_from(told.join(logged, _same(logged, told)))
+            .where(told.c.model == model)
+            .group_by(logged.c.version)
+        )
         with database.reading(self._engine) as connection:
-            return list(connection.scalars(query))
+            return {int(version): int(count) for version, count in connection.execute(query)}
+
+    def answered_versions(self, model: str, limit: int) -> list[int]:
+        """The newest versions that have logged predictions, newest first: one look at an index for each."""
+        table = schema.predictions
+        found: list[int] = []
+        with database.reading(self._engine) as connection:
+            while len(found) < limit:
+                query = sa.select(sa.func.max(table.c.version)).where(table.c.model == model)
+                version = connection.scalar(query.where(table.c.version < found[-1]) if found else query)
+                if version is None:
+                    break
+                found.append(int(version))
+        return found
 
     def forget_predictions(self, model: str, before: datetime) -> int:
-        """Delete a model's predictions from before that moment; returns how many there were."""
+        """Delete a model's predictions from before that moment; returns how many there were.
+
+        In several transactions, so that others who write never wait for long.
+        """
         table = schema.predictions
-        with database.writing(self._engine) as connection:
-            return int(connection.execute(table.delete().where(table.c.model == model, table.c.created_at < before)).rowcount)
+        old = table.select().where(table.c.model == model, table.c.created_at < before)
+        some = old.with_only_columns(table.c.request_id, table.c.position).order_by(table.c.created_at).limit(FORGOTTEN_AT_ONCE)
+        here = sa.tuple_(table.c.request_id, table.c.position).in_(some)
+        forgotten = 0
+        while True:
+            with database.writing(self._engine) as connection:
+                count = connection.execute(table.delete().where(table.c.model == model, here)).rowcount
+            forgotten += count
+            if count < FORGOTTEN_AT_ONCE:
+                return forgotten
+
+
+def _take_turn(connection: sa.Connection, model: str) -> None:
+    """Wait for whoever else adds feedback to ``model``. SQLite has one writer at a time anyway; on PostgreSQL this row is the
+    turn, locked no further than that rows which refer to it can be written meanwhile.
+    """
+    connection.execute(sa.select(schema.models.c.name).where(schema.models.c.name == model).with_for_update(key_share=True))
+
+
+def _same(logged: sa.FromClause, told: sa.FromClause) -> sa.ColumnElement[bool]:
+    """Whether a correction is about a logged answer."""
+    return sa.and_(
+        told.c.model == logged.c.model, told.c.request_id == logged.c.request_id, told.c.position == logged.c.position
+    )
 
 
 def _known(connection: sa.Connection, model: str, names: Sequence[str]) -> set[str]:

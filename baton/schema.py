@@ -198,6 +198,7 @@ feedback = sa.Table(
     sa.Column("example", sa.JSON, nullable=False),
     sa.Column("received_at", UtcDateTime, nullable=False),
     sa.UniqueConstraint("model", "client_id", name="uq_feedback_client_id"),
+    sqlite_autoincrement=True,  # an id that was deleted must not come again: data sets remember up to which one they have read
 )
 sa.Index("ix_feedback_model", feedback.c.model, feedback.c.id)
 sa.Index("ix_feedback_request", feedback.c.model, feedback.c.request_id, feedback.c.position)

@@ -40,6 +40,6 @@ class LiveQualities:
 
     def newest(self, settings: ModelSettings, limit: int = VERSIONS) -> list[LiveQuality]:
         """The live quality of the newest versions that have answered something, newest first."""
-        numbers = self._registry.feedback.answered_versions(settings.name)[:limit]
+        numbers = self._registry.feedback.answered_versions(settings.name, limit)
         found = [self.of(settings, self._registry.version(settings.name, number)) for number in numbers]
         return [live for live in found if live is not None]

@@ -8,7 +8,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
+from baton import database, feedback, schema
 from baton.errors import Conflict
 from baton.feedback import CHUNK, NAMES_AT_ONCE, Added, Correction, FeedbackStore
 from baton.records import LoggedPrediction
@@ -104,6 +106,17 @@ def test_senders_at_the_same_moment_count_each_id_once(registry, store, tmp_path
     assert sorted(it.client_id or "" for it in store.all("m")) == sorted(f"c{number}" for number in range(ids))
 
 
+def test_an_id_that_was_deleted_never_comes_again(store):
+    """Data sets remember up to which id they have read: a new correction with an old id would never be one."""
+    store.add("m", [correction(f"c{number}") for number in range(3)])
+    last = store.newest("m", 1)[0].id
+    with database.writing(store._engine) as connection:
+        connection.execute(schema.feedback.delete().where(schema.feedback.c.id == last))
+    store.add("m", [correction("new")])
+    assert [it.client_id for it in store.after("m", last, 10)] == ["new"]
+    assert store.count_after("m", last) == 1
+
+
 def test_a_model_that_nobody_declared_has_no_feedback(store):
     with pytest.raises(Conflict):
         store.add("nobody", [correction()])
@@ -174,7 +187,10 @@ def test_the_newest_answers_of_one_version_come_first(store):
     store.log([logged("old", minutes=1), logged("new", minutes=2), logged("else", version=2, minutes=3)])
     assert [it.request_id for it in store.recent("m", 1, 10)] == ["new", "old"]
     assert [it.request_id for it in store.recent("m", 1, 1)] == ["new"]
-    assert store.answered_versions("m") == [2, 1]
+    store.log([logged("latest", version=7)])
+    assert store.answered_versions("m", 10) == [7, 2, 1]
+    assert store.answered_versions("m", 2) == [7, 2]
+    assert store.answered_versions("other", 10) == []
 
 
 def test_old_answers_are_forgotten_and_corrections_stay(store):
@@ -185,6 +201,20 @@ def test_old_answers_are_forgotten_and_corrections_stay(store):
     assert [it.request_id for it in store.recent("m", 1, 10)] == ["new"]
     assert store.count_after("m", 0) == 1
     assert store.corrected("m", 1, 10) == []
+
+
+def test_many_old_answers_are_forgotten_a_few_at_a_time_so_that_others_can_write_in_between(store, monkeypatch):
+    monkeypatch.setattr(feedback, "FORGOTTEN_AT_ONCE", 10)
+    store.log([logged(f"r{number}", number % 2, minutes=number - 34.5) for number in range(40)])
+    deleted: list[int] = []
+    sa.event.listen(
+        store._engine,
+        "after_cursor_execute",
+        lambda connection, cursor, statement, *_: statement.startswith("DELETE") and deleted.append(cursor.rowcount),
+    )
+    assert store.forget_predictions("m", NOON) == 35
+    assert deleted == [10, 10, 10, 5]
+    assert [it.request_id for it in store.recent("m", 1, 10)] == [f"r{number}" for number in range(39, 34, -1)]
 
 
 # --- the two together ----------------------------------------------------------------------------------------------------
@@ -219,3 +249,6 @@ def test_the_newest_corrected_answers_are_taken_and_versions_kept_apart(store):
     assert [told.client_id for _, told in store.corrected("m", 1, 2)] == ["c4", "c3"]
     assert [told.client_id for _, told in store.corrected("m", 2, 2)] == ["e"]
     assert store.corrected("other", 1, 2) == []
+    store.add("m", [correction("again", "r1"), correction("nowhere", "lost"), correction("plain")])
+    assert store.corrected_by_version("m") == {1: 6, 2: 1}
+    assert store.corrected_by_version("other") == {}

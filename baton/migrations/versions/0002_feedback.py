@@ -48,6 +48,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("model", "client_id", name="uq_feedback_client_id"),
+        sqlite_autoincrement=True,
     )
     op.create_index("ix_feedback_model", "feedback", ["model", "id"])
     op.create_index("ix_feedback_request", "feedback", ["model", "request_id", "position"])
