@@ -100,7 +100,7 @@ MODELS = (
         name="help",
         task="qa",
         training={"epochs": 6, "learning_rate": 5.0e-4, "batch_size": 16, "max_length": 192},
-        gate={"min_f1": 0.1},
+        gate={"min_f1": 0.05},
         question={
             "question": "Who can change the billing address?",
             "context": "Invoices are sent on the first day of each month. The billing address can be changed by the owner "
