@@ -2,7 +2,7 @@
 
     with Client("http://127.0.0.1:8000") as baton:
         answer = baton.predict("intents", "I was charged twice")
-        baton.feedback("intents", [{"id": "ticket-4711", "request_id": answer.request_id, "label": "refund_request"}])
+        baton.feedback("intents", id="ticket-4711", request_id=answer.request_id, label="refund_request")
 
 Knows HTTP and nothing of tasks.
 """
@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import json
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
@@ -37,6 +37,10 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0
 
 TIMEOUT = 60.0
 """Seconds that an answer may take by default."""
+
+
+Items = Mapping[str, Any] | Iterable[Mapping[str, Any]]
+"""A correction, or any number of them."""
 
 
 class ServiceError(BatonError):
@@ -158,14 +162,14 @@ class Client(_Base):
         """The model's answer to one input or a list of them; ``parameters`` are the task's (``top_k=3``)."""
         return _prediction(inputs, self.send(_asked(model, inputs, request_id, parameters)))
 
-    def feedback(self, model: str, items: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> FeedbackReport:
-        """Send corrections, any number of them, `BATCH` at a time; what the report counts is on disk.
+    def feedback(self, model: str, items: Items = (), /, **item: Any) -> FeedbackReport:
+        """Send corrections, any number of them, `BATCH` at a time, or the one that the keywords say.
 
-        A batch is sent again after a failure only if all of its items have an ``id``: without, they would count twice. An error
-        on the way leaves what went before it accepted.
+        What the report counts is on disk. A batch is sent again after a failure only if all of its items have an ``id``:
+        without, they would count twice. An error on the way leaves what went before it accepted.
         """
         report = FeedbackReport()
-        for place, batch in _batches(items):
+        for place, batch in _batches(items, item):
             report += _report(place, self.send(_told(model, batch)))
         return report
 
@@ -211,10 +215,10 @@ class AsyncClient(_Base):
         """As `Client.predict`."""
         return _prediction(inputs, await self.send(_asked(model, inputs, request_id, parameters)))
 
-    async def feedback(self, model: str, items: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> FeedbackReport:
+    async def feedback(self, model: str, items: Items = (), /, **item: Any) -> FeedbackReport:
         """As `Client.feedback`."""
         report = FeedbackReport()
-        for place, batch in _batches(items):
+        for place, batch in _batches(items, item):
             report += _report(place, await self.send(_told(model, batch)))
         return report
 
@@ -264,10 +268,11 @@ def _prediction(inputs: Any, response: httpx.Response) -> Prediction:
         raise _strange(response) from error
 
 
-def _batches(items: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> Iterator[tuple[int, list[Mapping[str, Any]]]]:
-    rest = iter([items] if isinstance(items, Mapping) else items)
+def _batches(items: Items, item: Mapping[str, Any]) -> Iterator[tuple[int, list[Mapping[str, Any]]]]:
+    listed = [items] if isinstance(items, Mapping) else items
+    rest = itertools.chain(listed, [item] if item else [])
     place = 0
-    while batch := list(islice(rest, BATCH)):
+    while batch := list(itertools.islice(rest, BATCH)):
         yield place, batch
         place += len(batch)
 

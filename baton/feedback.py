@@ -107,6 +107,13 @@ class FeedbackStore:
         with database.reading(self._engine) as connection:
             return int(connection.scalar(query) or 0)
 
+    def count_up_to(self, model: str, feedback_id: int) -> int:
+        """How many corrections have ids up to ``feedback_id``, it included."""
+        table = schema.feedback
+        query = sa.select(sa.func.count()).where(table.c.model == model, table.c.id <= feedback_id)
+        with database.reading(self._engine) as connection:
+            return int(connection.scalar(query) or 0)
+
     # --- prediction log ----------------------------------------------------------------------------------------------
 
     def log(self, predictions: Sequence[LoggedPrediction]) -> None:

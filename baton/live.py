@@ -12,9 +12,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from baton.config import ModelSettings
+from baton.masks import same_but_for_masks
 from baton.records import ModelVersion
 from baton.registry import Registry
-from baton.tasks.base import text_length
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ def live_quality(registry: Registry, settings: ModelSettings, version: ModelVers
         except ValidationError:
             continue
         item = task.input_of(example)
-        if text_length(item) == answer.length:
+        if same_but_for_masks(answer.input, item):
             outputs.append(task.brief(output, item))  # what was masked in the log may stand in the correction
             examples.append(example)
     if not outputs:

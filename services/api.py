@@ -23,6 +23,7 @@ from services.datasets_api import add_datasets
 from services.feedback_api import add_feedback
 from services.live import LiveQualities
 from services.metrics import Metrics, add_metrics
+from services.problems import Problem, problem
 from services.retrain import Retrainer
 from services.retrain_api import add_retrain
 
@@ -121,15 +122,6 @@ class Page(BaseModel):
     next: int | str | None
 
 
-class Problem(BaseModel):
-    """RFC 9457."""
-
-    type: str = "about:blank"
-    title: str
-    status: int
-    detail: str
-
-
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "content": {"application/problem+json": {}}} for status in (404, 409, 422, 503)
 }
@@ -168,7 +160,7 @@ def _add_health(api: FastAPI, control: Control) -> None:
         """Every declared model that has a champion answers with it."""
         reasons = await control.unready()
         if reasons:
-            return _problem(503, "not ready", "; ".join(reasons))
+            return problem(503, "not ready", "; ".join(reasons))
         return JSONResponse({"status": "ready"})
 
 
@@ -256,7 +248,7 @@ def _add_promotions(api: FastAPI, control: Control) -> None:
         control.config.model(model)
         decision, promotion = await control.promote(model, body.version, force=body.force, reason=body.reason)
         if promotion is None:
-            return _problem(409, "refused by the gate", decision.sentence, decision=_plain(decision))
+            return problem(409, "refused by the gate", decision.sentence, decision=_plain(decision))
         return JSONResponse({"decision": _plain(decision), "promotion": _plain(promotion)})
 
     @api.get("/api/models/{model}/promotions", tags=["promotions"])
@@ -278,20 +270,20 @@ def _add_promotions(api: FastAPI, control: Control) -> None:
 def _add_errors(api: FastAPI, control: Control) -> None:
     @api.exception_handler(BatonError)
     async def baton_error(_: Request, error: BatonError) -> JSONResponse:
-        return _problem(error.status, error.title, str(error))
+        return problem(error.status, error.title, str(error))
 
     @api.exception_handler(Exception)
     async def mistake_of_ours(_: Request, error: Exception) -> JSONResponse:
-        return _problem(500, BatonError.title, f"internal error ({type(error).__name__})")
+        return problem(500, BatonError.title, f"internal error ({type(error).__name__})")
 
     @api.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         mistakes = [
-            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']} (got {str(problem.get('input'))[:60]!r})"
-            for problem in error.errors()
+            f"{'.'.join(str(part) for part in mistake['loc'])}: {mistake['msg']} (got {str(mistake.get('input'))[:60]!r})"
+            for mistake in error.errors()
         ]
-        malformed = any(problem["type"] == "json_invalid" for problem in error.errors())
-        return _problem(400 if malformed else 422, "malformed request" if malformed else "invalid input", "; ".join(mistakes))
+        malformed = any(mistake["type"] == "json_invalid" for mistake in error.errors())
+        return problem(400 if malformed else 422, "malformed request" if malformed else "invalid input", "; ".join(mistakes))
 
     @api.exception_handler(HTTPException)
     async def other(request: Request, error: HTTPException) -> JSONResponse:
@@ -300,17 +292,9 @@ def _add_errors(api: FastAPI, control: Control) -> None:
         if path.startswith("/models/"):
             name, names = path.split("/")[2], [settings.name for settings in control.config.models]
             if name in names:  # the proxy does not know its route yet
-                return _problem(503, "not ready", f"{name} is starting; try again", headers={"retry-after": "1"})
+                return problem(503, "not ready", f"{name} is starting; try again", headers={"retry-after": "1"})
             detail = f"unknown model {name!r}; declared models: {', '.join(names)}"
-        return _problem(error.status_code, str(error.detail).lower(), detail)
-
-
-def _problem(status: int, title: str, detail: str, headers: dict[str, str] | None = None, **more: Any) -> JSONResponse:
-    content = {**Problem(title=title, status=status, detail=detail).model_dump(), **more}
-    # Predictions of unknown models end here too; their clients read the key "error".
-    return JSONResponse(
-        {**content, "error": detail}, status_code=status, headers=headers, media_type="application/problem+json"
-    )
+        return problem(error.status_code, str(error.detail).lower(), detail)
 
 
 async def _events(registry: Registry, run_id: str, after: int) -> AsyncIterator[str]:

@@ -78,12 +78,17 @@ class Intake:
 
     async def take(self, items: Sequence[Item]) -> None:
         """Check and keep a batch. A bad item is counted and explained, and costs no other."""
-        waiting = await asyncio.to_thread(self._keep, self._parsed(items))
+        waiting = await asyncio.to_thread(lambda: self._keep(self._parsed(items)))
         while waiting:  # their answers may be on their way to the log
             began = time.monotonic()
             await asyncio.sleep(RETRY_SECONDS)
             self._patience -= time.monotonic() - began
             waiting = await asyncio.to_thread(self._keep, waiting)
+
+    @property
+    def useless(self) -> bool:
+        """Whether nothing of what came could be used."""
+        return self.rejected > 0 and not (self.accepted or self.duplicates)
 
     def report(self) -> dict[str, Any]:
         """What became of the items, as JSON values."""
@@ -94,14 +99,23 @@ class Intake:
             "errors": sorted(self.errors, key=lambda error: error["item"]),
         }
 
+    def complaint(self) -> str:
+        """Why nothing could be used: of one item its own mistake, of many the first one's."""
+        first = min(self.errors, key=lambda error: error["item"])
+        reason: str = first["error"]
+        return reason if self.rejected == 1 else f"none of {self.rejected:,} items can be used; item {first['item']}: {reason}"
+
     def _parsed(self, items: Sequence[Item]) -> list[_Parsed]:
         """The well-formed items; the others are rejected."""
         parsed = []
         for item in items:
+            client_id = None
             try:
-                parsed.append(self._parse(item))
+                value = _object(item)
+                client_id = _own_id(value)
+                parsed.append(self._parse(item.place, value))
             except InvalidInput as error:
-                self._reject(item.place, str(error))
+                self._reject(item.place, client_id, str(error))
         return parsed
 
     def _keep(self, items: Sequence[_Parsed]) -> list[_Parsed]:
@@ -114,12 +128,12 @@ class Intake:
                 if self._patience > 0 and sampled(place[0], self.settings.feedback.log):
                     waiting.append(item)
                 else:
-                    self._reject(item.place, self._unknown(item))
+                    self._reject(item.place, item.client_id, self._unknown(item))
                 continue
             try:
                 corrections.append(self._complete(item, logged.get(place)))
             except InvalidInput as error:
-                self._reject(item.place, str(error))
+                self._reject(item.place, item.client_id, str(error))
         added = self.registry.feedback.add(self.settings.name, corrections)
         self.accepted += added.accepted
         self.duplicates += added.duplicates
@@ -130,22 +144,12 @@ class Intake:
         places = {(item.request_id or "", item.position) for item in items if self._needs_inputs(item)}
         return self.registry.feedback.predictions(self.settings.name, places) if places else {}
 
-    def _reject(self, place: int, reason: str) -> None:
+    def _reject(self, place: int, client_id: str | None, reason: str) -> None:
         self.rejected += 1
         if len(self.errors) < ERRORS_LISTED:
-            self.errors.append({"item": place, "error": reason})
+            self.errors.append({"item": place, "id": client_id, "error": reason})
 
-    def _parse(self, item: Item) -> _Parsed:
-        if item.problem is not None:
-            raise InvalidInput(item.problem)
-        value = item.value
-        if item.line is not None:
-            try:
-                value = from_json(item.line)
-            except ValueError as error:
-                raise InvalidInput(f"not valid JSON: {error}") from None
-        if not isinstance(value, dict):
-            raise InvalidInput(f"a JSON object is expected, not {short(value)}")
+    def _parse(self, place: int, value: Mapping[str, Any]) -> _Parsed:
         unknown = [key for key in value if key not in (*KEYS, *self._fields)]
         if unknown:
             raise InvalidInput(f"unknown key {unknown[0]!r}; allowed: {', '.join((*KEYS, *self._fields))}")
@@ -155,7 +159,7 @@ class Intake:
         if not isinstance(position, int) or isinstance(position, bool) or not 0 <= position < MOST_POSITIONS:
             raise InvalidInput(f"position: {short(position)}: the place of an input in its request, from 0, is expected")
         return _Parsed(
-            place=item.place,
+            place=place,
             client_id=_name(value, "id"),
             request_id=_name(value, "request_id"),
             position=position,
@@ -197,6 +201,27 @@ class Intake:
             f"(a share of {self.settings.feedback.log:g} is logged, for {self.settings.feedback.retention_days:g} days)"
         )
         return f"{why}; send the inputs with the correction: {needed}"
+
+
+def _object(item: Item) -> dict[str, Any]:
+    """What an item says. Raises ``InvalidInput`` where that is no JSON object."""
+    if item.problem is not None:
+        raise InvalidInput(item.problem)
+    value = item.value
+    if item.line is not None:
+        try:
+            value = from_json(item.line)
+        except ValueError as error:
+            raise InvalidInput(f"not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise InvalidInput(f"a JSON object is expected, not {short(value)}")
+    return value
+
+
+def _own_id(value: Mapping[str, Any]) -> str | None:
+    """The sender's id of an item, for an account of it; None where it has none that can be repeated."""
+    name = value.get("id")
+    return name if isinstance(name, str) and len(name) <= LONGEST_ID else None
 
 
 def _name(value: Mapping[str, Any], key: str) -> str | None:

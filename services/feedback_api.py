@@ -12,11 +12,13 @@ from fastapi.responses import JSONResponse
 from pydantic_core import from_json
 
 from baton.config import BatonConfig
-from baton.errors import BodyTooLarge, Conflict, MalformedRequest, UnsupportedMediaType
+from baton.errors import BodyTooLarge, Conflict, InvalidInput, MalformedRequest, UnsupportedMediaType
 from baton.registry import PAGE, Registry
 from services.corrections import Intake, Item
 from services.live import LiveQualities
 from services.metrics import Metrics
+from services.problems import problem
+from services.tallies import Tallies
 
 JSON_LINES = ("application/x-ndjson", "application/jsonl", "application/json-lines")
 """Content types of streamed feedback: one JSON object a line."""
@@ -29,6 +31,25 @@ BATCH = 1000
 
 BATCH_BYTES = 4 * 2**20
 """Bytes of lines after which a batch is stored though it has fewer items, so that long lines do not fill the memory."""
+
+CORRECTION = {
+    "type": "object",
+    "description": "The fields of a row of the model's task, and these.",
+    "properties": {
+        "id": {"type": "string", "maxLength": 128, "description": "Your own name for it: the same id counts once."},
+        "request_id": {"type": "string", "maxLength": 128, "description": "`x-request-id` of the answer that it corrects."},
+        "position": {"type": "integer", "minimum": 0, "default": 0, "description": "The place of the input in that request."},
+    },
+    "additionalProperties": True,
+}
+BODY = {
+    "required": True,
+    "content": {
+        "application/json": {"schema": {"anyOf": [CORRECTION, {"type": "array", "items": CORRECTION}]}},
+        **{name: {"schema": CORRECTION} for name in JSON_LINES},
+    },
+}
+"""The body as OpenAPI has it: the route reads the stream itself, so that FastAPI cannot know."""
 
 LARGEST = 2**31 - 1
 """Numbers beyond this fit no integer column."""
@@ -48,9 +69,9 @@ class Control(Protocol):
 
 def add_feedback(api: FastAPI, control: Control, metrics: Metrics) -> None:
     """Add the routes to ``api``."""
-    registry = control.registry
+    registry, tallies = control.registry, Tallies(control.registry)
 
-    @api.post("/api/models/{model}/feedback", tags=["feedback"])
+    @api.post("/api/models/{model}/feedback", tags=["feedback"], openapi_extra={"requestBody": BODY})
     async def post_feedback(model: str, request: Request) -> JSONResponse:
         """Corrections: one JSON object, a list of them, or JSON Lines (application/x-ndjson) of any length.
 
@@ -67,8 +88,9 @@ def add_feedback(api: FastAPI, control: Control, metrics: Metrics) -> None:
                 await intake.take(batch)
         finally:  # what came before a connection broke is in the database, too
             metrics.count_feedback(model, intake.accepted, intake.duplicates, intake.rejected)
-        status = 422 if intake.rejected and not (intake.accepted or intake.duplicates) else 200
-        return JSONResponse(intake.report(), status_code=status)
+        if intake.useless:
+            return problem(InvalidInput.status, InvalidInput.title, intake.complaint(), **intake.report())
+        return JSONResponse(intake.report())
 
     @api.get("/api/models/{model}/feedback", tags=["feedback"])
     def get_feedback(
@@ -76,13 +98,17 @@ def add_feedback(api: FastAPI, control: Control, metrics: Metrics) -> None:
         limit: Annotated[int, Query(ge=1, le=500, description="Rows in one page.")] = PAGE,
         before: Annotated[int | None, Query(ge=0, le=LARGEST, description="`next` of the page before.")] = None,
     ) -> dict[str, Any]:
-        """Corrections, newest first, and how many there are."""
-        control.config.model(model)
+        """Corrections, newest first, and how many there are: in all, since the last data set, with each label, and of each
+        version's logged answers.
+        """
+        settings = control.config.model(model)
         newest = registry.datasets.latest(model)
         found = registry.feedback.newest(model, limit, before)
         return {
             "total": registry.feedback.count_after(model, 0),
             "since_last_dataset": registry.feedback.count_after(model, newest.feedback_until if newest else 0),
+            "labels": tallies.labels(settings),
+            "versions": registry.feedback.corrected_by_version(model),
             "items": [{**asdict(item), "received_at": item.received_at.isoformat()} for item in found],
             "next": found[-1].id if len(found) == limit else None,
         }

@@ -129,6 +129,7 @@ class ModelReplica:
             "sequence": self._champion.sequence,
             "prepared": sorted(self._prepared),
             "engine": self._engine,
+            "unlogged": self._log.dropped,
             "error": error,
         }
 

@@ -6,9 +6,8 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-import re
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from baton.config import FeedbackSettings
 from baton.errors import RegistryError
 from baton.feedback import FeedbackStore
+from baton.masks import masker
 from baton.records import LoggedPrediction
 from baton.tasks import AnyTask
 from baton.tasks.base import text_length
@@ -33,9 +33,6 @@ MOST_WAITING = 64 * 2**20
 
 INPUT_ROOM = 2000
 """Characters that an input counts beside its text: about what its output takes."""
-
-MASK = "█"
-"""Stands for each character of what `redact` matches, so that the offsets of answers stay right."""
 
 LONGEST_ID = 128
 """Characters of a request id that the log has room for; answers with longer ones are not kept."""
@@ -66,7 +63,7 @@ class PredictionLog:
         self._writer: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
         self.dropped = 0
-        """Requests whose answers are lost: the database was down for too long, or did not take them."""
+        """Requests whose answers are not logged: the database was down for too long, or did not take them."""
 
     def add(self, request_id: str, version: int, inputs: Sequence[Any], options: Sequence[Any], outputs: Sequence[Any]) -> None:
         """Keep an answer to be written soon, if the sample has it. One without a request id could never be asked for."""
@@ -113,7 +110,13 @@ class PredictionLog:
                 self._waiting.extendleft(reversed(batch))
                 self._size += sum(answered.size for answered in batch)
                 self._make_room()
-                logger.warning("%s: %d answers wait to be logged: %s", self._model, len(self._waiting), error)
+                logger.warning(
+                    "%s: %d answers wait to be logged, %d were dropped: %s",
+                    self._model,
+                    len(self._waiting),
+                    self.dropped,
+                    error,
+                )
                 return
             except Exception:  # these will not do any better the next time, and must not keep the others
                 self.dropped += len(batch)
@@ -158,24 +161,3 @@ def sampled(request_id: str, share: float) -> bool:
         return True
     digest = hashlib.blake2b(request_id.encode(), digest_size=8).digest()
     return int.from_bytes(digest) / 2**64 < share
-
-
-def masker(patterns: Sequence[str]) -> Callable[[Any], Any]:
-    """A function that masks what any of ``patterns`` matches in the texts of an input, character by character.
-
-    Each pattern sees the text as it was sent, not what others have left of it.
-    """
-    compiled = [re.compile(pattern) for pattern in patterns]
-
-    def mask_text(text: str) -> str:
-        spans = [match.span() for pattern in compiled for match in pattern.finditer(text)]
-        characters = list(text) if spans else []
-        for start, end in spans:
-            characters[start:end] = MASK * (end - start)
-        return "".join(characters) if spans else text
-
-    def mask(item: Any) -> Any:
-        texts = {name: value for name, value in item if isinstance(value, str)}
-        return item.model_copy(update={name: mask_text(value) for name, value in texts.items()})
-
-    return mask if compiled else lambda item: item

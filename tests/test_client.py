@@ -41,8 +41,8 @@ class Blocking:
     def predict(self, *arguments: Any, **parameters: Any) -> Any:
         return asyncio.run(self._ask("predict", *arguments, **parameters))
 
-    def feedback(self, *arguments: Any) -> Any:
-        return asyncio.run(self._ask("feedback", *arguments))
+    def feedback(self, *arguments: Any, **item: Any) -> Any:
+        return asyncio.run(self._ask("feedback", *arguments, **item))
 
     def close(self) -> None: ...
 
@@ -157,6 +157,7 @@ def test_an_answer_is_corrected_by_its_request_id_alone(service, kind):
     told = [{"id": "t1", "request_id": answer.request_id, "position": 1, "label": "bug"}]
     assert client.feedback("m", told) == FeedbackReport(accepted=1)
     assert client.feedback("m", told[0]) == FeedbackReport(duplicates=1)
+    assert client.feedback("m", **told[0]) == FeedbackReport(duplicates=1)
     [kept] = service.store.all("m")
     assert kept.example == {"text": "it crashed", "label": "bug"}
     [(logged, _)] = service.store.corrected("m", 1, 10)

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import httpx
 import pytest
 import yaml
 
+from baton import database, schema
 from baton.config import BatonConfig
 from baton.feedback import Correction
 from baton.records import LoggedPrediction
@@ -64,13 +66,19 @@ def stored(api: Api, model: str = "classification") -> list[dict[str, Any]]:
 
 
 def log(
-    api: Api, request_id: str, item: Mapping[str, Any], model: str = "classification", position: int = 0, age: float = 0
+    api: Api,
+    request_id: str,
+    item: Mapping[str, Any],
+    model: str = "classification",
+    position: int = 0,
+    age: float = 0,
+    version: int = 1,
 ) -> None:
     prediction = LoggedPrediction(
         model=model,
         request_id=request_id,
         position=position,
-        version=1,
+        version=version,
         input=item,
         output=None,
         label=None,
@@ -169,6 +177,35 @@ def test_feedback_is_listed_newest_first(api):
     assert api.get(f"/api/models/classification/feedback?before={10**20}").status_code == 422
 
 
+def test_corrections_are_counted_by_label_and_by_the_version_that_was_corrected(api):
+    for number, label in enumerate("aab"):
+        log(api, f"r{number}", {"text": "hello"}, version=1 + number // 2)
+        send(api, {"id": f"c{number}", "request_id": f"r{number}", "label": label})
+    send(api, {"id": "plain", "text": "not an answer", "label": "b"})
+    page = api.get("/api/models/classification/feedback").json()
+    assert (page["labels"], page["versions"]) == ({"a": 2, "b": 2}, {"1": 2, "2": 1})
+    send(api, {"id": "later", "text": "hello", "label": "c"})
+    assert api.get("/api/models/classification/feedback").json()["labels"] == {"a": 2, "b": 2, "c": 1}
+    with database.writing(database.connect(api.control.config.database)) as connection:
+        connection.execute(schema.feedback.delete().where(schema.feedback.c.client_id == "c0"))
+    page = api.get("/api/models/classification/feedback").json()
+    assert (page["total"], page["labels"]) == (4, {"b": 2, "a": 1, "c": 1})
+
+
+@pytest.mark.parametrize(
+    ("task", "items", "labels"),
+    [
+        ("multi_label", [{"text": "x", "label": ["a", "b"]}, {"text": "y", "label": ["a"]}, {"text": "z", "label": []}], "aab"),
+        ("ner", [{"text": "Eva Ada", "entities": [{"start": s, "end": s + 3, "label": "p"} for s in (0, 4)]}], "p"),
+        ("qa", [{"question": "who?", "context": "Eva", "answers": {"text": ["Eva"], "answer_start": [0]}}], ""),
+    ],
+)
+def test_a_correction_counts_once_for_each_label_that_it_names(api, task, items, labels):
+    assert report(send(api, items, task)) == (len(items), 0, 0)
+    counted = api.get(f"/api/models/{task}/feedback").json()["labels"]
+    assert counted == {label: labels.count(label) for label in labels}
+
+
 # --- inputs from the log -------------------------------------------------------------------------------------------------
 
 
@@ -230,6 +267,7 @@ def test_answers_that_never_come_are_waited_for_once_a_request_and_then_told(api
     assert len(looks) <= 20 + 6
     assert answer.json()["errors"][7] == {
         "item": 7,
+        "id": None,
         "error": "no logged answer has request id 'r7' and position 0 (a share of 1 is logged, for 30 days); "
         "send the inputs with the correction: text",
     }
@@ -294,6 +332,45 @@ def test_a_bad_item_costs_no_other_and_is_named_by_its_place(api):
     answer = send(api, [{"text": "one", "label": "a"}, {"text": "two"}, "three", {"text": "four", "label": "b"}])
     assert report(answer) == (2, 0, 2)
     assert [error["item"] for error in answer.json()["errors"]] == [1, 2]
+
+
+def test_one_correction_that_cannot_be_used_is_a_problem_that_names_field_and_value(api):
+    answer = send(api, {"id": "mine", "text": "hello", "label": 5})
+    assert problem(answer, 422) == "field 'label': 5: Input should be a valid string"
+    assert report(answer, 422) == (0, 0, 1)
+    assert answer.json()["errors"] == [{"item": 0, "id": "mine", "error": answer.json()["detail"]}]
+
+
+def test_many_corrections_none_of_which_can_be_used_are_a_problem_that_names_the_first(api):
+    answer = send(api, ["hello", {"id": "x" * 129, "text": "b", "label": "c"}])
+    assert problem(answer, 422) == "none of 2 items can be used; item 0: a JSON object is expected, not 'hello'"
+    assert [error["id"] for error in answer.json()["errors"]] == [None, None]
+
+
+def test_the_body_is_described_though_it_is_read_as_a_stream(api):
+    body = api.get("/openapi.json").json()["paths"]["/api/models/{model}/feedback"]["post"]["requestBody"]
+    assert {"application/json", *feedback_api.JSON_LINES} == set(body["content"])
+    described = body["content"]["application/x-ndjson"]["schema"]["properties"]
+    assert set(described) == set(corrections.KEYS)
+    assert described["id"]["maxLength"] == corrections.LONGEST_ID
+
+
+def test_items_are_read_checked_and_stored_beside_the_event_loop(api, monkeypatch):
+    threads: dict[str, set[int]] = {}
+
+    def watched(name: str, function: Any) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
+            threads.setdefault(name, set()).add(threading.get_ident())
+            return function(*arguments, **options)
+
+        return call
+
+    monkeypatch.setattr(corrections, "from_json", watched("read", corrections.from_json))
+    monkeypatch.setattr(corrections, "example_of", watched("check", corrections.example_of))
+    monkeypatch.setattr(api.registry.feedback, "add", watched("store", api.registry.feedback.add))
+    assert report(stream(api, b'{"text": "hello", "label": "a"}\n' * 5)) == (5, 0, 0)
+    assert set(threads) == {"read", "check", "store"}
+    assert threading.get_ident() not in set().union(*threads.values())  # the loop runs in this thread
 
 
 def test_lines_are_numbered_with_blank_ones_and_broken_ones_are_told(api):

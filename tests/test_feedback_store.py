@@ -157,6 +157,7 @@ def test_what_came_after_an_id_is_counted(store):
     store.add("m", [correction("x"), correction("y")])
     first, second = store.all("m")
     assert [store.count_after("m", bound) for bound in (0, first.id, second.id)] == [2, 1, 0]
+    assert [store.count_up_to("m", bound) for bound in (0, first.id, second.id)] == [0, 1, 2]
 
 
 # --- the prediction log --------------------------------------------------------------------------------------------------

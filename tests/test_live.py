@@ -12,10 +12,10 @@ import pytest
 from baton.config import ModelSettings
 from baton.feedback import Correction
 from baton.live import live_quality
+from baton.masks import masker
 from baton.records import LoggedPrediction, ModelVersion
 from baton.registry import Registry
 from baton.tasks.base import text_length
-from services.prediction_log import masker
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -125,6 +125,8 @@ def test_what_cannot_be_scored_is_left_out(model):
     model.correct("r2", {"text": "of another task", "entities": []})
     assert model.live(version) is None
     model.correct("r2", {"text": "another text than was answered", "label": "a"})
+    assert model.live(version) is None
+    model.correct("r2", {"text": "hullo", "label": "a"})  # one request id for two requests, say
     assert model.live(version) is None
     model.correct("r2", {"text": "hello", "label": "a"})
     assert model.live(version).f1 == 1.0

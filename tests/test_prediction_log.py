@@ -12,12 +12,13 @@ import pytest
 from baton.config import FeedbackSettings
 from baton.errors import RegistryError
 from baton.feedback import FeedbackStore
+from baton.masks import MASK, masker, same_but_for_masks
 from baton.records import LoggedPrediction
 from baton.registry import Registry
 from baton.tasks import AnyTask, task_type
 from baton.tasks.classification import LabelScores, TextInput
 from services import prediction_log
-from services.prediction_log import MASK, PredictionLog, masker, sampled
+from services.prediction_log import PredictionLog, sampled
 from tests.replica import until
 
 TASK = task_type("classification")(("a", "b"), 64)
@@ -276,6 +277,17 @@ def test_a_text_without_a_match_and_a_log_without_patterns_change_nothing():
     item = TextInput(text="hello")
     assert masker([])(item) is item
     assert masker(["x+"])(item) == item
+
+
+def test_a_masked_text_is_known_again_and_told_from_others_of_its_length():
+    item = TextInput(text="ann@example.org asks", text_pair="why")
+    masked = masker([r"\S+@\S+"])(item).model_dump(mode="json")
+    assert same_but_for_masks(masked, item)
+    assert same_but_for_masks(masked, TextInput(text="bob@example.org asks", text_pair="why"))  # nobody can tell
+    assert not same_but_for_masks(masked, TextInput(text="ann@example.org says", text_pair="why"))
+    assert not same_but_for_masks(masked, TextInput(text="ann@example.org asks me", text_pair="why"))
+    assert not same_but_for_masks(masked, TextInput(text="ann@example.org asks"))
+    assert not same_but_for_masks(TextInput(text="ann").model_dump(), TextInput(text=MASK * 3))
 
 
 def test_words_of_entities_are_masked_too(database):

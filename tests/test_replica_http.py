@@ -596,6 +596,23 @@ def test_personal_data_is_masked_and_nothing_is_logged_where_the_log_is_off(worl
         assert [it.input["text"] for it in world.registry.feedback.recent("m", 1, 10)] == expected
 
 
+def test_answers_that_could_not_be_logged_are_counted_where_operators_look(world, monkeypatch):
+    def refuse(predictions: Any) -> None:
+        raise ValueError("no such thing can be stored")
+
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        monkeypatch.setattr(replica._registry.feedback, "log", refuse)
+        assert (await client.get("/info")).json()["unlogged"] == 0
+        await client.post("", json={"inputs": ["one", "two"]}, headers={"x-request-id": "r1"})
+
+        async def counted() -> bool:
+            return (await client.get("/info")).json()["unlogged"] == 1
+
+        await until(counted, "one request whose answers are not logged")
+
+    world.run(scenario)
+
+
 def test_a_database_that_is_away_keeps_no_answer_back(world, monkeypatch):
     def away(predictions: Any) -> None:
         raise RegistryError("the registry's database does not answer")

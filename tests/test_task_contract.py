@@ -14,10 +14,10 @@ import pytest
 from baton.base_models import find_base_model
 from baton.engines import EngineSettings, load_engine
 from baton.engines.torch_engine import load_model
+from baton.masks import masker
 from baton.predictor import Predictor, load_tokenizer
 from baton.tasks import TASKS, AnyTask
 from baton.tasks.base import IGNORED, Windows
-from services.prediction_log import masker
 from training.sources import Row, parse
 
 FILLER = "The quiet garden behind the yellow house was full of letters. "

@@ -1,0 +1,46 @@
+"""Personal data in the texts of an input, masked character by character, so that offsets into them stay right."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+MASK = "█"
+"""Stands for each character of what a pattern matches."""
+
+
+def masker(patterns: Sequence[str]) -> Callable[[Any], Any]:
+    """A function that masks what any of ``patterns`` matches in the texts of an input, character by character.
+
+    Each pattern sees the text as it was sent, not what others have left of it.
+    """
+    compiled = [re.compile(pattern) for pattern in patterns]
+
+    def mask_text(text: str) -> str:
+        spans = [match.span() for pattern in compiled for match in pattern.finditer(text)]
+        characters = list(text) if spans else []
+        for start, end in spans:
+            characters[start:end] = MASK * (end - start)
+        return "".join(characters) if spans else text
+
+    def mask(item: Any) -> Any:
+        texts = {name: value for name, value in item if isinstance(value, str)}
+        return item.model_copy(update={name: mask_text(value) for name, value in texts.items()})
+
+    return mask if compiled else lambda item: item
+
+
+def same_but_for_masks(masked: Mapping[str, Any], item: BaseModel) -> bool:
+    """Whether ``masked``, an input as JSON values, is ``item`` with some characters masked."""
+    return all(_hides(masked.get(name), value) for name, value in item)
+
+
+def _hides(masked: object, value: object) -> bool:
+    if masked == value:
+        return True
+    if not isinstance(masked, str) or not isinstance(value, str) or len(masked) != len(value):
+        return False
+    return all(one in (MASK, other) for one, other in zip(masked, value, strict=True))

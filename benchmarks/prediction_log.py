@@ -1,0 +1,228 @@
+"""What the prediction log costs: a replica that logs every answer and one that logs none, under load in turn.
+
+``python -m benchmarks.prediction_log`` writes its section to ``benchmarks/RESULTS.md``. Needs wrk; each replica is a process of
+its own behind uvicorn, without Ray. The version that they serve has a random head: what it says does not matter here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+from baton.config import ModelSettings
+
+MODEL = "m"
+LABELS = tuple(f"label {number}" for number in range(77))
+TEXTS = (
+    "I was charged twice for my order and want the money back",
+    "Where is my parcel? It was due on Monday.",
+    "The app crashes when I open my profile",
+    "How do I change the address of a delivery that is on its way?",
+)
+WAYS = {"off": {"log": 0.0}, "on": {}, "on, two patterns masked": {"redact": [r"\b\d{13,19}\b", r"\S+@\S+"]}}
+CONCURRENCIES = (8, 64)
+SECONDS, ROUNDS = 6, 5
+LUA = """
+local texts = {%s}
+local count = 0
+wrk.method = "POST"
+wrk.headers["Content-Type"] = "application/json"
+request = function()
+  count = count + 1
+  wrk.headers["X-Request-Id"] = string.format("%s-%%d", count)
+  return wrk.format(nil, "/", nil, texts[count %% #texts + 1])
+end
+done = function(summary, latency, requests)
+  io.write(string.format("RESULT %%f %%f %%d %%d\\n", summary.requests / summary.duration * 1e6, latency:percentile(99) / 1000,
+    summary.requests, summary.errors.status + summary.errors.connect + summary.errors.read + summary.errors.timeout))
+end
+"""
+
+
+class Load(NamedTuple):
+    """Requests a second, CPU milliseconds of the replica for one of them, and the 99th percentile of the latency (ms)."""
+
+    rate: float
+    cpu_ms: float
+    p99_ms: float
+
+
+def main() -> None:
+    """Measure, and write the section; or, with ``--serve``, be the replica that is measured."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.prediction_log", description=__doc__)
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
+    parser.add_argument("--home", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"default: {ROUNDS}")
+    parser.add_argument("--out", type=Path, help="default: benchmarks/RESULTS.md")
+    arguments = parser.parse_args()
+    if arguments.serve is not None:
+        _serve(arguments.home, arguments.serve)
+        return
+    from benchmarks.__main__ import RESULTS, head_of, write
+
+    with tempfile.TemporaryDirectory(prefix="baton-bench-") as home:
+        section = measure(Path(home), arguments.rounds)
+    write(arguments.out or RESULTS, section, head_of("benchmarks.prediction_log", f"--rounds {arguments.rounds}"))
+
+
+def measure(home: Path, rounds: int) -> str:
+    """One section of the results."""
+    seen: dict[tuple[int, str], list[Load]] = {}
+    for way in WAYS:
+        _publish(home / way)
+    with contextlib.ExitStack() as stack:
+        replicas = {way: stack.enter_context(_replica(home, way)) for way in WAYS}
+        for number in range(-1, rounds):  # the first round warms up
+            for concurrency in CONCURRENCIES:
+                for way, (process, url) in replicas.items():
+                    load = _load(home, process, url, concurrency, f"{concurrency}-{number}")
+                    if number >= 0:
+                        seen.setdefault((concurrency, way), []).append(load)
+    logged = ", ".join(f"{way}: {_logged(home / way):,}" for way in WAYS)
+    rows = []
+    for (concurrency, way), loads in seen.items():
+        rate, cpu, p99 = (statistics.median(column) for column in zip(*loads, strict=True))
+        more = statistics.median(load.cpu_ms / off.cpu_ms for load, off in zip(loads, seen[concurrency, "off"], strict=True))
+        extremes = f"{min(load.rate for load in loads):.0f}–{max(load.rate for load in loads):.0f}"
+        rows.append(f"| {concurrency} | {way} | {rate:.0f} ({extremes}) | {cpu:.2f} ms | {more:.2f} | {p99:.0f} ms |")
+    return (
+        "## The prediction log\n\n"
+        f"One replica of {len(LABELS)} labels (uvicorn, one model thread, SQLite), `wrk -t1 -cN -d{SECONDS}s`, one text a\n"
+        f"request, each with a request id; medians of {rounds} rounds, the ways in turn. CPU is the replica's own,\n"
+        "all its threads, of one request: unlike the rate it hardly depends on what else runs on the machine.\n\n"
+        "| concurrency | log | requests/s (extremes) | CPU | of off | p99 |\n|---|---|---|---|---|---|\n"
+        + "\n".join(rows)
+        + f"\n\nRows in the log afterwards: {logged}.\n"
+    )
+
+
+def _settings(way: str) -> ModelSettings:
+    return ModelSettings.model_validate(
+        {
+            "name": MODEL,
+            "task": "classification",
+            "data": {"train": "nowhere.jsonl"},
+            "feedback": WAYS[way],
+            "serving": {"device": "cpu"},
+        }
+    )
+
+
+def _publish(home: Path) -> None:
+    """A version with a random head on its own storage and registry, champion."""
+    from transformers import AutoTokenizer
+
+    from baton.base_models import find_base_model
+    from baton.engines.torch_engine import load_model
+    from baton.manifest import Manifest
+    from baton.predictor import Predictor
+    from baton.records import Champion, Decision, DecisionKind, Verdict
+    from baton.registry import Registry
+    from baton.storage import Storage
+
+    settings = _settings("off")
+    base = find_base_model(settings.base_model)
+    directory = home / "checkpoint"
+    load_model("AutoModelForSequenceClassification", base, LABELS).save_pretrained(directory)
+    AutoTokenizer.from_pretrained(base).save_pretrained(directory)
+    manifest = Manifest(
+        model=MODEL,
+        task="classification",
+        labels=LABELS,
+        max_length=128,
+        base_model=settings.base_model,
+        dataset={},
+        training={},
+        metrics={},
+        code_version="0",
+    )
+    probes = Predictor.load(directory, manifest, settings.serving).probe()
+    registry = Registry(f"sqlite:///{home}/baton.db")
+    registry.migrate()
+    registry.declare_model(MODEL)
+    number = registry.reserve_version(MODEL, None)
+    uri, sha256 = Storage(str(home / "storage")).publish(number, directory, manifest.model_copy(update={"probes": probes}))
+    registry.publish_version(MODEL, number, uri=uri, manifest_sha256=sha256, metrics={}, lineage={})
+    decision = Decision(
+        model=MODEL,
+        candidate=number,
+        champion=None,
+        kind=DecisionKind.FORCE,
+        verdict=Verdict.PROMOTE,
+        sentence="Forced.",
+        reason="a benchmark",
+    )
+    registry.promote(decision, Champion(version=None, sequence=0))
+
+
+@contextlib.contextmanager
+def _replica(home: Path, way: str) -> Iterator[tuple[psutil.Process, str]]:
+    """A replica that logs this way, and its URL. It ends as Serve ends one: what waits is written."""
+    command = [sys.executable, "-m", "benchmarks.prediction_log", "--serve", way, "--home", str(home)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            port = server.stdout.readline().strip()
+            if not port:
+                raise RuntimeError("the replica did not start")
+            yield psutil.Process(server.pid), f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+
+
+def _serve(home: Path, way: str) -> None:
+    """Serve on a free port, and print it."""
+    import uvicorn
+
+    from services.inference import ModelReplica
+
+    database, storage = f"sqlite:///{home / way}/baton.db", str(home / way / "storage")
+    replica = ModelReplica(_settings(way).model_dump(mode="json"), database, storage, replica_id=way)
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            print(self.servers[0].sockets[0].getsockname()[1], flush=True)
+
+    application = replica.__serve_build_asgi_app__()
+    Server(uvicorn.Config(application, port=0, log_level="warning", access_log=False)).run()
+
+
+def _load(home: Path, process: psutil.Process, url: str, concurrency: int, name: str) -> Load:
+    bodies = ", ".join(f"[==[{json.dumps({'inputs': text, 'parameters': {'top_k': 5}})}]==]" for text in TEXTS)
+    script = home / "load.lua"
+    script.write_text(LUA % (bodies, name))
+    command = ["wrk", "-t1", f"-c{concurrency}", f"-d{SECONDS}s", "--timeout", "30s", "-s", str(script), url]
+    before = process.cpu_times()
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    after = process.cpu_times()
+    found = re.search(r"RESULT (\S+) (\S+) (\d+) (\d+)", done.stdout)
+    if found is None or int(found[4]):
+        raise RuntimeError(f"wrk reports errors:\n{done.stdout}")
+    cpu = after.user + after.system - before.user - before.system
+    return Load(rate=float(found[1]), cpu_ms=1000 * cpu / int(found[3]), p99_ms=float(found[2]))
+
+
+def _logged(home: Path) -> int:
+    import sqlalchemy as sa
+
+    from baton import database, schema
+
+    with database.reading(database.connect(f"sqlite:///{home}/baton.db")) as connection:
+        return int(connection.scalar(sa.select(sa.func.count()).select_from(schema.predictions)) or 0)
+
+
+if __name__ == "__main__":
+    main()
