@@ -249,6 +249,8 @@ class TrainingSettings(Section):
             raise ValueError(f"{' and '.join(chosen)} exclude each other; keep one of them")
         if chosen and self.workers > 1:
             raise ValueError(f"{chosen[0]} trains in processes of one worker each; set workers to 1, not {self.workers}")
+        if chosen and self.nodes:
+            raise ValueError(f"{chosen[0]} cannot be bound to nodes ({dict(self.nodes)}); leave nodes out")
         if chosen and chosen[0] != "search" and self.validation is not None:
             raise ValueError(f"{chosen[0]} validates every row in its turn; leave validation ({self.validation}) out")
         if self.start_from == "champion":

@@ -134,13 +134,17 @@ class FeedbackStore:
                     found[row.request_id, row.position] = LoggedPrediction(**row._mapping)
         return found
 
-    def recent(self, model: str, version: int, limit: int) -> list[LoggedPrediction]:
-        """The newest predictions of one version, newest first."""
+    def summaries(self, model: str, version: int, limit: int) -> list[tuple[str | None, float | None, int]]:
+        """Label, confidence and length of the newest predictions of one version, newest first: what drift is measured by."""
         table = schema.predictions
-        query = table.select().where(table.c.model == model, table.c.version == version)
+        query = (
+            sa.select(table.c.label, table.c.confidence, table.c.length)
+            .where(table.c.model == model, table.c.version == version)
+            .order_by(table.c.created_at.desc())
+            .limit(limit)
+        )
         with database.reading(self._engine) as connection:
-            rows = connection.execute(query.order_by(table.c.created_at.desc()).limit(limit))
-            return [LoggedPrediction(**row._mapping) for row in rows]
+            return [(row.label, row.confidence, row.length) for row in connection.execute(query)]
 
     def corrected(self, model: str, version: int, limit: int) -> list[tuple[LoggedPrediction, Feedback]]:
         """The newest corrections of one version's logged answers, newest first. Of two on one answer, the newer counts."""

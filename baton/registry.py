@@ -93,13 +93,6 @@ class Registry:
             rows = connection.execute(sa.select(schema.models.c.name, schema.models.c.settings))
             return {row.name: row.settings for row in rows}
 
-    def reserved_cpus(self) -> float:
-        """CPUs that all models in service reserve together, as last declared."""
-        with self._read() as connection:
-            declared = connection.scalars(sa.select(schema.models.c.settings)).all()
-        serving = [settings.get("serving", {}) for settings in declared]
-        return float(sum(it.get("cpus", 0) * it.get("replicas", 1) for it in serving))
-
     def declared_at(self, name: str) -> datetime:
         """When a model was first declared. Raises ``NotFound``."""
         with self._read() as connection:

@@ -213,7 +213,7 @@ datasets = sa.Table(
     sa.Column("uri", sa.Text, nullable=False),
     sa.Column("manifest", sa.JSON, nullable=False),
     sa.Column("created_at", UtcDateTime, nullable=False),
-    sa.Column("turn", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("turn", sa.Integer, nullable=False),
     sa.UniqueConstraint("model", "hash", name="uq_datasets_hash"),
 )
 

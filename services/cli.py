@@ -16,11 +16,7 @@ from baton.config import BatonConfig, load_config
 from baton.errors import BatonError, InvalidInput, NotReady
 from services import cluster, feedback_commands, show, show_datasets
 from services.client import ApiError, Client
-from services.terminal import AsJson, ConfigFile, Limit, Model, err, out
-from services.terminal import connect as _client
-from services.terminal import path_of as _path
-from services.terminal import print_json as _print_json
-from services.terminal import print_value as _print
+from services.terminal import AsJson, ConfigFile, Limit, Model, connect, err, out, path_of, print_json, print_value
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -53,7 +49,7 @@ def up(
     """
     from services import supervisor
 
-    path = _path(config)
+    path = path_of(config)
     loaded = load_config(path, os.environ)
     state = _state(path)
     address = os.environ.get("RAY_ADDRESS")
@@ -69,7 +65,7 @@ def up(
 @app.command()
 def down(config: ConfigFile = None) -> None:
     """Stop the service that was started from this configuration, and everything it started."""
-    path = _path(config)
+    path = path_of(config)
     address = os.environ.get("RAY_ADDRESS")
     if address:
         from services import supervisor
@@ -96,12 +92,12 @@ def down(config: ConfigFile = None) -> None:
 @app.command()
 def status(config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Models, champions, replicas and what is going on."""
-    with _client(config) as client:
+    with connect(config) as client:
         models = client.get("/api/models")["items"]
-    instance = _state(_path(config)).read()
+    instance = _state(path_of(config)).read()
     ports = dict(instance.ports) if instance else {}
     if as_json:
-        _print_json({"url": client.url, "models": models, "ports": ports})
+        print_json({"url": client.url, "models": models, "ports": ports})
     else:
         out.print(f"Baton at [bold]{client.url}[/]  (API: {client.url}/docs)")
         if ports:
@@ -129,7 +125,7 @@ def train(
     whatever the verdict; 1 when it failed, was cancelled, or won but could not take over.
     """
     headers = {"Idempotency-Key": idempotency_key} if idempotency_key else None
-    with _client(config) as client:
+    with connect(config) as client:
         run = client.post(f"/api/models/{model}/runs", {"set": [_absolute(item) for item in assign or []]}, headers)
         if wait:
             try:
@@ -138,7 +134,7 @@ def train(
                 err.print(f"\nrun {run['id']} goes on; `baton cancel {run['id']}` ends it, `baton runs {model}` shows it")
                 raise typer.Exit(130) from None
     if as_json:
-        _print_json(run)
+        print_json(run)
     elif wait:
         out.print(show.verdict(run))
     else:
@@ -150,25 +146,25 @@ def train(
 @app.command()
 def runs(model: Model, config: ConfigFile = None, limit: Limit = 20, as_json: AsJson = False) -> None:
     """Training runs of a model, newest first."""
-    with _client(config) as client:
+    with connect(config) as client:
         items = client.get(f"/api/models/{model}/runs", limit=limit)["items"]
-    _print(items, as_json, show.runs)
+    print_value(items, as_json, show.runs)
 
 
 @app.command()
 def cancel(run: Annotated[str, typer.Argument(help="A run's id.")], config: ConfigFile = None, as_json: AsJson = False) -> None:
     """End an active run now."""
-    with _client(config) as client:
+    with connect(config) as client:
         ended = client.post(f"/api/runs/{run}/cancel")
-    _print(ended, as_json, lambda item: f"run {item['id']} is {item['state']}")
+    print_value(ended, as_json, lambda item: f"run {item['id']} is {item['state']}")
 
 
 @app.command()
 def versions(model: Model, config: ConfigFile = None, limit: Limit = 20, as_json: AsJson = False) -> None:
     """Versions of a model, newest first."""
-    with _client(config) as client:
+    with connect(config) as client:
         items = client.get(f"/api/models/{model}/versions", limit=limit)["items"]
-    _print(items, as_json, show.versions)
+    print_value(items, as_json, show.versions)
 
 
 @app.command()
@@ -186,14 +182,14 @@ def datasets(
     if diff is not None and number is not None:
         raise InvalidInput("a number shows one version, --diff OLD NEW compares two; leave one of them out")
     path = f"/api/models/{model}/datasets"
-    with _client(config) as client:
+    with connect(config) as client:
         if diff is not None:
             old, new = diff
-            _print(client.get(f"{path}/{new}/diff", against=old), as_json, show_datasets.difference)
+            print_value(client.get(f"{path}/{new}/diff", against=old), as_json, show_datasets.difference)
         elif number is not None:
-            _print(client.get(f"{path}/{number}"), as_json, show_datasets.version)
+            print_value(client.get(f"{path}/{number}"), as_json, show_datasets.version)
         else:
-            _print(client.get(path, limit=limit)["items"], as_json, show_datasets.versions)
+            print_value(client.get(path, limit=limit)["items"], as_json, show_datasets.versions)
 
 
 @app.command()
@@ -208,14 +204,14 @@ def promote(
     """Judge a version against the champion and, if it wins, swap it in. Exit status 1 when the gate refuses."""
     body = {"version": version, "force": force, "reason": reason}
     try:
-        with _client(config) as client:
+        with connect(config) as client:
             answer = client.post(f"/api/models/{model}/promotions", body)
     except ApiError as error:
         if not (as_json and "decision" in error.content):
             raise
-        _print_json(error.content)
+        print_json(error.content)
         raise typer.Exit(1) from None
-    _print(answer, as_json, lambda item: show.decision(item["decision"]))
+    print_value(answer, as_json, lambda item: show.decision(item["decision"]))
 
 
 @app.command()
@@ -227,9 +223,9 @@ def rollback(
     as_json: AsJson = False,
 ) -> None:
     """Put the previous champion back in service."""
-    with _client(config) as client:
+    with connect(config) as client:
         answer = client.post(f"/api/models/{model}/rollback", {"version": to, "reason": reason})
-    _print(answer, as_json, lambda item: show.decision(item["decision"]))
+    print_value(answer, as_json, lambda item: show.decision(item["decision"]))
 
 
 @app.command()
@@ -249,20 +245,20 @@ def retrain(
     if pause is not None and resume:
         raise InvalidInput("--pause and --resume contradict each other; give one of them")
     path = f"/api/models/{model}/retrain"
-    with _client(config) as client:
+    with connect(config) as client:
         if pause is not None or resume:
             state = client.post(path, {"paused": pause is not None, "reason": pause})
         else:
             state = client.get(path)
-    _print(state, as_json, show.retrain)
+    print_value(state, as_json, show.retrain)
 
 
 @app.command()
 def history(model: Model, config: ConfigFile = None, limit: Limit = 20, as_json: AsJson = False) -> None:
     """What happened to a model: promotions, refusals, failures, newest first."""
-    with _client(config) as client:
+    with connect(config) as client:
         items = client.get(f"/api/models/{model}/history", limit=limit)["items"]
-    _print(items, as_json, show.history)
+    print_value(items, as_json, show.history)
 
 
 @app.command()
@@ -286,14 +282,14 @@ def predict(
         if context is not None:
             raise InvalidInput("--context and --context-file are two ways to give one text; leave one of them out")
         context = _read_text(context_file)
-    with _client(config) as client:
+    with connect(config) as client:
         task = client.get(f"/models/{model}/info")["task"]
         inputs = [_input(task, text, context, pair) for text in texts]
         choices = top_k or (LABELS_SHOWN if task in ("classification", "multi_label") else None)
         parameters: dict[str, Any] = {"top_k": choices} if choices else {}
         answer = client.predict(model, inputs, **parameters)
     if as_json:
-        _print_json({"version": answer.version, "request_id": answer.request_id, "answers": answer.outputs})
+        print_json({"version": answer.version, "request_id": answer.request_id, "answers": answer.outputs})
     else:
         out.print(show.predictions(task, inputs, answer))
 
@@ -315,13 +311,13 @@ def demo(
 @config_app.command("schema")
 def config_schema() -> None:
     """The JSON Schema of baton.yaml, for editors."""
-    _print_json(configuration.json_schema())
+    print_json(configuration.json_schema())
 
 
 @config_app.command("check")
 def config_check(config: ConfigFile = None) -> None:
     """Report every mistake of the configuration; exit status 1 when there is one."""
-    path = _path(config)
+    path = path_of(config)
     loaded = load_config(path, os.environ)
     out.print(f"{path} is valid: {len(loaded.models)} model(s): {', '.join(model.name for model in loaded.models)}")
 
@@ -329,7 +325,7 @@ def config_check(config: ConfigFile = None) -> None:
 @config_app.command("show")
 def config_show(config: ConfigFile = None) -> None:
     """The configuration in force: the file, environment overrides and defaults together."""
-    _print_json(load_config(_path(config), os.environ).model_dump(mode="json"))
+    print_json(load_config(path_of(config), os.environ).model_dump(mode="json"))
 
 
 def main() -> None:

@@ -46,7 +46,7 @@ class ControlPlane:
         self._jobs = Jobs(self.registry, Storage(self.config.storage), environment)
         self.rollouts = Rollouts(self.registry)
         self.live = LiveQualities(self.registry)
-        self.retrainer = Retrainer(self.registry, self._start_by_itself)
+        self.retrainer = Retrainer(self.registry, self.live, self._start_by_itself)
         self._moving: dict[str, asyncio.Task[None]] = {}
 
     def __serve_build_asgi_app__(self) -> FastAPI:

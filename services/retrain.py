@@ -16,9 +16,10 @@ from cronsim import CronSim
 from baton.config import ModelSettings, RetrainSettings
 from baton.drift import Drift, compare
 from baton.errors import Conflict
-from baton.live import LiveQuality, live_quality
+from baton.live import LiveQuality
 from baton.records import ModelVersion, Run, RunState, Verdict
 from baton.registry import Registry
+from services.live import LiveQualities
 
 LONGEST_PAUSE = timedelta(days=1)
 """Where the doubling of the cool-down ends."""
@@ -134,9 +135,9 @@ def _moved(drifts: Sequence[Drift]) -> str:
 class Retrainer:
     """Starts runs by itself. Holds no truth: killed at any point, its next round finds everything in the registry."""
 
-    def __init__(self, registry: Registry, start: Callable[[str, str], Awaitable[Run]]) -> None:
+    def __init__(self, registry: Registry, live: LiveQualities, start: Callable[[str, str], Awaitable[Run]]) -> None:
         """``start``: (model, cause) → the run that was started; raises ``Conflict`` where one is active."""
-        self._registry = registry
+        self._registry, self._live = registry, live
         self._start = start
 
     async def round(self, settings: ModelSettings) -> Choice:
@@ -167,7 +168,7 @@ class Retrainer:
             self._registry.add_incident(model, kind, f"{text[:1].upper()}{text[1:]}.")
 
     def _situation(self, settings: ModelSettings) -> Situation:
-        registry, name, window = self._registry, settings.name, settings.retrain.window
+        registry, name = self._registry, settings.name
         runs = registry.runs(name, limit=RUNS_SEEN)
         active = next((run for run in runs if not run.state.final), None)
         ended = max((run.finished_at for run in runs if run.finished_at), default=None)
@@ -181,8 +182,8 @@ class Retrainer:
             active=active.id if active else None,
             paused=registry.retrain.paused(name),
             new_examples=registry.feedback.count_after(name, latest.feedback_until if latest else 0),
-            drift=self._drift(name, champion, window) if champion else (),
-            live=live_quality(registry, settings, champion, window) if champion else None,
+            drift=self._drift(name, champion, settings.retrain.window) if champion else (),
+            live=self._live.of(settings, champion) if champion else None,
         )
 
     def _fruitless(self, runs: Sequence[Run]) -> int:
@@ -198,12 +199,10 @@ class Retrainer:
 
     def _drift(self, model: str, champion: ModelVersion, window: int) -> list[Drift]:
         reference: dict[str, Any] | None = champion.metrics.get("reference")
-        answers = self._registry.feedback.recent(model, champion.number, window)
-        if reference is None or len(answers) < ENOUGH:
+        if reference is None:
             return []
-        return compare(
-            reference,
-            [answer.label for answer in answers],
-            [answer.confidence for answer in answers],
-            [answer.length for answer in answers],
-        )
+        answers = self._registry.feedback.summaries(model, champion.number, window)
+        if len(answers) < ENOUGH:
+            return []
+        labels, confidences, lengths = zip(*answers, strict=True)
+        return compare(reference, labels, confidences, lengths)

@@ -30,7 +30,7 @@ STATES = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "running
 
 def models(items: Sequence[Json]) -> RenderableType:
     """One line a model."""
-    table = _table("model", "task", "champion", "F1", "live F1", "replicas", "now")
+    table = grid("model", "task", "champion", "F1", "live F1", "replicas", "now")
     for item in items:
         serving = [state["version"] for state in item["replicas"]]
         right = sum(version == item["champion"] for version in serving)
@@ -42,8 +42,8 @@ def models(items: Sequence[Json]) -> RenderableType:
         table.add_row(
             item["name"],
             item["task"],
-            _version(item["champion"]),
-            _score(item["f1"]),
+            version_name(item["champion"]),
+            score_text(item["f1"]),
             _live(item),
             replicas,
             Text("; ".join(part for part in (now, *problems) if part)),
@@ -53,7 +53,7 @@ def models(items: Sequence[Json]) -> RenderableType:
 
 def runs(items: Sequence[Json]) -> RenderableType:
     """One line a run."""
-    table = _table("run", "state", "version", "started", "took", "about")
+    table = grid("run", "state", "version", "started", "took", "about")
     for item in items:
         progress = item["progress"]
         now = _progress_text(item["stage"], progress) if item["state"] == "running" else ""
@@ -61,8 +61,8 @@ def runs(items: Sequence[Json]) -> RenderableType:
         table.add_row(
             item["id"],
             Text(item["state"], style=STATES.get(item["state"], "")),
-            _version(item["version"]),
-            _when(item["started_at"]),
+            version_name(item["version"]),
+            time_text(item["started_at"]),
             _took(item["started_at"], item["finished_at"]),
             Text(about),
         )
@@ -71,30 +71,30 @@ def runs(items: Sequence[Json]) -> RenderableType:
 
 def versions(items: Sequence[Json]) -> RenderableType:
     """One line a version; the champion is marked."""
-    table = _table("", "version", "F1", "also", "rows", "tune", "made")
+    table = grid("", "version", "F1", "also", "rows", "tune", "made")
     for item in items:
         lineage = item["lineage"]
         table.add_row(
             "★" if item["champion"] else "",
-            _version(item["number"]),
-            _score(item["metrics"].get("f1")),
+            version_name(item["number"]),
+            score_text(item["metrics"].get("f1")),
             ", ".join(
                 f"{name} {item['metrics'][key]:.4f}" for key, name in ALSO.items() if item["metrics"].get(key) is not None
             ),
             f"{lineage.get('dataset', {}).get('train_rows', '')}",
             str(lineage.get("training", {}).get("tune", "")),
-            _when(item["created_at"]),
+            time_text(item["created_at"]),
         )
     return table if items else Text("no versions yet; `baton train MODEL --wait` makes the first")
 
 
 def history(items: Sequence[Json]) -> RenderableType:
     """The story of a model, newest first."""
-    table = _table("when", "what", "version", "why")
+    table = grid("when", "what", "version", "why")
     styles = {"promoted": "green", "refused": "red", "inconclusive": "yellow", "rolled back": "cyan", "retrain started": "cyan"}
     for item in items:
         style = styles.get(item["what"], "red")
-        table.add_row(_when(item["at"]), Text(item["what"], style=style), _version(item["version"]), Text(item["text"]))
+        table.add_row(time_text(item["at"]), Text(item["what"], style=style), version_name(item["version"]), Text(item["text"]))
     return table if items else Text("nothing has happened yet")
 
 
@@ -112,7 +112,7 @@ def retrain(item: Json) -> RenderableType:
     if item["live"]:
         lines.append(Text(f"live F1 {item['live']['f1']:.4f} over {item['live']['corrections']:,} correction(s)"))
     if item["drift"]:
-        table = _table("drift of", "PSI", "alarm at", "answers", "reference")
+        table = grid("drift of", "PSI", "alarm at", "answers", "reference")
         for drift in item["drift"]:
             style = "bold red" if drift["drifted"] else ""
             numbers = (f"{drift['psi']:.3f}", f"{drift['alarm']:.3f}", f"{drift['now']:,}", f"{drift['reference']:,}")
@@ -152,7 +152,7 @@ def _as_json(inputs: Sequence[Any], answers: Sequence[Any]) -> RenderableType:
 
 def _labels(inputs: Sequence[Any], answers: Sequence[Any]) -> RenderableType:
     """One line a label, best first; of a multi-label model's, those that apply are bold."""
-    table = _table("text", "label", "score")
+    table = grid("text", "label", "score")
     for item, answer in zip(inputs, answers, strict=True):
         text = item if isinstance(item, str) else f"{item['text']} ⟷ {item['text_pair']}"
         for row, choice in enumerate(answer):
@@ -249,27 +249,27 @@ def _progress_text(stage: str, now: Json) -> str:
     return "  ".join([stage, *parts] if stage else parts)
 
 
-def _table(*columns: str) -> Table:
+def grid(*columns: str) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
 
 
-def _version(number: int | None) -> str:
+def version_name(number: int | None) -> str:
     return "–" if number is None else f"v{number}"
 
 
 def _live(item: Json) -> str:
     """Live F1 with the number of corrections that it rests on."""
-    return _score(item["live_f1"]) + (f" ({item['corrections']:,})" if item["corrections"] else "")
+    return score_text(item["live_f1"]) + (f" ({item['corrections']:,})" if item["corrections"] else "")
 
 
-def _score(value: float | None) -> str:
+def score_text(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
 
 
-def _when(stamp: str | None) -> str:
+def time_text(stamp: str | None) -> str:
     return "–" if stamp is None else datetime.fromisoformat(stamp).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 

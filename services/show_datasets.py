@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from services.show import Json, _table, _when
+from services.show import Json, grid, time_text
 
 SIGNS = {"added": ("+", "green"), "removed": ("−", "red"), "relabelled": ("~", "yellow")}
 
@@ -23,7 +23,7 @@ def versions(items: Sequence[Json]) -> RenderableType:
     """
     if not items:
         return Text("no data sets yet; a training run freezes the first")
-    table = _table("data set", "train", "holdout", "feedback", "labels", "left out", "frozen")
+    table = grid("data set", "train", "holdout", "feedback", "labels", "left out", "frozen")
     for item, before in zip(items, [*items[1:], None], strict=True):
         holdout = Text(f"{item['holdout_rows']:,}")
         if before is not None and before["holdout_hash"] != item["holdout_hash"]:
@@ -36,7 +36,7 @@ def versions(items: Sequence[Json]) -> RenderableType:
             f"{fed[0]:,} + {fed[1]:,}" if any(fed) else "–",
             str(len(item["labels"]) or "–"),
             f"{sum(_counted(item).values()):,}",
-            _when(item["created_at"]),
+            time_text(item["created_at"]),
         )
     return table
 
@@ -95,7 +95,7 @@ def _left_out(item: Json) -> str:
 def _labels(counts: Json) -> RenderableType:
     """One line a label, with its rows of each source on each side."""
     sides = [(side, source) for side in ("train", "holdout") for source in ("base", "feedback")]
-    table = _table("label", *(f"{side}, {source}" for side, source in sides))
+    table = grid("label", *(f"{side}, {source}" for side, source in sides))
     for label in sorted({label for side, source in sides for label in counts[side][source]}):
         table.add_row(Text(label or "(none)"), *(f"{counts[side][source].get(label, 0):,}" for side, source in sides))
     return table

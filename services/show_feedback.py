@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from services.show import Json, _score, _table, _version
+from services.show import Json, grid, score_text, version_name
 
 
 def live(answer: Json, *, labels: bool) -> RenderableType:
@@ -13,9 +13,9 @@ def live(answer: Json, *, labels: bool) -> RenderableType:
     items = answer["items"]
     if not items:
         return Text("no corrected answers yet; send corrections with the request ids of answers: `baton feedback`")
-    table = _table("version", "live F1", "corrections")
+    table = grid("version", "live F1", "corrections")
     for item in items:
-        table.add_row(_version(item["version"]), _score(item["f1"]), f"{item['corrections']:,}")
+        table.add_row(version_name(item["version"]), score_text(item["f1"]), f"{item['corrections']:,}")
     parts: list[RenderableType] = [table, Text(f"at most the newest {answer['window']:,} corrections of each", style="dim")]
     for item in items if labels else ():
         parts += [Text(f"\nv{item['version']}", style="bold"), _labels(item["per_class"])]
@@ -25,7 +25,9 @@ def live(answer: Json, *, labels: bool) -> RenderableType:
 def _labels(per_class: Json) -> RenderableType:
     if not per_class:
         return Text("this task has no labels", style="dim")
-    table = _table("label", "F1", "precision", "recall", "corrections")
+    table = grid("label", "F1", "precision", "recall", "corrections")
     for label, scores in sorted(per_class.items(), key=lambda pair: (-pair[1]["support"], pair[0])):
-        table.add_row(Text(label), *(_score(scores[key]) for key in ("f1", "precision", "recall")), f"{scores['support']:,}")
+        table.add_row(
+            Text(label), *(score_text(scores[key]) for key in ("f1", "precision", "recall")), f"{scores['support']:,}"
+        )
     return table

@@ -460,6 +460,6 @@ def test_tasks_that_learn_thresholds_cannot_do_without_validation(tmp_path, task
 
 def test_a_bad_schedule_is_told_with_an_example(tmp_path):
     said = complaint(tmp_path, changed("models", 0, "retrain", to={"every": "at noon"}))
-    assert "models.0.retrain.every" in said or "retrain.every" in said
+    assert "retrain.every" in said
     assert "at noon" in said
     assert "0 3 * * *" in said

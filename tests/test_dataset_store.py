@@ -178,30 +178,6 @@ def test_a_ledger_larger_than_one_statement_is_written_whole(registry):
     assert registry.datasets.sides("m") == many
 
 
-def test_in_a_database_without_turns_the_highest_number_is_the_latest(url):
-    engine = database.connect(url)
-    config = database._alembic()
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0004_retrain")
-    with engine.begin() as connection:
-        connection.exec_driver_sql("INSERT INTO models (name, settings, created_at) VALUES ('m', '{}', '2026-01-01 00:00:00')")
-        for number, name in ((1, "a"), (2, "b")):
-            manifest = json.dumps(asdict(replace(version(name), number=number)))
-            connection.exec_driver_sql(
-                "INSERT INTO datasets (model, number, hash, holdout_hash, uri, manifest, created_at) "
-                "VALUES ('m', ?, ?, 'h', 'u', ?, '2026-01-01 00:00:00')",
-                (number, name * 64, manifest),
-            )
-    engine.dispose()
-    registry = Registry(url)
-    registry.migrate()
-    assert registry.datasets.latest("m").number == 2
-    registry.datasets.add("m", version("a"), {})
-    assert registry.datasets.latest("m").number == 1
-    registry.close()
-
-
 def test_a_database_of_the_first_schema_keeps_its_content_when_it_is_brought_up_to_date(url, tmp_path):
     engine = database.connect(url)
     config = database._alembic()

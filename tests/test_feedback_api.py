@@ -10,6 +10,7 @@ import threading
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,9 @@ import yaml
 
 from baton import database, schema
 from baton.config import BatonConfig
-from baton.feedback import Correction
-from baton.records import LoggedPrediction
 from baton.tasks import TASKS, task_type
 from services import corrections, feedback_api
+from tests.answers import correct_answers, logged, recent
 from tests.local_control import control_of
 from tests.test_api import Api, problem
 from tests.test_task_contract import ROWS, row_of
@@ -74,19 +74,9 @@ def log(
     age: float = 0,
     version: int = 1,
 ) -> None:
-    prediction = LoggedPrediction(
-        model=model,
-        request_id=request_id,
-        position=position,
-        version=version,
-        input=item,
-        output=None,
-        label=None,
-        confidence=None,
-        length=5,
-        created_at=datetime.now(UTC) - timedelta(days=age),
-    )
-    api.registry.feedback.log([prediction])
+    at = datetime.now(UTC) - timedelta(days=age)
+    prediction = logged(request_id, model=model, position=position, version=version, at=at)
+    api.registry.feedback.log([replace(prediction, input=item, output=None, label=None, confidence=None)])
 
 
 def report(answer: httpx.Response, status: int = 200) -> tuple[int, int, int]:
@@ -580,7 +570,7 @@ def test_old_answers_are_deleted_even_of_models_that_left_the_configuration_and_
             log(api, request_id, {"text": "hello"}, model, age=age)
     api.control.forget_old_answers()
     for model in ages:
-        assert [it.request_id for it in api.registry.feedback.recent(model, 1, 10)] == ["young"]
+        assert [it.request_id for it in recent(api.registry.feedback, model, 1, 10)] == ["young"]
     assert len(stored(api)) == 1
 
 
@@ -589,23 +579,7 @@ def test_old_answers_are_deleted_even_of_models_that_left_the_configuration_and_
 
 def measured(api: Api) -> None:
     """Champion v1 with one right and one wrong answer, v2 with a right one."""
-    for version, said, right in ((1, "a", "a"), (1, "a", "b"), (2, "b", "b")):
-        number = api.registry.feedback.count_after("classification", 0)
-        prediction = LoggedPrediction(
-            model="classification",
-            request_id=f"r{number}",
-            position=0,
-            version=version,
-            input={"text": "hello"},
-            output={"labels": [said], "scores": [0.9]},
-            label=said,
-            confidence=0.9,
-            length=5,
-            created_at=datetime.now(UTC),
-        )
-        api.registry.feedback.log([prediction])
-        told = Correction(client_id=None, request_id=f"r{number}", position=0, example={"text": "hello", "label": right})
-        api.registry.feedback.add("classification", [told])
+    correct_answers(api.registry, "classification", [(1, "a", "a"), (1, "a", "b"), (2, "b", "b")])
 
 
 @pytest.fixture

@@ -7,16 +7,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from baton.feedback import Correction
-from baton.records import LoggedPrediction
 from services import feedback_commands
 from services.feedback_commands import ERRORS_SHOWN
+from tests.answers import correct_answers
 from tests.test_cli import Service, baton, failed, service, words
 
 __all__ = ["baton", "service"]  # fixtures
@@ -143,22 +141,7 @@ def test_ten_thousand_lines_through_a_pipe_are_sent_in_batches(service, tmp_path
 @pytest.fixture
 def corrected(service: Service) -> Service:
     """v1 with one right and one wrong answer, v2 with a right one."""
-    for place, (version, said, right) in enumerate([(1, "a", "a"), (1, "a", "b"), (2, "b", "b")]):
-        prediction = LoggedPrediction(
-            model="m",
-            request_id=f"r{place}",
-            position=0,
-            version=version,
-            input={"text": "hello"},
-            output={"labels": [said], "scores": [0.9]},
-            label=said,
-            confidence=0.9,
-            length=5,
-            created_at=datetime.now(UTC),
-        )
-        service.control.registry.feedback.log([prediction])
-        told = Correction(client_id=None, request_id=f"r{place}", position=0, example={"text": "hello", "label": right})
-        service.control.registry.feedback.add("m", [told])
+    correct_answers(service.control.registry, "m", [(1, "a", "a"), (1, "a", "b"), (2, "b", "b")])
     return service
 
 

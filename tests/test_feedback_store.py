@@ -15,6 +15,8 @@ from baton.errors import Conflict
 from baton.feedback import CHUNK, NAMES_AT_ONCE, Added, Correction, FeedbackStore
 from baton.records import LoggedPrediction
 from baton.registry import Registry
+from tests import answers
+from tests.answers import recent
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -40,18 +42,8 @@ def correction(client_id: str | None = None, request_id: str | None = None, labe
 
 
 def logged(request_id: str, position: int = 0, version: int = 1, label: str = "a", minutes: float = 0) -> LoggedPrediction:
-    return LoggedPrediction(
-        model="m",
-        request_id=request_id,
-        position=position,
-        version=version,
-        input={"text": "where is it?"},
-        output={"labels": [label], "scores": [0.9]},
-        label=label,
-        confidence=0.9,
-        length=12,
-        created_at=NOON + timedelta(minutes=minutes),
-    )
+    at = NOON + timedelta(minutes=minutes)
+    return answers.logged(request_id, position=position, version=version, text="where is it?", label=label, at=at)
 
 
 # --- feedback ------------------------------------------------------------------------------------------------------------
@@ -186,12 +178,17 @@ def test_answers_come_back_whole_even_those_that_cannot_be_scored(store):
 
 def test_the_newest_answers_of_one_version_come_first(store):
     store.log([logged("old", minutes=1), logged("new", minutes=2), logged("else", version=2, minutes=3)])
-    assert [it.request_id for it in store.recent("m", 1, 10)] == ["new", "old"]
-    assert [it.request_id for it in store.recent("m", 1, 1)] == ["new"]
+    assert [it.request_id for it in recent(store, "m", 1)] == ["new", "old"]
     store.log([logged("latest", version=7)])
     assert store.answered_versions("m", 10) == [7, 2, 1]
     assert store.answered_versions("m", 2) == [7, 2]
     assert store.answered_versions("other", 10) == []
+
+
+def test_the_summaries_of_the_newest_answers_of_one_version_are_what_drift_is_measured_by(store):
+    store.log([logged("old", label="a", minutes=1), logged("new", label="b", minutes=2), logged("else", version=2, minutes=3)])
+    assert store.summaries("m", 1, 10) == [("b", 0.9, 12), ("a", 0.9, 12)]
+    assert store.summaries("m", 1, 1) == [("b", 0.9, 12)]
 
 
 def test_old_answers_are_forgotten_and_corrections_stay(store):
@@ -199,7 +196,7 @@ def test_old_answers_are_forgotten_and_corrections_stay(store):
     store.add("m", [correction("x", "old")])
     assert store.forget_predictions("other", NOON) == 0
     assert store.forget_predictions("m", NOON) == 1
-    assert [it.request_id for it in store.recent("m", 1, 10)] == ["new"]
+    assert [it.request_id for it in recent(store, "m", 1, 10)] == ["new"]
     assert store.count_after("m", 0) == 1
     assert store.corrected("m", 1, 10) == []
 
@@ -215,7 +212,7 @@ def test_many_old_answers_are_forgotten_a_few_at_a_time_so_that_others_can_write
     )
     assert store.forget_predictions("m", NOON) == 35
     assert deleted == [10, 10, 10, 5]
-    assert [it.request_id for it in store.recent("m", 1, 10)] == [f"r{number}" for number in range(39, 34, -1)]
+    assert [it.request_id for it in recent(store, "m", 1, 10)] == [f"r{number}" for number in range(39, 34, -1)]
 
 
 # --- the two together ----------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from baton.masks import masker
 from baton.records import LoggedPrediction, ModelVersion
 from baton.registry import Registry
 from baton.tasks.base import text_length
+from tests.answers import recent
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -156,5 +157,5 @@ def test_a_right_answer_counts_though_the_log_has_it_masked(tmp_path):
     best = Answer(answer="Clara", score=0.9, start=0, end=5)
     right = {"question": "Who?", "context": "Clara sings.", "answers": {"text": ["Clara"], "answer_start": [0]}}
     model.answer(version, model.task.Output(answers=(best,)), right, redact=["[A-Z][a-z]+"])
-    assert "Clara" not in str(model.registry.feedback.recent("m", 1, 1))
+    assert "Clara" not in str(recent(model.registry.feedback, "m", 1, 1))
     assert model.live(version).f1 == 1.0

@@ -19,6 +19,7 @@ from baton.tasks import AnyTask, task_type
 from baton.tasks.classification import LabelScores, TextInput
 from services import prediction_log
 from services.prediction_log import PredictionLog, sampled
+from tests.answers import recent
 from tests.replica import until
 
 TASK = task_type("classification")(("a", "b"), 64)
@@ -63,7 +64,7 @@ def add(log: PredictionLog, request_id: str, *texts: str) -> None:
 
 def kept(database: Database) -> list[str]:
     """Request ids in the log, oldest first."""
-    return [it.request_id for it in reversed(database.recent("m", 1, 10_000))]
+    return [it.request_id for it in reversed(recent(database, "m", 1, 10_000))]
 
 
 def running(scenario: Callable[[], Awaitable[None]]) -> None:
@@ -112,7 +113,7 @@ def test_what_was_asked_for_in_a_form_that_hides_something_is_kept_without_its_a
         await log.close()
 
     running(scenario)
-    [found] = database.recent("m", 1, 10)
+    [found] = recent(database, "m", 1, 10)
     assert (found.input["text"], found.output, found.label) == ("hello", None, "a")
 
 
@@ -304,7 +305,7 @@ def test_words_of_entities_are_masked_too(database):
         await log.close()
 
     running(scenario)
-    [found] = database.recent("m", 1, 10)
+    [found] = recent(database, "m", 1, 10)
     assert found.input == {"text": f"{MASK * 5} sings"}
     assert [(it["word"], it["start"], it["end"]) for it in found.output["entities"]] == [(MASK * 5, 0, 5)]
     assert "Clara" not in str(found)
@@ -324,7 +325,7 @@ def test_answers_to_questions_are_masked_too(database):
         await log.close()
 
     running(scenario)
-    [found] = database.recent("m", 1, 10)
+    [found] = recent(database, "m", 1, 10)
     assert found.input == {"question": f"Is it {MASK * 5}?", "context": f"{MASK * 5} sings"}
     assert found.output["answers"][0]["answer"] == MASK * 5
     assert "Clara" not in str(found)

@@ -19,6 +19,7 @@ from baton.registry import Registry
 from baton.storage import Storage
 from services.inference import ModelReplica
 from tests import replica as replicas
+from tests.answers import recent
 from tests.replica import force, served, until
 from tests.tiny import save_classifier
 
@@ -583,7 +584,7 @@ def test_answers_that_wait_are_written_when_the_replica_ends_and_failed_requests
         assert (await client.post("", json={"inputs": "nameless"})).status_code == 200
 
     world.run(scenario)
-    assert [it.request_id for it in world.registry.feedback.recent("m", 1, 10)] == ["late"]
+    assert [it.request_id for it in recent(world.registry.feedback, "m", 1, 10)] == ["late"]
 
 
 def test_personal_data_is_masked_and_nothing_is_logged_where_the_log_is_off(world):
@@ -593,7 +594,7 @@ def test_personal_data_is_masked_and_nothing_is_logged_where_the_log_is_off(worl
     for settings, expected in (({"log": 0.0}, []), ({"redact": ("Clara",)}, ["it is █████"])):
         feedback = world.settings.feedback.model_copy(update=settings)
         replace(world, settings=world.settings.model_copy(update={"feedback": feedback})).run(scenario)
-        assert [it.input["text"] for it in world.registry.feedback.recent("m", 1, 10)] == expected
+        assert [it.input["text"] for it in recent(world.registry.feedback, "m", 1, 10)] == expected
 
 
 def test_answers_that_could_not_be_logged_are_counted_where_operators_look(world, monkeypatch):
@@ -624,4 +625,4 @@ def test_a_database_that_is_away_keeps_no_answer_back(world, monkeypatch):
             assert answer.status_code == 200
 
     world.run(scenario)
-    assert world.registry.feedback.recent("m", 1, 10) == []
+    assert recent(world.registry.feedback, "m", 1, 10) == []

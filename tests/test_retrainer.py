@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ import pytest
 
 from baton.drift import reference_of
 from baton.feedback import Correction
-from baton.records import DatasetVersion, LoggedPrediction, RunState
+from baton.records import DatasetVersion, RunState
 from services.retrain import Choice, choose
+from tests.answers import logged
 from tests.local_control import LocalControl, configured, control_of, decide, publish
 
 LABELS = ("a", "b")
@@ -47,21 +48,7 @@ def correct(control: LocalControl, count: int, *, start: int = 0, label: str = "
 def answer(control: LocalControl, count: int, *, label: str = "a", version: int = 1, length: int = 10) -> None:
     """``count`` logged answers of a version, to requests ``r0``, ``r1``, …"""
     control.registry.feedback.log(
-        [
-            LoggedPrediction(
-                model="m",
-                request_id=f"r{number}",
-                position=0,
-                version=version,
-                input={"text": f"text {number:05}"},
-                output={"labels": [label], "scores": [0.9]},
-                label=label,
-                confidence=0.9,
-                length=length,
-                created_at=datetime.now(UTC),
-            )
-            for number in range(count)
-        ]
+        [logged(f"r{number}", version=version, text=f"text {number:05}", label=label, length=length) for number in range(count)]
     )
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray
+from ray.util.placement_group import placement_group_table
 
 from baton.config import TrainingSettings
 from baton.errors import TrainingFailed
@@ -49,26 +50,52 @@ class Capacity:
         return all(labels.get(key) == value for key, value in self.labels.items())
 
 
-def capacity_of(training: TrainingSettings, *, reserved: float, others: int) -> Capacity:
-    """What a run asks for: its share of the CPUs that nobody has reserved, or of those that no *service* has while ``others``
-    runs are active. Those it then waits for, rather than to train for hours on what they happen to leave.
+def capacity_of(training: TrainingSettings) -> Capacity:
+    """What a run asks for: its share of the CPUs that no service reserves.
 
-    ``reserved``: CPUs that models in service reserve.
+    What other runs hold counts as free: the run waits for it, rather than to train for hours on what they happen to leave.
 
     Raises:
         TrainingFailed: the cluster can never give what ``training`` asks for.
     """
-    total = ray.cluster_resources()
-    gpus, cpus = int(total.get("GPU", 0)), int(total.get("CPU", 0))
-    use_gpu = training.device == "gpu" or (training.device == "auto" and gpus >= training.workers)
-    if training.device == "gpu" and gpus < training.workers and not training.nodes:  # labelled nodes may come when asked for
-        raise TrainingFailed(f"training.device is gpu with {training.workers} worker(s), but the cluster has {gpus} GPU(s)")
+    cpus, gpus = int(ray.cluster_resources().get("CPU", 0)), gpus_for(training)
     if training.workers > cpus and not training.nodes:
         raise TrainingFailed(f"training.workers is {training.workers}, but the cluster has {cpus} CPU(s); allowed: 1 to {cpus}")
-    free = cpus - reserved if others else ray.available_resources().get("CPU", 0)
+    groups = placement_group_table().values()  # only training reserves in groups
+    held = sum(bundle.get("CPU", 0) for group in groups if group["state"] == "CREATED" for bundle in group["bundles"].values())
+    return Capacity(
+        workers=training.workers,
+        threads=_share(_free_cpus() + held, training, training.workers),
+        use_gpu=training.device == "gpu" or gpus >= training.workers,
+        labels=training.nodes,
+    )
+
+
+def gpus_for(training: TrainingSettings) -> int:
+    """How many GPUs a run may use; nodes that it is bound to may come, with theirs, when they are asked for.
+
+    Raises:
+        TrainingFailed: it wants GPUs, and the cluster has too few.
+    """
+    gpus = int(ray.cluster_resources().get("GPU", 0)) if training.device != "cpu" else 0
+    if training.device == "gpu" and gpus < training.workers and not training.nodes:
+        raise TrainingFailed(f"training.device is gpu with {training.workers} worker(s), but the cluster has {gpus} GPU(s)")
+    return gpus
+
+
+def cpus_per_process(training: TrainingSettings, processes: int) -> int:
+    """Whole CPUs for each of as many processes side by side, of those that are free now; at least one."""
+    return _share(_free_cpus(), training, processes)
+
+
+def _share(cpus: float, training: TrainingSettings, processes: int) -> int:
+    """The share of each process in ``cpus``, of which a run takes ``training.cpus`` at most, and no more than a node has."""
     largest = max((int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]), default=0)
-    share = min(int(min(free, training.cpus or free)) // training.workers, largest)
-    return Capacity(workers=training.workers, threads=max(1, share), use_gpu=use_gpu, labels=training.nodes)
+    return max(1, min(int(min(cpus, training.cpus or cpus)) // processes, largest))
+
+
+def _free_cpus() -> float:
+    return float(ray.available_resources().get("CPU", 0))
 
 
 @contextmanager

@@ -21,7 +21,8 @@ from baton.errors import DataError, TrainingFailed
 from baton.storage import Storage
 from baton.tasks import task_type
 from training import datasets, sides
-from training.trainer import Job, Order, Trained, cpus_per_worker, last_line
+from training.capacity import cpus_per_process, gpus_for
+from training.trainer import Job, Order, Trained, last_line
 
 CPUS_PER_FOLD = 2
 """By default: small models gain little from more."""
@@ -75,7 +76,7 @@ def cross_validate(order: Order) -> Iterator[Trained]:
         outputs = [output for fold in folds for output in fold.outputs[fold.at(epochs)]]
         calibration = task.calibrate(outputs, [row for fold in folds for row in fold.rows])
     order.progress(fold=count, folds=count, f1=statistics.mean(scores))
-    threads = cpus_per_worker(1)
+    threads = cpus_per_process(order.settings.training, 1)
     [files] = _finished([_task(train_all, order, threads).remote(asdict(order.job(threads)), epochs)], lambda _: None)
     with tempfile.TemporaryDirectory(prefix="baton-folds-") as scratch:
         for name, content in files.items():
@@ -99,9 +100,9 @@ def cross_validate(order: Order) -> Iterator[Trained]:
 
 
 def _train_folds(order: Order, count: int) -> list[Fold]:
-    gpus = _gpus(order)
-    concurrent = min(count, gpus or max(1, cpus_per_worker(1) // CPUS_PER_FOLD))
-    threads = cpus_per_worker(concurrent)
+    training = order.settings.training
+    concurrent = min(count, gpus_for(training) or max(1, cpus_per_process(training, 1) // CPUS_PER_FOLD))
+    threads = cpus_per_process(training, concurrent)
     task = _task(train_fold, order, threads)
     job = order.job(threads)
 
@@ -113,17 +114,8 @@ def _train_folds(order: Order, count: int) -> list[Fold]:
 
 def _task(function: Callable[..., Any], order: Order, threads: int) -> Any:
     """``function`` as a Ray task, begun again when its process dies."""
-    return ray.remote(function).options(
-        num_cpus=threads, num_gpus=min(_gpus(order), 1), max_retries=order.settings.training.retries
-    )
-
-
-def _gpus(order: Order) -> int:
-    wanted = order.settings.training.device
-    gpus = int(ray.cluster_resources().get("GPU", 0)) if wanted != "cpu" else 0
-    if wanted == "gpu" and not gpus:
-        raise TrainingFailed("training.device is gpu, but the cluster has no GPU")
-    return gpus
+    training = order.settings.training
+    return ray.remote(function).options(num_cpus=threads, num_gpus=min(gpus_for(training), 1), max_retries=training.retries)
 
 
 def _finished(tasks: Sequence[Any], report: Callable[[Sequence[Any]], None]) -> list[Any]:

@@ -15,14 +15,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
 from baton.config import ModelSettings, TrainingSettings, validate
 from baton.errors import Conflict, RegistryError, TrainingFailed
 from baton.search_space import draw
-from training.trainer import Job, Order, Trained, cpus_per_worker, last_line
+from training.capacity import cpus_per_process, gpus_for
+from training.trainer import Job, Order, Trained, last_line
 
 FOLDER = "search"
 REDUCTION = 3
@@ -139,11 +139,9 @@ def _tuner(order: Order, trials: Sequence[Trial], board: Board) -> tune.Tuner:
     training = order.settings.training
     assert training.search is not None
     drawn = [trial.settings for trial in trials]
-    gpus = int(ray.cluster_resources().get("GPU", 0)) if training.device != "cpu" else 0
-    if training.device == "gpu" and not gpus:
-        raise TrainingFailed("training.device is gpu, but the cluster has no GPU")
-    concurrent = min(len(drawn), training.search.concurrent or gpus or max(1, cpus_per_worker(1) // CPUS_PER_TRIAL))
-    threads = cpus_per_worker(concurrent)
+    gpus, room = gpus_for(training), max(1, cpus_per_process(training, 1) // CPUS_PER_TRIAL)
+    concurrent = min(len(drawn), training.search.concurrent or gpus or room)
+    threads = cpus_per_process(training, concurrent)
     most = max(int(one.get("epochs", training.epochs)) for one in drawn)
     trainable = tune.with_parameters(_trial, job=asdict(order.job(threads)), drawn=drawn)
     os.environ |= {

@@ -121,7 +121,7 @@ def fit(
     """
     training = order.settings.training
     registry = Registry(order.database)
-    capacity = capacity_of(training, reserved=registry.reserved_cpus(), others=len(registry.runs(active=True)) - 1)
+    capacity = capacity_of(training)
 
     def started() -> bool:
         return "step" in registry.run(order.run_id).progress
@@ -159,13 +159,6 @@ def _train(config: dict[str, Any]) -> None:
     from training import worker
 
     worker.train(config)
-
-
-def cpus_per_worker(workers: int) -> int:
-    """Whole CPUs that nobody has reserved, shared equally, at least one and at most what the largest node has."""
-    free = int(ray.available_resources().get("CPU", 0))
-    largest = max((int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]), default=0)
-    return max(1, min(free // workers, largest))
 
 
 def last_line(text: str) -> str:
