@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from baton.registry import Registry
 from tests.tiny import build_tiny_base
 
 settings.register_profile("untimed", deadline=None)  # a busy machine is no mistake
@@ -29,3 +30,19 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """A database of the test's own."""
+    return f"sqlite:///{tmp_path}/baton.db"
+
+
+@pytest.fixture
+def registry(url: str) -> Iterator[Registry]:
+    """The registry in ``url``, which knows the model ``m``."""
+    registry = Registry(url)
+    registry.migrate()
+    registry.declare_model("m")
+    yield registry
+    registry.close()

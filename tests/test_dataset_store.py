@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from datetime import datetime
-from pathlib import Path
 
 import pytest
 from alembic import command
@@ -21,18 +19,10 @@ from baton.registry import Registry
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/baton.db"
-
-
-@pytest.fixture
-def registry(url: str) -> Iterator[Registry]:
-    registry = Registry(url)
-    registry.migrate()
-    registry.declare_model("m")
+def registry(registry: Registry) -> Registry:
+    """With a second model, ``other``."""
     registry.declare_model("other")
-    yield registry
-    registry.close()
+    return registry
 
 
 def version(name: str, *, feedback_until: int = 0) -> DatasetVersion:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -22,11 +21,9 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    registry = Registry(f"sqlite:///{tmp_path}/baton.db")
-    registry.migrate()
-    for model in ("m", "other"):
-        registry.declare_model(model)
+def registry(registry: Registry) -> Registry:
+    """With a second model, ``other``."""
+    registry.declare_model("other")
     return registry
 
 

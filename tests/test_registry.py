@@ -6,9 +6,8 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,20 +26,6 @@ from baton.registry import ROLLOUT_FAILED, Registry
 HOLDOUT = "h" * 64
 NOBODY = Champion(version=None, sequence=0)
 STATISTICS = np.zeros((3, 2), dtype=np.int32)
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/baton.db"
-
-
-@pytest.fixture
-def registry(url: str) -> Iterator[Registry]:
-    registry = Registry(url)
-    registry.migrate()
-    registry.declare_model("m")
-    yield registry
-    registry.close()
 
 
 def publish(registry: Registry, model: str = "m", run_id: str | None = None) -> int:
