@@ -10,6 +10,7 @@ import re
 import typing
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -51,6 +52,31 @@ class HttpSettings(Section):
 
     host: str = Field("127.0.0.1", description="Address to listen on. 0.0.0.0 opens the service to the network.")
     port: int = Field(8000, ge=1, le=65535, description="Port for predictions and the control API.")
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach it. Of names only ``localhost`` is taken for one that says so."""
+        try:
+            return ip_address(self.host.strip("[]")).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+class AuthSettings(Section):
+    """Who may call the service."""
+
+    required: bool | Literal["auto"] = Field(
+        "auto",
+        description="Whether every call needs an API key (`baton keys create`). auto: yes, unless `http.host` is a loopback "
+        "address and Baton started Ray itself. Health checks never need one.",
+    )
+
+    @field_validator("required", mode="before")
+    @classmethod
+    def _known(cls, value: object) -> object:
+        if value not in (True, False, "auto"):
+            raise ValueError("true, false or auto")
+        return value
 
 
 class DataSettings(Section):
@@ -439,6 +465,7 @@ class BatonConfig(Section):
     storage: str = Field("./.baton/storage", min_length=1, description="Where versions live: a path or any fsspec URL.")
     database: str = Field("sqlite:///.baton/baton.db", min_length=1, description="SQLAlchemy URL of the registry.")
     http: HttpSettings = HttpSettings()
+    auth: AuthSettings = AuthSettings()
     models: tuple[ModelSettings, ...] = Field(description="The models to serve and train.", json_schema_extra={"minItems": 1})
 
     @model_validator(mode="after")
@@ -450,6 +477,11 @@ class BatonConfig(Section):
         if twice:
             raise ValueError(f"models: {', '.join(twice)!r} is declared more than once; names must be unique")
         return self
+
+    @property
+    def keys_required(self) -> bool:
+        """Whether calls need an API key."""
+        return self.auth.required is True or (self.auth.required == "auto" and not self.http.loopback)
 
     def model(self, name: str) -> ModelSettings:
         """The settings of model ``name``. Raises ``NotFound`` with the declared names."""

@@ -5,6 +5,8 @@ Each class carries the HTTP status that the services answer with, so that no oth
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class BatonError(Exception):
     """Base of all errors that a user can do something about.
@@ -14,6 +16,11 @@ class BatonError(Exception):
 
     status = 500
     title = "internal error"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """HTTP headers that belong to the answer."""
+        return {}
 
 
 class ConfigError(BatonError):
@@ -35,6 +42,30 @@ class MalformedRequest(BatonError):
 
     status = 400
     title = "malformed request"
+
+
+class Unauthenticated(BatonError):
+    """No API key, or one that is not valid (any more)."""
+
+    status = 401
+    title = "not authenticated"
+
+    def __init__(self, message: str, *, sent: bool) -> None:
+        """``sent``: whether there was a key at all; the answer then says that it was the key (RFC 6750, 3.1)."""
+        super().__init__(message)
+        self._challenge = 'Bearer error="invalid_token"' if sent else "Bearer"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """How to do better (RFC 9110, 11.6.1)."""
+        return {"www-authenticate": self._challenge}
+
+
+class Forbidden(BatonError):
+    """A valid API key, and not for this."""
+
+    status = 403
+    title = "forbidden"
 
 
 class NotFound(BatonError):
@@ -82,12 +113,28 @@ class Overloaded(BatonError):
         super().__init__(message)
         self.retry_after = retry_after
 
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """When to try again."""
+        return {"retry-after": str(self.retry_after)}
+
+
+class OverRate(Overloaded):
+    """An API key made more requests than its rate allows."""
+
+    title = "over the rate"
+
 
 class NotReady(BatonError):
     """No version is loaded yet, or a dependency is down."""
 
     status = 503
     title = "not ready"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """When to try again."""
+        return {"retry-after": "1"}
 
 
 class DataError(BatonError):

@@ -20,6 +20,7 @@ from baton import database, schema
 from baton.dataset_store import DatasetStore
 from baton.errors import Conflict, NotFound
 from baton.feedback import FeedbackStore
+from baton.keys import KeyStore
 from baton.records import (
     Champion,
     Decision,
@@ -54,6 +55,7 @@ class Registry:
         self.datasets = DatasetStore(self._engine)
         self.feedback = FeedbackStore(self._engine)
         self.retrain = RetrainState(self._engine)
+        self.keys = KeyStore(self._engine)
 
     def migrate(self) -> None:
         """Create or upgrade the schema. Raises ``RegistryError`` on a schema newer than this code."""

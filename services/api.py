@@ -21,6 +21,8 @@ from baton.records import Decision, Promotion, Run
 from baton.registry import PAGE, Registry
 from services.datasets_api import add_datasets
 from services.feedback_api import add_feedback
+from services.guard import Guard, describe
+from services.keyring import Keyring
 from services.live import LiveQualities
 from services.metrics import Metrics, add_metrics
 from services.problems import Problem, problem
@@ -51,6 +53,7 @@ class Control(Protocol):
 
     config: BatonConfig
     registry: Registry
+    keyring: Keyring
 
     @property
     def retrainer(self) -> Retrainer:
@@ -123,7 +126,7 @@ class Page(BaseModel):
 
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem, "content": {"application/problem+json": {}}} for status in (404, 409, 422, 503)
+    status: {"model": Problem, "content": {"application/problem+json": {}}} for status in (401, 403, 404, 409, 422, 429, 503)
 }
 
 
@@ -136,6 +139,7 @@ def build_api(control: Control, lifespan: Lifespan) -> FastAPI:
         responses=PROBLEMS,
         description="Train, judge, promote and roll back models. Predictions are answered below /models/NAME.",
     )
+    api.add_middleware(Guard, control=control)
     _add_errors(api, control)
     _add_health(api, control)
     _add_models(api, control)
@@ -146,6 +150,7 @@ def build_api(control: Control, lifespan: Lifespan) -> FastAPI:
     add_metrics(api, metrics)
     add_retrain(api, control)
     add_datasets(api, control)
+    describe(api)
     return api
 
 
@@ -270,7 +275,7 @@ def _add_promotions(api: FastAPI, control: Control) -> None:
 def _add_errors(api: FastAPI, control: Control) -> None:
     @api.exception_handler(BatonError)
     async def baton_error(_: Request, error: BatonError) -> JSONResponse:
-        return problem(error.status, error.title, str(error))
+        return problem(error.status, error.title, str(error), headers=dict(error.headers))
 
     @api.exception_handler(Exception)
     async def mistake_of_ours(_: Request, error: Exception) -> JSONResponse:

@@ -22,6 +22,8 @@ class ModelArgs(BaseModel):
     settings: ModelSettings
     database: str
     storage: str
+    keys_required: bool = True
+    """Fails closed: who starts replicas without a word about keys gets replicas that ask for them."""
 
 
 def model(args: ModelArgs) -> serve.Application:
@@ -36,7 +38,9 @@ def model(args: ModelArgs) -> serve.Application:
         health_check_timeout_s=30,
         graceful_shutdown_timeout_s=20,
     )(serve.ingress()(ModelReplica))
-    return deployment.bind(args.settings.model_dump(mode="json"), args.database, args.storage)
+    return deployment.bind(
+        args.settings.model_dump(mode="json"), args.database, args.storage, keys_required=args.keys_required
+    )
 
 
 def control(args: BatonConfig) -> serve.Application:

@@ -21,6 +21,7 @@ from baton.registry import Registry
 from baton.storage import Storage
 from services.api import build_api
 from services.jobs import Jobs
+from services.keyring import Keyring
 from services.live import LiveQualities
 from services.retrain import Retrainer
 from services.rollout import Rollouts, by_hand
@@ -34,6 +35,7 @@ WATCH_SECONDS = 1.0
 JUDGE_SECONDS = 600.0
 RETRAIN_SECONDS = 5.0
 HOUSEKEEPING_SECONDS = 600.0
+KEYS_SECONDS = 2.0
 
 
 class ControlPlane:
@@ -42,6 +44,7 @@ class ControlPlane:
     def __init__(self, config: dict[str, Any]) -> None:
         self.config = BatonConfig.model_validate(config)
         self.registry = Registry(self.config.database)
+        self.keyring = Keyring(self.registry.keys, required=self.config.keys_required)
         environment = {"BATON_DATABASE": self.config.database, "BATON_STORAGE": self.config.storage}
         self._jobs = Jobs(self.registry, Storage(self.config.storage), environment)
         self.rollouts = Rollouts(self.registry)
@@ -55,7 +58,9 @@ class ControlPlane:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        await self.keyring.catch_up()
         loops = [asyncio.create_task(loop()) for loop in (self._watch, self._keep_learning, self._keep_house)]
+        loops.append(asyncio.create_task(self.keyring.keep(KEYS_SECONDS)))
         yield
         for loop in loops:
             loop.cancel()

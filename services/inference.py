@@ -25,15 +25,17 @@ from baton.errors import (
     MethodNotAllowed,
     NotFound,
     NotReady,
-    Overloaded,
     UnsupportedMediaType,
 )
+from baton.keys import Scope as KeyScope
 from baton.predictor import Predictor
 from baton.records import Champion
 from baton.registry import Registry
 from baton.storage import Storage
 from baton.tasks import task_type
 from services.batching import Batcher
+from services.guard import HEALTH
+from services.keyring import Keyring
 from services.prediction_log import PredictionLog
 from services.protocols import huggingface
 
@@ -47,14 +49,24 @@ logger = logging.getLogger("ray.serve")
 
 class ModelReplica:
     """The deployment class. ``settings`` is the model's `ModelSettings` as plain values; ``replica_id`` its name outside Serve.
+    ``keys_required``: whether requests need an API key, which is checked here because anybody may reach a replica's own port.
 
     A replica that cannot load the champion still starts: it answers 503 with the reason and keeps trying.
     """
 
-    def __init__(self, settings: dict[str, Any], database: str, storage: str, replica_id: str | None = None) -> None:
+    def __init__(
+        self,
+        settings: dict[str, Any],
+        database: str,
+        storage: str,
+        replica_id: str | None = None,
+        *,
+        keys_required: bool = False,
+    ) -> None:
         self._settings = ModelSettings.model_validate(settings)
         self._task = task_type(self._settings.task)
         self._registry = Registry(database)
+        self._keyring = Keyring(self._registry.keys, required=keys_required)
         self._storage = Storage(storage)
         self._cache = Path(tempfile.gettempdir()) / "baton-versions"
         serving = self._settings.serving
@@ -72,7 +84,7 @@ class ModelReplica:
         self._changing = asyncio.Lock()
         self._engine = ""
         self._problem: str | None = None
-        self._poll: asyncio.Task[None] | None = None
+        self._polls: list[asyncio.Task[None]] = []
         try:
             self._adopt(self._registry.champion(self._settings.name))
         except BatonError as error:
@@ -198,8 +210,7 @@ class ModelReplica:
             status, body = 200, await self._respond(scope, receive, headers)
         except BatonError as error:
             status, body = error.status, huggingface.render_error(error)
-            if isinstance(error, Overloaded | NotReady):
-                headers.append((b"retry-after", b"%d" % getattr(error, "retry_after", 1)))
+            headers += [(name.encode(), value.encode()) for name, value in error.headers.items()]
         except Exception as error:
             logger.exception("%s: request %s failed", self._settings.name, request_id.decode("latin-1"))
             status, body = 500, huggingface.render_error(BatonError(f"internal error ({type(error).__name__})"))
@@ -211,10 +222,12 @@ class ModelReplica:
 
     async def _respond(self, scope: Scope, receive: Receive, headers: Headers) -> bytes:
         path = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/")
+        if path != HEALTH:
+            self._keyring.admit(_header(scope, b"authorization"), KeyScope.PREDICT, self._settings.name)
         if path == "":
             _require(scope, "POST")
             return await self._predict(scope, receive, headers)
-        if path == "/health":
+        if path == HEALTH:
             _require(scope, "GET")
             if self._batcher.version is None:
                 raise NotReady(self._why_not_ready())
@@ -267,11 +280,13 @@ class ModelReplica:
             message = await receive()
             if message["type"] == "lifespan.startup":
                 await self._catch_up()  # the pointer may have moved while this replica was loading; it is not routed to yet
-                self._poll = asyncio.create_task(self._keep_following())
+                await self._keyring.catch_up()
+                keys = self._keyring.keep(self._settings.serving.poll_seconds)  # apart: a version may load for minutes
+                self._polls = [asyncio.create_task(self._keep_following()), asyncio.create_task(keys)]
                 await send({"type": "lifespan.startup.complete"})
             else:
-                if self._poll is not None:
-                    self._poll.cancel()
+                for poll in self._polls:
+                    poll.cancel()
                 await self._batcher.close()
                 await self._log.close()
                 await send({"type": "lifespan.shutdown.complete"})

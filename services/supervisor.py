@@ -18,7 +18,8 @@ from baton.errors import BatonError, Conflict, NotReady
 from baton.records import RunState
 from baton.registry import Registry
 from baton.storage import Storage
-from services import cluster
+from services import cluster, exposure
+from services.guard import HEALTH
 from services.names import CONTROL, application, route
 
 READY_SECONDS = 180.0
@@ -64,6 +65,8 @@ def run_local(config: BatonConfig, state: cluster.State, say: Say, ready: Callab
     cluster.require_free(config.http.host, config.http.port)
     registry = check(config)
     instance = cluster.plan(url_of(config), reserved=config.http.port)
+    for warning in exposure.warnings(config, registry, instance.ports):
+        say(warning)
     os.environ.update(cluster.environment(instance))
     state.write(instance)
     state.logs.mkdir(parents=True, exist_ok=True)
@@ -80,7 +83,7 @@ def run_local(config: BatonConfig, state: cluster.State, say: Say, ready: Callab
         finally:
             leave()
         _raise_on_signals()
-        _wait_until_ready(instance.url, say)
+        _wait_until_ready(config, say)
         ready()
         _stay(instance)
     except (Stopped, SystemError) as error:
@@ -145,7 +148,9 @@ def deploy(config: BatonConfig, say: Say) -> None:
     say(f"starting {len(config.models)} model(s): {', '.join(settings.name for settings in config.models)}")
     targets = [RunTarget(app.control(config), name=CONTROL, route_prefix="/")]
     for settings in config.models:
-        arguments = app.ModelArgs(settings=settings, database=config.database, storage=config.storage)
+        arguments = app.ModelArgs(
+            settings=settings, database=config.database, storage=config.storage, keys_required=config.keys_required
+        )
         targets.append(RunTarget(app.model(arguments), name=application(settings.name), route_prefix=route(settings.name)))
     try:
         run_many(targets)
@@ -179,14 +184,17 @@ def withdraw(config: BatonConfig) -> None:
 
 def run_on_cluster(config: BatonConfig, address: str, say: Say) -> None:
     """Deploy to a cluster that somebody else runs, and return; the applications stay there until `withdraw`."""
-    check(config)
+    config = exposure.closed(config)
+    registry = check(config)
+    for warning in exposure.warnings(config, registry, {}):
+        say(warning)
     join(config, address)
     deploy(config, say)
     leave()
-    _wait_until_ready(url_of(config), say)
+    _wait_until_ready(config, say)
 
 
-def _wait_until_ready(url: str, say: Say) -> None:
+def _wait_until_ready(config: BatonConfig, say: Say) -> None:
     """Until /readyz answers 200, and the proxy knows every route.
 
     A champion that cannot be loaded keeps /readyz at 503 for good. The service then stays up: the other models answer, and
@@ -195,6 +203,7 @@ def _wait_until_ready(url: str, say: Say) -> None:
     Raises:
         NotReady: nothing answers.
     """
+    url = url_of(config)
     say("waiting until it answers")
     deadline = time.monotonic() + READY_SECONDS
     last = "no answer"
@@ -202,7 +211,7 @@ def _wait_until_ready(url: str, say: Say) -> None:
         with contextlib.suppress(httpx.HTTPError):
             answer = httpx.get(f"{url}/readyz", timeout=5)
             last = answer.text[:500]
-            if answer.status_code == 200 and _routes_known(url):
+            if answer.status_code == 200 and _routes_known(config):
                 return
         time.sleep(0.1)
     if not _lives(url):
@@ -216,10 +225,13 @@ def _lives(url: str) -> bool:
     return False
 
 
-def _routes_known(url: str) -> bool:
-    """The proxy learns of new applications some hundred milliseconds late, and until then sends them to the control plane."""
-    for model in httpx.get(f"{url}/api/models", timeout=5).json()["items"]:
-        if "model" not in httpx.get(f"{url}{route(model['name'])}/info", timeout=5).json():
+def _routes_known(config: BatonConfig) -> bool:
+    """The proxy learns of new applications some hundred milliseconds late, and until then sends them to the control plane,
+    whose errors are problem documents. A replica's health needs no API key.
+    """
+    for model in config.models:
+        answer = httpx.get(f"{url_of(config)}{route(model.name)}{HEALTH}", timeout=5)
+        if answer.headers.get("content-type") != "application/json":
             return False
     return True
 

@@ -1,0 +1,42 @@
+"""What a configuration opens to others, and what whoever starts it should know. Knows no Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from baton.config import AuthSettings, BatonConfig
+from baton.registry import Registry
+
+WARNING = "WARNING: "
+
+
+def closed(config: BatonConfig) -> BatonConfig:
+    """``config`` for a cluster that somebody else runs: nobody knows where that listens, so that `auto` asks for keys."""
+    if config.auth.required != "auto":
+        return config
+    return config.model_copy(update={"auth": AuthSettings(required=True)})
+
+
+def warnings(config: BatonConfig, registry: Registry, ports: Mapping[str, int]) -> list[str]:
+    """What to tell before it starts; ``ports`` are those of Baton's own Ray. Raises ``RegistryError``."""
+    found = []
+    host, port = config.http.host, config.http.port
+    if not config.keys_required and not config.http.loopback:
+        found.append(
+            f"{WARNING}{host}:{port} and the replicas' own ports (30000 and up) can be reached from outside, and no API key is "
+            "asked for (auth.required: false): anybody there can predict, correct, train and promote. Set auth.required: auto, "
+            "and see docs/security.md"
+        )
+    if not config.http.loopback:
+        listed = ", ".join(str(ports[name]) for name in ("haproxy_stats", "haproxy_metrics") if name in ports) or "8404, 9101"
+        found.append(
+            f"{WARNING}HAProxy's statistics and metrics ({listed}) listen on all addresses and know no keys: keep a firewall "
+            "in front"
+        )
+    now = datetime.now(UTC)
+    if config.keys_required and not any(not key.expired(now) for key in registry.keys.live()):
+        found.append(
+            f"{WARNING}API keys are asked for, and there is none: make the first with `baton keys create NAME --scope operate`"
+        )
+    return found

@@ -1,0 +1,146 @@
+"""Which API key each call needs: one table, for the check in front of every route, for OpenAPI and for the documentation.
+
+A path that the table does not know needs the scope `operate`: a new route is closed until somebody opens it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+from fastapi import FastAPI
+
+from baton.errors import BatonError, Forbidden, NotFound
+from baton.keys import ALLOWS, Scope
+from baton.registry import Registry
+from services.keyring import Keyring
+from services.names import ROUTE
+from services.problems import problem
+
+AsgiScope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Application = Callable[[AsgiScope, Receive, Send], Awaitable[None]]
+
+HEALTH = "/health"
+"""The path below a model's own that its replicas answer to everybody."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What calls of ``method`` (empty: any) to ``path``, written as routes are, need: a scope, or None for nothing."""
+
+    method: str
+    path: str
+    scope: Scope | None
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        return re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(self.path).replace(r"\{rest\}", ".*")))
+
+    def fits(self, method: str, path: str) -> bool:
+        """Whether it is about this call."""
+        return self.method in ("", method) and self._pattern.fullmatch(path) is not None
+
+
+CONTROL = (
+    Rule("GET", "/healthz", None),
+    Rule("GET", "/readyz", None),
+    Rule("GET", "/metrics", Scope.METRICS),
+    Rule("POST", "/api/models/{model}/feedback", Scope.FEEDBACK),
+    # Models that the proxy does not know, or does not know yet: what their replicas would ask for.
+    Rule("", ROUTE + "/{model}", Scope.PREDICT),
+    Rule("", ROUTE + "/{model}/{rest}", Scope.PREDICT),
+)
+"""Rules of the control plane; the first that fits counts."""
+
+OTHERWISE = Scope.OPERATE
+
+REPLICAS = (Rule("GET", f"{ROUTE}/{{model}}{HEALTH}", None), Rule("", ROUTE + "/{model}", Scope.PREDICT))
+"""What replicas do, for the documentation: all but `HEALTH` needs `Scope.PREDICT`."""
+
+ABOUT = re.compile(rf"(?:/api/models|{ROUTE})/(?P<model>[^/]+)(?:/.*)?|/api/runs/(?P<run>[^/]+)(?:/.*)?")
+"""Paths that name a model, or a run, which belongs to one."""
+
+
+class Control(Protocol):
+    """What the check needs of the control plane."""
+
+    registry: Registry
+    keyring: Keyring
+
+
+def needed(method: str, path: str) -> Scope | None:
+    """The scope that a call of the control plane needs; None: it is open to everybody."""
+    return next((rule.scope for rule in CONTROL if rule.fits(method, path)), OTHERWISE)
+
+
+class Guard:
+    """ASGI middleware in front of the control API: routes, documentation pages and paths that do not exist alike."""
+
+    def __init__(self, app: Application, control: Control) -> None:
+        self._app, self._control = app, control
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            try:
+                await self._check(scope)
+            except BatonError as error:
+                answer = problem(error.status, error.title, str(error), headers=dict(error.headers))
+                await answer(scope, receive, send)
+                return
+        elif scope["type"] == "websocket" and self._control.keyring.required:
+            await send({"type": "websocket.close", "code": 1008})  # no route of ours is one
+            return
+        await self._app(scope, receive, send)
+
+    async def _check(self, scope: AsgiScope) -> None:
+        keyring = self._control.keyring
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        wanted = needed(scope["method"], path)
+        if wanted is None or not keyring.required:
+            return
+        key = keyring.identify(next((value for name, value in scope["headers"] if name == b"authorization"), b""))
+        about = ABOUT.fullmatch(path)
+        model = about["model"] if about else None
+        if about and about["run"] and key.models is not None:
+            model = await asyncio.to_thread(self._model_of, about["run"])
+        keyring.allow(key, wanted, model)
+
+    def _model_of(self, run_id: str) -> str:
+        try:
+            return self._control.registry.run(run_id).model
+        except NotFound:  # for one who may see some runs only, a run that is not there is like another model's
+            raise Forbidden("this API key is only for some models, and none of them has such a run") from None
+
+
+def describe(api: FastAPI) -> None:
+    """Let OpenAPI say which scope each operation needs."""
+    plain = api.openapi
+
+    def openapi() -> dict[str, Any]:
+        schema = plain()
+        allowed = "; ".join(f"`{scope}`: {text}" for scope, text in ALLOWS.items())
+        bearer = {"type": "http", "scheme": "bearer", "description": f"An API key. Scopes: {allowed}."}
+        schema.setdefault("components", {})["securitySchemes"] = {"key": bearer}
+        for path, operations in schema["paths"].items():
+            for method, operation in operations.items():
+                scope = needed(method.upper(), path)
+                operation["security"] = [] if scope is None else [{"key": [scope.value]}]
+        return schema
+
+    setattr(api, "openapi", openapi)  # noqa: B010  as FastAPI's documentation has it; mypy takes it for a mistake
+
+
+def table() -> str:
+    """The rules in Markdown, as docs/security.md has them."""
+    rows = [
+        f"| `{rule.method or 'any'} {rule.path.replace('{model}', 'M').replace('{rest}', '…')}` "
+        f"| {f'`{rule.scope}`' if rule.scope else 'none: open'} |"
+        for rule in (*REPLICAS, *CONTROL[:-2])
+    ]
+    return "\n".join(["| call | scope |", "|---|---|", *rows, f"| everything else | `{OTHERWISE}` |"])
