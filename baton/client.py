@@ -23,7 +23,7 @@ from urllib.parse import quote
 
 import httpx
 
-from baton.errors import BatonError, NotReady
+from baton.errors import BatonError, InvalidInput, NotReady
 
 BATCH = 500
 """Corrections in one request."""
@@ -128,9 +128,10 @@ class Call:
 class _Base:
     """What both clients know: how calls are made of arguments, and results of answers."""
 
-    def __init__(self, url: str, retries: int) -> None:
+    def __init__(self, url: str, retries: int, key: str | None) -> None:
         self.url = url.rstrip("/")
         self._retries = retries
+        self._headers = _authorization(key)
 
     def _gone(self, error: httpx.TransportError) -> NotReady:
         return NotReady(f"Baton does not answer at {self.url} ({error or type(error).__name__}); start it with `baton up`")
@@ -141,12 +142,14 @@ class Client(_Base):
 
     Methods raise ``ServiceError`` for the service's problems and ``NotReady`` when it is not there. What may be sent twice is
     sent again, up to ``retries`` times, when the service is busy (429 and 503, after as long as it asks for) or a connection
-    breaks.
+    breaks. ``key`` is an API key; it goes with every request.
     """
 
-    def __init__(self, url: str, *, timeout: float | httpx.Timeout = TIMEOUT, retries: int = RETRIES) -> None:
-        super().__init__(url, retries)
-        self._http = httpx.Client(base_url=self.url, timeout=timeout)
+    def __init__(
+        self, url: str, *, timeout: float | httpx.Timeout = TIMEOUT, retries: int = RETRIES, key: str | None = None
+    ) -> None:
+        super().__init__(url, retries, key)
+        self._http = httpx.Client(base_url=self.url, timeout=timeout, headers=self._headers)
 
     def __enter__(self) -> Self:
         return self
@@ -195,9 +198,11 @@ class Client(_Base):
 class AsyncClient(_Base):
     """`Client` for asyncio, closed at the end of an ``async with`` block or by `close`; same methods, same errors."""
 
-    def __init__(self, url: str, *, timeout: float | httpx.Timeout = TIMEOUT, retries: int = RETRIES) -> None:
-        super().__init__(url, retries)
-        self._http = httpx.AsyncClient(base_url=self.url, timeout=timeout)
+    def __init__(
+        self, url: str, *, timeout: float | httpx.Timeout = TIMEOUT, retries: int = RETRIES, key: str | None = None
+    ) -> None:
+        super().__init__(url, retries, key)
+        self._http = httpx.AsyncClient(base_url=self.url, timeout=timeout, headers=self._headers)
 
     async def __aenter__(self) -> Self:
         return self
@@ -239,6 +244,15 @@ class AsyncClient(_Base):
                     return call.settle(response)
             await asyncio.sleep(pause)
             attempt += 1
+
+
+def _authorization(key: str | None) -> dict[str, str]:
+    key = (key or "").strip()  # a file that holds it may end in a newline
+    if not key:
+        return {}
+    if not (key.isascii() and key.isprintable() and " " not in key):
+        raise InvalidInput("the API key holds characters that no key has; it looks like baton_1f2e3d4c5b6a_…")
+    return {"authorization": f"Bearer {key}"}
 
 
 def _asked(model: str, inputs: Any, request_id: str | None, parameters: Mapping[str, Any]) -> Call:

@@ -38,9 +38,7 @@ def model(args: ModelArgs) -> serve.Application:
         health_check_timeout_s=30,
         graceful_shutdown_timeout_s=20,
     )(serve.ingress()(ModelReplica))
-    return deployment.bind(
-        args.settings.model_dump(mode="json"), args.database, args.storage, keys_required=args.keys_required
-    )
+    return deployment.bind(args.settings.model_dump(mode="json"), args.database, args.storage, keys_required=args.keys_required)
 
 
 def control(args: BatonConfig) -> serve.Application:

@@ -14,9 +14,9 @@ import typer
 from baton import config as configuration
 from baton.config import BatonConfig, load_config
 from baton.errors import BatonError, InvalidInput, NotReady
-from services import cluster, feedback_commands, show, show_datasets
+from services import cluster, exposure, feedback_commands, key_commands, show, show_datasets
 from services.client import ApiError, Client
-from services.terminal import AsJson, ConfigFile, Limit, Model, connect, err, out, path_of, print_json, print_value
+from services.terminal import AsJson, ConfigFile, Limit, Model, connect, err, key_in_use, out, path_of, print_json, print_value
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,11 +28,23 @@ app = typer.Typer(
 )
 config_app = typer.Typer(no_args_is_help=True, help="Check the configuration, show it, or print its JSON Schema.")
 app.add_typer(config_app, name="config")
+app.add_typer(key_commands.keys_app, name="keys")
 
 DETACHED_SECONDS = 240.0
 DOWN_SECONDS = 60.0
 POLL_SECONDS = 0.5
 LABELS_SHOWN = 3
+
+
+@app.callback()
+def common(
+    key: Annotated[
+        str | None,
+        typer.Option(envvar="BATON_KEY", help="API key for the service. Others see command lines: prefer BATON_KEY."),
+    ] = None,
+) -> None:
+    """What all commands share."""
+    key_in_use.set(key)
 
 
 @app.command()
@@ -376,7 +388,13 @@ def _state(path: Path) -> cluster.State:
 
 
 def _say(text: str) -> None:
-    err.print(f"baton: {text} …", style="dim", markup=False)
+    _show(f"baton: {text}" if text.startswith(exposure.WARNING) else f"baton: {text} …")
+
+
+def _show(line: str) -> None:
+    """A line about the start; warnings must not be passed over."""
+    style = "bold yellow" if line.startswith(f"baton: {exposure.WARNING}") else "dim"
+    err.print(line, style=style, markup=False, soft_wrap=True)
 
 
 def _print_ready(config: BatonConfig) -> None:
@@ -422,7 +440,7 @@ def _await_detached(process: subprocess.Popen[bytes], log: Path, url: str) -> No
             if line.startswith("ready "):
                 return
             if line.startswith("baton: "):
-                err.print(line.rstrip(), style="dim", markup=False)
+                _show(line.rstrip())
         if process.poll() is not None:
             said = [line for line in text.splitlines() if line.strip()]
             raise NotReady("\n".join(said[-10:]).removeprefix("error: ") or f"it ended without a word; see {log}")

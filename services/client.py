@@ -17,8 +17,8 @@ class Client(client.Client):
     again unless ``retries`` says so.
     """
 
-    def __init__(self, url: str, *, retries: int = 0) -> None:
-        super().__init__(url, timeout=httpx.Timeout(30, read=900), retries=retries)
+    def __init__(self, url: str, *, retries: int = 0, key: str | None = None) -> None:
+        super().__init__(url, timeout=httpx.Timeout(30, read=900), retries=retries, key=key)
 
     def get(self, path: str, **parameters: Any) -> Any:
         """The JSON at ``path``."""

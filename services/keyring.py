@@ -98,9 +98,8 @@ class Keyring:
     def allow(self, key: Key, scope: Scope, model: str | None) -> None:
         """Whether ``key`` may make a call of this kind now."""
         if scope not in key.scopes:
-            raise Forbidden(
-                f"API key {key.id} lacks the scope {scope.value!r}, which this call needs; it has: {', '.join(sorted(key.scopes))}"
-            )
+            has = ", ".join(sorted(key.scopes))
+            raise Forbidden(f"API key {key.id} lacks the scope {scope.value!r}, which this call needs; it has: {has}")
         if key.models is not None and model not in key.models:
             about = f"not for {model!r}" if model is not None else "and this call is not about one model"
             raise Forbidden(f"API key {key.id} is only for {', '.join(sorted(key.models))}, {about}")
@@ -117,7 +116,9 @@ class Keyring:
         """Read the keys anew, and tell the database which were used. Raises ``RegistryError``: the old copy stays."""
         self._keys = {key.id: key for key in self._store.live()}
         used, self._used = self._used, {}
-        fresh = {key_id: at for key_id, at in used.items() if key_id not in self._noted or at - self._noted[key_id] >= NOTE_USE}
+        fresh = {
+            key_id: at for key_id, at in dict(used).items() if key_id not in self._noted or at - self._noted[key_id] >= NOTE_USE
+        }
         if fresh:
             self._store.note_use(fresh)
             self._noted.update(fresh)

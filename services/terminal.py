@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,9 @@ from services.client import Client
 
 out = Console()
 err = Console(stderr=True)
+
+key_in_use: ContextVar[str | None] = ContextVar("key_in_use", default=None)
+"""The API key of this command: from ``--key`` or BATON_KEY."""
 
 ConfigFile = Annotated[
     Path | None,
@@ -39,7 +43,7 @@ def connect(config: Path | None, *, retries: int = 0) -> Client:
     from services.supervisor import url_of
 
     url = os.environ.get("BATON_URL") or url_of(load_config(path_of(config), os.environ))
-    return Client(url, retries=retries)
+    return Client(url, retries=retries, key=key_in_use.get())
 
 
 def print_value(value: Any, as_json: bool, render: Callable[[Any], Any]) -> None:
