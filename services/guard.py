@@ -60,7 +60,7 @@ CONTROL = (
 
 OTHERWISE = Scope.OPERATE
 
-REPLICAS = (Rule("GET", f"{ROUTE}/{{model}}{HEALTH}", None), Rule("", ROUTE + "/{model}", Scope.PREDICT))
+REPLICAS = (Rule("GET", f"{ROUTE}/{{model}}{HEALTH}", None), *CONTROL[-2:])
 """What replicas do, for the documentation: all but `HEALTH` needs `Scope.PREDICT`."""
 
 ABOUT = re.compile(rf"(?:/api/models|{ROUTE})/(?P<model>[^/]+)(?:/.*)?|/api/runs/(?P<run>[^/]+)(?:/.*)?")
