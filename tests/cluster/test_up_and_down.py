@@ -12,6 +12,7 @@ import psutil
 import pytest
 import yaml
 
+from baton.keys import Scope
 from services import cluster
 from tests.cluster.conftest import BATON, Service, baton, environment, free_port, until, write_config
 
@@ -114,6 +115,11 @@ def test_up_joins_the_cluster_of_ray_address_and_down_leaves_it_as_it_was(
         started = baton("up", "-c", small.file, timeout=240, RAY_ADDRESS=address, **shell)
         assert started.returncode == 0, started.stderr
         assert small.http.get("/readyz").json() == {"status": "ready"}
+        assert "API keys are asked for, and there is none" in started.stderr  # who knows where that cluster listens
+        assert small.http.get("/api/models/small").status_code == 401
+        _, token = small.registry.keys.create("test", [Scope.OPERATE])
+        small.http.headers["authorization"] = f"Bearer {token}"
+        until(lambda: small.http.get("/api/models/small").status_code == 200, 30, "the new key is known")
         assert len(small.http.get("/api/models/small").json()["replicas"]) == 1
         stopped = baton("down", "-c", small.file, RAY_ADDRESS=address, **shell)
         assert stopped.returncode == 0, stopped.stderr
