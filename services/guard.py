@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -18,16 +18,13 @@ from baton.errors import BatonError, Forbidden, NotFound
 from baton.keys import ALLOWS, Scope
 from baton.registry import Registry
 from services.keyring import Keyring
-from services.names import ROUTE
+from services.names import HEALTH, ROUTE
 from services.problems import problem
 
 AsgiScope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[AsgiScope, Receive, Send], Awaitable[None]]
-
-HEALTH = "/health"
-"""The path below a model's own that its replicas answer to everybody."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +97,15 @@ class Guard:
 
     async def _check(self, scope: AsgiScope) -> None:
         keyring = self._control.keyring
+        headers = dict(reversed(scope["headers"]))  # of several, the first
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         wanted = needed(scope["method"], path)
-        if wanted is None or not keyring.required:
+        if not keyring.required:
+            _refuse_other_pages(scope["method"], headers)
             return
-        key = keyring.identify(next((value for name, value in scope["headers"] if name == b"authorization"), b""))
+        if wanted is None:
+            return
+        key = keyring.identify(headers.get(b"authorization", b""))
         about = ABOUT.fullmatch(path)
         model = about["model"] if about else None
         if about and about["run"] and key.models is not None:
@@ -116,6 +117,15 @@ class Guard:
             return self._control.registry.run(run_id).model
         except NotFound:  # for one who may see some runs only, a run that is not there is like another model's
             raise Forbidden("this API key is only for some models, and none of them has such a run") from None
+
+
+def _refuse_other_pages(method: str, headers: Mapping[bytes, bytes]) -> None:
+    """Where no key is asked for, any web page in a browser on this machine could send forms to a service on loopback. Browsers
+    say where a request comes from (Fetch Metadata, W3C); everything else does not send this header.
+    """
+    origin = headers.get(b"sec-fetch-site", b"none")
+    if method not in ("GET", "HEAD") and origin not in (b"none", b"same-origin"):
+        raise Forbidden(f"a web page of another origin sent this ({origin.decode('latin-1')}); only Baton's own pages may")
 
 
 def describe(api: FastAPI) -> None:

@@ -34,8 +34,8 @@ from baton.registry import Registry
 from baton.storage import Storage
 from baton.tasks import task_type
 from services.batching import Batcher
-from services.guard import HEALTH
 from services.keyring import Keyring
+from services.names import HEALTH
 from services.prediction_log import PredictionLog
 from services.protocols import huggingface
 

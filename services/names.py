@@ -3,6 +3,8 @@
 DEPLOYMENT = "Model"
 CONTROL = "control"
 ROUTE = "/models"
+HEALTH = "/health"
+"""The path below a model's route that its replicas answer to everybody, with or without an API key."""
 
 
 def application(model: str) -> str:

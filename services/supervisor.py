@@ -19,8 +19,7 @@ from baton.records import RunState
 from baton.registry import Registry
 from baton.storage import Storage
 from services import cluster, exposure
-from services.guard import HEALTH
-from services.names import CONTROL, application, route
+from services.names import CONTROL, HEALTH, application, route
 
 READY_SECONDS = 180.0
 CHECK_SECONDS = 2.0

@@ -439,3 +439,23 @@ def test_a_key_that_is_none_is_refused_by_the_client_without_showing_it():
 def test_replicas_that_are_started_without_a_word_about_keys_ask_for_them():
     settings = configured(Path("/nowhere"), "m").models[0]
     assert ModelArgs(settings=settings, database="sqlite://", storage="/nowhere").keys_required
+
+
+# --- without keys --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("site", "refused"), [("cross-site", True), ("same-site", True), ("same-origin", False), ("none", False)]
+)
+def test_where_no_keys_are_asked_for_pages_of_other_origins_may_change_nothing(tmp_path, site, refused):
+    control = control_of(configured(tmp_path, "m"))
+    application = control.__serve_build_asgi_app__()
+
+    async def ask() -> list[int]:
+        transport = httpx.ASGITransport(app=application)
+        async with httpx.AsyncClient(transport=transport, base_url="http://baton", headers={"sec-fetch-site": site}) as client:
+            changing = await client.post("/api/models/m/retrain", json={"paused": True, "reason": "mischief"})
+            return [changing.status_code, (await client.get("/api/models/m")).status_code]
+
+    assert asyncio.run(ask()) == [403 if refused else 200, 200]
+    assert control.registry.retrain.paused("m") == (None if refused else "mischief")

@@ -203,7 +203,7 @@ def test_a_key_over_its_rate_is_answered_429_through_the_proxy(guarded: Guarded)
 
 
 def test_no_key_that_was_sent_stands_in_any_file_of_the_run(guarded: Guarded) -> None:
-    """Logs of Ray, Serve, HAProxy and Baton, configurations, the database: all that the service has written. After the others."""
+    """Logs of Ray, Serve, HAProxy and Baton, configurations, the database: all that was written. Comes after the others."""
     for scope in Scope:  # also when something goes wrong
         headers = {**bearer(guarded.key(scope)), "content-type": "application/json"}
         for path in (f"/models/{MODEL}", f"/api/models/{MODEL}/feedback", "/api/models", "/nowhere"):
