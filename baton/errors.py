@@ -67,6 +67,18 @@ class Forbidden(BatonError):
     status = 403
     title = "forbidden"
 
+    def __init__(self, message: str, *, scope: str | None = None) -> None:
+        """``scope``: the one that the key lacks, where that is the reason."""
+        super().__init__(message)
+        self._scope = scope
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The missing scope, for programs (RFC 6750, 3.1)."""
+        if self._scope is None:
+            return {}
+        return {"www-authenticate": f'Bearer error="insufficient_scope", scope="{self._scope}"'}
+
 
 class NotFound(BatonError):
     """A model, version or run that does not exist."""

@@ -61,6 +61,7 @@ def up(
     """
     from services import supervisor
 
+    os.environ.pop("BATON_KEY", None)  # all that it starts would inherit it, and nobody there has a use for it
     path = path_of(config)
     loaded = load_config(path, os.environ)
     state = _state(path)

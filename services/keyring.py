@@ -99,7 +99,9 @@ class Keyring:
         """Whether ``key`` may make a call of this kind now."""
         if scope not in key.scopes:
             has = ", ".join(sorted(key.scopes))
-            raise Forbidden(f"API key {key.id} lacks the scope {scope.value!r}, which this call needs; it has: {has}")
+            raise Forbidden(
+                f"API key {key.id} lacks the scope {scope.value!r}, which this call needs; it has: {has}", scope=scope
+            )
         if key.models is not None and model not in key.models:
             about = f"not for {model!r}" if model is not None else "and this call is not about one model"
             raise Forbidden(f"API key {key.id} is only for {', '.join(sorted(key.models))}, {about}")

@@ -129,6 +129,13 @@ def scope_of(operation: tuple[str, str]) -> Scope:
     return OTHER_SCOPES.get(operation, Scope.OPERATE)
 
 
+def challenge(kind: str, scope: Scope) -> str:
+    """What a client is told in `WWW-Authenticate` (RFC 6750)."""
+    if kind == "wrong scope":
+        return f'Bearer error="insufficient_scope", scope="{scope}"'
+    return {"none": "Bearer", "another model's": ""}.get(kind, 'Bearer error="invalid_token"')
+
+
 def test_the_application_has_the_routes_that_these_tests_think_of(api):
     operations = api.operations()
     assert len(operations) > 25
@@ -146,11 +153,10 @@ def test_every_route_of_the_control_api_refuses_a_bad_key(api, kind):
         if operation not in OPEN
     }
     assert {operation: answer.status_code for operation, answer in answers.items()} == dict.fromkeys(answers, wanted)
-    for (method, _), answer in answers.items():
+    for (method, path), answer in answers.items():
         assert answer.headers["content-type"] == "application/problem+json"
         assert method == "HEAD" or answer.json()["status"] == wanted
-        challenge = {"none": "Bearer"}.get(kind, 'Bearer error="invalid_token"') if wanted == 401 else None
-        assert answer.headers.get("www-authenticate") == challenge
+        assert answer.headers.get("www-authenticate", "") == challenge(kind, scope_of((method, path)))
 
 
 def test_every_route_of_the_control_api_lets_the_right_key_pass(api):
@@ -347,9 +353,8 @@ def test_every_path_of_a_replica_refuses_a_bad_key_in_the_shape_that_its_clients
         assert answer.status_code == replica.keys.status[kind], (method, path)
         assert list(answer.json()) == ["error"]
         assert answer.headers["content-type"] == "application/json"
-        if answer.status_code == 401:
-            assert answer.headers["www-authenticate"].startswith("Bearer")
-        else:
+        assert answer.headers.get("www-authenticate", "") == challenge(kind, Scope.PREDICT)
+        if answer.status_code == 403:
             assert "lacks the scope 'predict'" in answer.text or "is only for other, not for 'm'" in answer.text
 
 
