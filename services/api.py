@@ -161,11 +161,12 @@ def _add_health(api: FastAPI, control: Control) -> None:
         return {"status": "ok", "version": __version__}
 
     @api.get("/readyz", tags=["health"])
-    async def readyz() -> JSONResponse:
+    async def readyz(request: Request) -> JSONResponse:
         """Every declared model that has a champion answers with it."""
         reasons = await control.unready()
         if reasons:
-            return problem(503, "not ready", "; ".join(reasons))
+            key = request.headers.get("authorization", "").encode("latin-1")
+            return problem(503, "not ready", control.keyring.why(key, "; ".join(reasons)))
         return JSONResponse({"status": "ready"})
 
 

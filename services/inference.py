@@ -230,7 +230,7 @@ class ModelReplica:
         if path == HEALTH:
             _require(scope, "GET")
             if self._batcher.version is None:
-                raise NotReady(self._why_not_ready())
+                raise NotReady(self._keyring.why(_header(scope, b"authorization"), self._why_not_ready()))
             return to_json({"status": "ok", "version": self._batcher.version})
         if path == "/info":
             _require(scope, "GET")

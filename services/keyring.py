@@ -74,6 +74,15 @@ class Keyring:
             key = self.identify(authorization)
             self.allow(key, scope, model)
 
+    def why(self, authorization: bytes, reason: str) -> str:
+        """``reason`` for whoever has a valid key: it may name models and files. Health checks are open to everybody."""
+        try:
+            if self.required:
+                self.identify(authorization)
+        except BatonError:
+            return "not ready; send an API key to be told why"
+        return reason
+
     def identify(self, authorization: bytes) -> Key:
         """The key of an ``Authorization`` header."""
         if self._keys is None:

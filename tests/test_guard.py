@@ -174,6 +174,15 @@ def test_health_is_told_to_everybody_with_and_without_a_key(api):
             assert api(method, path, token).status_code in (200, 503)
 
 
+def test_only_whoever_has_a_key_is_told_why_the_service_is_not_ready(api):
+    replicas.force(api.registry, "m", 1)  # no replica serves it
+    open_to_all = api("GET", "/readyz")
+    assert (open_to_all.status_code, open_to_all.json()["detail"]) == (503, "not ready; send an API key to be told why")
+    assert api("GET", "/readyz", api.keys.bad[Scope.OPERATE]["expired"]).json() == open_to_all.json()
+    told = api("GET", "/readyz", api.keys.right[Scope.PREDICT])
+    assert (told.status_code, "m: no replica serves the champion v1" in told.json()["detail"]) == (503, True)
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [
@@ -464,3 +473,20 @@ def test_where_no_keys_are_asked_for_pages_of_other_origins_may_change_nothing(t
 
     assert asyncio.run(ask()) == [403 if refused else 200, 200]
     assert control.registry.retrain.paused("m") == (None if refused else "mischief")
+
+
+def test_a_replica_tells_why_it_is_not_ready_to_whoever_has_a_key(tmp_path):
+    control = control_of(configured(tmp_path, "m"))
+    settings = control.config.models[0].model_dump(mode="json")
+    replica = ModelReplica(settings, control.config.database, control.config.storage, replica_id="r1", keys_required=True)
+    token = right(control.registry, Scope.PREDICT)
+    replica._keyring.refresh()
+    transport = httpx.ASGITransport(app=replica.__serve_build_asgi_app__(), root_path="/models/m")
+
+    async def health(token: str | None) -> tuple[int, str]:
+        async with httpx.AsyncClient(transport=transport, base_url="http://replica") as client:
+            answer = await client.get("/models/m/health", headers=headers(token))
+            return answer.status_code, answer.json()["error"]
+
+    assert asyncio.run(health(None)) == (503, "not ready; send an API key to be told why")
+    assert asyncio.run(health(token)) == (503, "m has no champion yet; train one: baton train m --wait")
