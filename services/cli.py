@@ -329,9 +329,16 @@ def config_schema() -> None:
 
 @config_app.command("check")
 def config_check(config: ConfigFile = None) -> None:
-    """Report every mistake of the configuration; exit status 1 when there is one."""
+    """Report every mistake of the configuration; exit status 1 when there is one.
+
+    Files that are missing here are told, and are no mistake: training reads them where its job runs.
+    """
     path = path_of(config)
     loaded = load_config(path, os.environ)
+    for model in loaded.models:
+        for key, value in (("train", model.data.train), ("holdout", model.data.holdout)):
+            if isinstance(value, str) and Path(value).is_absolute() and not Path(value).is_file():
+                err.print(f"{model.name}: data.{key}: {value} is no file on this machine", style="yellow", markup=False)
     out.print(f"{path} is valid: {len(loaded.models)} model(s): {', '.join(model.name for model in loaded.models)}")
 
 

@@ -181,6 +181,7 @@ def plan(url: str, reserved: int) -> Instance:
     instance_id = secrets.token_hex(4)
     directory = SOCKETS / f"baton-{instance_id}"
     directory.mkdir(mode=0o700)
+    temporary_of(directory).mkdir()
     return Instance(
         id=instance_id,
         pid=os.getpid(),
@@ -190,6 +191,11 @@ def plan(url: str, reserved: int) -> Instance:
         address="",
         directory=str(directory),
     )
+
+
+def temporary_of(directory: Path) -> Path:
+    """Where the instance's processes put temporary files: what a killed one leaves goes when the instance stops."""
+    return directory / "tmp"
 
 
 def environment(instance: Instance) -> dict[str, str]:
@@ -227,6 +233,7 @@ def environment(instance: Instance) -> dict[str, str]:
         "RAY_DEDUP_LOGS": "0",
         "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+        "TMPDIR": str(temporary_of(directory)),
         "TOKENIZERS_PARALLELISM": "false",
     }
 

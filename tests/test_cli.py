@@ -161,6 +161,16 @@ def test_a_good_configuration_is_valid(baton, tmp_path):
     assert words(done.out).endswith("is valid: 1 model(s): m")
 
 
+def test_missing_data_files_are_told_and_are_no_mistake(baton, tmp_path):
+    done = baton("config", "check", "-c", write(tmp_path, GOOD))
+    assert done.code == 0
+    missing = GOOD["models"][0]["data"]["train"]
+    assert f"m: data.train: {tmp_path / missing} is no file on this machine" in words(done.err)
+    for name in GOOD["models"][0]["data"].values():
+        (tmp_path / name).write_text("")
+    assert words(baton("config", "check", "-c", tmp_path / "baton.yaml").err) == ""
+
+
 def test_every_mistake_of_a_configuration_is_told_at_once(baton, tmp_path):
     bad = {"http": {"port": 0}, "models": [{**GOOD["models"][0], "trainng": {}, "task": "poetry"}]}
     told = failed(baton("config", "check", "-c", write(tmp_path, bad)))
@@ -558,7 +568,7 @@ def test_a_served_model_is_asked(service, tiny_base, tmp_path, monkeypatch):
         text = words(service.ok("predict", "answers", *texts).out)
         assert "where is my [/red] parcel?" in text
         assert "ms inference" in text
-        assert failed(service("predict", "answers", " ")).startswith("inputs: text is empty")
+        assert failed(service("predict", "answers", " ")).startswith("inputs[0]: text is empty")
 
 
 def test_a_runs_progress_names_its_trials_its_folds_and_the_loss_on_texts_held_back():

@@ -187,7 +187,7 @@ def test_problems_are_told_in_the_services_words(service, kind):
     client = kind(service.url)
     for ask, status, words in (
         (lambda: client.predict("nope", "hello"), 404, "unknown model 'nope'; declared models: m"),
-        (lambda: client.predict("m", " "), 422, "inputs: text is empty"),
+        (lambda: client.predict("m", " "), 422, "inputs\\[0\\]: text is empty"),
         (lambda: client.predict("m", "hello", top_p=1), 422, "top_p"),
         (lambda: client.feedback("nope", ROW), 404, "unknown model 'nope'; declared models: m"),
         (lambda: client.predict("../api/models", "hello"), 404, "unknown model"),

@@ -112,19 +112,24 @@ def test_missing_inputs_are_told_with_an_example():
         (7, "inputs: a text must be a string, not int (7)"),
         (None, "inputs: a text must be a string, not NoneType (None)"),
         (True, "inputs: a text must be a string, not bool (True)"),
-        ({"text": 7}, "inputs.text: Input should be a valid string; allowed: text, text_pair"),
-        (["a", 7], "inputs: a text must be a string, not int (7)"),
-        ([["a"]], "inputs: a text must be a string, not list (['a'])"),
-        ([None], "inputs: a text must be a string, not NoneType (None)"),
+        ({"text": 7}, "inputs.text: Input should be a valid string (got 7); allowed: text, text_pair"),
+        (["a", 7], "inputs[1]: a text must be a string, not int (7)"),
+        ([["a"]], "inputs[0]: a text must be a string, not list (['a'])"),
+        ([None], "inputs[0]: a text must be a string, not NoneType (None)"),
     ],
 )
 def test_an_input_that_is_no_text_is_told_with_its_type_and_value(value, expected):
     assert refused({"inputs": value}) == expected
 
 
-@pytest.mark.parametrize("value", ["", " ", "\n\t", "\u00a0", ["a", ""]])
+@pytest.mark.parametrize("value", ["", " ", "\n\t", "\u00a0"])
 def test_an_empty_text_is_told_what_to_send(value):
     assert refused({"inputs": value}) == "inputs: text is empty; send at least one character that is not white space"
+
+
+def test_the_wrong_one_of_a_list_is_named():
+    assert refused({"inputs": ["a", "", "b"]}).startswith("inputs[1]: text is empty")
+    assert refused({"inputs": ["a", {"text": 7}]}).startswith("inputs[1].text: Input should be a valid string (got 7)")
 
 
 def test_a_long_value_is_cut_short_in_the_message():
@@ -153,12 +158,12 @@ def test_as_many_inputs_as_allowed_are_taken():
 @pytest.mark.parametrize(
     ("parameters", "expected"),
     [
-        ({"topk": 2}, "parameters.topk: Extra inputs are not permitted; parameters: top_k, function_to_apply"),
-        ({"top_k": 0}, "parameters.top_k: Input should be greater than or equal to 1"),
+        ({"topk": 2}, "parameters.topk: unknown; parameters: top_k, function_to_apply"),
+        ({"top_k": 0}, "parameters.top_k: Input should be greater than or equal to 1 (got 0)"),
         ({"top_k": -1}, "parameters.top_k: Input should be greater than or equal to 1"),
-        ({"top_k": "many"}, "parameters.top_k: Input should be a valid integer"),
+        ({"top_k": "many"}, "parameters.top_k: Input should be a valid integer, unable to parse string as an integer (got 'many')"),
         ({"top_k": 1.5}, "parameters.top_k: Input should be a valid integer"),
-        ({"function_to_apply": "tanh"}, "parameters.function_to_apply: Input should be 'softmax', 'sigmoid' or 'none'"),
+        ({"function_to_apply": "tanh"}, "parameters.function_to_apply: Input should be 'softmax', 'sigmoid' or 'none' (got 'tanh')"),
         ("softmax", "parameters: a JSON object is expected, not str"),
         ([], "parameters: a JSON object is expected, not list"),
         (3, "parameters: a JSON object is expected, not int"),

@@ -417,15 +417,15 @@ def test_a_list_may_mix_texts_and_pairs():
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({"text_pair": "b"}, "inputs.text: Field required; allowed: text, text_pair"),
-        ({}, "inputs.text: Field required; allowed: text, text_pair"),
-        ({"text": "a", "pair": "b"}, "inputs.pair: Extra inputs are not permitted; allowed: text, text_pair"),
-        ({"text": "a", "text_pair": 7}, "inputs.text_pair: Input should be a valid string; allowed: text, text_pair"),
-        ({"text": ["a"], "text_pair": "b"}, "inputs.text: Input should be a valid string; allowed: text, text_pair"),
+        ({"text_pair": "b"}, "inputs.text: missing; allowed: text, text_pair"),
+        ({}, "inputs.text: missing; allowed: text, text_pair"),
+        ({"text": "a", "pair": "b"}, "inputs.pair: unknown; allowed: text, text_pair"),
+        ({"text": "a", "text_pair": 7}, "inputs.text_pair: Input should be a valid string (got 7); allowed: text, text_pair"),
+        ({"text": ["a"], "text_pair": "b"}, "inputs.text: Input should be a valid string (got ['a']); allowed: text, text_pair"),
         ({"text": "a", "text_pair": " \n"}, "inputs.text_pair: text_pair is empty; send at least one character"),
         ({"text": "", "text_pair": "b"}, "inputs.text: text is empty; send at least one character"),
-        (["a", {"text": "a", "text_pair": ""}], "inputs.text_pair: text_pair is empty"),
-        ([["a", "b"]], "inputs: a text must be a string, not list (['a', 'b'])"),
+        (["a", {"text": "a", "text_pair": ""}], "inputs[1].text_pair: text_pair is empty"),
+        ([["a", "b"]], "inputs[0]: a text must be a string, not list (['a', 'b'])"),
     ],
 )
 def test_what_is_no_pair_is_refused_with_what_is_wrong(value, message):

@@ -326,10 +326,18 @@ def from_cell(value: object) -> object:
 
 
 def first_problem(error: ValidationError) -> str:
-    """The first mistake of a pydantic error as ``field: message``, without pydantic's own prefixes."""
+    """The first mistake of a pydantic error as ``field: message (got VALUE)``, without pydantic's own prefixes."""
     problem = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in problem["loc"])
-    message = str(problem["msg"]).removeprefix("Value error, ")
+    match problem["type"]:
+        case "missing":
+            message = "missing"
+        case "extra_forbidden":
+            message = "unknown"
+        case "value_error":  # a check of our own, which tells the value
+            message = str(problem["msg"]).removeprefix("Value error, ")
+        case _:
+            message = f"{problem['msg']} (got {short(problem['input'])})"
     return f"{field}: {message}" if field else message
 
 

@@ -49,10 +49,9 @@ def parse(body: bytes, task: AnyTask, max_inputs: int) -> Request:
         raise InvalidInput('the key "inputs" is missing; example: {"inputs": "I like you"}')
     raw = content["inputs"]
     single = not isinstance(raw, list)
-    values = [raw] if single else raw
-    if not 1 <= len(values) <= max_inputs:
-        raise InvalidInput(f"inputs: a list of 1 to {max_inputs} inputs is allowed, this one has {len(values)}")
-    inputs = [task.from_wire(value) for value in values]
+    if not single and not 1 <= len(raw) <= max_inputs:
+        raise InvalidInput(f"inputs: a list of 1 to {max_inputs} inputs is allowed, this one has {len(raw)}")
+    inputs = [task.from_wire(raw)] if single else [_element(index, value, task) for index, value in enumerate(raw)]
     return Request(inputs=inputs, options=[_options(content.get("parameters"), task)] * len(inputs), single=single)
 
 
@@ -65,6 +64,13 @@ def render(outputs: list[Any], task: AnyTask, single: bool) -> bytes:
 def render_error(error: BatonError) -> bytes:
     """``{"error": "…"}``."""
     return to_json({"error": str(error)})
+
+
+def _element(index: int, value: object, task: AnyTask) -> Any:
+    try:
+        return task.from_wire(value)
+    except InvalidInput as error:  # it speaks of "inputs", as if there were one
+        raise InvalidInput(f"inputs[{index}]{str(error).removeprefix('inputs')}") from None
 
 
 def _options(parameters: object, task: AnyTask) -> Any:
