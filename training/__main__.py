@@ -24,6 +24,9 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Make and jud
 
 HEARTBEAT_SECONDS = 5.0
 
+PATIENCE_SECONDS = 600.0
+"""How long a run waits for a database that is down; a match, which somebody waits for, does not."""
+
 
 @app.command()
 def run(
@@ -39,12 +42,12 @@ def run(
     By hand: `run intents -c baton.yaml --set training.epochs=5`.
     """
     if config is None:
-        registry, storage, database = _from_environment()
+        registry, storage, database = _from_environment(PATIENCE_SECONDS)
         run_id = registry.start_run(target).id
     else:
         loaded = load_config(config, os.environ)
         settings = override(loaded.model(target), assign or [])
-        registry, storage, database = Registry(loaded.database), Storage(loaded.storage), loaded.database
+        registry, storage, database = Registry(loaded.database), Storage(loaded.storage, patient=True), loaded.database
         registry.migrate()
         registry.declare_model(target, loaded.model(target).model_dump(mode="json"))
         run_id = registry.create_run(target, settings.model_dump(mode="json"), started=True).id
@@ -64,7 +67,7 @@ def judge(model: str, version: int) -> None:
     """Play the match of a version against today's champion and store the decision."""
     from training import pipeline
 
-    registry, storage, _ = _from_environment()
+    registry, storage, _ = _from_environment(0.0)
     typer.echo(pipeline.judge(model, version, registry, storage).sentence)
 
 
@@ -79,14 +82,14 @@ def main() -> None:
         sys.exit(1)
 
 
-def _from_environment() -> tuple[Registry, Storage, str]:
+def _from_environment(wait_s: float) -> tuple[Registry, Storage, str]:
     missing = [name for name in ("BATON_DATABASE", "BATON_STORAGE") if name not in os.environ]
     if missing:
         raise typer.BadParameter(f"set {' and '.join(missing)}, or name a file with -c")
     database = os.environ["BATON_DATABASE"]
-    registry = Registry(database)
+    registry = Registry(database, wait_s=wait_s)
     registry.check()
-    return registry, Storage(os.environ["BATON_STORAGE"]), database
+    return registry, Storage(os.environ["BATON_STORAGE"], patient=wait_s > 0), database
 
 
 @contextmanager

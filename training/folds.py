@@ -63,7 +63,7 @@ def cross_validate(order: Order) -> Iterator[Trained]:
     count = order.settings.training.folds
     assert count is not None
     kind = task_type(order.settings.task)
-    rows = datasets.load_side(kind, Storage(order.storage), order.dataset.uri, "train")
+    rows = datasets.load_side(kind, Storage(order.storage, patient=True), order.dataset.uri, "train")
     filled = len(set(sides.folds(kind, rows, count)))
     if filled < count:
         raise DataError(f"training.folds: {count} folds need as many texts that differ; the training data has {filled}")

@@ -22,7 +22,7 @@ from baton.config import ModelSettings, TrainingSettings, validate
 from baton.errors import Conflict, RegistryError, TrainingFailed
 from baton.search_space import draw
 from training.capacity import cpus_per_process, gpus_for
-from training.trainer import Job, Order, Trained, last_line
+from training.trainer import Job, Order, Trained, filesystem_of, last_line
 
 FOLDER = "search"
 REDUCTION = 3
@@ -164,6 +164,7 @@ def _tuner(order: Order, trials: Sequence[Trial], board: Board) -> tune.Tuner:
         run_config=tune.RunConfig(
             name=FOLDER,
             storage_path=f"{order.runs_path}/{order.run_id}",
+            storage_filesystem=filesystem_of(order.storage),
             callbacks=[board],
             verbose=0,
             checkpoint_config=tune.CheckpointConfig(

@@ -72,7 +72,7 @@ def build_trainer(job: Job, settings: ModelSettings, scratch: Path, world_size: 
     """The configured `Trainer` of one of ``world_size`` workers; all that is random is seeded."""
     training = settings.training
     transformers.set_seed(training.seed)  # the fresh head's weights, and the adapters'
-    storage, begin = Storage(job.storage), Start(**job.start)
+    storage, begin = Storage(job.storage, patient=True), Start(**job.start)
     origin = weights.fetch(begin, settings, storage, scratch / "parent")
     wrapper = transformers.AutoTokenizer.from_pretrained(str(origin.directory), local_files_only=True, trust_remote_code=False)
     wrapper.save_pretrained(str(scratch / "tokenizer"))
