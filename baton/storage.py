@@ -34,13 +34,6 @@ EXTRAS = {"s3": "s3", "s3a": "s3"}
 DRIVERS = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "azure")
 """Packages whose exceptions are complaints of the storage, and no `OSError`."""
 
-CONNECT_SECONDS, READ_SECONDS = 3, 10
-"""How long S3 may take to accept a connection, and be silent on one."""
-
-TRIES, PATIENT_TRIES = 2, 10
-"""How often a request to S3 is tried. The pauses between ten of them add up to more than a minute."""
-
-
 class Storage:
     """One root URL. ``patient``: wait a minute or two for a storage that is down before it is an error.
 
@@ -229,11 +222,9 @@ def _of_driver(error: Exception) -> bool:
 
 
 def _options(scheme: str, *, patient: bool) -> dict[str, Any]:
-    """What s3fs has to be told: to bound its waiting, and to remember no listings, which other processes change."""
+    """What the driver has to be told."""
     if scheme not in ("s3", "s3a"):
         return {}
-    retries = {"mode": "standard", "total_max_attempts": PATIENT_TRIES if patient else TRIES}
-    return {
-        "use_listings_cache": False,
-        "config_kwargs": {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS, "retries": retries},
-    }
+    from baton import s3
+
+    return s3.options(patient=patient)

@@ -31,6 +31,7 @@ MANY = 10_000
 """More active runs than there are models: all of them."""
 
 WATCH_SECONDS = 1.0
+ROLL_OUT_AGAIN_SECONDS = 5.0
 JUDGE_SECONDS = 600.0
 RETRAIN_SECONDS = 5.0
 HOUSEKEEPING_SECONDS = 600.0
@@ -204,7 +205,11 @@ class ControlPlane:
 
     async def _roll_out(self, decision: Decision) -> None:
         with _logged(f"roll-out of {decision.model} v{decision.candidate}"):
-            await self.rollouts.promote(decision)
+            try:
+                await self.rollouts.promote(decision)
+            except NotReady:  # an outage, or no replica: the decision waits, and is not tried again at once
+                await asyncio.sleep(ROLL_OUT_AGAIN_SECONDS)
+                raise
 
 
 @contextlib.contextmanager

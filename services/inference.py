@@ -26,6 +26,8 @@ from baton.errors import (
     NotFound,
     NotReady,
     Overloaded,
+    RegistryError,
+    StorageError,
     UnsupportedMediaType,
 )
 from baton.predictor import Predictor
@@ -95,13 +97,16 @@ class ModelReplica:
     async def prepare(self, version: int) -> dict[str, Any]:
         """Download, verify, load, warm and self-check ``version`` beside the one that serves.
 
-        Returns the replica's state; its ``error`` is None when the version is ready for `commit`.
+        Returns the replica's state; its ``error`` is None when the version is ready for `commit`, and ``unavailable`` says
+        whether what keeps it from being so is an outage.
         """
         async with self._changing:
             try:
                 if version not in (self._batcher.version, *self._prepared):
                     self._prepared = {version: await asyncio.to_thread(self._load, version)}
                 return self._state(None)
+            except (RegistryError, StorageError) as error:
+                return {**self._state(str(error)), "unavailable": True}
             except BatonError as error:
                 return self._state(str(error))
             except Exception as error:
@@ -131,6 +136,7 @@ class ModelReplica:
             "engine": self._engine,
             "unlogged": self._log.dropped,
             "error": error,
+            "unavailable": False,
         }
 
     def _load(self, version: int) -> Predictor:
