@@ -26,6 +26,8 @@ ENVIRONMENT = {
     "BATON_STORAGE": ("storage",),
     "BATON_HTTP_HOST": ("http", "host"),
     "BATON_HTTP_PORT": ("http", "port"),
+    "BATON_LOGGING_FORMAT": ("logging", "format"),
+    "BATON_LOGGING_TEXTS": ("logging", "texts"),
 }
 """Environment variables that override keys of the file. ``BATON_CONFIG`` names the file itself."""
 
@@ -51,6 +53,16 @@ class HttpSettings(Section):
 
     host: str = Field("127.0.0.1", description="Address to listen on. 0.0.0.0 opens the service to the network.")
     port: int = Field(8000, ge=1, le=65535, description="Port for predictions and the control API.")
+
+
+class LoggingSettings(Section):
+    """What the service's processes write about themselves."""
+
+    format: Literal["text", "json"] = Field("text", description="json: one JSON object a line, for machines that collect logs.")
+    texts: bool = Field(
+        False,
+        description="Let logs quote what requests said, in the messages of unexpected errors. For looking into a mistake.",
+    )
 
 
 class DataSettings(Section):
@@ -439,6 +451,7 @@ class BatonConfig(Section):
     storage: str = Field("./.baton/storage", min_length=1, description="Where versions live: a path or any fsspec URL.")
     database: str = Field("sqlite:///.baton/baton.db", min_length=1, description="SQLAlchemy URL of the registry.")
     http: HttpSettings = HttpSettings()
+    logging: LoggingSettings = LoggingSettings()
     models: tuple[ModelSettings, ...] = Field(description="The models to serve and train.", json_schema_extra={"minItems": 1})
 
     @model_validator(mode="after")

@@ -159,7 +159,7 @@ def _complaint(error: Exception) -> str:
     """What the database says, without the SQL, and without the values: they may be users' texts."""
     if isinstance(error, UnicodeEncodeError):
         return "it holds half of a surrogate pair, which is no character"
-    cause = getattr(error, "orig", None) or error
+    cause: Any = getattr(error, "orig", None) or error
     if type(cause).__module__.startswith("psycopg"):
         from baton import postgres
 

@@ -34,6 +34,7 @@ EXTRAS = {"s3": "s3", "s3a": "s3"}
 DRIVERS = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "azure")
 """Packages whose exceptions are complaints of the storage, and no `OSError`."""
 
+
 class Storage:
     """One root URL. ``patient``: wait a minute or two for a storage that is down before it is an error.
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import logging
 import os
 import subprocess
 import sys
@@ -29,6 +32,8 @@ app = typer.Typer(
 config_app = typer.Typer(no_args_is_help=True, help="Check the configuration, show it, or print its JSON Schema.")
 app.add_typer(config_app, name="config")
 
+logger = logging.getLogger("baton")
+
 DETACHED_SECONDS = 240.0
 DOWN_SECONDS = 60.0
 POLL_SECONDS = 0.5
@@ -51,6 +56,8 @@ def up(
 
     path = path_of(config)
     loaded = load_config(path, os.environ)
+    if loaded.logging.format == "json" and not detach:
+        _speak_json(loaded)
     state = _state(path)
     address = os.environ.get("RAY_ADDRESS")
     if address:
@@ -339,7 +346,10 @@ def main() -> None:
             err.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(1)
     except BatonError as error:
-        err.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        if logger.isEnabledFor(logging.INFO):
+            logger.error(str(error))
+        else:
+            err.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(1)
 
 
@@ -376,13 +386,26 @@ def _state(path: Path) -> cluster.State:
 
 
 def _say(text: str) -> None:
-    err.print(f"baton: {text} …", style="dim", markup=False)
+    if logger.isEnabledFor(logging.INFO):
+        logger.info(text)
+    else:
+        err.print(f"baton: {text} …", style="dim", markup=False)
+
+
+def _speak_json(config: BatonConfig) -> None:
+    """Have the supervisor log instead of printing."""
+    from baton import logs
+
+    logs.set_up(as_json=True, texts=config.logging.texts)
 
 
 def _print_ready(config: BatonConfig) -> None:
     from services.supervisor import url_of
 
     url = url_of(config)
+    if logger.isEnabledFor(logging.INFO):
+        logger.info(f"ready at {url}")
+        return
     out.print(f"[green]ready[/] at [bold]{url}[/]  API: {url}/docs  models: {url}/models/NAME")
 
 
@@ -415,19 +438,27 @@ def _await_detached(process: subprocess.Popen[bytes], log: Path, url: str) -> No
     shown = 0
     while time.monotonic() < deadline:
         text = log.read_text(errors="replace")
-        for line in text[shown:].splitlines(keepends=True):
-            if not line.endswith("\n"):
+        for written in text[shown:].splitlines(keepends=True):
+            if not written.endswith("\n"):
                 break
-            shown += len(line)
-            if line.startswith("ready "):
+            shown += len(written)
+            line = f"baton: {_logged(written)}" if written.startswith("{") else written
+            if line.startswith(("ready ", "baton: ready ")):
                 return
             if line.startswith("baton: "):
                 err.print(line.rstrip(), style="dim", markup=False)
         if process.poll() is not None:
             said = [line for line in text.splitlines() if line.strip()]
-            raise NotReady("\n".join(said[-10:]).removeprefix("error: ") or f"it ended without a word; see {log}")
+            raise NotReady("\n".join(map(_logged, said[-10:])).removeprefix("error: ") or f"it ended without a word; see {log}")
         time.sleep(0.1)
     raise NotReady(f"not ready after {DETACHED_SECONDS:.0f} s; see {log}")
+
+
+def _logged(line: str) -> str:
+    """The message of a line in a log, where it is a JSON object."""
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        return str(json.loads(line)["message"])
+    return line
 
 
 def _watch(client: Client, run_id: str, *, quiet: bool) -> dict[str, Any]:

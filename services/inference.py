@@ -18,6 +18,7 @@ from typing import Any
 from pydantic_core import to_json
 from ray import serve
 
+from baton import logs
 from baton.config import ModelSettings
 from baton.errors import (
     BatonError,
@@ -53,7 +54,12 @@ class ModelReplica:
     A replica that cannot load the champion still starts: it answers 503 with the reason and keeps trying.
     """
 
-    def __init__(self, settings: dict[str, Any], database: str, storage: str, replica_id: str | None = None) -> None:
+    def __init__(
+        self, settings: dict[str, Any], database: str, storage: str, replica_id: str | None = None, *, texts: bool = False
+    ) -> None:
+        """``texts``: whether logs may quote requests."""
+        if not texts:
+            logs.conceal_texts()
         self._settings = ModelSettings.model_validate(settings)
         self._task = task_type(self._settings.task)
         self._registry = Registry(database)
@@ -65,6 +71,7 @@ class ModelReplica:
             max_queue=serving.max_queue,
             estimate=self._settings.make_task(()).tokens,
         )
+        logs.state(logger, lambda: {"model": self._settings.name, "version": self._batcher.version})
         self._log = PredictionLog(
             self._settings.name, self._settings.make_task(()), self._settings.feedback, self._registry.feedback
         )

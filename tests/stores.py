@@ -75,7 +75,9 @@ class Postgres:
 
     def start(self) -> None:
         """Start, or start again; returns when it takes connections."""
-        options = f"-p {self.port} -k '' -c listen_addresses=127.0.0.1 -c fsync=off -c full_page_writes=off -c max_connections=200"
+        options = (
+            f"-p {self.port} -k '' -c listen_addresses=127.0.0.1 -c fsync=off -c full_page_writes=off -c max_connections=200"
+        )
         self._control("start", "-l", self._log, "-o", options)
 
     def stop(self) -> None:
@@ -147,7 +149,7 @@ class S3:
 
     def __init__(self) -> None:
         self.port = free_port()
-        self._log: IO[bytes] = tempfile.TemporaryFile()
+        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the server
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
         self._process = subprocess.Popen(command, stdout=self._log, stderr=self._log)
         _until(self._answers, f"moto's server on port {self.port}")

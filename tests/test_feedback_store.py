@@ -19,6 +19,7 @@ from tests.answers import recent
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
+
 @pytest.fixture
 def url(either_url: str) -> str:
     """Every test here runs on both databases."""

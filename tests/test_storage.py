@@ -482,7 +482,7 @@ def test_a_publication_on_an_object_store_leaves_no_file_under_another_name(buck
 
 
 def test_a_bucket_that_does_not_exist_is_told_and_not_made(bucket):
-    with pytest.raises(StorageError, match="cannot write to storage s3://nosuchbucket/x: .*bucket does not exist"):
+    with pytest.raises(StorageError, match=r"cannot write to storage s3://nosuchbucket/x: .*bucket does not exist"):
         Storage("s3://nosuchbucket/x").check_writable()
     assert not Storage(bucket.url()).filesystem.exists("nosuchbucket")
 
@@ -508,7 +508,7 @@ def test_an_object_store_without_credentials_is_a_storage_error(bucket, monkeypa
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     forget_connections()
-    with pytest.raises(StorageError, match="cannot write to storage s3://baton/x: .*redentials"):
+    with pytest.raises(StorageError, match=r"cannot write to storage s3://baton/x: .*redentials"):
         Storage("s3://baton/x").check_writable()
 
 
@@ -519,7 +519,7 @@ def test_an_object_store_that_is_silent_is_a_storage_error_and_answers_again_aft
     bucket.freeze()
     try:
         for call in (storage.check_writable, lambda: storage.read_dataset("models/m/datasets/x", "dataset.json")):
-            with pytest.raises(StorageError, match="cannot (write to|read from) storage .*: Read timeout on endpoint"):
+            with pytest.raises(StorageError, match=r"cannot (write to|read from) storage .*: Read timeout on endpoint"):
                 call()
     finally:
         bucket.thaw()

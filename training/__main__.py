@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,6 +19,9 @@ from baton.errors import BatonError, Conflict, RegistryError
 from baton.records import RunState
 from baton.registry import Registry
 from baton.storage import Storage
+from training.log import know, set_up, speaks_json
+
+logger = logging.getLogger("baton")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Make and judge model versions. Jobs of a Ray cluster.")
 
@@ -57,9 +60,10 @@ def run(
         from training import pipeline
 
         storage.check_writable()
-        ray.init(log_to_driver=False, logging_level=logging.WARNING)
+        ray.init(log_to_driver=False, **_ray_logging())
+        know(run_id=run_id, model=registry.run(run_id).model)
         decision = pipeline.run(run_id, registry, storage, database=database)
-    typer.echo(decision.sentence)
+    _tell(decision.sentence)
 
 
 @app.command()
@@ -68,18 +72,44 @@ def judge(model: str, version: int) -> None:
     from training import pipeline
 
     registry, storage, _ = _from_environment(0.0)
-    typer.echo(pipeline.judge(model, version, registry, storage).sentence)
+    know(model=model, version=version)
+    _tell(pipeline.judge(model, version, registry, storage).sentence)
 
 
 def main() -> None:
     """Entry point: errors for people on one line, exit status 1."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    logging.basicConfig(level=logging.WARNING)
+    set_up()
     try:
         app()
     except BatonError as error:
-        typer.echo(f"error: {error}", err=True)
+        if speaks_json():
+            logger.error(str(error))
+        else:
+            typer.echo(f"error: {error}", err=True)
         sys.exit(1)
+    except Exception:
+        logger.exception("the job failed")
+        sys.exit(1)
+
+
+def _tell(sentence: str) -> None:
+    if speaks_json():
+        logger.info(sentence)
+    else:
+        typer.echo(sentence)
+
+
+def _ray_logging() -> dict[str, Any]:
+    """How Ray is to log in this process and in those of its workers."""
+    import ray
+
+    if not speaks_json():
+        return {"logging_level": logging.WARNING}
+    logging.getLogger().handlers.clear()  # Ray brings its own, with the same keys
+    return {
+        "logging_config": ray.LoggingConfig(encoding="JSON", log_level="INFO", additional_log_standard_attrs=["name"]),
+    }
 
 
 def _from_environment(wait_s: float) -> tuple[Registry, Storage, str]:

@@ -183,6 +183,7 @@ def _trial(config: Mapping[str, Any], job: Mapping[str, Any], drawn: Sequence[Ma
 
     from baton.base_models import find_base_model
     from training.pipeline import check_length
+    from training.log import set_up_worker
     from training.worker import Reporter, build_trainer, settle
 
     class Tell(Reporter):
@@ -202,6 +203,7 @@ def _trial(config: Mapping[str, Any], job: Mapping[str, Any], drawn: Sequence[Ma
     order = Job(**job)
     settings = settings_of(order.settings, drawn[config["number"]])
     check_length(settings, find_base_model(settings.base_model))
+    set_up_worker(run_id=order.run_id, model=settings.name)
     settle(order.threads, settings.training)
     with tempfile.TemporaryDirectory(prefix="baton-trial-") as scratch:
         trainer = build_trainer(order, settings, Path(scratch), world_size=1)
