@@ -138,6 +138,10 @@ class Storage:
             try:
                 content: bytes = self._fs.cat_file(f"{source}/{manifests.NAME}")
             except FileNotFoundError:
+                if not self._fs.exists(self._root):
+                    raise StorageError(
+                        f"storage {self.url} is not there; is its volume mounted, does its bucket exist?"
+                    ) from None
                 raise CorruptVersion(f"{where}: {source} has no {manifests.NAME}; it was never published whole") from None
         if hashlib.sha256(content).hexdigest() != manifest_sha256:
             raise CorruptVersion(f"{where}: {source}/{manifests.NAME} is not the one that was registered")

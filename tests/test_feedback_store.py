@@ -158,6 +158,15 @@ def test_what_came_after_an_id_is_counted(store):
     assert [store.count_up_to("m", bound) for bound in (0, first.id, second.id)] == [0, 1, 2]
 
 
+def test_texts_with_nul_characters_and_halves_of_surrogate_pairs_come_back_whole(store):
+    """PostgreSQL holds neither in a text; as JSON it does."""
+    text = "a\0b \ud800 c"
+    store.add("m", [Correction(client_id="x", request_id=None, position=0, example={"text": text, "label": "a"})])
+    store.log([LoggedPrediction(**{**vars(logged("r1")), "input": {"text": text}})])
+    assert next(store.all("m")).example["text"] == text
+    assert store.predictions("m", [("r1", 0)])["r1", 0].input["text"] == text
+
+
 # --- the prediction log --------------------------------------------------------------------------------------------------
 
 

@@ -135,7 +135,12 @@ def test_a_published_directory_holds_nothing_but_the_files_and_the_manifest(loca
     assert names == {*FILES, "baton.json"}
 
 
-def test_a_version_number_that_was_never_published_is_corrupt(local, cache):
+def test_storage_that_is_not_there_does_not_call_a_version_corrupt(storage, cache):
+    with pytest.raises(StorageError, match="is not there; is its volume mounted, does its bucket exist"):
+        storage.fetch(version(1, "0" * 64), cache)
+
+
+def test_a_version_number_that_was_never_published_is_corrupt(local, published, cache):
     with pytest.raises(CorruptVersion, match=r"m v9: .* has no baton.json; it was never published whole"):
         local.fetch(version(9, "0" * 64), cache)
 
@@ -459,6 +464,7 @@ def test_a_scheme_whose_package_is_missing_names_the_package_and_the_extra(monke
 
 def test_what_one_process_publishes_another_sees_at_once_though_it_has_looked_before(bucket, source, cache):
     ours = Storage(bucket.url())
+    ours.write_dataset("models/m/datasets/abc", {"dataset.json": b"{}"})
     assert not ours.filesystem.exists(f"{ours.runs_path}/nothing")
     code = f"""
 import sys

@@ -182,8 +182,8 @@ def _trial(config: Mapping[str, Any], job: Mapping[str, Any], drawn: Sequence[Ma
     """What the process of a trial runs. Its libraries are imported here: the driver can do without them."""
 
     from baton.base_models import find_base_model
-    from training.pipeline import check_length
     from training.log import set_up_worker
+    from training.pipeline import check_length
     from training.worker import Reporter, build_trainer, settle
 
     class Tell(Reporter):
