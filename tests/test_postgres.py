@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from baton import postgres as driver
-from baton.database import connect
+from baton.database import connect, migrate
 from baton.errors import Conflict, InvalidInput, RegistryError
 from baton.feedback import Correction
 from baton.records import Champion, Promotion, RunState
@@ -88,7 +89,7 @@ def test_twenty_writers_lose_no_update_and_no_number_and_never_stand_in_each_oth
             own.add_incident("m", "note", name)
             own.feedback.add("m", [Correction(client_id=it, request_id=it, position=0, example={}) for it in (name, "all")])
             # in opposite orders, as two replicas may see the same request ids
-            answers = [logged(f"shared-{place}") for place in range(20)] + [logged(name)]
+            answers = [logged(f"shared-{turn}-{place}") for place in range(100)] + [logged(name)]
             own.feedback.log(answers if number % 2 else answers[::-1])
             own.datasets.add(
                 "m", dataset("a", feedback_until=number * TURNS + turn), {f"{place}": "train" for place in range(9)}
@@ -123,6 +124,34 @@ def test_of_twenty_that_promote_at_once_exactly_one_wins_every_time(registry, ur
         assert len(registry.promotions("m")) == move
     registry.close()
     assert deadlocks(url) == 0
+
+
+def test_answers_are_written_in_one_order_whatever_order_they_came_in(registry):
+    """Of two writers of the same rows in opposite orders, each would wait for the other."""
+    written: list[list[str]] = []
+
+    @sa.event.listens_for(registry._engine, "before_execute")
+    def note(_connection: object, clause: object, multiparams: list[dict[str, object]], *_: object) -> None:
+        written.append([str(row["request_id"]) for row in multiparams])
+
+    names = [f"r{place}" for place in range(10)]
+    registry.feedback.log([logged(name) for name in reversed(names)])
+    assert written == [names]
+
+
+def test_a_migration_waits_for_the_one_that_is_under_way(url):
+    first, second = connect(url), connect(url)
+    with ThreadPoolExecutor(1) as pool, first.connect() as busy:
+        with busy.begin():
+            driver.begin_migration(busy)
+            waiting = pool.submit(migrate, second)
+            deadline = time.monotonic() + 60
+            while not raw_sql(url, "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"):
+                assert not waiting.done(), "it did not wait"
+                assert time.monotonic() < deadline
+        waiting.result(timeout=60)
+    first.dispose()
+    second.dispose()
 
 
 def test_models_declared_by_several_services_that_start_at_once_are_declared_once(registry, url):
