@@ -27,6 +27,8 @@ ENVIRONMENT = {
     "BATON_STORAGE": ("storage",),
     "BATON_HTTP_HOST": ("http", "host"),
     "BATON_HTTP_PORT": ("http", "port"),
+    "BATON_LOGGING_FORMAT": ("logging", "format"),
+    "BATON_LOGGING_TEXTS": ("logging", "texts"),
 }
 """Environment variables that override keys of the file. ``BATON_CONFIG`` names the file itself."""
 
@@ -77,6 +79,16 @@ class AuthSettings(Section):
         if value not in (True, False, "auto"):
             raise ValueError("true, false or auto")
         return value
+
+
+class LoggingSettings(Section):
+    """What the service's processes write about themselves."""
+
+    format: Literal["text", "json"] = Field("text", description="json: one JSON object a line, for machines that collect logs.")
+    texts: bool = Field(
+        False,
+        description="Let logs quote what requests said, in the messages of unexpected errors. For looking into a mistake.",
+    )
 
 
 class DataSettings(Section):
@@ -466,6 +478,7 @@ class BatonConfig(Section):
     database: str = Field("sqlite:///.baton/baton.db", min_length=1, description="SQLAlchemy URL of the registry.")
     http: HttpSettings = HttpSettings()
     auth: AuthSettings = AuthSettings()
+    logging: LoggingSettings = LoggingSettings()
     models: tuple[ModelSettings, ...] = Field(description="The models to serve and train.", json_schema_extra={"minItems": 1})
 
     @model_validator(mode="after")

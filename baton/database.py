@@ -1,7 +1,8 @@
-"""Opens the registry's database and brings its schema up to date. Knows no tables by name."""
+"""Opens the registry's database, brings its schema up to date, and says what went wrong in one way for every database."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
@@ -14,8 +15,10 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import event
+from sqlalchemy.dialects import postgresql, sqlite
 
-from baton.errors import Conflict, RegistryError
+from baton import schema
+from baton.errors import Conflict, InvalidInput, RegistryError
 
 READ_ONLY = "baton_read_only"
 """Execution option of a connection that will not write: SQLite then takes no write lock."""
@@ -23,8 +26,15 @@ READ_ONLY = "baton_read_only"
 BUSY_TIMEOUT_S = 30
 
 
-def connect(url: str) -> sa.Engine:
+EXAMPLES = "examples: sqlite:///.baton/baton.db, postgresql+psycopg://user@host/baton"
+
+POSTGRESQL = ("postgresql", "postgresql+psycopg")
+
+
+def connect(url: str, wait_s: float = 0.0) -> sa.Engine:
     """An engine for ``url``. Opens no connection yet.
+
+    ``wait_s``: how long a transaction on PostgreSQL may wait, before it begins, for a server that is down.
 
     SQLite runs in WAL mode, and a writing transaction takes the write lock when it begins (``BEGIN IMMEDIATE``):
     a deferred one that reads and then writes could fail with SQLITE_BUSY half-way, whatever the busy timeout.
@@ -34,15 +44,15 @@ def connect(url: str) -> sa.Engine:
     """
     try:
         parsed = sa.make_url(url)
+        if parsed.drivername in POSTGRESQL:
+            return _postgres(parsed, wait_s)
         if parsed.get_backend_name() != "sqlite":
-            return sa.create_engine(parsed, pool_pre_ping=True)
+            raise RegistryError(f"database {_public(url)!r} cannot be opened: SQLite and PostgreSQL only; {EXAMPLES}")
         if parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-        engine = sa.create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_S})
-    except (sa.exc.ArgumentError, ModuleNotFoundError, OSError) as error:
-        raise RegistryError(
-            f"database {url!r} cannot be opened: {error}; examples: sqlite:///.baton/baton.db, postgresql+psycopg://user@host/baton"
-        ) from error
+        engine = sa.create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_S}, hide_parameters=True)
+    except (sa.exc.ArgumentError, OSError) as error:
+        raise RegistryError(f"database {_public(url)!r} cannot be opened: {_public(str(error))}; {EXAMPLES}") from error
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -58,6 +68,10 @@ def migrate(engine: sa.Engine) -> None:
     head = ScriptDirectory.from_config(config).get_current_head()
     try:
         with engine.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                from baton import postgres
+
+                postgres.begin_migration(connection)  # SQLite has one writer at a time anyway
             current = _revision(connection)
             if current == head:
                 return
@@ -91,13 +105,16 @@ def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
 
     Raises:
         Conflict: a constraint refused the change.
+        InvalidInput: the database has no room for a value; PostgreSQL for one with a NUL character.
         RegistryError: the database does not answer.
     """
     try:
         with engine.begin() as connection:
             yield connection
     except sa.exc.IntegrityError as error:
-        raise Conflict(f"the registry refused the change: {error.orig}") from error
+        raise Conflict(f"the registry refused the change: {_complaint(error)}") from error
+    except (sa.exc.DataError, UnicodeEncodeError) as error:
+        raise _unfit(error) from error
     except sa.exc.SQLAlchemyError as error:
         raise unavailable(error) from error
 
@@ -108,14 +125,61 @@ def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
     try:
         with engine.connect() as connection:
             yield connection.execution_options(**{READ_ONLY: True})
+    except (sa.exc.DataError, UnicodeEncodeError) as error:
+        raise _unfit(error) from error
     except sa.exc.SQLAlchemyError as error:
         raise unavailable(error) from error
 
 
+def take_turn(connection: sa.Connection, model: str) -> None:
+    """Wait for whoever else writes about ``model`` what only one may write at a time, a next number say.
+
+    SQLite has one writer at a time anyway; on PostgreSQL the model's row is the turn, held until the transaction ends, and
+    locked no further than that rows which refer to it can be written meanwhile.
+    """
+    connection.execute(sa.select(schema.models.c.name).where(schema.models.c.name == model).with_for_update(key_share=True))
+
+
+def insert(connection: sa.Connection, table: sa.Table) -> Any:
+    """An insert that can be told what to do about conflicts; SQLAlchemy has it by dialect only."""
+    return (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
+
+
 def unavailable(error: sa.exc.SQLAlchemyError) -> RegistryError:
     """The database's own complaint as a ``RegistryError``, without the SQL."""
-    cause = getattr(error, "orig", None) or error
-    return RegistryError(f"the registry's database does not answer: {cause}")
+    return RegistryError(f"the registry's database does not answer: {_complaint(error)}")
+
+
+def _unfit(error: Exception) -> InvalidInput:
+    """A value that the database does not take."""
+    return InvalidInput(f"the registry's database cannot hold this value: {_complaint(error)}")
+
+
+def _complaint(error: Exception) -> str:
+    """What the database says, without the SQL, and without the values: they may be users' texts."""
+    if isinstance(error, UnicodeEncodeError):
+        return "it holds half of a surrogate pair, which is no character"
+    cause: Any = getattr(error, "orig", None) or error
+    if type(cause).__module__.startswith("psycopg"):
+        from baton import postgres
+
+        return postgres.complaint(cause)
+    return str(cause)
+
+
+def _postgres(url: sa.URL, wait_s: float) -> sa.Engine:
+    try:
+        from baton import postgres
+    except ImportError as error:  # psycopg itself, or the libpq that it looks for
+        raise RegistryError(
+            f"database {_public(str(url))!r} cannot be opened: {error}; `pip install 'baton[postgres]'` brings the driver"
+        ) from error
+    return postgres.engine(url, wait_s)
+
+
+def _public(url: str) -> str:
+    """``url`` without its password."""
+    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)
 
 
 def _alembic() -> Config:

@@ -44,6 +44,7 @@ class DatasetStore:
         """
         table = schema.datasets
         with database.writing(self._engine) as connection:
+            database.take_turn(connection, model)
             _require(connection, model)
             _extend(connection, model, sides)
             known = connection.execute(table.select().where(table.c.model == model, table.c.hash == version.hash)).one_or_none()

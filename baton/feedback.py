@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from baton import database, schema
 from baton.records import Feedback, LoggedPrediction
@@ -64,7 +63,7 @@ class FeedbackStore:
         now = datetime.now(UTC)
         table = schema.feedback
         with database.writing(self._engine) as connection:
-            _take_turn(connection, model)
+            database.take_turn(connection, model)
             seen = _known(connection, model, [it.client_id for it in corrections if it.client_id is not None])
             rows = []
             for correction in corrections:
@@ -120,8 +119,10 @@ class FeedbackStore:
         """Keep predictions. A client that uses one request id twice has the first answer kept."""
         if predictions:
             with database.writing(self._engine) as connection:
-                insert = _insert(connection, schema.predictions).on_conflict_do_nothing()
-                connection.execute(insert, [asdict(prediction) for prediction in predictions])
+                insert = database.insert(connection, schema.predictions).on_conflict_do_nothing()
+                # in one order everywhere: two replicas that log the same request ids must not wait for each other
+                rows = sorted(predictions, key=lambda it: (it.model, it.request_id, it.position))
+                connection.execute(insert, [asdict(prediction) for prediction in rows])
 
     def predictions(self, model: str, places: Collection[tuple[str, int]]) -> dict[tuple[str, int], LoggedPrediction]:
         """The logged predictions at these request ids and positions; what is not there (any more, or yet) is missing."""
@@ -216,13 +217,6 @@ class FeedbackStore:
                 return forgotten
 
 
-def _take_turn(connection: sa.Connection, model: str) -> None:
-    """Wait for whoever else adds feedback to ``model``. SQLite has one writer at a time anyway; on PostgreSQL this row is the
-    turn, locked no further than that rows which refer to it can be written meanwhile.
-    """
-    connection.execute(sa.select(schema.models.c.name).where(schema.models.c.name == model).with_for_update(key_share=True))
-
-
 def _same(logged: sa.FromClause, told: sa.FromClause) -> sa.ColumnElement[bool]:
     """Whether a correction is about a logged answer."""
     return sa.and_(
@@ -240,8 +234,3 @@ def _known(connection: sa.Connection, model: str, names: Sequence[str]) -> set[s
             connection.scalars(sa.select(table.c.client_id).where(table.c.model == model, table.c.client_id.in_(some)))
         )
     return found
-
-
-def _insert(connection: sa.Connection, table: sa.Table) -> Any:
-    """An insert that can be told what to do about conflicts; SQLAlchemy has it by dialect only."""
-    return (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)

@@ -50,8 +50,9 @@ class Registry:
     Any method raises ``RegistryError`` when the database does not answer.
     """
 
-    def __init__(self, url: str) -> None:
-        self._engine = database.connect(url)
+    def __init__(self, url: str, *, wait_s: float = 0.0) -> None:
+        """``wait_s``: how long a call may wait for a PostgreSQL server that is down, before it raises."""
+        self._engine = database.connect(url, wait_s)
         self.datasets = DatasetStore(self._engine)
         self.feedback = FeedbackStore(self._engine)
         self.retrain = RetrainState(self._engine)
@@ -75,10 +76,9 @@ class Registry:
         """Know model ``name`` from now on, with its settings as last declared in `baton.yaml`."""
         table = schema.models
         with self._write() as connection:
-            known = connection.scalar(sa.select(table.c.name).where(table.c.name == name))
-            if known is None:
-                connection.execute(table.insert().values(name=name, settings=settings or {}, created_at=_now()))
-            elif settings is not None:
+            new = database.insert(connection, table).values(name=name, settings=settings or {}, created_at=_now())
+            connection.execute(new.on_conflict_do_nothing())
+            if settings is not None:
                 connection.execute(table.update().where(table.c.name == name).values(settings=settings))
 
     def settings(self, name: str) -> Mapping[str, Any]:
@@ -221,6 +221,7 @@ class Registry:
     def reserve_version(self, model: str, run_id: str | None) -> int:
         """A number for a version about to be published. The same run always gets the same number."""
         with self._write() as connection:
+            database.take_turn(connection, model)
             _champion(connection, model)
             if run_id is not None:
                 taken = connection.scalar(sa.select(schema.versions.c.number).where(schema.versions.c.run_id == run_id))
@@ -285,6 +286,7 @@ class Registry:
     ) -> Evaluation:
         """Store one version's scores on one holdout. They are a fact about frozen things: the first one stored stays."""
         with self._write() as connection:
+            database.take_turn(connection, model)
             _champion(connection, model)
             known = _evaluation(connection, model, version, holdout_hash)
             if known is not None:
@@ -396,6 +398,7 @@ class Registry:
         """
         table = schema.runs
         with self._write() as connection:
+            database.take_turn(connection, model)
             _champion(connection, model)
             if idempotency_key is not None:
                 known = connection.execute(

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import fsspec
@@ -24,33 +25,56 @@ from baton.records import ModelVersion
 
 LOCAL_PROTOCOLS = ("file", "local")
 
+OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az")
+"""They write an object whole or not at all, and have no directories: to make one there would make the bucket."""
+
+EXTRAS = {"s3": "s3", "s3a": "s3"}
+"""Schemes whose driver comes with an extra of this package."""
+
+DRIVERS = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "azure")
+"""Packages whose exceptions are complaints of the storage, and no `OSError`."""
+
 
 class Storage:
-    """One root URL. Raises ``StorageError`` for a URL that fsspec cannot open."""
+    """One root URL. ``patient``: wait a minute or two for a storage that is down before it is an error.
 
-    def __init__(self, url: str) -> None:
+    Credentials and the endpoint come from the environment (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``, …), never from the URL.
+
+    Raises:
+        StorageError: fsspec cannot open the URL.
+    """
+
+    def __init__(self, url: str, *, patient: bool = False) -> None:
         self.url = url
+        scheme = urlsplit(url).scheme
         try:
-            self._fs, self._root = fsspec.core.url_to_fs(url)
+            self._fs, self._root = fsspec.core.url_to_fs(url, **_options(scheme, patient=patient))
         except (ValueError, ImportError, OSError) as error:
-            scheme = urlsplit(url).scheme
-            raise StorageError(f"storage {url!r}: cannot open a {scheme or 'local'} file system: {error}") from error
+            hint = f"; `pip install 'baton[{EXTRAS[scheme]}]'` brings the driver" if scheme in EXTRAS else ""
+            raise StorageError(f"storage {url!r}: cannot open a {scheme or 'local'} file system: {error}{hint}") from error
         protocol = self._fs.protocol if isinstance(self._fs.protocol, str) else self._fs.protocol[0]
         self.local = protocol in LOCAL_PROTOCOLS
+        self._objects = scheme in OBJECT_STORES
+        if scheme in ("s3", "s3a"):
+            self._fs.retries = 1  # s3fs repeats what botocore has repeated already
 
     def check_writable(self) -> None:
         """Write and delete a small file. Raises ``StorageError`` with the storage's own complaint."""
         name = f"{self._root}/.write-test-{uuid.uuid4().hex}"
         with self._complain("write to"):
-            self._fs.makedirs(self._root, exist_ok=True)
+            self._make_directory(self._root)
             self._fs.pipe_file(name, b"baton")
             self._fs.rm_file(name)
 
     @property
     def runs_path(self) -> str:
-        """Where Ray Train keeps the checkpoints of runs; Ray takes a path or a URL."""
-        path = f"{self._root}/runs"
-        return path if self.local else self._fs.unstrip_protocol(path)
+        """Where Ray Train keeps the checkpoints of runs: a path on `filesystem`."""
+        return f"{self._root}/runs"
+
+    @property
+    def filesystem(self) -> Any:
+        """The fsspec file system that `runs_path` is on, with this storage's endpoint, credentials and patience."""
+        return self._fs
 
     def remove_run(self, run_id: str) -> None:
         """Delete a finished run's checkpoints; nothing happens when there are none."""
@@ -89,11 +113,9 @@ class Storage:
             if self._fs.exists(target):
                 self._fs.rm(target, recursive=True)
             for name in complete.files:
-                self._fs.makedirs(f"{target}/{name}".rpartition("/")[0], exist_ok=True)
+                self._make_directory(f"{target}/{name}".rpartition("/")[0])
                 self._fs.put_file(str(directory / name), f"{target}/{name}")
-            partial = f"{target}/{manifests.NAME}.partial"
-            self._fs.pipe_file(partial, content)
-            self._fs.mv(partial, f"{target}/{manifests.NAME}")
+            self._write_whole(f"{target}/{manifests.NAME}", content)
         url = target if self.local else self._fs.unstrip_protocol(target)
         return url, hashlib.sha256(content).hexdigest()
 
@@ -116,6 +138,10 @@ class Storage:
             try:
                 content: bytes = self._fs.cat_file(f"{source}/{manifests.NAME}")
             except FileNotFoundError:
+                if not self._fs.exists(self._root):
+                    raise StorageError(
+                        f"storage {self.url} is not there; is its volume mounted, does its bucket exist?"
+                    ) from None
                 raise CorruptVersion(f"{where}: {source} has no {manifests.NAME}; it was never published whole") from None
         if hashlib.sha256(content).hexdigest() != manifest_sha256:
             raise CorruptVersion(f"{where}: {source}/{manifests.NAME} is not the one that was registered")
@@ -161,10 +187,9 @@ class Storage:
         with self._complain("write to"):
             if self._fs.exists(f"{target}/dataset.json"):
                 return
-            self._fs.makedirs(target, exist_ok=True)
+            self._make_directory(target)
             for name in sorted(files, key=lambda name: name == "dataset.json"):
-                self._fs.pipe_file(f"{target}/{name}.partial", files[name])
-                self._fs.mv(f"{target}/{name}.partial", f"{target}/{name}")
+                self._write_whole(f"{target}/{name}", files[name])
 
     def read_dataset(self, path: str, name: str) -> bytes:
         """One file of a frozen data set."""
@@ -172,9 +197,39 @@ class Storage:
             content: bytes = self._fs.cat_file(f"{self._root}/{path}/{name}")
             return content
 
+    # --- what kinds of storage differ in -----------------------------------------------------------------------------
+
+    def _make_directory(self, path: str) -> None:
+        if not self._objects:
+            self._fs.makedirs(path, exist_ok=True)
+
+    def _write_whole(self, path: str, content: bytes) -> None:
+        """A file that is there whole or not at all, also for those who look at this moment."""
+        if self._objects:
+            self._fs.pipe_file(path, content)
+        else:
+            self._fs.pipe_file(f"{path}.partial", content)
+            self._fs.mv(f"{path}.partial", path)
+
     @contextmanager
     def _complain(self, doing: str) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
-            raise StorageError(f"cannot {doing} storage {self.url}: {error}") from error
+        except Exception as error:
+            if not isinstance(error, OSError) and not _of_driver(error):
+                raise
+            said = str(error) or type(error).__name__
+            raise StorageError(f"cannot {doing} storage {self.url}: {said}") from error
+
+
+def _of_driver(error: Exception) -> bool:
+    return any(kind.__module__.partition(".")[0] in DRIVERS for kind in type(error).__mro__)
+
+
+def _options(scheme: str, *, patient: bool) -> dict[str, Any]:
+    """What the driver has to be told."""
+    if scheme not in ("s3", "s3a"):
+        return {}
+    from baton import s3
+
+    return s3.options(patient=patient)

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 from baton import __version__
 from baton.config import BatonConfig, ModelSettings
-from baton.errors import BatonError
+from baton.errors import BatonError, RegistryError
 from baton.records import Decision, Promotion, Run
 from baton.registry import PAGE, Registry
 from services.datasets_api import add_datasets
@@ -305,8 +305,14 @@ def _add_errors(api: FastAPI, control: Control) -> None:
 
 async def _events(registry: Registry, run_id: str, after: int) -> AsyncIterator[str]:
     while True:
-        run = await asyncio.to_thread(registry.run, run_id)
-        for event in await asyncio.to_thread(registry.run_events, run_id, after):
+        try:
+            run = await asyncio.to_thread(registry.run, run_id)
+            events = await asyncio.to_thread(registry.run_events, run_id, after)
+        except RegistryError as error:  # the run goes on, and so does the stream when the database is back
+            yield f": {str(error).splitlines()[0]}\n\n"
+            await asyncio.sleep(EVENT_SECONDS)
+            continue
+        for event in events:
             after = event.id
             yield f"id: {event.id}\nevent: progress\ndata: {json.dumps(event.data)}\n\n"
         if run.state.final:

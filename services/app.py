@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 from ray import serve
 
-from baton.config import BatonConfig, ModelSettings
+from baton.config import BatonConfig, LoggingSettings, ModelSettings
 from services.control import ControlPlane
 from services.inference import ModelReplica
 from services.names import DEPLOYMENT
@@ -17,13 +17,21 @@ ONGOING = 8192
 
 
 class ModelArgs(BaseModel):
-    """Arguments of `model`: the model's settings and where truth and artifacts live."""
+    """Arguments of `model`: the model's settings, where truth and artifacts live, and what is logged."""
 
     settings: ModelSettings
     database: str
     storage: str
     keys_required: bool = True
     """Fails closed: who starts replicas without a word about keys gets replicas that ask for them."""
+    logging: LoggingSettings = LoggingSettings()
+
+
+def serve_logging(settings: LoggingSettings) -> dict[str, Any]:
+    """The settings as Ray Serve takes them, for its own processes and for deployments."""
+    if settings.format == "text":
+        return {"encoding": "TEXT"}
+    return {"encoding": "JSON", "additional_log_standard_attrs": ["name"]}
 
 
 def model(args: ModelArgs) -> serve.Application:
@@ -37,8 +45,15 @@ def model(args: ModelArgs) -> serve.Application:
         health_check_period_s=5,
         health_check_timeout_s=30,
         graceful_shutdown_timeout_s=20,
+        logging_config=serve_logging(args.logging),
     )(serve.ingress()(ModelReplica))
-    return deployment.bind(args.settings.model_dump(mode="json"), args.database, args.storage, keys_required=args.keys_required)
+    return deployment.bind(
+        args.settings.model_dump(mode="json"),
+        args.database,
+        args.storage,
+        keys_required=args.keys_required,
+        texts=args.logging.texts,
+    )
 
 
 def control(args: BatonConfig) -> serve.Application:
@@ -50,6 +65,7 @@ def control(args: BatonConfig) -> serve.Application:
         ray_actor_options={"num_cpus": 0},
         health_check_period_s=5,
         health_check_timeout_s=30,
+        logging_config=serve_logging(args.logging),
     )(serve.ingress()(ControlPlane))
     dumped: dict[str, Any] = args.model_dump(mode="json")
     return deployment.bind(dumped)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import logging
 import os
 import subprocess
 import sys
@@ -29,6 +32,8 @@ app = typer.Typer(
 config_app = typer.Typer(no_args_is_help=True, help="Check the configuration, show it, or print its JSON Schema.")
 app.add_typer(config_app, name="config")
 app.add_typer(key_commands.keys_app, name="keys")
+
+logger = logging.getLogger("baton")
 
 DETACHED_SECONDS = 240.0
 DOWN_SECONDS = 60.0
@@ -64,6 +69,8 @@ def up(
     os.environ.pop("BATON_KEY", None)  # all that it starts would inherit it, and nobody there has a use for it
     path = path_of(config)
     loaded = load_config(path, os.environ)
+    if loaded.logging.format == "json" and not detach:
+        _speak_json(loaded)
     state = _state(path)
     address = os.environ.get("RAY_ADDRESS")
     if address:
@@ -359,7 +366,10 @@ def main() -> None:
             err.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(1)
     except BatonError as error:
-        err.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        if logger.isEnabledFor(logging.INFO):
+            logger.error(str(error))
+        else:
+            err.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(1)
 
 
@@ -396,7 +406,11 @@ def _state(path: Path) -> cluster.State:
 
 
 def _say(text: str) -> None:
-    _show(f"baton: {text}" if text.startswith(exposure.WARNING) else f"baton: {text} …")
+    warning = text.startswith(exposure.WARNING)
+    if logger.isEnabledFor(logging.INFO):
+        logger.log(logging.WARNING if warning else logging.INFO, text)
+    else:
+        _show(f"baton: {text}" if warning else f"baton: {text} …")
 
 
 def _show(line: str) -> None:
@@ -405,10 +419,20 @@ def _show(line: str) -> None:
     err.print(line, style=style, markup=False, soft_wrap=True)
 
 
+def _speak_json(config: BatonConfig) -> None:
+    """Have the supervisor log instead of printing."""
+    from baton import logs
+
+    logs.set_up(as_json=True, texts=config.logging.texts)
+
+
 def _print_ready(config: BatonConfig) -> None:
     from services.supervisor import url_of
 
     url = url_of(config)
+    if logger.isEnabledFor(logging.INFO):
+        logger.info(f"ready at {url}")
+        return
     out.print(f"[green]ready[/] at [bold]{url}[/]  API: {url}/docs  models: {url}/models/NAME")
 
 
@@ -441,19 +465,27 @@ def _await_detached(process: subprocess.Popen[bytes], log: Path, url: str) -> No
     shown = 0
     while time.monotonic() < deadline:
         text = log.read_text(errors="replace")
-        for line in text[shown:].splitlines(keepends=True):
-            if not line.endswith("\n"):
+        for written in text[shown:].splitlines(keepends=True):
+            if not written.endswith("\n"):
                 break
-            shown += len(line)
-            if line.startswith("ready "):
+            shown += len(written)
+            line = f"baton: {_logged(written)}" if written.startswith("{") else written
+            if line.startswith(("ready ", "baton: ready ")):
                 return
             if line.startswith("baton: "):
                 _show(line.rstrip())
         if process.poll() is not None:
             said = [line for line in text.splitlines() if line.strip()]
-            raise NotReady("\n".join(said[-10:]).removeprefix("error: ") or f"it ended without a word; see {log}")
+            raise NotReady("\n".join(map(_logged, said[-10:])).removeprefix("error: ") or f"it ended without a word; see {log}")
         time.sleep(0.1)
     raise NotReady(f"not ready after {DETACHED_SECONDS:.0f} s; see {log}")
+
+
+def _logged(line: str) -> str:
+    """The message of a line in a log, where it is a JSON object."""
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        return str(json.loads(line)["message"])
+    return line
 
 
 def _watch(client: Client, run_id: str, *, quiet: bool) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from baton import logs
 from baton.config import BatonConfig, FeedbackSettings, ModelSettings, override
 from baton.errors import BatonError, Conflict, InvalidInput, NotReady
 from baton.records import Decision, DecisionKind, Promotion, Run, Verdict
@@ -32,6 +33,7 @@ MANY = 10_000
 """More active runs than there are models: all of them."""
 
 WATCH_SECONDS = 1.0
+ROLL_OUT_AGAIN_SECONDS = 5.0
 JUDGE_SECONDS = 600.0
 RETRAIN_SECONDS = 5.0
 HOUSEKEEPING_SECONDS = 600.0
@@ -45,7 +47,14 @@ class ControlPlane:
         self.config = BatonConfig.model_validate(config)
         self.registry = Registry(self.config.database)
         self.keyring = Keyring(self.registry.keys, required=self.config.keys_required)
-        environment = {"BATON_DATABASE": self.config.database, "BATON_STORAGE": self.config.storage}
+        if not self.config.logging.texts:
+            logs.conceal_texts()
+        environment = {
+            "BATON_DATABASE": self.config.database,
+            "BATON_STORAGE": self.config.storage,
+            "BATON_LOGGING_FORMAT": self.config.logging.format,
+            "BATON_LOGGING_TEXTS": str(self.config.logging.texts).lower(),
+        }
         self._jobs = Jobs(self.registry, Storage(self.config.storage), environment)
         self.rollouts = Rollouts(self.registry)
         self.live = LiveQualities(self.registry)
@@ -173,7 +182,7 @@ class ControlPlane:
         while True:
             with _logged("the registry"):
                 for run in await asyncio.to_thread(lambda: self.registry.runs(active=True, limit=MANY)):
-                    with _logged(f"run {run.id}"):
+                    with _logged(f"run {run.id}", model=run.model, run_id=run.id):
                         await asyncio.to_thread(self._jobs.look_after, run)
                 for decision in await asyncio.to_thread(self.registry.pending_decisions):
                     known = decision.model in {settings.name for settings in self.config.models}
@@ -185,7 +194,7 @@ class ControlPlane:
         """Start the runs that triggers call for."""
         while True:
             for settings in self.config.models:
-                with _logged(f"retraining of {settings.name}"):
+                with _logged(f"retraining of {settings.name}", model=settings.name):
                     await self.retrainer.round(settings)
             await asyncio.sleep(RETRAIN_SECONDS)
 
@@ -204,19 +213,25 @@ class ControlPlane:
         }
         days |= {settings.name: settings.feedback.retention_days for settings in self.config.models}
         for name, kept in days.items():
-            with _logged(f"old answers of {name}"):
+            with _logged(f"old answers of {name}", model=name):
                 self.registry.feedback.forget_predictions(name, datetime.now(UTC) - timedelta(days=kept))
 
     async def _roll_out(self, decision: Decision) -> None:
-        with _logged(f"roll-out of {decision.model} v{decision.candidate}"):
-            await self.rollouts.promote(decision)
+        what = f"roll-out of {decision.model} v{decision.candidate}"
+        with _logged(what, model=decision.model, version=decision.candidate):
+            try:
+                await self.rollouts.promote(decision)
+            except NotReady:  # an outage, or no replica: the decision waits, and is not tried again at once
+                await asyncio.sleep(ROLL_OUT_AGAIN_SECONDS)
+                raise
 
 
 @contextlib.contextmanager
-def _logged(what: str) -> Iterator[None]:
+def _logged(what: str, **facts: Any) -> Iterator[None]:
+    """``facts``: what it is about (`logs.FACTS`)."""
     try:
         yield
     except BatonError as error:  # in the history where it matters, or overtaken by somebody else's move
-        logger.warning("control: %s: %s", what, error)
+        logger.warning("control: %s: %s", what, error, extra=facts)
     except Exception:
-        logger.exception("control: %s", what)
+        logger.exception("control: %s", what, extra=facts)

@@ -18,6 +18,7 @@ from typing import Any
 from pydantic_core import to_json
 from ray import serve
 
+from baton import logs
 from baton.config import ModelSettings
 from baton.errors import (
     BatonError,
@@ -25,6 +26,8 @@ from baton.errors import (
     MethodNotAllowed,
     NotFound,
     NotReady,
+    RegistryError,
+    StorageError,
     UnsupportedMediaType,
 )
 from baton.keys import Scope as KeyScope
@@ -62,7 +65,11 @@ class ModelReplica:
         replica_id: str | None = None,
         *,
         keys_required: bool = False,
+        texts: bool = False,
     ) -> None:
+        """``texts``: whether logs may quote requests."""
+        if not texts:
+            logs.conceal_texts()
         self._settings = ModelSettings.model_validate(settings)
         self._task = task_type(self._settings.task)
         self._registry = Registry(database)
@@ -75,6 +82,7 @@ class ModelReplica:
             max_queue=serving.max_queue,
             estimate=self._settings.make_task(()).tokens,
         )
+        logs.state(logger, lambda: {"model": self._settings.name, "version": self._batcher.version})
         self._log = PredictionLog(
             self._settings.name, self._settings.make_task(()), self._settings.feedback, self._registry.feedback
         )
@@ -107,13 +115,16 @@ class ModelReplica:
     async def prepare(self, version: int) -> dict[str, Any]:
         """Download, verify, load, warm and self-check ``version`` beside the one that serves.
 
-        Returns the replica's state; its ``error`` is None when the version is ready for `commit`.
+        Returns the replica's state; its ``error`` is None when the version is ready for `commit`, and ``unavailable`` says
+        whether what keeps it from being so is an outage.
         """
         async with self._changing:
             try:
                 if version not in (self._batcher.version, *self._prepared):
                     self._prepared = {version: await asyncio.to_thread(self._load, version)}
                 return self._state(None)
+            except (RegistryError, StorageError) as error:
+                return {**self._state(str(error)), "unavailable": True}
             except BatonError as error:
                 return self._state(str(error))
             except Exception as error:
@@ -143,6 +154,7 @@ class ModelReplica:
             "engine": self._engine,
             "unlogged": self._log.dropped,
             "error": error,
+            "unavailable": False,
         }
 
     def _load(self, version: int) -> Predictor:

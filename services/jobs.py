@@ -6,6 +6,7 @@ What became of a run is read from the registry; Ray's word counts only when a jo
 from __future__ import annotations
 
 import asyncio
+import json
 import shlex
 import sys
 import time
@@ -119,7 +120,7 @@ class Jobs:
             return f"its log cannot be read: {error}"
         said = [line.strip() for line in lines if line.strip()]
         message = (info.message or str(info.status)).strip().partition("\n")[0]
-        return f"{message} (exit code {info.driver_exit_code}; last line: {said[-1] if said else 'none'})"
+        return f"{message} (exit code {info.driver_exit_code}; last line: {_message(said[-1]) if said else 'none'})"
 
     def _jobs(self) -> JobSubmissionClient:
         if self._client is None:
@@ -129,6 +130,13 @@ class Jobs:
             except (ConnectionError, RuntimeError) as error:
                 raise NotReady(f"Ray's job server does not answer: {error}") from error
         return self._client
+
+
+def _message(line: str) -> str:
+    """What a line of a log says: the message, where it is a JSON object."""
+    with suppress(ValueError, KeyError, TypeError):
+        return str(json.loads(line)["message"])
+    return line
 
 
 def _beats(run: Run) -> bool:

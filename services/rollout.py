@@ -49,7 +49,8 @@ class Rollouts:
         Raises:
             Conflict: the champion is no longer the one decided against, or a replica cannot load the version; the
                 champion stays, and the reason is in the history.
-            NotReady: no replica answers; or the pointer moved, but not every replica has followed within a minute: they
+            NotReady: no replica answers, or the storage or the database does not; or the pointer moved,
+                but not every replica has followed within a minute: they
                 go on trying.
         """
         model, version = decision.model, decision.candidate
@@ -60,7 +61,7 @@ class Rollouts:
             await self._prepare(model, version)
             promotion = await asyncio.to_thread(self._registry.promote, decision, expected)
             await self._commit(model, Champion(version=version, sequence=promotion.sequence))
-        logger.info("%s: v%d took over (%s)", model, version, decision.kind)
+        logger.info("%s: v%d took over (%s)", model, version, decision.kind, extra={"model": model, "version": version})
         return promotion
 
     async def rollback(self, model: str, to: int | None, reason: str) -> tuple[Decision, Promotion]:
@@ -98,6 +99,10 @@ class Rollouts:
         if not states:
             raise NotReady(f"{model}: no replica is running, or one does not answer; v{version} waits, the champion stays")
         broken = [state["error"] for state in states if state["error"] is not None]
+        if broken and all(
+            state["unavailable"] for state in states if state["error"] is not None
+        ):  # it says nothing of the version
+            raise NotReady(f"{model}: v{version} cannot take over now, the champion stays: {broken[0]}")
         if broken:
             detail = f"v{version} cannot take over: {len(broken)} of {len(states)} replica(s) cannot load it: {broken[0]}"
             await asyncio.to_thread(self._registry.add_incident, model, ROLLOUT_FAILED, detail, version)

@@ -120,13 +120,17 @@ def join(config: BatonConfig, address: str) -> None:
     import ray
     from ray import serve
 
+    from services.app import serve_logging
+
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, namespace="serve")
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise NotReady(f"no Ray cluster answers at {address!r}: {str(error).splitlines()[0]}") from error
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
-        serve.start(http_options={"host": config.http.host, "port": config.http.port})
+        serve.start(
+            http_options={"host": config.http.host, "port": config.http.port}, logging_config=serve_logging(config.logging)
+        )
     except (ray.exceptions.RayError, TimeoutError, RuntimeError) as error:
         raise NotReady(f"Ray Serve did not start: {error}") from error
 
@@ -148,7 +152,11 @@ def deploy(config: BatonConfig, say: Say) -> None:
     targets = [RunTarget(app.control(config), name=CONTROL, route_prefix="/")]
     for settings in config.models:
         arguments = app.ModelArgs(
-            settings=settings, database=config.database, storage=config.storage, keys_required=config.keys_required
+            settings=settings,
+            database=config.database,
+            storage=config.storage,
+            keys_required=config.keys_required,
+            logging=config.logging,
         )
         targets.append(RunTarget(app.model(arguments), name=application(settings.name), route_prefix=route(settings.name)))
     try:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from baton.registry import Registry
+from tests.stores import S3, Postgres, missing_for_postgres, missing_for_s3
 from tests.tiny import build_tiny_base
 
 settings.register_profile("untimed", deadline=None)  # a busy machine is no mistake
@@ -32,10 +33,70 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL of the session's own. It runs only where a test asks for it."""
+    if (why := missing_for_postgres()) is not None:
+        pytest.skip(why)
+    server = Postgres()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def migrated(postgres: Postgres) -> str:
+    """The name of a database with the schema and no rows, to be copied."""
+    name = postgres.create()
+    registry = Registry(postgres.url(name))
+    registry.migrate()
+    registry.close()
+    return name
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3]:
+    """An S3 of the session's own. It runs only where a test asks for it."""
+    if (why := missing_for_s3()) is not None:
+        pytest.skip(why)
+    server = S3()
+    yield server
+    server.close()
+
+
 @pytest.fixture
 def url(tmp_path: Path) -> str:
     """A database of the test's own."""
     return f"sqlite:///{tmp_path}/baton.db"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def either(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[bool], str]]:
+    """A new database of either kind: its URL, with the schema in it where that is wanted."""
+    if request.param == "sqlite":
+        yield lambda _migrated: f"sqlite:///{tmp_path}/baton.db"
+        return
+    postgres: Postgres = request.getfixturevalue("postgres")
+    made: list[str] = []
+
+    def create(migrated: bool) -> str:
+        made.append(postgres.create(request.getfixturevalue("migrated") if migrated else None))
+        return postgres.url(made[-1])
+
+    yield create
+    for name in made:
+        postgres.drop(name)
+
+
+@pytest.fixture
+def either_url(either: Callable[[bool], str]) -> str:
+    """A database of the test's own: every test runs on SQLite and on PostgreSQL."""
+    return either(True)
+
+
+@pytest.fixture
+def bare_url(either: Callable[[bool], str]) -> str:
+    """The same, without a schema."""
+    return either(False)
 
 
 @pytest.fixture

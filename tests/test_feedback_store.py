@@ -21,6 +21,12 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 @pytest.fixture
+def url(either_url: str) -> str:
+    """Every test here runs on both databases."""
+    return either_url
+
+
+@pytest.fixture
 def registry(registry: Registry) -> Registry:
     """With a second model, ``other``."""
     registry.declare_model("other")
@@ -75,7 +81,7 @@ def test_a_batch_of_more_ids_than_one_query_takes_counts_right(store):
     assert store.add("m", many) == Added(accepted=NAMES_AT_ONCE + 4, duplicates=NAMES_AT_ONCE + 3)
 
 
-def test_senders_at_the_same_moment_count_each_id_once(registry, store, tmp_path):
+def test_senders_at_the_same_moment_count_each_id_once(registry, store, url):
     senders, ids = 4, 60
     added: list[Added] = []
     start = threading.Barrier(senders)
@@ -84,12 +90,15 @@ def test_senders_at_the_same_moment_count_each_id_once(registry, store, tmp_path
         start.wait()
         added.extend(own.add("m", [correction(f"c{number + step}") for step in range(3)]) for number in range(0, ids, 3))
 
-    stores = [store, store, *(Registry(f"sqlite:///{tmp_path}/baton.db").feedback for _ in range(2))]
+    others = [Registry(url) for _ in range(2)]
+    stores = [store, store, *(other.feedback for other in others)]
     threads = [threading.Thread(target=send, args=(own,)) for own in stores]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    for other in others:
+        other.close()
     assert sum(it.accepted for it in added) == ids
     assert sum(it.duplicates for it in added) == (senders - 1) * ids
     assert sorted(it.client_id or "" for it in store.all("m")) == sorted(f"c{number}" for number in range(ids))
@@ -147,6 +156,15 @@ def test_what_came_after_an_id_is_counted(store):
     first, second = store.all("m")
     assert [store.count_after("m", bound) for bound in (0, first.id, second.id)] == [2, 1, 0]
     assert [store.count_up_to("m", bound) for bound in (0, first.id, second.id)] == [0, 1, 2]
+
+
+def test_texts_with_nul_characters_and_halves_of_surrogate_pairs_come_back_whole(store):
+    """PostgreSQL holds neither in a text; as JSON it does."""
+    text = "a\0b \ud800 c"
+    store.add("m", [Correction(client_id="x", request_id=None, position=0, example={"text": text, "label": "a"})])
+    store.log([LoggedPrediction(**{**vars(logged("r1")), "input": {"text": text}})])
+    assert next(store.all("m")).example["text"] == text
+    assert store.predictions("m", [("r1", 0)])["r1", 0].input["text"] == text
 
 
 # --- the prediction log --------------------------------------------------------------------------------------------------

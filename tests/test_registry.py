@@ -1,8 +1,7 @@
-"""The registry on real SQLite: who may move the champion pointer, and what stays written."""
+"""The registry on real SQLite and real PostgreSQL: who may move the champion pointer, and what stays written."""
 
 from __future__ import annotations
 
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -22,10 +21,17 @@ from baton.database import connect, migrate
 from baton.errors import Conflict, NotFound, RegistryError
 from baton.records import Champion, Decision, DecisionKind, Promotion, RunState, Verdict
 from baton.registry import ROLLOUT_FAILED, Registry
+from tests.stores import raw_sql
 
 HOLDOUT = "h" * 64
 NOBODY = Champion(version=None, sequence=0)
 STATISTICS = np.zeros((3, 2), dtype=np.int32)
+
+
+@pytest.fixture
+def url(either_url: str) -> str:
+    """Every test here runs on both databases."""
+    return either_url
 
 
 def publish(registry: Registry, model: str = "m", run_id: str | None = None) -> int:
@@ -311,12 +317,10 @@ def test_the_previous_champion_is_the_one_before_with_rollbacks_undone(registry,
 
 
 @pytest.mark.parametrize("statement", ["UPDATE promotions SET version = 9", "DELETE FROM promotions"])
-def test_promotions_cannot_be_changed_even_by_raw_sql(registry, tmp_path, statement):
+def test_promotions_cannot_be_changed_even_by_raw_sql(registry, url, statement):
     promote(registry, publish(registry))
-    connection = sqlite3.connect(tmp_path / "baton.db")
-    with pytest.raises(sqlite3.IntegrityError, match="promotions is append-only"):
-        connection.execute(statement)
-    connection.close()
+    with pytest.raises(sa.exc.DBAPIError, match="promotions is append-only"):
+        raw_sql(url, statement)
     assert registry.promotions("m")[0].version == 1
 
 
@@ -613,8 +617,8 @@ def test_declaring_a_model_again_keeps_its_champion_and_renews_its_settings(regi
 # --- the database --------------------------------------------------------------------------------------------------------
 
 
-def test_migrations_produce_exactly_the_schema_in_the_code(url):
-    engine = connect(url)
+def test_migrations_produce_exactly_the_schema_in_the_code(bare_url):
+    engine = connect(bare_url)
     migrate(engine)
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
@@ -629,24 +633,22 @@ def test_migrating_twice_changes_nothing(registry):
     assert registry.champion("m").version == 1
 
 
-def test_a_schema_newer_than_the_code_is_refused_with_what_to_do(registry, tmp_path):
-    with sqlite3.connect(tmp_path / "baton.db") as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '9999'")
-    connection.close()
+def test_a_schema_newer_than_the_code_is_refused_with_what_to_do(registry, url):
+    raw_sql(url, "UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(RegistryError, match=r"at schema '9999', which .* does not know; upgrade Baton"):
         registry.migrate()
     with pytest.raises(RegistryError, match="at schema '9999'"):
         registry.check()
 
 
-def test_a_database_without_schema_is_told_how_to_get_one(url):
-    registry = Registry(url)
+def test_a_database_without_schema_is_told_how_to_get_one(bare_url):
+    registry = Registry(bare_url)
     with pytest.raises(RegistryError, match=r"at schema None, this code needs '.*'; `baton up` migrates it"):
         registry.check()
     registry.close()
 
 
-def test_processes_that_migrate_at_once_all_succeed(url):
+def test_processes_that_migrate_at_once_all_succeed(bare_url):
     code = """
 from baton.registry import Registry
 registry = Registry(sys.argv[1])
@@ -655,7 +657,7 @@ registry.migrate()
 registry.check()
 print('migrated')
 """
-    assert processes_at_once(code, [[url]] * 3) == ["migrated"] * 3
+    assert processes_at_once(code, [[bare_url]] * 3) == ["migrated"] * 3
 
 
 def test_everything_is_still_there_after_reopening(registry, url):
@@ -685,15 +687,15 @@ def test_many_threads_may_write_at_once(registry):
     assert len(registry.incidents("m", limit=100)) == 80
 
 
-def test_readers_and_health_checks_do_not_wait_for_a_writer(registry, tmp_path):
+def test_readers_and_health_checks_do_not_wait_for_a_writer(registry, url):
     publish(registry)
-    writer = sqlite3.connect(tmp_path / "baton.db", isolation_level=None)
-    writer.execute("BEGIN IMMEDIATE")
-    with ThreadPoolExecutor(1) as pool:
+    engine = connect(url)
+    with engine.begin() as writer, ThreadPoolExecutor(1) as pool:
+        writer.execute(schema.models.update().values(champion_version=7))
         assert pool.submit(registry.champion, "m").result(timeout=10) == NOBODY
         pool.submit(registry.check).result(timeout=10)
-        writer.execute("ROLLBACK")
-    writer.close()
+        writer.rollback()
+    engine.dispose()
 
 
 @pytest.mark.parametrize("wrong", ["not a url", "nosuchdb://host/x", "sqlite:////dev/null/baton.db"])
@@ -711,12 +713,10 @@ def test_a_file_that_is_no_database_is_a_registry_error(tmp_path):
     registry.close()
 
 
-def test_times_are_stored_in_utc(registry, tmp_path):
+def test_times_are_stored_in_utc(registry, url):
     run = registry.create_run("m", {})
-    engine = sa.create_engine(f"sqlite:///{tmp_path}/baton.db")
-    with engine.connect() as connection:
-        [stored] = connection.execute(sa.text("SELECT created_at FROM runs")).scalars()
-    engine.dispose()
+    in_utc = "created_at" if url.startswith("sqlite") else "created_at AT TIME ZONE 'UTC'"
+    [(stored,)] = raw_sql(url, f"SELECT CAST({in_utc} AS TEXT) FROM runs")
     assert stored.startswith(run.created_at.strftime("%Y-%m-%d %H:%M:%S"))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 
 from baton.config import ModelSettings
 from baton.errors import RegistryError
+from baton.logs import JsonFormatter
 from baton.records import Champion, ModelVersion
 from baton.registry import Registry
 from baton.storage import Storage
@@ -316,6 +319,54 @@ def test_a_mistake_of_ours_is_told_without_its_details_and_harms_no_neighbour(wo
 
 
 # --- hand-over -----------------------------------------------------------------------------------------------------------
+
+
+def test_prepare_tells_an_outage_of_the_storage_from_a_version_that_cannot_be_loaded(world):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        place = Path(world.storage.url)
+        shutil.move(place, place.with_name("unmounted"))
+        state = await replica.prepare(2)
+        assert "is not there; is its volume mounted" in state["error"]
+        assert (state["unavailable"], state["version"], state["prepared"]) == (True, 1, [])
+        assert version_of(await ask(client)) == 1
+        shutil.move(place.with_name("unmounted"), place)
+        spoiled = place / "models" / "m" / "versions" / "2" / "model.safetensors"
+        spoil(spoiled)
+        assert (await replica.prepare(2))["unavailable"] is False
+        spoil(spoiled)  # the same byte back
+        state = await replica.prepare(2)
+        assert (state["error"], state["unavailable"], state["prepared"]) == (None, False, [2])
+
+    world.run(scenario)
+
+
+def test_no_log_quotes_what_a_replica_was_asked_whatever_goes_wrong(world, monkeypatch, caplog):
+    secret = "Xanthippe"
+
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        def broken(outputs: object, task: object, single: object) -> bytes:
+            raise RuntimeError(f"cannot render {secret}")
+
+        await client.post("", content=f'{{"inputs": "{secret}', headers=JSON)
+        await client.post("", json={"inputs": secret, "parameters": {"top_k": secret}})
+        await client.post(f"/{secret}", json={"inputs": secret})
+        with monkeypatch.context() as patch:
+            patch.setattr("services.protocols.huggingface.render", broken)
+            assert (await ask(client, secret)).status_code == 500
+        await ask(client, secret)
+
+    serve = logging.getLogger("ray.serve")  # it does not propagate
+    serve.addHandler(caplog.handler)
+    try:
+        with caplog.at_level(logging.DEBUG, logger="ray.serve"):
+            world.run(scenario)
+    finally:
+        serve.removeHandler(caplog.handler)
+    [failure] = [record for record in caplog.records if record.exc_info]
+    assert (failure.model, failure.version) == ("m", 1)
+    assert "builtins.RuntimeError" in failure.exc_text
+    lines = [json.loads(JsonFormatter().format(record)) for record in caplog.records]
+    assert secret not in json.dumps(lines) + caplog.text
 
 
 def test_prepare_loads_beside_the_serving_version_and_commit_swaps(world):

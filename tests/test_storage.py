@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 import signal
 import subprocess
@@ -13,6 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow.fs
 import pytest
 
 from baton import manifest as manifests
@@ -20,6 +20,8 @@ from baton.errors import CorruptVersion, StorageError
 from baton.manifest import FileEntry, Manifest
 from baton.records import ModelVersion
 from baton.storage import Storage
+from tests.stores import S3, free_port
+from training.trainer import filesystem_of
 
 FILES = {"config.json": b"{}", "model.safetensors": bytes(range(256)) * 40, "nested/deep/vocab.txt": "naïve ☃\n".encode()}
 
@@ -71,8 +73,33 @@ def local(tmp_path: Path) -> Storage:
 
 
 @pytest.fixture
-def remote() -> Storage:
+def bucket(s3: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
+    """A real S3 over HTTP, which this process finds as any would: by its environment."""
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    forget_connections()
+    return s3
+
+
+def forget_connections() -> None:
+    """fsspec keeps one connection for each set of options; where it goes was read from the environment when it was made."""
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture(params=["memory", "s3"])
+def remote(request: pytest.FixtureRequest) -> Storage:
+    if request.param == "s3":
+        return Storage(request.getfixturevalue("bucket").url())
     return Storage(f"memory://{uuid.uuid4().hex}")
+
+
+@pytest.fixture(params=["local", "memory", "s3"])
+def storage(request: pytest.FixtureRequest, local: Storage) -> Storage:
+    if request.param == "s3":
+        return Storage(request.getfixturevalue("bucket").url())
+    return local if request.param == "local" else Storage(f"memory://{uuid.uuid4().hex}")
 
 
 @pytest.fixture
@@ -108,7 +135,12 @@ def test_a_published_directory_holds_nothing_but_the_files_and_the_manifest(loca
     assert names == {*FILES, "baton.json"}
 
 
-def test_a_version_number_that_was_never_published_is_corrupt(local, cache):
+def test_storage_that_is_not_there_does_not_call_a_version_corrupt(storage, cache):
+    with pytest.raises(StorageError, match="is not there; is its volume mounted, does its bucket exist"):
+        storage.fetch(version(1, "0" * 64), cache)
+
+
+def test_a_version_number_that_was_never_published_is_corrupt(local, published, cache):
     with pytest.raises(CorruptVersion, match=r"m v9: .* has no baton.json; it was never published whole"):
         local.fetch(version(9, "0" * 64), cache)
 
@@ -248,7 +280,7 @@ def forge(storage: Storage, name: str, content: bytes) -> ModelVersion:
 def test_a_remote_version_is_downloaded_into_the_cache(remote, source, cache):
     uri, sha256 = remote.publish(1, source, manifest())
     directory, read = remote.fetch(version(1, sha256), cache)
-    assert uri.startswith("memory://")
+    assert uri.startswith(remote.url.partition("://")[0] + "://")
     assert directory.parent == cache
     assert content_of(directory) == FILES
     assert read.labels == ("a", "b")
@@ -310,9 +342,7 @@ def test_a_remote_version_without_manifest_was_never_published_whole(remote, sou
         remote.fetch(version(1, sha256), cache)
 
 
-@pytest.mark.parametrize("kind", ["local", "remote"])
-def test_a_manifest_cannot_name_a_file_outside_its_directory(kind, request, tmp_path, cache):
-    storage: Storage = request.getfixturevalue(kind)
+def test_a_manifest_cannot_name_a_file_outside_its_directory(storage, tmp_path, cache):
     content = b"outside"
     forged = forge(storage, "../../outside.txt", content)
     storage._fs.pipe_file(f"{storage._root}/models/m/versions/1/../../outside.txt", content)
@@ -324,17 +354,13 @@ def test_a_manifest_cannot_name_a_file_outside_its_directory(kind, request, tmp_
 # --- data sets and runs --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["local", "remote"])
-def test_a_data_set_is_read_as_it_was_written(kind, request):
-    storage: Storage = request.getfixturevalue(kind)
+def test_a_data_set_is_read_as_it_was_written(storage):
     storage.write_dataset("models/m/datasets/abc", {"train.jsonl": b"1\n", "dataset.json": b"{}"})
     assert storage.read_dataset("models/m/datasets/abc", "train.jsonl") == b"1\n"
     assert storage.read_dataset("models/m/datasets/abc", "dataset.json") == b"{}"
 
 
-@pytest.mark.parametrize("kind", ["local", "remote"])
-def test_a_data_set_that_is_there_is_not_written_again(kind, request):
-    storage: Storage = request.getfixturevalue(kind)
+def test_a_data_set_that_is_there_is_not_written_again(storage):
     for content in (b"first", b"second"):
         storage.write_dataset("models/m/datasets/abc", {"train.jsonl": content, "dataset.json": b"{}"})
     assert storage.read_dataset("models/m/datasets/abc", "train.jsonl") == b"first"
@@ -368,17 +394,25 @@ def test_removing_a_run_removes_its_checkpoints_and_no_others(local):
     assert [path.name for path in Path(local.runs_path).iterdir()] == ["two"]
 
 
-def test_the_path_for_runs_is_a_url_on_remote_storage(remote, local):
-    assert remote.runs_path == f"{remote.url}/runs".replace("memory://", "memory:///")
+def test_ray_writes_checkpoints_through_the_driver_that_everything_else_uses(remote):
+    through = filesystem_of(remote.url)
+    through.create_dir(f"{remote.runs_path}/run-1")
+    with through.open_output_stream(f"{remote.runs_path}/run-1/checkpoint") as stream:
+        stream.write(b"weights")
+    assert remote.filesystem.cat_file(f"{remote._root}/runs/run-1/checkpoint") == b"weights"
+    remote.remove_run("run-1")
+    assert through.get_file_info(f"{remote.runs_path}/run-1/checkpoint").type == pyarrow.fs.FileType.NotFound
+
+
+def test_checkpoints_on_local_storage_need_no_driver(local):
     assert local.runs_path == f"{local.url}/runs"
+    assert filesystem_of(local.url) is None
 
 
 # --- storage that does not work ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["local", "remote"])
-def test_writable_storage_passes_its_check_and_keeps_no_trace_of_it(kind, request):
-    storage: Storage = request.getfixturevalue(kind)
+def test_writable_storage_passes_its_check_and_keeps_no_trace_of_it(storage):
     storage.check_writable()
     assert storage._fs.find(storage._root) == []
 
@@ -418,7 +452,81 @@ def test_file_urls_are_local_storage(tmp_path):
     assert Storage(f"file://{tmp_path}").runs_path == f"{tmp_path}/runs"
 
 
-@pytest.mark.skipif(importlib.util.find_spec("s3fs") is not None, reason="s3fs is installed")
-def test_a_scheme_whose_package_is_missing_names_the_package():
-    with pytest.raises(StorageError, match=r"cannot open a s3 file system: .*s3fs"):
+def test_a_scheme_whose_package_is_missing_names_the_package_and_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "baton.s3", None)
+    monkeypatch.delattr("baton.s3", raising=False)
+    with pytest.raises(StorageError, match=r"cannot open a s3 file system: .*; `pip install 'baton\[s3\]'` brings"):
         Storage("s3://bucket/baton")
+
+
+# --- S3 ------------------------------------------------------------------------------------------------------------------
+
+
+def test_what_one_process_publishes_another_sees_at_once_though_it_has_looked_before(bucket, source, cache):
+    ours = Storage(bucket.url())
+    ours.write_dataset("models/m/datasets/abc", {"dataset.json": b"{}"})
+    assert not ours.filesystem.exists(f"{ours.runs_path}/nothing")
+    code = f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from baton.storage import Storage
+from tests.test_storage import manifest
+print(Storage({ours.url!r}).publish(1, Path({str(source)!r}), manifest())[1])
+"""
+    with pytest.raises(CorruptVersion, match="never published whole"):
+        ours.fetch(version(1, "0" * 64), cache)
+    sha256 = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    assert content_of(ours.fetch(version(1, sha256), cache)[0]) == FILES
+
+
+def test_a_publication_on_an_object_store_leaves_no_file_under_another_name(bucket, source):
+    storage = Storage(bucket.url())
+    storage.publish(1, source, manifest())
+    names = {path.partition("/versions/1/")[2] for path in storage.filesystem.find(storage._root)}
+    assert names == {*FILES, "baton.json"}
+
+
+def test_a_bucket_that_does_not_exist_is_told_and_not_made(bucket):
+    with pytest.raises(StorageError, match=r"cannot write to storage s3://nosuchbucket/x: .*bucket does not exist"):
+        Storage("s3://nosuchbucket/x").check_writable()
+    assert not Storage(bucket.url()).filesystem.exists("nosuchbucket")
+
+
+def test_an_object_store_that_refuses_connections_is_a_storage_error(bucket, source, cache, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    forget_connections()
+    storage = Storage("s3://baton/x")
+    for call in (
+        storage.check_writable,
+        lambda: storage.publish(1, source, manifest()),
+        lambda: storage.fetch(version(1, "0" * 64), cache),
+        lambda: storage.read_dataset("models/m/datasets/x", "dataset.json"),
+        lambda: storage.remove_run("run-1"),
+    ):
+        with pytest.raises(StorageError, match=r"storage s3://baton/x: Could not connect to the endpoint URL"):
+            call()
+
+
+def test_an_object_store_without_credentials_is_a_storage_error(bucket, monkeypatch, tmp_path):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    forget_connections()
+    with pytest.raises(StorageError, match=r"cannot write to storage s3://baton/x: .*redentials"):
+        Storage("s3://baton/x").check_writable()
+
+
+def test_an_object_store_that_is_silent_is_a_storage_error_and_answers_again_afterwards(bucket, monkeypatch):
+    monkeypatch.setattr("baton.s3.READ_SECONDS", 1)
+    storage = Storage(bucket.url())
+    storage.check_writable()
+    bucket.freeze()
+    try:
+        for call in (storage.check_writable, lambda: storage.read_dataset("models/m/datasets/x", "dataset.json")):
+            with pytest.raises(StorageError, match=r"cannot (write to|read from) storage .*: Read timeout on endpoint"):
+                call()
+    finally:
+        bucket.thaw()
+    storage.check_writable()

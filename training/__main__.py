@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,10 +19,16 @@ from baton.errors import BatonError, Conflict, RegistryError
 from baton.records import RunState
 from baton.registry import Registry
 from baton.storage import Storage
+from training.log import know, set_up, speaks_json
+
+logger = logging.getLogger("baton")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Make and judge model versions. Jobs of a Ray cluster.")
 
 HEARTBEAT_SECONDS = 5.0
+
+PATIENCE_SECONDS = 600.0
+"""How long a run waits for a database that is down; a match, which somebody waits for, does not."""
 
 
 @app.command()
@@ -39,12 +45,12 @@ def run(
     By hand: `run intents -c baton.yaml --set training.epochs=5`.
     """
     if config is None:
-        registry, storage, database = _from_environment()
+        registry, storage, database = _from_environment(PATIENCE_SECONDS)
         run_id = registry.start_run(target).id
     else:
         loaded = load_config(config, os.environ)
         settings = override(loaded.model(target), assign or [])
-        registry, storage, database = Registry(loaded.database), Storage(loaded.storage), loaded.database
+        registry, storage, database = Registry(loaded.database), Storage(loaded.storage, patient=True), loaded.database
         registry.migrate()
         registry.declare_model(target, loaded.model(target).model_dump(mode="json"))
         run_id = registry.create_run(target, settings.model_dump(mode="json"), started=True).id
@@ -54,9 +60,10 @@ def run(
         from training import pipeline
 
         storage.check_writable()
-        ray.init(log_to_driver=False, logging_level=logging.WARNING)
+        ray.init(log_to_driver=False, **_ray_logging())
+        know(run_id=run_id, model=registry.run(run_id).model)
         decision = pipeline.run(run_id, registry, storage, database=database)
-    typer.echo(decision.sentence)
+    _tell(decision.sentence)
 
 
 @app.command()
@@ -64,29 +71,55 @@ def judge(model: str, version: int) -> None:
     """Play the match of a version against today's champion and store the decision."""
     from training import pipeline
 
-    registry, storage, _ = _from_environment()
-    typer.echo(pipeline.judge(model, version, registry, storage).sentence)
+    registry, storage, _ = _from_environment(0.0)
+    know(model=model, version=version)
+    _tell(pipeline.judge(model, version, registry, storage).sentence)
 
 
 def main() -> None:
     """Entry point: errors for people on one line, exit status 1."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    logging.basicConfig(level=logging.WARNING)
+    set_up()
     try:
         app()
     except BatonError as error:
-        typer.echo(f"error: {error}", err=True)
+        if speaks_json():
+            logger.error(str(error))
+        else:
+            typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except Exception:
+        logger.exception("the job failed")
         sys.exit(1)
 
 
-def _from_environment() -> tuple[Registry, Storage, str]:
+def _tell(sentence: str) -> None:
+    if speaks_json():
+        logger.info(sentence)
+    else:
+        typer.echo(sentence)
+
+
+def _ray_logging() -> dict[str, Any]:
+    """How Ray is to log in this process and in those of its workers."""
+    import ray
+
+    if not speaks_json():
+        return {"logging_level": logging.WARNING}
+    logging.getLogger().handlers.clear()  # Ray brings its own, with the same keys
+    return {
+        "logging_config": ray.LoggingConfig(encoding="JSON", log_level="INFO", additional_log_standard_attrs=["name"]),
+    }
+
+
+def _from_environment(wait_s: float) -> tuple[Registry, Storage, str]:
     missing = [name for name in ("BATON_DATABASE", "BATON_STORAGE") if name not in os.environ]
     if missing:
         raise typer.BadParameter(f"set {' and '.join(missing)}, or name a file with -c")
     database = os.environ["BATON_DATABASE"]
-    registry = Registry(database)
+    registry = Registry(database, wait_s=wait_s)
     registry.check()
-    return registry, Storage(os.environ["BATON_STORAGE"]), database
+    return registry, Storage(os.environ["BATON_STORAGE"], patient=wait_s > 0), database
 
 
 @contextmanager

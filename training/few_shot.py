@@ -46,7 +46,7 @@ PASS_TOKENS = 8192
 @contextmanager
 def few_shot(order: Order) -> Iterator[Trained]:
     """Fit a head to all training rows; the F1 is that of predictions for rows held back from it in their turn."""
-    storage, kind = Storage(order.storage), task_type(order.settings.task)
+    storage, kind = Storage(order.storage, patient=True), task_type(order.settings.task)
     rows = datasets.load_side(kind, storage, order.dataset.uri, "train")
     with tempfile.TemporaryDirectory(prefix="baton-few-shot-") as scratch:
         base = weights.fetch(order.start, order.settings, storage, Path(scratch) / "base").directory

@@ -63,7 +63,7 @@ def cross_validate(order: Order) -> Iterator[Trained]:
     count = order.settings.training.folds
     assert count is not None
     kind = task_type(order.settings.task)
-    rows = datasets.load_side(kind, Storage(order.storage), order.dataset.uri, "train")
+    rows = datasets.load_side(kind, Storage(order.storage, patient=True), order.dataset.uri, "train")
     filled = len(set(sides.folds(kind, rows, count)))
     if filled < count:
         raise DataError(f"training.folds: {count} folds need as many texts that differ; the training data has {filled}")
@@ -184,9 +184,11 @@ def train_all(job: Mapping[str, Any], epochs: int) -> dict[str, bytes]:
 
 def _trainer(job: Job, scratch: Path) -> tuple[Any, ModelSettings]:
     """A trainer that leaves no checkpoints, because no other process goes on from them."""
+    from training.log import set_up_worker
     from training.worker import build_trainer, settle
 
     settings = ModelSettings.model_validate(job.settings)
+    set_up_worker(run_id=job.run_id, model=settings.name)
     settle(job.threads, settings.training)
     trainer = build_trainer(job, settings, scratch, world_size=1)
     trainer.args.save_strategy = "no"

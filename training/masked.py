@@ -26,6 +26,7 @@ from baton.tasks.base import cut, whole
 from training.adaptation import BASE, Texts
 from training.batches import Collator, OrderedTrainer
 from training.dropout import quicken
+from training.log import set_up_worker
 from training.losses import label_loss
 from training.trainer import Job
 from training.worker import Reporter, arguments_of, settle
@@ -35,6 +36,7 @@ def train(config: dict[str, Any]) -> None:
     """Ray Train's entry point: adapt as ``Job(**config["job"])`` says to ``config["texts"]``, one checkpoint an epoch."""
     job = Job(**config["job"])
     settings = ModelSettings.model_validate(job.settings)
+    set_up_worker(run_id=job.run_id, model=settings.name)
     settle(job.threads, settings.training)
     with tempfile.TemporaryDirectory(prefix="baton-adapt-") as scratch:
         trainer = build_masked(settings, ray.get(config["texts"]), Path(scratch), ray.train.get_context().get_world_size())

@@ -22,7 +22,7 @@ from baton.config import ModelSettings, TrainingSettings, validate
 from baton.errors import Conflict, RegistryError, TrainingFailed
 from baton.search_space import draw
 from training.capacity import cpus_per_process, gpus_for
-from training.trainer import Job, Order, Trained, last_line
+from training.trainer import Job, Order, Trained, filesystem_of, last_line
 
 FOLDER = "search"
 REDUCTION = 3
@@ -164,6 +164,7 @@ def _tuner(order: Order, trials: Sequence[Trial], board: Board) -> tune.Tuner:
         run_config=tune.RunConfig(
             name=FOLDER,
             storage_path=f"{order.runs_path}/{order.run_id}",
+            storage_filesystem=filesystem_of(order.storage),
             callbacks=[board],
             verbose=0,
             checkpoint_config=tune.CheckpointConfig(
@@ -181,6 +182,7 @@ def _trial(config: Mapping[str, Any], job: Mapping[str, Any], drawn: Sequence[Ma
     """What the process of a trial runs. Its libraries are imported here: the driver can do without them."""
 
     from baton.base_models import find_base_model
+    from training.log import set_up_worker
     from training.pipeline import check_length
     from training.worker import Reporter, build_trainer, settle
 
@@ -201,6 +203,7 @@ def _trial(config: Mapping[str, Any], job: Mapping[str, Any], drawn: Sequence[Ma
     order = Job(**job)
     settings = settings_of(order.settings, drawn[config["number"]])
     check_length(settings, find_base_model(settings.base_model))
+    set_up_worker(run_id=order.run_id, model=settings.name)
     settle(order.threads, settings.training)
     with tempfile.TemporaryDirectory(prefix="baton-trial-") as scratch:
         trainer = build_trainer(order, settings, Path(scratch), world_size=1)

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow.fs
 import ray
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
@@ -20,6 +21,7 @@ from baton.config import ModelSettings, TrainingSettings
 from baton.errors import TrainingFailed
 from baton.records import DatasetVersion
 from baton.registry import Registry
+from baton.storage import Storage
 from training.capacity import capacity_of, watched
 from training.start import Start
 
@@ -138,6 +140,7 @@ def fit(
         run_config=RunConfig(
             name=name,
             storage_path=storage_path,
+            storage_filesystem=filesystem_of(order.storage),
             failure_config=FailureConfig(max_failures=training.retries),
             checkpoint_config=CheckpointConfig(num_to_keep=2, checkpoint_score_attribute=score, checkpoint_score_order=mode),
         ),
@@ -152,6 +155,14 @@ def fit(
     choose = max if mode == "max" else min
     checkpoint, _ = choose(result.best_checkpoints, key=lambda item: float(item[1][score]))
     return checkpoint
+
+
+def filesystem_of(storage: str) -> pyarrow.fs.FileSystem | None:
+    """What Ray writes checkpoints through where storage is remote: the same driver, endpoint and credentials as everywhere
+    else. None for local storage, which Ray knows by itself.
+    """
+    opened = Storage(storage, patient=True)
+    return None if opened.local else pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(opened.filesystem))
 
 
 def _train(config: dict[str, Any]) -> None:

@@ -32,6 +32,7 @@ from training import start, weights
 from training.augmentation import Altered, Redraw
 from training.batches import Collator, OrderedTrainer, encode, features, training_features
 from training.dropout import quicken
+from training.log import set_up_worker
 from training.losses import loss_function
 from training.start import Start
 from training.trainer import Job
@@ -50,6 +51,7 @@ def train(config: dict[str, Any]) -> None:
     """Ray Train's entry point: fine-tune as ``Job(**config["job"])`` says, reporting one checkpoint an epoch."""
     job = Job(**config["job"])
     settings = ModelSettings.model_validate(job.settings)
+    set_up_worker(run_id=job.run_id, model=settings.name)
     settle(job.threads, settings.training)
     with tempfile.TemporaryDirectory(prefix="baton-train-") as scratch:
         trainer = build_trainer(job, settings, Path(scratch), ray.train.get_context().get_world_size())
@@ -72,7 +74,7 @@ def build_trainer(job: Job, settings: ModelSettings, scratch: Path, world_size: 
     """The configured `Trainer` of one of ``world_size`` workers; all that is random is seeded."""
     training = settings.training
     transformers.set_seed(training.seed)  # the fresh head's weights, and the adapters'
-    storage, begin = Storage(job.storage), Start(**job.start)
+    storage, begin = Storage(job.storage, patient=True), Start(**job.start)
     origin = weights.fetch(begin, settings, storage, scratch / "parent")
     wrapper = transformers.AutoTokenizer.from_pretrained(str(origin.directory), local_files_only=True, trust_remote_code=False)
     wrapper.save_pretrained(str(scratch / "tokenizer"))
