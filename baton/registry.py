@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from baton import database, schema
+from baton.counts import Counts
 from baton.dataset_store import DatasetStore
 from baton.errors import Conflict, NotFound
 from baton.feedback import FeedbackStore
@@ -51,6 +52,7 @@ class Registry:
 
     def __init__(self, url: str) -> None:
         self._engine = database.connect(url)
+        self.counts = Counts(self._engine)
         self.datasets = DatasetStore(self._engine)
         self.feedback = FeedbackStore(self._engine)
         self.retrain = RetrainState(self._engine)
