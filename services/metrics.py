@@ -34,10 +34,10 @@ class Plane(StrEnum):
 
 LABELS: Mapping[str, str] = {
     "model": "a model of `baton.yaml`",
-    "version": "a version's number; `none` where no version is loaded. A replica adds one with each swap",
+    "version": "a version's number; `none` where none is loaded. A replica tells of the one that serves and the one before",
     "status": "of `baton_requests`: `2xx`, `4xx` or `5xx`; of `baton_errors`: the HTTP status",
     "kind": "the error's title, as in the control plane's problem documents: one of the classes in `baton/errors.py`",
-    "replica": "the replica's name in Ray Serve; gone half a minute after the replica",
+    "replica": "the replica's name in Ray Serve. All its series end half a minute after it",
     "le": "upper bound of a histogram's bucket, inclusive",
     "result": "`accepted`, `duplicate` or `rejected`",
     "verdict": "`promote`, `reject` or `inconclusive`",
@@ -63,24 +63,21 @@ class Metric:
     buckets: tuple[float, ...] = ()
 
     @property
-    def parts(self) -> tuple[str, ...]:
-        """The counters or gauges that it is made of: one, or a histogram's three."""
-        if self.kind is Kind.HISTOGRAM:
-            return (f"{self.name}_bucket", f"{self.name}_sum", f"{self.name}_count")
-        return (self.name,)
+    def parts(self) -> Mapping[str, tuple[str, ...]]:
+        """The names of the numbers that it is made of, each with its labels: one, or a histogram's buckets, sum and count."""
+        if self.kind is not Kind.HISTOGRAM:
+            return {f"{self.name}_total" if self.kind is Kind.COUNTER else self.name: self.labels}
+        return {f"{self.name}_bucket": (*self.labels, "le"), f"{self.name}_sum": self.labels, f"{self.name}_count": self.labels}
 
     @property
     def series(self) -> Mapping[str, tuple[str, ...]]:
-        """The names that Prometheus knows it by, each with its labels."""
+        """The same under the names that Prometheus knows."""
         prefix = RAY if self.plane is Plane.DATA else ""
-        suffix = "" if self.kind is Kind.GAUGE else "_total"
-        return {
-            f"{prefix}{part}{suffix}": (*self.labels, "le") if part.endswith("_bucket") else self.labels for part in self.parts
-        }
+        return {f"{prefix}{name}": labels for name, labels in self.parts.items()}
 
 
 def _data(name: str, kind: Kind, text: str, *labels: str, buckets: tuple[float, ...] = ()) -> Metric:
-    return Metric(name=name, kind=kind, plane=Plane.DATA, help=text, labels=("model", *labels), buckets=buckets)
+    return Metric(name=name, kind=kind, plane=Plane.DATA, help=text, labels=("model", "replica", *labels), buckets=buckets)
 
 
 def _control(name: str, kind: Kind, text: str, *labels: str) -> Metric:
@@ -105,8 +102,8 @@ BATCH_TOKENS = _data(
 MODEL_TOKENS = _data("baton_model_tokens", Kind.COUNTER, "Tokens that went through the model, padding included.")
 PADDING_TOKENS = _data("baton_padding_tokens", Kind.COUNTER, "Of those, padding.")
 SWAPS = _data("baton_swaps", Kind.COUNTER, "Times that a replica changed the version that it serves.")
-SERVING_VERSION = _data("baton_serving_version", Kind.GAUGE, "The version that a replica serves, 0 for none.", "replica")
-QUEUE_DEPTH = _data("baton_queue_depth", Kind.GAUGE, "Requests that wait in a replica.", "replica")
+SERVING_VERSION = _data("baton_serving_version", Kind.GAUGE, "The version that a replica serves, 0 for none.")
+QUEUE_DEPTH = _data("baton_queue_depth", Kind.GAUGE, "Requests that wait in a replica.")
 
 # --- control plane -----------------------------------------------------------------------------------------------------
 

@@ -35,12 +35,13 @@ def test_every_metric_is_named_once_and_every_label_is_explained():
     assert all(name.startswith("baton_") for name in names)
 
 
-def test_a_histogram_is_three_counters_of_which_one_has_bounds():
+def test_a_histogram_has_the_parts_that_prometheus_expects():
     assert metrics.QUEUE_SECONDS.series == {
-        "ray_baton_queue_seconds_bucket_total": ("model", "le"),
-        "ray_baton_queue_seconds_sum_total": ("model",),
-        "ray_baton_queue_seconds_count_total": ("model",),
+        "ray_baton_queue_seconds_bucket": ("model", "replica", "le"),
+        "ray_baton_queue_seconds_sum": ("model", "replica"),
+        "ray_baton_queue_seconds_count": ("model", "replica"),
     }
+    assert metrics.RUNS.series == {"baton_runs_total": ("model", "state")}
     assert metrics.CHAMPION_F1.series == {"baton_champion_f1": ("model",)}
     assert all(
         list(metric.buckets) == sorted(metric.buckets) and bool(metric.buckets) is (metric.kind is Kind.HISTOGRAM)
