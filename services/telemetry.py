@@ -1,7 +1,7 @@
 """What one replica counts, and its way to Ray's agent, from where Prometheus has it.
 
-A request pays for a few additions in memory. Once a second all totals are handed to Ray as gauges: docs/adr/0010 says why. Outside
-Serve there is nobody to hand them to. Knows neither HTTP nor the registry.
+A request pays for a few additions in memory. Once a second all totals are handed to Ray as gauges; docs/adr/0010 says why.
+Outside Serve there is nobody to hand them to. Knows neither HTTP nor the registry.
 """
 
 from __future__ import annotations
