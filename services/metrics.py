@@ -143,6 +143,16 @@ REPLICAS_AGREEING = _control("baton_replicas_agreeing", Kind.GAUGE, "Replicas th
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 """All of them, in the order above."""
 
+SCRAPE_LABELS = ("job", "instance")
+"""What Prometheus itself adds to whatever it scrapes."""
+
+FOREIGN: Mapping[str, tuple[str, ...]] = {
+    "up": (),
+    "haproxy_frontend_http_responses_total": ("proxy", "code"),
+    "ray_node_cpu_utilization": (),
+}
+"""Metrics of others that dashboards and alert rules use, with the labels that they use."""
+
 
 def reference() -> str:
     """The reference in ``docs/metrics.md``, as Markdown: ``python -m services.metrics`` prints it."""
