@@ -92,8 +92,8 @@ def measure(service: Service, rounds: int = ROUNDS) -> str:
         "## Metrics and access logs\n\n"
         f"Two replicas with metrics and access log and two without, on one cluster; `wrk -t1 -cN -d{SECONDS}s`, one text a\n"
         f"request, both in turn, who begins alternating; medians of {rounds} rounds. Ratios, with / without, are of the two\n"
-        "loads of one round. CPU is the replicas' own, all threads, of one request: unlike the rate it hardly depends on what else\n"
-        "runs on the machine.\n\n"
+        "loads of one round. CPU is the replicas' own, all threads, of one request: unlike the rate it hardly depends on what\n"
+        "else runs on the machine.\n\n"
         "| concurrency | requests/s with | without | ratio (quartiles) | CPU with | without | ratio (quartiles) |\n"
         "|---|---|---|---|---|---|---|\n" + "\n".join(rows) + "\n"
     )
