@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,14 @@ LENGTH_STEP = 8
 """Batches are padded to a multiple of this, which matrix kernels like and which bounds the number of shapes."""
 
 
+@dataclass
+class Work:
+    """Tokens that have gone through the model, and how many of them were padding. Counted by one thread, read by any."""
+
+    tokens: int = 0
+    padding: int = 0
+
+
 class Predictor:
     """One version of one model, in memory. `predict` is called from one thread at a time.
 
@@ -40,6 +49,7 @@ class Predictor:
     ) -> None:
         self.task = task
         self.engine = engine
+        self.work = Work()
         self._tokenizer = task.prepare_tokenizer(tokenizer)
         self._pad_id = pad_id
         self._max_batch_tokens = max_batch_tokens
@@ -96,7 +106,10 @@ class Predictor:
         heads: dict[str, list[Any]] = {}
         widths = np.array([self._width(len(ids)) for ids in windows.ids])
         for chosen in pack(widths, budget or self._max_batch_tokens, self.engine.overhead_tokens):
-            logits = self.engine.forward(self._pad(windows, chosen))
+            batch = self._pad(windows, chosen)
+            self.work.tokens += batch["attention_mask"].size
+            self.work.padding += batch["attention_mask"].size - sum(len(windows.ids[window]) for window in chosen)
+            logits = self.engine.forward(batch)
             for name, array in logits.items():
                 if not np.isfinite(array).all():
                     raise NotFinite(f"the model's {name} are not numbers for some inputs; did its training diverge?")

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from baton import database, schema
+from baton.counts import Counts
 from baton.dataset_store import DatasetStore
 from baton.errors import Conflict, NotFound
 from baton.feedback import FeedbackStore
@@ -53,6 +54,7 @@ class Registry:
     def __init__(self, url: str, *, wait_s: float = 0.0) -> None:
         """``wait_s``: how long a call may wait for a PostgreSQL server that is down, before it raises."""
         self._engine = database.connect(url, wait_s)
+        self.counts = Counts(self._engine)
         self.datasets = DatasetStore(self._engine)
         self.feedback = FeedbackStore(self._engine)
         self.retrain = RetrainState(self._engine)

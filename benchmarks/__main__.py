@@ -13,7 +13,7 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 
-from benchmarks import hand_over, serving, training
+from benchmarks import hand_over, observability, serving, training
 from benchmarks.service import BASE_MODEL, SUBJECTS, Service, draw_questions
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -23,6 +23,7 @@ SECTIONS: Mapping[str, Callable[[Service], str]] = {
     "training": training.measure,
     "serving": serving.measure,
     "hand_over": hand_over.measure,
+    "observability": observability.measure,
 }
 """In the order in which they run: the version that the first one trains serves in the others."""
 

@@ -19,12 +19,12 @@ from baton.config import BatonConfig, ModelSettings
 from baton.errors import BatonError, RegistryError
 from baton.records import Decision, Promotion, Run
 from baton.registry import PAGE, Registry
+from services.control_metrics import ControlMetrics, add_metrics
 from services.datasets_api import add_datasets
 from services.feedback_api import add_feedback
 from services.guard import Guard, describe
 from services.keyring import Keyring
 from services.live import LiveQualities
-from services.metrics import Metrics, add_metrics
 from services.problems import Problem, problem
 from services.retrain import Retrainer
 from services.retrain_api import add_retrain
@@ -45,6 +45,10 @@ class Rollouts(Protocol):
 
     async def rollback(self, model: str, to: int | None, reason: str) -> tuple[Decision, Promotion]:
         """The previous champion back in service."""
+        ...
+
+    async def states(self, model: str) -> list[dict[str, Any]]:
+        """What every live replica says of itself."""
         ...
 
 
@@ -145,7 +149,7 @@ def build_api(control: Control, lifespan: Lifespan) -> FastAPI:
     _add_models(api, control)
     _add_runs(api, control)
     _add_promotions(api, control)
-    metrics = Metrics(control)
+    metrics = ControlMetrics(control)
     add_feedback(api, control, metrics)
     add_metrics(api, metrics)
     add_retrain(api, control)

@@ -70,14 +70,23 @@ class Batcher:
     """Collects requests into batches for one model thread.
 
     A batch holds whole requests up to ``max_batch_tokens`` (estimated by `estimate`); at most ``max_queue`` requests
-    wait. A request whose caller gave up is dropped before it costs a (further) forward pass.
+    wait. A request whose caller gave up is dropped before it costs a (further) forward pass. ``ran`` is told of each batch:
+    its inputs and its tokens.
     """
 
-    def __init__(self, *, max_batch_tokens: int, max_queue: int, estimate: Callable[[Any], int]) -> None:
+    def __init__(
+        self,
+        *,
+        max_batch_tokens: int,
+        max_queue: int,
+        estimate: Callable[[Any], int],
+        ran: Callable[[int, int], None] = lambda inputs, tokens: None,
+    ) -> None:
         self._max_batch_tokens = max_batch_tokens
         self._slice_tokens = max(1, max_batch_tokens // SLICES)
         self._max_queue = max_queue
         self._estimate = estimate
+        self._ran = ran
         self._short: deque[_Waiting] = deque()
         self._long: deque[_Waiting] = deque()
         self._begun: _Long | None = None
@@ -90,6 +99,11 @@ class Batcher:
     def version(self) -> int | None:
         """The version that the next batch will run on."""
         return None if self._serving is None else self._serving[0]
+
+    @property
+    def waiting(self) -> int:
+        """Requests that no batch has taken yet."""
+        return len(self._short) + len(self._long)
 
     def serve(self, version: int, predictor: Predicts) -> None:
         """Swap one reference: every batch from now on runs on ``predictor``; one that is running finishes on the old."""
@@ -106,9 +120,8 @@ class Batcher:
             raise NotReady("the replica is shutting down")
         if self._serving is None:
             raise NotReady("no version is loaded yet")
-        queued = len(self._short) + len(self._long)
-        if queued >= self._max_queue:
-            raise Overloaded(f"{queued} requests are waiting, the most that this replica queues; try again")
+        if self.waiting >= self._max_queue:
+            raise Overloaded(f"{self.waiting} requests are waiting, the most that this replica queues; try again")
         tokens = sum(map(self._estimate, inputs))
         waiting = _Waiting(inputs=inputs, options=options, tokens=tokens, future=asyncio.get_running_loop().create_future())
         queue = self._long if tokens > self._slice_tokens else self._short
@@ -138,6 +151,7 @@ class Batcher:
         try:
             while self._short or self._long or self._begun:
                 if batch := self._cut():
+                    self._ran(sum(len(waiting.inputs) for waiting in batch), sum(waiting.tokens for waiting in batch))
                     await self._run(batch)
                 await self._advance()
         finally:
@@ -163,6 +177,7 @@ class Batcher:
             assert self._serving is not None
             version, predictor = self._serving
             waiting = self._long.popleft()
+            self._ran(len(waiting.inputs), waiting.tokens)
             steps = predictor.steps(waiting.inputs, waiting.options, self._slice_tokens)
             self._begun = _Long(waiting=waiting, version=version, steps=steps)
         begun = self._begun

@@ -14,9 +14,9 @@ from pydantic_core import from_json
 from baton.config import BatonConfig
 from baton.errors import BodyTooLarge, Conflict, InvalidInput, MalformedRequest, UnsupportedMediaType
 from baton.registry import PAGE, Registry
+from services.control_metrics import ControlMetrics
 from services.corrections import Intake, Item
 from services.live import LiveQualities
-from services.metrics import Metrics
 from services.problems import problem
 from services.tallies import Tallies
 
@@ -67,7 +67,7 @@ class Control(Protocol):
         ...
 
 
-def add_feedback(api: FastAPI, control: Control, metrics: Metrics) -> None:
+def add_feedback(api: FastAPI, control: Control, metrics: ControlMetrics) -> None:
     """Add the routes to ``api``."""
     registry, tallies = control.registry, Tallies(control.registry)
 

@@ -41,11 +41,15 @@ from services.keyring import Keyring
 from services.names import HEALTH
 from services.prediction_log import PredictionLog
 from services.protocols import huggingface
+from services.telemetry import Telemetry
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
+
+PROBES = ("/health", "/info")
+"""Paths that are asked by machines, below the model's own."""
 
 logger = logging.getLogger("ray.serve")
 
@@ -76,17 +80,19 @@ class ModelReplica:
         self._keyring = Keyring(self._registry.keys, required=keys_required)
         self._storage = Storage(storage)
         self._cache = Path(tempfile.gettempdir()) / "baton-versions"
+        self._id = replica_id or serve.get_replica_context().replica_id.unique_id
+        self._telemetry = Telemetry(self._settings.name, self._id, exported=replica_id is None)
         serving = self._settings.serving
         self._batcher = Batcher(
             max_batch_tokens=serving.max_batch_tokens,
             max_queue=serving.max_queue,
             estimate=self._settings.make_task(()).tokens,
+            ran=self._telemetry.ran,
         )
         logs.state(logger, lambda: {"model": self._settings.name, "version": self._batcher.version})
         self._log = PredictionLog(
             self._settings.name, self._settings.make_task(()), self._settings.feedback, self._registry.feedback
         )
-        self._id = replica_id or serve.get_replica_context().replica_id.unique_id
         self._champion = Champion(version=None, sequence=-1)
         self._prepared: dict[int, Predictor] = {}
         self._changing = asyncio.Lock()
@@ -171,6 +177,8 @@ class ModelReplica:
         assert champion.version is not None
         predictor = self._prepared.pop(champion.version, None)
         if predictor is not None:
+            predictor.work = self._telemetry.work
+            self._telemetry.took_over(self._batcher.version, champion.version)
             self._batcher.serve(champion.version, predictor)
             self._engine = predictor.engine.description
         self._champion, self._problem = champion, None
@@ -222,15 +230,22 @@ class ModelReplica:
             status, body = 200, await self._respond(scope, receive, headers)
         except BatonError as error:
             status, body = error.status, huggingface.render_error(error)
+            self._count(scope, status, error.title)
             headers += [(name.encode(), value.encode()) for name, value in error.headers.items()]
         except Exception as error:
             logger.exception("%s: request %s failed", self._settings.name, request_id.decode("latin-1"))
+            self._count(scope, 500, BatonError.title)
             status, body = 500, huggingface.render_error(BatonError(f"internal error ({type(error).__name__})"))
         if status != 200 and self._batcher.version is not None:
             headers.append((b"x-model-version", b"%d" % self._batcher.version))
         headers.append((b"content-length", b"%d" % len(body)))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+    def _count(self, scope: Scope, status: int, kind: str) -> None:
+        """Count an error, unless only a probe met it."""
+        if not scope["path"].endswith(PROBES):
+            self._telemetry.failed(self._batcher.version, status, kind)
 
     async def _respond(self, scope: Scope, receive: Receive, headers: Headers) -> bytes:
         path = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/")
@@ -250,6 +265,7 @@ class ModelReplica:
         raise NotFound(f"no path {path!r} here; POST the model's own URL, or GET /health or /info below it")
 
     async def _predict(self, scope: Scope, receive: Receive, headers: Headers) -> bytes:
+        began = time.perf_counter()
         content_type = _header(scope, b"content-type").partition(b";")[0].strip().lower()
         if content_type not in (b"application/json", b""):
             raise UnsupportedMediaType(f"content type {content_type.decode('latin-1')!r}; allowed: application/json")
@@ -266,7 +282,9 @@ class ModelReplica:
         ]
         request_id = _header(scope, b"x-request-id").decode("latin-1")
         self._log.add(request_id, answer.version, request.inputs, request.options, answer.outputs)
-        return huggingface.render(answer.outputs, self._task, request.single)
+        body = huggingface.render(answer.outputs, self._task, request.single)
+        self._telemetry.answered(answer, time.perf_counter() - began)
+        return body
 
     def _why_not_ready(self) -> str:
         name = self._settings.name
@@ -295,10 +313,12 @@ class ModelReplica:
                 await self._keyring.catch_up()
                 keys = self._keyring.keep(self._settings.serving.poll_seconds)  # apart: a version may load for minutes
                 self._polls = [asyncio.create_task(self._keep_following()), asyncio.create_task(keys)]
+                self._telemetry.start(self._batcher)
                 await send({"type": "lifespan.startup.complete"})
             else:
                 for poll in self._polls:
                     poll.cancel()
+                self._telemetry.close()
                 await self._batcher.close()
                 await self._log.close()
                 await send({"type": "lifespan.shutdown.complete"})

@@ -1,103 +1,178 @@
-"""Prometheus metrics of the control plane at ``GET /metrics``. Labels are models, versions in use and results: a bounded set.
+"""Every metric that Baton exports, as one declarative table: names, types, labels, buckets. Counts nothing itself.
 
-What the registry knows is read at scrape time; only what goes through this process is counted here.
+``docs/metrics.md`` is made from it, and dashboards and alert rules may use no other names. The data plane's metrics travel
+through Ray's agent (`services.telemetry`), the control plane's are read from `GET /metrics` (`services.control_metrics`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
 
-from fastapi import FastAPI, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
+RAY = "ray_"
+"""What Ray's agent puts before the name of every metric."""
 
-from baton.config import BatonConfig
-from baton.registry import Registry
-from services.live import LiveQualities
-
-RESULTS = ("accepted", "duplicate", "rejected")
-
-LIVE_VERSIONS = 3
-"""Versions of a model whose live F1 is exported, the newest; and the champion."""
+INFINITY = "+Inf"
 
 
-class Control(Protocol):
-    """What the metrics need of the control plane."""
+class Kind(StrEnum):
+    """A metric's Prometheus type."""
 
-    config: BatonConfig
-    registry: Registry
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+class Plane(StrEnum):
+    """Who exports a metric."""
+
+    DATA = "data"
+    CONTROL = "control"
+
+
+LABELS: Mapping[str, str] = {
+    "model": "a model of `baton.yaml`",
+    "version": "a version's number; `none` where none is loaded. A replica tells of the one that serves and the one before",
+    "status": "of `baton_requests`: `2xx`, `4xx` or `5xx`; of `baton_errors`: the HTTP status",
+    "kind": "the error's title, as in the control plane's problem documents: one of the classes in `baton/errors.py`",
+    "replica": "the replica's name in Ray Serve. All its series end half a minute after it",
+    "le": "upper bound of a histogram's bucket, inclusive",
+    "result": "`accepted`, `duplicate` or `rejected`",
+    "verdict": "`promote`, `reject` or `inconclusive`",
+    "state": "`succeeded`, `failed` or `cancelled`",
+    "feature": "`length`, `label` or `confidence`",
+}
+"""What each label holds, and so what bounds its values."""
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+INPUTS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
+TOKENS = (16.0, 64.0, 256.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0, 32768.0, 65536.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One metric. ``name`` is without what its way to Prometheus adds; ``buckets`` are upper bounds, without infinity."""
+
+    name: str
+    kind: Kind
+    plane: Plane
+    help: str
+    labels: tuple[str, ...] = ("model",)
+    buckets: tuple[float, ...] = ()
 
     @property
-    def live(self) -> LiveQualities:
-        """Live quality."""
-        ...
+    def parts(self) -> Mapping[str, tuple[str, ...]]:
+        """The names of the numbers that it is made of, each with its labels: one, or a histogram's buckets, sum and count."""
+        if self.kind is not Kind.HISTOGRAM:
+            return {f"{self.name}_total" if self.kind is Kind.COUNTER else self.name: self.labels}
+        return {f"{self.name}_bucket": (*self.labels, "le"), f"{self.name}_sum": self.labels, f"{self.name}_count": self.labels}
+
+    @property
+    def series(self) -> Mapping[str, tuple[str, ...]]:
+        """The same under the names that Prometheus knows."""
+        prefix = RAY if self.plane is Plane.DATA else ""
+        return {f"{prefix}{name}": labels for name, labels in self.parts.items()}
 
 
-class Metrics:
-    """The metrics of one control plane, in a registry of their own."""
-
-    def __init__(self, control: Control) -> None:
-        self._registry = CollectorRegistry()
-        self._registry.register(_Models(control))
-        self._feedback = Counter(
-            "baton_feedback",
-            "Corrections received since the control plane started, by what became of them.",
-            ["model", "result"],
-            registry=self._registry,
-        )
-        for model in control.config.models:
-            self.count_feedback(model.name)
-
-    def count_feedback(self, model: str, accepted: int = 0, duplicates: int = 0, rejected: int = 0) -> None:
-        """Add these corrections to the counts of ``model``."""
-        for result, count in zip(RESULTS, (accepted, duplicates, rejected), strict=True):
-            self._feedback.labels(model, result).inc(count)
-
-    def render(self) -> bytes:
-        """The text that Prometheus reads. Raises ``RegistryError`` when the database does not answer."""
-        return generate_latest(self._registry)
+def _data(name: str, kind: Kind, text: str, *labels: str, buckets: tuple[float, ...] = ()) -> Metric:
+    return Metric(name=name, kind=kind, plane=Plane.DATA, help=text, labels=("model", "replica", *labels), buckets=buckets)
 
 
-class _Models(Collector):
-    """Gauges of champions and live quality, read when asked for."""
-
-    def __init__(self, control: Control) -> None:
-        self._control = control
-
-    def describe(self) -> list[GaugeMetricFamily]:
-        """The gauges without values: registering must not read the database."""
-        return list(self._gauges())
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        """The gauges."""
-        number, f1, live_f1 = gauges = self._gauges()
-        for settings in self._control.config.models:
-            champion = self._control.registry.champion_version(settings.name)
-            lives = {live.version: live for live in self._control.live.newest(settings, LIVE_VERSIONS)}
-            if champion is not None:
-                number.add_metric([settings.name], champion.number)
-                if champion.metrics.get("f1") is not None:
-                    f1.add_metric([settings.name], champion.metrics["f1"])
-                live = self._control.live.of(settings, champion)
-                lives |= {} if live is None else {live.version: live}
-            for version, live in lives.items():
-                live_f1.add_metric([settings.name, str(version)], live.f1)
-        yield from gauges
-
-    def _gauges(self) -> tuple[GaugeMetricFamily, GaugeMetricFamily, GaugeMetricFamily]:
-        return (
-            GaugeMetricFamily("baton_champion_version", "The version that serves.", labels=["model"]),
-            GaugeMetricFamily("baton_champion_f1", "F1 of the champion on its holdout.", labels=["model"]),
-            GaugeMetricFamily("baton_live_f1", "F1 on the newest corrected answers.", labels=["model", "version"]),
-        )
+def _control(name: str, kind: Kind, text: str, *labels: str) -> Metric:
+    return Metric(name=name, kind=kind, plane=Plane.CONTROL, help=text, labels=("model", *labels))
 
 
-def add_metrics(api: FastAPI, metrics: Metrics) -> None:
-    """Add the route to ``api``."""
+# --- data plane: each replica ------------------------------------------------------------------------------------------
 
-    @api.get("/metrics", tags=["health"], response_class=Response)
-    def get_metrics() -> Response:
-        """Prometheus metrics: feedback, live F1, champions. Ray has its own, of requests and processes."""
-        return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
+REQUESTS = _data(
+    "baton_requests", Kind.COUNTER, "Requests to the model that were answered; not /health and /info.", "version", "status"
+)
+ERRORS = _data("baton_errors", Kind.COUNTER, "Requests that were answered with an error, by what it was.", "status", "kind")
+REQUEST_SECONDS = _data(
+    "baton_request_seconds", Kind.HISTOGRAM, "From a request's arrival to its prediction, errors left out.", buckets=SECONDS
+)
+QUEUE_SECONDS = _data("baton_queue_seconds", Kind.HISTOGRAM, "Of that, waiting for a batch.", buckets=SECONDS)
+INFERENCE_SECONDS = _data("baton_inference_seconds", Kind.HISTOGRAM, "Of that, in the model.", buckets=SECONDS)
+BATCH_INPUTS = _data("baton_batch_inputs", Kind.HISTOGRAM, "Inputs (texts) in one batch.", buckets=INPUTS)
+BATCH_TOKENS = _data(
+    "baton_batch_tokens", Kind.HISTOGRAM, "Tokens in one batch, as serving.max_batch_tokens counts them.", buckets=TOKENS
+)
+MODEL_TOKENS = _data("baton_model_tokens", Kind.COUNTER, "Tokens that went through the model, padding included.")
+PADDING_TOKENS = _data("baton_padding_tokens", Kind.COUNTER, "Of those, padding.")
+SWAPS = _data("baton_swaps", Kind.COUNTER, "Times that a replica changed the version that it serves.")
+SERVING_VERSION = _data("baton_serving_version", Kind.GAUGE, "The version that a replica serves, 0 for none.")
+QUEUE_DEPTH = _data("baton_queue_depth", Kind.GAUGE, "Requests that wait in a replica.")
+
+# --- control plane -----------------------------------------------------------------------------------------------------
+
+REGISTRY_UP = Metric(
+    name="baton_registry_up",
+    kind=Kind.GAUGE,
+    plane=Plane.CONTROL,
+    help="1 where the database answers. Where it does not, what is read from it is left out.",
+    labels=(),
+)
+CHAMPION_VERSION = _control("baton_champion_version", Kind.GAUGE, "The version that serves; none before the first champion.")
+CHAMPION_F1 = _control("baton_champion_f1", Kind.GAUGE, "F1 of the champion on its holdout.")
+CHAMPION_LIVE_F1 = _control("baton_champion_live_f1", Kind.GAUGE, "F1 of the champion on its newest corrected answers.")
+CHAMPION_CORRECTIONS = _control("baton_champion_corrections", Kind.GAUGE, "Corrected answers that this live F1 rests on.")
+LIVE_F1 = _control("baton_live_f1", Kind.GAUGE, "F1 on the newest corrected answers, of the newest versions.", "version")
+LIVE_F1_FLOOR = _control(
+    "baton_live_f1_floor", Kind.GAUGE, "Live F1 below this is bad: retrain.live_f1_below, or gate.min_f1 where that is not set."
+)
+LAST_PROMOTION = _control(
+    "baton_last_promotion_timestamp_seconds", Kind.GAUGE, "When the champion last changed, in seconds since the epoch."
+)
+GATE_VERDICTS = _control("baton_gate_verdicts", Kind.COUNTER, "What the gate said, since the model was declared.", "verdict")
+RUNS = _control("baton_runs", Kind.COUNTER, "Training runs that ended, since the model was declared.", "state")
+LAST_RUN_SECONDS = _control("baton_last_run_seconds", Kind.GAUGE, "How long the newest ended run took, from its start.")
+RUN_IN_PROGRESS = _control("baton_run_in_progress", Kind.GAUGE, "1 while a run is queued or running.")
+RUN_ELAPSED = _control("baton_run_elapsed_seconds", Kind.GAUGE, "How long ago the run in progress was asked for; 0 without.")
+FEEDBACK = _control("baton_feedback", Kind.COUNTER, "Corrections received since the control plane started.", "result")
+FEEDBACK_WAITING = _control("baton_feedback_waiting", Kind.GAUGE, "Corrections that no data set has looked at yet.")
+DRIFT_PSI = _control(
+    "baton_drift_psi", Kind.GAUGE, "How far the newest answers are from those on the holdout (PSI).", "feature"
+)
+DRIFT_ALARM = _control("baton_drift_alarm", Kind.GAUGE, "The PSI that counts as drift.", "feature")
+REPLICAS_WANTED = _control("baton_replicas_wanted", Kind.GAUGE, "Replicas that the configuration asks for.")
+REPLICAS = _control("baton_replicas", Kind.GAUGE, "Replicas that answer.")
+REPLICAS_AGREEING = _control("baton_replicas_agreeing", Kind.GAUGE, "Replicas that serve the champion.")
+
+METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
+"""All of them, in the order above."""
+
+SCRAPE_LABELS = ("job", "instance")
+"""What Prometheus itself adds to whatever it scrapes."""
+
+FOREIGN: Mapping[str, tuple[str, ...]] = {
+    "up": (),
+    "haproxy_frontend_http_responses_total": ("proxy", "code"),
+    "ray_node_cpu_utilization": (),
+}
+"""Metrics of others that dashboards and alert rules use, with the labels that they use."""
+
+
+def reference() -> str:
+    """The reference in ``docs/metrics.md``, as Markdown: ``python -m services.metrics`` prints it."""
+    lines = []
+    for plane, title in ((Plane.DATA, "Data plane"), (Plane.CONTROL, "Control plane")):
+        lines += [f"### {title}", "", "| metric | type | labels | is |", "|---|---|---|---|"]
+        for metric in METRICS:
+            if metric.plane is plane:
+                labels = ", ".join(f"`{label}`" for label in metric.labels)
+                names = "<br>".join(f"`{name}`" for name in metric.series)
+                lines.append(f"| {names} | {metric.kind} | {labels} | {metric.help} |")
+        lines.append("")
+    lines += ["Buckets (upper bounds; the last one is infinity):", ""]
+    for buckets in dict.fromkeys(metric.buckets for metric in METRICS if metric.buckets):
+        names = ", ".join(f"`{metric.name}`" for metric in METRICS if metric.buckets == buckets)
+        lines.append(f"- {names}: {', '.join(f'{bound:g}' for bound in buckets)}")
+    lines += ["", "| label | holds |", "|---|---|"]
+    lines += [f"| `{label}` | {text} |" for label, text in LABELS.items()]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())

@@ -27,6 +27,9 @@ LONGEST_PAUSE = timedelta(days=1)
 ENOUGH = 50
 """Answers, or corrections, below which neither drift nor live F1 says anything."""
 
+FRESH = timedelta(seconds=15)
+"""How old a situation may be that metrics tell of: the control plane looks every few seconds anyway."""
+
 RUNS_SEEN = 20
 """Runs that are looked back at for the back-off: it is at its longest before."""
 
@@ -139,6 +142,7 @@ class Retrainer:
         """``start``: (model, cause) → the run that was started; raises ``Conflict`` where one is active."""
         self._registry, self._live = registry, live
         self._start = start
+        self._situations: dict[str, Situation] = {}
 
     async def round(self, settings: ModelSettings) -> Choice:
         """Look at one model, start a run if its triggers want one, and tell the history what is new."""
@@ -159,8 +163,13 @@ class Retrainer:
 
     def look(self, settings: ModelSettings) -> tuple[Situation, Choice]:
         """How things stand for one model, and what follows. Blocks on the database."""
-        situation = self._situation(settings)
+        situation = self._situations[settings.name] = self._situation(settings)
         return situation, choose(settings.retrain, situation)
+
+    def situation(self, settings: ModelSettings) -> Situation:
+        """How things stood when they were last looked at, `FRESH` at most ago: for whom that is good enough."""
+        known = self._situations.get(settings.name)
+        return known if known and datetime.now(UTC) - known.now < FRESH else self.look(settings)[0]
 
     def _tell(self, model: str, kind: str, key: str | None, text: str) -> None:
         """One entry in the history when ``key`` is not what it was in the round before; none where it is None."""

@@ -20,6 +20,7 @@ from baton.registry import Registry
 from baton.storage import Storage
 from services import cluster, exposure
 from services.names import CONTROL, HEALTH, application, route
+from services.scraping import FILE, scrape_config
 
 READY_SECONDS = 180.0
 CHECK_SECONDS = 2.0
@@ -69,6 +70,8 @@ def run_local(config: BatonConfig, state: cluster.State, say: Say, ready: Callab
     os.environ.update(cluster.environment(instance))
     state.write(instance)
     state.logs.mkdir(parents=True, exist_ok=True)
+    prometheus = state.directory / FILE
+    prometheus.write_text(scrape_config(instance.url, instance.ports), encoding="utf-8")
     os.chdir(state.directory)  # Ray's workers import from where their driver stands: not from the user's services/ or training/
     try:
         _raise_on_signals()
@@ -83,6 +86,7 @@ def run_local(config: BatonConfig, state: cluster.State, say: Say, ready: Callab
             leave()
         _raise_on_signals()
         _wait_until_ready(config, say)
+        say(f"Prometheus has its configuration in {prometheus}")
         ready()
         _stay(instance)
     except (Stopped, SystemError) as error:

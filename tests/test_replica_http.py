@@ -677,3 +677,61 @@ def test_a_database_that_is_away_keeps_no_answer_back(world, monkeypatch):
 
     world.run(scenario)
     assert recent(world.registry.feedback, "m", 1, 10) == []
+
+
+# --- metrics -------------------------------------------------------------------------------------------------------------
+
+
+def counted(replica: ModelReplica) -> dict[str, float]:
+    """The replica's samples, by name and what follows the model and the replica in their labels."""
+    samples = replica._telemetry.samples(replica._batcher.version, replica._batcher.waiting)
+    return {" ".join((name, *labels[2:])): value for name, labels, value in samples}
+
+
+def test_requests_count_by_what_became_of_them_and_probes_do_not(world):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        await asyncio.gather(*(ask(client) for _ in range(3)))
+        assert (await client.post("", content=b"{")).status_code == 400
+        assert (await client.post("", json={"inputs": 7})).status_code == 422
+        assert (await client.get("/nowhere")).status_code == 404
+        for probe in ("/health", "/info"):
+            assert (await client.get(probe)).status_code == 200
+            assert (await client.post(probe)).status_code == 405
+        found = counted(replica)
+        requests = {name: count for name, count in found.items() if name.startswith("baton_requests_total")}
+        assert requests == {"baton_requests_total 1 2xx": 3, "baton_requests_total 1 4xx": 3, "baton_requests_total 1 5xx": 0}
+        assert found["baton_errors_total 400 malformed request"] == found["baton_errors_total 404 not found"] == 1
+        assert found["baton_request_seconds_count"] == 3
+        assert found["baton_request_seconds_sum"] >= found["baton_inference_seconds_sum"] + found["baton_queue_seconds_sum"] > 0
+        assert found["baton_batch_inputs_sum"] == 3
+        assert found["baton_serving_version"] == 1
+
+    world.run(scenario)
+
+
+def test_a_request_without_a_champion_counts_for_no_version(empty):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        assert (await ask(client)).status_code == 503
+        assert counted(replica)["baton_requests_total none 5xx"] == counted(replica)["baton_errors_total 503 not ready"] == 1
+        assert counted(replica)["baton_serving_version"] == 0
+
+    empty.run(scenario)
+
+
+def test_tokens_and_padding_go_on_counting_across_a_swap(world):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        assert counted(replica)["baton_model_tokens_total"] == 0  # warming up is no work
+        await client.post("", json={"inputs": ["hi", "where is my invoice and when will my parcel come to me?"]})
+        before = counted(replica)
+        assert before["baton_model_tokens_total"] > before["baton_padding_tokens_total"] > 0
+        promotion = force(world.registry, "m", 2)
+        await replica.prepare(2)
+        assert counted(replica) == before
+        await replica.commit(2, promotion.sequence)
+        await ask(client)
+        after = counted(replica)
+        assert after["baton_model_tokens_total"] > before["baton_model_tokens_total"]
+        assert after["baton_swaps_total"] == 1
+        assert after["baton_requests_total 2 2xx"] == 1
+
+    world.run(scenario)

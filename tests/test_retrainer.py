@@ -193,3 +193,19 @@ def test_a_schedule_counts_from_the_last_run(tmp_path: Path) -> None:
     later = replace(situation, now=situation.since + timedelta(minutes=2))
     assert choose(settings.retrain, later).cause == "schedule"
     assert choose(settings.retrain, replace(later, since=later.now)).cause is None
+
+
+def test_metrics_are_told_of_the_last_look_and_look_themselves_only_when_it_is_old(tmp_path: Path, monkeypatch: Any) -> None:
+    from services import retrain
+
+    control = control_with(tmp_path, after_examples=10)
+    settings = control.config.model("m")
+    correct(control, 1)
+    assert control.retrainer.situation(settings).new_examples == 1
+    correct(control, 1, start=1)
+    assert control.retrainer.situation(settings).new_examples == 1
+    look(control)
+    assert control.retrainer.situation(settings).new_examples == 2
+    correct(control, 1, start=2)
+    monkeypatch.setattr(retrain, "FRESH", timedelta(0))
+    assert control.retrainer.situation(settings).new_examples == 3

@@ -1,0 +1,168 @@
+"""A real Prometheus watches a real service under load: every query of the dashboards and the alerts is answered."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from baton.records import RunState
+from services.traffic import Traffic, failed
+from tests.cluster.conftest import LABELS, TEXT, Service, baton, free_port, publish, until, write_config
+from tests.queries import alerts, panel_queries
+from tests.tiny import keyword_rows
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs prometheus (Debian: apt-get install prometheus)"),
+]
+
+PATIENCE = 120.0
+BAD = "{"
+"""Not JSON: 400."""
+
+
+@pytest.fixture
+def watched(tiny_base: Path, data: Path, checkpoints: list[Path], tmp_path: Path) -> Iterator[Service]:
+    """A service of its own: ``good`` has versions 1, which serves on both replicas, and 2; ``empty`` has none."""
+    common = {
+        "task": "classification",
+        "base_model": str(tiny_base),
+        "data": {"train": str(data / "small.jsonl"), "holdout": str(data / "holdout.jsonl")},
+    }
+    models = [{"name": "good", "serving": {"replicas": 2}, **common}, {"name": "empty", **common}]
+    service = Service(write_config(tmp_path / "watched", free_port(), models))
+    try:
+        assert str(service.file.parent / ".baton" / "prometheus.yml") in service.baton("up", "--detach", timeout=240).stderr
+        for checkpoint in checkpoints[1:]:
+            publish(service, "good", checkpoint)
+        service.force("good", 1)
+        yield service
+    finally:
+        baton("down", "-c", service.file)
+        service.close()
+
+
+class Prometheus:
+    """One that runs, over its HTTP API."""
+
+    def __init__(self, port: int) -> None:
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}/api/v1", timeout=30)
+
+    def get(self, path: str, **parameters: str) -> Any:
+        answer = self.http.get(path, params=parameters)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["data"]
+
+    def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
+        """Labels and values, those left out that are no numbers (nothing divided by nothing)."""
+        found = self.get("/query", query=expression)["result"]
+        pairs = [(it["metric"], float(it["value"][1])) for it in found]
+        return [(labels, value) for labels, value in pairs if not math.isnan(value)]
+
+    def total(self, expression: str) -> float:
+        return sum(value for _, value in self.query(expression))
+
+    def healthy_jobs(self) -> set[str]:
+        try:
+            targets = self.get("/targets")["activeTargets"]
+        except httpx.TransportError:  # it is starting
+            return set()
+        return {target["labels"]["job"] for target in targets if target["health"] == "up"}
+
+    def active_alerts(self) -> dict[str, set[str]]:
+        """State of each alert that is not inactive, with the models that it is about."""
+        rules = [rule for group in self.get("/rules")["groups"] for rule in group["rules"]]
+        assert [rule["name"] for rule in rules if rule["health"] == "err"] == []
+        assert len(rules) == len(alerts())
+        return {
+            f"{rule['name']} {rule['state']}": {alert["labels"].get("model", "") for alert in rule["alerts"]}
+            for rule in rules
+            if rule["state"] != "inactive"
+        }
+
+
+@contextmanager
+def prometheus(service: Service, directory: Path) -> Iterator[Prometheus]:
+    """A Prometheus with the configuration that `baton up` wrote, except that it looks every second."""
+    written = (service.file.parent / ".baton" / "prometheus.yml").read_text()
+    assert written.count("15s") == 2
+    file, port = directory / "prometheus.yml", free_port()
+    file.write_text(written.replace("15s", "1s"))
+    directories = [f"--storage.tsdb.path={directory / 'data'}", f"--config.file={file}"]
+    with (directory / "prometheus.log").open("wb") as log:
+        process = subprocess.Popen(["prometheus", *directories, f"--web.listen-address=127.0.0.1:{port}"], stderr=log)
+        try:
+            yield Prometheus(port)
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def correct_some(service: Service) -> None:
+    """Sixty answers with their corrections, by request id."""
+    for row in keyword_rows(60, LABELS, seed=9):
+        answer = service.predict("good", row["text"])
+        correction = {"request_id": answer.headers["x-request-id"], "label": row["label"], "text": row["text"]}
+        assert service.http.post("/api/models/good/feedback", json=correction).status_code == 200
+
+
+def unanswered(watching: Prometheus) -> list[str]:
+    """Panels whose query gets nothing."""
+    return [where for where, query in panel_queries() if not watching.query(query)]
+
+
+def test_every_query_of_every_panel_and_alert_is_answered_under_load(watched, tmp_path):
+    empty, good = f"{watched.url}/models/empty", f"{watched.url}/models/good"
+    with prometheus(watched, tmp_path) as watching:
+        jobs = {"baton-control", "baton-nodes", "baton-haproxy"}
+        until(lambda: watching.healthy_jobs() == jobs, PATIENCE, "all three targets are up")
+        until(lambda: watching.query('baton_runs_total{model="good", state="failed"} == 0'), PATIENCE, "a count to start from")
+        until(lambda: watching.query('ray_baton_serving_version{model="good"} == 1'), PATIENCE, "the replicas' own metrics")
+        run = watched.registry.create_run("good", {}, started=True)
+        watched.registry.finish_run(run.id, RunState.FAILED, reason="a test wants it")
+        with Traffic(good, [TEXT, TEXT * 3], 3) as answered, Traffic(empty, [TEXT], 1) as refused:
+            for _ in range(5):
+                assert watched.http.post("/models/good", content=BAD).status_code == 400
+            watched.force("good", 2)
+            correct_some(watched)
+            until(lambda: not unanswered(watching), PATIENCE, f"data in every panel: {unanswered(watching)}")
+            wanted = {
+                "BatonRunFailed firing": {"good"},
+                "BatonNoChampion pending": {"empty"},
+                "BatonErrors pending": {"empty"},
+                "BatonUnreachable pending": {""},
+                "BatonDrift pending": {"good"},  # two texts again and again are not what it was evaluated on
+            }
+            active = until_equal(watching, wanted)
+        assert active == wanted
+        assert failed(answered.exchanges) == 0
+        assert failed(refused.exchanges) == len(refused.exchanges) > 0
+        counts = {'model="good", status="2xx"': len(answered.exchanges) + 60, 'model="empty"': len(refused.exchanges)}
+        counts |= {'model="good", status="4xx"': 5, 'model="good", status="5xx"': 0}
+        for labels, count in counts.items():
+            query = f"ray_baton_requests_total{{{labels}}}"
+            until(lambda: watching.total(query) >= count, PATIENCE, f"{count} requests with {labels}")  # noqa: B023
+            assert watching.total(query) == count
+        versions = {labels["version"] for labels, _ in watching.query('ray_baton_requests_total{model="good"} > 0')}
+        assert versions == {"1", "2"}
+        assert [value for _, value in watching.query('ray_baton_swaps_total{model="good"}')] == [1, 1]
+        assert len({labels["replica"] for labels, _ in watching.query('ray_baton_serving_version{model="good"}')}) == 2
+
+
+def until_equal(watching: Prometheus, wanted: dict[str, set[str]]) -> dict[str, set[str]]:
+    """The active alerts, once they are ``wanted``. How long requests take here is no matter of this test."""
+
+    def active() -> dict[str, set[str]]:
+        return {name: models for name, models in watching.active_alerts().items() if not name.startswith("BatonSlow")}
+
+    until(lambda: active() == wanted, PATIENCE, f"alerts {wanted}; last: {active()}")
+    return active()
