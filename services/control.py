@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,6 +20,7 @@ from baton.records import Decision, DecisionKind, Promotion, Run, Verdict
 from baton.registry import Registry
 from baton.storage import Storage
 from services.api import build_api
+from services.declaration import declare
 from services.jobs import Jobs
 from services.live import LiveQualities
 from services.retrain import Retrainer
@@ -37,12 +38,15 @@ HOUSEKEEPING_SECONDS = 600.0
 
 
 class ControlPlane:
-    """The deployment class. ``config`` is the `BatonConfig` as plain values."""
+    """The deployment class. ``config`` is the `BatonConfig` as plain values, ``environment`` what jobs must be told besides
+    what their node's own environment tells them: by default where database and storage are.
+    """
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: dict[str, Any], environment: Mapping[str, str] | None = None) -> None:
         self.config = BatonConfig.model_validate(config)
         self.registry = Registry(self.config.database)
-        environment = {"BATON_DATABASE": self.config.database, "BATON_STORAGE": self.config.storage}
+        if environment is None:
+            environment = {"BATON_DATABASE": self.config.database, "BATON_STORAGE": self.config.storage}
         self._jobs = Jobs(self.registry, Storage(self.config.storage), environment)
         self.rollouts = Rollouts(self.registry)
         self.live = LiveQualities(self.registry)
@@ -55,7 +59,7 @@ class ControlPlane:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
-        loops = [asyncio.create_task(loop()) for loop in (self._watch, self._keep_learning, self._keep_house)]
+        loops = [asyncio.create_task(loop()) for loop in (self._set_up, self._watch, self._keep_learning, self._keep_house)]
         yield
         for loop in loops:
             loop.cancel()
@@ -159,6 +163,15 @@ class ControlPlane:
         return decision
 
     # --- the loop ----------------------------------------------------------------------------------------------------
+
+    async def _set_up(self) -> None:
+        """Until schema and models are in the database: nobody sees to that before a Serve config runs, as `baton up` does."""
+        done = False
+        while not done:
+            with _logged("the registry"):
+                await asyncio.to_thread(declare, self.registry, self.config)
+                done = True
+            await asyncio.sleep(0 if done else WATCH_SECONDS)
 
     async def _watch(self) -> None:
         """Look after active runs and roll out decisions that passed; start-up after a crash is just its first round.
