@@ -24,6 +24,7 @@ SERVE, ENVIRONMENT, RULES = "serve-config.yaml", "pods.env", "prometheusrule.yam
 """The files that are written."""
 
 NOTE = "# Written by `baton render`: edit baton.yaml (or the rules) and run `make render`.\n"
+EVERY_ADDRESS = "0.0.0.0"
 NAME = "baton"
 """The RayService, and what goes with it."""
 
@@ -56,11 +57,12 @@ def applications(config: BatonConfig) -> list[Application]:
 
 
 def serve_config(config: BatonConfig) -> str:
-    """The file for `serve deploy`, and for a RayService's ``serveConfigV2``. Pods listen on all addresses."""
+    """The file for `serve deploy`, and for a RayService's ``serveConfigV2``. Nodes listen on all addresses, and know it."""
+    config = config.model_copy(update={"http": config.http.model_copy(update={"host": EVERY_ADDRESS})})
     return _yaml(
         {
             "proxy_location": "EveryNode",
-            "http_options": {"host": "0.0.0.0", "port": config.http.port},
+            "http_options": {"host": EVERY_ADDRESS, "port": config.http.port},
             "applications": [
                 {"name": found.name, "route_prefix": found.route, "import_path": found.import_path, "args": dict(found.args)}
                 for found in applications(config)
