@@ -30,13 +30,16 @@ COPY services services
 COPY training training
 RUN pip install -q --no-deps . && pip check
 
-# What no process reads: tests, headers, static libraries, Ray's Java and RLlib, and pip itself
+# What no process reads: tests, headers, static libraries, Java, RLlib, Arrow Flight, Amazon services other than storage and sign-in,
+# pip itself; and the bytecode of model types that hardly anybody serves
 RUN site=$(python -c "import site; print(site.getsitepackages()[0])") \
  && python -m pip uninstall -q -y setuptools pip \
  && cd "$site" \
- && rm -rf torch/test torch/include torch/bin/*test* torch/share ray/jars ray/rllib pyarrow/include pyarrow/src \
+ && rm -rf torch/test torch/include torch/bin/*test* torch/bin/protoc* torch/share ray/jars ray/rllib pyarrow/include pyarrow/src pyarrow/*flight* \
  && find . -depth -type d \( -name tests -o -name test \) -path '*/*/*' ! -path './torch/*' -exec rm -rf {} + \
- && find . -name '*.a' -delete && find . -name '*.pxd' -delete && find . -name '*.h' -delete \
+ && find . \( -name '*.a' -o -name '*.pxd' -o -name '*.h' \) -delete \
+ && find botocore/data -mindepth 1 -maxdepth 1 -type d ! -name 's3*' ! -name 'sts' ! -name 'sso*' ! -name 'signin' -exec rm -rf {} + \
+ && find transformers/models -name __pycache__ | grep -vE '^transformers/models/(auto|bert|distilbert|roberta|xlm_roberta|electra|mpnet|deberta_v2|modernbert|albert)?/?__pycache__' | xargs rm -rf \
  && ln -s "$site/baton/samples" /opt/baton/samples
 
 
