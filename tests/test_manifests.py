@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 from ray.serve.schema import ServeDeploySchema
@@ -130,6 +131,19 @@ def test_every_model_of_the_file_has_its_application_and_route(overlay: str) -> 
 
 
 # --- pods ----------------------------------------------------------------------------------------------------------------
+
+
+@overlays
+def test_kubernetes_knows_every_field_of_its_own_resources_and_of_rays_pods(overlay: str) -> None:
+    own = [one for one in kustomized(overlay) if one["apiVersion"] in ("v1", "apps/v1", "policy/v1", "networking.k8s.io/v1")]
+    assert len(own) >= 8
+    templates = {name: group["template"] for name, group in groups(overlay).items()}
+    rays = [
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {**template["metadata"], "name": name}, "spec": template["spec"]}
+        for name, template in templates.items()
+    ]
+    for resource in (*own, *rays, *yaml.safe_load_all((KUBERAY / "secret.example.yaml").read_text())):
+        kubernetes_validate.validate(resource, "1.34", strict=True)
 
 
 @overlays
