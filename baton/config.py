@@ -56,7 +56,9 @@ class HttpSettings(Section):
 class DataSettings(Section):
     """Labelled data to train on and to judge by."""
 
-    train: str = Field(min_length=1, description="A .jsonl, .csv or .parquet file, or a `datasets` id (split train).")
+    train: str = Field(
+        min_length=1, description="A .jsonl, .csv or .parquet file, its URL (s3://…), or a `datasets` id (split train)."
+    )
     holdout: str | float = Field(
         0.2,
         description="A file or `datasets` id (split test) never trained on, or the fraction of train to set aside (0 < f < 1).",
