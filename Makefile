@@ -5,10 +5,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DATA ?= baton/samples/intents
 TASK ?= classification
+IMAGE ?= baton:latest
+KUBERAY := deploy/kuberay
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help demo test up check bench image clean
+.PHONY: help demo test up check bench image render clean
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
@@ -37,10 +39,16 @@ check: $(STAMP)  ## lint, types, import contracts
 bench: $(STAMP)  ## all benchmarks; results and machine go to benchmarks/RESULTS.md
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks --data $(DATA) --task $(TASK)
 
-image:  ## the container image
-	@test -f Dockerfile || { echo "make image: this version has no Dockerfile yet"; exit 1; }
-	@command -v docker >/dev/null || { echo "make image needs docker, which is not on the PATH"; exit 1; }
-	docker build -t baton:latest .
+image:  ## the container image (arguments for the build in IMAGE_ARGS)
+	@if command -v docker >/dev/null && docker info >/dev/null 2>&1; then docker build -t $(IMAGE) $(IMAGE_ARGS) .; \
+	elif command -v buildah >/dev/null; then buildah build --format docker -t $(IMAGE) $(IMAGE_ARGS) .; \
+	else echo "make image needs a Docker engine that answers, or buildah. Elsewhere, with this directory as the context:"; \
+	echo "  docker build -t $(IMAGE) $(IMAGE_ARGS) .      or      buildah build --format docker -t $(IMAGE) $(IMAGE_ARGS) ."; \
+	exit 1; fi
+
+render: $(STAMP)  ## anew from baton.yaml and the alert rules: what deploy/kuberay needs of them
+	for overlay in cpu gpu; do $(BIN)/baton render -c $(KUBERAY)/overlays/$$overlay/baton.yaml --out $(KUBERAY)/overlays/$$overlay || exit 1; done
+	$(BIN)/baton render --rules deploy/prometheus/rules.yml --out $(KUBERAY)/base
 
 clean:  ## remove the virtual environment and caches
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .import_linter_cache *.egg-info

@@ -94,7 +94,9 @@ class LoggingSettings(Section):
 class DataSettings(Section):
     """Labelled data to train on and to judge by."""
 
-    train: str = Field(min_length=1, description="A .jsonl, .csv or .parquet file, or a `datasets` id (split train).")
+    train: str = Field(
+        min_length=1, description="A .jsonl, .csv or .parquet file, its URL (s3://…), or a `datasets` id (split train)."
+    )
     holdout: str | float = Field(
         0.2,
         description="A file or `datasets` id (split test) never trained on, or the fraction of train to set aside (0 < f < 1).",
@@ -505,11 +507,8 @@ class BatonConfig(Section):
         raise NotFound(f"unknown model {name!r}; declared models: {known}")
 
 
-def load_config(path: Path, environ: Mapping[str, str]) -> BatonConfig:
-    """Read, override, validate and resolve ``path``.
-
-    Relative paths in the file (storage, SQLite database, data, base model directories) are taken relative to the
-    file's own directory, so that the result means the same from anywhere.
+def read_config(path: Path, environ: Mapping[str, str]) -> BatonConfig:
+    """Read, override and validate ``path``; its relative paths stay as they are.
 
     Raises:
         ConfigError: the file is missing, is not YAML, or holds mistakes; the message lists every one.
@@ -527,7 +526,19 @@ def load_config(path: Path, environ: Mapping[str, str]) -> BatonConfig:
     for variable, keys in ENVIRONMENT.items():
         if variable in environ:
             _put(raw, keys, environ[variable])
-    return _resolve(validate(BatonConfig, raw, source=str(path)), path.resolve().parent)
+    return validate(BatonConfig, raw, source=str(path))
+
+
+def load_config(path: Path, environ: Mapping[str, str]) -> BatonConfig:
+    """`read_config`, and resolve its paths.
+
+    Relative paths in the file (storage, SQLite database, data, base model directories) are taken relative to the
+    file's own directory, so that the result means the same from anywhere.
+
+    Raises:
+        ConfigError: as `read_config`.
+    """
+    return _resolve(read_config(path, environ), path.resolve().parent)
 
 
 def override(model: ModelSettings, assignments: Sequence[str]) -> ModelSettings:

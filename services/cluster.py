@@ -44,6 +44,19 @@ PREFERRED = {
 """Ports besides the service's own; where one is taken, the next free one is used."""
 
 
+EVERYWHERE = {
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_JOB_STOP_SIGNAL": "SIGINT",
+    "RAY_JOB_STOP_WAIT_TIME_S": "5",
+    "RAY_DEDUP_LOGS": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+"""What every node of any cluster needs in its environment before Ray starts, a laptop's or KubeRay's."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Instance:
     """A running service of this machine, as noted in ``instance.json``.
@@ -210,10 +223,8 @@ def environment(instance: Instance) -> dict[str, str]:
     directory = Path(instance.directory)
     haproxy = directory / "h"
     return {
+        **EVERYWHERE,
         MARK: instance.id,
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "RAY_SERVE_USE_GRPC_BY_DEFAULT": "0",
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
         "RAY_worker_niceness": "0",
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
@@ -227,14 +238,9 @@ def environment(instance: Instance) -> dict[str, str]:
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(directory / "token"),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_JOB_STOP_SIGNAL": "SIGINT",
-        "RAY_JOB_STOP_WAIT_TIME_S": "5",
-        "RAY_DEDUP_LOGS": "0",
         "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
         "TMPDIR": str(temporary_of(directory)),
-        "TOKENIZERS_PARALLELISM": "false",
     }
 
 

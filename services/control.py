@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,6 +21,7 @@ from baton.records import Decision, DecisionKind, Promotion, Run, Verdict
 from baton.registry import Registry
 from baton.storage import Storage
 from services.api import build_api
+from services.declaration import declare
 from services.jobs import Jobs
 from services.keyring import Keyring
 from services.live import LiveQualities
@@ -41,17 +42,20 @@ KEYS_SECONDS = 2.0
 
 
 class ControlPlane:
-    """The deployment class. ``config`` is the `BatonConfig` as plain values."""
+    """The deployment class. ``config`` is the `BatonConfig` as plain values, ``environment`` what jobs must be told besides
+    what their node's own environment tells them: by default where database and storage are.
+    """
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: dict[str, Any], environment: Mapping[str, str] | None = None) -> None:
         self.config = BatonConfig.model_validate(config)
         self.registry = Registry(self.config.database)
         self.keyring = Keyring(self.registry.keys, required=self.config.keys_required)
         if not self.config.logging.texts:
             logs.conceal_texts()
+        if environment is None:
+            environment = {"BATON_DATABASE": self.config.database, "BATON_STORAGE": self.config.storage}
         environment = {
-            "BATON_DATABASE": self.config.database,
-            "BATON_STORAGE": self.config.storage,
+            **environment,
             "BATON_LOGGING_FORMAT": self.config.logging.format,
             "BATON_LOGGING_TEXTS": str(self.config.logging.texts).lower(),
         }
@@ -68,7 +72,7 @@ class ControlPlane:
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         await self.keyring.catch_up()
-        loops = [asyncio.create_task(loop()) for loop in (self._watch, self._keep_learning, self._keep_house)]
+        loops = [asyncio.create_task(loop()) for loop in (self._set_up, self._watch, self._keep_learning, self._keep_house)]
         loops.append(asyncio.create_task(self.keyring.keep(KEYS_SECONDS)))
         yield
         for loop in loops:
@@ -173,6 +177,15 @@ class ControlPlane:
         return decision
 
     # --- the loop ----------------------------------------------------------------------------------------------------
+
+    async def _set_up(self) -> None:
+        """Until schema and models are in the database: nobody sees to that before a Serve config runs, as `baton up` does."""
+        done = False
+        while not done:
+            with _logged("the registry"):
+                await asyncio.to_thread(declare, self.registry, self.config)
+                done = True
+            await asyncio.sleep(0 if done else WATCH_SECONDS)
 
     async def _watch(self) -> None:
         """Look after active runs and roll out decisions that passed; start-up after a crash is just its first round.

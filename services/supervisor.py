@@ -19,7 +19,9 @@ from baton.records import RunState
 from baton.registry import Registry
 from baton.storage import Storage
 from services import cluster, exposure
-from services.names import CONTROL, HEALTH, application, route
+from services.declaration import declare
+from services.names import HEALTH, route
+from services.render import applications
 from services.scraping import FILE, scrape_config
 
 READY_SECONDS = 180.0
@@ -48,9 +50,7 @@ def check(config: BatonConfig) -> Registry:
     """
     Storage(config.storage).check_writable()
     registry = Registry(config.database)
-    registry.migrate()
-    for settings in config.models:
-        registry.declare_model(settings.name, settings.model_dump(mode="json"))
+    declare(registry, config)
     return registry
 
 
@@ -153,16 +153,11 @@ def deploy(config: BatonConfig, say: Say) -> None:
     from services import app
 
     say(f"starting {len(config.models)} model(s): {', '.join(settings.name for settings in config.models)}")
-    targets = [RunTarget(app.control(config), name=CONTROL, route_prefix="/")]
-    for settings in config.models:
-        arguments = app.ModelArgs(
-            settings=settings,
-            database=config.database,
-            storage=config.storage,
-            keys_required=config.keys_required,
-            logging=config.logging,
-        )
-        targets.append(RunTarget(app.model(arguments), name=application(settings.name), route_prefix=route(settings.name)))
+    stores = {"database": config.database, "storage": config.storage}
+    targets = [
+        RunTarget(app.build(found.import_path, {**found.args, **stores}), name=found.name, route_prefix=found.route)
+        for found in applications(config)
+    ]
     try:
         run_many(targets)
     except RuntimeError as error:
@@ -186,7 +181,7 @@ def withdraw(config: BatonConfig) -> None:
     """Remove the applications of ``config`` from the cluster that this process has joined."""
     from ray import serve
 
-    names = [CONTROL, *(application(settings.name) for settings in config.models)]
+    names = [found.name for found in applications(config)]
     for name in names:
         serve.delete(name, _blocking=False)
     for name in names:  # each drains for half a minute: all at once, not one after the other

@@ -21,7 +21,7 @@ import yaml
 from baton.config import ModelSettings
 from baton.records import RunState
 from baton.storage import Storage
-from services import cli, control
+from services import cli, cluster, control
 from services.inference import ModelReplica
 from tests import replica as replicas
 from tests.growing import three_versions
@@ -578,3 +578,19 @@ def test_a_runs_progress_names_its_trials_its_folds_and_the_loss_on_texts_held_b
     assert _progress_text("training", searching) == "training  trials 3/8  F1 0.500  best F1 0.750"
     assert _progress_text("training", {"fold": 2, "folds": 5, "f1": 0.5}) == "training  fold 2/5  F1 0.500"
     assert _progress_text("adapting", {"held_back_loss": 2.5}) == "adapting  held-back loss 2.500"
+
+
+def test_the_state_is_kept_where_the_environment_says(baton: Baton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "read-only" / "baton.yaml"
+    file.parent.mkdir()
+    file.write_text(yaml.safe_dump(GOOD))
+    crashed = cluster.Instance(
+        id="00000000", pid=2**22 + 1, started=0, url="http://127.0.0.1:1", ports={}, address="", directory=str(tmp_path / "ray")
+    )
+    state = cluster.State(tmp_path / "state")
+    state.write(crashed)
+    assert baton("down", "-c", file).out.strip() == "nothing is running"
+    monkeypatch.setenv("BATON_STATE", str(tmp_path / "state"))
+    assert baton("down", "-c", file).out.strip() == "stopped"
+    assert state.read() is None
+    assert list(file.parent.iterdir()) == [file]

@@ -7,9 +7,14 @@ from __future__ import annotations
 
 import csv
 import json
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
+
+import fsspec
 
 from baton.errors import DataError
 from baton.rows import Row, example_of
@@ -23,7 +28,9 @@ SHOWN = 10
 
 
 def read(source: str, hub_split: str) -> Iterator[Row]:
-    """Raw rows of a .jsonl, .csv or .parquet file, or of a `datasets` id. Raises ``DataError``."""
+    """Raw rows of a .jsonl, .csv or .parquet file, of one at a URL, or of a `datasets` id. Raises ``DataError``."""
+    if "://" in source:
+        return _read_url(source, hub_split)
     path = Path(source)
     readers = {".jsonl": _read_jsonl, ".json": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
     if path.suffix not in readers:
@@ -105,6 +112,22 @@ def _read_parquet(path: Path) -> Iterator[Row]:
         raise DataError(f"{path}: not a readable Parquet file: {error}") from error
     for number, values in enumerate(table.to_pylist(), start=1):
         yield Row(where=f"{path} row {number}", values=values)
+
+
+def _read_url(url: str, hub_split: str) -> Iterator[Row]:
+    """Rows of the file at a URL that fsspec knows, fetched whole. Places are told by the URL, not by the copy."""
+    with tempfile.TemporaryDirectory(prefix="baton-data-") as directory:
+        copy = Path(directory) / PurePosixPath(urlsplit(url).path).name
+        try:
+            files, path = fsspec.core.url_to_fs(url)
+            files.get_file(path, str(copy))
+        except Exception as error:  # every file system has errors of its own
+            raise DataError(f"{url}: cannot be read: {type(error).__name__}: {error}") from error
+        try:
+            for row in read(str(copy), hub_split):
+                yield replace(row, where=row.where.replace(str(copy), url))
+        except DataError as error:
+            raise DataError(str(error).replace(str(copy), url)) from error
 
 
 def _read_hub(name: str, hub_split: str) -> Iterator[Row]:
