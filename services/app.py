@@ -41,7 +41,9 @@ class Model(ModelReplica):
     """A replica that finds out where truth and artifacts live, where it was not told."""
 
     def __init__(self, settings: dict[str, Any], database: str | None, storage: str | None, **options: bool) -> None:
-        super().__init__(settings, database or _from_environment("database"), storage or _from_environment("storage"), **options)
+        super().__init__(
+            settings, database or _from_environment("database"), storage or _from_environment("storage"), **options
+        )
 
 
 class Control(ControlPlane):

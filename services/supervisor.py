@@ -22,7 +22,7 @@ from services import cluster, exposure
 from services.declaration import declare
 from services.names import HEALTH, route
 from services.render import applications
-from services.scraping import FILE, scrape_config
+from services.scraping import FILE, KEY_FILE, scrape_config
 
 READY_SECONDS = 180.0
 CHECK_SECONDS = 2.0
@@ -71,7 +71,8 @@ def run_local(config: BatonConfig, state: cluster.State, say: Say, ready: Callab
     state.write(instance)
     state.logs.mkdir(parents=True, exist_ok=True)
     prometheus = state.directory / FILE
-    prometheus.write_text(scrape_config(instance.url, instance.ports), encoding="utf-8")
+    key = state.directory.resolve() / KEY_FILE if config.keys_required else None
+    prometheus.write_text(scrape_config(instance.url, instance.ports, key), encoding="utf-8")
     os.chdir(state.directory)  # Ray's workers import from where their driver stands: not from the user's services/ or training/
     try:
         _raise_on_signals()

@@ -161,9 +161,15 @@ def test_as_many_inputs_as_allowed_are_taken():
         ({"topk": 2}, "parameters.topk: unknown; parameters: top_k, function_to_apply"),
         ({"top_k": 0}, "parameters.top_k: Input should be greater than or equal to 1 (got 0)"),
         ({"top_k": -1}, "parameters.top_k: Input should be greater than or equal to 1"),
-        ({"top_k": "many"}, "parameters.top_k: Input should be a valid integer, unable to parse string as an integer (got 'many')"),
+        (
+            {"top_k": "many"},
+            "parameters.top_k: Input should be a valid integer, unable to parse string as an integer (got 'many')",
+        ),
         ({"top_k": 1.5}, "parameters.top_k: Input should be a valid integer"),
-        ({"function_to_apply": "tanh"}, "parameters.function_to_apply: Input should be 'softmax', 'sigmoid' or 'none' (got 'tanh')"),
+        (
+            {"function_to_apply": "tanh"},
+            "parameters.function_to_apply: Input should be 'softmax', 'sigmoid' or 'none' (got 'tanh')",
+        ),
         ("softmax", "parameters: a JSON object is expected, not str"),
         ([], "parameters: a JSON object is expected, not list"),
         (3, "parameters: a JSON object is expected, not int"),

@@ -380,7 +380,7 @@ def test_prometheus_asks_the_ports_that_a_lone_instance_opens() -> None:
     asked = {job["job_name"]: job["static_configs"][0]["targets"] for job in config["scrape_configs"]}
     assert asked == {
         "baton-control": [f"127.0.0.1:{port}"],
-        "baton-data": [f"127.0.0.1:{cluster.PREFERRED['metrics']}"],
+        "baton-nodes": [f"127.0.0.1:{cluster.PREFERRED['metrics']}"],
         "baton-haproxy": [f"127.0.0.1:{cluster.PREFERRED['haproxy_metrics']}"],
     }
 

@@ -18,7 +18,7 @@ from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from services import metrics
-from services.scraping import RULES, scrape_config
+from services.scraping import CONTROL, RULES, scrape_config
 from tests.queries import DASHBOARDS, alerts, dashboard, panel_queries
 
 ROOT = Path(__file__).parents[1]
@@ -203,7 +203,7 @@ PORTS = {"metrics": 8080, "haproxy_metrics": 9101}
 
 
 def test_the_scrape_configuration_names_three_targets_and_the_rules_where_they_are():
-    config = yaml.safe_load(scrape_config("http://127.0.0.1:8123", PORTS))
+    config = yaml.safe_load(scrape_config("http://127.0.0.1:8123", PORTS, None))
     targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in config["scrape_configs"]}
     assert targets == {
         "baton-control": ["127.0.0.1:8123"],
@@ -214,16 +214,15 @@ def test_the_scrape_configuration_names_three_targets_and_the_rules_where_they_a
 
 
 def test_without_a_checkout_the_scrape_configuration_has_no_rules(tmp_path):
-    assert yaml.safe_load(scrape_config("http://[::1]:8000", PORTS, tmp_path / "rules.yml"))["rule_files"] == []
+    assert yaml.safe_load(scrape_config("http://[::1]:8000", PORTS, None, tmp_path / "rules.yml"))["rule_files"] == []
 
 
 @needs_promtool
 def test_promtool_accepts_the_scrape_configuration_also_with_a_key(tmp_path):
     file, key = tmp_path / "prometheus.yml", tmp_path / "key"
-    file.write_text(scrape_config("http://[::1]:8000", PORTS))
-    assert f"{len(alerts())} rules found" in promtool("check", "config", file)
     key.write_text("secret")
-    commented = "    # authorization: {credentials_file: FILE}"
-    assert commented in file.read_text()
-    file.write_text(file.read_text().replace(commented, f"    authorization: {{credentials_file: {key}}}"))
-    promtool("check", "config", file)
+    for credentials in (None, key):
+        file.write_text(scrape_config("http://[::1]:8000", PORTS, credentials))
+        assert f"{len(alerts())} rules found" in promtool("check", "config", file)
+    [control] = [job for job in yaml.safe_load(file.read_text())["scrape_configs"] if job["job_name"] == CONTROL]
+    assert control["authorization"] == {"credentials_file": str(key)}
