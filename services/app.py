@@ -40,9 +40,15 @@ class ModelArgs(BaseModel):
 class Model(ModelReplica):
     """A replica that finds out where truth and artifacts live, where it was not told."""
 
-    def __init__(self, settings: dict[str, Any], database: str | None, storage: str | None, **options: bool) -> None:
+    def __init__(
+        self, settings: dict[str, Any], database: str | None, storage: str | None, *, keys_required: bool, texts: bool
+    ) -> None:
         super().__init__(
-            settings, database or _from_environment("database"), storage or _from_environment("storage"), **options
+            settings,
+            database or _from_environment("database"),
+            storage or _from_environment("storage"),
+            keys_required=keys_required,
+            texts=texts,
         )
 
 
