@@ -209,7 +209,7 @@ def test_what_a_replica_opens_to_all_addresses_asks_for_rays_token(guarded: Guar
     opened = [port for ip, port in guarded.listening(REPLICA.format(MODEL)) if not ip.endswith(("127.0.0.1", "::1"))]
     assert len(opened) == 1
     with grpc.insecure_channel(f"127.0.0.1:{opened[0]}") as channel:
-        for method in ("HandleRequest", "HandleRequestStreaming"):
+        for method in ("HandleRequest", "HandleRequestWithRejection"):
             with pytest.raises(grpc.RpcError) as refused:
                 channel.unary_unary(f"/ray.serve.ASGIService/{method}")(b"", timeout=30)
             assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
