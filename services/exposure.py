@@ -31,8 +31,8 @@ def warnings(config: BatonConfig, registry: Registry, ports: Mapping[str, int]) 
     if not config.http.loopback:
         listed = ", ".join(str(ports[name]) for name in ("haproxy_stats", "haproxy_metrics") if name in ports) or "8404, 9101"
         found.append(
-            f"{WARNING}HAProxy's statistics and metrics ({listed}) listen on all addresses and know no keys: keep a firewall "
-            "in front"
+            f"{WARNING}HAProxy's statistics and metrics ({listed}) and Serve's gRPC (random ports) listen on all addresses and "
+            "know no API keys: keep a firewall in front"
         )
     now = datetime.now(UTC)
     if config.keys_required and not any(not key.expired(now) for key in registry.keys.live()):

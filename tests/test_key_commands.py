@@ -207,7 +207,7 @@ def test_a_service_on_loopback_warns_of_nothing(registry):
 def test_a_service_that_is_open_without_keys_warns_of_it(registry):
     said = told(config_with("0.0.0.0", False), registry)
     assert "0.0.0.0:8000 and the replicas' own ports (30000 and up) can be reached from outside, and no API key" in said
-    assert "(8405, 9101) listen on all addresses" in said
+    assert "(8405, 9101) and Serve's gRPC (random ports) listen on all addresses" in said
     assert "there is none" not in said
 
 

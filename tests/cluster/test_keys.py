@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 
+import grpc
 import httpx
 import psutil
 import pytest
@@ -60,9 +61,14 @@ class Guarded(Service):
     def http(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=60, headers={"authorization": f"Bearer {self.key(Scope.OPERATE)}"})
 
+    def listening(self, title: str) -> list[tuple[str, int]]:
+        """The addresses on which the one process of that title listens."""
+        [process] = until(lambda: self.processes(title), 30, f"one process {title}")
+        found = [it.laddr for it in process.net_connections("tcp") if it.status == psutil.CONN_LISTEN]
+        return sorted((address.ip, address.port) for address in found)
+
     def port_of(self, title: str) -> int:
         """The port on which a replica answers HTTP itself."""
-        [process] = until(lambda: self.processes(title), 30, f"one process {title}")
 
         def answers(port: int) -> bool:
             try:
@@ -70,8 +76,7 @@ class Guarded(Service):
             except httpx.HTTPError:
                 return False
 
-        listening = {it.laddr.port for it in process.net_connections("tcp") if it.status == psutil.CONN_LISTEN}
-        [port] = [port for port in sorted(listening) if answers(port)]
+        [port] = [port for _, port in self.listening(title) if answers(port)]
         return port
 
 
@@ -92,7 +97,9 @@ def guarded(tiny_base: Path, data: Path, tmp_path_factory: pytest.TempPathFactor
     service = Guarded(file)
     try:
         service.baton("keys", "list")  # makes the database
-        started = service.baton("up", "--detach", timeout=240, BATON_KEY=service.unused())
+        # Serve keeps the last thousand lines of a replica's log in memory; here they shall be where they can be searched.
+        unbuffered = {"RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1"}
+        started = service.baton("up", "--detach", timeout=240, BATON_KEY=service.unused(), **unbuffered)
         assert "API keys are asked for, and there is none" in started.stderr
         until(lambda: service.http.get("/api/models").status_code == 200, 30, "the first key, made while it runs, is known")
         publish(service, MODEL, save_classifier(tiny_base, LABELS, directory / "checkpoint"))
@@ -195,6 +202,17 @@ def test_a_revoked_key_is_refused_by_the_running_service_within_seconds(guarded:
     until(lambda: status() == 401, 30, "the revoked key is refused")
     used = {key.id: key.last_used_at for key in guarded.registry.keys.all()}
     assert used[content["id"]] is not None
+
+
+def test_what_a_replica_opens_to_all_addresses_asks_for_rays_token(guarded: Guarded) -> None:
+    """Serve's own gRPC server unpickles what it is sent, and listens on all addresses whatever `http.host` says."""
+    opened = [port for ip, port in guarded.listening(REPLICA.format(MODEL)) if not ip.endswith(("127.0.0.1", "::1"))]
+    assert len(opened) == 1
+    with grpc.insecure_channel(f"127.0.0.1:{opened[0]}") as channel:
+        for method in ("HandleRequest", "HandleRequestWithRejection"):
+            with pytest.raises(grpc.RpcError) as refused:
+                channel.unary_unary(f"/ray.serve.ASGIService/{method}")(b"", timeout=30)
+            assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 def test_a_key_over_its_rate_is_answered_429_through_the_proxy(guarded: Guarded) -> None:
