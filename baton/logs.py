@@ -103,3 +103,10 @@ def set_up(*, as_json: bool, texts: bool) -> None:
     logging.getLogger("baton").setLevel(logging.INFO if as_json else logging.WARNING)
     if not texts:
         conceal_texts()
+
+
+def reformat(*names: str) -> None:
+    """Have libraries that bring handlers of their own to these loggers speak JSON, too."""
+    for name in names:
+        for handler in logging.getLogger(name).handlers:
+            handler.setFormatter(JsonFormatter())

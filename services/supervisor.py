@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 
+from baton import logs
 from baton.config import BatonConfig
 from baton.errors import BatonError, Conflict, NotReady
 from baton.records import RunState
@@ -138,6 +139,8 @@ def join(config: BatonConfig, address: str) -> None:
         )
     except (ray.exceptions.RayError, TimeoutError, RuntimeError) as error:
         raise NotReady(f"Ray Serve did not start: {error}") from error
+    if config.logging.format == "json":
+        logs.reformat("ray", "ray.serve")
 
 
 def leave() -> None:
