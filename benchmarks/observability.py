@@ -28,7 +28,7 @@ QUIET = "quiet"
 """Serve's name for the model without metrics and access log; it is the same model."""
 
 CONCURRENCIES = (8, 64)
-SECONDS, ROUNDS = 6, 10
+SECONDS, ROUNDS = 5, 8
 LUA = """
 local texts = {%s}
 local count = 0
