@@ -40,17 +40,15 @@ class Cluster:
         file = self.service.file.with_name("serve.yaml")
         file.write_text(rendered.stdout)
         command = [str(SERVE), "deploy", "--address", self.dashboard, str(file)]
-        said = ""
 
         def taken() -> bool:
-            nonlocal said
             done = subprocess.run(
                 command, env=environment(self.shell), capture_output=True, text=True, timeout=120, check=False
             )
-            said = done.stdout + done.stderr
+            print(done.stdout, done.stderr)
             return done.returncode == 0
 
-        until(taken, 240, f"Ray takes the config; it said: {said}")
+        until(taken, 240, "Ray takes the config")
 
     def ray_says(self, path: str) -> str:
         """What Ray's dashboard answers to whoever may ask."""
