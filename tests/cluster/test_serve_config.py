@@ -45,7 +45,7 @@ class Cluster:
             done = subprocess.run(
                 command, env=environment(self.shell), capture_output=True, text=True, timeout=120, check=False
             )
-            print(done.stdout, done.stderr)
+            sys.stderr.write(done.stdout + done.stderr)
             return done.returncode == 0
 
         until(taken, 240, "Ray takes the config")
