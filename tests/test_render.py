@@ -112,6 +112,14 @@ def test_paths_that_only_this_machine_knows_are_refused_by_name(tmp_path: Path, 
     assert "relative to this file, which pods do not have" in str(refused.value)
 
 
+def test_an_absolute_path_is_rendered_as_it_stands_whatever_it_links_to_here(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    linked = str(tmp_path / "link" / "train.jsonl")
+    config = rendered(written(tmp_path, models=[{**MODEL, "data": {"train": linked}}]))
+    assert config["applications"][1]["args"]["settings"]["data"]["train"] == linked
+
+
 def test_the_environment_of_the_one_who_renders_has_no_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path)
     before = render.files(render.portable(path))
