@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import yaml
 from ray import serve
+from ray._common.utils import import_attr
+from ray.serve._private.api import call_user_app_builder_with_args_if_necessary as as_serve_does
 from ray.serve.schema import ServeDeploySchema
 
 from baton.config import load_config
@@ -67,7 +69,11 @@ def test_serve_builds_the_applications_that_baton_up_runs(tmp_path: Path, monkey
     supervisor.deploy(load_config(path, {}), lambda text: None)
     stores = {"database": SECRET, "storage": "s3://bucket/baton"}
     ours = [
-        (one["name"], one["route_prefix"], deployments(app.build(one["import_path"], {**one["args"], **stores})))
+        (
+            one["name"],
+            one["route_prefix"],
+            deployments(as_serve_does(import_attr(one["import_path"]), {**one["args"], **stores})),
+        )
         for one in rendered(path)["applications"]
     ]
     assert len(run) == 2
