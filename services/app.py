@@ -2,9 +2,9 @@
 
 A configuration from `baton render` names neither database nor storage. The replicas then read both from the environment of the
 node that they run on, so that the database's password stands neither in a Serve config nor in what Ray keeps of it.
-"""
 
-from __future__ import annotations
+Without `from __future__ import annotations`: Serve makes a builder's argument from its annotation, if that is a class.
+"""
 
 import os
 from collections.abc import Mapping

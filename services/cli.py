@@ -16,8 +16,8 @@ import typer
 
 from baton import config as configuration
 from baton.config import BatonConfig, load_config
-from baton.errors import BatonError, Conflict, InvalidInput, NotReady
-from services import cluster, exposure, feedback_commands, key_commands, show, show_datasets
+from baton.errors import BatonError, InvalidInput, NotReady
+from services import cluster, exposure, feedback_commands, key_commands, render_command, show, show_datasets
 from services.client import ApiError, Client
 from services.terminal import AsJson, ConfigFile, Limit, Model, connect, err, key_in_use, out, path_of, print_json, print_value
 
@@ -107,36 +107,6 @@ def down(config: ConfigFile = None) -> None:
     left = cluster.sweep(instance)
     state.clear()
     out.print("stopped" + (f" (cleared {left} leftover processes)" if left else ""))
-
-
-@app.command()
-def render(
-    config: ConfigFile = None,
-    out_directory: Annotated[
-        Path | None, typer.Option("--out", help="Write the files of a KubeRay overlay there.", metavar="DIR")
-    ] = None,
-    rules: Annotated[
-        Path | None, typer.Option(help="Prometheus rules: write them to --out as a PrometheusRule instead.", metavar="FILE")
-    ] = None,
-    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit status 1 when --out is out of date.")] = False,
-) -> None:
-    """The Serve config of a baton.yaml, for `serve deploy` or KubeRay; the same applications as `baton up` runs.
-
-    Database and storage are for BATON_DATABASE and BATON_STORAGE to say, on every node.
-    """
-    from services import render as rendering
-
-    loaded = None if rules else rendering.portable(path_of(config))
-    if out_directory is None:
-        if loaded is None or check:
-            raise InvalidInput("--check and --rules need a directory; name it with --out")
-        sys.stdout.write(rendering.serve_config(loaded))
-        return
-    wanted = rendering.rule_file(rules) if rules else rendering.files(loaded) if loaded else {}
-    if not check:
-        rendering.write(wanted, out_directory)
-    elif old := rendering.outdated(wanted, out_directory):
-        raise Conflict(f"{out_directory}: out of date: {', '.join(old)}; the same command without --check renders anew")
 
 
 @app.command()
@@ -344,6 +314,7 @@ def predict(
         out.print(show.predictions(task, inputs, answer))
 
 
+app.command()(render_command.render)
 app.command()(feedback_commands.feedback)
 app.command()(feedback_commands.live)
 

@@ -131,14 +131,14 @@ def outdated(wanted: Mapping[str, str], directory: Path) -> list[str]:
 
 
 def _differences(first: Any, second: Any, key: str) -> Iterator[str]:
-    """Where two dumps of one shape differ, as ``key: value`` of the first."""
+    """Where two dumps of one shape differ, as key and value of the first. Absolute paths differ by symbolic links only."""
     if isinstance(first, Mapping):
         for name in first:
             yield from _differences(first[name], second[name], f"{key}.{name}".lstrip("."))
     elif isinstance(first, list | tuple):
         for index, item in enumerate(first):
             yield from _differences(item, second[index], f"{key}[{index}]")
-    elif first != second:
+    elif first != second and not Path(str(first)).is_absolute():
         yield f"{key} {first!r}"
 
 

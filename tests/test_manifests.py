@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import shutil
@@ -15,10 +14,12 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from ray._common.utils import import_attr
+from ray.serve._private.api import call_user_app_builder_with_args_if_necessary as as_serve_does
 from ray.serve.schema import ServeDeploySchema
 
 from baton.config import load_config
-from services import app, cluster, metrics, render
+from services import cluster, metrics, render
 from services.names import CONTROL, application, route
 
 ROOT = Path(__file__).parents[1]
@@ -118,9 +119,7 @@ def test_serve_finds_every_builder_and_each_takes_its_arguments(overlay: str) ->
     config = yaml.safe_load(service(overlay)["serveConfigV2"])
     ServeDeploySchema.model_validate(config)
     for found in config["applications"]:
-        module, _, name = found["import_path"].partition(":")
-        assert callable(getattr(importlib.import_module(module), name))
-        app.build(found["import_path"], found["args"])
+        as_serve_does(import_attr(found["import_path"]), found["args"])
 
 
 @overlays

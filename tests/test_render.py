@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import yaml
 from ray import serve
+from ray._common.utils import import_attr
+from ray.serve._private.api import call_user_app_builder_with_args_if_necessary as as_serve_does
 from ray.serve.schema import ServeDeploySchema
 
 from baton.config import load_config
@@ -67,7 +69,11 @@ def test_serve_builds_the_applications_that_baton_up_runs(tmp_path: Path, monkey
     supervisor.deploy(load_config(path, {}), lambda text: None)
     stores = {"database": SECRET, "storage": "s3://bucket/baton"}
     ours = [
-        (one["name"], one["route_prefix"], deployments(app.build(one["import_path"], {**one["args"], **stores})))
+        (
+            one["name"],
+            one["route_prefix"],
+            deployments(as_serve_does(import_attr(one["import_path"]), {**one["args"], **stores})),
+        )
         for one in rendered(path)["applications"]
     ]
     assert len(run) == 2
@@ -110,6 +116,14 @@ def test_paths_that_only_this_machine_knows_are_refused_by_name(tmp_path: Path, 
         render.portable(written(tmp_path, **change))
     assert named in str(refused.value)
     assert "relative to this file, which pods do not have" in str(refused.value)
+
+
+def test_an_absolute_path_is_rendered_as_it_stands_whatever_it_links_to_here(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    linked = str(tmp_path / "link" / "train.jsonl")
+    config = rendered(written(tmp_path, models=[{**MODEL, "data": {"train": linked}}]))
+    assert config["applications"][1]["args"]["settings"]["data"]["train"] == linked
 
 
 def test_the_environment_of_the_one_who_renders_has_no_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,14 +34,21 @@ class Cluster:
         return f"http://127.0.0.1:{self.instance.ports['dashboard']}"
 
     def deploy(self) -> None:
-        """`baton render | serve deploy`; both must succeed."""
+        """`baton render | serve deploy`, again and again until Ray takes it: so does KubeRay's operator."""
         rendered = baton("render", "-c", self.service.file)
         assert rendered.returncode == 0, rendered.stderr
         file = self.service.file.with_name("serve.yaml")
         file.write_text(rendered.stdout)
         command = [str(SERVE), "deploy", "--address", self.dashboard, str(file)]
-        done = subprocess.run(command, env=environment(self.shell), capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+
+        def taken() -> bool:
+            done = subprocess.run(
+                command, env=environment(self.shell), capture_output=True, text=True, timeout=120, check=False
+            )
+            sys.stderr.write(done.stdout + done.stderr)
+            return done.returncode == 0
+
+        until(taken, 240, "Ray takes the config")
 
     def ray_says(self, path: str) -> str:
         """What Ray's dashboard answers to whoever may ask."""
