@@ -48,6 +48,6 @@ def _download(name: str) -> Path:
         offline = " (HF_HUB_OFFLINE=1 forbids downloads)" if constants.HF_HUB_OFFLINE else ""
         raise BaseModelNotFound(
             f"base model {name!r} is neither a directory nor in the local cache, and the hub did not give it{offline}: "
-            f"{str(error).strip().splitlines()[0]}. Offline, give a directory, or use one of the bundled models "
+            f"{str(error).strip().splitlines()[0].rstrip('.')}. Offline, give a directory, or use one of the bundled models "
             f"({', '.join(BUNDLED)}): pip install 'baton[offline]'"
         ) from error

@@ -39,6 +39,7 @@ DETACHED_SECONDS = 240.0
 DOWN_SECONDS = 60.0
 POLL_SECONDS = 0.5
 LABELS_SHOWN = 3
+PIPED_WIDTH = 200
 
 
 @app.callback()
@@ -50,6 +51,9 @@ def common(
 ) -> None:
     """What all commands share."""
     key_in_use.set(key)
+    for console in (out, err):
+        if not console.is_terminal:  # a file or another program: lines are whole there
+            console.width = max(console.width, PIPED_WIDTH)
 
 
 @app.command()
@@ -477,7 +481,7 @@ def _await_detached(process: subprocess.Popen[bytes], log: Path, url: str) -> No
             if line.startswith("baton: "):
                 _show(line.rstrip())
         if process.poll() is not None:
-            said = [line for line in text.splitlines() if line.strip()]
+            said = [line for line in text.splitlines() if line.strip() and not line.startswith("baton: ")]
             raise NotReady("\n".join(map(_logged, said[-10:])).removeprefix("error: ") or f"it ended without a word; see {log}")
         time.sleep(0.1)
     raise NotReady(f"not ready after {DETACHED_SECONDS:.0f} s; see {log}")

@@ -215,10 +215,11 @@ def environment(instance: Instance) -> dict[str, str]:
     """What every process of the instance must find in its environment.
 
     HAProxy mode has to be set before Ray starts. The oddly named ``RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0`` makes Ray use the
-    loopback address as the node's own, so that none of its servers can be reached from outside. The Ray token keeps
-    other users of the machine out. An idle Ray takes an eighth of two cores, from training too: the controller's loop need
-    not turn ten times a second, nobody preempts a laptop, and workers at Ray's niceness of 15 yield to every idle daemon.
-    Ray Train looks at its workers every half second instead of every two, so that a run's end is seen when it comes.
+    loopback address as the node's own, so that none of its servers can be reached from outside. The Ray token keeps other
+    users of the machine out. An idle Ray takes an eighth of two cores, from training too: the controller's loop need not
+    turn ten times a second, nobody preempts a laptop, and workers at Ray's niceness of 15 yield to every idle daemon. Ray
+    may take longer to start than the 30 s that it gives itself. Ray Train looks at its workers every half second instead of
+    every two, so that a run's end is seen when it comes.
     """
     directory = Path(instance.directory)
     haproxy = directory / "h"
@@ -227,6 +228,7 @@ def environment(instance: Instance) -> dict[str, str]:
         MARK: instance.id,
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",
         "RAY_worker_niceness": "0",
+        "RAY_raylet_start_wait_time_s": "100",
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),

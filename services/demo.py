@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -49,7 +50,7 @@ class Story:
     """Each model's holdout inputs, for load."""
     seconds: dict[str, float] = field(default_factory=dict)
     swaps: list[tuple[str, list[Exchange], int]] = field(default_factory=list)
-    """Name, requests during it, and how many sent after it had returned were answered by another version."""
+    """Name, requests during it, and how many sent after the hand-over were answered by another version."""
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
@@ -79,6 +80,8 @@ def play(out: Console, *, keep: bool) -> None:
     out.rule("Baton: serve, fine-tune, judge, hot-swap")
     story.say(f"Working in {home}; nothing outside it is touched. Everything below really happens: Ray Serve, Ray Train, HTTP.")
     told = False
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a time limit or a container that stops: as by Ctrl-C
+    signal.signal(signal.SIGHUP, signal.default_int_handler)
     try:
         with story.timed("start service"):
             _baton(home, "up", "--detach")
@@ -180,7 +183,7 @@ def _note_swap(story: Story, name: str, exchanges: list[Exchange], version: int,
     story.swaps.append((name, exchanges, wrong))
     story.say(
         f"{name}: {len(exchanges)} requests sent meanwhile, {failed(exchanges)} failed, "
-        f"{wrong} answered by another version after it had returned."
+        f"{wrong} sent after the hand-over and answered by another version."
     )
 
 

@@ -71,9 +71,11 @@ def runs(items: Sequence[Json]) -> RenderableType:
 
 def versions(items: Sequence[Json]) -> RenderableType:
     """One line a version; the champion is marked."""
-    table = grid("", "version", "F1", "also", "rows", "tune", "made")
+    table = grid("", "version", "F1", "also", "train rows", "holdout", "method", "made")
+    holdouts = set()
     for item in items:
-        lineage = item["lineage"]
+        dataset, training = item["lineage"].get("dataset", {}), item["lineage"].get("training", {})
+        holdouts.add(dataset.get("holdout_hash"))
         table.add_row(
             "★" if item["champion"] else "",
             version_name(item["number"]),
@@ -81,11 +83,19 @@ def versions(items: Sequence[Json]) -> RenderableType:
             ", ".join(
                 f"{name} {item['metrics'][key]:.4f}" for key, name in ALSO.items() if item["metrics"].get(key) is not None
             ),
-            f"{lineage.get('dataset', {}).get('train_rows', '')}",
-            str(lineage.get("training", {}).get("tune", "")),
+            str(dataset.get("train_rows", "")),
+            str(dataset.get("holdout_rows", "")),
+            "few-shot" if training.get("few_shot") else str(training.get("tune", "")),
             time_text(item["created_at"]),
         )
-    return table if items else Text("no versions yet; `baton train MODEL --wait` makes the first")
+    if not items:
+        return Text("no versions yet; `baton train MODEL --wait` makes the first")
+    if len(holdouts) == 1:
+        return table
+    note = (
+        "F1 is on the holdout of its time; holdouts grew in between, and `baton promote` compares both versions on the newest"
+    )
+    return Group(table, Text(note, style="dim"))
 
 
 def history(items: Sequence[Json]) -> RenderableType:
@@ -252,7 +262,8 @@ def _progress_text(stage: str, now: Json) -> str:
 def grid(*columns: str) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        # ids are for copying: whatever has to give way on a narrow terminal, they stay whole
+        table.add_column(column, overflow="fold", no_wrap=column in ("run", "id"))
     return table
 
 

@@ -28,6 +28,8 @@ def _labels(per_class: Json) -> RenderableType:
     table = grid("label", "F1", "precision", "recall", "corrections")
     for label, scores in sorted(per_class.items(), key=lambda pair: (-pair[1]["support"], pair[0])):
         table.add_row(
-            Text(label), *(score_text(scores[key]) for key in ("f1", "precision", "recall")), f"{scores['support']:,}"
+            Text(label),
+            *(score_text(scores[key] if scores["support"] else None) for key in ("f1", "precision", "recall")),
+            f"{scores['support']:,}",
         )
     return table

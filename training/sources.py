@@ -72,7 +72,9 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
             where = f"{path} line {number}"
             try:
                 values = json.loads(line)
-            except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            except json.JSONDecodeError as error:
+                raise DataError(f"{where}: not valid JSON: {error.msg} at character {error.pos + 1}") from error
+            except UnicodeDecodeError as error:
                 raise DataError(f"{where}: not valid JSON: {error}") from error
             if not isinstance(values, dict):
                 raise DataError(f"{where}: a JSON object is expected, not {short(values)}")

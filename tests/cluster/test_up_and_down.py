@@ -130,3 +130,27 @@ def test_up_joins_the_cluster_of_ray_address_and_down_leaves_it_as_it_was(
     finally:
         cluster.sweep(instance)
     assert marked(instance.id) == []
+
+
+def test_a_demo_that_is_terminated_leaves_nothing_running(tmp_path: Path) -> None:
+    log = tmp_path / "demo.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [str(BATON), "demo"], env=environment({"TMPDIR": str(tmp_path)}), stdout=output, stderr=output
+        )
+        try:
+            until(lambda: "Act 1" in log.read_text() or process.poll() is not None, 240, "the demo's first act")
+            assert process.poll() is None, log.read_text()
+            [home] = tmp_path.glob("baton-demo-*")
+            instance = cluster.State(home / ".baton").read()
+            assert instance is not None
+            assert marked(instance.id) != []
+            process.terminate()
+            assert process.wait(120) != 0
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+                baton("down", "-c", home / "baton.yaml")
+    assert marked(instance.id) == [], log.read_text()
+    assert "are left in" in log.read_text()
