@@ -498,7 +498,8 @@ def test_a_replica_tells_why_it_is_not_ready_to_whoever_has_a_key(tmp_path):
 
 def test_no_key_is_logged_at_any_level_by_either_side(replica, tmp_path, caplog):
     api = Api(tmp_path / "api")  # a database of its own
-    caplog.set_level(logging.DEBUG)
+    for name in (None, "ray.serve", "uvicorn", "uvicorn.error", "httpx", "httpcore", "sqlalchemy.engine"):
+        caplog.set_level(logging.DEBUG, logger=name)
     tokens = [token for keys in (api.keys, replica.keys) for token in keys.right.values()]
     tokens += [token for keys in (api.keys, replica.keys) for kinds in keys.bad.values() for token in kinds.values() if token]
     for token in set(tokens):
