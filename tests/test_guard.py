@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -490,3 +491,23 @@ def test_a_replica_tells_why_it_is_not_ready_to_whoever_has_a_key(tmp_path):
 
     assert asyncio.run(health(None)) == (503, "not ready; send an API key to be told why")
     assert asyncio.run(health(token)) == (503, "m has no champion yet; train one: baton train m --wait")
+
+
+# --- logs ----------------------------------------------------------------------------------------------------------------
+
+
+def test_no_key_is_logged_at_any_level_by_either_side(replica, tmp_path, caplog):
+    api = Api(tmp_path / "api")  # a database of its own
+    for name in (None, "ray.serve", "uvicorn", "uvicorn.error", "httpx", "httpcore", "sqlalchemy.engine"):
+        caplog.set_level(logging.DEBUG, logger=name)
+    tokens = [token for keys in (api.keys, replica.keys) for token in keys.right.values()]
+    tokens += [token for keys in (api.keys, replica.keys) for kinds in keys.bad.values() for token in kinds.values() if token]
+    for token in set(tokens):
+        api("GET", "/api/models", token)
+        api("POST", "/api/models/m/feedback", token, content=b"{")
+        replica("POST", "", token, content=b"{")
+    with Client(replica.url.removesuffix("/models/m"), key=replica.keys.right[Scope.PREDICT]) as client:
+        client.predict("m", "where is my parcel?")
+    assert len(set(tokens)) > 40
+    assert "HTTP Request: POST" in caplog.text  # the log is written
+    assert [token for token in tokens if token in caplog.text] == []
