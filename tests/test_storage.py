@@ -480,6 +480,18 @@ print(Storage({ours.url!r}).publish(1, Path({str(source)!r}), manifest())[1])
     assert content_of(ours.fetch(version(1, sha256), cache)[0]) == FILES
 
 
+def test_checkpoints_that_another_process_wrote_after_we_looked_are_found_and_removed(bucket):
+    import s3fs
+
+    storage = Storage(bucket.url())
+    other = s3fs.S3FileSystem(skip_instance_cache=True, use_listings_cache=False)
+    other.pipe_file(f"{storage.runs_path}/run-1/first", b"1")
+    assert len(storage.filesystem.ls(storage.runs_path)) == 1
+    other.pipe_file(f"{storage.runs_path}/run-2/second", b"2")
+    storage.remove_run("run-2")
+    assert other.find(storage.runs_path) == [f"{storage.runs_path}/run-1/first"]
+
+
 def test_a_publication_on_an_object_store_leaves_no_file_under_another_name(bucket, source):
     storage = Storage(bucket.url())
     storage.publish(1, source, manifest())
