@@ -77,6 +77,7 @@ def pods(tiny_base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.Monkey
         "database": f"sqlite:///{tmp_path}/kept-from-ray.db",
         "storage": str(tmp_path / "storage"),
         "http": {"port": free_port()},
+        "auth": {"required": False},  # a rendered config listens on all addresses, and would ask for keys
         "models": [model("first", tiny_base, data)],
     }
     file.write_text(yaml.safe_dump(content))
