@@ -350,7 +350,12 @@ def config_check(config: ConfigFile = None) -> None:
     for model in loaded.models:
         for key, value in (("train", model.data.train), ("holdout", model.data.holdout)):
             if isinstance(value, str) and Path(value).is_absolute() and not Path(value).is_file():
-                err.print(f"{model.name}: data.{key}: {value} is no file on this machine", style="yellow", markup=False)
+                err.print(
+                    f"{model.name}: data.{key}: {value} is no file on this machine",
+                    style="yellow",
+                    markup=False,
+                    soft_wrap=True,
+                )
     out.print(f"{path} is valid: {len(loaded.models)} model(s): {', '.join(model.name for model in loaded.models)}")
 
 

@@ -288,7 +288,7 @@ def test_what_is_not_yaml_is_a_config_error(tmp_path, content):
 
 @pytest.mark.parametrize("content", ["", "just text", "- a\n- b"])
 def test_yaml_that_is_no_mapping_is_told_the_keys(tmp_path, content):
-    assert "must hold a mapping with the keys storage, database, http, auth, models" in complaint(tmp_path, content)
+    assert "must hold a mapping with the keys storage, database, http, auth, logging, models" in complaint(tmp_path, content)
 
 
 def test_bytes_that_are_not_utf8_are_a_config_error(tmp_path):
@@ -375,6 +375,7 @@ def test_every_key_of_the_file_has_a_description_or_is_a_section():
         "feedback",
         "gate",
         "http",
+        "logging",
         "retrain",
         "serving",
         "training",

@@ -212,7 +212,7 @@ def test_a_wrong_value_is_told_under_the_name_of_its_column_and_cut_short(storag
     path = write_jsonl(tmp_path / "t.jsonl", [{"sentence": ["x" * 500], "label": "x"}])
     told = complaint(storage, path, text="sentence")
     assert "line 1, field 'sentence': ['xxx" in told
-    assert len(told) < 300
+    assert len(told.replace(str(tmp_path), "")) < 200
 
 
 def test_a_missing_field_is_told_with_the_nearest_one(storage, tmp_path):
