@@ -73,9 +73,9 @@ def measure(service: Service, rounds: int = ROUNDS) -> str:
     return (
         "## Metrics and access logs\n\n"
         f"Two replicas with metrics and Serve's access log, two with metrics only, two with neither, on one cluster;\n"
-        f"`wrk -t1 -cN -d{SECONDS}s`, one text a request, in turn, forwards and backwards; medians of {rounds} rounds. Ratios are to\n"
-        "«neither» of the same round. CPU is the replicas' own, all threads, of one request: unlike the rate it hardly depends\n"
-        "on what else runs on the machine.\n\n"
+        f"`wrk -t1 -cN -d{SECONDS}s`, one text a request, in turn, forwards and backwards; medians of {rounds} rounds. Ratios\n"
+        "are to «neither» of the same round. CPU is the replicas' own, all threads, of one request: unlike the rate it hardly\n"
+        "depends on what else runs on the machine.\n\n"
         "| concurrency | with | requests/s | ratio (quartiles) | CPU | ratio (quartiles) |\n"
         "|---|---|---|---|---|---|\n" + "\n".join(rows) + "\n"
     )
