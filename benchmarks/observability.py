@@ -1,4 +1,4 @@
-"""What metrics and access logs cost: a model served with them and, beside it on the same cluster, without, in turn."""
+"""What metrics and access logs cost: a model served with both, with metrics only and with neither, in turn."""
 
 from __future__ import annotations
 
@@ -8,27 +8,26 @@ import os
 import re
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import httpx
 import psutil
 
 from baton.config import load_config
 from benchmarks.service import MODEL, Service
-from services import cluster, inference, supervisor
-from services.inference import ModelReplica
+from services import cluster, supervisor
 from services.names import DEPLOYMENT, application, route
-from services.telemetry import Telemetry
 
-QUIET = "quiet"
-"""Serve's name for the model without metrics and access log; it is the same model."""
+COUNTED, QUIET = "counted", "quiet"
+"""Serve's names for the model with metrics but no access log, and with neither; it is the same model."""
+
+WAYS = {MODEL: "both", COUNTED: "metrics", QUIET: "neither"}
 
 CONCURRENCIES = (8, 64)
-SECONDS, ROUNDS = 5, 8
+SECONDS, ROUNDS = 4, 7
 LUA = """
 local texts = {%s}
 local count = 0
@@ -52,26 +51,6 @@ class Load(NamedTuple):
     cpu_ms: float
 
 
-class Silent(Telemetry):
-    """Counts nothing and tells nobody."""
-
-    def answered(self, *_: Any) -> None: ...
-
-    def failed(self, *_: Any) -> None: ...
-
-    def ran(self, *_: Any) -> None: ...
-
-    def start(self, *_: Any) -> None: ...
-
-
-class Quiet(ModelReplica):
-    """The replica without its metrics."""
-
-    def __init__(self, *arguments: Any) -> None:
-        inference.Telemetry = Silent  # type: ignore[attr-defined]  # in this replica's process only
-        super().__init__(*arguments)
-
-
 def measure(service: Service, rounds: int = ROUNDS) -> str:
     """One section of the results."""
     service.first_version()
@@ -82,30 +61,32 @@ def measure(service: Service, rounds: int = ROUNDS) -> str:
     with _beside(service) as instance:
         for number in range(-1, rounds):  # the first round warms up
             for concurrency in CONCURRENCIES:
-                ways = (MODEL, QUIET) if number % 2 else (QUIET, MODEL)
-                for way in ways:
+                for way in list(WAYS)[:: 1 if number % 2 else -1]:
                     load = _load(service, instance, script, concurrency, way)
                     if number >= 0:
                         seen.setdefault((concurrency, way), []).append(load)
-    rows = [_row(concurrency, seen[concurrency, MODEL], seen[concurrency, QUIET]) for concurrency in CONCURRENCIES]
+    rows = [
+        _row(concurrency, name, seen[concurrency, way], seen[concurrency, QUIET])
+        for concurrency in CONCURRENCIES
+        for way, name in WAYS.items()
+    ]
     return (
         "## Metrics and access logs\n\n"
-        f"Two replicas with metrics and access log and two without, on one cluster; `wrk -t1 -cN -d{SECONDS}s`, one text a\n"
-        f"request, both in turn, who begins alternating; medians of {rounds} rounds. Ratios, with / without, are of the two\n"
-        "loads of one round. CPU is the replicas' own, all threads, of one request: unlike the rate it hardly depends on what\n"
-        "else runs on the machine.\n\n"
-        "| concurrency | requests/s with | without | ratio (quartiles) | CPU with | without | ratio (quartiles) |\n"
-        "|---|---|---|---|---|---|---|\n" + "\n".join(rows) + "\n"
+        f"Two replicas with metrics and Serve's access log, two with metrics only, two with neither, on one cluster;\n"
+        f"`wrk -t1 -cN -d{SECONDS}s`, one text a request, in turn, forwards and backwards; medians of {rounds} rounds. Ratios\n"
+        "are to «neither» of the same round. CPU is the replicas' own, all threads, of one request: unlike the rate it hardly\n"
+        "depends on what else runs on the machine.\n\n"
+        "| concurrency | with | requests/s | ratio (quartiles) | CPU | ratio (quartiles) |\n"
+        "|---|---|---|---|---|---|\n" + "\n".join(rows) + "\n"
     )
 
 
-def _row(concurrency: int, with_them: list[Load], without: list[Load]) -> str:
-    pairs = list(zip(with_them, without, strict=True))
+def _row(concurrency: int, name: str, loads: list[Load], without: list[Load]) -> str:
+    pairs = list(zip(loads, without, strict=True))
     rate = _quartiles([one.rate / other.rate for one, other in pairs])
     cpu = _quartiles([one.cpu_ms / other.cpu_ms for one, other in pairs])
-    rates = [f"{statistics.median(load.rate for load in loads):.0f}" for loads in (with_them, without)]
-    times = [f"{statistics.median(load.cpu_ms for load in loads):.3f} ms" for loads in (with_them, without)]
-    return f"| {concurrency} | {rates[0]} | {rates[1]} | {rate} | {times[0]} | {times[1]} | {cpu} |"
+    rates, times = zip(*loads, strict=True)
+    return f"| {concurrency} | {name} | {statistics.median(rates):.0f} | {rate} | {statistics.median(times):.3f} ms | {cpu} |"
 
 
 def _quartiles(values: list[float]) -> str:
@@ -115,32 +96,36 @@ def _quartiles(values: list[float]) -> str:
 
 @contextlib.contextmanager
 def _beside(service: Service) -> Iterator[cluster.Instance]:
-    """The quiet replicas on the cluster of ``service``, while the block runs."""
-    from ray import cloudpickle, serve
-
+    """The other replicas on the cluster of ``service``, while the block runs."""
     config = load_config(service.file, {})
     instance = cluster.State(service.file.parent / ".baton").read()
     assert instance is not None
     settings = config.model(MODEL)
-    os.environ.update(cluster.environment(instance))
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray's workers do not import from here
+    os.environ.update(cluster.environment(instance))  # before Ray is imported: it decides then which address is its own
+    from ray import cloudpickle, serve
+
+    from benchmarks import quiet
+    from services.inference import ModelReplica
+
+    cloudpickle.register_pickle_by_value(quiet)  # Ray's workers do not import from here
     supervisor.join(config, instance.address)
-    deployment = serve.deployment(
-        name=DEPLOYMENT,
-        num_replicas=settings.serving.replicas,
-        max_ongoing_requests=8192,
-        ray_actor_options={"num_cpus": 0},
-        logging_config={"enable_access_log": False},
-    )(serve.ingress()(Quiet))
+    arguments = settings.model_dump(mode="json"), config.database, config.storage
     try:
-        bound = deployment.bind(settings.model_dump(mode="json"), config.database, config.storage)
-        serve.run(bound, name=application(QUIET), route_prefix=route(QUIET))
-        url = f"{service.client.url}{route(QUIET)}/health"
-        while httpx.get(url).status_code != 200:  # until the proxy knows it
-            time.sleep(0.1)
+        for name, replica in ((COUNTED, ModelReplica), (QUIET, quiet.Quiet)):
+            deployment = serve.deployment(
+                name=DEPLOYMENT,
+                num_replicas=settings.serving.replicas,
+                max_ongoing_requests=8192,
+                ray_actor_options={"num_cpus": 0},
+                logging_config={"enable_access_log": False},
+            )(serve.ingress()(replica))
+            serve.run(deployment.bind(*arguments), name=application(name), route_prefix=route(name))
+            while httpx.get(f"{service.client.url}{route(name)}/health").status_code != 200:  # until the proxy knows it
+                time.sleep(0.1)
         yield instance
     finally:
-        serve.delete(application(QUIET))
+        for name in (COUNTED, QUIET):
+            serve.delete(application(name))
         supervisor.leave()
 
 

@@ -1,0 +1,29 @@
+"""The replica without its metrics, for `benchmarks.observability`. Apart, because importing it imports Ray."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from services import inference
+from services.inference import ModelReplica
+from services.telemetry import Telemetry
+
+
+class Silent(Telemetry):
+    """Counts nothing and tells nobody."""
+
+    def answered(self, *_: Any) -> None: ...
+
+    def failed(self, *_: Any) -> None: ...
+
+    def ran(self, *_: Any) -> None: ...
+
+    def start(self, *_: Any) -> None: ...
+
+
+class Quiet(ModelReplica):
+    """The replica without its metrics."""
+
+    def __init__(self, *arguments: Any) -> None:
+        inference.Telemetry = Silent  # type: ignore[attr-defined]  # in this replica's process only
+        super().__init__(*arguments)
