@@ -100,9 +100,11 @@ def prometheus(service: Service, directory: Path) -> Iterator[Prometheus]:
     directories = [f"--storage.tsdb.path={directory / 'data'}", f"--config.file={file}"]
     with (directory / "prometheus.log").open("wb") as log:
         process = subprocess.Popen(["prometheus", *directories, f"--web.listen-address=127.0.0.1:{port}"], stderr=log)
+        watching = Prometheus(port)
         try:
-            yield Prometheus(port)
+            yield watching
         finally:
+            watching.http.close()
             process.terminate()
             process.wait(30)
 
