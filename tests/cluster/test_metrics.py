@@ -71,11 +71,14 @@ class Prometheus:
     def total(self, expression: str) -> float:
         return sum(value for _, value in self.query(expression))
 
-    def healthy_jobs(self) -> set[str]:
+    def ready(self) -> bool:
         try:
-            targets = self.get("/targets")["activeTargets"]
-        except httpx.TransportError:  # it is starting
-            return set()
+            return self.http.get(self.http.base_url.join("/-/ready")).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def healthy_jobs(self) -> set[str]:
+        targets = self.get("/targets")["activeTargets"]
         return {target["labels"]["job"] for target in targets if target["health"] == "up"}
 
     def active_alerts(self) -> dict[str, set[str]]:
@@ -102,6 +105,7 @@ def prometheus(service: Service, directory: Path) -> Iterator[Prometheus]:
         process = subprocess.Popen(["prometheus", *directories, f"--web.listen-address=127.0.0.1:{port}"], stderr=log)
         watching = Prometheus(port)
         try:
+            until(watching.ready, PATIENCE, "Prometheus is ready")
             yield watching
         finally:
             watching.http.close()
