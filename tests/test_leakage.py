@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import event, given, settings
+from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
 from baton.errors import DataError
@@ -119,6 +119,17 @@ def grow(growing: GrowingData, step: Mapping[str, Any], row: Callable[[Piece], d
 
 @pytest.mark.parametrize("task", KINDS)
 @settings(max_examples=150, deadline=None)
+@example(  # texts for the holdout that wait for a label: they must not be drawn anew
+    sequence=[
+        {
+            "train": [(0, 8, 0), (1, 3, 0), (2, 3, 0), (3, 2, 0), (3, 0, 0), (18, 0, 0), (18, 2, 0)],
+            "holdout": 0.1,
+            "feedback": [],
+            "conflicts": "latest",
+            "feedback_holdout": 0.0,
+        }
+    ]
+)
 @given(sequence=st.lists(steps, min_size=2, max_size=6))
 def test_no_text_of_any_holdout_ever_stands_in_the_train_side_of_any_version(task, sequence):
     kind, row = KINDS[task]

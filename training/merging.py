@@ -41,6 +41,8 @@ class Merged:
 
     train: list[SourcedRow] = field(default_factory=list)
     holdout: list[SourcedRow] = field(default_factory=list)
+    waiting: list[SourcedRow] = field(default_factory=list)
+    """Quarantined rows of the holdout: they join it when train knows their labels."""
     leaks: int = 0
     duplicates: int = 0
     set_aside: int = 0
@@ -57,10 +59,12 @@ class Merged:
             self.quarantined.append({"where": where, "reason": reason})
 
     def sides(self) -> dict[str, str]:
-        """The side of each group that stands somewhere: what the ledger must remember."""
-        trained = {row.group for row in self.train}
-        assert trained.isdisjoint(row.group for row in self.holdout), "a text stands on both sides"
-        return {row.group: side for side, rows in ((TRAIN, self.train), (HOLDOUT, self.holdout)) for row in rows}
+        """The side of each group that stands somewhere, or waits to: what the ledger must remember. Were those that wait drawn
+        anew the next time, the same data could give another version.
+        """
+        held = [*self.holdout, *self.waiting]
+        assert {row.group for row in self.train}.isdisjoint(row.group for row in held), "a text stands on both sides"
+        return {row.group: side for side, rows in ((TRAIN, self.train), (HOLDOUT, held)) for row in rows}
 
     def counts(self, kind: type[AnyTask]) -> dict[str, dict[str, dict[str, int]]]:
         """Rows by side, source and label."""
@@ -155,6 +159,7 @@ class Merger:
             unknown = [label for label in self._kind.labels_in(row.example) if label not in known]
             if unknown:
                 merged.quarantine(row.where, f"it is for the holdout, and no train row has the label {unknown[0]!r}")
+                merged.waiting.append(row)
             else:
                 merged.holdout.append(row)
         return merged
