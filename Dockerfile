@@ -28,7 +28,8 @@ COPY LICENSE README.md ./
 COPY baton baton
 COPY services services
 COPY training training
-RUN pip install -q --no-deps . && pip check
+# built by the setuptools that torch has brought, and not by the newest there is
+RUN pip install -q --no-deps --no-build-isolation . && pip check
 
 # What no process reads: tests, headers, static libraries, Java, RLlib, Arrow Flight, Amazon services other than storage and sign-in,
 # pip itself; and the bytecode of model types that hardly anybody serves
@@ -77,6 +78,6 @@ VOLUME /var/lib/baton
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=15s --timeout=10s --start-period=180s --retries=4 \
-    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ.get('BATON_HTTP_PORT', '8000') + '/readyz', timeout=8)"]
+    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ.get('BATON_HTTP_PORT', '8000') + '/healthz', timeout=8)"]
 ENTRYPOINT ["tini", "--"]
 CMD ["baton", "up"]

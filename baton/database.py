@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
 
 from baton import schema
-from baton.errors import Conflict, InvalidInput, RegistryError
+from baton.errors import Conflict, InvalidInput, NotFound, RegistryError
 
 READ_ONLY = "baton_read_only"
 """Execution option of a connection that will not write: SQLite then takes no write lock."""
@@ -64,8 +65,6 @@ def migrate(engine: sa.Engine) -> None:
     Raises:
         RegistryError: the database cannot be reached, or its schema is newer than this code.
     """
-    config = _alembic()
-    head = ScriptDirectory.from_config(config).get_current_head()
     try:
         with engine.begin() as connection:
             if connection.dialect.name == "postgresql":
@@ -73,14 +72,11 @@ def migrate(engine: sa.Engine) -> None:
 
                 postgres.begin_migration(connection)  # SQLite has one writer at a time anyway
             current = _revision(connection)
-            if current == head:
+            if current == _revisions()[0]:
                 return
-            known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-            if current is not None and current not in known:
-                raise RegistryError(
-                    f"the database is at schema {current!r}, which this version of Baton (schema {head!r}) does not know; "
-                    "upgrade Baton"
-                )
+            if newer := _newer(current):
+                raise newer
+            config = _alembic()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
     except sa.exc.SQLAlchemyError as error:
@@ -89,14 +85,20 @@ def migrate(engine: sa.Engine) -> None:
 
 def check(engine: sa.Engine) -> None:
     """Raise ``RegistryError`` unless the database answers and has this code's schema."""
-    head = ScriptDirectory.from_config(_alembic()).get_current_head()
-    try:
-        with engine.connect() as connection:
-            current = _revision(connection.execution_options(**{READ_ONLY: True}))
-    except sa.exc.SQLAlchemyError as error:
-        raise unavailable(error) from error
-    if current != head:
-        raise RegistryError(f"the database is at schema {current!r}, this code needs {head!r}; `baton up` migrates it")
+    with reading(engine) as connection:
+        current = _revision(connection)
+    head = _revisions()[0]
+    if current == head:
+        return
+    if newer := _newer(current):
+        raise newer
+    raise RegistryError(f"the database is at schema {current!r}, this code needs {head!r}; `baton up` migrates it")
+
+
+def is_empty(engine: sa.Engine) -> bool:
+    """Whether no schema was ever made in this database. Raises ``RegistryError`` when it does not answer."""
+    with reading(engine) as connection:
+        return _revision(connection) is None
 
 
 @contextmanager
@@ -135,9 +137,17 @@ def take_turn(connection: sa.Connection, model: str) -> None:
     """Wait for whoever else writes about ``model`` what only one may write at a time, a next number say.
 
     SQLite has one writer at a time anyway; on PostgreSQL the model's row is the turn, held until the transaction ends, and
-    locked no further than that rows which refer to it can be written meanwhile.
+    locked no further than that rows which refer to it can be written meanwhile. Raises ``NotFound`` for an unknown model.
     """
-    connection.execute(sa.select(schema.models.c.name).where(schema.models.c.name == model).with_for_update(key_share=True))
+    row = sa.select(schema.models.c.name).where(schema.models.c.name == model).with_for_update(key_share=True)
+    if connection.scalar(row) is None:
+        raise unknown_model(connection, model)
+
+
+def unknown_model(connection: sa.Connection, model: str) -> NotFound:
+    """What to raise when no model has this name: says which names there are."""
+    known = ", ".join(connection.scalars(sa.select(schema.models.c.name).order_by(schema.models.c.name)))
+    return NotFound(f"unknown model {model!r}; known models: {known or 'none'}")
 
 
 def insert(connection: sa.Connection, table: sa.Table) -> Any:
@@ -178,14 +188,30 @@ def _postgres(url: sa.URL, wait_s: float) -> sa.Engine:
 
 
 def _public(url: str) -> str:
-    """``url`` without its password."""
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)
+    """``url`` without its passwords, even where it is no URL at all: too much hidden is better than too little."""
+    return re.sub(r"([?&]password=)[^&]*", r"\1***", re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url))
 
 
 def _alembic() -> Config:
     config = Config()
     config.set_main_option("script_location", str(resources.files("baton") / "migrations"))
     return config
+
+
+def _newer(current: str | None) -> RegistryError | None:
+    """What to raise where the schema ``current`` is from a later version of Baton; its tables may mean something else."""
+    if current is None or current in _revisions():
+        return None
+    return RegistryError(
+        f"the database is at schema {current!r}, which this version of Baton (schema {_revisions()[0]!r}) does not know; "
+        "upgrade Baton"
+    )
+
+
+@cache
+def _revisions() -> Sequence[str]:
+    """All schemas that this code knows, the newest first."""
+    return [script.revision for script in ScriptDirectory.from_config(_alembic()).walk_revisions()]
 
 
 def _revision(connection: sa.Connection) -> str | None:

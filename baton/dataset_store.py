@@ -45,7 +45,6 @@ class DatasetStore:
         table = schema.datasets
         with database.writing(self._engine) as connection:
             database.take_turn(connection, model)
-            _require(connection, model)
             _extend(connection, model, sides)
             known = connection.execute(table.select().where(table.c.model == model, table.c.hash == version.hash)).one_or_none()
             if known is None:
@@ -93,11 +92,6 @@ class DatasetStore:
         with database.reading(self._engine) as connection:
             row = connection.execute(_by_turn(model)).one_or_none()
         return None if row is None else _version(row)
-
-
-def _require(connection: sa.Connection, model: str) -> None:
-    if connection.scalar(sa.select(schema.models.c.name).where(schema.models.c.name == model)) is None:
-        raise NotFound(f"unknown model {model!r}")
 
 
 def _by_turn(model: str) -> sa.Select[Any]:

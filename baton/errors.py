@@ -137,16 +137,21 @@ class OverRate(Overloaded):
     title = "over the rate"
 
 
-class NotReady(BatonError):
-    """No version is loaded yet, or a dependency is down."""
+class Unavailable(BatonError):
+    """Something that the call needs is down, or not up yet. The same call may succeed in a moment."""
 
     status = 503
-    title = "not ready"
 
     @property
     def headers(self) -> Mapping[str, str]:
         """When to try again."""
         return {"retry-after": "1"}
+
+
+class NotReady(Unavailable):
+    """No version is loaded yet, or a dependency is down."""
+
+    title = "not ready"
 
 
 class DataError(BatonError):
@@ -163,10 +168,9 @@ class BaseModelNotFound(BatonError):
     title = "base model not found"
 
 
-class StorageError(BatonError):
+class StorageError(Unavailable):
     """The artifact storage cannot be read or written."""
 
-    status = 503
     title = "storage unavailable"
 
 
@@ -183,10 +187,9 @@ class NotFinite(BatonError):
     title = "scores are not numbers"
 
 
-class RegistryError(BatonError):
+class RegistryError(Unavailable):
     """The database cannot be used (down, or a schema newer than this code)."""
 
-    status = 503
     title = "registry unavailable"
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from baton.config import ModelSettings
 from baton.masks import same_but_for_masks
+from baton.model_settings import ModelSettings
 from baton.records import ModelVersion
 from baton.registry import Registry
 

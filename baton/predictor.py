@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from baton.config import ServingSettings
 from baton.engines import Engine, EngineSettings, load_engine
 from baton.errors import CorruptVersion, NotFinite
 from baton.manifest import Manifest, Probe
+from baton.model_settings import ServingSettings
 from baton.packing import pack
 from baton.tasks import task_type
 from baton.tasks.base import Task, Windows

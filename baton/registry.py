@@ -6,8 +6,7 @@ stored Decision and appends the Promotion. Knows neither tasks nor storage.
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any
@@ -31,12 +30,11 @@ from baton.records import (
     Incident,
     ModelVersion,
     Promotion,
-    Run,
-    RunEvent,
     RunState,
     Verdict,
 )
 from baton.retrain_state import RetrainState
+from baton.run_store import RunStore, as_run
 
 ROLLOUT_FAILED = "rollout failed"
 """Kind of the incident that records why a version that passed the gate could not take over."""
@@ -55,6 +53,7 @@ class Registry:
         """``wait_s``: how long a call may wait for a PostgreSQL server that is down, before it raises."""
         self._engine = database.connect(url, wait_s)
         self.counts = Counts(self._engine)
+        self.runs = RunStore(self._engine)
         self.datasets = DatasetStore(self._engine)
         self.feedback = FeedbackStore(self._engine)
         self.retrain = RetrainState(self._engine)
@@ -67,6 +66,10 @@ class Registry:
     def check(self) -> None:
         """Raise ``RegistryError`` unless the database answers with this code's schema."""
         database.check(self._engine)
+
+    def is_empty(self) -> bool:
+        """Whether the database has no schema yet, and so nothing in it."""
+        return database.is_empty(self._engine)
 
     def close(self) -> None:
         """Close all pooled connections."""
@@ -220,17 +223,19 @@ class Registry:
 
     # --- versions ----------------------------------------------------------------------------------------------------
 
-    def reserve_version(self, model: str, run_id: str | None) -> int:
-        """A number for a version about to be published. The same run always gets the same number."""
+    def reserve_version(self, model: str, run_id: str | None, *, above: int = 0) -> int:
+        """A number for a version about to be published. The same run always gets the same number.
+
+        ``above``: the greatest number that the storage holds, which after a restore of the database may be ahead of it.
+        """
         with self._write() as connection:
             database.take_turn(connection, model)
-            _champion(connection, model)
             if run_id is not None:
                 taken = connection.scalar(sa.select(schema.versions.c.number).where(schema.versions.c.run_id == run_id))
                 if taken is not None:
                     return int(taken)
             last = connection.scalar(sa.select(sa.func.max(schema.versions.c.number)).where(schema.versions.c.model == model))
-            number = int(last or 0) + 1
+            number = max(int(last or 0), above) + 1
             connection.execute(
                 schema.versions.insert().values(model=model, number=number, run_id=run_id, published=False, created_at=_now())
             )
@@ -289,7 +294,6 @@ class Registry:
         """Store one version's scores on one holdout. They are a fact about frozen things: the first one stored stays."""
         with self._write() as connection:
             database.take_turn(connection, model)
-            _champion(connection, model)
             known = _evaluation(connection, model, version, holdout_hash)
             if known is not None:
                 return known
@@ -380,151 +384,6 @@ class Registry:
         with self._read() as connection:
             return [_decision(row) for row in connection.execute(query)]
 
-    # --- runs --------------------------------------------------------------------------------------------------------
-
-    def create_run(
-        self,
-        model: str,
-        spec: Mapping[str, Any],
-        idempotency_key: str | None = None,
-        *,
-        started: bool = False,
-        cause: str | None = None,
-    ) -> Run:
-        """A queued run, or one that its caller carries out itself (``started``).
-
-        The same idempotency key gives the same run again, whatever became of it.
-
-        Raises:
-            Conflict: another run of this model is active.
-        """
-        table = schema.runs
-        with self._write() as connection:
-            database.take_turn(connection, model)
-            _champion(connection, model)
-            if idempotency_key is not None:
-                known = connection.execute(
-                    table.select().where(table.c.model == model, table.c.idempotency_key == idempotency_key)
-                ).one_or_none()
-                if known is not None:
-                    return _run(known)
-            active = connection.scalar(sa.select(table.c.id).where(table.c.model == model, sa.text(schema.ACTIVE)))
-            if active is not None:
-                raise Conflict(f"{model}: run {active} is active; wait for it or cancel it (`baton cancel {active}`)")
-            row = connection.execute(
-                table.insert()
-                .values(
-                    id=f"{model}-{_now():%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}",
-                    model=model,
-                    state=RunState.RUNNING if started else RunState.QUEUED,
-                    stage="preparing" if started else "queued",
-                    spec=spec,
-                    progress={},
-                    idempotency_key=idempotency_key,
-                    cause=cause,
-                    created_at=_now(),
-                    started_at=_now() if started else None,
-                    heartbeat_at=_now() if started else None,
-                )
-                .returning(table)
-            ).one()
-        return _run(row)
-
-    def run(self, run_id: str) -> Run:
-        """One run. Raises ``NotFound``."""
-        with self._read() as connection:
-            row = connection.execute(schema.runs.select().where(schema.runs.c.id == run_id)).one_or_none()
-        if row is None:
-            raise NotFound(f"no run {run_id!r}; `baton runs MODEL` lists them")
-        return _run(row)
-
-    def runs(
-        self, model: str | None = None, *, active: bool = False, limit: int = PAGE, before: str | None = None
-    ) -> list[Run]:
-        """Runs, newest first; ``before`` a run id for the next page."""
-        table = schema.runs
-        query = table.select().order_by(table.c.created_at.desc(), table.c.id.desc()).limit(limit)
-        if model is not None:
-            query = query.where(table.c.model == model)
-        if active:
-            query = query.where(sa.text(schema.ACTIVE))
-        if before is not None:
-            edge = sa.select(table.c.created_at).where(table.c.id == before).scalar_subquery()
-            query = query.where(sa.or_(table.c.created_at < edge, sa.and_(table.c.created_at == edge, table.c.id < before)))
-        with self._read() as connection:
-            return [_run(row) for row in connection.execute(query)]
-
-    def start_run(self, run_id: str) -> Run:
-        """Queued → running. Raises ``Conflict`` when it is no longer queued (cancelled, or started elsewhere)."""
-        now = _now()
-        return self._advance(
-            run_id, [RunState.QUEUED], state=RunState.RUNNING, stage="preparing", started_at=now, heartbeat_at=now
-        )
-
-    def report_run(self, run_id: str, stage: str, progress: Mapping[str, Any]) -> None:
-        """Note progress of a running run, append it to its events and count as a sign of life.
-
-        Raises:
-            Conflict: the run is over (cancelled, say): whoever reports should stop.
-        """
-        with self._write() as connection:
-            self._advance_in(connection, run_id, [RunState.RUNNING], stage=stage, progress=dict(progress), heartbeat_at=_now())
-            connection.execute(schema.run_events.insert().values(run_id=run_id, at=_now(), data={"stage": stage, **progress}))
-
-    def beat_run(self, run_id: str) -> None:
-        """A sign of life. Raises ``Conflict`` when the run is over."""
-        self._advance(run_id, [RunState.RUNNING], heartbeat_at=_now())
-
-    def finish_run(
-        self,
-        run_id: str,
-        state: RunState,
-        *,
-        reason: str | None = None,
-        version: int | None = None,
-        decision_id: int | None = None,
-    ) -> Run:
-        """End an active run. Raises ``Conflict`` when it has ended already: the first end stays."""
-        with self._write() as connection:
-            self._advance_in(
-                connection,
-                run_id,
-                [RunState.QUEUED, RunState.RUNNING],
-                state=state,
-                stage=state.value,
-                reason=reason,
-                version=version,
-                decision_id=decision_id,
-                finished_at=_now(),
-            )
-            data = {"stage": state.value, "reason": reason, "version": version}
-            connection.execute(schema.run_events.insert().values(run_id=run_id, at=_now(), data=data))
-            return _run(connection.execute(schema.runs.select().where(schema.runs.c.id == run_id)).one())
-
-    def run_events(self, run_id: str, after: int = 0) -> list[RunEvent]:
-        """Progress reports with ids above ``after``, oldest first."""
-        table = schema.run_events
-        with self._read() as connection:
-            rows = connection.execute(table.select().where(table.c.run_id == run_id, table.c.id > after).order_by(table.c.id))
-            return [RunEvent(id=row.id, run_id=row.run_id, at=row.at, data=row.data) for row in rows]
-
-    def _advance(self, run_id: str, allowed: Sequence[RunState], **values: Any) -> Run:
-        with self._write() as connection:
-            self._advance_in(connection, run_id, allowed, **values)
-            return _run(connection.execute(schema.runs.select().where(schema.runs.c.id == run_id)).one())
-
-    @staticmethod
-    def _advance_in(connection: sa.Connection, run_id: str, allowed: Sequence[RunState], **values: Any) -> None:
-        table = schema.runs
-        changed = connection.execute(
-            table.update().where(table.c.id == run_id, table.c.state.in_([state.value for state in allowed])).values(**values)
-        )
-        if changed.rowcount != 1:
-            state = connection.scalar(sa.select(table.c.state).where(table.c.id == run_id))
-            if state is None:
-                raise NotFound(f"no run {run_id!r}")
-            raise Conflict(f"run {run_id} is {state}")
-
     # --- history -----------------------------------------------------------------------------------------------------
 
     def add_incident(self, model: str, kind: str, detail: str, version: int | None = None) -> None:
@@ -550,7 +409,7 @@ class Registry:
             ended = schema.runs.select().where(
                 schema.runs.c.model == model, schema.runs.c.state.in_([RunState.FAILED, RunState.CANCELLED])
             )
-            runs = [_run(row) for row in connection.execute(ended.order_by(schema.runs.c.created_at.desc()).limit(limit))]
+            runs = [as_run(row) for row in connection.execute(ended.order_by(schema.runs.c.created_at.desc()).limit(limit))]
         entries = []
         for promotion in promotions:
             decision = decisions.get(promotion.decision_id) or self.decision(promotion.decision_id)
@@ -601,8 +460,7 @@ def _name(version: int | None) -> str:
 def _champion(connection: sa.Connection, model: str) -> Champion:
     row = connection.execute(schema.models.select().where(schema.models.c.name == model)).one_or_none()
     if row is None:
-        known = ", ".join(connection.scalars(sa.select(schema.models.c.name).order_by(schema.models.c.name)))
-        raise NotFound(f"unknown model {model!r}; known models: {known or 'none'}")
+        raise database.unknown_model(connection, model)
     return Champion(version=row.champion_version, sequence=row.champion_sequence)
 
 
@@ -675,8 +533,3 @@ def _promotion(row: sa.Row[Any]) -> Promotion:
 
 def _decision(row: sa.Row[Any]) -> Decision:
     return Decision(**{**row._mapping, "kind": DecisionKind(row.kind), "verdict": Verdict(row.verdict)})
-
-
-def _run(row: sa.Row[Any]) -> Run:
-    values = {key: value for key, value in row._mapping.items() if key != "idempotency_key"}
-    return Run(**{**values, "state": RunState(row.state)})

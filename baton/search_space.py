@@ -10,7 +10,9 @@ import random
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from baton.section import Section
 
 MOST_DRAWS = 100
 """Draws per wanted trial after which a space counts as used up."""
@@ -19,10 +21,8 @@ Value = Any
 Candidates = tuple[Value, ...]
 
 
-class Range(BaseModel):
+class Range(Section):
     """Numbers from ``low`` to ``high``, both included."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     low: int | float = Field(description="The least value.")
     high: int | float = Field(description="The greatest value.")
@@ -47,10 +47,8 @@ class Range(BaseModel):
 Space = Mapping[str, Range | Candidates]
 
 
-class SearchSettings(BaseModel):
+class SearchSettings(Section):
     """Trains with several settings, stops the bad ones early, and publishes the best (Ray Tune, ASHA)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     trials: int = Field(8, ge=1, le=1000, description="How many settings are tried; fewer where the space holds fewer.")
     concurrent: int | None = Field(

@@ -94,6 +94,15 @@ class Storage:
 
     # --- versions ----------------------------------------------------------------------------------------------------
 
+    def newest(self, model: str) -> int:
+        """The greatest number of a version that stands here whole, 0 without one. Raises ``StorageError``."""
+        with self._complain("read from"):
+            files = self._fs.find(f"{self._root}/models/{model}/versions")
+        parts = (path.split("/") for path in files)
+        return max(
+            (int(number) for *_, place, number, name in parts if (place, name) == ("versions", manifests.NAME)), default=0
+        )
+
     def publish(self, number: int, directory: Path, manifest: Manifest) -> tuple[str, str]:
         """Copy ``directory`` to the version's place, then its manifest with every file's SHA-256, last.
 

@@ -22,8 +22,8 @@ from typing import Any
 import torch
 
 from baton.base_models import find_base_model
-from baton.config import ModelSettings
 from baton.manifest import Manifest
+from baton.model_settings import ModelSettings
 from baton.predictor import Predictor
 from baton.tasks import task_type
 from baton.texts import normalise

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from baton import frozen
-from baton.config import ModelSettings
 from baton.feedback import Correction
+from baton.model_settings import ModelSettings
 from baton.registry import Registry
 from baton.storage import Storage
 from baton.tasks import task_type

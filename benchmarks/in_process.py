@@ -10,8 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-from baton.config import ServingSettings
 from baton.manifest import Manifest
+from baton.model_settings import ServingSettings
 from baton.predictor import Predictor
 
 BATCHES = (1, 8, 32, 64)

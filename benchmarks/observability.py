@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import re
 import statistics
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +14,7 @@ import httpx
 import psutil
 
 from baton.config import load_config
+from benchmarks import wrk
 from benchmarks.service import MODEL, Service
 from services import cluster, supervisor
 from services.names import DEPLOYMENT, application, route
@@ -28,23 +26,9 @@ WAYS = {MODEL: "both", COUNTED: "metrics", QUIET: "neither"}
 
 CONCURRENCIES = (8, 64)
 SECONDS, ROUNDS = 4, 7
-LUA = """
-local texts = {%s}
-local count = 0
-wrk.method = "POST"
-wrk.headers["Content-Type"] = "application/json"
-request = function()
-  count = count + 1
-  return wrk.format(nil, nil, nil, texts[count %% #texts + 1])
-end
-done = function(summary, latency, requests)
-  io.write(string.format("RESULT %%f %%d %%d\\n", summary.requests / summary.duration * 1e6, summary.requests,
-    summary.errors.status + summary.errors.connect + summary.errors.read + summary.errors.timeout))
-end
-"""
 
 
-class Load(NamedTuple):
+class Cost(NamedTuple):
     """Requests a second, and CPU milliseconds of the replicas for one of them."""
 
     rate: float
@@ -54,17 +38,15 @@ class Load(NamedTuple):
 def measure(service: Service, rounds: int = ROUNDS) -> str:
     """One section of the results."""
     service.first_version()
-    bodies = [json.dumps({"inputs": text, "parameters": {"top_k": 5}}) for text in service.texts()]
-    script = service.home / "observability.lua"
-    script.write_text(LUA % ", ".join(f"[==[{body}]==]" for body in bodies))
-    seen: dict[tuple[int, str], list[Load]] = {}
+    script = wrk.write_script(service.home / "observability.lua", service.texts())
+    seen: dict[tuple[int, str], list[Cost]] = {}
     with _beside(service) as instance:
         for number in range(-1, rounds):  # the first round warms up
             for concurrency in CONCURRENCIES:
                 for way in list(WAYS)[:: 1 if number % 2 else -1]:
-                    load = _load(service, instance, script, concurrency, way)
+                    cost = _cost(service, instance, script, concurrency, way)
                     if number >= 0:
-                        seen.setdefault((concurrency, way), []).append(load)
+                        seen.setdefault((concurrency, way), []).append(cost)
     rows = [
         _row(concurrency, name, seen[concurrency, way], seen[concurrency, QUIET])
         for concurrency in CONCURRENCIES
@@ -81,7 +63,7 @@ def measure(service: Service, rounds: int = ROUNDS) -> str:
     )
 
 
-def _row(concurrency: int, name: str, loads: list[Load], without: list[Load]) -> str:
+def _row(concurrency: int, name: str, loads: list[Cost], without: list[Cost]) -> str:
     pairs = list(zip(loads, without, strict=True))
     rate = _quartiles([one.rate / other.rate for one, other in pairs])
     cpu = _quartiles([one.cpu_ms / other.cpu_ms for one, other in pairs])
@@ -129,19 +111,14 @@ def _beside(service: Service) -> Iterator[cluster.Instance]:
         supervisor.leave()
 
 
-def _load(service: Service, instance: cluster.Instance, script: Path, concurrency: int, way: str) -> Load:
+def _cost(service: Service, instance: cluster.Instance, script: Path, concurrency: int, way: str) -> Cost:
     title = f"ray::ServeReplica:{application(way)}:{DEPLOYMENT}"
     replicas = [process for process in cluster.processes(instance.id) if title in " ".join(process.cmdline())]
     assert len(replicas) == 2, (way, replicas)
-    url = f"{service.client.url}{route(way)}"
-    command = ["wrk", "-t1", f"-c{concurrency}", f"-d{SECONDS}s", "--timeout", "30s", "-s", str(script), url]
     before = _cpu_seconds(replicas)
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    load = wrk.load(script, f"{service.client.url}{route(way)}", concurrency, SECONDS)
     spent = _cpu_seconds(replicas) - before
-    found = re.search(r"RESULT (\S+) (\d+) (\d+)", done.stdout)
-    if found is None or int(found[3]):
-        raise RuntimeError(f"wrk reports errors:\n{done.stdout}")
-    return Load(rate=float(found[1]), cpu_ms=1000 * spent / int(found[2]))
+    return Cost(rate=load.rate, cpu_ms=1000 * spent / load.requests)
 
 
 def _cpu_seconds(processes: list[psutil.Process]) -> float:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
-import re
 import socket
 import statistics
 import subprocess
@@ -21,7 +19,8 @@ from typing import NamedTuple
 
 import psutil
 
-from baton.config import ModelSettings
+from baton.model_settings import ModelSettings
+from benchmarks import wrk
 
 MODEL = "m"
 LABELS = tuple(f"label {number}" for number in range(77))
@@ -34,24 +33,9 @@ TEXTS = (
 WAYS = {"off": {"log": 0.0}, "on": {}, "on, two patterns masked": {"redact": [r"\b\d{13,19}\b", r"\S+@\S+"]}}
 CONCURRENCIES = (8, 64)
 SECONDS, ROUNDS = 6, 5
-LUA = """
-local texts = {%s}
-local count = 0
-wrk.method = "POST"
-wrk.headers["Content-Type"] = "application/json"
-request = function()
-  count = count + 1
-  wrk.headers["X-Request-Id"] = string.format("%s-%%d", count)
-  return wrk.format(nil, "/", nil, texts[count %% #texts + 1])
-end
-done = function(summary, latency, requests)
-  io.write(string.format("RESULT %%f %%f %%d %%d\\n", summary.requests / summary.duration * 1e6, latency:percentile(99) / 1000,
-    summary.requests, summary.errors.status + summary.errors.connect + summary.errors.read + summary.errors.timeout))
-end
-"""
 
 
-class Load(NamedTuple):
+class Cost(NamedTuple):
     """Requests a second, CPU milliseconds of the replica for one of them, and the 99th percentile of the latency (ms)."""
 
     rate: float
@@ -79,7 +63,7 @@ def main() -> None:
 
 def measure(home: Path, rounds: int) -> str:
     """One section of the results."""
-    seen: dict[tuple[int, str], list[Load]] = {}
+    seen: dict[tuple[int, str], list[Cost]] = {}
     for way in WAYS:
         _publish(home / way)
     with contextlib.ExitStack() as stack:
@@ -87,9 +71,9 @@ def measure(home: Path, rounds: int) -> str:
         for number in range(-1, rounds):  # the first round warms up
             for concurrency in CONCURRENCIES:
                 for way, (process, url) in replicas.items():
-                    load = _load(home, process, url, concurrency, f"{concurrency}-{number}")
+                    cost = _cost(home, process, url, concurrency, f"{concurrency}-{number}")
                     if number >= 0:
-                        seen.setdefault((concurrency, way), []).append(load)
+                        seen.setdefault((concurrency, way), []).append(cost)
     logged = ", ".join(f"{way}: {_logged(home / way):,}" for way in WAYS)
     rows = []
     for (concurrency, way), loads in seen.items():
@@ -200,19 +184,13 @@ def _serve(home: Path, way: str) -> None:
     Server(uvicorn.Config(application, port=0, log_level="warning", access_log=False)).run()
 
 
-def _load(home: Path, process: psutil.Process, url: str, concurrency: int, name: str) -> Load:
-    bodies = ", ".join(f"[==[{json.dumps({'inputs': text, 'parameters': {'top_k': 5}})}]==]" for text in TEXTS)
-    script = home / "load.lua"
-    script.write_text(LUA % (bodies, name))
-    command = ["wrk", "-t1", f"-c{concurrency}", f"-d{SECONDS}s", "--timeout", "30s", "-s", str(script), url]
+def _cost(home: Path, process: psutil.Process, url: str, concurrency: int, name: str) -> Cost:
+    script = wrk.write_script(home / "load.lua", TEXTS, request_ids=name)
     before = process.cpu_times()
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    load = wrk.load(script, url, concurrency, SECONDS)
     after = process.cpu_times()
-    found = re.search(r"RESULT (\S+) (\S+) (\d+) (\d+)", done.stdout)
-    if found is None or int(found[4]):
-        raise RuntimeError(f"wrk reports errors:\n{done.stdout}")
     cpu = after.user + after.system - before.user - before.system
-    return Load(rate=float(found[1]), cpu_ms=1000 * cpu / int(found[3]), p99_ms=float(found[2]))
+    return Cost(rate=load.rate, cpu_ms=1000 * cpu / load.requests, p99_ms=load.p99_ms)
 
 
 def _logged(home: Path) -> int:

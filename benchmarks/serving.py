@@ -3,59 +3,39 @@
 from __future__ import annotations
 
 import json
-import re
-import shutil
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks import wrk
 from benchmarks.service import MODEL, Service
 
 CONCURRENCIES = (1, 8, 64)
 SECONDS = 8
 ROUNDS = 3
-LUA = """
-local texts = {%s}
-local next = 0
-wrk.method = "POST"
-wrk.headers["Content-Type"] = "application/json"
-request = function()
-  next = next %% #texts + 1
-  return wrk.format(nil, nil, nil, texts[next])
-end
-done = function(summary, latency, requests)
-  io.write(string.format("RESULT %%f %%f %%f %%d\\n", summary.requests / summary.duration * 1e6,
-    latency:percentile(50) / 1000, latency:percentile(99) / 1000,
-    summary.errors.status + summary.errors.connect + summary.errors.read + summary.errors.timeout))
-end
-"""
 
 
 def measure(service: Service) -> str:
     """One section of the results."""
-    if shutil.which("wrk") is None:
-        raise RuntimeError("this benchmark needs wrk (Debian: apt-get install wrk)")
     version = service.first_version()
     directory = Path(service.client.get(f"/api/models/{MODEL}/versions/{version}")["uri"])
     texts = service.texts()
     (service.home / "texts.json").write_text(json.dumps(texts))
-    script = service.home / "load.lua"
-    bodies = [json.dumps({"inputs": text, "parameters": {"top_k": 5}}) for text in texts]
-    script.write_text(LUA % ", ".join(f"[==[{body}]==]" for body in bodies))
+    script = wrk.write_script(service.home / "load.lua", texts)
     replicas = len(service.client.get(f"/api/models/{MODEL}")["replicas"])
     engine = service.client.get(f"/api/models/{MODEL}")["replicas"][0]["engine"]
-    served: dict[int, list[tuple[float, float, float]]] = {concurrency: [] for concurrency in CONCURRENCIES}
+    served: dict[int, list[wrk.Load]] = {concurrency: [] for concurrency in CONCURRENCIES}
     limits: dict[int, list[dict[str, float]]] = {1: [], replicas: []}
     for _ in range(ROUNDS):
         for threads, measured in limits.items():
             measured.append(_limit(service, directory, threads))
         for concurrency in CONCURRENCIES:
-            served[concurrency].append(_load(service, script, concurrency))
+            served[concurrency].append(wrk.load(script, service.url, concurrency, SECONDS))
     rows = []
     best = {threads: max(_median(results, str(size)) for size in (1, 8, 32, 64)) for threads, results in limits.items()}
     for concurrency, results in served.items():
-        rate, p50, p99 = (statistics.median(column) for column in zip(*results, strict=True))
+        rate, p50, p99, _ = (statistics.median(column) for column in zip(*results, strict=True))
         ratios = " | ".join(f"{rate / limit:.2f}" for limit in best.values())
         rows.append(f"| {concurrency} | {rate:.0f} | {p50:.1f} ms | {p99:.1f} ms | {ratios} |")
     limit_rows = [
@@ -84,12 +64,3 @@ def _limit(service: Service, directory: Path, threads: int) -> dict[str, float]:
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return result
-
-
-def _load(service: Service, script: Path, concurrency: int) -> tuple[float, float, float]:
-    command = ["wrk", "-t1", f"-c{concurrency}", f"-d{SECONDS}s", "-s", str(script), service.url]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    found = re.search(r"RESULT (\S+) (\S+) (\S+) (\d+)", done.stdout)
-    if found is None or int(found[4]):
-        raise RuntimeError(f"wrk reports errors:\n{done.stdout}")
-    return float(found[1]), float(found[2]), float(found[3])

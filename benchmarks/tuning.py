@@ -22,8 +22,9 @@ from typing import Any
 
 import torch
 
-from baton.config import ModelSettings, override
+from baton.config import override
 from baton.manifest import Manifest
+from baton.model_settings import ModelSettings
 from baton.predictor import Predictor
 from baton.storage import Storage
 from baton.tasks import task_type

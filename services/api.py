@@ -8,17 +8,19 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Annotated, Any, Protocol
 
-from fastapi import FastAPI, Header, Path, Query, Request
+from fastapi import Depends, FastAPI, Header, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from starlette.exceptions import HTTPException
 
 from baton import __version__
-from baton.config import BatonConfig, ModelSettings
+from baton.config import BatonConfig
 from baton.errors import BatonError, RegistryError
+from baton.model_settings import ModelSettings
 from baton.records import Decision, Promotion, Run
 from baton.registry import PAGE, Registry
+from services.asgi import LARGEST, Before
 from services.control_metrics import ControlMetrics, add_metrics
 from services.datasets_api import add_datasets
 from services.feedback_api import add_feedback
@@ -32,11 +34,7 @@ from services.retrain_api import add_retrain
 EVENT_SECONDS = 0.5
 """How often a stream of run events looks for new ones."""
 
-LARGEST = 2**31 - 1
-"""Numbers beyond this fit no integer column."""
-
 Limit = Annotated[int, Query(ge=1, le=500, description="Rows in one page.")]
-Before = Annotated[int | None, Query(ge=0, le=LARGEST, description="`next` of the page before.")]
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
@@ -136,8 +134,15 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 
 def build_api(control: Control, lifespan: Lifespan) -> FastAPI:
     """The FastAPI application over ``control``."""
+
+    async def fit(request: Request) -> None:
+        """Nothing is written in a schema that this code does not know: during an upgrade two versions share the database."""
+        if request.method not in ("GET", "HEAD"):
+            await asyncio.to_thread(control.registry.check)
+
     api = FastAPI(
         title="Baton",
+        dependencies=[Depends(fit)],
         version=__version__,
         lifespan=lifespan,
         responses=PROBLEMS,
@@ -170,7 +175,7 @@ def _add_health(api: FastAPI, control: Control) -> None:
         reasons = await control.unready()
         if reasons:
             key = request.headers.get("authorization", "").encode("latin-1")
-            return problem(503, "not ready", control.keyring.why(key, "; ".join(reasons)))
+            return problem(503, "not ready", control.keyring.why(key, "; ".join(reasons)), headers={"retry-after": "1"})
         return JSONResponse({"status": "ready"})
 
 
@@ -227,20 +232,20 @@ def _add_runs(api: FastAPI, control: Control) -> None:
     def list_runs(model: str, limit: Limit = PAGE, before: str | None = None) -> Page:
         """Runs, newest first."""
         control.config.model(model)
-        found = registry.runs(model, limit=limit, before=before)
+        found = registry.runs.list(model, limit=limit, before=before)
         return Page(items=[_plain(run) for run in found], next=found[-1].id if len(found) == limit else None)
 
     @api.get("/api/runs/{run_id}", tags=["runs"])
     def get_run(run_id: str) -> dict[str, Any]:
         """One run, with its decision once it has one."""
-        run = registry.run(run_id)
+        run = registry.runs.get(run_id)
         decision = registry.decision(run.decision_id) if run.decision_id is not None else None
         return {**_plain(run), "decision": _plain(decision) if decision else None}
 
     @api.get("/api/runs/{run_id}/events", tags=["runs"])
     async def run_events(run_id: str, last_event_id: Annotated[int, Header(ge=0, le=LARGEST)] = 0) -> StreamingResponse:
         """Progress as server-sent events, from the first (or after Last-Event-ID) until the run ends."""
-        await asyncio.to_thread(registry.run, run_id)
+        await asyncio.to_thread(registry.runs.get, run_id)
         return StreamingResponse(_events(registry, run_id, last_event_id), media_type="text/event-stream")
 
     @api.post("/api/runs/{run_id}/cancel", tags=["runs"])
@@ -310,8 +315,8 @@ def _add_errors(api: FastAPI, control: Control) -> None:
 async def _events(registry: Registry, run_id: str, after: int) -> AsyncIterator[str]:
     while True:
         try:
-            run = await asyncio.to_thread(registry.run, run_id)
-            events = await asyncio.to_thread(registry.run_events, run_id, after)
+            run = await asyncio.to_thread(registry.runs.get, run_id)
+            events = await asyncio.to_thread(registry.runs.events, run_id, after)
         except RegistryError as error:  # the run goes on, and so does the stream when the database is back
             yield f": {str(error).splitlines()[0]}\n\n"
             await asyncio.sleep(EVENT_SECONDS)

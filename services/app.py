@@ -13,12 +13,13 @@ from typing import Any
 from pydantic import BaseModel
 from ray import serve
 
-from baton.config import BatonConfig, LoggingSettings, ModelSettings
+from baton.config import BatonConfig, LoggingSettings
 from baton.errors import ConfigError
+from baton.model_settings import ModelSettings
 from services.control import ControlPlane
+from services.environment import STORES
 from services.inference import ModelReplica
 from services.names import DEPLOYMENT
-from services.render import STORES
 
 ONGOING = 8192
 """Requests that Serve lets into a replica at once. The replica's own bounded queue answers 429 long before."""
@@ -82,7 +83,11 @@ def model(args: ModelArgs) -> serve.Application:
         name=DEPLOYMENT,
         num_replicas=serving.replicas,
         max_ongoing_requests=ONGOING,
-        ray_actor_options={"num_cpus": serving.cpus, "num_gpus": serving.gpus},
+        ray_actor_options={
+            "num_cpus": serving.cpus,
+            "num_gpus": serving.gpus,
+            **({"label_selector": dict(serving.nodes)} if serving.nodes else {}),
+        },
         health_check_period_s=5,
         health_check_timeout_s=30,
         graceful_shutdown_timeout_s=20,

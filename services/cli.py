@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
 import os
-import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from baton import config as configuration
-from baton.config import BatonConfig, load_config
-from baton.errors import BatonError, InvalidInput, NotReady
-from services import cluster, exposure, feedback_commands, key_commands, render_command, show, show_datasets
-from services.client import ApiError, Client
+from baton.config import load_config
+from baton.errors import BatonError, InvalidInput
+from services import (
+    feedback_commands,
+    key_commands,
+    predict_command,
+    render_command,
+    run_commands,
+    service_commands,
+    show,
+    show_datasets,
+)
+from services.client import ApiError
 from services.terminal import AsJson, ConfigFile, Limit, Model, connect, err, key_in_use, out, path_of, print_json, print_value
 
 app = typer.Typer(
@@ -35,10 +40,6 @@ app.add_typer(key_commands.keys_app, name="keys")
 
 logger = logging.getLogger("baton")
 
-DETACHED_SECONDS = 240.0
-DOWN_SECONDS = 60.0
-POLL_SECONDS = 0.5
-LABELS_SHOWN = 3
 PIPED_WIDTH = 200
 
 
@@ -56,131 +57,12 @@ def common(
             console.width = max(console.width, PIPED_WIDTH)
 
 
-@app.command()
-def up(
-    config: ConfigFile = None,
-    detach: Annotated[
-        bool, typer.Option("--detach", "-d", help="Return once /readyz answers 200; stop it with `baton down`.")
-    ] = False,
-) -> None:
-    """Start the service: its own Ray on this machine, or the cluster named by RAY_ADDRESS.
-
-    In the foreground it runs until Ctrl-C. It serves every model that has a champion; train the first one with
-    `baton train MODEL --wait`.
-    """
-    from services import supervisor
-
-    os.environ.pop("BATON_KEY", None)  # all that it starts would inherit it, and nobody there has a use for it
-    path = path_of(config)
-    loaded = load_config(path, os.environ)
-    if loaded.logging.format == "json" and not detach:
-        _speak_json(loaded)
-    state = _state(path)
-    address = os.environ.get("RAY_ADDRESS")
-    if address:
-        supervisor.run_on_cluster(loaded, address, _say)
-        _print_ready(loaded)
-    elif detach:
-        _detach(path, state, loaded)
-    else:
-        supervisor.run_local(loaded, state, _say, ready=lambda: _print_ready(loaded))
-
-
-@app.command()
-def down(config: ConfigFile = None) -> None:
-    """Stop the service that was started from this configuration, and everything it started."""
-    path = path_of(config)
-    address = os.environ.get("RAY_ADDRESS")
-    if address:
-        from services import supervisor
-
-        loaded = load_config(path, os.environ)
-        supervisor.join(loaded, address)
-        supervisor.withdraw(loaded)
-        out.print(f"removed Baton's applications from {address}")
-        return
-    state = _state(path)
-    instance = state.read()
-    if instance is None:
-        out.print("nothing is running")
-        return
-    if cluster.alive(instance):
-        os.kill(instance.pid, 15)
-        if not cluster.wait_for_exit(instance, DOWN_SECONDS):
-            os.kill(instance.pid, 9)
-    left = cluster.sweep(instance)
-    state.clear()
-    out.print("stopped" + (f" (cleared {left} leftover processes)" if left else ""))
-
-
-@app.command()
-def status(config: ConfigFile = None, as_json: AsJson = False) -> None:
-    """Models, champions, replicas and what is going on."""
-    with connect(config) as client:
-        models = client.get("/api/models")["items"]
-    instance = _state(path_of(config)).read()
-    ports = dict(instance.ports) if instance else {}
-    if as_json:
-        print_json({"url": client.url, "models": models, "ports": ports})
-    else:
-        out.print(f"Baton at [bold]{client.url}[/]  (API: {client.url}/docs)")
-        if ports:
-            out.print(
-                f"Ray dashboard: http://127.0.0.1:{ports['dashboard']}  Ray metrics: http://127.0.0.1:{ports['metrics']}",
-                style="dim",
-            )
-        out.print(show.models(models))
-
-
-@app.command()
-def train(
-    model: Model,
-    config: ConfigFile = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Show progress until the verdict.")] = False,
-    assign: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override for this run, e.g. training.epochs=5.")
-    ] = None,
-    idempotency_key: Annotated[str | None, typer.Option(help="The same key starts at most one run.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Fine-tune a model on its data; a version that beats the champion takes over.
-
-    With --wait, Ctrl-C stops watching, not the run (`baton cancel RUN` does). Exit status: 0 when the run succeeded,
-    whatever the verdict; 1 when it failed, was cancelled, or won but could not take over.
-    """
-    headers = {"Idempotency-Key": idempotency_key} if idempotency_key else None
-    with connect(config) as client:
-        run = client.post(f"/api/models/{model}/runs", {"set": [_absolute(item) for item in assign or []]}, headers)
-        if wait:
-            try:
-                run = _watch(client, run["id"], quiet=as_json)
-            except KeyboardInterrupt:
-                err.print(f"\nrun {run['id']} goes on; `baton cancel {run['id']}` ends it, `baton runs {model}` shows it")
-                raise typer.Exit(130) from None
-    if as_json:
-        print_json(run)
-    elif wait:
-        out.print(show.verdict(run))
-    else:
-        out.print(f"run [bold]{run['id']}[/] is {run['state']}; watch it with `baton runs {model}`")
-    if wait and (run["state"] != "succeeded" or run.get("rollout_problem")):
-        raise typer.Exit(1)
-
-
-@app.command()
-def runs(model: Model, config: ConfigFile = None, limit: Limit = 20, as_json: AsJson = False) -> None:
-    """Training runs of a model, newest first."""
-    with connect(config) as client:
-        items = client.get(f"/api/models/{model}/runs", limit=limit)["items"]
-    print_value(items, as_json, show.runs)
-
-
-@app.command()
-def cancel(run: Annotated[str, typer.Argument(help="A run's id.")], config: ConfigFile = None, as_json: AsJson = False) -> None:
-    """End an active run now."""
-    with connect(config) as client:
-        ended = client.post(f"/api/runs/{run}/cancel")
-    print_value(ended, as_json, lambda item: f"run {item['id']} is {item['state']}")
+app.command()(service_commands.up)
+app.command()(service_commands.down)
+app.command()(service_commands.status)
+app.command()(run_commands.train)
+app.command()(run_commands.runs)
+app.command()(run_commands.cancel)
 
 
 @app.command()
@@ -285,39 +167,7 @@ def history(model: Model, config: ConfigFile = None, limit: Limit = 20, as_json:
     print_value(items, as_json, show.history)
 
 
-@app.command()
-def predict(
-    model: Model,
-    texts: Annotated[list[str], typer.Argument(help="Texts; for question answering, questions.", metavar="TEXT…")],
-    config: ConfigFile = None,
-    context: Annotated[str | None, typer.Option(help="Text that holds the answers (question answering).")] = None,
-    context_file: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="File with that text.", metavar="FILE")
-    ] = None,
-    pair: Annotated[str | None, typer.Option(help="Second text to classify each TEXT with.")] = None,
-    top_k: Annotated[int | None, typer.Option(min=1, help="Labels or answers to show [default: 3 labels, 1 answer].")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Ask a served model.
-
-    `baton predict intents "I was charged twice"` · `baton predict help "Who may refund?" --context-file policy.txt`
-    """
-    if context_file is not None:
-        if context is not None:
-            raise InvalidInput("--context and --context-file are two ways to give one text; leave one of them out")
-        context = _read_text(context_file)
-    with connect(config) as client:
-        task = client.get(f"/models/{model}/info")["task"]
-        inputs = [_input(task, text, context, pair) for text in texts]
-        choices = top_k or (LABELS_SHOWN if task in ("classification", "multi_label") else None)
-        parameters: dict[str, Any] = {"top_k": choices} if choices else {}
-        answer = client.predict(model, inputs, **parameters)
-    if as_json:
-        print_json({"version": answer.version, "request_id": answer.request_id, "answers": answer.outputs})
-    else:
-        out.print(show.predictions(task, inputs, answer))
-
-
+app.command()(predict_command.predict)
 app.command()(render_command.render)
 app.command()(feedback_commands.feedback)
 app.command()(feedback_commands.live)
@@ -381,156 +231,6 @@ def main() -> None:
         else:
             err.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(1)
-
-
-def _input(task: str, text: str, context: str | None, pair: str | None) -> Any:
-    """What the model is asked, as its task takes it."""
-    if pair is not None and task not in ("classification", "multi_label"):
-        raise InvalidInput(f"--pair is for classification; this model's task is {task}")
-    if task == "qa":
-        if context is None:
-            raise InvalidInput("this model answers questions on a text; give it with --context TEXT or --context-file FILE")
-        return {"question": text, "context": context}
-    if context is not None:
-        raise InvalidInput(f"--context is for question answering; this model's task is {task}")
-    return text if pair is None else {"text": text, "text_pair": pair}
-
-
-def _read_text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{file} cannot be read as UTF-8 text: {error}") from error
-
-
-def _absolute(assignment: str) -> str:
-    """Files named on the command line are the user's, wherever the job will run."""
-    key, equals, value = assignment.partition("=")
-    if key.strip() in ("data.train", "base_model") and Path(value).exists():
-        return f"{key}{equals}{Path(value).resolve()}"
-    return assignment
-
-
-def _state(path: Path) -> cluster.State:
-    """``.baton`` next to the configuration, or BATON_STATE where that place cannot be written to."""
-    return cluster.State(Path(os.environ.get("BATON_STATE") or path.resolve().parent / ".baton").resolve())
-
-
-def _say(text: str) -> None:
-    warning = text.startswith(exposure.WARNING)
-    if logger.isEnabledFor(logging.INFO):
-        logger.log(logging.WARNING if warning else logging.INFO, text)
-    else:
-        _show(f"baton: {text}" if warning else f"baton: {text} …")
-
-
-def _show(line: str) -> None:
-    """A line about the start; warnings must not be passed over."""
-    style = "bold yellow" if line.startswith(f"baton: {exposure.WARNING}") else "dim"
-    err.print(line, style=style, markup=False, soft_wrap=True)
-
-
-def _speak_json(config: BatonConfig) -> None:
-    """Have the supervisor log instead of printing."""
-    from baton import logs
-
-    logs.set_up(as_json=True, texts=config.logging.texts)
-
-
-def _print_ready(config: BatonConfig) -> None:
-    from services.supervisor import url_of
-
-    url = url_of(config)
-    if logger.isEnabledFor(logging.INFO):
-        logger.info(f"ready at {url}")
-        return
-    out.print(f"[green]ready[/] at [bold]{url}[/]  API: {url}/docs  models: {url}/models/NAME")
-
-
-def _detach(path: Path, state: cluster.State, config: BatonConfig) -> None:
-    """Start the supervisor in a session of its own, and wait for its word."""
-    from services import supervisor
-
-    supervisor.clear_leftovers(state, _say)
-    cluster.require_free(config.http.host, config.http.port)
-    state.logs.mkdir(parents=True, exist_ok=True)
-    log = state.logs / "up.log"
-    command = [sys.executable, "-P", "-m", "services.cli", "up", "-c", str(path.resolve())]
-    plain = {key: value for key, value in os.environ.items() if key != "FORCE_COLOR"} | {"NO_COLOR": "1"}  # we read its words
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=plain, start_new_session=True
-        )
-    try:
-        _await_detached(process, log, supervisor.url_of(config))
-    except BaseException:
-        process.terminate()
-        process.wait(DOWN_SECONDS)
-        raise
-    _print_ready(config)
-
-
-def _await_detached(process: subprocess.Popen[bytes], log: Path, url: str) -> None:
-    """Return when the service says that it is ready; pass on its progress."""
-    deadline = time.monotonic() + DETACHED_SECONDS
-    shown = 0
-    while time.monotonic() < deadline:
-        text = log.read_text(errors="replace")
-        for written in text[shown:].splitlines(keepends=True):
-            if not written.endswith("\n"):
-                break
-            shown += len(written)
-            line = f"baton: {_logged(written)}" if written.startswith("{") else written
-            if line.startswith(("ready ", "baton: ready ")):
-                return
-            if line.startswith("baton: "):
-                _show(line.rstrip())
-        if process.poll() is not None:
-            said = [line for line in text.splitlines() if line.strip() and not line.startswith("baton: ")]
-            raise NotReady("\n".join(map(_logged, said[-10:])).removeprefix("error: ") or f"it ended without a word; see {log}")
-        time.sleep(0.1)
-    raise NotReady(f"not ready after {DETACHED_SECONDS:.0f} s; see {log}")
-
-
-def _logged(line: str) -> str:
-    """The message of a line in a log, where it is a JSON object."""
-    with contextlib.suppress(ValueError, KeyError, TypeError):
-        return str(json.loads(line)["message"])
-    return line
-
-
-def _watch(client: Client, run_id: str, *, quiet: bool) -> dict[str, Any]:
-    """Follow a run to its end, and a winner until it serves."""
-    with show.progress(err, quiet=quiet) as update:
-        while True:
-            run: dict[str, Any] = client.get(f"/api/runs/{run_id}")
-            update(run)
-            if run["state"] in ("succeeded", "failed", "cancelled"):
-                break
-            time.sleep(POLL_SECONDS)
-        while (run.get("decision") or {}).get("verdict") == "promote":
-            model = client.get(f"/api/models/{run['model']}")
-            if model["champion"] == run["version"] and not model["rolling_out"]:
-                run["rolled_out"] = True
-                break
-            if problem := _rollout_problem(client, run):
-                run["rollout_problem"] = problem
-                break
-            time.sleep(POLL_SECONDS)
-    return run
-
-
-def _rollout_problem(client: Client, run: dict[str, Any]) -> str | None:
-    """Why a winner will not serve, or None while it still may."""
-    recent = client.get(f"/api/models/{run['model']}/history", limit=20)["items"]
-    champion = client.get(f"/api/models/{run['model']}")["champion"]  # after the history: what it tells has happened by now
-    if champion not in (run["decision"]["champion"], run["version"]):
-        return f"v{champion} took over meanwhile; `baton promote {run['model']} {run['version']}` judges again"
-    mine = [item for item in recent if item["version"] == run["version"]]
-    failed = [item["text"] for item in mine if item["what"] == "rollout failed"]
-    if champion != run["version"] and any(item["what"] == "promoted" for item in mine):
-        return f"v{run['version']} took over, but v{champion} serves by now"
-    return failed[0] if failed else None
 
 
 if __name__ == "__main__":

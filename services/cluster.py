@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import secrets
@@ -23,6 +24,7 @@ from pathlib import Path
 import psutil
 
 from baton.errors import ConfigError, Conflict, NotReady
+from services.environment import EVERYWHERE
 
 MARK = "BATON_INSTANCE"
 SOCKETS = Path("/tmp")
@@ -42,19 +44,6 @@ PREFERRED = {
     "client": 10001,
 }
 """Ports besides the service's own; where one is taken, the next free one is used."""
-
-
-EVERYWHERE = {
-    "RAY_SERVE_ENABLE_HA_PROXY": "1",
-    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_JOB_STOP_SIGNAL": "SIGINT",
-    "RAY_JOB_STOP_WAIT_TIME_S": "5",
-    "RAY_DEDUP_LOGS": "0",
-    "TOKENIZERS_PARALLELISM": "false",
-}
-"""What every node of any cluster needs in its environment before Ray starts, a laptop's or KubeRay's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +176,7 @@ def plan(url: str, reserved: int) -> Instance:
     ports: dict[str, int] = {}
     for name, preferred in PREFERRED.items():
         port = preferred
-        while port in taken or not _free("0.0.0.0", port):
+        while port in taken or not _claim(port):
             port += 1
         taken.add(port)
         ports[name] = port
@@ -238,7 +227,6 @@ def environment(instance: Instance) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(instance.ports["haproxy_metrics"]),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(instance.ports["fallback"]),
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(directory / "token"),
         "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
@@ -295,12 +283,21 @@ def wait_for_exit(instance: Instance, timeout_s: float) -> bool:
     return True
 
 
-def _free(host: str, port: int) -> bool:
+def _claim(port: int) -> bool:
+    """Whether ``port`` is free, and then nobody else's as long as this process lives: two instances that start at once would
+    otherwise both find it free, because Ray takes it seconds later.
+    """
     try:
-        _bind(host, port)
-    except OSError:
+        lock = os.open(SOCKETS / f"baton-port-{port}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:  # another user's
         return False
-    return True
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _bind("0.0.0.0", port)
+    except OSError:
+        os.close(lock)
+        return False
+    return True  # the lock stays open, and ends with this process
 
 
 def _bind(host: str, port: int) -> None:

@@ -8,15 +8,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fastapi import FastAPI
 
 from baton import logs
-from baton.config import BatonConfig, FeedbackSettings, ModelSettings, override
+from baton.config import BatonConfig, override
 from baton.errors import BatonError, Conflict, InvalidInput, NotReady
+from baton.model_settings import FeedbackSettings, ModelSettings
 from baton.records import Decision, DecisionKind, Promotion, Run, Verdict
 from baton.registry import Registry
 from baton.storage import Storage
@@ -64,6 +65,7 @@ class ControlPlane:
         self.live = LiveQualities(self.registry)
         self.retrainer = Retrainer(self.registry, self.live, self._start_by_itself)
         self._moving: dict[str, asyncio.Task[None]] = {}
+        self._problem: str | None = None
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Ray Serve's hook for an ASGI application that is built in the replica."""
@@ -72,8 +74,7 @@ class ControlPlane:
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         await self.keyring.catch_up()
-        loops = [asyncio.create_task(loop()) for loop in (self._set_up, self._watch, self._keep_learning, self._keep_house)]
-        loops.append(asyncio.create_task(self.keyring.keep(KEYS_SECONDS)))
+        loops = [asyncio.create_task(loop) for loop in (self._work(), self.keyring.keep(KEYS_SECONDS))]
         yield
         for loop in loops:
             loop.cancel()
@@ -112,7 +113,7 @@ class ControlPlane:
         champion = await asyncio.to_thread(self.registry.champion, name)
         version = await asyncio.to_thread(self.registry.champion_version, name)
         live = await asyncio.to_thread(self.live.of, settings, version) if version else None
-        active = await asyncio.to_thread(lambda: self.registry.runs(name, active=True, limit=1))
+        active = await asyncio.to_thread(lambda: self.registry.runs.list(name, active=True, limit=1))
         return {
             "name": name,
             "task": settings.task,
@@ -135,6 +136,7 @@ class ControlPlane:
         """
         reasons = []
         try:
+            await asyncio.to_thread(self.registry.check)
             for settings in self.config.models:
                 champion = await asyncio.to_thread(self.registry.champion, settings.name)
                 states = await self.rollouts.states(settings.name)
@@ -149,7 +151,7 @@ class ControlPlane:
 
     async def _queue(self, settings: ModelSettings, idempotency_key: str | None, cause: str | None) -> Run:
         def create() -> Run:
-            return self.registry.create_run(settings.name, settings.model_dump(mode="json"), idempotency_key, cause=cause)
+            return self.registry.runs.create(settings.name, settings.model_dump(mode="json"), idempotency_key, cause=cause)
 
         run = await asyncio.to_thread(create)
         if not run.state.final:
@@ -178,14 +180,23 @@ class ControlPlane:
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 
-    async def _set_up(self) -> None:
-        """Until schema and models are in the database: nobody sees to that before a Serve config runs, as `baton up` does."""
-        done = False
-        while not done:
-            with _logged("the registry"):
-                await asyncio.to_thread(declare, self.registry, self.config)
-                done = True
-            await asyncio.sleep(0 if done else WATCH_SECONDS)
+    async def _work(self) -> None:
+        """Schema and models into the database first: nobody sees to that before a Serve config runs, as `baton up` does."""
+        while not await self._agrees(lambda: declare(self.registry, self.config)):  # noqa: ASYNC110  nobody tells when it will
+            await asyncio.sleep(WATCH_SECONDS)
+        await asyncio.gather(self._watch(), self._keep_learning(), self._keep_house())
+
+    async def _agrees(self, step: Callable[[], None]) -> bool:
+        """Whether the database does, at this step; a problem that lasts is logged once."""
+        problem: str | None = None
+        try:
+            await asyncio.to_thread(step)
+        except BatonError as error:
+            problem = str(error)
+        if problem is not None and problem != self._problem:
+            logger.warning("control: the registry: %s", problem)
+        self._problem = problem
+        return problem is None
 
     async def _watch(self) -> None:
         """Look after active runs and roll out decisions that passed; start-up after a crash is just its first round.
@@ -193,8 +204,11 @@ class ControlPlane:
         What goes wrong with one run or one model is logged and tried again, and holds up no other.
         """
         while True:
+            if not await self._agrees(self.registry.check):  # a newer Baton has migrated it, say, while it takes over
+                await asyncio.sleep(WATCH_SECONDS)
+                continue
             with _logged("the registry"):
-                for run in await asyncio.to_thread(lambda: self.registry.runs(active=True, limit=MANY)):
+                for run in await asyncio.to_thread(lambda: self.registry.runs.list(active=True, limit=MANY)):
                     with _logged(f"run {run.id}", model=run.model, run_id=run.id):
                         await asyncio.to_thread(self._jobs.look_after, run)
                 for decision in await asyncio.to_thread(self.registry.pending_decisions):
@@ -206,7 +220,7 @@ class ControlPlane:
     async def _keep_learning(self) -> None:
         """Start the runs that triggers call for."""
         while True:
-            for settings in self.config.models:
+            for settings in self.config.models if self._problem is None else ():
                 with _logged(f"retraining of {settings.name}", model=settings.name):
                     await self.retrainer.round(settings)
             await asyncio.sleep(RETRAIN_SECONDS)

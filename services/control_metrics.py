@@ -15,9 +15,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, Counter, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from baton.config import BatonConfig, ModelSettings
+from baton.config import BatonConfig
 from baton.counts import FINAL
 from baton.errors import BatonError
+from baton.model_settings import ModelSettings
 from baton.records import Verdict
 from baton.registry import Registry
 from services import metrics
@@ -153,7 +154,7 @@ class _Scrape(Collector):
             found.add(metrics.LIVE_F1, live.f1, name, str(version))
 
     def _read_runs(self, found: _Samples, settings: ModelSettings) -> None:
-        runs = self._control.registry.runs(settings.name, limit=RUNS_SEEN)
+        runs = self._control.registry.runs.list(settings.name, limit=RUNS_SEEN)
         active = [run for run in runs if not run.state.final]
         elapsed = (datetime.now(UTC) - active[0].created_at).total_seconds() if active else 0.0
         found.add(metrics.RUN_IN_PROGRESS, len(active), settings.name)

@@ -10,9 +10,9 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from baton.config import ModelSettings
 from baton.errors import DataError, InvalidInput
 from baton.feedback import Correction
+from baton.model_settings import ModelSettings
 from baton.records import LoggedPrediction
 from baton.registry import Registry
 from baton.rows import Row, example_of

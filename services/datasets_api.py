@@ -15,9 +15,7 @@ from baton.records import DatasetVersion
 from baton.registry import Registry
 from baton.storage import Storage
 from baton.tasks import task_type
-
-LARGEST = 2**31 - 1
-"""Numbers beyond this fit no integer column."""
+from services.asgi import LARGEST, Before
 
 Number = Annotated[int, Path(ge=1, le=LARGEST, description="A data set version.")]
 
@@ -38,7 +36,7 @@ def add_datasets(api: FastAPI, control: Control) -> None:
     def list_datasets(
         model: str,
         limit: Annotated[int, Query(ge=1, le=500, description="Rows in one page.")] = PAGE,
-        before: Annotated[int | None, Query(ge=0, le=LARGEST, description="`next` of the page before.")] = None,
+        before: Before = None,
     ) -> dict[str, Any]:
         """Data set versions, newest first, without the texts that their records show."""
         control.config.model(model)

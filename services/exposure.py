@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+import sqlalchemy as sa
+
 from baton.config import AuthSettings, BatonConfig
 from baton.registry import Registry
 
-WARNING = "WARNING: "
+WARNING, NOTE = "WARNING: ", "NOTE: "
+"""How the sentences begin: what must be looked at, and what is so on every machine."""
 
 
 def closed(config: BatonConfig) -> BatonConfig:
@@ -18,9 +21,14 @@ def closed(config: BatonConfig) -> BatonConfig:
     return config.model_copy(update={"auth": AuthSettings(required=True)})
 
 
-def warnings(config: BatonConfig, registry: Registry, ports: Mapping[str, int]) -> list[str]:
+def remarks(config: BatonConfig, registry: Registry, ports: Mapping[str, int]) -> list[str]:
     """What to tell before it starts; ``ports`` are those of Baton's own Ray. Raises ``RegistryError``."""
     found = []
+    if not ports and sa.make_url(config.database).password is not None:
+        found.append(
+            f"{WARNING}the database's password goes into what this cluster keeps and logs of its applications; `baton render` "
+            "leaves it to the environment of the nodes"
+        )
     host, port = config.http.host, config.http.port
     if not config.keys_required and not config.http.loopback:
         found.append(
@@ -28,12 +36,11 @@ def warnings(config: BatonConfig, registry: Registry, ports: Mapping[str, int]) 
             "asked for (auth.required: false): anybody there can predict, correct, train and promote. Set auth.required: auto, "
             "and see docs/security.md"
         )
-    if not config.http.loopback:
-        listed = ", ".join(str(ports[name]) for name in ("haproxy_stats", "haproxy_metrics") if name in ports) or "8404, 9101"
-        found.append(
-            f"{WARNING}HAProxy's statistics and metrics ({listed}) and Serve's gRPC (random ports) listen on all addresses and "
-            "know no API keys: keep a firewall in front"
-        )
+    listed = ", ".join(str(ports[name]) for name in ("haproxy_stats", "haproxy_metrics") if name in ports) or "8404, 9101"
+    found.append(
+        f"{NOTE if config.http.loopback else WARNING}HAProxy's statistics and metrics ({listed}) and Serve's gRPC "
+        "(random ports) listen on all addresses and know no API keys: keep a firewall in front"
+    )
     now = datetime.now(UTC)
     if config.keys_required and not any(not key.expired(now) for key in registry.keys.live()):
         found.append(

@@ -14,6 +14,7 @@ from pydantic_core import from_json
 from baton.config import BatonConfig
 from baton.errors import BodyTooLarge, Conflict, InvalidInput, MalformedRequest, UnsupportedMediaType
 from baton.registry import PAGE, Registry
+from services.asgi import Before
 from services.control_metrics import ControlMetrics
 from services.corrections import Intake, Item
 from services.live import LiveQualities
@@ -50,9 +51,6 @@ BODY = {
     },
 }
 """The body as OpenAPI has it: the route reads the stream itself, so that FastAPI cannot know."""
-
-LARGEST = 2**31 - 1
-"""Numbers beyond this fit no integer column."""
 
 
 class Control(Protocol):
@@ -96,7 +94,7 @@ def add_feedback(api: FastAPI, control: Control, metrics: ControlMetrics) -> Non
     def get_feedback(
         model: str,
         limit: Annotated[int, Query(ge=1, le=500, description="Rows in one page.")] = PAGE,
-        before: Annotated[int | None, Query(ge=0, le=LARGEST, description="`next` of the page before.")] = None,
+        before: Before = None,
     ) -> dict[str, Any]:
         """Corrections, newest first, and how many there are: in all, since the last data set, with each label, and of each
         version's logged answers.

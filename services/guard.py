@@ -7,24 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 
+from baton.config import BatonConfig, HttpSettings
 from baton.errors import BatonError, Forbidden, NotFound
 from baton.keys import ALLOWS, Scope
 from baton.registry import Registry
+from services import asgi
+from services.asgi import Application, Receive, Send
 from services.keyring import Keyring
 from services.names import HEALTH, ROUTE
 from services.problems import problem
-
-AsgiScope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Application = Callable[[AsgiScope, Receive, Send], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,7 @@ ABOUT = re.compile(rf"(?:/api/models|{ROUTE})/(?P<model>[^/]+)(?:/.*)?|/api/runs
 class Control(Protocol):
     """What the check needs of the control plane."""
 
+    config: BatonConfig
     registry: Registry
     keyring: Keyring
 
@@ -82,7 +82,7 @@ class Guard:
     def __init__(self, app: Application, control: Control) -> None:
         self._app, self._control = app, control
 
-    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: asgi.Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             try:
                 await self._check(scope)
@@ -95,15 +95,17 @@ class Guard:
             return
         await self._app(scope, receive, send)
 
-    async def _check(self, scope: AsgiScope) -> None:
+    async def _check(self, scope: asgi.Scope) -> None:
         keyring = self._control.keyring
         headers = dict(reversed(scope["headers"]))  # of several, the first
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         wanted = needed(scope["method"], path)
+        if wanted is None:
+            return
         if not keyring.required:
             _refuse_other_pages(scope["method"], headers)
-            return
-        if wanted is None:
+            if self._control.config.http.loopback:
+                _refuse_other_names(headers)
             return
         key = keyring.identify(headers.get(b"authorization", b""))
         about = ABOUT.fullmatch(path)
@@ -114,7 +116,7 @@ class Guard:
 
     def _model_of(self, run_id: str) -> str:
         try:
-            return self._control.registry.run(run_id).model
+            return self._control.registry.runs.get(run_id).model
         except NotFound:  # for one who may see some runs only, a run that is not there is like another model's
             raise Forbidden("this API key is only for some models, and none of them has such a run") from None
 
@@ -126,6 +128,17 @@ def _refuse_other_pages(method: str, headers: Mapping[bytes, bytes]) -> None:
     origin = headers.get(b"sec-fetch-site", b"none")
     if method not in ("GET", "HEAD") and origin not in (b"none", b"same-origin"):
         raise Forbidden(f"a web page of another origin sent this ({origin.decode('latin-1')}); only Baton's own pages may")
+
+
+def _refuse_other_names(headers: Mapping[bytes, bytes]) -> None:
+    """A page's own name may point to 127.0.0.1 (DNS rebinding), which makes it the same origin; its name stays in ``Host``."""
+    host = headers.get(b"host", b"").decode("latin-1")
+    try:
+        name = urlsplit(f"//{host}").hostname
+    except ValueError:
+        name = host
+    if name is not None and not HttpSettings(host=name).loopback:
+        raise Forbidden(f"without API keys this service answers as localhost only, not as {name!r} (docs/security.md)")
 
 
 def describe(api: FastAPI) -> None:

@@ -11,7 +11,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from pydantic_core import to_json
 from ray import serve
 
 from baton import logs
-from baton.config import ModelSettings
 from baton.errors import (
     BatonError,
     BodyTooLarge,
@@ -31,11 +30,13 @@ from baton.errors import (
     UnsupportedMediaType,
 )
 from baton.keys import Scope as KeyScope
+from baton.model_settings import ModelSettings
 from baton.predictor import Predictor
 from baton.records import Champion
 from baton.registry import Registry
 from baton.storage import Storage
 from baton.tasks import task_type
+from services.asgi import Receive, Scope, Send
 from services.batching import Batcher
 from services.keyring import Keyring
 from services.names import HEALTH
@@ -43,9 +44,6 @@ from services.prediction_log import PredictionLog
 from services.protocols import huggingface
 from services.telemetry import Telemetry
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 PROBES = ("/health", "/info")

@@ -64,10 +64,10 @@ class Jobs:
 
     def cancel(self, run_id: str) -> Run:
         """End an active run now. Raises ``Conflict`` when it is over, ``NotFound`` when there is none."""
-        run = self._registry.run(run_id)
+        run = self._registry.runs.get(run_id)
         if run.state.final:
             raise Conflict(f"run {run_id} is over: {run.state}")
-        ended = self._registry.finish_run(run_id, RunState.CANCELLED, reason="cancelled")
+        ended = self._registry.runs.finish(run_id, RunState.CANCELLED, reason="cancelled")
         if self._status(run_id) not in (None, *TERMINAL):
             self._stop(run_id)
         return ended
@@ -84,7 +84,7 @@ class Jobs:
 
     def _end(self, run: Run, reason: str) -> None:
         with suppress(Conflict):  # it ended itself between our two looks
-            self._registry.finish_run(run.id, RunState.FAILED, reason=reason)
+            self._registry.runs.finish(run.id, RunState.FAILED, reason=reason)
             self._storage.remove_run(run.id)
 
     def _stop(self, job: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ import typer
 from rich.table import Table
 
 from baton.config import load_config
-from baton.errors import InvalidInput
+from baton.errors import InvalidInput, NotFound
 from baton.keys import ALLOWS, Key, Scope
 from baton.registry import Registry
 from services.terminal import AsJson, ConfigFile, err, out, path_of, print_json, print_value
@@ -50,11 +51,10 @@ def create(
     `baton keys create shop --scope predict --scope feedback --model intents --expires 90d --rate 50/s`
     """
     loaded = load_config(path_of(config), os.environ)
-    for wanted in model or ():
-        loaded.model(wanted)
     expires_at = datetime.now(UTC) + duration(expires) if expires is not None else None
     per_second = requests_per_second(rate) if rate is not None else None
     registry = _registry(loaded.database)
+    _require_known(model or (), {settings.name for settings in loaded.models} | set(registry.declared()))
     key, token = registry.keys.create(name, scope or (), models=model, expires_at=expires_at, rate=per_second)
     registry.close()
     if as_json:
@@ -115,9 +115,21 @@ def plain(key: Key) -> dict[str, Any]:
 
 
 def _registry(database: str) -> Registry:
+    """The registry, ready for use. A database without a schema gets one: keys may be made before the first `baton up`. An older
+    schema stays as it is, because services may be running on it.
+    """
     registry = Registry(database)
-    registry.migrate()
+    if registry.is_empty():
+        registry.migrate()
+    registry.check()
     return registry
+
+
+def _require_known(models: Sequence[str], known: Collection[str]) -> None:
+    """A service may have models that this file does not name, on Kubernetes for instance: the registry knows them, too."""
+    for model in models:
+        if model not in known:
+            raise NotFound(f"unknown model {model!r}; declared models: {', '.join(sorted(known))}")
 
 
 def _table(keys: list[dict[str, Any]]) -> Table:

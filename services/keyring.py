@@ -130,9 +130,12 @@ class Keyring:
         fresh = {
             key_id: at for key_id, at in dict(used).items() if key_id not in self._noted or at - self._noted[key_id] >= NOTE_USE
         }
-        if fresh:
+        try:
             self._store.note_use(fresh)
-            self._noted.update(fresh)
+        except BatonError:
+            self._used = {**used, **self._used}
+            raise
+        self._noted.update(fresh)
 
     async def catch_up(self) -> None:
         """`refresh`, if keys are asked for, whatever goes wrong."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
-from baton.config import ModelSettings
 from baton.live import LiveQuality, live_quality
+from baton.model_settings import ModelSettings
 from baton.records import ModelVersion
 from baton.registry import Registry
 

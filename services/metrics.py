@@ -143,8 +143,8 @@ REPLICAS_AGREEING = _control("baton_replicas_agreeing", Kind.GAUGE, "Replicas th
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 """All of them, in the order above."""
 
-SCRAPE_LABELS = ("job", "instance")
-"""What Prometheus itself adds to whatever it scrapes."""
+SCRAPE_LABELS = ("job", "instance", "namespace")
+"""What Prometheus itself adds to whatever it scrapes; the namespace on Kubernetes only."""
 
 FOREIGN: Mapping[str, tuple[str, ...]] = {
     "up": (),

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from baton.config import FeedbackSettings
 from baton.errors import RegistryError
 from baton.feedback import FeedbackStore
 from baton.masks import masker
+from baton.model_settings import FeedbackSettings
 from baton.records import LoggedPrediction
 from baton.tasks import AnyTask
 from baton.tasks.base import text_length

@@ -14,11 +14,8 @@ import yaml
 
 from baton.config import BatonConfig, load_config, read_config
 from baton.errors import ConfigError
-from services import cluster
+from services.environment import EVERYWHERE, STORES
 from services.names import CONTROL, application, route
-
-STORES = {"database": "BATON_DATABASE", "storage": "BATON_STORAGE"}
-"""Keys that a rendered configuration leaves to the environment of the pods, and the variables that hold them there."""
 
 SERVE, ENVIRONMENT, RULES = "serve-config.yaml", "pods.env", "prometheusrule.yaml"
 """The files that are written."""
@@ -95,7 +92,7 @@ def files(config: BatonConfig) -> dict[str, str]:
     """What `deploy/kuberay` needs of ``config``, by file name: the RayService's part, and the pods' environment."""
     indented = "".join(f"    {line}\n" for line in serve_config(config).splitlines())
     head = f"apiVersion: ray.io/v1\nkind: RayService\nmetadata:\n  name: {NAME}\nspec:\n  serveConfigV2: |\n"
-    variables = dict(cluster.EVERYWHERE)
+    variables = dict(EVERYWHERE)
     if "storage" in config.model_fields_set:
         variables[STORES["storage"]] = config.storage
     lines = "".join(f"{name}={value}\n" for name, value in sorted(variables.items()))

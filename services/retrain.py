@@ -13,10 +13,10 @@ from typing import Any
 
 from cronsim import CronSim
 
-from baton.config import ModelSettings, RetrainSettings
 from baton.drift import Drift, compare
 from baton.errors import Conflict
 from baton.live import LiveQuality
+from baton.model_settings import ModelSettings, RetrainSettings
 from baton.records import ModelVersion, Run, RunState, Verdict
 from baton.registry import Registry
 from services.live import LiveQualities
@@ -178,7 +178,7 @@ class Retrainer:
 
     def _situation(self, settings: ModelSettings) -> Situation:
         registry, name = self._registry, settings.name
-        runs = registry.runs(name, limit=RUNS_SEEN)
+        runs = registry.runs.list(name, limit=RUNS_SEEN)
         active = next((run for run in runs if not run.state.final), None)
         ended = max((run.finished_at for run in runs if run.finished_at), default=None)
         latest = registry.datasets.latest(name)

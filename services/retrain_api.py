@@ -8,8 +8,9 @@ from typing import Any, Protocol
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
 
-from baton.config import BatonConfig, ModelSettings
+from baton.config import BatonConfig
 from baton.errors import InvalidInput
+from baton.model_settings import ModelSettings
 from baton.registry import Registry
 from services.retrain import Choice, Retrainer, Situation
 

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from baton.registry import Registry
 from baton.storage import Storage
 from services import cluster, exposure
 from services.declaration import declare
+from services.environment import STORES, stores
 from services.names import HEALTH, route
 from services.render import applications
 from services.scraping import FILE, KEY_FILE, scrape_config
@@ -66,13 +67,14 @@ def run_local(config: BatonConfig, state: cluster.State, say: Say, ready: Callab
     cluster.require_free(config.http.host, config.http.port)
     registry = check(config)
     instance = cluster.plan(url_of(config), reserved=config.http.port)
-    for warning in exposure.warnings(config, registry, instance.ports):
-        say(warning)
-    os.environ.update(cluster.environment(instance))
+    for remark in exposure.remarks(config, registry, instance.ports):
+        say(remark)
+    os.environ.update({**cluster.environment(instance), **stores(config)})
     state.write(instance)
     state.logs.mkdir(parents=True, exist_ok=True)
     prometheus = state.directory / FILE
     key = state.directory.resolve() / KEY_FILE if config.keys_required else None
+    say(f"writing a scrape configuration for Prometheus to {prometheus}")
     prometheus.write_text(scrape_config(instance.url, instance.ports, key), encoding="utf-8")
     os.chdir(state.directory)  # Ray's workers import from where their driver stands: not from the user's services/ or training/
     try:
@@ -83,12 +85,11 @@ def run_local(config: BatonConfig, state: cluster.State, say: Say, ready: Callab
         try:
             join(config, instance.address)
             _raise_on_signals()
-            deploy(config, say)
+            deploy(config, say, {})
         finally:
             leave()
         _raise_on_signals()
         _wait_until_ready(config, say)
-        say(f"Prometheus has its configuration in {prometheus}")
         ready()
         _stay(instance)
     except (Stopped, SystemError) as error:
@@ -150,16 +151,17 @@ def leave() -> None:
     ray.shutdown()
 
 
-def deploy(config: BatonConfig, say: Say) -> None:
-    """Run all applications of ``config`` on the cluster that this process has joined."""
+def deploy(config: BatonConfig, say: Say, told: Mapping[str, str]) -> None:
+    """Run all applications of ``config`` on the cluster that this process has joined. ``told``: which of the `STORES` they are
+    told, where their nodes' environment does not tell them.
+    """
     from ray.serve.api import RunTarget, run_many
 
     from services import app
 
     say(f"starting {len(config.models)} model(s): {', '.join(settings.name for settings in config.models)}")
-    stores = {"database": config.database, "storage": config.storage}
     targets = [
-        RunTarget(app.build(found.import_path, {**found.args, **stores}), name=found.name, route_prefix=found.route)
+        RunTarget(app.build(found.import_path, {**found.args, **told}), name=found.name, route_prefix=found.route)
         for found in applications(config)
     ]
     try:
@@ -196,10 +198,10 @@ def run_on_cluster(config: BatonConfig, address: str, say: Say) -> None:
     """Deploy to a cluster that somebody else runs, and return; the applications stay there until `withdraw`."""
     config = exposure.closed(config)
     registry = check(config)
-    for warning in exposure.warnings(config, registry, {}):
-        say(warning)
+    for remark in exposure.remarks(config, registry, {}):
+        say(remark)
     join(config, address)
-    deploy(config, say)
+    deploy(config, say, {key: getattr(config, key) for key in STORES})  # nobody knows what its nodes' environment holds
     leave()
     _wait_until_ready(config, say)
 
@@ -258,8 +260,8 @@ def _end_runs(registry: Registry, config: BatonConfig) -> None:
     """Runs of this service's models do not survive their cluster: say so in their records."""
     with contextlib.suppress(BatonError):
         for model in config.models:
-            for run in registry.runs(model.name, active=True, limit=10_000):
-                registry.finish_run(run.id, RunState.CANCELLED, reason="the service was stopped")
+            for run in registry.runs.list(model.name, active=True, limit=10_000):
+                registry.runs.finish(run.id, RunState.CANCELLED, reason="the service was stopped")
 
 
 def _raise_on_signals() -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
-from baton.config import ModelSettings
 from baton.feedback import CHUNK
+from baton.model_settings import ModelSettings
 from baton.registry import Registry
 from baton.tasks import task_type
 

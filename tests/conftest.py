@@ -36,11 +36,13 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A PostgreSQL of the session's own. It runs only where a test asks for it."""
-    if (why := missing_for_postgres()) is not None:
-        pytest.skip(why)
-    server = Postgres()
-    yield server
-    server.close()
+    yield from _postgres()
+
+
+@pytest.fixture(scope="module")
+def stoppable_postgres() -> Iterator[Postgres]:
+    """One that may be stopped: the tests of other files do not look at it."""
+    yield from _postgres()
 
 
 @pytest.fixture(scope="session")
@@ -56,11 +58,13 @@ def migrated(postgres: Postgres) -> str:
 @pytest.fixture(scope="session")
 def s3() -> Iterator[S3]:
     """An S3 of the session's own. It runs only where a test asks for it."""
-    if (why := missing_for_s3()) is not None:
-        pytest.skip(why)
-    server = S3()
-    yield server
-    server.close()
+    yield from _s3()
+
+
+@pytest.fixture(scope="module")
+def stoppable_s3() -> Iterator[S3]:
+    """One that may be stopped: the tests of other files do not look at it."""
+    yield from _s3()
 
 
 @pytest.fixture
@@ -107,3 +111,19 @@ def registry(url: str) -> Iterator[Registry]:
     registry.declare_model("m")
     yield registry
     registry.close()
+
+
+def _postgres() -> Iterator[Postgres]:
+    if (why := missing_for_postgres()) is not None:
+        pytest.skip(why)
+    server = Postgres()
+    yield server
+    server.close()
+
+
+def _s3() -> Iterator[S3]:
+    if (why := missing_for_s3()) is not None:
+        pytest.skip(why)
+    server = S3()
+    yield server
+    server.close()

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from baton.config import DataSettings, ModelSettings
 from baton.feedback import Correction
+from baton.model_settings import DataSettings, ModelSettings
 from baton.records import DatasetVersion, Feedback
 from baton.registry import Registry
 from baton.storage import Storage

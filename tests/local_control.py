@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from ray.job_submission import JobStatus
 
-from baton.config import BatonConfig, GateSettings
+from baton.config import BatonConfig
 from baton.errors import Conflict
+from baton.model_settings import GateSettings
 from baton.records import Champion, Decision, ModelVersion
 from baton.registry import ROLLOUT_FAILED, Registry
 from baton.storage import Storage

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 
-from baton.config import ModelSettings, ServingSettings
 from baton.manifest import Manifest
+from baton.model_settings import ModelSettings, ServingSettings
 from baton.predictor import Predictor
 from baton.records import Decision, DecisionKind, ModelVersion, Promotion, Verdict
 from baton.registry import Registry

@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 import sqlalchemy as sa
+
+from tests.waiting import free_port, until
 
 DEBIAN = Path("/usr/lib/postgresql")
 """Where Debian puts each major version's server programs, off the PATH."""
@@ -46,15 +44,6 @@ def missing_for_s3() -> str | None:
         if importlib.util.find_spec(name) is None:
             return f"{name} is not installed (pip install 'baton[dev]')"
     return None
-
-
-def free_port() -> int:
-    """A port below those that the system hands out by itself."""
-    for port in random.sample(range(20000, 29000), 100):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                return port
-    raise AssertionError("no free port")
 
 
 class Postgres:
@@ -152,7 +141,7 @@ class S3:
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the server
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
         self._process = subprocess.Popen(command, stdout=self._log, stderr=self._log)
-        _until(self._answers, f"moto's server on port {self.port}")
+        until(self._answers, START_SECONDS, f"moto's server on port {self.port}")
         request = urllib.request.Request(f"{self.endpoint}/{self.BUCKET}", method="PUT")
         urllib.request.urlopen(request, timeout=10).close()
 
@@ -227,10 +216,3 @@ def _exists(user: str) -> bool:
     except KeyError:
         return False
     return True
-
-
-def _until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {START_SECONDS:.0f} s: {what}"
-        time.sleep(0.05)

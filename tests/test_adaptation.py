@@ -14,11 +14,13 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from baton.config import AdaptSettings, ModelSettings, load_config
+from baton.config import load_config
 from baton.errors import ConfigError, DataError
+from baton.model_settings import ModelSettings
 from baton.storage import Storage
 from baton.tasks import task_type
 from baton.tasks.classification import Classification
+from baton.training_settings import AdaptSettings
 from tests.tiny import build_tiny_base, keyword_rows
 from tests.world import LABELS, World, same, weights_of
 from training import masked, weights

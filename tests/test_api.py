@@ -13,9 +13,10 @@ from typing import Any
 
 import httpx
 import pytest
+import sqlalchemy as sa
 from fastapi import FastAPI
 
-from baton import __version__
+from baton import __version__, database
 from baton.records import RunState
 from services import api as api_module
 from services.api import build_api
@@ -39,7 +40,7 @@ class Api:
     def __call__(self, method: str, path: str, **options: Any) -> httpx.Response:
         async def ask() -> httpx.Response:
             transport = httpx.ASGITransport(app=self.application, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://baton", timeout=60) as client:
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=60) as client:
                 return await client.request(method, path, **options)
 
         return asyncio.run(ask())
@@ -275,9 +276,9 @@ def test_an_unknown_run_is_told_how_to_find_the_known_ones(api, method, path):
 
 def test_a_finished_run_is_told_with_its_decision(champion):
     run = champion.post("/api/models/m/runs").json()["id"]
-    champion.registry.start_run(run)
+    champion.registry.runs.start(run)
     [decision] = [item["decision_id"] for item in champion.get("/api/models/m/promotions").json()["items"]]
-    champion.registry.finish_run(run, RunState.SUCCEEDED, version=1, decision_id=decision)
+    champion.registry.runs.finish(run, RunState.SUCCEEDED, version=1, decision_id=decision)
     told = champion.get(f"/api/runs/{run}").json()
     assert (told["state"], told["version"], told["decision"]["verdict"]) == ("succeeded", 1, "promote")
 
@@ -290,10 +291,10 @@ def events_of(text: str) -> list[dict[str, str]]:
 def test_the_events_of_a_run_are_streamed_until_it_ends(api, monkeypatch):
     monkeypatch.setattr(api_module, "EVENT_SECONDS", 0.01)
     run = api.post("/api/models/m/runs").json()["id"]
-    api.registry.start_run(run)
-    api.registry.report_run(run, "training", {"epoch": 1})
+    api.registry.runs.start(run)
+    api.registry.runs.report(run, "training", {"epoch": 1})
     seen = threading.Event()
-    read = api.registry.run_events
+    read = api.registry.runs.events
 
     def spy(run_id: str, after: int = 0) -> Any:
         found = read(run_id, after)
@@ -301,12 +302,12 @@ def test_the_events_of_a_run_are_streamed_until_it_ends(api, monkeypatch):
             seen.set()
         return found
 
-    monkeypatch.setattr(api.registry, "run_events", spy)
+    monkeypatch.setattr(api.registry.runs, "events", spy)
 
     def work() -> None:
         assert seen.wait(30)
-        api.registry.report_run(run, "training", {"epoch": 2})
-        api.registry.finish_run(run, RunState.FAILED, reason="out of luck")
+        api.registry.runs.report(run, "training", {"epoch": 2})
+        api.registry.runs.finish(run, RunState.FAILED, reason="out of luck")
 
     worker = threading.Thread(target=work)
     worker.start()
@@ -322,10 +323,10 @@ def test_the_events_of_a_run_are_streamed_until_it_ends(api, monkeypatch):
 
 def test_a_stream_goes_on_after_the_last_event_that_was_seen(api):
     run = api.post("/api/models/m/runs").json()["id"]
-    api.registry.start_run(run)
+    api.registry.runs.start(run)
     for epoch in (1, 2, 3):
-        api.registry.report_run(run, "training", {"epoch": epoch})
-    api.registry.finish_run(run, RunState.CANCELLED)
+        api.registry.runs.report(run, "training", {"epoch": epoch})
+    api.registry.runs.finish(run, RunState.CANCELLED)
     whole = events_of(api.get(f"/api/runs/{run}/events").text)
     rest = events_of(api.get(f"/api/runs/{run}/events", headers={"Last-Event-ID": whole[1]["id"]}).text)
     assert rest == whole[2:]
@@ -479,9 +480,27 @@ def test_predictions_of_an_unknown_model_are_told_the_declared_ones(api, path):
 
 def test_a_registry_that_does_not_answer_is_told_as_such(tmp_path):
     api = Api(LocalControl(configured(tmp_path, "m")))
-    for path in ("/api/models", "/api/models/m/versions", "/readyz"):
+    for path in ("/api/models", "/api/models/m/versions"):
         assert "the registry's database does not answer" in problem(api.get(path), 503)
+    for answer in (api.get("/readyz"), api.post("/api/models/m/runs")):
+        assert "the database is at schema None" in problem(answer, 503)
+        assert answer.headers["retry-after"] == "1"
     assert api.get("/healthz").status_code == 200
+
+
+def test_nothing_is_written_in_a_schema_that_is_newer_than_the_code(api):
+    with database.writing(api.registry._engine) as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    for answer in (
+        api.post("/api/models/m/runs"),
+        api.post("/api/models/m/promotions", {"version": 1}),
+        api.post("/api/models/m/feedback", {"text": "a", "label": "b"}),
+        api.get("/readyz"),
+    ):
+        assert "at schema '9999', which this version of Baton" in problem(answer, 503)
+        assert problem(answer, 503).endswith("does not know; upgrade Baton")
+    assert api.get("/api/models/m").status_code == 200
+    assert api.registry.runs.list() == []
 
 
 def test_a_mistake_of_ours_is_a_problem_without_its_details(api, monkeypatch):

@@ -14,10 +14,10 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baton.config import AugmentSettings
 from baton.predictor import load_tokenizer
 from baton.tasks.classification import Classification, TextExample
 from baton.tasks.multi_label import MultiLabel, MultiLabelExample
+from baton.training_settings import AugmentSettings
 from tests.world import World, same, whole_and_resumed
 from training.augmentation import Altered, alter
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 from transformers import pipeline
 
-from baton.config import ServingSettings
 from baton.manifest import Manifest
+from baton.model_settings import ServingSettings
 from baton.predictor import Predictor
 from baton.tasks.classification import TextInput
 from tests.tiny import FILLERS, TOPICS, save_classifier

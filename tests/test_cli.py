@@ -13,20 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 import typer.main
 import uvicorn
 import yaml
 
-from baton.config import ModelSettings
+from baton.model_settings import ModelSettings
 from baton.records import RunState
 from baton.storage import Storage
-from services import cli, cluster, control
+from services import cli, cluster, control, run_commands
 from services.inference import ModelReplica
 from tests import replica as replicas
 from tests.growing import three_versions
 from tests.local_control import LocalControl, configured, control_of, decide, publish
 from tests.tiny import save_classifier
+from tests.waiting import free_port
 
 GOOD = {"models": [{"name": "m", "task": "classification", "data": {"train": "train.jsonl"}}]}
 
@@ -308,7 +310,7 @@ class Service:
 def service(baton: Baton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     """Model ``m`` with version 1 (60 % right), the champion, and versions 2 (90 %) and 3 (50 %)."""
     monkeypatch.setattr(control, "WATCH_SECONDS", 0.02)
-    monkeypatch.setattr(cli, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(run_commands, "POLL_SECONDS", 0.01)
     config = configured(tmp_path, "m")
     plane = control_of(config)
     for right in (60, 90, 50):
@@ -476,12 +478,12 @@ def finished(service: Service, right: int) -> Callable[[str], None]:
 
     def work(run_id: str) -> None:
         registry = service.control.registry
-        registry.start_run(run_id)
+        registry.runs.start(run_id)
         progress = {"epoch": 1.0, "epochs": 3, "step": 10, "steps": 30, "loss": 0.5, "f1": 0.7, "seconds_left": 4.0}
-        registry.report_run(run_id, "training", progress)
+        registry.runs.report(run_id, "training", progress)
         version = publish(registry, "m", right, run_id)
         decision = decide(registry, "m", version.number)
-        registry.finish_run(run_id, RunState.SUCCEEDED, version=version.number, decision_id=decision.id)
+        registry.runs.finish(run_id, RunState.SUCCEEDED, version=version.number, decision_id=decision.id)
 
     return work
 
@@ -520,8 +522,8 @@ def test_waiting_for_a_winner_that_no_replica_can_load_ends_with_status_1_and_th
 
 def test_waiting_for_a_run_that_fails_ends_with_status_1_and_the_reason(service, training):
     def work(run_id: str) -> None:
-        service.control.registry.start_run(run_id)
-        service.control.registry.finish_run(run_id, RunState.FAILED, reason="train.jsonl: no such file [/]")
+        service.control.registry.runs.start(run_id)
+        service.control.registry.runs.finish(run_id, RunState.FAILED, reason="train.jsonl: no such file [/]")
 
     training(work)
     done = service("train", "m", "--wait")
@@ -594,3 +596,17 @@ def test_the_state_is_kept_where_the_environment_says(baton: Baton, tmp_path: Pa
     assert baton("down", "-c", file).out.strip() == "stopped"
     assert state.read() is None
     assert list(file.parent.iterdir()) == [file]
+
+
+def test_a_service_that_is_starting_is_not_said_to_be_down(baton: Baton, tmp_path: Path) -> None:
+    port = free_port()
+    file = write(tmp_path, {**GOOD, "http": {"port": port}})
+    url = f"http://127.0.0.1:{port}"
+    assert failed(baton("status", "-c", file)).endswith("start it with `baton up`")
+    me = psutil.Process()
+    starting = cluster.Instance(
+        id="00000000", pid=me.pid, started=me.create_time(), url=url, ports={}, address="", directory=str(tmp_path)
+    )
+    cluster.State(tmp_path / ".baton").write(starting)
+    said = f"Baton is on its way up at {url} (process {me.pid}); it does not answer yet"
+    assert failed(baton("status", "-c", file)) == said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -25,3 +26,24 @@ def test_temporary_files_of_a_killed_process_go_when_the_service_stops():
     cluster.sweep(instance)
     assert not left.exists()
     assert not Path(instance.directory).exists()
+
+
+PLAN = """
+import json, sys
+from services import cluster
+instance = cluster.plan("http://127.0.0.1:8000", reserved=8000)
+print(json.dumps(dict(instance.ports)), flush=True)
+sys.stdin.read()
+cluster.sweep(instance)
+"""
+
+
+def test_instances_that_start_at_once_plan_with_different_ports():
+    def start() -> subprocess.Popen[str]:
+        return subprocess.Popen([sys.executable, "-c", PLAN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    with start() as one, start() as other:
+        assert one.stdout is not None
+        assert other.stdout is not None
+        ports = [json.loads(process.stdout.readline()) for process in (one, other)]
+    assert not set(ports[0].values()) & set(ports[1].values())

@@ -9,8 +9,10 @@ import jsonschema
 import pytest
 import yaml
 
-from baton.config import BatonConfig, ModelSettings, TrainingSettings, json_schema, load_config, override, validate
+from baton.config import BatonConfig, json_schema, load_config, override, validate
 from baton.errors import ConfigError, NotFound
+from baton.model_settings import ModelSettings
+from baton.training_settings import TrainingSettings
 
 GOOD: dict[str, Any] = {
     "storage": "artifacts",

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from baton.config import DataSettings
 from baton.errors import DataError, StorageError
+from baton.model_settings import DataSettings
 from baton.storage import Storage
 from baton.tasks.classification import Classification, TextExample
 from baton.tasks.ner import Ner

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from baton import database, feedback, schema
-from baton.errors import Conflict
+from baton.errors import NotFound
 from baton.feedback import CHUNK, NAMES_AT_ONCE, Added, Correction, FeedbackStore
 from baton.records import LoggedPrediction
 from baton.registry import Registry
@@ -116,7 +116,7 @@ def test_an_id_that_was_deleted_never_comes_again(store):
 
 
 def test_a_model_that_nobody_declared_has_no_feedback(store):
-    with pytest.raises(Conflict):
+    with pytest.raises(NotFound, match="unknown model 'nobody'"):
         store.add("nobody", [correction()])
 
 

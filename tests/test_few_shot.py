@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 
 from baton.base_models import find_base_model
-from baton.config import ModelSettings, ServingSettings
 from baton.errors import ConfigError
 from baton.manifest import Manifest
+from baton.model_settings import ModelSettings, ServingSettings
 from baton.predictor import Predictor
 from baton.storage import Storage
 from baton.tasks import task_type

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from baton.config import ModelSettings
+from baton.model_settings import ModelSettings
 from baton.registry import Registry
 from baton.storage import Storage
 from baton.tasks import task_type
@@ -36,7 +36,7 @@ FOLDS = {"folds": 3, "validation": None, "epochs": 3, "learning_rate": 3e-3}
 @pytest.fixture(scope="module")
 def world(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
     world = World(tiny_base, tmp_path_factory.mktemp("world"), rows=60)
-    run = world.registry.create_run("m", {}, started=True)
+    run = world.registry.runs.create("m", {}, started=True)
     world.job = replace(world.job, run_id=run.id, settings=world.settings(**FOLDS).model_dump(mode="json"))
     return world
 
@@ -112,7 +112,7 @@ def test_a_fold_tells_its_f1_after_each_epoch_and_reports_which_it_is(world):
     assert len(fold.scores) == 3
     assert len(fold.rows) == 20
     assert fold.outputs == []  # classification has nothing to calibrate
-    progress = world.registry.run(world.job.run_id).progress
+    progress = world.registry.runs.get(world.job.run_id).progress
     assert (progress["fold"], progress["folds"]) == (2, 3)
     assert progress["f1"] == pytest.approx(fold.scores[-1])
 
@@ -164,7 +164,7 @@ def test_a_task_that_calibrates_itself_gets_an_output_for_each_row_that_was_held
     registry.declare_model("m")
     frozen = datasets.freeze("m", task_type("multi_label"), settings.data, storage)
     job = Job(
-        run_id=registry.create_run("m", {}, started=True).id,
+        run_id=registry.runs.create("m", {}, started=True).id,
         settings=settings.model_dump(mode="json"),
         labels=frozen.version.labels,
         dataset_uri=frozen.version.uri,

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from baton.config import GateSettings
 from baton.errors import Conflict
+from baton.model_settings import GateSettings
 from baton.records import Decision, DecisionKind, Evaluation, Verdict
 from baton.tasks.classification import Classification
 from training.gate import decide

@@ -18,7 +18,7 @@ from huggingface_hub import InferenceClient, constants
 from huggingface_hub.errors import HfHubHTTPError
 
 from baton.client import AsyncClient, Client, ServiceError
-from baton.config import AuthSettings, BatonConfig
+from baton.config import AuthSettings, BatonConfig, HttpSettings
 from baton.errors import InvalidInput
 from baton.keys import ALLOWS, Scope, new_token
 from baton.records import RunState
@@ -94,9 +94,9 @@ class Api:
         self.control: LocalControl = control_of(closed(configured(directory, "m", "other")))
         self.registry = self.control.registry
         publish(self.registry, "m", 60)
-        self.runs = {model: self.registry.create_run(model, {}, None).id for model in ("m", "other")}
+        self.runs = {model: self.registry.runs.create(model, {}, None).id for model in ("m", "other")}
         for run in self.runs.values():
-            self.registry.finish_run(run, RunState.CANCELLED, reason="a test")
+            self.registry.runs.finish(run, RunState.CANCELLED, reason="a test")
         self.keys = credentials(self.registry)
         self.control.keyring.refresh()
         self.application: FastAPI = self.control.__serve_build_asgi_app__()
@@ -104,7 +104,7 @@ class Api:
     def __call__(self, method: str, path: str, token: str | None = None, **options: Any) -> httpx.Response:
         async def ask() -> httpx.Response:
             transport = httpx.ASGITransport(app=self.application, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://baton", timeout=60) as client:
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=60) as client:
                 return await client.request(method, path, headers=headers(token), **options)
 
         return asyncio.run(ask())
@@ -254,7 +254,7 @@ def test_a_control_plane_that_never_saw_the_keys_answers_503_and_says_why(tmp_pa
     application = control.__serve_build_asgi_app__()
 
     async def ask() -> httpx.Response:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=application), base_url="http://baton") as client:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=application), base_url="http://localhost") as client:
             return await client.get("/api/models", headers=headers(new_token()[1]))
 
     answer = asyncio.run(ask())
@@ -468,12 +468,48 @@ def test_where_no_keys_are_asked_for_pages_of_other_origins_may_change_nothing(t
 
     async def ask() -> list[int]:
         transport = httpx.ASGITransport(app=application)
-        async with httpx.AsyncClient(transport=transport, base_url="http://baton", headers={"sec-fetch-site": site}) as client:
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://localhost", headers={"sec-fetch-site": site}
+        ) as client:
             changing = await client.post("/api/models/m/retrain", json={"paused": True, "reason": "mischief"})
             return [changing.status_code, (await client.get("/api/models/m")).status_code]
 
     assert asyncio.run(ask()) == [403 if refused else 200, 200]
     assert control.registry.retrain.paused("m") == (None if refused else "mischief")
+
+
+@pytest.mark.parametrize(
+    ("host", "refused"),
+    [
+        *((name, True) for name in ("evil.example:8000", "localhost.evil.example", "10.0.0.7:8000", "[::2]:8000", "[")),
+        *((name, False) for name in ("localhost:8000", "LOCALHOST", "127.0.0.1:8000", "[::1]:8000")),
+    ],
+)
+def test_a_service_on_loopback_without_keys_answers_to_no_other_name(tmp_path, host, refused):
+    """A page whose own name points to 127.0.0.1 is of the same origin, for the browser."""
+    application = control_of(configured(tmp_path, "m")).__serve_build_asgi_app__()
+
+    async def ask() -> list[int]:
+        transport = httpx.ASGITransport(app=application)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost", headers={"host": host}) as client:
+            read = await client.get("/api/models/m")
+            changed = await client.post("/api/models/m/retrain", json={"paused": True, "reason": "mischief"})
+            return [read.status_code, changed.status_code, (await client.get("/healthz")).status_code]
+
+    assert asyncio.run(ask()) == [*[403 if refused else 200] * 2, 200]
+
+
+def test_on_other_addresses_names_are_the_owners_affair(tmp_path):
+    config = configured(tmp_path, "m")
+    open_to_all = {"http": HttpSettings(host="0.0.0.0"), "auth": AuthSettings(required=False)}
+    application = control_of(config.model_copy(update=open_to_all)).__serve_build_asgi_app__()
+
+    async def ask() -> int:
+        transport = httpx.ASGITransport(app=application)
+        async with httpx.AsyncClient(transport=transport, base_url="http://baton.example") as client:
+            return (await client.get("/api/models/m")).status_code
+
+    assert asyncio.run(ask()) == 200
 
 
 def test_a_replica_tells_why_it_is_not_ready_to_whoever_has_a_key(tmp_path):

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 import transformers
 
-from baton.config import ServingSettings, load_config
+from baton.config import load_config
 from baton.engines.torch_engine import load_model
 from baton.errors import ConfigError, CorruptVersion
 from baton.manifest import Manifest
+from baton.model_settings import ServingSettings
 from baton.predictor import Predictor
 from tests.test_api import Api
 from tests.test_api import api as api  # noqa: PLC0414  a fixture

@@ -18,6 +18,7 @@ from baton.registry import Registry
 from services import control, exposure
 from services.keyring import Keyring
 from tests.local_control import configured, control_of
+from tests.stores import raw_sql
 from tests.test_cli import GOOD, Baton, failed, serving, words, write
 from tests.test_cli import baton as baton  # noqa: PLC0414  a fixture
 
@@ -102,6 +103,26 @@ def test_an_expired_key_is_listed_as_such(baton, file):
 def test_a_mistake_is_told_with_what_is_allowed_and_makes_no_key(baton, file, arguments, said):
     assert said in words(failed(baton("keys", *arguments, "-c", file)))
     assert baton("keys", "list", "--json", "-c", file).json == []
+
+
+def test_a_model_of_the_running_service_may_be_named_though_this_file_does_not_know_it(baton, file):
+    baton("keys", "list", "-c", file)
+    registry_of(file).declare_model("elsewhere")
+    assert baton("keys", "create", "x", "--scope", "predict", "--model", "elsewhere", "-c", file).code == 0
+    said = failed(baton("keys", "create", "x", "--scope", "predict", "--model", "nobody", "-c", file))
+    assert "unknown model 'nobody'; declared models: elsewhere, m" in words(said)
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"), [("0004_retrain", "`baton up` migrates it"), ("9999", "does not know; upgrade Baton")]
+)
+def test_a_command_about_keys_leaves_the_schema_of_a_database_in_use_as_it_is(baton, file, schema, said):
+    baton("keys", "list", "-c", file)
+    url = load_config(file, {}).database
+    raw_sql(url, f"UPDATE alembic_version SET version_num = '{schema}'")
+    for arguments in (["list"], ["create", "x", "--scope", "predict"], ["revoke", "x"]):
+        assert said in words(failed(baton("keys", *arguments, "-c", file)))
+    assert raw_sql(url, "SELECT version_num FROM alembic_version") == [(schema,)]
 
 
 def test_a_scope_that_does_not_exist_is_told_which_do(baton, file):
@@ -195,13 +216,23 @@ PORTS = {"haproxy_stats": 8405, "haproxy_metrics": 9101}
 
 
 def told(config: BatonConfig, registry: Registry) -> str:
-    said = exposure.warnings(config, registry, PORTS)
+    said = exposure.remarks(config, registry, PORTS)
     assert all(text.startswith(exposure.WARNING) for text in said)
     return "\n".join(said)
 
 
-def test_a_service_on_loopback_warns_of_nothing(registry):
-    assert exposure.warnings(config_with("127.0.0.1"), registry, PORTS) == []
+def test_a_service_on_loopback_warns_of_nothing_and_notes_what_listens_everywhere_all_the_same(registry):
+    [said] = exposure.remarks(config_with("127.0.0.1"), registry, PORTS)
+    assert said.startswith(exposure.NOTE)
+    assert "(8405, 9101) and Serve's gRPC (random ports) listen on all addresses" in said
+
+
+def test_on_somebody_elses_cluster_a_password_in_the_databases_url_is_warned_of(registry):
+    config = config_with("0.0.0.0").model_copy(update={"database": "postgresql+psycopg://baton:secret@db/baton"})
+    said = "\n".join(exposure.remarks(config, registry, {}))
+    assert "WARNING: the database's password goes into what this cluster keeps" in said
+    assert "secret" not in said
+    assert "password" not in told(config, registry)
 
 
 def test_a_service_that_is_open_without_keys_warns_of_it(registry):

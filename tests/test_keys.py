@@ -6,10 +6,8 @@ import asyncio
 import hashlib
 import hmac
 import re
-import sqlite3
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -343,20 +341,3 @@ def test_a_call_that_the_key_does_not_allow_costs_nothing_of_its_rate(registry, 
         with pytest.raises(Forbidden):
             keyring.admit(bearer(token), Scope.OPERATE, "m")
     keyring.admit(bearer(token), Scope.PREDICT, "m")
-
-
-# --- an older database ---------------------------------------------------------------------------------------------------
-
-
-def test_a_database_of_the_version_before_gets_the_table_and_keeps_its_data(registry, url, tmp_path: Path):
-    registry.close()
-    with sqlite3.connect(tmp_path / "baton.db") as connection:
-        connection.execute("DROP TABLE api_keys")
-        connection.execute("UPDATE alembic_version SET version_num = '0004_retrain'")
-    connection.close()
-    again = Registry(url)
-    again.migrate()
-    assert list(again.declared()) == ["m"]
-    make(again)
-    assert len(again.keys.live()) == 1
-    again.close()

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from baton.config import ModelSettings
 from baton.feedback import Correction
 from baton.live import live_quality
 from baton.masks import masker
+from baton.model_settings import ModelSettings
 from baton.records import LoggedPrediction, ModelVersion
 from baton.registry import Registry
 from baton.tasks.base import text_length

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 from torch.nn import functional
 
-from baton.config import TrainingSettings
 from baton.tasks.base import IGNORED
+from baton.training_settings import TrainingSettings
 from training.losses import balanced_weights, label_loss, loss_function, multi_label_loss, span_loss
 
 SIZE = 5

@@ -67,7 +67,7 @@ async def idle(_: FastAPI) -> AsyncIterator[None]:
 
 def scrape(control: LocalControl) -> dict[str, float]:
     """The answer to one scrape, by name and labels as Prometheus writes them."""
-    answer = TestClient(build_api(control, idle)).get("/metrics")
+    answer = TestClient(build_api(control, idle), base_url="http://localhost").get("/metrics")
     assert answer.status_code == 200, answer.text
     return {
         f"{it.name}{{{','.join(f'{key}={value}' for key, value in sorted(it.labels.items()))}}}": it.value
@@ -123,14 +123,14 @@ def test_only_what_the_gate_said_counts_as_its_verdict(control):
 
 def test_runs_are_counted_by_how_they_ended_and_the_one_in_progress_is_timed(control):
     registry = control.registry
-    failed = registry.create_run("one", {}, started=True)
-    registry.finish_run(failed.id, RunState.FAILED, reason="a test wants it")
+    failed = registry.runs.create("one", {}, started=True)
+    registry.runs.finish(failed.id, RunState.FAILED, reason="a test wants it")
     found = scrape(control)
     assert found["baton_runs_total{model=one,state=failed}"] == 1
     assert found["baton_runs_total{model=one,state=succeeded}"] == 0
     assert found["baton_last_run_seconds{model=one}"] > 0
     assert found["baton_run_in_progress{model=one}"] == found["baton_run_elapsed_seconds{model=one}"] == 0
-    registry.create_run("one", {})
+    registry.runs.create("one", {})
     found = scrape(control)
     assert found["baton_run_in_progress{model=one}"] == 1
     assert found["baton_run_elapsed_seconds{model=one}"] > 0
@@ -161,8 +161,8 @@ def test_every_sample_is_one_of_the_table(control):
     publish(control.registry, "one", 80, reference=reference_of(["a"] * 100, [0.9] * 100, [40] * 100))
     force(control.registry, "one", 1)
     answer(control, "a")
-    run = control.registry.create_run("one", {}, started=True)
-    control.registry.finish_run(run.id, RunState.SUCCEEDED)
+    run = control.registry.runs.create("one", {}, started=True)
+    control.registry.runs.finish(run.id, RunState.SUCCEEDED)
     allowed = {
         name: labels for metric in metrics.METRICS if metric.plane is Plane.CONTROL for name, labels in metric.series.items()
     }

@@ -76,7 +76,7 @@ def test_a_database_of_an_older_schema_keeps_every_row_when_it_is_brought_up_to_
     for name, [row] in before.items():
         assert {key: after[name][0][key] for key in row} == row
     assert registry.champion("old").version == 1
-    assert registry.run("run-1").state is RunState.SUCCEEDED
+    assert registry.runs.get("run-1").state is RunState.SUCCEEDED
     assert registry.reserve_version("old", "run-2") == 2
     assert registry.feedback.count_after("old", 0) == (1 if "feedback" in filled else 0)
     registry.close()

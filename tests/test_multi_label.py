@@ -19,8 +19,8 @@ from pydantic import ValidationError
 from scipy.special import expit, logit, softmax
 from sklearn import metrics as reference
 
-from baton.config import DataSettings
 from baton.errors import DataError
+from baton.model_settings import DataSettings
 from baton.storage import Storage
 from baton.tasks import task_type
 from baton.tasks.base import Windows

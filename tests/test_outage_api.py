@@ -12,7 +12,7 @@ import pytest
 
 from services.api import build_api
 from tests.local_control import LocalControl, configured, control_of
-from tests.stores import Postgres, missing_for_postgres
+from tests.stores import Postgres
 
 WITHOUT = {"/healthz", "/openapi.json"}
 """What answers without a database."""
@@ -24,19 +24,10 @@ BODIES: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    if (why := missing_for_postgres()) is not None:
-        pytest.skip(why)
-    own = Postgres()
-    yield own
-    own.close()
-
-
 @pytest.fixture
-def control(server: Postgres, tmp_path: Path) -> Iterator[LocalControl]:
+def control(stoppable_postgres: Postgres, tmp_path: Path) -> Iterator[LocalControl]:
     """A control plane over a database with everything in it that it needs."""
-    config = configured(tmp_path, "m").model_copy(update={"database": server.url(server.create())})
+    config = configured(tmp_path, "m").model_copy(update={"database": stoppable_postgres.url(stoppable_postgres.create())})
     control = control_of(config)
     yield control
     control.registry.close()
@@ -53,22 +44,22 @@ async def ask(control: LocalControl, method: str, path: str) -> httpx.Response:
     url = path.format(model="m", number="1", run_id="m-1", version="1")
     assert "{" not in url
     body = BODIES.get(path, {}) if method in ("POST", "PUT") else None
-    async with httpx.AsyncClient(transport=transport, base_url="http://control", timeout=60) as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=60) as client:
         return await client.request(method, url, json=body)
 
 
-def test_every_control_call_says_that_the_database_is_down_and_works_again_afterwards(server, control):
+def test_every_control_call_says_that_the_database_is_down_and_works_again_afterwards(stoppable_postgres, control):
     async def answers() -> dict[tuple[str, str], httpx.Response]:
         return {call: await ask(control, *call) for call in calls(control) if call[1] not in WITHOUT}
 
     up = asyncio.run(answers())
     assert not {call: it.text for call, it in up.items() if it.status_code >= 500}
-    server.stop()
+    stoppable_postgres.stop()
     try:
         down = asyncio.run(answers())
         alive = asyncio.run(ask(control, "GET", "/healthz"))
     finally:
-        server.start()
+        stoppable_postgres.start()
     assert alive.status_code == 200
     assert len(down) > 15
     for call, answer in down.items():

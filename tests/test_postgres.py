@@ -17,7 +17,7 @@ from baton.feedback import Correction
 from baton.records import Champion, Promotion, RunState
 from baton.registry import Registry
 from tests.answers import logged
-from tests.stores import Postgres, missing_for_postgres, raw_sql
+from tests.stores import Postgres, raw_sql
 from tests.test_dataset_store import version as dataset
 from tests.test_registry import HOLDOUT, STATISTICS, gate, publish
 
@@ -32,22 +32,12 @@ def url(postgres: Postgres, migrated: str) -> Iterator[str]:
     postgres.drop(name)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    """One that may be stopped: no other test looks at it."""
-    if (why := missing_for_postgres()) is not None:
-        pytest.skip(why)
-    own = Postgres()
-    yield own
-    own.close()
-
-
 @pytest.fixture
-def outage(server: Postgres, monkeypatch: pytest.MonkeyPatch) -> tuple[Postgres, str]:
+def outage(stoppable_postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> tuple[Postgres, str]:
     """A server that may be stopped, and a database on it. Its clients lose patience sooner."""
     monkeypatch.setattr(driver, "PING_SECONDS", 0.5)
     monkeypatch.setattr(driver, "CONNECT_SECONDS", 2)
-    return server, server.url(server.create())
+    return stoppable_postgres, stoppable_postgres.url(stoppable_postgres.create())
 
 
 def at_once(url: str, write: Callable[[Registry, int], object]) -> list[object]:
@@ -80,12 +70,12 @@ def deadlocks(url: str) -> int:
 
 
 def test_twenty_writers_lose_no_update_and_no_number_and_never_stand_in_each_others_way(registry, url):
-    run = registry.start_run(registry.create_run("m", {}).id)
+    run = registry.runs.start(registry.runs.create("m", {}).id)
 
     def write(own: Registry, number: int) -> None:
         for turn in range(TURNS):
             name = f"{number}-{turn}"
-            own.report_run(run.id, "training", {"writer": number, "turn": turn})
+            own.runs.report(run.id, "training", {"writer": number, "turn": turn})
             own.add_incident("m", "note", name)
             own.feedback.add("m", [Correction(client_id=it, request_id=it, position=0, example={}) for it in (name, "all")])
             # in opposite orders, as two replicas may see the same request ids
@@ -102,7 +92,7 @@ def test_twenty_writers_lose_no_update_and_no_number_and_never_stand_in_each_oth
 
     assert at_once(url, write) == [None] * WRITERS
     wanted = WRITERS * TURNS
-    assert len(registry.run_events(run.id)) == wanted
+    assert len(registry.runs.events(run.id)) == wanted
     assert len(registry.incidents("m", limit=1000)) == wanted
     assert registry.feedback.count_after("m", 0) == wanted + 1
     assert len(registry.feedback.predictions("m", [(f"{a}-{b}", 0) for a in range(WRITERS) for b in range(TURNS)])) == wanted
@@ -160,10 +150,10 @@ def test_models_declared_by_several_services_that_start_at_once_are_declared_onc
 
 
 def test_one_run_at_a_time_however_many_ask_for_it(registry, url):
-    results = at_once(url, lambda own, number: own.create_run("m", {}))
+    results = at_once(url, lambda own, number: own.runs.create("m", {}))
     assert sum(isinstance(result, Conflict) for result in results) == WRITERS - 1
-    registry.finish_run(registry.runs("m")[0].id, RunState.SUCCEEDED)
-    same = at_once(url, lambda own, number: own.create_run("m", {}, "key").id)
+    registry.runs.finish(registry.runs.list("m")[0].id, RunState.SUCCEEDED)
+    same = at_once(url, lambda own, number: own.runs.create("m", {}, "key").id)
     assert len(set(same)) == 1
 
 
@@ -271,7 +261,7 @@ def test_text_that_the_database_cannot_hold_is_an_invalid_input_and_no_outage(re
     with pytest.raises(InvalidInput, match="the registry's database cannot hold this value: "):
         registry.add_incident("m", "note", text)
     with pytest.raises(InvalidInput):
-        registry.run(text)
+        registry.runs.get(text)
 
 
 def test_a_missing_driver_says_what_to_install(monkeypatch):

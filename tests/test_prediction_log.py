@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from baton.config import FeedbackSettings
 from baton.errors import RegistryError
 from baton.feedback import FeedbackStore
 from baton.masks import MASK, masker, same_but_for_masks
+from baton.model_settings import FeedbackSettings
 from baton.records import LoggedPrediction
 from baton.registry import Registry
 from baton.tasks import AnyTask, task_type

@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from baton.config import ServingSettings
 from baton.engines import Batch, Logits
 from baton.errors import ConfigError, CorruptVersion, NotFinite, NotFound
 from baton.manifest import Manifest
+from baton.model_settings import ServingSettings
 from baton.predictor import Predictor, load_tokenizer
 from baton.tasks.classification import Classification, ClassificationOptions, LabelScores, TextInput
 from tests.tiny import keyword_rows, save_classifier

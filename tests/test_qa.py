@@ -27,7 +27,8 @@ from baton.predictor import Predictor, load_tokenizer
 from baton.rows import Row
 from baton.tasks import task_type
 from baton.tasks.base import Windows, whole
-from baton.tasks.qa import Answer, Answers, QaExample, QaInput, QaOptions, QuestionAnswering, References
+from baton.tasks.qa import Answer, Answers, QaOptions, QuestionAnswering
+from baton.tasks.qa_rows import QaExample, QaInput, References
 from training.sides import split
 from training.sources import parse
 

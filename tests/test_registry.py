@@ -353,6 +353,14 @@ def test_an_unpublished_version_cannot_be_seen_or_promoted(registry):
     assert registry.champion("m") == NOBODY
 
 
+def test_a_number_that_the_storage_holds_already_is_passed_over(registry):
+    """The database was restored from a backup that is older than the files."""
+    assert registry.reserve_version("m", "run-1") == 1
+    assert registry.reserve_version("m", "run-2", above=4) == 5
+    assert registry.reserve_version("m", "run-2", above=5) == 5
+    assert registry.reserve_version("m", "run-3", above=2) == 6
+
+
 def test_a_version_that_was_not_reserved_cannot_be_published(registry):
     with pytest.raises(Conflict, match="m v7 is not waiting to be published"):
         registry.publish_version("m", 7, uri="/v", manifest_sha256="a" * 64, metrics={}, lineage={})
@@ -424,106 +432,106 @@ def test_the_newest_gate_decision_on_a_match_is_found(registry):
 
 
 def test_a_model_has_at_most_one_active_run(registry):
-    active = registry.create_run("m", {})
+    active = registry.runs.create("m", {})
     with pytest.raises(Conflict, match=rf"run {active.id} is active; wait for it or cancel it \(`baton cancel {active.id}`\)"):
-        registry.create_run("m", {})
-    registry.finish_run(active.id, RunState.FAILED, reason="no disk")
-    assert registry.create_run("m", {}).state is RunState.QUEUED
+        registry.runs.create("m", {})
+    registry.runs.finish(active.id, RunState.FAILED, reason="no disk")
+    assert registry.runs.create("m", {}).state is RunState.QUEUED
 
 
 def test_of_runs_created_at_once_exactly_one_is(registry):
-    results = all_at_once([lambda: registry.create_run("m", {})] * 6)
+    results = all_at_once([lambda: registry.runs.create("m", {})] * 6)
     assert sum(isinstance(result, Conflict) for result in results) == 5
-    assert len(registry.runs("m", active=True)) == 1
+    assert len(registry.runs.list("m", active=True)) == 1
 
 
 def test_another_model_may_run_at_the_same_time(registry):
     registry.declare_model("other")
-    registry.create_run("m", {})
-    registry.create_run("other", {})
-    assert {run.model for run in registry.runs(active=True)} == {"m", "other"}
+    registry.runs.create("m", {})
+    registry.runs.create("other", {})
+    assert {run.model for run in registry.runs.list(active=True)} == {"m", "other"}
 
 
 def test_the_same_idempotency_key_gives_the_same_run_whatever_became_of_it(registry):
-    run = registry.create_run("m", {"a": 1}, "key")
-    assert registry.create_run("m", {"a": 2}, "key") == run
-    registry.finish_run(run.id, RunState.SUCCEEDED)
-    assert registry.create_run("m", {}, "key").state is RunState.SUCCEEDED
-    assert registry.create_run("m", {}, "another key").id != run.id
+    run = registry.runs.create("m", {"a": 1}, "key")
+    assert registry.runs.create("m", {"a": 2}, "key") == run
+    registry.runs.finish(run.id, RunState.SUCCEEDED)
+    assert registry.runs.create("m", {}, "key").state is RunState.SUCCEEDED
+    assert registry.runs.create("m", {}, "another key").id != run.id
 
 
 def test_the_same_idempotency_key_at_once_gives_one_run(registry):
-    runs = all_at_once([lambda: registry.create_run("m", {}, "key")] * 6)
+    runs = all_at_once([lambda: registry.runs.create("m", {}, "key")] * 6)
     assert len({run.id for run in runs}) == 1
 
 
 def test_a_run_goes_from_queued_over_running_to_its_end(registry):
-    run = registry.create_run("m", {"epochs": 3})
+    run = registry.runs.create("m", {"epochs": 3})
     assert (run.state, run.stage, run.spec, run.started_at) == (RunState.QUEUED, "queued", {"epochs": 3}, None)
-    run = registry.start_run(run.id)
+    run = registry.runs.start(run.id)
     assert (run.state, run.stage) == (RunState.RUNNING, "preparing")
     assert run.created_at <= run.started_at
-    registry.report_run(run.id, "training", {"epoch": 1})
-    assert registry.run(run.id).progress == {"epoch": 1}
-    run = registry.finish_run(run.id, RunState.SUCCEEDED, version=4, decision_id=None)
+    registry.runs.report(run.id, "training", {"epoch": 1})
+    assert registry.runs.get(run.id).progress == {"epoch": 1}
+    run = registry.runs.finish(run.id, RunState.SUCCEEDED, version=4, decision_id=None)
     assert (run.state, run.version, run.progress) == (RunState.SUCCEEDED, 4, {"epoch": 1})
     assert run.started_at <= run.heartbeat_at <= run.finished_at
 
 
 def test_a_run_starts_only_once(registry):
-    run = registry.create_run("m", {})
-    results = all_at_once([lambda: registry.start_run(run.id)] * 4)
+    run = registry.runs.create("m", {})
+    results = all_at_once([lambda: registry.runs.start(run.id)] * 4)
     assert sum(isinstance(result, Conflict) for result in results) == 3
 
 
 def test_a_run_that_ends_after_it_was_cancelled_stays_cancelled(registry):
-    run = registry.start_run(registry.create_run("m", {}).id)
-    registry.finish_run(run.id, RunState.CANCELLED, reason="by a user")
+    run = registry.runs.start(registry.runs.create("m", {}).id)
+    registry.runs.finish(run.id, RunState.CANCELLED, reason="by a user")
     with pytest.raises(Conflict, match=f"run {run.id} is cancelled"):
-        registry.finish_run(run.id, RunState.SUCCEEDED, version=1)
-    after = registry.run(run.id)
+        registry.runs.finish(run.id, RunState.SUCCEEDED, version=1)
+    after = registry.runs.get(run.id)
     assert (after.state, after.reason, after.version) == (RunState.CANCELLED, "by a user", None)
 
 
 def test_a_cancelled_run_learns_it_at_its_next_sign_of_life(registry):
-    run = registry.start_run(registry.create_run("m", {}).id)
-    registry.finish_run(run.id, RunState.CANCELLED)
-    events = registry.run_events(run.id)
+    run = registry.runs.start(registry.runs.create("m", {}).id)
+    registry.runs.finish(run.id, RunState.CANCELLED)
+    events = registry.runs.events(run.id)
     for call in (
-        lambda: registry.beat_run(run.id),
-        lambda: registry.report_run(run.id, "x", {}),
-        lambda: registry.start_run(run.id),
+        lambda: registry.runs.beat(run.id),
+        lambda: registry.runs.report(run.id, "x", {}),
+        lambda: registry.runs.start(run.id),
     ):
         with pytest.raises(Conflict, match="is cancelled"):
             call()
-    assert registry.run_events(run.id) == events
+    assert registry.runs.events(run.id) == events
 
 
 def test_a_queued_run_cannot_report(registry):
-    run = registry.create_run("m", {})
+    run = registry.runs.create("m", {})
     with pytest.raises(Conflict, match="is queued"):
-        registry.report_run(run.id, "training", {})
+        registry.runs.report(run.id, "training", {})
 
 
 def test_run_events_come_in_order_and_continue_after_an_id(registry):
-    run = registry.start_run(registry.create_run("m", {}).id)
-    registry.report_run(run.id, "training", {"epoch": 1})
-    registry.report_run(run.id, "training", {"epoch": 2})
-    registry.finish_run(run.id, RunState.FAILED, reason="boom")
-    events = registry.run_events(run.id)
+    run = registry.runs.start(registry.runs.create("m", {}).id)
+    registry.runs.report(run.id, "training", {"epoch": 1})
+    registry.runs.report(run.id, "training", {"epoch": 2})
+    registry.runs.finish(run.id, RunState.FAILED, reason="boom")
+    events = registry.runs.events(run.id)
     assert [event.data.get("epoch") for event in events] == [1, 2, None]
     assert events[-1].data == {"stage": "failed", "reason": "boom", "version": None}
-    assert registry.run_events(run.id, after=events[0].id) == events[1:]
+    assert registry.runs.events(run.id, after=events[0].id) == events[1:]
 
 
 def test_runs_are_listed_newest_first_in_pages(registry):
     created = []
     for _ in range(4):
-        created.insert(0, registry.create_run("m", {}).id)
-        registry.finish_run(created[0], RunState.SUCCEEDED)
-    assert [run.id for run in registry.runs("m", limit=3)] == created[:3]
-    assert [run.id for run in registry.runs("m", before=created[2])] == created[3:]
-    assert registry.runs("m", active=True) == []
+        created.insert(0, registry.runs.create("m", {}).id)
+        registry.runs.finish(created[0], RunState.SUCCEEDED)
+    assert [run.id for run in registry.runs.list("m", limit=3)] == created[:3]
+    assert [run.id for run in registry.runs.list("m", before=created[2])] == created[3:]
+    assert registry.runs.list("m", active=True) == []
 
 
 # --- history -------------------------------------------------------------------------------------------------------------
@@ -576,7 +584,7 @@ def test_promotions_are_listed_newest_first_in_pages(registry):
         lambda registry: registry.champion_version("x"),
         lambda registry: registry.settings("x"),
         lambda registry: registry.reserve_version("x", None),
-        lambda registry: registry.create_run("x", {}),
+        lambda registry: registry.runs.create("x", {}),
         lambda registry: registry.add_incident("x", "boom", "detail"),
         lambda registry: registry.add_evaluation("x", 1, HOLDOUT, {}, STATISTICS),
         lambda registry: registry.add_decision(Decision(**{**vars(gate(1, None)), "model": "x"})),
@@ -594,10 +602,10 @@ def test_an_unknown_version_is_told_which_exist(registry):
         registry.version("m", 9)
 
 
-@pytest.mark.parametrize("name", ["run", "start_run", "beat_run"])
+@pytest.mark.parametrize("name", ["get", "start", "beat"])
 def test_an_unknown_run_is_not_found(registry, name):
     with pytest.raises(NotFound, match="no run 'nope'"):
-        getattr(registry, name)("nope")
+        getattr(registry.runs, name)("nope")
 
 
 def test_an_unknown_decision_is_not_found(registry):
@@ -662,28 +670,28 @@ print('migrated')
 
 def test_everything_is_still_there_after_reopening(registry, url):
     promote(registry, publish(registry, run_id="run-1"))
-    run = registry.create_run("m", {"a": [1]}, "key")
+    run = registry.runs.create("m", {"a": [1]}, "key")
     registry.close()
     again = Registry(url)
     again.check()
     assert again.champion("m") == Champion(version=1, sequence=1)
     assert again.promotions("m") == registry.promotions("m")
-    assert again.run(run.id) == run
+    assert again.runs.get(run.id) == run
     assert np.array_equal(again.evaluation("m", 1, HOLDOUT).statistics, STATISTICS)
     again.close()
 
 
 def test_many_threads_may_write_at_once(registry):
-    run = registry.start_run(registry.create_run("m", {}).id)
+    run = registry.runs.start(registry.runs.create("m", {}).id)
 
     def write(writer: int) -> None:
         for turn in range(10):
-            registry.report_run(run.id, "training", {"writer": writer, "turn": turn})
+            registry.runs.report(run.id, "training", {"writer": writer, "turn": turn})
             registry.add_incident("m", "note", f"{writer}/{turn}")
 
     results = all_at_once([lambda writer=writer: write(writer) for writer in range(8)])
     assert results == [None] * 8
-    assert len(registry.run_events(run.id)) == 80
+    assert len(registry.runs.events(run.id)) == 80
     assert len(registry.incidents("m", limit=100)) == 80
 
 
@@ -714,7 +722,7 @@ def test_a_file_that_is_no_database_is_a_registry_error(tmp_path):
 
 
 def test_times_are_stored_in_utc(registry, url):
-    run = registry.create_run("m", {})
+    run = registry.runs.create("m", {})
     in_utc = "created_at" if url.startswith("sqlite") else "created_at AT TIME ZONE 'UTC'"
     [(stored,)] = raw_sql(url, f"SELECT CAST({in_utc} AS TEXT) FROM runs")
     assert stored.startswith(run.created_at.strftime("%Y-%m-%d %H:%M:%S"))
@@ -725,10 +733,10 @@ def test_times_are_stored_in_utc(registry, url):
 
 def decided_by_a_run(registry: Registry, champion: int | None) -> Decision:
     """A passing decision at the end of a finished run."""
-    run = registry.create_run("m", {}, started=True)
+    run = registry.runs.create("m", {}, started=True)
     number = publish(registry, run_id=run.id)
     decision = registry.add_decision(gate(number, champion))
-    registry.finish_run(run.id, RunState.SUCCEEDED, version=number, decision_id=decision.id)
+    registry.runs.finish(run.id, RunState.SUCCEEDED, version=number, decision_id=decision.id)
     return decision
 
 

@@ -66,13 +66,12 @@ def test_serve_builds_the_applications_that_baton_up_runs(tmp_path: Path, monkey
     path = written(tmp_path, http={"host": "0.0.0.0", "port": 8123})
     run: list[Any] = []
     monkeypatch.setattr("ray.serve.api.run_many", run.extend)
-    supervisor.deploy(load_config(path, {}), lambda text: None)
-    stores = {"database": SECRET, "storage": "s3://bucket/baton"}
+    supervisor.deploy(load_config(path, {}), lambda text: None, {})
     ours = [
         (
             one["name"],
             one["route_prefix"],
-            deployments(as_serve_does(import_attr(one["import_path"]), {**one["args"], **stores})),
+            deployments(as_serve_does(import_attr(one["import_path"]), one["args"])),
         )
         for one in rendered(path)["applications"]
     ]

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from baton.config import TrainingSettings
 from baton.tasks.classification import Classification, TextExample
 from baton.tasks.ner import Ner
 from baton.tasks.ner_rows import NerExample
+from baton.training_settings import TrainingSettings
 from tests.tiny import keyword_rows
 from training.replay import Selection, draw, select
 from training.sides import split

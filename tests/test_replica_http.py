@@ -14,9 +14,9 @@ from typing import Any
 import httpx
 import pytest
 
-from baton.config import ModelSettings
 from baton.errors import RegistryError
 from baton.logs import JsonFormatter
+from baton.model_settings import ModelSettings
 from baton.records import Champion, ModelVersion
 from baton.registry import Registry
 from baton.storage import Storage

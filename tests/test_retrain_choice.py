@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from baton.config import RetrainSettings
 from baton.drift import Drift
 from baton.live import LiveQuality
+from baton.model_settings import RetrainSettings
 from services.retrain import ENOUGH, LONGEST_PAUSE, Situation, choose
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)  # a Monday

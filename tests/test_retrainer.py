@@ -76,7 +76,7 @@ def test_the_wanted_number_of_corrections_starts_one_run_with_its_cause(tmp_path
     assert not look(control).run
     correct(control, 1, start=2)
     assert look(control).run
-    [run] = control.registry.runs("m")
+    [run] = control.registry.runs.list("m")
     assert run.cause == "3 new corrections (3 wanted)"
     assert control.jobs.submitted == [run.id]
     assert told(control, "retrain started") == [f"Run {run.id}: 3 new corrections (3 wanted)."]
@@ -88,7 +88,7 @@ def test_while_a_run_is_active_none_other_starts_and_the_history_says_so_once(tm
     look(control)
     for _ in range(3):
         assert not look(control).run
-    [run] = control.registry.runs("m")
+    [run] = control.registry.runs.list("m")
     assert told(control, "retrain held back") == [f"1 new corrections (1 wanted); but run {run.id} is active."]
 
 
@@ -96,8 +96,8 @@ def test_corrections_that_went_into_a_data_set_are_new_no_more(tmp_path: Path) -
     control = control_with(tmp_path, after_examples=2)
     correct(control, 2)
     look(control)
-    [run] = control.registry.runs("m")
-    control.registry.start_run(run.id)
+    [run] = control.registry.runs.list("m")
+    control.registry.runs.start(run.id)
     frozen = DatasetVersion(
         hash="a" * 64,
         holdout_hash="b" * 64,
@@ -110,11 +110,11 @@ def test_corrections_that_went_into_a_data_set_are_new_no_more(tmp_path: Path) -
         feedback_until=2,
     )
     control.registry.datasets.add("m", frozen, {})
-    control.registry.finish_run(run.id, RunState.FAILED, reason="a test ends it")
+    control.registry.runs.finish(run.id, RunState.FAILED, reason="a test ends it")
     assert not look(control).run
     correct(control, 2, start=2)
     assert look(control).run
-    assert len(control.registry.runs("m")) == 2
+    assert len(control.registry.runs.list("m")) == 2
 
 
 def test_runs_that_fail_or_lose_lengthen_the_pause_and_a_new_champion_ends_it(tmp_path: Path) -> None:
@@ -123,20 +123,20 @@ def test_runs_that_fail_or_lose_lengthen_the_pause_and_a_new_champion_ends_it(tm
     promoted(control, 90)
     correct(control, 1)
     for right in (None, 50):  # a failure, then a loser
-        run = registry.create_run("m", {}, started=True)
+        run = registry.runs.create("m", {}, started=True)
         if right is None:
-            registry.finish_run(run.id, RunState.FAILED, reason="a test ends it")
+            registry.runs.finish(run.id, RunState.FAILED, reason="a test ends it")
             continue
         loser = publish(registry, "m", right, run.id)
         decision = decide(registry, "m", loser.number)
-        registry.finish_run(run.id, RunState.SUCCEEDED, version=loser.number, decision_id=decision.id)
+        registry.runs.finish(run.id, RunState.SUCCEEDED, version=loser.number, decision_id=decision.id)
     situation, choice = control.retrainer.look(control.config.model("m"))
     assert situation.fruitless == 2
     assert choice.held == "cool-down"
     assert "after 2 run(s) without a new champion" in choice.text
-    run = registry.create_run("m", {}, started=True)
+    run = registry.runs.create("m", {}, started=True)
     winner = publish(registry, "m", 99, run.id)
-    registry.finish_run(run.id, RunState.SUCCEEDED, version=winner.number, decision_id=decide(registry, "m", winner.number).id)
+    registry.runs.finish(run.id, RunState.SUCCEEDED, version=winner.number, decision_id=decide(registry, "m", winner.number).id)
     assert control.retrainer.look(control.config.model("m"))[0].fruitless == 0
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from baton.config import ModelSettings, SearchSettings, TrainingSettings, validate
+from baton.config import validate
 from baton.errors import ConfigError
-from baton.search_space import draw
+from baton.model_settings import ModelSettings
+from baton.search_space import SearchSettings, draw
+from baton.training_settings import TrainingSettings
 from training.search import Trial, settings_of
 
 MODEL = {"name": "m", "task": "classification", "data": {"train": "rows.jsonl"}}

@@ -20,7 +20,8 @@ from baton.errors import CorruptVersion, StorageError
 from baton.manifest import FileEntry, Manifest
 from baton.records import ModelVersion
 from baton.storage import Storage
-from tests.stores import S3, free_port
+from tests.stores import S3
+from tests.waiting import free_port
 from training.trainer import filesystem_of
 
 FILES = {"config.json": b"{}", "model.safetensors": bytes(range(256)) * 40, "nested/deep/vocab.txt": "naïve ☃\n".encode()}
@@ -188,6 +189,20 @@ def test_a_publisher_killed_half_way_leaves_nothing_that_loads_and_the_next_one_
     _, sha256 = local.publish(1, source, manifest())
     directory, _ = local.fetch(version(1, sha256), cache)
     assert content_of(directory) == FILES
+
+
+def test_the_newest_number_is_that_of_the_greatest_whole_version(storage, source):
+    assert storage.newest("m") == 0
+    for number in (2, 10, 9):
+        storage.publish(number, source, manifest())
+    storage.publish(11, source, manifest().model_copy(update={"model": "other"}))
+    assert (storage.newest("m"), storage.newest("other"), storage.newest("nobody")) == (10, 11, 0)
+
+
+def test_a_version_that_was_never_published_whole_does_not_count_as_the_newest(local, source):
+    local.publish(1, source, manifest())
+    (Path(local.url) / "models" / "m" / "versions" / "7").mkdir()
+    assert local.newest("m") == 1
 
 
 def test_a_published_version_is_never_overwritten(local, published, source, cache):

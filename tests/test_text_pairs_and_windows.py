@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, processors
 from transformers import AutoTokenizer
 
-from baton.config import DataSettings, ServingSettings
 from baton.engines import Batch, Logits
 from baton.errors import DataError, InvalidInput
 from baton.manifest import Manifest
+from baton.model_settings import DataSettings, ServingSettings
 from baton.predictor import Predictor, load_tokenizer
 from baton.storage import Storage
 from baton.tasks.base import Windows

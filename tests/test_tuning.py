@@ -15,9 +15,9 @@ import torch
 import transformers
 from safetensors.numpy import load_file, save_file
 
-from baton.config import TrainingSettings
 from baton.engines.torch_engine import load_model
 from baton.errors import ConfigError
+from baton.training_settings import TrainingSettings
 from tests.world import LABELS, World, last_checkpoint, same, whole_and_resumed
 from training.lora import ADAPTERS, layers, merged
 from training.tuning import tune

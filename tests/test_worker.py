@@ -22,10 +22,11 @@ import transformers
 from safetensors.numpy import load_file, save_file
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from baton.config import ModelSettings, TrainingSettings
 from baton.engines.torch_engine import load_model
 from baton.errors import ConfigError, NotFinite
+from baton.model_settings import ModelSettings
 from baton.records import RunState
+from baton.training_settings import TrainingSettings
 from tests.world import LABELS, QUICK, StopAfter, Weights, World, last_checkpoint, same, settings_of, weights_of
 from training import pipeline
 from training.batches import Collator
@@ -104,7 +105,7 @@ def test_without_validation_every_row_is_trained_on_and_the_last_epoch_is_the_be
 
 def test_a_training_process_yields_to_serving_and_never_takes_priority_back():
     script = (
-        "import os; from baton.config import TrainingSettings; from training.worker import settle\n"
+        "import os; from baton.training_settings import TrainingSettings; from training.worker import settle\n"
         "for niceness in (7, 3): settle(1, TrainingSettings(niceness=niceness)); print(os.getpriority(os.PRIO_PROCESS, 0))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -396,11 +397,11 @@ def test_training_stops_once_patience_epochs_brought_no_better_f1(small, scores,
 @pytest.fixture
 def running(small: World) -> Iterator[Job]:
     """A job whose run is under way."""
-    run = small.registry.create_run("m", {})
-    small.registry.start_run(run.id)
+    run = small.registry.runs.create("m", {})
+    small.registry.runs.start(run.id)
     yield Job(**{**vars(small.job), "run_id": run.id})
-    if not small.registry.run(run.id).state.final:
-        small.registry.finish_run(run.id, RunState.CANCELLED)
+    if not small.registry.runs.get(run.id).state.final:
+        small.registry.runs.finish(run.id, RunState.CANCELLED)
 
 
 def test_progress_reaches_the_registry_with_step_loss_f1_and_the_time_left(small, running):
@@ -410,7 +411,7 @@ def test_progress_reaches_the_registry_with_step_loss_f1_and_the_time_left(small
     state.global_step = 10
     reporter.on_log(None, state, None, {"loss": 0.25, "learning_rate": 1e-4, "grad_norm": 3.0})
     reporter.on_log(None, state, None, {"eval_f1": 0.75, "eval_loss": 0.5})
-    run = small.registry.run(running.run_id)
+    run = small.registry.runs.get(running.run_id)
     assert run.stage == "training"
     left = run.progress.pop("seconds_left")
     assert left >= 0
@@ -432,15 +433,15 @@ def test_only_the_first_worker_reports(small, running):
     reporter = Reporter(running, 2)
     reporter.on_train_begin(None, state, None)
     reporter.on_log(None, state, None, {"eval_f1": 0.75})
-    assert small.registry.run_events(running.run_id) == []
+    assert small.registry.runs.events(running.run_id) == []
 
 
 def test_a_run_that_is_over_and_a_lost_database_do_not_disturb_the_training(small, running, tmp_path):
-    small.registry.finish_run(running.run_id, RunState.CANCELLED)
+    small.registry.runs.finish(running.run_id, RunState.CANCELLED)
     Reporter(running, 2).on_train_begin(None, state_with([]), None)
     lost = Job(**{**vars(running), "database": f"sqlite:///{tmp_path}/empty.db"})
     Reporter(lost, 2).on_train_begin(None, state_with([]), None)
-    assert small.registry.run(running.run_id).progress == {}
+    assert small.registry.runs.get(running.run_id).progress == {}
 
 
 # --- around the training -------------------------------------------------------------------------------------------------

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 import transformers
 
-from baton.config import DataSettings, ModelSettings
 from baton.manifest import Manifest
+from baton.model_settings import DataSettings, ModelSettings
 from baton.predictor import Predictor
 from baton.records import Decision, DecisionKind, ModelVersion, Verdict
 from baton.registry import Registry

@@ -15,11 +15,11 @@ from typing import Annotated, Any
 import typer
 
 from baton.config import DEFAULT_FILE, load_config, override
-from baton.errors import BatonError, Conflict, RegistryError
+from baton.errors import BatonError, Conflict, DataError, RegistryError, TrainingFailed
 from baton.records import RunState
 from baton.registry import Registry
 from baton.storage import Storage
-from training.log import know, set_up, speaks_json
+from training.log import know, may_quote, set_up, speaks_json
 
 logger = logging.getLogger("baton")
 
@@ -46,22 +46,22 @@ def run(
     """
     if config is None:
         registry, storage, database = _from_environment(PATIENCE_SECONDS)
-        run_id = registry.start_run(target).id
+        run_id = registry.runs.start(target).id
     else:
         loaded = load_config(config, os.environ)
         settings = override(loaded.model(target), assign or [])
         registry, storage, database = Registry(loaded.database), Storage(loaded.storage, patient=True), loaded.database
         registry.migrate()
         registry.declare_model(target, loaded.model(target).model_dump(mode="json"))
-        run_id = registry.create_run(target, settings.model_dump(mode="json"), started=True).id
-    with _recorded(registry, run_id):
+        run_id = registry.runs.create(target, settings.model_dump(mode="json"), started=True).id
+    with _recorded(registry, run_id, quietly=config is None and not may_quote()):
         import ray
 
         from training import pipeline
 
         storage.check_writable()
         ray.init(log_to_driver=False, **_ray_logging())
-        know(run_id=run_id, model=registry.run(run_id).model)
+        know(run_id=run_id, model=registry.runs.get(run_id).model)
         decision = pipeline.run(run_id, registry, storage, database=database)
     _tell(decision.sentence)
 
@@ -123,8 +123,10 @@ def _from_environment(wait_s: float) -> tuple[Registry, Storage, str]:
 
 
 @contextmanager
-def _recorded(registry: Registry, run_id: str) -> Iterator[None]:
-    """Keep a started run's record alive, and end it with the reason whatever happens short of a SIGKILL."""
+def _recorded(registry: Registry, run_id: str, *, quietly: bool) -> Iterator[None]:
+    """Keep a started run's record alive, and end it with the reason whatever happens short of a SIGKILL. ``quietly``: a reason
+    that may quote the data stands in the record only, and not in the job's log.
+    """
     done = threading.Event()
     threading.Thread(target=_beat, args=(registry, run_id, done), daemon=True).start()
     try:
@@ -135,7 +137,9 @@ def _recorded(registry: Registry, run_id: str) -> Iterator[None]:
             "cancelled" if cancelled else str(error) if isinstance(error, BatonError) else f"{type(error).__name__}: {error}"
         )
         with suppress(Conflict, RegistryError):  # ended by somebody else, or nobody to tell: the heartbeat stops anyway
-            registry.finish_run(run_id, RunState.CANCELLED if cancelled else RunState.FAILED, reason=reason)
+            registry.runs.finish(run_id, RunState.CANCELLED if cancelled else RunState.FAILED, reason=reason)
+        if quietly and isinstance(error, DataError):
+            raise TrainingFailed(f"the data cannot be used; the record of run {run_id} says why") from None
         raise
     finally:
         done.set()
@@ -144,7 +148,7 @@ def _recorded(registry: Registry, run_id: str) -> Iterator[None]:
 def _beat(registry: Registry, run_id: str, done: threading.Event) -> None:
     while not done.wait(HEARTBEAT_SECONDS):
         try:
-            registry.beat_run(run_id)
+            registry.runs.beat(run_id)
         except Conflict:  # cancelled or given up by the service: stop working
             os.kill(os.getpid(), signal.SIGINT)
             return

@@ -14,11 +14,11 @@ from typing import Any
 
 import ray
 
-from baton.config import AdaptSettings
 from baton.errors import DataError
 from baton.tasks import AnyTask, task_type
 from baton.tasks.base import PAIRED
 from baton.texts import normalise
+from baton.training_settings import AdaptSettings
 from training.datasets import Dataset
 from training.sources import read
 from training.trainer import Order, fit

@@ -13,8 +13,8 @@ from typing import Any
 
 import transformers
 
-from baton.config import AugmentSettings
 from baton.tasks import AnyTask
+from baton.training_settings import AugmentSettings
 from baton.words import UNSPACED
 from training.batches import CHUNK, features_by_row
 

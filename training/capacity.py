@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import ray
 from ray.util.placement_group import placement_group_table
 
-from baton.config import TrainingSettings
 from baton.errors import TrainingFailed
+from baton.training_settings import TrainingSettings
 
 PATIENCE_SECONDS = 10.0
 """How long workers may take to start before a run says what it waits for, and how often it says so again."""

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from baton.config import DataSettings
 from baton.errors import DataError
 from baton.frozen import HOLDOUT, TRAIN, hashes, read_sides, to_bytes
+from baton.model_settings import DataSettings
 from baton.records import DatasetVersion, Feedback
 from baton.rows import Row, example_of
 from baton.storage import Storage

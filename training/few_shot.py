@@ -18,8 +18,8 @@ import numpy as np
 import torch
 import transformers
 
-from baton.config import ModelSettings
 from baton.engines.torch_engine import OVERHEAD_TOKENS, bf16_pays, load_model
+from baton.model_settings import ModelSettings
 from baton.packing import pack
 from baton.predictor import load_tokenizer
 from baton.storage import Storage

@@ -16,8 +16,8 @@ from typing import Any
 
 import ray
 
-from baton.config import ModelSettings
 from baton.errors import DataError, TrainingFailed
+from baton.model_settings import ModelSettings
 from baton.storage import Storage
 from baton.tasks import task_type
 from training import datasets, sides

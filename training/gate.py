@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from baton.config import GateSettings
 from baton.errors import Conflict
+from baton.model_settings import GateSettings
 from baton.records import Decision, DecisionKind, Evaluation, Verdict
 from baton.tasks.base import Task
 from training.statistics import bootstrap, interval

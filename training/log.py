@@ -14,14 +14,19 @@ def speaks_json() -> bool:
     return os.environ.get("BATON_LOGGING_FORMAT") == "json"
 
 
+def may_quote() -> bool:
+    """Whether lines may hold what rows and requests say."""
+    return os.environ.get("BATON_LOGGING_TEXTS") == "true"
+
+
 def set_up() -> None:
     """Logging of a driver, before Ray is there."""
-    logs.set_up(as_json=speaks_json(), texts=os.environ.get("BATON_LOGGING_TEXTS") == "true")
+    logs.set_up(as_json=speaks_json(), texts=may_quote())
 
 
 def set_up_worker(**facts: Any) -> None:
     """Logging of a process that Ray has set up."""
-    if os.environ.get("BATON_LOGGING_TEXTS") != "true":
+    if not may_quote():
         logs.conceal_texts()
     know(**facts)
 

@@ -15,8 +15,8 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 
-from baton.config import TrainingSettings
 from baton.errors import ConfigError
+from baton.training_settings import TrainingSettings
 from training.batches import OrderedTrainer
 
 ADAPTERS = "adapters.safetensors"

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from baton.config import TrainingSettings
 from baton.tasks.base import IGNORED, Target
+from baton.training_settings import TrainingSettings
 
 Loss = Callable[..., torch.Tensor]
 """(the model's outputs, targets [windows, …], number of targets in the whole batch or None) → a scalar."""

@@ -18,9 +18,9 @@ import transformers
 from tokenizers import Tokenizer
 
 from baton.base_models import find_base_model
-from baton.config import ModelSettings
 from baton.engines.torch_engine import load_model
 from baton.errors import ConfigError
+from baton.model_settings import ModelSettings
 from baton.predictor import load_tokenizer
 from baton.tasks.base import cut, whole
 from training.adaptation import BASE, Texts

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from baton.config import DataSettings
 from baton.frozen import HOLDOUT, SIDES, TRAIN, labels_of, shown
+from baton.model_settings import DataSettings
 from baton.tasks import AnyTask
 from baton.texts import fingerprint, normalise, place
 from training.sides import held_groups

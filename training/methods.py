@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from baton.config import TrainingSettings
+from baton.training_settings import TrainingSettings
 from training.trainer import Order, Trained, fine_tune
 
 Method = Callable[[Order], AbstractContextManager[Trained]]

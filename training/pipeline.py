@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from baton.base_models import find_base_model
-from baton.config import ModelSettings
 from baton.errors import ConfigError
 from baton.manifest import Manifest
+from baton.model_settings import ModelSettings
 from baton.predictor import Predictor
 from baton.records import Decision, Evaluation, ModelVersion, RunState
 from baton.registry import Registry
@@ -57,8 +57,8 @@ class Context:
 
 def run(run_id: str, registry: Registry, storage: Storage, *, database: str) -> Decision:
     """Carry out a started run: from its frozen settings to a stored Decision and a finished record."""
-    settings = ModelSettings.model_validate(registry.run(run_id).spec)
-    clock = Clock(lambda stage, progress: registry.report_run(run_id, stage, progress))
+    settings = ModelSettings.model_validate(registry.runs.get(run_id).spec)
+    clock = Clock(lambda stage, progress: registry.runs.report(run_id, stage, progress))
     context = Context(settings=settings, registry=registry, storage=storage, clock=clock)
     try:
         clock("preparing")
@@ -87,7 +87,7 @@ def run(run_id: str, registry: Registry, storage: Storage, *, database: str) -> 
         champion = evaluate_champion(context, dataset.version.uri, dataset.version.holdout_hash)
         clock("deciding")
         decision = decide(context, candidate, champion)
-        registry.finish_run(run_id, RunState.SUCCEEDED, version=version.number, decision_id=decision.id)
+        registry.runs.finish(run_id, RunState.SUCCEEDED, version=version.number, decision_id=decision.id)
     finally:
         storage.remove_run(run_id)
     return decision
@@ -164,7 +164,7 @@ def publish(context: Context, run_id: str, dataset: datasets.Dataset, trained: T
         manifest = manifest.model_copy(update={"calibration": calibrate(predictor, settings, dataset, trained)})
         score = evaluate(predictor, dataset.holdout, clock.count)
         clock("publishing", **{predictor.task.metric: score.metrics[predictor.task.metric]})
-        number = registry.reserve_version(settings.name, run_id)
+        number = registry.reserve_version(settings.name, run_id, above=context.storage.newest(settings.name))
         complete = manifest.model_copy(update={"metrics": score.metrics, "probes": predictor.probe()})
         uri, sha256 = context.storage.publish(number, directory, complete)
     lineage = {

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from baton.config import TrainingSettings
 from baton.tasks import AnyTask
 from baton.texts import normalise
+from baton.training_settings import TrainingSettings
 from training.sides import split
 
 

@@ -18,9 +18,11 @@ from typing import Any
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
-from baton.config import ModelSettings, TrainingSettings, validate
+from baton.config import validate
 from baton.errors import Conflict, RegistryError, TrainingFailed
+from baton.model_settings import ModelSettings
 from baton.search_space import draw
+from baton.training_settings import TrainingSettings
 from training.capacity import cpus_per_process, gpus_for
 from training.trainer import Job, Order, Trained, filesystem_of, last_line
 

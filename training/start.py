@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from baton.config import ModelSettings
+from baton.model_settings import ModelSettings
 from baton.registry import Registry
 from baton.storage import Storage
 from baton.tasks import task_type

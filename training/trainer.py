@@ -17,11 +17,12 @@ import ray
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from baton.config import ModelSettings, TrainingSettings
 from baton.errors import TrainingFailed
+from baton.model_settings import ModelSettings
 from baton.records import DatasetVersion
 from baton.registry import Registry
 from baton.storage import Storage
+from baton.training_settings import TrainingSettings
 from training.capacity import capacity_of, watched
 from training.start import Start
 
@@ -126,7 +127,7 @@ def fit(
     capacity = capacity_of(training)
 
     def started() -> bool:
-        return "step" in registry.run(order.run_id).progress
+        return "step" in registry.runs.get(order.run_id).progress
 
     trainer = TorchTrainer(
         loop,

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from baton.config import TrainingSettings
+from baton.training_settings import TrainingSettings
 
 
 def tune(model: Any, training: TrainingSettings) -> None:

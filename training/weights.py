@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from baton.base_models import find_base_model
-from baton.config import ModelSettings
 from baton.engines.torch_engine import load_model
+from baton.model_settings import ModelSettings
 from baton.storage import Storage
 from baton.tasks import AnyTask
 from training.start import Start

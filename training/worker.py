@@ -20,14 +20,15 @@ import ray.train
 import torch
 import transformers
 
-from baton.config import ModelSettings, TrainingSettings
 from baton.engines.torch_engine import bf16_pays
 from baton.errors import Conflict, DataError, RegistryError
+from baton.model_settings import ModelSettings
 from baton.predictor import load_tokenizer
 from baton.registry import Registry
 from baton.storage import Storage
 from baton.tasks import AnyTask, task_type
 from baton.tasks.base import Windows
+from baton.training_settings import TrainingSettings
 from training import start, weights
 from training.augmentation import Altered, Redraw
 from training.batches import Collator, OrderedTrainer, encode, features, training_features
@@ -262,4 +263,4 @@ class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
         with suppress(
             RegistryError, Conflict
         ):  # a lost database costs progress lines, not the run; its driver stops an ended one
-            self._registry.report_run(self._job.run_id, self.stage, progress)
+            self._registry.runs.report(self._job.run_id, self.stage, progress)

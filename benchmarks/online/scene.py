@@ -44,6 +44,11 @@ class Scene:
     test: Rows
     first: frozenset[str]
 
+    @property
+    def labels(self) -> frozenset[str]:
+        """All intents."""
+        return frozenset(row["label"] for row in self.test)
+
     def model(self, tune: str, after_examples: int) -> dict[str, Any]:
         """The model's part of `baton.yaml`."""
         return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ def tell(scene: Scene, home: Path, tune: str = "full") -> Story:
             while not application.finished():
                 time.sleep(1.0)
             seconds = application.exchanges[-1].at
-            while service.client.get(f"/api/models/{MODEL}")["active_run"]:
+            while _more_to_come(service):
                 time.sleep(1.0)
         live = {item["version"]: item for item in service.client.get(f"/api/models/{MODEL}/live")["items"]}
         history = service.client.get(f"/api/models/{MODEL}/history", limit=500)["items"]
@@ -89,6 +89,12 @@ def tell(scene: Scene, home: Path, tune: str = "full") -> Story:
         p99_ms=float(np.quantile(latencies, 0.99)),
         running=_windows(application),
     )
+
+
+def _more_to_come(service: Running) -> bool:
+    """Whether a run is active, or about to start by itself."""
+    state = service.client.get(f"/api/models/{MODEL}/retrain")
+    return bool(state["active_run"] or state["starts"])
 
 
 def _windows(application: Application, size: int = 300) -> list[tuple[float, float]]:
@@ -111,8 +117,8 @@ def _steps(service: Running, scene: Scene, application: Application, live: dict[
             Step(
                 version=promotion.version,
                 at=min((exchange.at for exchange in mine), default=float("nan")),
-                f1=_f1(predictor, scene.test),
-                first_f1=_f1(predictor, [row for row in scene.test if row["label"] in scene.first]),
+                f1=_f1(predictor, scene.test, scene.labels),
+                first_f1=_f1(predictor, [row for row in scene.test if row["label"] in scene.first], scene.first),
                 live_f1=told["f1"] if told else None,
                 corrections=told["corrections"] if told else 0,
                 answered=len(mine),
@@ -123,9 +129,13 @@ def _steps(service: Running, scene: Scene, application: Application, live: dict[
     return steps
 
 
-def _f1(predictor: Predictor, rows: Sequence[dict[str, Any]]) -> float:
+def _f1(predictor: Predictor, rows: Sequence[dict[str, Any]], labels: Collection[str]) -> float:
+    """Macro-F1 over exactly ``labels``: the metric's own mean takes in all that are predicted, and a model that knows more
+    labels than the rows have would lose by that alone.
+    """
     outputs: list[Any] = []
     for start in range(0, len(rows), EVALUATED_AT_ONCE):
         outputs += predictor.predict([TextInput(text=row["text"]) for row in rows[start : start + EVALUATED_AT_ONCE]])
     examples = [TextExample(text=row["text"], label=row["label"]) for row in rows]
-    return float(predictor.task.score(outputs, examples).metrics["f1"])
+    classes = predictor.task.score(outputs, examples).metrics["per_class"]
+    return float(np.mean([classes[label]["f1"] for label in labels]))

@@ -8,27 +8,27 @@ from __future__ import annotations
 import json
 import os
 import random
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import psutil
 import pytest
 import yaml
 
-from baton.config import BatonConfig, ModelSettings, load_config
+from baton.config import BatonConfig, load_config
+from baton.model_settings import ModelSettings
 from baton.records import ModelVersion, Run
 from baton.registry import Registry
 from baton.storage import Storage
 from services import cluster
 from tests.tiny import keyword_rows, save_classifier
+from tests.waiting import free_port, until
 
 LABELS = ("account", "billing", "bug", "cancel", "feature", "shipping")
 TEXT = "hello, my invoice from last week is what i write about: quiet window."
@@ -36,27 +36,6 @@ BATON = Path(sys.executable).with_name("baton")
 REPLICA = "ray::ServeReplica:model-{}:Model"
 CONTROL = "ray::ServeReplica:control:Control"
 WORKER = "RayTrainWorker"
-
-Found = TypeVar("Found")
-
-
-def until(condition: Callable[[], Found], timeout: float, what: str) -> Found:
-    """The first true value of ``condition``; a failed test named ``what`` when there is none within ``timeout`` seconds."""
-    deadline = time.monotonic() + timeout
-    while not (found := condition()):
-        if time.monotonic() > deadline:
-            pytest.fail(f"not within {timeout:.0f} s: {what}; last seen: {found!r}")
-        time.sleep(0.05)
-    return found
-
-
-def free_port() -> int:
-    """A port below those that the system hands out by itself: Ray's own processes cannot take it in the meantime."""
-    for port in random.sample(range(20000, 29000), 100):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                return port
-    raise AssertionError("no free port")
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -179,8 +158,8 @@ class Service:
 
     def await_run(self, run_id: str, *, timeout: float = 240) -> Run:
         """The run, once it is over."""
-        until(lambda: self.registry.run(run_id).state.final, timeout, f"the end of run {run_id}")
-        return self.registry.run(run_id)
+        until(lambda: self.registry.runs.get(run_id).state.final, timeout, f"the end of run {run_id}")
+        return self.registry.runs.get(run_id)
 
     def events(self, run_id: str) -> list[dict[str, Any]]:
         """Everything that a finished run reported, as its event stream tells it."""
@@ -195,7 +174,7 @@ class Service:
         """Until a run has trained past ``epoch``."""
 
         def there() -> bool:
-            run = self.registry.run(run_id)
+            run = self.registry.runs.get(run_id)
             assert not run.state.final, f"{run.state}: {run.reason}"
             return run.stage == "training" and run.progress.get("epoch", -1.0) > epoch
 
@@ -203,7 +182,7 @@ class Service:
 
     def clear_runs(self, model: str) -> None:
         """End whatever a failed test left running."""
-        for run in self.registry.runs(model, active=True):
+        for run in self.registry.runs.list(model, active=True):
             self.http.post(f"/api/runs/{run.id}/cancel")
         until(lambda: not self.processes(WORKER), 30, "no training process is left")
 

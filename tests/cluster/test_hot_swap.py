@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from services.traffic import Traffic, failed, stale
-from tests.cluster.conftest import CONTROL, LABELS, Service, publish, until
+from tests.cluster.conftest import CONTROL, LABELS, Service, publish
 from tests.tiny import keyword_rows
+from tests.waiting import until
 from training import pipeline
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]

@@ -15,9 +15,10 @@ import pytest
 
 from baton.records import RunState
 from services.traffic import Traffic, failed
-from tests.cluster.conftest import LABELS, TEXT, Service, baton, free_port, publish, until, write_config
+from tests.cluster.conftest import LABELS, TEXT, Service, baton, publish, write_config
 from tests.queries import alerts, panel_queries
 from tests.tiny import keyword_rows
+from tests.waiting import free_port, until
 
 pytestmark = [
     pytest.mark.cluster,
@@ -133,8 +134,8 @@ def test_every_query_of_every_panel_and_alert_is_answered_under_load(watched, tm
         until(lambda: watching.healthy_jobs() == jobs, PATIENCE, "all three targets are up")
         until(lambda: watching.query('baton_runs_total{model="good", state="failed"} == 0'), PATIENCE, "a count to start from")
         until(lambda: watching.query('ray_baton_serving_version{model="good"} == 1'), PATIENCE, "the replicas' own metrics")
-        run = watched.registry.create_run("good", {}, started=True)
-        watched.registry.finish_run(run.id, RunState.FAILED, reason="a test wants it")
+        run = watched.registry.runs.create("good", {}, started=True)
+        watched.registry.runs.finish(run.id, RunState.FAILED, reason="a test wants it")
         with Traffic(good, [TEXT, TEXT * 3], 3) as answered, Traffic(empty, [TEXT], 1) as refused:
             for _ in range(5):
                 assert watched.http.post("/models/good", content=BAD).status_code == 400

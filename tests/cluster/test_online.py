@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from baton.records import RunState
-from tests.cluster.conftest import LABELS, Service, publish, until
+from tests.cluster.conftest import LABELS, Service, publish
 from tests.tiny import keyword_rows
+from tests.waiting import until
 
 pytestmark = pytest.mark.cluster
 
@@ -38,8 +39,8 @@ def test_corrections_by_request_id_start_a_run_that_learns_from_them_and_takes_o
 
     until(lambda: live() == [(1, len(ROWS))], 15, f"live quality of all corrections: {live()}")
 
-    until(lambda: service.registry.runs("online"), 30, "a run that nobody asked for")
-    run = service.await_run(service.registry.runs("online")[0].id)
+    until(lambda: service.registry.runs.list("online"), 30, "a run that nobody asked for")
+    run = service.await_run(service.registry.runs.list("online")[0].id)
     assert run.state is RunState.SUCCEEDED, run.reason
     assert run.cause == f"{len(ROWS)} new corrections (40 wanted)"
     frozen = service.registry.datasets.latest("online")

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.conftest import LABELS, TEXT, WORKER, Service, until, write_rows
+from tests.cluster.conftest import LABELS, TEXT, WORKER, Service, write_rows
 from tests.tiny import keyword_rows
+from tests.waiting import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 

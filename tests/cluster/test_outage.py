@@ -15,9 +15,10 @@ import pytest
 import yaml
 
 from services.traffic import Traffic, failed
-from tests.cluster.conftest import LABELS, TEXT, Service, baton, free_port, until, write_rows
-from tests.stores import S3, Postgres, missing_for_postgres, missing_for_s3
+from tests.cluster.conftest import LABELS, TEXT, Service, baton, write_rows
+from tests.stores import S3, Postgres
 from tests.tiny import keyword_rows
+from tests.waiting import free_port, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -28,26 +29,8 @@ MEANWHILE = 200
 
 
 @pytest.fixture(scope="module")
-def database() -> Iterator[Postgres]:
-    if (why := missing_for_postgres()) is not None:
-        pytest.skip(why)
-    server = Postgres()
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[S3]:
-    if (why := missing_for_s3()) is not None:
-        pytest.skip(why)
-    server = S3()
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="module")
 def stored(
-    database: Postgres, bucket: S3, tiny_base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory
+    stoppable_postgres: Postgres, stoppable_s3: S3, tiny_base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Service]:
     """The service, up, with two versions that it trained; the first serves."""
     directory = tmp_path_factory.mktemp("stored")
@@ -62,8 +45,8 @@ def stored(
     }
     content = {
         "http": {"host": "127.0.0.1", "port": free_port()},
-        "database": database.url(database.create()),
-        "storage": bucket.url(),
+        "database": stoppable_postgres.url(stoppable_postgres.create()),
+        "storage": stoppable_s3.url(),
         "logging": {"format": "json"},
         "models": [model],
     }
@@ -72,7 +55,7 @@ def stored(
     service = Service(file)
     try:
         # lines are written at once, not a thousand at a time
-        service.baton("up", "--detach", timeout=240, RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE="1", **bucket.environment)
+        service.baton("up", "--detach", timeout=240, RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE="1", **stoppable_s3.environment)
         first = service.await_run(service.start_run(MODEL))
         assert (first.state.value, first.reason) == ("succeeded", None)
         service.await_replicas(MODEL, 1)
@@ -83,7 +66,7 @@ def stored(
         service.await_replicas(MODEL, 1)
         yield service
     finally:
-        baton("down", "-c", file, **bucket.environment)
+        baton("down", "-c", file, **stoppable_s3.environment)
         service.close()
 
 
@@ -122,10 +105,10 @@ def control_calls(service: Service) -> list[Callable[[], httpx.Response]]:
     ]
 
 
-def test_a_run_on_postgresql_and_s3_publishes_there_and_leaves_no_checkpoint(stored: Service, bucket: S3) -> None:
+def test_a_run_on_postgresql_and_s3_publishes_there_and_leaves_no_checkpoint(stored: Service, stoppable_s3: S3) -> None:
     import s3fs
 
-    files = s3fs.S3FileSystem(key="test", secret="test", endpoint_url=bucket.endpoint, use_listings_cache=False)
+    files = s3fs.S3FileSystem(key="test", secret="test", endpoint_url=stoppable_s3.endpoint, use_listings_cache=False)
     root = stored.config.storage.removeprefix("s3://")
     names = {
         path.removeprefix(f"{root}/models/{MODEL}/versions/1/") for path in files.find(f"{root}/models/{MODEL}/versions/1")
@@ -140,9 +123,12 @@ def test_a_run_on_postgresql_and_s3_publishes_there_and_leaves_no_checkpoint(sto
 
 @pytest.mark.parametrize("how", ["stop", "freeze"])
 def test_without_its_database_every_prediction_is_answered_and_everything_resumes_by_itself(
-    stored: Service, database: Postgres, how: str
+    stored: Service, stoppable_postgres: Postgres, how: str
 ) -> None:
-    begin, end = {"stop": (database.stop, database.start), "freeze": (database.freeze, database.thaw)}[how]
+    begin, end = {
+        "stop": (stoppable_postgres.stop, stoppable_postgres.start),
+        "freeze": (stoppable_postgres.freeze, stoppable_postgres.thaw),
+    }[how]
     with load(stored) as traffic:
         begin()
         try:
@@ -165,17 +151,17 @@ def test_without_its_database_every_prediction_is_answered_and_everything_resume
 
 
 def test_without_its_storage_every_prediction_is_answered_and_a_version_takes_over_afterwards(
-    stored: Service, bucket: S3
+    stored: Service, stoppable_s3: S3
 ) -> None:
     with load(stored) as traffic:
-        bucket.freeze()
+        stoppable_s3.freeze()
         try:
             unavailable(stored.promote(MODEL, 2, force=True, reason="during an outage"), "cannot read from storage s3://")
             unavailable(stored.http.get(f"/api/models/{MODEL}/datasets/2/diff"), "cannot read from storage s3://")
             assert stored.predict(MODEL).headers["x-model-version"] == "1"
             answered_after(traffic)
         finally:
-            bucket.thaw()
+            stoppable_s3.thaw()
         moved = stored.promote(MODEL, 2, force=True, reason="after an outage")
         assert moved.status_code == 200, moved.text
         stored.await_replicas(MODEL, 2)
@@ -185,11 +171,11 @@ def test_without_its_storage_every_prediction_is_answered_and_a_version_takes_ov
 
 
 def test_a_run_goes_on_through_an_outage_of_the_database_and_of_the_storage(
-    stored: Service, database: Postgres, bucket: S3
+    stored: Service, stoppable_postgres: Postgres, stoppable_s3: S3
 ) -> None:
     run_id = stored.start_run(MODEL, "training.epochs=6", "training.seed=3")
     stored.await_training(run_id, 0.5)
-    for begin, end in ((database.stop, database.start), (bucket.freeze, bucket.thaw)):
+    for begin, end in ((stoppable_postgres.stop, stoppable_postgres.start), (stoppable_s3.freeze, stoppable_s3.thaw)):
         begin()
         try:
             with Traffic(f"{stored.url}/models/{MODEL}", [TEXT], 1) as traffic:
@@ -240,11 +226,17 @@ def test_no_text_of_a_request_stands_in_any_log(stored: Service, tmp_path: Path)
     assert sum(status >= 400 for status in statuses) >= 11
     run = stored.await_run(stored.start_run(MODEL, "training.epochs=1"))  # it reads what was corrected
     assert (run.state.value, run.reason) == ("succeeded", None)
+    bad = write_rows(tmp_path / "bad.jsonl", [{"text": "a crash", "label": [SECRET]}])
+    failed = stored.await_run(stored.start_run(MODEL, f"data.train={bad}"))
+    assert failed.state.value == "failed"
+    assert "Xanthippe" in failed.reason  # the record of a run may quote its data
 
     request_id = answers[0].headers["x-request-id"]
     until(lambda: any(request_id in text for text in log_files(stored).values()), 30, "the request in a log")
     files = log_files(stored)
+    assert "the record of run" in files[next(path for path in files if path.name == f"job-driver-{failed.id}.log")]
     assert [str(path) for path, text in files.items() if "Xanthippe" in text] == []
+    assert [str(path) for path, text in files.items() if stored.config.database in text] == []  # it may hold a password
 
 
 def test_each_line_of_the_services_logs_is_a_json_object_that_says_what_it_is_about(stored: Service) -> None:
@@ -262,7 +254,7 @@ def test_each_line_of_the_services_logs_is_a_json_object_that_says_what_it_is_ab
     assert (line["request_id"], line["model"], line["version"], line["levelname"]) == (request_id, MODEL, version, "INFO")
     assert (line["name"], line["message"].startswith("POST")) == ("ray.serve", True)
 
-    run = stored.registry.runs(MODEL, limit=1)[0]
+    run = stored.registry.runs.list(MODEL, limit=1)[0]
     for path, text in log_files(stored).items():
         if path.parent.name == "serve" and path.suffix == ".log" and path.name.startswith(("replica", "controller", "proxy")):
             assert all(isinstance(json.loads(line), dict) for line in text.splitlines()), path

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from baton.records import RunState
-from tests.cluster.conftest import WORKER, Service, baton, until, write_rows
+from tests.cluster.conftest import WORKER, Service, baton, write_rows
+from tests.waiting import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -48,7 +49,7 @@ def test_a_run_without_its_driver_fails_with_the_reason_and_disturbs_nobody(runs
     assert run.reason in newest["text"]
     until(lambda: not runs.processes(WORKER), 30, "the training process goes with its driver")
     again = runs.start_run("runs")
-    assert runs.registry.run(again).state is RunState.QUEUED
+    assert runs.registry.runs.get(again).state is RunState.QUEUED
 
 
 def test_more_workers_than_the_cluster_has_processors_are_refused_instead_of_waited_for(runs: Service) -> None:
@@ -62,7 +63,7 @@ def test_a_run_that_finds_no_place_says_what_it_waits_for_and_takes_it_when_it_i
     first = runs.start_run("runs", "training.batch_size=1", "training.epochs=1000", "training.early_stopping=1000")
     runs.await_training(first, epoch=0.0)
     second = runs.start_run("loop", "training.epochs=1")
-    waiting = until(lambda: runs.registry.run(second).progress.get("waiting"), 90, "what the second run waits for")
+    waiting = until(lambda: runs.registry.runs.get(second).progress.get("waiting"), 90, "what the second run waits for")
     assert waiting.startswith("waits for 1 worker(s) with ")
     assert "; 0 of " in waiting
     assert runs.http.post(f"/api/runs/{first}/cancel").status_code == 200
@@ -75,11 +76,11 @@ def test_cancel_ends_a_run_at_once_and_leaves_neither_process_nor_version(runs: 
     runs.await_training(run_id, epoch=0.0)
     done = runs.baton("cancel", run_id)
     assert done.stdout.strip() == f"run {run_id} is cancelled"
-    run = runs.registry.run(run_id)
+    run = runs.registry.runs.get(run_id)
     assert (run.state, run.reason) == (RunState.CANCELLED, "cancelled")
     until(lambda: not runs.drivers(run_id) and not runs.processes(WORKER), 30, "driver and training process are gone")
     assert [version.number for version in runs.registry.versions("runs")] == before
-    assert runs.registry.run(run_id).state is RunState.CANCELLED
+    assert runs.registry.runs.get(run_id).state is RunState.CANCELLED
     again = runs.http.post(f"/api/runs/{run_id}/cancel")
     assert (again.status_code, again.json()["detail"]) == (409, f"run {run_id} is over: cancelled")
 
@@ -116,7 +117,7 @@ def test_bad_data_fails_the_run_with_every_broken_row_and_exit_status_1(runs: Se
     broken = write_rows(tmp_path / "broken.jsonl", rows)
     done = baton("train", "runs", "--wait", "-c", runs.file, "--set", f"data.train={broken}")
     assert done.returncode == 1
-    run = runs.registry.runs("runs", limit=1)[0]
+    run = runs.registry.runs.list("runs", limit=1)[0]
     assert run.state is RunState.FAILED
     assert run.reason is not None
     assert "2 row(s) cannot be used" in run.reason
@@ -128,7 +129,7 @@ def test_bad_data_fails_the_run_with_every_broken_row_and_exit_status_1(runs: Se
 def test_an_unknown_base_model_fails_the_run_with_what_can_be_done(runs: Service) -> None:
     done = baton("train", "runs", "--wait", "-c", runs.file, "--set", "base_model=nobody/knows-this")
     assert done.returncode == 1
-    run = runs.registry.runs("runs", limit=1)[0]
+    run = runs.registry.runs.list("runs", limit=1)[0]
     assert run.state is RunState.FAILED
     assert run.reason is not None
     assert run.reason.startswith("base model 'nobody/knows-this' is neither a directory nor in the local cache")

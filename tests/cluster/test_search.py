@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from baton.records import Run, RunState
-from tests.cluster.conftest import LABELS, WORKER, Service, until
+from tests.cluster.conftest import LABELS, WORKER, Service
 from tests.tiny import keyword_rows
+from tests.waiting import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 TRIAL = "ray::ImplicitFunc"
@@ -80,7 +81,7 @@ def test_cancel_ends_a_search_with_its_trials(runs: Service) -> None:
     until(lambda: runs.processes(TRIAL), 120, "a trial is at work")
     runs.baton("cancel", run_id)
     until(lambda: not runs.drivers(run_id) and not runs.processes(TRIAL), 30, "driver and trials are gone")
-    assert runs.registry.run(run_id).state is RunState.CANCELLED
+    assert runs.registry.runs.get(run_id).state is RunState.CANCELLED
     assert [version.number for version in runs.registry.versions("runs")] == before
 
 

@@ -13,8 +13,10 @@ import httpx
 import pytest
 import yaml
 
-from services import cluster, render
-from tests.cluster.conftest import Service, baton, environment, free_port, until
+from services import cluster
+from services.environment import STORES
+from tests.cluster.conftest import Service, baton, environment
+from tests.waiting import free_port, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -83,7 +85,7 @@ def pods(tiny_base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     file.write_text(yaml.safe_dump(content))
     service = Service(file)
     instance = cluster.plan(service.url, reserved=service.config.http.port)
-    stores = {variable: content[key] for key, variable in render.STORES.items()}
+    stores = {variable: content[key] for key, variable in STORES.items()}
     shell = {**cluster.environment(instance), **stores, "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1"}
     for key, value in shell.items():
         monkeypatch.setenv(key, value)

@@ -21,8 +21,9 @@ from huggingface_hub import InferenceClient, constants
 from baton.config import BatonConfig, load_config
 from baton.tasks import TASKS
 from services.traffic import Traffic, failed, stale
-from tests.cluster.conftest import LABELS, Service, baton, free_port, until, write_config, write_rows
+from tests.cluster.conftest import LABELS, Service, baton, write_config, write_rows
 from tests.tiny import keyword_rows, keywords
+from tests.waiting import free_port, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 

@@ -14,7 +14,8 @@ import yaml
 
 from baton.keys import Scope
 from services import cluster
-from tests.cluster.conftest import BATON, Service, baton, environment, free_port, until, write_config
+from tests.cluster.conftest import BATON, Service, baton, environment, write_config
+from tests.waiting import free_port, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
