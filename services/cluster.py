@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ import psutil
 
 from baton.errors import ConfigError, Conflict, NotReady
 from services.environment import EVERYWHERE
+from services.names import application
 
 MARK = "BATON_INSTANCE"
 SOCKETS = Path("/tmp")
@@ -115,21 +116,24 @@ def processes(instance_id: str) -> Iterator[psutil.Process]:
 
 
 def sweep(instance: Instance) -> int:
-    """Stop every process of the instance's cluster, first politely, then by force. Returns how many there were."""
+    """Stop every process of the instance's cluster: replicas politely, because they still write their logs, the rest by force.
+    Ray's own servers take many seconds over a SIGTERM, and nothing that they hold outlives them. Returns how many there were.
+    """
     found = set(processes(instance.id))
     for process in list(found):
         with contextlib.suppress(psutil.Error):
             found.update(process.children(recursive=True))
-    for process in found:
+    replicas = {process for process in found if _is_replica(process)}
+    for process in replicas:
         with contextlib.suppress(psutil.Error):
             process.terminate()
-    psutil.wait_procs(found, timeout=STOP_SECONDS)
+    _wait(replicas, STOP_SECONDS)
     deadline = time.monotonic() + KILL_SECONDS
     while left := {process for process in (*found, *processes(instance.id)) if _lives(process)}:
         for process in left:
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        psutil.wait_procs(left, timeout=STOP_SECONDS)
+        _wait(left, STOP_SECONDS)
         if time.monotonic() > deadline:
             raise NotReady(f"cannot stop process(es) {', '.join(str(process.pid) for process in left)}, not even by SIGKILL")
     shutil.rmtree(instance.directory, ignore_errors=True)
@@ -143,6 +147,21 @@ def head_lives(instance: Instance) -> bool:
         with contextlib.suppress(psutil.Error):
             names.add(process.name())
     return {"gcs_server", "raylet"} <= names
+
+
+def _is_replica(process: psutil.Process) -> bool:
+    """Whether it is a replica of a model, by the title that Serve gives it."""
+    try:
+        return f"ray::ServeReplica:{application('')}" in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def _wait(expected: Collection[psutil.Process], timeout_s: float) -> None:
+    """Until all of them are gone, or zombies: who has to bury those may take its time."""
+    deadline = time.monotonic() + timeout_s
+    while any(_lives(process) for process in expected) and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 def _lives(process: psutil.Process) -> bool:

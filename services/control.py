@@ -193,6 +193,9 @@ class ControlPlane:
             await asyncio.to_thread(step)
         except BatonError as error:
             problem = str(error)
+        except Exception as error:
+            problem = f"{type(error).__name__} (unexpected)"
+            logger.exception("control: the registry")
         if problem is not None and problem != self._problem:
             logger.warning("control: the registry: %s", problem)
         self._problem = problem

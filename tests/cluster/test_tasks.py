@@ -10,6 +10,7 @@ import random
 import shutil
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -132,12 +133,25 @@ class CopiedService(Service):
         return super().baton(*arguments, timeout=timeout, PYTHONPATH=str(self.file.parent), **extra)
 
 
+@pytest.fixture(scope="module")
+def runs(tasks: Service) -> dict[str, list[dict[str, Any]]]:
+    """Two runs of each task, as the command line tells of them. The tasks' runs go on side by side."""
+
+    def train(task: str) -> list[dict[str, Any]]:
+        commands = ([], ["--set", "training.seed=1"])
+        return [json.loads(tasks.baton("train", task, "--wait", "--json", *more, timeout=600).stdout) for more in commands]
+
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(MODELS, pool.map(train, MODELS), strict=True))
+
+
 @pytest.mark.parametrize("task", sorted(MODELS))
-def test_a_task_is_trained_judged_served_and_swapped_under_load(tasks: Service, task: str) -> None:
-    run = json.loads(tasks.baton("train", task, "--wait", "--json", timeout=240).stdout)
+def test_a_task_is_trained_judged_served_and_swapped_under_load(
+    tasks: Service, runs: dict[str, list[dict[str, Any]]], task: str
+) -> None:
+    run, done = runs[task]
     assert (run["state"], run["version"], run["rolled_out"]) == ("succeeded", 1, True), run
     assert run["decision"]["numbers"]["f1"] >= 0.3
-    done = json.loads(tasks.baton("train", task, "--wait", "--json", "--set", "training.seed=1", timeout=240).stdout)
     assert (done["state"], done["version"]) == ("succeeded", 2), done
     if not done.get("rolled_out"):
         tasks.force(task, 2)
