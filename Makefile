@@ -36,7 +36,7 @@ check: $(STAMP)  ## lint, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(STAMP)  ## all benchmarks; results and machine go to benchmarks/RESULTS.md
+bench: $(STAMP)  ## training, serving, hand-over, metrics; the other benchmarks are modules of their own (benchmarks/)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks --data $(DATA) --task $(TASK)
 
 image:  ## the container image (arguments for the build in IMAGE_ARGS)

@@ -19,7 +19,7 @@ BINS = 10
 """Most bins of a feature. More would need more answers before a difference means something."""
 
 OTHER = "\0other"
-"""The bin of all labels that have none of their own. No label holds a NUL."""
+"""The bin of labels that the reference does not know. No label holds a NUL."""
 
 ALARM = 0.2
 """PSI from which a population counts as changed, by the rule of thumb of credit scoring (below 0.1: the same)."""
@@ -51,13 +51,11 @@ def reference_of(
 ) -> dict[str, Mapping[str, Any]]:
     """What a version's answers look like where all is well, as JSON values: per feature its bins and their counts.
 
-    Numbers are binned by the deciles of the reference, so that its bins hold about equally many.
+    Numbers are binned by the deciles of the reference, labels from the most frequent on, so that bins hold about equally many.
     """
     reference: dict[str, Mapping[str, Any]] = {"length": _numeric(lengths)}
     if any(label is not None for label in labels):
-        frequent = Counter(map(str, labels)).most_common(BINS - 1)
-        counts = dict(frequent)
-        reference["label"] = {"counts": {**counts, OTHER: len(labels) - sum(counts.values())}}
+        reference["label"] = {"counts": dict(Counter(map(str, labels)).most_common())}
     known = [confidence for confidence in confidences if confidence is not None]
     if known:
         reference["confidence"] = _numeric(known)
@@ -100,10 +98,12 @@ def _drift(feature: str, bins: Mapping[str, Any], values: Sequence[Any]) -> Drif
         counts = np.asarray(bins["counts"], dtype=np.float64)
         now = _binned(values, bins["edges"])
     else:
-        names = list(bins["counts"])
-        counts = np.array([bins["counts"][name] for name in names], dtype=np.float64)
-        own = Counter(name if name in bins["counts"] else OTHER for name in map(str, values))
-        now = np.array([own[name] for name in names], dtype=np.float64)
+        places = _label_bins(bins["counts"])
+        counts, now = np.zeros(places[OTHER] + 1), np.zeros(places[OTHER] + 1)
+        for name, count in bins["counts"].items():
+            counts[places[name]] += count
+        for name in map(str, values):
+            now[places.get(name, places[OTHER])] += 1
     total = int(counts.sum())
     return Drift(
         feature=feature,
@@ -112,6 +112,21 @@ def _drift(feature: str, bins: Mapping[str, Any], values: Sequence[Any]) -> Drif
         now=len(values),
         reference=total,
     )
+
+
+def _label_bins(counts: Mapping[str, int]) -> dict[str, int]:
+    """The bin of each label: the frequent ones have one to themselves, the others share. The last is that of unknown labels."""
+    wanted = sum(counts.values()) / (BINS - 1)
+    places: dict[str, int] = {}
+    place, filled = 0, 0.0
+    for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        if name == OTHER:
+            continue
+        if filled and filled + count / 2 > wanted:
+            place, filled = place + 1, 0.0
+        places[name] = place
+        filled += count
+    return {**places, OTHER: place + 1}
 
 
 def _numeric(values: Sequence[float]) -> dict[str, Any]:

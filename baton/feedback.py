@@ -76,6 +76,11 @@ class FeedbackStore:
                 connection.execute(table.insert(), rows)
         return Added(accepted=len(rows), duplicates=len(corrections) - len(rows))
 
+    def known(self, model: str, client_ids: Sequence[str]) -> set[str]:
+        """Which of these ids corrections of ``model`` have."""
+        with database.reading(self._engine) as connection:
+            return _known(connection, model, client_ids)
+
     def after(self, model: str, feedback_id: int, limit: int) -> list[Feedback]:
         """Up to ``limit`` corrections with ids above ``feedback_id``, oldest first."""
         table = schema.feedback

@@ -107,7 +107,7 @@ class RetrainSettings(Section):
     """When a run starts by itself. Without a trigger none does. A new version still has to pass the gate."""
 
     after_examples: int | None = Field(
-        None, ge=1, description="Start when this many corrections have come in since the last run."
+        None, ge=1, description="Start when this many corrections have come in since those that the newest version looked at."
     )
     every: str | None = Field(None, description="Cron schedule in UTC, five fields: `0 3 * * *` is every night at three.")
     on_drift: bool = Field(

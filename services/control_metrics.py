@@ -30,6 +30,9 @@ RESULTS = ("accepted", "duplicate", "rejected")
 LIVE_VERSIONS = 3
 """Versions of a model whose live F1 is exported, the newest; and the champion."""
 
+LABELS_TOLD = 50
+"""Labels of a champion whose live F1 is exported, those with the most corrections: series must stay bounded."""
+
 RUNS_SEEN = 5
 """Runs among which the newest ended one is looked for. Of the newer ones at most one is active."""
 
@@ -149,6 +152,9 @@ class _Scrape(Collector):
             if live is not None:
                 lives[live.version] = live
                 found.add(metrics.CHAMPION_LIVE_F1, live.f1, name)
+                by_support = sorted(live.per_class.items(), key=lambda item: -item[1]["support"])
+                for label, scores in by_support[:LABELS_TOLD]:
+                    found.add(metrics.CHAMPION_LABEL_LIVE_F1, scores["f1"], name, label)
             found.add(metrics.CHAMPION_CORRECTIONS, live.corrections if live else 0, name)
         for version, live in lives.items():
             found.add(metrics.LIVE_F1, live.f1, name, str(version))

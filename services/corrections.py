@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -119,16 +119,25 @@ class Intake:
         return parsed
 
     def _keep(self, items: Sequence[_Parsed]) -> list[_Parsed]:
-        """Store what is right, and return items whose answers may still come to the log."""
+        """Store what is right, and return items whose answers may still come to the log, with all that came after them: of two
+        corrections of one text the later one counts.
+        """
         logged = self._logged(items)
+        missing = [item for item in items if self._needs_inputs(item) and (item.request_id or "", item.position) not in logged]
+        known, absent = self._known(missing), {item.place for item in missing}
         corrections, waiting = [], []
         for item in items:
             place = (item.request_id or "", item.position)
-            if self._needs_inputs(item) and place not in logged:
-                if self._patience > 0 and sampled(place[0], self.settings.feedback.log):
+            if item.place in absent:
+                if item.client_id in known:  # sent again, though its answer may have left the log by now
+                    self.duplicates += 1
+                elif self._patience > 0 and sampled(place[0], self.settings.feedback.log):
                     waiting.append(item)
                 else:
                     self._reject(item.place, item.client_id, self._unknown(item))
+                continue
+            if waiting:
+                waiting.append(item)
                 continue
             try:
                 corrections.append(self._complete(item, logged.get(place)))
@@ -138,6 +147,11 @@ class Intake:
         self.accepted += added.accepted
         self.duplicates += added.duplicates
         return waiting
+
+    def _known(self, items: Sequence[_Parsed]) -> Collection[str]:
+        """Of their client ids those that are stored already."""
+        ids = [item.client_id for item in items if item.client_id is not None]
+        return self.registry.feedback.known(self.settings.name, ids) if ids else ()
 
     def _logged(self, items: Sequence[_Parsed]) -> dict[tuple[str, int], LoggedPrediction]:
         """The logged answers of those items that need their inputs."""

@@ -43,6 +43,7 @@ LABELS: Mapping[str, str] = {
     "verdict": "`promote`, `reject` or `inconclusive`",
     "state": "`succeeded`, `failed` or `cancelled`",
     "feature": "`length`, `label` or `confidence`",
+    "label": "a label of the champion's, as its data has it",
 }
 """What each label holds, and so what bounds its values."""
 
@@ -117,6 +118,9 @@ REGISTRY_UP = Metric(
 CHAMPION_VERSION = _control("baton_champion_version", Kind.GAUGE, "The version that serves; none before the first champion.")
 CHAMPION_F1 = _control("baton_champion_f1", Kind.GAUGE, "F1 of the champion on its holdout.")
 CHAMPION_LIVE_F1 = _control("baton_champion_live_f1", Kind.GAUGE, "F1 of the champion on its newest corrected answers.")
+CHAMPION_LABEL_LIVE_F1 = _control(
+    "baton_champion_label_live_f1", Kind.GAUGE, "The same for each of its labels, the 50 most corrected.", "label"
+)
 CHAMPION_CORRECTIONS = _control("baton_champion_corrections", Kind.GAUGE, "Corrected answers that this live F1 rests on.")
 LIVE_F1 = _control("baton_live_f1", Kind.GAUGE, "F1 on the newest corrected answers, of the newest versions.", "version")
 LIVE_F1_FLOOR = _control(
@@ -131,7 +135,9 @@ LAST_RUN_SECONDS = _control("baton_last_run_seconds", Kind.GAUGE, "How long the 
 RUN_IN_PROGRESS = _control("baton_run_in_progress", Kind.GAUGE, "1 while a run is queued or running.")
 RUN_ELAPSED = _control("baton_run_elapsed_seconds", Kind.GAUGE, "How long ago the run in progress was asked for; 0 without.")
 FEEDBACK = _control("baton_feedback", Kind.COUNTER, "Corrections received since the control plane started.", "result")
-FEEDBACK_WAITING = _control("baton_feedback_waiting", Kind.GAUGE, "Corrections that no data set has looked at yet.")
+FEEDBACK_WAITING = _control(
+    "baton_feedback_waiting", Kind.GAUGE, "Corrections that came after those that the newest version's run looked at."
+)
 DRIFT_PSI = _control(
     "baton_drift_psi", Kind.GAUGE, "How far the newest answers are from those on the holdout (PSI).", "feature"
 )

@@ -24,6 +24,9 @@ from services.live import LiveQualities
 LONGEST_PAUSE = timedelta(days=1)
 """Where the doubling of the cool-down ends."""
 
+AFTER_FAILURE = timedelta(seconds=30)
+"""Where the doubling begins at least: without any cool-down, runs that fail would follow each other at once."""
+
 ENOUGH = 50
 """Answers, or corrections, below which neither drift nor live F1 says anything."""
 
@@ -40,7 +43,9 @@ STARTED, HELD, DRIFTED = "retrain started", "retrain held back", "drift"
 @dataclass(frozen=True, kw_only=True)
 class Situation:
     """What a choice rests on. ``ended``: when the last run did; ``since``: when it began, or the model was declared;
-    ``fruitless``: runs in a row, up to the last, that brought no new champion.
+    ``fruitless``: runs in a row, up to the last, that brought no new champion; ``by_itself``: a trigger started the ``active``
+    one; ``new_examples``: corrections that came after those that the newest version's run had looked at. A run that made no
+    version has used nothing up.
     """
 
     now: datetime
@@ -48,6 +53,7 @@ class Situation:
     ended: datetime | None
     fruitless: int
     active: str | None
+    by_itself: bool
     paused: str | None
     new_examples: int
     drift: Sequence[Drift]
@@ -65,6 +71,11 @@ class Choice:
     @property
     def run(self) -> bool:
         return self.cause is not None and self.held is None
+
+
+def _looked_at(version: ModelVersion) -> int:
+    """The id of the last correction that the data of this version may hold; 0 for one from before there was feedback."""
+    return int(version.lineage.get("dataset", {}).get("feedback_until", 0))
 
 
 def choose(settings: RetrainSettings, situation: Situation) -> Choice:
@@ -106,7 +117,8 @@ def _held(settings: RetrainSettings, now: Situation) -> tuple[str, str] | None:
     if now.active is not None:
         return "active", f"but run {now.active} is active"
     if now.ended is not None:
-        pause = min(timedelta(minutes=settings.cooldown_minutes) * 2 ** min(now.fruitless, 20), LONGEST_PAUSE)
+        usual = timedelta(minutes=settings.cooldown_minutes)
+        pause = min(max(usual, AFTER_FAILURE if now.fruitless else usual) * 2 ** min(now.fruitless, 20), LONGEST_PAUSE)
         if now.now < (until := now.ended + pause):
             after = f" after {now.fruitless} run(s) without a new champion" if now.fruitless else ""
             return "cool-down", f"but cooling down until {until:%Y-%m-%d %H:%M:%S} UTC{after}"
@@ -148,7 +160,8 @@ class Retrainer:
         """Look at one model, start a run if its triggers want one, and tell the history what is new."""
         situation, choice = await asyncio.to_thread(self.look, settings)
         if not choice.run:
-            key = choice.held if choice.cause else None
+            expected = choice.held == "active" and situation.by_itself  # the run that these very corrections started
+            key = choice.held if choice.cause and not expected else None
             await asyncio.to_thread(self._tell, settings.name, HELD, key and f"{choice.cause}: {key}", choice.text)
         else:
             try:
@@ -181,7 +194,7 @@ class Retrainer:
         runs = registry.runs.list(name, limit=RUNS_SEEN)
         active = next((run for run in runs if not run.state.final), None)
         ended = max((run.finished_at for run in runs if run.finished_at), default=None)
-        latest = registry.datasets.latest(name)
+        newest = registry.versions(name, limit=1)
         champion = registry.champion_version(name)
         return Situation(
             now=datetime.now(UTC),
@@ -189,8 +202,9 @@ class Retrainer:
             ended=ended,
             fruitless=self._fruitless(runs),
             active=active.id if active else None,
+            by_itself=active is not None and active.cause is not None,
             paused=registry.retrain.paused(name),
-            new_examples=registry.feedback.count_after(name, latest.feedback_until if latest else 0),
+            new_examples=registry.feedback.count_after(name, _looked_at(newest[0]) if newest else 0),
             drift=self._drift(name, champion, settings.retrain.window) if champion else (),
             live=self._live.of(settings, champion) if champion else None,
         )

@@ -112,7 +112,9 @@ def control_of(config: BatonConfig) -> LocalControl:
     return control
 
 
-def publish(registry: Registry, model: str, right: int, run_id: str | None = None, **metrics: Any) -> ModelVersion:
+def publish(
+    registry: Registry, model: str, right: int, run_id: str | None = None, *, feedback_until: int = 0, **metrics: Any
+) -> ModelVersion:
     """A version that answers ``right`` of 100 holdout rows rightly. It has scores (also ``metrics``), and no files."""
     truth = np.arange(100) % 4
     predicted = np.where(np.arange(100) < right, truth, (truth + 1) % 4)
@@ -127,7 +129,7 @@ def publish(registry: Registry, model: str, right: int, run_id: str | None = Non
         manifest_sha256="a" * 64,
         metrics=metrics,
         lineage={
-            "dataset": {"train_rows": 400, "holdout_hash": HOLDOUT},
+            "dataset": {"train_rows": 400, "holdout_hash": HOLDOUT, "feedback_until": feedback_until},
             "training": {"tune": "full"},
             "run_id": run_id,
             "labels": ["a", "b"],

@@ -20,6 +20,7 @@ from baton.model_settings import ModelSettings
 from baton.storage import Storage
 from baton.tasks import task_type
 from baton.tasks.classification import Classification
+from baton.texts import fingerprint
 from baton.training_settings import AdaptSettings
 from tests.tiny import build_tiny_base, keyword_rows
 from tests.world import LABELS, World, same, weights_of
@@ -49,6 +50,13 @@ def test_texts_of_the_holdout_are_left_out_however_they_are_written_and_counted(
     texts = gather(settings, Classification, [example("Hold me")])
     assert sorted((*texts.train, *texts.held_back)) == ["One", "four", "three", "two"]
     assert (texts.removed_leaks, texts.removed_duplicates) == (2, 1)
+
+
+def test_texts_that_belong_to_the_holdout_for_ever_are_left_out_though_it_lacks_them_now(tmp_path):
+    settings = write(tmp_path / "texts.txt", ["one", "HELD  before", "two"])
+    texts = gather(settings, Classification, [], {fingerprint("held before")})
+    assert sorted((*texts.train, *texts.held_back)) == ["one", "two"]
+    assert texts.removed_leaks == 1
 
 
 def test_each_text_of_a_pair_is_a_leak(tmp_path):

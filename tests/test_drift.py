@@ -53,6 +53,27 @@ def test_labels_never_seen_before_count_as_drift() -> None:
     assert [one.feature for one in drift.compare(reference, new, confidences, lengths) if one.drifted] == ["label"]
 
 
+def test_a_shift_between_labels_none_of_which_is_frequent_counts_as_drift() -> None:
+    """Of 77 labels none has a bin of its own, and yet one of them may become the world's favourite."""
+    many = [f"label-{number:02}" for number in range(77)]
+    source = np.random.default_rng(5)
+    before, same = (source.choice(many, size=size).tolist() for size in (3080, 500))
+    after = [many[60] if chance < 0.3 else label for chance, label in zip(source.random(500), same, strict=True)]
+    reference = drift.reference_of(before, [None] * len(before), [10] * len(before))
+    moved = {name: drift.compare(reference, labels, [], [10] * 500) for name, labels in (("same", same), ("after", after))}
+    assert [one.feature for one in moved["same"] if one.drifted] == []
+    assert [one.feature for one in moved["after"] if one.drifted] == ["label"]
+
+
+def test_no_label_is_in_two_bins_and_bins_hold_about_equally_many() -> None:
+    counts = {"often": 500, **{f"label-{number}": 50 for number in range(10)}}
+    places = drift._label_bins(counts)
+    held = [sum(count for name, count in counts.items() if places[name] == place) for place in range(places[drift.OTHER])]
+    assert held[0] == 500
+    assert held[1:] == [100, 100, 100, 100, 100]
+    assert places.keys() == {*counts, drift.OTHER}
+
+
 def test_tasks_without_labels_and_confidences_are_watched_by_length() -> None:
     reference = drift.reference_of([None] * 60, [None] * 60, list(range(60)))
     assert list(reference) == ["length"]

@@ -239,9 +239,18 @@ def test_a_correction_that_is_faster_than_the_log_waits_for_it(api, monkeypatch)
         return look_up(model, places)
 
     monkeypatch.setattr(store, "predictions", predictions)
-    assert report(send(api, [{"request_id": "r1", "label": "a"}, {"text": "at once", "label": "b"}])) == (2, 0, 0)
+    assert report(send(api, [{"request_id": "r1", "label": "a"}, {"text": "later", "label": "b"}])) == (2, 0, 0)
     assert looks == 3
-    assert [row["text"] for row in stored(api)] == ["at once", "hello"]
+    assert [row["text"] for row in stored(api)] == ["hello", "later"]
+
+
+def test_a_correction_sent_again_is_a_duplicate_even_when_its_answer_has_left_the_log(api, monkeypatch):
+    monkeypatch.setattr(corrections, "LOG_SECONDS", 3600.0)
+    log(api, "r1", {"text": "hello", "text_pair": None})
+    mine = {"id": "mine", "request_id": "r1", "label": "a"}
+    assert report(send(api, mine)) == (1, 0, 0)
+    api.registry.feedback.forget_predictions("classification", datetime.now(UTC) + timedelta(days=1))
+    assert report(send(api, mine)) == (0, 1, 0)
 
 
 def test_answers_that_never_come_are_waited_for_once_a_request_and_then_told(api, monkeypatch):
@@ -546,6 +555,9 @@ def test_a_server_that_is_killed_loses_nothing_that_it_acknowledged_and_everythi
     names = [it.client_id for it in api.registry.feedback.all("classification")]
     assert len(names) == len(set(names))
     assert {row["id"] for number in range(acknowledged) for row in batch_of(number)} <= set(names)
+    assert set(names) - {row["id"] for number in range(acknowledged) for row in batch_of(number)}, (
+        "nothing of the cut-off stream"
+    )
     with process(tmp_path, config) as (_, url), httpx.Client(base_url=url, timeout=60) as client:
         again = [report(client.post(path, json=batch_of(number))) for number in range(batches)]
     assert again[:acknowledged] == [(0, 40, 0)] * acknowledged

@@ -12,8 +12,9 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from baton.drift import reference_of
+from baton.feedback import Correction
 from baton.records import RunState
-from services import metrics
+from services import control_metrics, metrics
 from services.api import build_api
 from services.metrics import Kind, Plane
 from tests.answers import logged
@@ -148,6 +149,27 @@ def test_drift_of_the_champions_answers_is_told_by_feature_with_its_alarm(contro
     assert found["baton_drift_psi{feature=length,model=one}"] < found["baton_drift_alarm{feature=length,model=one}"]
 
 
+def test_corrections_tell_the_live_f1_of_the_champion_and_of_its_most_corrected_labels(control, monkeypatch):
+    publish(control.registry, "one", 80)
+    force(control.registry, "one", 1)
+    answer(control, "a")
+    truth = ["a"] * 30 + ["b"] * 10
+    control.registry.feedback.add(
+        "one",
+        [
+            Correction(client_id=f"c{place}", request_id=f"r{place}", position=0, example={"text": "hello", "label": label})
+            for place, label in enumerate(truth)
+        ],
+    )
+    found = scrape(control)
+    a = 2 * 30 / (30 + 40)
+    assert found["baton_champion_label_live_f1{label=a,model=one}"] == pytest.approx(a)
+    assert found["baton_champion_label_live_f1{label=b,model=one}"] == 0
+    assert found["baton_champion_live_f1{model=one}"] == pytest.approx(a / 2)
+    monkeypatch.setattr(control_metrics, "LABELS_TOLD", 1)
+    assert [name for name in scrape(control) if "label_live" in name] == ["baton_champion_label_live_f1{label=a,model=one}"]
+
+
 def test_without_its_database_the_control_plane_still_tells_what_it_knows_itself(tmp_path):
     config = configured(tmp_path, "one").model_copy(update={"database": f"sqlite:///{tmp_path}/missing/baton.db"})
     control = LocalControl(config)
@@ -171,4 +193,5 @@ def test_every_sample_is_one_of_the_table(control):
         name, _, labels = line.rstrip("}").partition("{")
         assert {pair.partition("=")[0] for pair in labels.split(",") if pair} == set(allowed[name]), line
         seen.add(name)
-    assert set(allowed) - seen == {"baton_champion_live_f1", "baton_live_f1"}  # nobody corrected an answer
+    by_correction = {"baton_champion_live_f1", "baton_champion_label_live_f1", "baton_live_f1"}
+    assert set(allowed) - seen == by_correction  # nobody corrected an answer

@@ -25,6 +25,7 @@ def situation(**changes: Any) -> Situation:
         "ended": NOW - timedelta(days=1),
         "fruitless": 0,
         "active": None,
+        "by_itself": False,
         "paused": None,
         "new_examples": 0,
         "drift": (),

@@ -14,7 +14,7 @@ import pytest
 from baton.drift import reference_of
 from baton.feedback import Correction
 from baton.records import DatasetVersion, RunState
-from services.retrain import Choice, choose
+from services.retrain import AFTER_FAILURE, Choice, choose
 from tests.answers import logged
 from tests.local_control import LocalControl, configured, control_of, decide, publish
 
@@ -84,15 +84,40 @@ def test_the_wanted_number_of_corrections_starts_one_run_with_its_cause(tmp_path
 
 def test_while_a_run_is_active_none_other_starts_and_the_history_says_so_once(tmp_path: Path) -> None:
     control = control_with(tmp_path, after_examples=1)
+    run = control.registry.runs.create("m", {})  # by hand
+    correct(control, 1)
+    for _ in range(3):
+        assert not look(control).run
+    assert len(control.registry.runs.list("m")) == 1
+    assert told(control, "retrain held back") == [f"1 new corrections (1 wanted); but run {run.id} is active."]
+
+
+def test_the_run_that_corrections_started_is_not_said_to_hold_them_back(tmp_path: Path) -> None:
+    control = control_with(tmp_path, after_examples=1)
     correct(control, 1)
     look(control)
     for _ in range(3):
         assert not look(control).run
+    assert len(control.registry.runs.list("m")) == 1
+    assert told(control, "retrain held back") == []
+
+
+def test_corrections_that_a_version_has_looked_at_are_new_no_more(tmp_path: Path) -> None:
+    control = control_with(tmp_path, after_examples=2)
+    correct(control, 2)
+    look(control)
     [run] = control.registry.runs.list("m")
-    assert told(control, "retrain held back") == [f"1 new corrections (1 wanted); but run {run.id} is active."]
+    control.registry.runs.start(run.id)
+    version = publish(control.registry, "m", 90, run.id, feedback_until=2)
+    decision = decide(control.registry, "m", version.number)
+    control.registry.runs.finish(run.id, RunState.SUCCEEDED, version=version.number, decision_id=decision.id)
+    assert not look(control).run
+    correct(control, 2, start=2)
+    assert look(control).run
+    assert len(control.registry.runs.list("m")) == 2
 
 
-def test_corrections_that_went_into_a_data_set_are_new_no_more(tmp_path: Path) -> None:
+def test_a_run_that_fails_uses_no_correction_up_and_is_tried_again_after_a_pause(tmp_path: Path) -> None:
     control = control_with(tmp_path, after_examples=2)
     correct(control, 2)
     look(control)
@@ -110,11 +135,12 @@ def test_corrections_that_went_into_a_data_set_are_new_no_more(tmp_path: Path) -
         feedback_until=2,
     )
     control.registry.datasets.add("m", frozen, {})
-    control.registry.runs.finish(run.id, RunState.FAILED, reason="a test ends it")
-    assert not look(control).run
-    correct(control, 2, start=2)
-    assert look(control).run
-    assert len(control.registry.runs.list("m")) == 2
+    control.registry.runs.finish(run.id, RunState.FAILED, reason="out of memory, say")
+    choice = look(control)
+    assert (choice.cause, choice.held) == ("examples", "cool-down")
+    situation, _ = control.retrainer.look(control.config.model("m"))
+    later = replace(situation, now=situation.now + 3 * AFTER_FAILURE)
+    assert choose(control.config.model("m").retrain, later).run
 
 
 def test_runs_that_fail_or_lose_lengthen_the_pause_and_a_new_champion_ends_it(tmp_path: Path) -> None:

@@ -59,6 +59,29 @@ def trained(large: World, tmp_path_factory: pytest.TempPathFactory) -> transform
     return trainer
 
 
+def test_the_loss_is_the_one_that_the_settings_describe_over_the_rows_that_are_trained_on(tiny_base, tmp_path):
+    (tmp_path / "world").mkdir()
+    world = World(tiny_base, tmp_path / "world", rows=80)
+    logits, labels = torch.randn(12, len(LABELS), generator=torch.Generator().manual_seed(0)), torch.arange(12) % len(LABELS)
+    outputs = {"logits": logits}
+
+    def loss(name: str, **settings: Any) -> float:
+        (tmp_path / name).mkdir()
+        trainer = world.trainer(tmp_path / name, **settings)
+        counts = np.bincount([row["labels"] for row in trainer.train_dataset], minlength=len(LABELS))
+        weights.append(len(trainer.train_dataset) / (len(LABELS) * torch.tensor(counts, dtype=torch.float32)))
+        return float(trainer.compute_loss_func(outputs, labels))
+
+    weights: list[torch.Tensor] = []
+    plain = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    certain = torch.exp(-plain)
+    assert loss("plain") == pytest.approx(float(plain.mean()), rel=1e-5)
+    assert loss("balanced", class_weights="balanced") == pytest.approx(float((weights[-1][labels] * plain).mean()), rel=1e-5)
+    assert loss("focal", loss="focal", focal_gamma=1.5) == pytest.approx(float(((1 - certain) ** 1.5 * plain).mean()), rel=1e-5)
+    smoothed = torch.nn.functional.cross_entropy(logits, labels, label_smoothing=0.3)
+    assert loss("smoothed", label_smoothing=0.3) == pytest.approx(float(smoothed), rel=1e-5)
+
+
 # --- learning ------------------------------------------------------------------------------------------------------------
 
 
@@ -105,7 +128,7 @@ def test_without_validation_every_row_is_trained_on_and_the_last_epoch_is_the_be
 
 def test_a_training_process_yields_to_serving_and_never_takes_priority_back():
     script = (
-        "import os; from baton.training_settings import TrainingSettings; from training.worker import settle\n"
+        "import os; from baton.training_settings import TrainingSettings; from training.priority import settle\n"
         "for niceness in (7, 3): settle(1, TrainingSettings(niceness=niceness)); print(os.getpriority(os.PRIO_PROCESS, 0))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

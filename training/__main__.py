@@ -16,10 +16,12 @@ import typer
 
 from baton.config import DEFAULT_FILE, load_config, override
 from baton.errors import BatonError, Conflict, DataError, RegistryError, TrainingFailed
+from baton.model_settings import ModelSettings
 from baton.records import RunState
 from baton.registry import Registry
 from baton.storage import Storage
 from training.log import know, may_quote, set_up, speaks_json
+from training.priority import yield_to_serving
 
 logger = logging.getLogger("baton")
 
@@ -62,6 +64,7 @@ def run(
         storage.check_writable()
         ray.init(log_to_driver=False, **_ray_logging())
         know(run_id=run_id, model=registry.runs.get(run_id).model)
+        yield_to_serving(ModelSettings.model_validate(registry.runs.get(run_id).spec).training)
         decision = pipeline.run(run_id, registry, storage, database=database)
     _tell(decision.sentence)
 
@@ -73,6 +76,7 @@ def judge(model: str, version: int) -> None:
 
     registry, storage, _ = _from_environment(0.0)
     know(model=model, version=version)
+    yield_to_serving(ModelSettings.model_validate(registry.settings(model)).training)
     _tell(pipeline.judge(model, version, registry, storage).sentence)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import ray
 from baton.errors import DataError
 from baton.tasks import AnyTask, task_type
 from baton.tasks.base import PAIRED
-from baton.texts import normalise
+from baton.texts import fingerprint, normalise
 from baton.training_settings import AdaptSettings
 from training.datasets import Dataset
 from training.sources import read
@@ -49,8 +49,9 @@ class Texts:
         }
 
 
-def gather(settings: AdaptSettings, kind: type[AnyTask], holdout: Sequence[Any]) -> Texts:
-    """The texts of ``settings.data``, without empty ones, repetitions, and those that also stand in the holdout.
+def gather(settings: AdaptSettings, kind: type[AnyTask], holdout: Sequence[Any], held: Collection[str] = ()) -> Texts:
+    """The texts of ``settings.data``, without empty ones, repetitions, and those that also stand in the holdout, or belong
+    there for ever (``held``: fingerprints of the ledger).
 
     What counts as the same is normalised (`baton.texts.normalise`); each text of a pair counts, a question and its
     context as well. Which texts are held back follows from their hash.
@@ -66,7 +67,7 @@ def gather(settings: AdaptSettings, kind: type[AnyTask], holdout: Sequence[Any])
         content = normalise(text)
         if not content:
             continue
-        if content in forbidden:
+        if content in forbidden or fingerprint(text) in held:
             leaks += 1
         elif content in seen:
             duplicates += 1
@@ -102,8 +103,8 @@ def _texts_of(kind: type[AnyTask], row: Any) -> Iterable[str]:
     return [*texts, kind.group(row), *kind.content(row).split(PAIRED)]
 
 
-def adapt(order: Order, dataset: Dataset) -> tuple[Order, dict[str, Any]]:
-    """``order`` with an adapted base model to start from, and how that came about, for the lineage.
+def adapt(order: Order, dataset: Dataset, held: Collection[str]) -> tuple[Order, dict[str, Any]]:
+    """``order`` with an adapted base model to start from, and how that came about, for the lineage. ``held``: see `gather`.
 
     Of the epochs, the one with the lowest loss on the texts held back counts.
 
@@ -113,7 +114,7 @@ def adapt(order: Order, dataset: Dataset) -> tuple[Order, dict[str, Any]]:
     """
     settings = order.settings.training.adapt
     assert settings is not None
-    texts = gather(settings, task_type(order.settings.task), dataset.holdout)
+    texts = gather(settings, task_type(order.settings.task), dataset.holdout, held)
     order.progress(**texts.facts())
     folder = f"{order.run_id}/{FOLDER}"
     checkpoint = fit(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 from ray.util.placement_group import placement_group_table
@@ -37,17 +38,13 @@ class Capacity:
         """What has to be free before the run can start, and what is."""
         each = " and ".join(f"{number} {name}{'s' if number > 1 else ''}" for name, number in self.resources.items())
         where = f" on nodes labelled {', '.join(f'{key}={value}' for key, value in self.labels.items())}" if self.labels else ""
-        nodes = [node for node in ray.nodes() if node["Alive"] and self._fits(node)]
-        if self.labels and not nodes:
+        if self.labels and not _nodes(self.labels):
             free = "the cluster has no such node"
         else:
             total, left = ray.cluster_resources(), ray.available_resources()
             free = ", ".join(f"{left.get(name, 0):g} of {total.get(name, 0):g} {name} free" for name in self.resources)
+            free = f"in the whole cluster {free}" if self.labels else free
         return f"waits for {self.workers} worker(s) with {each}{where}; {free}"
-
-    def _fits(self, node: Mapping[str, Mapping[str, str]]) -> bool:
-        labels = node.get("Labels") or {}
-        return all(labels.get(key) == value for key, value in self.labels.items())
 
 
 def capacity_of(training: TrainingSettings) -> Capacity:
@@ -61,11 +58,9 @@ def capacity_of(training: TrainingSettings) -> Capacity:
     cpus, gpus = int(ray.cluster_resources().get("CPU", 0)), gpus_for(training)
     if training.workers > cpus and not training.nodes:
         raise TrainingFailed(f"training.workers is {training.workers}, but the cluster has {cpus} CPU(s); allowed: 1 to {cpus}")
-    groups = placement_group_table().values()  # only training reserves in groups
-    held = sum(bundle.get("CPU", 0) for group in groups if group["state"] == "CREATED" for bundle in group["bundles"].values())
     return Capacity(
         workers=training.workers,
-        threads=_share(_free_cpus() + held, training, training.workers),
+        threads=_share(_cpus_for(training), training, training.workers),
         use_gpu=training.device == "gpu" or gpus >= training.workers,
         labels=training.nodes,
     )
@@ -77,10 +72,23 @@ def gpus_for(training: TrainingSettings) -> int:
     Raises:
         TrainingFailed: it wants GPUs, and the cluster has too few.
     """
-    gpus = int(ray.cluster_resources().get("GPU", 0)) if training.device != "cpu" else 0
+    gpus = _total(_nodes(training.nodes), "GPU") if training.device != "cpu" else 0
     if training.device == "gpu" and gpus < training.workers and not training.nodes:
         raise TrainingFailed(f"training.device is gpu with {training.workers} worker(s), but the cluster has {gpus} GPU(s)")
     return gpus
+
+
+def _cpus_for(training: TrainingSettings) -> float:
+    """CPUs that a run may share out. Nodes that it is bound to are there for training: all of theirs. Where none of them is up
+    yet, whatever node comes has one for each worker, and `training.cpus` says where it has more.
+    """
+    if training.nodes:
+        return _total(_nodes(training.nodes), "CPU") or training.cpus or training.workers
+    groups = placement_group_table().values()  # only training reserves in groups
+    held: float = sum(
+        bundle.get("CPU", 0) for group in groups if group["state"] == "CREATED" for bundle in group["bundles"].values()
+    )
+    return _free_cpus() + held
 
 
 def cpus_per_process(training: TrainingSettings, processes: int) -> int:
@@ -90,8 +98,20 @@ def cpus_per_process(training: TrainingSettings, processes: int) -> int:
 
 def _share(cpus: float, training: TrainingSettings, processes: int) -> int:
     """The share of each process in ``cpus``, of which a run takes ``training.cpus`` at most, and no more than a node has."""
-    largest = max((int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]), default=0)
-    return max(1, min(int(min(cpus, training.cpus or cpus)) // processes, largest))
+    share = int(min(cpus, training.cpus or cpus)) // processes
+    nodes = _nodes(training.nodes)
+    largest = max((_total([node], "CPU") for node in nodes), default=share)
+    return max(1, min(share, largest))
+
+
+def _nodes(labels: Mapping[str, str]) -> list[Mapping[str, Any]]:
+    """The live nodes that have all of ``labels``."""
+    alive = (node for node in ray.nodes() if node["Alive"])
+    return [node for node in alive if all((node.get("Labels") or {}).get(key) == value for key, value in labels.items())]
+
+
+def _total(nodes: Iterable[Mapping[str, Any]], resource: str) -> int:
+    return int(sum(node["Resources"].get(resource, 0) for node in nodes))
 
 
 def _free_cpus() -> float:

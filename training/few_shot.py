@@ -120,8 +120,10 @@ def one_thread() -> Iterator[None]:
     """Threads that wait for each other between two small products take longer than one alone, above all on busy cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def embed(

@@ -185,7 +185,8 @@ def train_all(job: Mapping[str, Any], epochs: int) -> dict[str, bytes]:
 def _trainer(job: Job, scratch: Path) -> tuple[Any, ModelSettings]:
     """A trainer that leaves no checkpoints, because no other process goes on from them."""
     from training.log import set_up_worker
-    from training.worker import build_trainer, settle
+    from training.priority import settle
+    from training.worker import build_trainer
 
     settings = ModelSettings.model_validate(job.settings)
     set_up_worker(run_id=job.run_id, model=settings.name)

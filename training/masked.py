@@ -28,8 +28,9 @@ from training.batches import Collator, OrderedTrainer
 from training.dropout import quicken
 from training.log import set_up_worker
 from training.losses import label_loss
+from training.priority import settle
 from training.trainer import Job
-from training.worker import Reporter, arguments_of, settle
+from training.worker import Reporter, arguments_of
 
 
 def train(config: dict[str, Any]) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import shutil
 import tempfile
 import threading
@@ -20,6 +19,7 @@ from typing import Any
 
 from baton.base_models import find_base_model
 from baton.errors import ConfigError
+from baton.frozen import HOLDOUT
 from baton.manifest import Manifest
 from baton.model_settings import ModelSettings
 from baton.predictor import Predictor
@@ -32,6 +32,7 @@ from training import start as starts
 from training.adaptation import adapt
 from training.evaluate import evaluate
 from training.methods import method
+from training.priority import threads_here
 from training.sides import split
 from training.trainer import Order, Trained
 
@@ -78,7 +79,8 @@ def run(run_id: str, registry: Registry, storage: Storage, *, database: str) -> 
         adaptation: dict[str, Any] = {}
         if settings.training.adapt is not None:
             clock("adapting", dataset=asdict(dataset.version))
-            order, adaptation = adapt(order, dataset)
+            sides = registry.datasets.sides(settings.name)
+            order, adaptation = adapt(order, dataset, {text for text, side in sides.items() if side == HOLDOUT})
         clock("training", dataset=asdict(dataset.version), start=start.facts())
         make = method(settings.training)
         _import_early("baton.engines.torch_engine")
@@ -159,7 +161,7 @@ def publish(context: Context, run_id: str, dataset: datasets.Dataset, trained: T
         for name in VERSION_FILES:
             if (trained.directory / name).is_file():
                 shutil.copyfile(trained.directory / name, directory / name)
-        predictor = Predictor.load(directory, manifest, settings.serving, threads=os.cpu_count())
+        predictor = Predictor.load(directory, manifest, settings.serving, threads=threads_here(settings.training))
         clock("evaluating", validation_f1=trained.f1, best_epoch=trained.epoch)
         manifest = manifest.model_copy(update={"calibration": calibrate(predictor, settings, dataset, trained)})
         score = evaluate(predictor, dataset.holdout, clock.count)
@@ -218,7 +220,7 @@ def evaluate_version(context: Context, version: ModelVersion, dataset_uri: str, 
     context.clock(f"evaluating v{version.number}")
     with tempfile.TemporaryDirectory(prefix="baton-fetch-") as cache:
         directory, manifest = context.storage.fetch(version, Path(cache))
-        predictor = Predictor.load(directory, manifest, settings.serving, threads=os.cpu_count())
+        predictor = Predictor.load(directory, manifest, settings.serving, threads=threads_here(settings.training))
         holdout = datasets.load_side(task_type(settings.task), context.storage, dataset_uri, "holdout")
         score = evaluate(predictor, holdout, context.clock.count)
     return context.registry.add_evaluation(settings.name, version.number, holdout_hash, score.metrics, score.statistics)

@@ -186,7 +186,8 @@ def _trial(config: Mapping[str, Any], job: Mapping[str, Any], drawn: Sequence[Ma
     from baton.base_models import find_base_model
     from training.log import set_up_worker
     from training.pipeline import check_length
-    from training.worker import Reporter, build_trainer, settle
+    from training.priority import settle
+    from training.worker import Reporter, build_trainer
 
     class Tell(Reporter):
         """Hands each epoch to Tune instead of Ray Train; the driver reports."""

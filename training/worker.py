@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -35,6 +34,7 @@ from training.batches import Collator, OrderedTrainer, encode, features, trainin
 from training.dropout import quicken
 from training.log import set_up_worker
 from training.losses import loss_function
+from training.priority import settle
 from training.start import Start
 from training.trainer import Job
 from training.tuning import tune
@@ -63,12 +63,6 @@ def train(config: dict[str, Any]) -> None:
         else:
             with checkpoint.as_directory() as directory:
                 trainer.train(resume_from_checkpoint=directory)
-
-
-def settle(threads: int, training: TrainingSettings) -> None:
-    """Make this process, which serves one run alone, one that trains: on so many threads, and yielding to serving."""
-    torch.set_num_threads(threads)
-    os.setpriority(os.PRIO_PROCESS, 0, max(training.niceness, os.getpriority(os.PRIO_PROCESS, 0)))
 
 
 def build_trainer(job: Job, settings: ModelSettings, scratch: Path, world_size: int) -> transformers.Trainer:

@@ -7,6 +7,11 @@ from pathlib import Path
 from benchmarks.online.stream import Story
 
 
+def require() -> None:
+    """Raise ``ImportError`` now rather than after a benchmark of a quarter of an hour."""
+    import matplotlib as mpl  # noqa: F401
+
+
 def draw(story: Story, path: Path) -> None:
     """Held-out F1 by version, the application's share of right answers, and the moments of the swaps."""
     import matplotlib as mpl
@@ -16,7 +21,7 @@ def draw(story: Story, path: Path) -> None:
 
     mpl.rcParams["svg.hashsalt"] = "baton"  # the same story gives the same file
     figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
-    begins = [0.0, *(step.at for step in story.steps[1:])]
+    begins = [0.0, *(story.seconds if step.at is None else step.at for step in story.steps[1:])]
     ends = [*begins[1:], story.seconds]
     for key, name, colour in (("f1", "held-out F1, all 77 intents", "C0"), ("first_f1", "held-out F1, first 40 intents", "C2")):
         for number, (step, begin, end) in enumerate(zip(story.steps, begins, ends, strict=True)):

@@ -19,28 +19,29 @@ from benchmarks.online.application import Application
 from benchmarks.online.scene import Scene
 from benchmarks.service import MODEL, Running
 
-AFTER_EXAMPLES = 500
-PER_SECOND = 15.0
+AFTER_EXAMPLES = 400
+PER_SECOND = 12.0
+"""Slow enough that most versions take over while the application still asks: a run takes minutes beside its traffic."""
 
 EVALUATED_AT_ONCE = 512
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One version: when it took over (seconds into the traffic; 0: before), and how good it is, as shares of 1.
+    """One version: when it took over (seconds into the traffic; None: after it), and how good it is, as shares of 1.
 
     ``f1`` and ``first_f1``: macro-F1 on the test rows of all intents, and on those of the first champion's. ``live_f1`` and
     ``corrections``: as Baton reports them. ``answered`` and ``right``: the application's requests that it answered.
     """
 
     version: int
-    at: float
+    at: float | None
     f1: float
     first_f1: float
     live_f1: float | None
     corrections: int
     answered: int
-    right: float
+    right: float | None
     train_rows: int
 
 
@@ -92,9 +93,12 @@ def tell(scene: Scene, home: Path, tune: str = "full") -> Story:
 
 
 def _more_to_come(service: Running) -> bool:
-    """Whether a run is active, or about to start by itself."""
-    state = service.client.get(f"/api/models/{MODEL}/retrain")
-    return bool(state["active_run"] or state["starts"])
+    """Whether a run is active or about to start by itself, or a winner about to take over."""
+    state, model = service.client.get(f"/api/models/{MODEL}/retrain"), service.client.get(f"/api/models/{MODEL}")
+    runs = service.client.get(f"/api/models/{MODEL}/runs", limit=1)["items"]
+    decision = runs[0].get("decision") or {}
+    waits = decision.get("verdict") == "promote" and decision["candidate"] != model["champion"]
+    return bool(state["active_run"] or state["starts"] or model["rolling_out"] or waits)
 
 
 def _windows(application: Application, size: int = 300) -> list[tuple[float, float]]:
@@ -116,13 +120,13 @@ def _steps(service: Running, scene: Scene, application: Application, live: dict[
         steps.append(
             Step(
                 version=promotion.version,
-                at=min((exchange.at for exchange in mine), default=float("nan")),
+                at=min((exchange.at for exchange in mine), default=None),
                 f1=_f1(predictor, scene.test, scene.labels),
                 first_f1=_f1(predictor, [row for row in scene.test if row["label"] in scene.first], scene.first),
                 live_f1=told["f1"] if told else None,
                 corrections=told["corrections"] if told else 0,
                 answered=len(mine),
-                right=float(np.mean([exchange.right for exchange in mine])) if mine else float("nan"),
+                right=float(np.mean([exchange.right for exchange in mine])) if mine else None,
                 train_rows=int(registry.version(MODEL, promotion.version).lineage["dataset"]["train_rows"]),
             )
         )

@@ -1,0 +1,26 @@
+"""How the processes of a run share their machine with serving. Imports no torch before it is told to."""
+
+from __future__ import annotations
+
+import os
+
+from baton.training_settings import TrainingSettings
+
+
+def settle(threads: int, training: TrainingSettings) -> None:
+    """Make this process, which serves one run alone, one that trains: on so many threads, and yielding to serving."""
+    import torch
+
+    torch.set_num_threads(threads)
+    yield_to_serving(training)
+
+
+def yield_to_serving(training: TrainingSettings) -> None:
+    """Lower this process's priority as far as ``training`` says; it is never raised."""
+    os.setpriority(os.PRIO_PROCESS, 0, max(training.niceness, os.getpriority(os.PRIO_PROCESS, 0)))
+
+
+def threads_here(training: TrainingSettings) -> int:
+    """Threads for scoring versions where a run's driver is: no more than the run may take of the cluster."""
+    cpus = os.cpu_count() or 1
+    return min(cpus, training.cpus or cpus)
