@@ -47,13 +47,14 @@ def measure(service: Service, rounds: int = ROUNDS) -> str:
                     cost = _cost(service, instance, script, concurrency, way)
                     if number >= 0:
                         seen.setdefault((concurrency, way), []).append(cost)
+    logs = load_config(service.file, os.environ).logging.format  # BATON_LOGGING_FORMAT=json measures the other one
     rows = [
         _row(concurrency, name, seen[concurrency, way], seen[concurrency, QUIET])
         for concurrency in CONCURRENCIES
         for way, name in WAYS.items()
     ]
     return (
-        "## Metrics and access logs\n\n"
+        f"## Metrics and access logs ({logs})\n\n"
         f"Two replicas with metrics and Serve's access log, two with metrics only, two with neither, on one cluster;\n"
         f"`wrk -t1 -cN -d{SECONDS}s`, one text a request, in turn, forwards and backwards; medians of {rounds} rounds. Ratios\n"
         "are to «neither» of the same round. CPU is the replicas' own, all threads, of one request: unlike the rate it hardly\n"

@@ -180,6 +180,28 @@ def test_a_resumed_run_ends_as_if_it_had_never_stopped(world, checkpoint, tmp_pa
 # --- the rows ------------------------------------------------------------------------------------------------------------
 
 
+def test_replay_keeps_what_the_champion_knew_and_without_it_that_is_forgotten(tiny_base, tmp_path):
+    (tmp_path / "world").mkdir()
+    world = World(tiny_base, tmp_path / "world", rows=300)
+    old = [row.model_dump(exclude_none=True) for row in world.dataset.train]
+    asked = world.dataset.holdout
+    trainer = world.trainer(tmp_path / "first")
+    trainer.train()
+    crowned(world, last_checkpoint(trainer))
+    assert world.f1(last_checkpoint(trainer), asked) > 0.9
+    world.learn([*old, *keyword_rows(60, ["account"], seed=5)], [row.model_dump(exclude_none=True) for row in asked])
+
+    def after(replay: float) -> float:
+        """F1 on the old labels' rows, after the new label was learned."""
+        begin(world, replay=replay, **CHAMPION)
+        trainer = world.trainer(tmp_path / f"replay {replay}", replay=replay, **CHAMPION)
+        trainer.train()
+        return world.f1(last_checkpoint(trainer), asked)
+
+    assert after(0.0) < 0.5
+    assert after(3.0) > 0.9
+
+
 def test_the_driver_reports_the_rows_that_the_workers_train_on(world, checkpoint, tmp_path):
     crowned(world, checkpoint)
     known = {row.text for row in world.dataset.train}

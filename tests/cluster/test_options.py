@@ -47,7 +47,7 @@ def test_a_run_goes_on_from_the_champion_with_adapters_survives_a_killed_worker_
     said = f"from v{champion.number}: {start['new_rows']} new row(s), {start['replayed_rows']} of {start['known_rows']} known"
     events = [event for event in runs.events(run_id) if event["stage"] == "training"]
     assert any(event.get("start", "").startswith(said) for event in events if "epoch" in event)
-    assert version.metrics["f1"] > 0.95  # it forgot nothing that the champion, a perfect one, knows
+    assert version.metrics["f1"] > 0.95
 
     runs.force("runs", version.number)
     runs.await_replicas("runs", version.number)
