@@ -24,7 +24,7 @@ demo: $(STAMP)  ## install and run the whole loop on the bundled samples
 	$(BIN)/baton demo
 
 test: $(STAMP)  ## install and run the test suite
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "not cluster"
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not cluster"
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m cluster
 
 up: $(STAMP)  ## the service on 127.0.0.1:8000 with baton.yaml

@@ -74,6 +74,11 @@ class LoggingSettings(Section):
     """What the service's processes write about themselves."""
 
     format: Literal["text", "json"] = Field("text", description="json: one JSON object a line, for machines that collect logs.")
+    requests: bool = Field(
+        False,
+        description="A line for each prediction: method, route, status, time. It costs throughput (benchmarks/RESULTS.md); "
+        "metrics count the same, and the log of answers (`feedback.log`) has each request's id.",
+    )
     texts: bool = Field(
         False,
         description="Let logs quote what requests said, in the messages of unexpected errors. For looking into a mistake.",

@@ -19,10 +19,10 @@ from benchmarks.service import MODEL, Service
 from services import cluster, supervisor
 from services.names import DEPLOYMENT, application, route
 
-COUNTED, QUIET = "counted", "quiet"
-"""Serve's names for the model with metrics but no access log, and with neither; it is the same model."""
+LOGGED, COUNTED, QUIET = "logged", "counted", "quiet"
+"""Serve's names for the model with metrics and Serve's access log, with metrics only, and with neither."""
 
-WAYS = {MODEL: "both", COUNTED: "metrics", QUIET: "neither"}
+WAYS = {LOGGED: "both", COUNTED: "metrics", QUIET: "neither"}
 
 CONCURRENCIES = (8, 64)
 SECONDS, ROUNDS = 4, 7
@@ -55,10 +55,10 @@ def measure(service: Service, rounds: int = ROUNDS) -> str:
     ]
     return (
         f"## Metrics and access logs ({logs})\n\n"
-        f"Two replicas with metrics and Serve's access log, two with metrics only, two with neither, on one cluster;\n"
-        f"`wrk -t1 -cN -d{SECONDS}s`, one text a request, in turn, forwards and backwards; medians of {rounds} rounds. Ratios\n"
-        "are to «neither» of the same round. CPU is the replicas' own, all threads, of one request: unlike the rate it hardly\n"
-        "depends on what else runs on the machine.\n\n"
+        "Two replicas with metrics and Serve's access log (`logging.requests: true`), two with metrics only, two with\n"
+        f"neither; `wrk -t1 -cN -d{SECONDS}s`, one text a request, in turn, forwards and backwards; medians of {rounds}\n"
+        "rounds. Ratios are to «neither» of the same round. CPU is the replicas' own, all threads, of one request: unlike\n"
+        "the rate it hardly depends on what else runs on the machine.\n\n"
         "| concurrency | with | requests/s | ratio (quartiles) | CPU | ratio (quartiles) |\n"
         "|---|---|---|---|---|---|\n" + "\n".join(rows) + "\n"
     )
@@ -79,8 +79,8 @@ def _quartiles(values: list[float]) -> str:
 
 @contextlib.contextmanager
 def _beside(service: Service) -> Iterator[cluster.Instance]:
-    """The other replicas on the cluster of ``service``, while the block runs."""
-    config = load_config(service.file, {})
+    """The model in all `WAYS` on the cluster of ``service``, while the block runs."""
+    config = load_config(service.file, os.environ)
     instance = cluster.State(service.file.parent / ".baton").read()
     assert instance is not None
     settings = config.model(MODEL)
@@ -88,26 +88,27 @@ def _beside(service: Service) -> Iterator[cluster.Instance]:
     from ray import cloudpickle, serve
 
     from benchmarks import quiet
+    from services.app import serve_logging
     from services.inference import ModelReplica
 
     cloudpickle.register_pickle_by_value(quiet)  # Ray's workers do not import from here
     supervisor.join(config, instance.address)
     arguments = settings.model_dump(mode="json"), config.database, config.storage
     try:
-        for name, replica in ((COUNTED, ModelReplica), (QUIET, quiet.Quiet)):
+        for name, replica in ((LOGGED, ModelReplica), (COUNTED, ModelReplica), (QUIET, quiet.Quiet)):
             deployment = serve.deployment(
                 name=DEPLOYMENT,
                 num_replicas=settings.serving.replicas,
                 max_ongoing_requests=8192,
                 ray_actor_options={"num_cpus": 0},
-                logging_config={"enable_access_log": False},
+                logging_config={**serve_logging(config.logging), "enable_access_log": name == LOGGED},
             )(serve.ingress()(replica))
             serve.run(deployment.bind(*arguments), name=application(name), route_prefix=route(name))
             while httpx.get(f"{service.client.url}{route(name)}/health").status_code != 200:  # until the proxy knows it
                 time.sleep(0.1)
         yield instance
     finally:
-        for name in (COUNTED, QUIET):
+        for name in WAYS:
             serve.delete(application(name))
         supervisor.leave()
 

@@ -91,7 +91,7 @@ def model(args: ModelArgs) -> serve.Application:
         health_check_period_s=5,
         health_check_timeout_s=30,
         graceful_shutdown_timeout_s=20,
-        logging_config=serve_logging(args.logging),
+        logging_config={**serve_logging(args.logging), "enable_access_log": args.logging.requests},
     )(serve.ingress()(Model))
     return deployment.bind(
         args.settings.model_dump(mode="json"),

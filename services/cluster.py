@@ -103,12 +103,14 @@ def alive(instance: Instance) -> bool:
 
 
 def processes(instance_id: str) -> Iterator[psutil.Process]:
-    """All live processes of an instance's cluster: Ray, its workers, HAProxy, jobs. Not its supervisor.
+    """All live processes of an instance's cluster: Ray, its workers, HAProxy, jobs. Not its supervisor, and not this one.
 
     Missing are Ray's dashboard modules, whose title overwrites their whole environment; they are children of one that is here.
     """
     mark = f"{MARK}={instance_id}".encode()
     for process in psutil.process_iter():
+        if process.pid == os.getpid():  # a command that was started by such a process has its environment
+            continue
         with contextlib.suppress(psutil.Error, OSError):
             # Not `process.environ()`: it stops at the gap that the titles of Ray's agents tear into their environment.
             if mark in Path(f"/proc/{process.pid}/environ").read_bytes() and _lives(process):

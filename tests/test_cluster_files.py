@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from services import cluster
@@ -47,3 +49,22 @@ def test_instances_that_start_at_once_plan_with_different_ports():
         assert other.stdout is not None
         ports = [json.loads(process.stdout.readline()) for process in (one, other)]
     assert not set(ports[0].values()) & set(ports[1].values())
+
+
+def test_a_command_that_inherited_an_instances_environment_stops_that_and_not_itself():
+    instance = cluster.plan("http://127.0.0.1:8000", reserved=8000)
+    code = (
+        "import json, sys; from services import cluster\n"
+        "print(cluster.sweep(cluster.Instance(**json.loads(sys.argv[1]))), flush=True)"
+    )
+    environment = {**os.environ, **cluster.environment(instance)}
+    with subprocess.Popen([sys.executable, "-c", "input()"], env=environment, stdin=subprocess.PIPE) as other:
+        done = subprocess.run(
+            [sys.executable, "-c", code, json.dumps(asdict(instance))],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stdout.strip()) == (0, "1"), done.stderr
+    assert other.returncode == -signal.SIGKILL
