@@ -168,6 +168,12 @@ class Running:
             raise RuntimeError(f"run {run['id']} {run['state']}: {run['reason']}")
         return run, time.perf_counter() - began
 
+    def newest_run(self) -> dict[str, Any]:
+        """The run that was asked for last, with its decision where there is one."""
+        run = self.client.get(f"/api/models/{MODEL}/runs", limit=1)["items"][0]
+        found: dict[str, Any] = self.client.get(f"/api/runs/{run['id']}")
+        return found
+
     def wait_for(self, version: int) -> None:
         """Until ``version`` serves everywhere."""
         while True:

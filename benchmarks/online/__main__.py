@@ -86,7 +86,8 @@ def _delay(scene: Scene, home: Path, _: argparse.Namespace) -> str:
     return (
         "## From correction to service\n\n"
         f"Seconds from the answer to the {delay.CORRECTIONS}th correction until the new version answers a request; the\n"
-        "scene is that of online fine-tuning. F1 is the gate's, on the holdout, which the corrections made grow.\n\n"
+        "scene is that of online fine-tuning, but any gain passes the gate. F1 is the gate's, on the holdout, which the\n"
+        "corrections made grow.\n\n"
         "| tune | correction to service | of that training | F1 before | F1 after |\n| --- | --- | --- | --- | --- |\n"
         f"{rows}\n"
     )

@@ -27,8 +27,10 @@ class Delay:
 
 
 def measure(scene: Scene, home: Path, tune: str) -> Delay:
-    """One champion, 200 corrections, one new version."""
-    with Running(home, scene.model(tune, CORRECTIONS)) as service:
+    """One champion, 200 corrections, one new version. Any gain lets it take over: what is measured is the time, and so few
+    corrections seldom show a gain for sure.
+    """
+    with Running(home, {**scene.model(tune, CORRECTIONS), "gate": {"min_f1": 0.1, "confidence": 0.5}}) as service:
         run, _ = service.train()
         service.wait_for(run["version"])
         items = [{"id": str(number), **row} for number, row in enumerate(scene.stream[:CORRECTIONS])]
@@ -36,16 +38,17 @@ def measure(scene: Scene, home: Path, tune: str) -> Delay:
         began = time.perf_counter()
         version = run["version"]
         while version == run["version"]:
+            newest = service.newest_run()
+            verdict = (newest.get("decision") or {}).get("verdict", "promote")
+            if newest["state"] in ("failed", "cancelled") or verdict != "promote":
+                raise RuntimeError(f"no new version takes over: {newest}")
             if time.perf_counter() - began > PATIENCE_SECONDS:
-                newest = service.client.get(f"/api/models/{MODEL}/history")["items"][0]
                 raise RuntimeError(f"no new version answered within {PATIENCE_SECONDS:.0f} s: {newest}")
             time.sleep(0.1)
             answer = httpx.post(service.url, json={"inputs": scene.test[0]["text"]}, timeout=30)
             version = int(answer.raise_for_status().headers["x-model-version"])
         seconds = time.perf_counter() - began
-        decision = service.client.get(f"/api/runs/{service.client.get(f'/api/models/{MODEL}/runs')['items'][0]['id']}")[
-            "decision"
-        ]
+        decision = service.newest_run()["decision"]
         lineage = service.client.get(f"/api/models/{MODEL}/versions/{version}")["lineage"]
     return Delay(
         tune=tune,

@@ -95,8 +95,7 @@ def tell(scene: Scene, home: Path, tune: str = "full") -> Story:
 def _more_to_come(service: Running) -> bool:
     """Whether a run is active or about to start by itself, or a winner about to take over."""
     state, model = service.client.get(f"/api/models/{MODEL}/retrain"), service.client.get(f"/api/models/{MODEL}")
-    runs = service.client.get(f"/api/models/{MODEL}/runs", limit=1)["items"]
-    decision = runs[0].get("decision") or {}
+    decision = service.newest_run().get("decision") or {}
     waits = decision.get("verdict") == "promote" and decision["candidate"] != model["champion"]
     return bool(state["active_run"] or state["starts"] or model["rolling_out"] or waits)
 
