@@ -118,7 +118,10 @@ class RetrainSettings(Section):
     )
     window: int = Field(500, ge=50, le=10_000, description="Newest answers or corrections that drift and live F1 look at.")
     cooldown_minutes: float = Field(
-        10.0, ge=0, description="Pause after each run; it doubles with every run in a row that brought no new champion."
+        10.0,
+        ge=0,
+        description="Pause after each run; it doubles with every run in a row that brought no new champion, from half a minute "
+        "at least.",
     )
 
     @field_validator("every")

@@ -144,7 +144,7 @@ def retrain(
     resume: Annotated[bool, typer.Option("--resume", help="Let runs start by themselves again.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Whether a model would be trained anew by itself now, and why or why not; with drift and live F1.
+    """Say whether a model would be trained anew by itself now, and why or why not; or pause and resume that.
 
     Triggers stand in baton.yaml under `retrain:`. `baton train MODEL` starts a run by hand at any time.
     """

@@ -127,6 +127,7 @@ class ControlPlane:
             "replicas_wanted": settings.serving.replicas,
             "rolling_out": self.rollouts.running(name),
             "active_run": active[0].id if active else None,
+            "retrain_paused": await asyncio.to_thread(self.registry.retrain.paused, name),
         }
 
     async def unready(self) -> list[str]:

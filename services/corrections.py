@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -166,7 +167,10 @@ class Intake:
     def _parse(self, place: int, value: Mapping[str, Any]) -> _Parsed:
         unknown = [key for key in value if key not in (*KEYS, *self._fields)]
         if unknown:
-            raise InvalidInput(f"unknown key {unknown[0]!r}; allowed: {', '.join((*KEYS, *self._fields))}")
+            allowed = (*KEYS, *self._fields)
+            near = difflib.get_close_matches(unknown[0], allowed, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise InvalidInput(f"unknown key {unknown[0]!r}; {hint}allowed: {', '.join(allowed)}")
         position = value.get("position")
         if position is None:
             position = 0

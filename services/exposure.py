@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 
 from baton.config import AuthSettings, BatonConfig
+from baton.keys import Scope
 from baton.registry import Registry
 
 WARNING, NOTE = "WARNING: ", "NOTE: "
@@ -42,8 +43,8 @@ def remarks(config: BatonConfig, registry: Registry, ports: Mapping[str, int]) -
         "(random ports) listen on all addresses and know no API keys: keep a firewall in front"
     )
     now = datetime.now(UTC)
-    if config.keys_required and not any(not key.expired(now) for key in registry.keys.live()):
-        found.append(
-            f"{WARNING}API keys are asked for, and there is none: make the first with `baton keys create NAME --scope operate`"
-        )
+    valid = [key for key in registry.keys.live() if not key.expired(now)] if config.keys_required else []
+    if config.keys_required and not any(Scope.OPERATE in key.scopes for key in valid):
+        which = "none of them may operate" if valid else "there is none"
+        found.append(f"{WARNING}API keys are asked for, and {which}: make one with `baton keys create NAME --scope operate`")
     return found

@@ -9,7 +9,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
+from rich.console import RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from baton.config import load_config
 from baton.errors import InvalidInput, NotFound
@@ -132,7 +134,9 @@ def _require_known(models: Sequence[str], known: Collection[str]) -> None:
             raise NotFound(f"unknown model {model!r}; declared models: {', '.join(sorted(known))}")
 
 
-def _table(keys: list[dict[str, Any]]) -> Table:
+def _table(keys: list[dict[str, Any]]) -> RenderableType:
+    if not keys:
+        return Text("no keys yet; `baton keys create NAME --scope SCOPE` makes one")
     table = Table(box=None, header_style="bold")
     for title in ("id", "name", "state", "scopes", "models", "rate", "created", "expires", "last used"):
         table.add_column(title)

@@ -57,10 +57,18 @@ def runs(model: Model, config: ConfigFile = None, limit: Limit = 20, as_json: As
 
 
 def cancel(run: Annotated[str, typer.Argument(help="A run's id.")], config: ConfigFile = None, as_json: AsJson = False) -> None:
-    """End an active run now."""
+    """End an active run now; `baton runs MODEL` lists them. Ctrl-C during `baton train --wait` does not."""
     with connect(config) as client:
         ended = client.post(f"/api/runs/{run}/cancel")
-    print_value(ended, as_json, lambda item: f"run {item['id']} is {item['state']}")
+    print_value(ended, as_json, _cancelled)
+
+
+def _cancelled(run: dict[str, Any]) -> str:
+    said = f"run {run['id']} is {run['state']}"
+    if run["cause"] is None:
+        return said
+    hint = f"`baton retrain {run['model']} --pause REASON` prevents that"
+    return f"{said}; what started it ({run['cause']}) starts another one after the cool-down: {hint}"
 
 
 def _absolute(assignment: str) -> str:

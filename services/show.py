@@ -38,6 +38,7 @@ def models(items: Sequence[Json]) -> RenderableType:
             f"{right}/{item['replicas_wanted']} on v{item['champion']}" if item["champion"] else f"{len(serving)} waiting"
         )
         now = "rolling out" if item["rolling_out"] else f"run {item['active_run']}" if item["active_run"] else ""
+        paused = f"retraining is paused: {item['retrain_paused']}" if item["retrain_paused"] else ""
         problems = {state["error"] for state in item["replicas"] if state["error"]}
         table.add_row(
             item["name"],
@@ -46,7 +47,7 @@ def models(items: Sequence[Json]) -> RenderableType:
             score_text(item["f1"]),
             _live(item),
             replicas,
-            Text("; ".join(part for part in (now, *problems) if part)),
+            Text("; ".join(part for part in (now, paused, *problems) if part)),
         )
     return table
 
@@ -57,7 +58,7 @@ def runs(items: Sequence[Json]) -> RenderableType:
     for item in items:
         progress = item["progress"]
         now = _progress_text(item["stage"], progress) if item["state"] == "running" else ""
-        about = item["reason"] or now or item["cause"] or ""
+        about = "; ".join(filter(None, (item["reason"] or now, item["cause"])))
         table.add_row(
             item["id"],
             Text(item["state"], style=STATES.get(item["state"], "")),

@@ -610,3 +610,17 @@ def test_a_service_that_is_starting_is_not_said_to_be_down(baton: Baton, tmp_pat
     cluster.State(tmp_path / ".baton").write(starting)
     said = f"Baton is on its way up at {url} (process {me.pid}); it does not answer yet"
     assert failed(baton("status", "-c", file)) == said
+
+
+def test_the_status_shows_that_retraining_is_paused(service: Service) -> None:
+    service.ok("retrain", "m", "--pause", "the labels are being cleaned")
+    assert "retraining is paused: the labels are being cleaned" in words(service.ok("status").out)
+    service.ok("retrain", "m", "--resume")
+    assert "paused" not in words(service.ok("status").out)
+
+
+def test_cancelling_a_run_that_started_by_itself_says_that_another_will(service: Service) -> None:
+    run = service.control.registry.runs.create("m", {}, cause="23 new corrections (20 wanted)")
+    told = words(service.ok("cancel", run.id).out)
+    assert told.startswith(f"run {run.id} is cancelled; what started it (23 new corrections (20 wanted)) starts another one")
+    assert "`baton retrain m --pause REASON` prevents that" in told

@@ -63,7 +63,7 @@ def test_rejected_lines_are_told_by_their_numbers_and_end_with_status_1(service,
     assert told[0] == "line 4: field 'label' is missing; the row has 'text'"
     assert told[1].startswith("line 5: not valid JSON: ")
     assert told[2] == "line 6: a JSON object is expected"
-    assert told[3].startswith("line 8: unknown key 'lable'; allowed: ")
+    assert told[3].startswith("line 8: unknown key 'lable'; did you mean 'label'? allowed: ")
     assert stored(service) == ["text 0", "text 1", "text 2"]
     done = service("feedback", "m", path, "--json")
     assert (done.code, done.json["duplicates"], done.json["rejected"]) == (1, 3, 4)

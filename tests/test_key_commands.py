@@ -69,6 +69,11 @@ def test_a_key_is_made_as_it_is_asked_for(baton, file):
     assert baton("keys", "list", "--json", "-c", file).json == [made]
 
 
+def test_without_keys_the_list_says_how_to_make_one(baton, file):
+    assert words(baton("keys", "list", "-c", file).out) == "no keys yet; `baton keys create NAME --scope SCOPE` makes one"
+    assert baton("keys", "list", "--json", "-c", file).json == []
+
+
 def test_a_revoked_key_is_listed_as_such(baton, file):
     made = baton("keys", "create", "shop", "--scope", "predict", "--json", "-c", file).json
     assert f"key {made['id']} (shop) is revoked" in words(baton("keys", "revoke", made["id"], "-c", file).out)
@@ -249,8 +254,10 @@ def test_a_service_that_asks_for_keys_and_has_none_that_is_valid_says_how_to_mak
     registry.keys.create("expired", [Scope.OPERATE], expires_at=datetime.now(UTC))
     assert "baton keys create NAME --scope operate" in told(config, registry)
     assert "no API key is asked for" not in told(config, registry)
+    registry.keys.create("shop", [Scope.PREDICT])
+    assert "none of them may operate" in told(config, registry)
     registry.keys.create("admin", [Scope.OPERATE])
-    assert "there is none" not in told(config, registry)
+    assert "NAME --scope operate" not in told(config, registry)
     assert "listen on all addresses" in told(config, registry)
 
 
