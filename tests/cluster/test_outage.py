@@ -15,8 +15,9 @@ import pytest
 import yaml
 
 from services.traffic import Traffic, failed
-from tests.cluster.conftest import TEXT, Service, baton, publish, write_rows
+from tests.cluster.conftest import LABELS, TEXT, Service, baton, write_rows
 from tests.stores import S3, Postgres
+from tests.tiny import keyword_rows
 from tests.waiting import free_port, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -31,7 +32,7 @@ MEANWHILE = 200
 def stored(
     stoppable_postgres: Postgres, stoppable_s3: S3, tiny_base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Service]:
-    """The service, up, with two versions; it trained the first, which serves."""
+    """The service, up, with two versions that it trained; the first serves."""
     directory = tmp_path_factory.mktemp("stored")
     model = {
         "name": MODEL,
@@ -58,11 +59,11 @@ def stored(
         first = service.await_run(service.start_run(MODEL))
         assert (first.state.value, first.reason) == ("succeeded", None)
         service.await_replicas(MODEL, 1)
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in stoppable_s3.environment.items():
-                patch.setenv(name, value)
-            files, _ = service.storage.fetch(service.registry.version(MODEL, 1), directory / "fetched")
-            assert publish(service, MODEL, files).number == 2
+        more = write_rows(directory / "more.jsonl", keyword_rows(420, LABELS, seed=7))
+        second = service.await_run(service.start_run(MODEL, f"data.train={more}", "training.epochs=1"))
+        assert (second.state.value, second.version) == ("succeeded", 2)
+        service.force(MODEL, 1)
+        service.await_replicas(MODEL, 1)
         yield service
     finally:
         baton("down", "-c", file, **stoppable_s3.environment)
