@@ -71,6 +71,22 @@ class Held(Echo):
         assert await asyncio.to_thread(self.started.wait, PATIENCE)
 
 
+class Paused(Held):
+    """Its long requests, too, wait once after their first step."""
+
+    def __init__(self, name: str = "v1") -> None:
+        super().__init__(name)
+        self.resumed = threading.Event()
+
+    def steps(
+        self, inputs: Sequence[Any], options: Sequence[Any] | None = None, budget: int | None = None
+    ) -> Iterator[list[Any] | None]:
+        steps = super().steps(inputs, options, budget)
+        yield next(steps)
+        assert self.resumed.wait(PATIENCE)
+        yield from steps
+
+
 def batcher(budget: int = 1000, queue: int = 1000) -> Batcher:
     return Batcher(max_batch_tokens=budget, max_queue=queue, estimate=lambda item: len(item) if isinstance(item, str) else 1)
 
@@ -231,13 +247,15 @@ def test_a_long_request_that_fails_gets_its_error_and_the_next_one_is_answered()
 
 def test_closing_finishes_the_long_request_that_has_begun():
     async def scenario() -> None:
-        subject, predictor = batcher(budget=40), Held()
+        subject, predictor = batcher(budget=40), Paused()
         subject.serve(1, predictor)
         running = await occupied(subject, predictor)
         first, second = [await submitted(subject, letter * 20) for letter in "xy"]
         predictor.released.set()
         await predictor.has_run(2)
         closing = asyncio.create_task(subject.close())
+        await asyncio.sleep(0)  # it has begun to close
+        predictor.resumed.set()
         with pytest.raises(NotReady, match="the replica is shutting down"):
             await second
         assert (await first).outputs == [("v1", "x" * 20, "-")]
