@@ -84,7 +84,7 @@ def head_of(module: str, options: str, model: str | None = f"{BASE_MODEL.rpartit
     return (
         f"{datetime.now(UTC):%Y-%m-%d} · {_cpu()}, {os.cpu_count()} cores, {_memory_gib():.0f} GiB · "
         f"Python {platform.python_version()}, {versions}\n\n"
-        f"{base}Command: `python -m {module} {options}`.\n"
+        f"{base}Command: `{f'python -m {module} {options}'.rstrip()}`.\n"
     )
 
 
