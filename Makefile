@@ -14,10 +14,10 @@ export PYTHONUNBUFFERED := 1
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
+# Most modules of the large packages are never imported; those that are get compiled then.
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints.txt torch==2.13.0
-	$(BIN)/pip install -q -c constraints.txt -e ".[offline,dev]"
+	$(BIN)/pip install -q --no-compile -c constraints.txt torch==2.13.0 -e ".[offline,dev]"
 	touch $(STAMP)
 
 demo: $(STAMP)  ## install and run the whole loop on the bundled samples

@@ -10,7 +10,7 @@ import pytest
 from baton.errors import TrainingFailed
 from baton.training_settings import TrainingSettings
 from training import capacity
-from training.capacity import capacity_of, cpus_per_process, gpus_for
+from training.capacity import capacity_of, gpus_for, side_by_side
 
 Node = tuple[int, int, Mapping[str, str]]
 """CPUs, GPUs, labels."""
@@ -62,7 +62,7 @@ def test_a_run_takes_what_no_service_has_reserved(cluster):
 def test_what_other_runs_hold_is_waited_for(cluster):
     cluster((8, 0, {}), free=0, held=[4, 2])
     assert capacity_of(training()).resources == {"CPU": 6}
-    assert cpus_per_process(training(), 1) == 1  # of those that are free now
+    assert side_by_side(training(), 3).workers == 3
 
 
 def test_no_worker_asks_for_more_than_a_node_has(cluster):
@@ -90,6 +90,31 @@ def test_of_nodes_that_are_not_up_yet_a_worker_asks_for_one_cpu_or_what_the_sett
     assert capacity_of(training(**BOUND, workers=2)).resources == {"CPU": 1}
     assert capacity_of(training(**BOUND, workers=2, cpus=8)).resources == {"CPU": 4}
     assert capacity_of(training(**BOUND, device="gpu", cpus=4)).resources == {"CPU": 4, "GPU": 1}
+
+
+@pytest.mark.parametrize(
+    ("cpus", "most", "wanted", "expected"),
+    [
+        (8, 10, None, (4, 2)),
+        (8, 3, None, (3, 2)),
+        (8, 1, None, (1, 8)),
+        (8, 10, 2, (2, 4)),
+        (1, 5, None, (1, 1)),
+        (2, 5, 4, (4, 1)),
+    ],
+)
+def test_models_side_by_side_get_two_cpus_each_unless_told_otherwise(cluster, cpus, most, wanted, expected):
+    cluster((cpus, 0, {}))
+    asked = side_by_side(training(), most, wanted)
+    assert (asked.workers, asked.threads, asked.use_gpu) == (*expected, False)
+
+
+@pytest.mark.parametrize(("most", "wanted", "workers"), [(5, None, 2), (1, None, 1), (5, 4, 2), (5, 1, 1)])
+def test_models_side_by_side_get_a_gpu_each(cluster, most, wanted, workers):
+    cluster((16, 2, {}))
+    asked = side_by_side(training(), most, wanted)
+    assert (asked.workers, asked.resources) == (workers, {"CPU": 16 // workers, "GPU": 1})
+    assert not side_by_side(training(device="cpu"), most).use_gpu
 
 
 def test_what_the_cluster_can_never_give_is_refused(cluster):

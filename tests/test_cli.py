@@ -415,7 +415,7 @@ def test_data_sets_are_listed_with_what_feedback_gave_and_what_was_left_out(serv
     assert [item["number"] for item in service.ok("datasets", "m", "--limit", 1, "--json").json] == [3]
     rows = [words(line) for line in service.ok("datasets", "m").out.splitlines()]
     assert rows[0] == "data set train holdout feedback labels left out frozen"
-    assert [row.rpartition(" 20")[0] for row in rows[1:]] == ["3 4 3 2 + 1 3 3", "2 5 3 new 2 + 1 3 3", "1 4 2 – 2 0"]
+    assert [row.rsplit(" ", 2)[0] for row in rows[1:]] == ["3 4 3 2 + 1 3 3", "2 5 3 new 2 + 1 3 3", "1 4 2 – 2 0"]
 
 
 def test_one_data_set_is_shown_with_its_labels_conflicts_and_quarantine(service, tmp_path):

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.util.placement_group import placement_group_table
+from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 
 from baton.errors import TrainingFailed
 from baton.training_settings import TrainingSettings
 
 PATIENCE_SECONDS = 10.0
 """How long workers may take to start before a run says what it waits for, and how often it says so again."""
+
+CPUS_PER_PROCESS = 2
+"""By default, where a run trains several models side by side: small ones gain little from more."""
 
 Say = Callable[[str], None]
 
@@ -48,7 +51,7 @@ class Capacity:
 
 
 def capacity_of(training: TrainingSettings) -> Capacity:
-    """What a run asks for: its share of the CPUs that no service reserves.
+    """What the workers of one training ask for: their share of the CPUs that no service reserves.
 
     What other runs hold counts as free: the run waits for it, rather than to train for hours on what they happen to leave.
 
@@ -64,6 +67,19 @@ def capacity_of(training: TrainingSettings) -> Capacity:
         use_gpu=training.device == "gpu" or gpus >= training.workers,
         labels=training.nodes,
     )
+
+
+def side_by_side(training: TrainingSettings, most: int, wanted: int | None = None) -> Capacity:
+    """What a run asks for that trains ``most`` models, as many at once as are ``wanted``, or as there is room for. Each has a
+    process, and a GPU of its own where the run may use GPUs.
+
+    Raises:
+        TrainingFailed: it wants GPUs, and the cluster has none.
+    """
+    cpus, gpus = _cpus_for(training), gpus_for(training)
+    room = gpus or max(1, _share(cpus, training, 1) // CPUS_PER_PROCESS)
+    processes = min(most, wanted or room, gpus or most)
+    return Capacity(workers=processes, threads=_share(cpus, training, processes), use_gpu=gpus > 0, labels=training.nodes)
 
 
 def gpus_for(training: TrainingSettings) -> int:
@@ -88,12 +104,7 @@ def _cpus_for(training: TrainingSettings) -> float:
     held: float = sum(
         bundle.get("CPU", 0) for group in groups if group["state"] == "CREATED" for bundle in group["bundles"].values()
     )
-    return _free_cpus() + held
-
-
-def cpus_per_process(training: TrainingSettings, processes: int) -> int:
-    """Whole CPUs for each of as many processes side by side, of those that are free now; at least one."""
-    return _share(_free_cpus(), training, processes)
+    return float(ray.available_resources().get("CPU", 0)) + held
 
 
 def _share(cpus: float, training: TrainingSettings, processes: int) -> int:
@@ -114,10 +125,6 @@ def _total(nodes: Iterable[Mapping[str, Any]], resource: str) -> int:
     return int(sum(node["Resources"].get(resource, 0) for node in nodes))
 
 
-def _free_cpus() -> float:
-    return float(ray.available_resources().get("CPU", 0))
-
-
 @contextmanager
 def watched(capacity: Capacity, started: Callable[[], bool], say: Say) -> Iterator[None]:
     """While the block waits for its workers, ``say`` what they wait for, until one has ``started``."""
@@ -134,3 +141,15 @@ def watched(capacity: Capacity, started: Callable[[], bool], say: Say) -> Iterat
     finally:
         done.set()
         watcher.join()
+
+
+@contextmanager
+def reserved(capacity: Capacity, say: Say) -> Iterator[PlacementGroup]:
+    """A place for each of the capacity's workers, held while the block runs. Until there is one, ``say`` what it waits for."""
+    group = placement_group([capacity.resources] * capacity.workers)
+    try:
+        while not group.wait(PATIENCE_SECONDS):
+            say(capacity.sentence())
+        yield group
+    finally:
+        remove_placement_group(group)

@@ -15,17 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from baton.errors import DataError, TrainingFailed
 from baton.model_settings import ModelSettings
 from baton.storage import Storage
 from baton.tasks import task_type
 from training import datasets, sides
-from training.capacity import cpus_per_process, gpus_for
+from training.capacity import reserved, side_by_side
 from training.trainer import Job, Order, Trained, last_line
-
-CPUS_PER_FOLD = 2
-"""By default: small models gain little from more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +74,7 @@ def cross_validate(order: Order) -> Iterator[Trained]:
         outputs = [output for fold in folds for output in fold.outputs[fold.at(epochs)]]
         calibration = task.calibrate(outputs, [row for fold in folds for row in fold.rows])
     order.progress(fold=count, folds=count, f1=statistics.mean(scores))
-    threads = cpus_per_process(order.settings.training, 1)
-    [files] = _finished([_task(train_all, order, threads).remote(asdict(order.job(threads)), epochs)], lambda _: None)
+    files = _train_all(order, epochs)
     with tempfile.TemporaryDirectory(prefix="baton-folds-") as scratch:
         for name, content in files.items():
             (Path(scratch) / name).write_bytes(content)
@@ -100,22 +97,35 @@ def cross_validate(order: Order) -> Iterator[Trained]:
 
 
 def _train_folds(order: Order, count: int) -> list[Fold]:
-    training = order.settings.training
-    concurrent = min(count, gpus_for(training) or max(1, cpus_per_process(training, 1) // CPUS_PER_FOLD))
-    threads = cpus_per_process(training, concurrent)
-    task = _task(train_fold, order, threads)
-    job = order.job(threads)
-
     def report(done: Sequence[Fold]) -> None:
         order.progress(fold=len(done), folds=count, f1=statistics.mean(max(fold.scores) for fold in done))
 
-    return _finished([task.remote(asdict(replace(job, fold=number)), count) for number in range(count)], report)
+    with _tasks(train_fold, order, count) as (task, job):
+        return _finished([task.remote(asdict(replace(job, fold=number)), count) for number in range(count)], report)
 
 
-def _task(function: Callable[..., Any], order: Order, threads: int) -> Any:
-    """``function`` as a Ray task, begun again when its process dies."""
+def _train_all(order: Order, epochs: int) -> dict[str, bytes]:
+    with _tasks(train_all, order, 1) as (task, job):
+        [files] = _finished([task.remote(asdict(job), epochs)], lambda _: None)
+    found: dict[str, bytes] = files
+    return found
+
+
+@contextmanager
+def _tasks(function: Callable[..., Any], order: Order, count: int) -> Iterator[tuple[Any, Job]]:
+    """``function`` as a Ray task that can be called ``count`` times, in a place of its own, and what it gets as its job. It is
+    begun again when its process dies.
+    """
     training = order.settings.training
-    return ray.remote(function).options(num_cpus=threads, num_gpus=min(gpus_for(training), 1), max_retries=training.retries)
+    capacity = side_by_side(training, count)
+    with reserved(capacity, lambda text: order.progress(waiting=text)) as place:
+        task = ray.remote(function).options(
+            num_cpus=capacity.threads,
+            num_gpus=int(capacity.use_gpu),
+            max_retries=training.retries,
+            scheduling_strategy=PlacementGroupSchedulingStrategy(placement_group=place),
+        )
+        yield task, order.job(capacity.threads)
 
 
 def _finished(tasks: Sequence[Any], report: Callable[[Sequence[Any]], None]) -> list[Any]:

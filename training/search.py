@@ -11,7 +11,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,12 @@ from baton.errors import Conflict, RegistryError, TrainingFailed
 from baton.model_settings import ModelSettings
 from baton.search_space import draw
 from baton.training_settings import TrainingSettings
-from training.capacity import cpus_per_process, gpus_for
+from training.capacity import Capacity, side_by_side, watched
 from training.trainer import Job, Order, Trained, filesystem_of, last_line
 
 FOLDER = "search"
 REDUCTION = 3
 """Of the trials that reach a rung, one in so many goes on."""
-
-CPUS_PER_TRIAL = 2
-"""By default. Small models gain little from more; one trial each leaves nothing to spread."""
 
 
 @dataclass(kw_only=True)
@@ -67,7 +64,10 @@ def search(order: Order) -> Iterator[Trained]:
     assert wanted is not None
     trials = [Trial(settings=one) for one in draw(wanted, TrainingSettings.whole_keys(), order.settings.training.seed)]
     board = Board(order, trials)
-    results = _tuner(order, trials, board).fit()
+    capacity = side_by_side(order.settings.training, len(trials), wanted.concurrent)
+    one = replace(capacity, workers=1)  # the first trial can start without the others
+    with watched(one, lambda: board.started, lambda text: order.progress(waiting=text)):
+        results = _tuner(order, trials, board, capacity).fit()
     for result in results:
         number = _number(result.path)
         if result.error is not None:
@@ -109,10 +109,16 @@ class Board(tune.Callback):  # type: ignore[misc]
     def __init__(self, order: Order, trials: Sequence[Trial]) -> None:
         self._order, self._trials = order, trials
         self._over = 0
+        self.started = False
+        """Whether any trial has found its place."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune writes its callbacks down in order to be restored, and a run's driver is never restored."""
         return {}
+
+    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+        """Note that there was a place for it."""
+        self.started = True
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Mapping[str, Any], **_: Any) -> None:
         """Note an epoch's F1."""
@@ -137,26 +143,23 @@ class Board(tune.Callback):  # type: ignore[misc]
             self._order.progress(trial=self._over, trials=len(self._trials), **facts, **known)
 
 
-def _tuner(order: Order, trials: Sequence[Trial], board: Board) -> tune.Tuner:
+def _tuner(order: Order, trials: Sequence[Trial], board: Board, capacity: Capacity) -> tune.Tuner:
     training = order.settings.training
     assert training.search is not None
     drawn = [trial.settings for trial in trials]
-    gpus, room = gpus_for(training), max(1, cpus_per_process(training, 1) // CPUS_PER_TRIAL)
-    concurrent = min(len(drawn), training.search.concurrent or gpus or room)
-    threads = cpus_per_process(training, concurrent)
     most = max(int(one.get("epochs", training.epochs)) for one in drawn)
-    trainable = tune.with_parameters(_trial, job=asdict(order.job(threads)), drawn=drawn)
+    trainable = tune.with_parameters(_trial, job=asdict(order.job(capacity.threads)), drawn=drawn)
     os.environ |= {
         "TUNE_DISABLE_SIGINT_HANDLER": "1",  # cancelling is for the driver to handle: Tune would take it for an early end
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     }
     return tune.Tuner(
-        tune.with_resources(trainable, {"cpu": threads, "gpu": min(gpus, 1)}),
+        tune.with_resources(trainable, tune.PlacementGroupFactory([capacity.resources])),
         param_space={"number": tune.grid_search(list(range(len(drawn))))},
         tune_config=tune.TuneConfig(
             metric="f1",
             mode="max",
-            max_concurrent_trials=concurrent,
+            max_concurrent_trials=capacity.workers,
             reuse_actors=True,  # its libraries take seconds to load
             trial_dirname_creator=lambda trial: f"trial-{trial.config['number']}",
             scheduler=ASHAScheduler(

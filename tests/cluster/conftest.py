@@ -50,6 +50,18 @@ def baton(*arguments: str | Path, timeout: float = 120, **extra: str) -> subproc
     return subprocess.run(command, env=environment(extra), capture_output=True, text=True, timeout=timeout, check=False)
 
 
+def marked(instance_id: str) -> list[str]:
+    """Command lines of all live processes with the instance's mark."""
+    found = []
+    for directory in Path("/proc").iterdir():
+        try:
+            if directory.name.isdigit() and f"BATON_INSTANCE={instance_id}".encode() in (directory / "environ").read_bytes():
+                found.append((directory / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:  # ended between our two looks
+            continue
+    return found
+
+
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
@@ -296,6 +308,10 @@ def service(tiny_base: Path, data: Path, tmp_path_factory: pytest.TempPathFactor
     try:
         service.baton("up", "--detach", timeout=240)
         yield service
+        running = service.instance
+        assert service.baton("down").stdout.strip() == "stopped"
+        assert marked(running.id) == []
+        assert not Path(running.directory).exists()
     finally:
         baton("down", "-c", file)
         service.close()

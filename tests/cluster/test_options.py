@@ -35,7 +35,9 @@ def test_a_run_goes_on_from_the_champion_with_adapters_survives_a_killed_worker_
         "training.epochs=4",
     )
     runs.await_training(run_id, 1.0)
-    until(lambda: runs.processes(WORKER), 30, "a training process")[0].kill()
+    workers = until(lambda: runs.processes(WORKER), 30, "training processes")
+    assert len(workers) == 2
+    workers[0].kill()
     run = runs.await_run(run_id)
     assert (run.state.value, run.reason) == ("succeeded", None)
 

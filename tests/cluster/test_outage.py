@@ -60,7 +60,9 @@ def stored(
         assert (first.state.value, first.reason) == ("succeeded", None)
         service.await_replicas(MODEL, 1)
         more = write_rows(directory / "more.jsonl", keyword_rows(420, LABELS, seed=7))
-        second = service.await_run(service.start_run(MODEL, f"data.train={more}", "training.epochs=1"))
+        second = service.await_run(
+            service.start_run(MODEL, f"data.train={more}", "training.few_shot=true", "training.validation=null")
+        )
         assert (second.state.value, second.version) == ("succeeded", 2)
         service.force(MODEL, 1)
         service.await_replicas(MODEL, 1)

@@ -76,9 +76,10 @@ def test_a_search_whose_trials_all_fail_fails_with_the_reason(runs: Service) -> 
 
 def test_cancel_ends_a_search_with_its_trials(runs: Service) -> None:
     before = [version.number for version in runs.registry.versions("runs")]
-    settings = {"epochs": 50, "batch_size": 1, "early_stopping": 50, "search": {"trials": 4, "space": {"seed": [1, 2, 3, 4]}}}
+    settings = {"epochs": 50, "early_stopping": 50, "search": {"trials": 4, "space": {"seed": [1, 2, 3, 4]}}}
     run_id = runs.start_run("runs", *assignments(settings))
-    until(lambda: runs.processes(TRIAL), 120, "a trial is at work")
+    until(lambda: "best_f1" in runs.registry.runs.get(run_id).progress, 120, "a trial has told of its first epoch")
+    assert runs.processes(TRIAL)
     runs.baton("cancel", run_id)
     until(lambda: not runs.drivers(run_id) and not runs.processes(TRIAL), 30, "driver and trials are gone")
     assert runs.registry.runs.get(run_id).state is RunState.CANCELLED

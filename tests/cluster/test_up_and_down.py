@@ -14,7 +14,7 @@ import yaml
 
 from baton.keys import Scope
 from services import cluster
-from tests.cluster.conftest import BATON, Service, baton, environment, write_config
+from tests.cluster.conftest import BATON, Service, baton, environment, marked, write_config
 from tests.waiting import free_port, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -35,18 +35,6 @@ def small(tiny_base: Path, data: Path, tmp_path: Path) -> Iterator[Service]:
     service.close()
 
 
-def marked(instance_id: str) -> list[str]:
-    """Command lines of all live processes with the instance's mark."""
-    found = []
-    for directory in Path("/proc").iterdir():
-        try:
-            if directory.name.isdigit() and f"BATON_INSTANCE={instance_id}".encode() in (directory / "environ").read_bytes():
-                found.append((directory / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-        except OSError:  # ended between our two looks
-            continue
-    return found
-
-
 def test_up_stops_at_a_busy_port_and_names_who_holds_it(service: Service, tmp_path: Path) -> None:
     config = yaml.safe_load(service.file.read_text())
     done = baton("up", "-c", write_config(tmp_path, service.config.http.port, config["models"]))
@@ -55,7 +43,7 @@ def test_up_stops_at_a_busy_port_and_names_who_holds_it(service: Service, tmp_pa
     assert "choose another with http.port or BATON_HTTP_PORT" in done.stderr
 
 
-def test_up_runs_once_survives_the_kill_of_its_supervisor_and_goes_down_without_a_trace(small: Service) -> None:
+def test_up_runs_once_clears_up_after_a_crash_and_stops_without_a_trace_at_ctrl_c(small: Service, tmp_path: Path) -> None:
     started = baton("up", "--detach", "-c", small.file, timeout=240)
     assert started.returncode == 0, started.stderr
     assert f"ready at {small.url}" in started.stdout
@@ -69,23 +57,6 @@ def test_up_runs_once_survives_the_kill_of_its_supervisor_and_goes_down_without_
     supervisor = psutil.Process(crashed.pid)
     supervisor.kill()
     psutil.wait_procs([supervisor], timeout=10)
-    restarted = baton("up", "--detach", "-c", small.file, timeout=240)
-    assert restarted.returncode == 0, restarted.stderr
-    assert "leftover process(es) of an instance that crashed" in restarted.stderr
-    assert marked(crashed.id) == []
-    assert small.http.get("/readyz").status_code == 200
-
-    running = small.instance
-    assert running.id != crashed.id
-    assert len(marked(running.id)) > 5
-    stopped = baton("down", "-c", small.file)
-    assert (stopped.returncode, stopped.stdout.strip()) == (0, "stopped")
-    assert marked(running.id) == []
-    assert not Path(running.directory).exists()
-    assert baton("down", "-c", small.file).stdout.strip() == "nothing is running"
-
-
-def test_ctrl_c_stops_a_foreground_service_cleanly(small: Service, tmp_path: Path) -> None:
     log = tmp_path / "up.log"
     with log.open("wb") as output:
         command = [str(BATON), "up", "-c", str(small.file)]
@@ -93,7 +64,11 @@ def test_ctrl_c_stops_a_foreground_service_cleanly(small: Service, tmp_path: Pat
         try:
             until(lambda: "ready at" in log.read_text() or process.poll() is not None, 240, "ready in the foreground")
             assert process.poll() is None, log.read_text()
-            instance = small.instance
+            assert "leftover process(es) of an instance that crashed" in log.read_text()
+            assert marked(crashed.id) == []
+            running = small.instance
+            assert running.id != crashed.id
+            assert len(marked(running.id)) > 5
             os.killpg(process.pid, signal.SIGINT)  # what a terminal does: every process of the group gets it
             status = process.wait(60)
         finally:
@@ -101,7 +76,9 @@ def test_ctrl_c_stops_a_foreground_service_cleanly(small: Service, tmp_path: Pat
                 process.kill()
                 process.wait()
     assert status == 0, log.read_text()
-    assert marked(instance.id) == []
+    assert marked(running.id) == []
+    assert not Path(running.directory).exists()
+    assert baton("down", "-c", small.file).stdout.strip() == "nothing is running"
 
 
 def test_up_joins_the_cluster_of_ray_address_and_down_leaves_it_as_it_was(
