@@ -8,6 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from baton.texts import normalise
+
 MASK = "█"
 """Stands for each character of what a pattern matches."""
 
@@ -20,17 +22,29 @@ def masker(patterns: Sequence[str]) -> Callable[[Any], Any]:
     compiled = [re.compile(pattern) for pattern in patterns]
 
     def mask_text(text: str) -> str:
-        spans = [match.span() for pattern in compiled for match in pattern.finditer(text)]
-        characters = list(text) if spans else []
-        for start, end in spans:
-            characters[start:end] = MASK * (end - start)
-        return "".join(characters) if spans else text
+        return _masked(compiled, text)
 
     def mask(item: Any) -> Any:
         texts = {name: value for name, value in item if isinstance(value, str)}
         return item.model_copy(update={name: mask_text(value) for name, value in texts.items()})
 
     return mask if compiled else lambda item: item
+
+
+def blinder(patterns: Sequence[str]) -> Callable[[str], str]:
+    """A function that tells texts apart by what masks leave of them: the same for a text, however it is written, and for what
+    `masker` made of it. A text of which nothing but masks would be left is told apart by all of it.
+    """
+    compiled = [re.compile(pattern, re.IGNORECASE) for pattern in patterns]  # a normalised text has no capitals
+
+    def blind(text: str) -> str:
+        normalised = normalise(text)
+        before, masked = "", normalised
+        while masked != before:  # what is masked already may be part of another match
+            before, masked = masked, _masked(compiled, masked)
+        return re.sub(f"{MASK}+", MASK, masked) if re.search(r"\w", masked) else normalised
+
+    return blind
 
 
 def same_but_for_masks(masked: Mapping[str, Any], item: BaseModel) -> bool:
@@ -44,3 +58,13 @@ def _hides(masked: object, value: object) -> bool:
     if not isinstance(masked, str) or not isinstance(value, str) or len(masked) != len(value):
         return False
     return all(one in (MASK, other) for one, other in zip(masked, value, strict=True))
+
+
+def _masked(patterns: Sequence[re.Pattern[str]], text: str) -> str:
+    spans = [match.span() for pattern in patterns for match in pattern.finditer(text)]
+    if not spans:
+        return text
+    characters = list(text)
+    for start, end in spans:
+        characters[start:end] = MASK * (end - start)
+    return "".join(characters)

@@ -36,6 +36,7 @@ class GrowingData:
         self.train: list[Row] = []
         self.holdout: list[Row] | float = 0.2
         self.settings: dict[str, Any] = {}
+        self.redact: Sequence[str] = ()
 
     def correct(self, *examples: Row) -> None:
         """Feedback comes in, the next row a minute after the last one."""
@@ -65,7 +66,7 @@ class GrowingData:
         """The next version. The ledger must take its sides without a contradiction."""
         previous = len(self.versions) or None
         history = History(feedback=iter(self.feedback), sides=dict(self.ledger), previous=previous)
-        dataset = freeze("m", self.kind, self.data(), self.storage, history)
+        dataset = freeze("m", self.kind, self.data(), self.storage, history, redact=self.redact)
         for group, side in dataset.sides.items():
             assert self.ledger.setdefault(group, side) == side, "a text changed sides"
         self.versions.append(dataset)

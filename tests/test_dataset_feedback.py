@@ -312,6 +312,32 @@ def test_only_some_conflicts_and_quarantined_rows_are_listed_and_all_are_counted
     assert (len(version.conflicts["examples"]), len(version.quarantined)) == (20, 20)
 
 
+# --- personal data -------------------------------------------------------------------------------------------------------
+
+
+def test_a_masked_text_trains_unless_it_may_be_one_of_the_holdout(growing):
+    growing.redact = (r"\d{5,}",)
+    growing.holdout = [*HOLDOUT, row("order 12345 is late", "shipping")]
+    growing.correct(row("order █████ is late", "billing"), row("order █████ is lost", "shipping"))
+    dataset = growing.freeze()
+    assert train(dataset) == [*pairs(TRAIN), ("order █████ is lost", "shipping")]
+    assert dataset.version.removed_leaks == 1
+
+
+def test_no_text_enters_the_holdout_that_was_trained_on_with_masks(growing):
+    growing.redact = (r"\d{5,}",)
+    growing.correct(row("order █████ is late", "shipping"))
+    growing.freeze()
+    growing.holdout = [*HOLDOUT, row("order 12345 is late", "shipping")]
+    growing.settings = {"feedback_holdout": 0.99}
+    growing.correct(row("order 67890 is late", "shipping"))
+    dataset = growing.freeze()
+    assert holdout(dataset) == pairs(HOLDOUT)
+    [told] = dataset.version.quarantined
+    assert told["reason"] == "its text stood in the train side of an earlier data set"
+    assert train(dataset)[-1] == ("order 67890 is late", "shipping")
+
+
 # --- quarantine ----------------------------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ Texts are told apart by what they were made from, not by the code under test: ea
 
 from __future__ import annotations
 
+import re
 import tempfile
 import unicodedata
 import uuid
@@ -17,6 +18,7 @@ from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
 from baton.errors import DataError
+from baton.masks import MASK, masker
 from baton.records import DatasetVersion
 from baton.storage import Storage
 from baton.tasks.classification import Classification
@@ -105,7 +107,7 @@ def rows_of(version: DatasetVersion) -> int:
     return version.train_rows + version.holdout_rows + left_out + version.quarantined_rows + version.set_aside
 
 
-def grow(growing: GrowingData, step: Mapping[str, Any], row: Callable[[Piece], dict[str, Any]]) -> Dataset | None:
+def grow(growing: GrowingData, step: Mapping[str, Any], row: Callable[[Any], dict[str, Any]]) -> Dataset | None:
     """One step: other base files, more feedback, a new version; None where the data cannot be used."""
     growing.train = [row(piece) for piece in step["train"]]
     growing.holdout = step["holdout"] if isinstance(step["holdout"], float) else [row(piece) for piece in step["holdout"]]
@@ -149,6 +151,80 @@ def test_no_text_of_any_holdout_ever_stands_in_the_train_side_of_any_version(tas
     trained = set().union(*(origins(version.train) for version in growing.versions))
     judged = set().union(*(origins(version.holdout) for version in growing.versions))
     assert not {TEXTS[number] for number in trained & judged}
+
+
+# --- personal data -------------------------------------------------------------------------------------------------------
+
+REDACT = (r"\d[\d\s]{3,}\d", r"[a-z.]+@[a-z.]+", r"DE\d\d\w*", r"(?<=dear )\w+")
+PRIVATE = (
+    "card 1234 5678 is lost", "card 9999 0000 is lost", "my card is lost", "mail Ann@Example.org, please",
+    "mail bob@x.de, please", "iban DE12ABC45 is wrong", "iban DE99 is wrong", "Dear Straße, hello", "dear Ann, hello",
+    "12345 6789", "1111 1111",
+)  # fmt: skip
+HIDE = masker(REDACT)
+
+
+def hidden(text: str) -> str:
+    """As the prediction log keeps it."""
+    masked: str = HIDE(Classification.Input(text=text)).text
+    return masked
+
+
+WRITTEN: tuple[Callable[[str], str], ...] = (
+    str,
+    str.casefold,
+    lambda text: f" {text}\n",
+    lambda text: text.replace(" ", "\u00a0"),
+)
+MAY_BE: dict[str, set[int]] = {}
+"""What may stand in a data set, with and without masks → the numbers of the texts that it may be."""
+for number, text in enumerate(PRIVATE):
+    for way in WRITTEN:
+        MAY_BE.setdefault(way(text), set()).add(number)
+        MAY_BE.setdefault(hidden(way(text)), set()).add(number)
+
+private_pieces = st.tuples(st.integers(0, len(PRIVATE) - 1), st.integers(0, len(WRITTEN) - 1), st.integers(0, 1), st.booleans())
+bare_pieces = private_pieces.map(lambda piece: (*piece[:3], False))
+private_steps = st.fixed_dictionaries(
+    {
+        "train": st.lists(private_pieces, min_size=4, max_size=10),
+        "holdout": st.lists(bare_pieces, min_size=1, max_size=3) | st.sampled_from([0.1, 0.5]),
+        "feedback": st.lists(private_pieces, max_size=8),
+        "conflicts": st.sampled_from(["latest", "majority"]),
+        "feedback_holdout": st.sampled_from([0.0, 0.5]),
+    }
+)
+
+
+def private(piece: tuple[int, int, int, bool]) -> dict[str, Any]:
+    number, way, answer, masked = piece
+    text = WRITTEN[way](PRIVATE[number])
+    return {"text": hidden(text) if masked else text, "label": LABELS[answer]}
+
+
+def test_masks_make_one_text_of_several_and_leave_others_alone():
+    assert MAY_BE[hidden("card 1234 5678 is lost")] == {0, 1}
+    assert MAY_BE["my card is lost"] == {2}
+    assert hidden("Dear Straße, hello") == "Dear Straße, hello"
+    assert hidden("dear straße, hello") == "dear ██████, hello"
+
+
+@settings(max_examples=300, deadline=None)
+@given(sequence=st.lists(private_steps, min_size=2, max_size=5))
+def test_no_text_whose_personal_data_is_masked_is_trained_on_where_it_may_be_a_text_of_a_holdout(sequence):
+    with tempfile.TemporaryDirectory() as directory:
+        growing = GrowingData(Path(directory), Storage(f"memory://{uuid.uuid4().hex}"))
+        growing.redact = REDACT
+        for step in sequence:
+            dataset = grow(growing, step, private)
+            if dataset is not None:
+                files = len(growing.train) + (0 if isinstance(growing.holdout, float) else len(growing.holdout))
+                assert rows_of(dataset.version) == files + len(growing.feedback), "a row is not accounted for"
+                assert growing.freeze().version.hash == dataset.version.hash, "the same past gave another version"
+    event(f"masked: {min(len(growing.versions) // 2, 4)} versions")
+    trained = {row.text for version in growing.versions for row in version.train if re.search(r"\w", row.text)}
+    judged = {row.text for version in growing.versions for row in version.holdout if MASK not in row.text}
+    assert not {(text, other) for text in trained for other in judged if MAY_BE[text] & MAY_BE[other]}
 
 
 @settings(max_examples=50, deadline=None)

@@ -47,14 +47,23 @@ class Dataset:
 NO_HISTORY = History()
 
 
-def freeze(model: str, kind: type[AnyTask], data: DataSettings, storage: Storage, history: History = NO_HISTORY) -> Dataset:
+def freeze(
+    model: str,
+    kind: type[AnyTask],
+    data: DataSettings,
+    storage: Storage,
+    history: History = NO_HISTORY,
+    *,
+    redact: Sequence[str] = (),
+) -> Dataset:
     """Read, validate, split, merge the feedback in, take leaks out, and store both sides under their content hash.
 
     A text stands on one side for ever: the ledger decides; for new base rows their file or the stable hash, for new texts from
     feedback the stable hash. A train row whose normalised text (in question answering: context) stands in the holdout, or ever
     stood there, is dropped and counted, and so is a train row that repeats another; of rows that contradict each other
     ``data.conflicts`` picks one. Nothing changes a row of the base holdout; one that was once trained on is quarantined, and so
-    is feedback that cannot be used. Every row is accounted for in the version's record.
+    is feedback that cannot be used. Every row is accounted for in the version's record. A text of which the prediction log has
+    masked what ``redact`` matches is left out where it may be a text of the holdout.
 
     The caller records the version and its sides with the registry, before anything trains on them.
 
@@ -63,7 +72,7 @@ def freeze(model: str, kind: type[AnyTask], data: DataSettings, storage: Storage
             unknown in train.
         StorageError: the storage cannot be written.
     """
-    merged, until = _merge(kind, data, history)
+    merged, until = _merge(kind, data, history, redact)
     train, holdout = ([row.example for row in side] for side in (merged.train, merged.holdout))
     labels = kind.labels_of(train)
     kind(labels, max_length=8).check(holdout)
@@ -109,12 +118,12 @@ def load_side(kind: type[AnyTask], storage: Storage, uri: str, side: str) -> lis
     return read_sides(kind, storage, uri)[side]
 
 
-def _merge(kind: type[AnyTask], data: DataSettings, history: History) -> tuple[Merged, int]:
+def _merge(kind: type[AnyTask], data: DataSettings, history: History, redact: Sequence[str]) -> tuple[Merged, int]:
     """Both sides with all that is known by now, and the highest id of the feedback that was looked at."""
     merger = Merger(kind, data, history.sides)
-    rows = sourced(kind, "base", located(kind, data.fields, read(data.train, "train"), data.train))
+    rows = sourced(kind, "base", located(kind, data.fields, read(data.train, "train"), data.train), redact)
     if isinstance(data.holdout, str):
-        held = sourced(kind, "base", located(kind, data.fields, read(data.holdout, "test"), data.holdout))
+        held = sourced(kind, "base", located(kind, data.fields, read(data.holdout, "test"), data.holdout), redact)
         _check_files(kind, data, rows, held)
         merger.add_base(rows, held)
     else:
@@ -130,7 +139,7 @@ def _merge(kind: type[AnyTask], data: DataSettings, history: History) -> tuple[M
             accepted.append((where, example_of(kind, Row(where=where, values=row.example), {})))
         except DataError as error:  # it was good when it came: the task, or what it accepts, is another one by now
             merger.merged.quarantine(where, str(error).removeprefix(where).lstrip(":, "))
-    merger.add_feedback(sourced(kind, "feedback", accepted))
+    merger.add_feedback(sourced(kind, "feedback", accepted, redact))
     merged = merger.merge()
     _check_sides(data, merged, len(rows))
     return merged, until

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from baton.frozen import HOLDOUT, SIDES, TRAIN, labels_of, shown
+from baton.masks import MASK, blinder
 from baton.model_settings import DataSettings
 from baton.tasks import AnyTask
 from baton.texts import fingerprint, normalise, place
@@ -25,13 +26,19 @@ LISTED = 20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourcedRow:
-    """One example with what decides about it: its normalised ``content``, the fingerprint of its ``group``, its ``answer``."""
+    """One example with what decides about it: its normalised ``content``, the fingerprint of its ``group``, its ``answer``.
+
+    ``twin``: the fingerprint of what masks leave of its group. A ``masked`` row, of which parts are hidden, may be any text
+    with the same one.
+    """
 
     example: Any
     source: Literal["base", "feedback"]
     where: str
     content: str
     group: str
+    twin: str
+    masked: bool
     answer: str
 
 
@@ -64,7 +71,7 @@ class Merged:
         """
         held = [*self.holdout, *self.waiting]
         assert {row.group for row in self.train}.isdisjoint(row.group for row in held), "a text stands on both sides"
-        return {row.group: side for side, rows in ((TRAIN, self.train), (HOLDOUT, held)) for row in rows}
+        return {key: side for side, rows in ((TRAIN, self.train), (HOLDOUT, held)) for row in rows for key in _keys(row, side)}
 
     def counts(self, kind: type[AnyTask]) -> dict[str, dict[str, dict[str, int]]]:
         """Rows by side, source and label."""
@@ -72,19 +79,32 @@ class Merged:
         return {side: {source: _by_label(kind, rows[side], source) for source in (BASE, FEEDBACK)} for side in SIDES}
 
 
-def sourced(kind: type[AnyTask], source: Literal["base", "feedback"], located: Iterable[tuple[str, Any]]) -> list[SourcedRow]:
-    """Examples, each behind the place where it stands, as rows of one source."""
+def sourced(
+    kind: type[AnyTask], source: Literal["base", "feedback"], located: Iterable[tuple[str, Any]], redact: Sequence[str] = ()
+) -> list[SourcedRow]:
+    """Examples, each behind the place where it stands, as rows of one source. ``redact``: what the prediction log masks."""
+    blind = blinder(redact)
     return [
         SourcedRow(
             example=example,
             source=source,
             where=where,
             content=normalise(kind.content(example)),
-            group=fingerprint(kind.group(example)),
+            group=fingerprint(group),
+            twin=fingerprint(blind(group)),
+            masked=MASK in group,
             answer=json.dumps(kind.answer_of(example), ensure_ascii=False, sort_keys=True),
         )
         for where, example in located
+        for group in [kind.group(example)]
     ]
+
+
+def _keys(row: SourcedRow, side: str) -> tuple[str, ...]:
+    """Under which fingerprints the ledger remembers a row's side. What masks leave of it counts where it judges, and where it
+    is masked itself: of two texts that train nobody needs to know whether they might be the same.
+    """
+    return (row.group, row.twin) if side == HOLDOUT or row.masked else (row.group,)
 
 
 class Merger:
@@ -110,42 +130,59 @@ class Merger:
         quarantined: what was trained on cannot judge.
         """
         for row in holdout:
-            if self._ledger.get(row.group) == TRAIN:
-                self.merged.quarantine(row.where, "its text stood in the train side of an earlier data set")
-            else:
-                self._hold(row)
+            self._hold(row)
         for row in train:
-            if HOLDOUT in (self._sides.get(row.group), self._ledger.get(row.group)):
-                self.merged.leaks += 1
-            else:
-                self._sides[row.group] = TRAIN
-                self.base.append(row)
+            self._teach(row)
 
     def add_unsplit(self, rows: Sequence[SourcedRow], fraction: float) -> None:
         """Base rows of one file, of which a ``fraction`` is held out; groups that the ledger knows stay where they are."""
         strata = self._kind.strata([row.example for row in rows])
-        held = held_groups(strata, [row.group for row in rows], fraction, self._ledger)
-        for row in rows:
-            if row.group in held:
-                self._hold(row)
-            else:
-                self._sides[row.group] = TRAIN
-                self.base.append(row)
+        known = {row.group: TRAIN for row in rows if self._ledger.get(row.twin) == TRAIN}
+        known |= {row.group: self._ledger[row.group] for row in rows if row.group in self._ledger}
+        held = held_groups(strata, [row.group for row in rows], fraction, known)
+        self.add_base([row for row in rows if row.group not in held], [row for row in rows if row.group in held])
 
     def _hold(self, row: SourcedRow) -> None:
-        self._sides[row.group] = HOLDOUT
-        self._judged.add(row.content)
-        self.merged.holdout.append(row)
+        if TRAIN in self._known(row):
+            self.merged.quarantine(row.where, "its text stood in the train side of an earlier data set")
+        else:
+            self._note(row, HOLDOUT)
+            self._judged.add(row.content)
+            self.merged.holdout.append(row)
+
+    def _teach(self, row: SourcedRow) -> None:
+        if HOLDOUT in self._known(row):
+            self.merged.leaks += 1
+        else:
+            self._note(row, TRAIN)
+            self.base.append(row)
+
+    def _known(self, row: SourcedRow) -> set[str]:
+        """The sides that a row's text stands on, or ever stood on. Where masks hide a part of it, or of what was trained on,
+        the same text is any that may be the same.
+        """
+        text, twin = (
+            {side for sides in (self._ledger, self._sides) if (side := sides.get(key))} for key in (row.group, row.twin)
+        )
+        return text | (twin if row.masked else twin - {HOLDOUT})
+
+    def _note(self, row: SourcedRow, side: str) -> None:
+        self._sides.update(dict.fromkeys(_keys(row, side), side))
 
     def add_feedback(self, rows: Iterable[SourcedRow]) -> None:
-        """Feedback, oldest first. A text that is new here is put on its side by a stable hash of its group."""
+        """Feedback, oldest first. A text that is new here is put on its side by a stable hash of its group, and in train where
+        it is masked: what is hidden may be what decides. One that may be a text of the holdout is left out.
+        """
         for row in rows:
-            side = self._ledger.get(row.group) or self._sides.get(row.group)
-            if side is None:
-                side = HOLDOUT if place(row.group) < self._data.feedback_holdout else TRAIN
+            drawn = HOLDOUT if place(row.group) < self._data.feedback_holdout and not row.masked else TRAIN
+            known = self._known(row)
+            side = self._ledger.get(row.group) or self._sides.get(row.group) or (TRAIN if TRAIN in known else drawn)
             if side == HOLDOUT and row.content in self._judged:
                 self.merged.set_aside += 1
+            elif known - {side}:
+                self.merged.leaks += 1
             else:
+                self._note(row, side)
                 self._corrections[side].append(row)
 
     def merge(self) -> Merged:

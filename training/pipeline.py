@@ -122,7 +122,8 @@ def freeze(context: Context) -> datasets.Dataset:
         previous=newest.number if newest else None,
         feedback=registry.feedback.all(settings.name),
     )
-    dataset = datasets.freeze(settings.name, task_type(settings.task), settings.data, context.storage, history)
+    kind, redact = task_type(settings.task), settings.feedback.redact
+    dataset = datasets.freeze(settings.name, kind, settings.data, context.storage, history, redact=redact)
     return replace(dataset, version=registry.datasets.add(settings.name, dataset.version, dataset.sides))
 
 
