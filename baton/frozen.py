@@ -6,6 +6,7 @@ Knows nothing of where the rows came from, nor of the registry.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,9 @@ from baton.texts import normalise
 
 TRAIN, HOLDOUT = "train", "holdout"
 SIDES = (TRAIN, HOLDOUT)
+
+QUARANTINE = "quarantine.jsonl"
+"""Beside the sides: every row that was kept out of both, with the reason."""
 
 CHANGES_SHOWN = 20
 """Changed texts of one side that a difference lists; the others are counted."""
@@ -55,6 +59,11 @@ def to_bytes(examples: Iterable[Any]) -> bytes:
     return "".join(example.model_dump_json(exclude_none=True) + "\n" for example in examples).encode()
 
 
+def to_lines(rows: Iterable[Mapping[str, str]]) -> bytes:
+    """Rows that stand on neither side as JSON Lines, as `read_quarantine` gives them back."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
 def hashes(sides: Mapping[str, bytes]) -> tuple[str, str]:
     """The holdout's hash, and that of both sides together."""
     holdout_hash = hashlib.sha256(sides[HOLDOUT]).hexdigest()
@@ -81,6 +90,15 @@ def read_sides(kind: type[AnyTask], storage: Storage, uri: str) -> dict[str, lis
         raise DataError(
             f"{uri}: the data set was frozen for another task than {kind.name}: {error.errors()[0]['msg']}"
         ) from error
+
+
+def read_quarantine(storage: Storage, uri: str) -> list[dict[str, str]]:
+    """All rows that were kept out of both sides when the data set was frozen last: ``where`` they stood, and the ``reason``.
+
+    Raises:
+        StorageError: the storage does not answer.
+    """
+    return [json.loads(line) for line in storage.read_dataset(uri, QUARANTINE).splitlines()]
 
 
 def difference(

@@ -10,7 +10,7 @@ import hashlib
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -190,15 +190,16 @@ class Storage:
 
     # --- data sets ---------------------------------------------------------------------------------------------------
 
-    def write_dataset(self, path: str, files: dict[str, bytes]) -> None:
-        """Store a frozen data set's files below ``path``, `dataset.json` last; does nothing when it is there."""
+    def write_dataset(self, path: str, sides: Mapping[str, bytes], account: Mapping[str, bytes]) -> None:
+        """Store a frozen data set's files below ``path``: its sides, unless they are there already, and after them the account
+        of what became of all rows, which is written anew when other rows lead to the same sides.
+        """
         target = f"{self._root}/{path}"
         with self._complain("write to"):
-            if self._fs.exists(f"{target}/dataset.json"):
-                return
             self._make_directory(target)
-            for name in sorted(files, key=lambda name: name == "dataset.json"):
-                self._write_whole(f"{target}/{name}", files[name])
+            whole = all(self._fs.exists(f"{target}/{name}") for name in account)
+            for name, content in [*(() if whole else sides.items()), *account.items()]:
+                self._write_whole(f"{target}/{name}", content)
 
     def read_dataset(self, path: str, name: str) -> bytes:
         """One file of a frozen data set."""

@@ -81,17 +81,24 @@ def datasets(
     diff: Annotated[
         tuple[int, int] | None, typer.Option("--diff", help="What changed from the first to the second.", metavar="OLD NEW")
     ] = None,
+    quarantine: Annotated[
+        bool, typer.Option("--quarantine", help="All rows that this version keeps out of both sides, with the reasons.")
+    ] = False,
     limit: Limit = 20,
     as_json: AsJson = False,
 ) -> None:
     """Data set versions of a model, newest first: their rows, and what was left out and why."""
     if diff is not None and number is not None:
         raise InvalidInput("a number shows one version, --diff OLD NEW compares two; leave one of them out")
+    if quarantine and number is None:
+        raise InvalidInput(f"--quarantine lists the rows of one version; name it: baton datasets {model} NUMBER --quarantine")
     path = f"/api/models/{model}/datasets"
     with connect(config) as client:
         if diff is not None:
             old, new = diff
             print_value(client.get(f"{path}/{new}/diff", against=old), as_json, show_datasets.difference)
+        elif quarantine:
+            print_value(client.all_of(f"{path}/{number}/quarantine"), as_json, show_datasets.quarantine)
         elif number is not None:
             print_value(client.get(f"{path}/{number}"), as_json, show_datasets.version)
         else:

@@ -25,6 +25,16 @@ class Client(client.Client):
         present = {key: value for key, value in parameters.items() if value is not None}
         return self._call("GET", path, params=present)
 
+    def all_of(self, path: str) -> list[Any]:
+        """The items at ``path``, of all pages."""
+        items: list[Any] = []
+        after: int | None = 0
+        while after is not None:
+            page = self.get(path, after=after)
+            items += page["items"]
+            after = page["next"]
+        return items
+
     def post(self, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Any:
         """The JSON that ``path`` answers to ``body``."""
         return self._call("POST", path, json=body, headers=headers)

@@ -50,6 +50,19 @@ def add_datasets(api: FastAPI, control: Control) -> None:
         control.config.model(model)
         return asdict(store.get(model, number))
 
+    @api.get("/api/models/{model}/datasets/{number}/quarantine", tags=["datasets"])
+    def list_quarantine(
+        model: str,
+        number: Number,
+        limit: Annotated[int, Query(ge=1, le=10_000, description="Rows in one page.")] = 500,
+        after: Annotated[int, Query(ge=0, le=LARGEST, description="Rows to skip: `next` of the page before.")] = 0,
+    ) -> dict[str, Any]:
+        """Rows that were kept out of both sides of a data set version: where each stood, and the reason."""
+        control.config.model(model)
+        rows = frozen.read_quarantine(storage, store.get(model, number).uri)
+        end = after + limit
+        return {"items": rows[after:end], "next": end if end < len(rows) else None}
+
     @api.get("/api/models/{model}/datasets/{number}/diff", tags=["datasets"])
     def diff_datasets(
         model: str,

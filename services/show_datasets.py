@@ -53,10 +53,16 @@ def version(item: Json) -> RenderableType:
         lines += _more(conflicts["texts"], conflicts["examples"])
     if item["quarantined_rows"]:
         lines.append(Text(f"{item['quarantined_rows']:,} row(s) in quarantine:"))
-        lines += [Text(f"  {row['where']}: {row['reason']}") for row in item["quarantined"]]
-        lines += _more(item["quarantined_rows"], item["quarantined"])
+        lines += [_kept_out(row) for row in item["quarantined"]]
+        if hidden := item["quarantined_rows"] - len(item["quarantined"]):
+            lines.append(Text(f"  … and {hidden:,} more: --quarantine lists all", style="dim"))
     lines.append(Text(f"hash {item['hash']}, holdout {item['holdout_hash']}", style="dim"))
     return Group(*lines)
+
+
+def quarantine(items: Sequence[Json]) -> RenderableType:
+    """One line for each row that stands on neither side: where it came from, and the reason."""
+    return Group(*map(_kept_out, items)) if items else Text("no rows in quarantine")
 
 
 def difference(item: Json) -> RenderableType:
@@ -90,6 +96,10 @@ def _counted(item: Json) -> dict[str, int]:
 
 def _left_out(item: Json) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in _counted(item).items() if count) or "–"
+
+
+def _kept_out(row: Json) -> Text:
+    return Text(f"  {row['where']}: {row['reason']}")
 
 
 def _labels(counts: Json) -> RenderableType:

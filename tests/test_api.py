@@ -17,7 +17,9 @@ import sqlalchemy as sa
 from fastapi import FastAPI
 
 from baton import __version__, database
+from baton.frozen import QUARANTINE, to_lines
 from baton.records import RunState
+from baton.storage import Storage
 from services import api as api_module
 from services.api import build_api
 from tests.growing import three_versions
@@ -547,6 +549,19 @@ def test_one_data_set_is_told_with_its_counts_conflicts_and_quarantine(growing):
     [quarantined] = told["quarantined"]
     assert quarantined["where"] == "feedback 5"
     assert quarantined["reason"].startswith("field 'label' is missing")
+
+
+def test_the_rows_in_quarantine_are_told_with_their_reasons_in_pages(growing):
+    assert growing.get("/api/models/m/datasets/1/quarantine").json() == {"items": [], "next": None}
+    told = growing.get("/api/models/m/datasets/2").json()
+    assert growing.get("/api/models/m/datasets/2/quarantine").json() == {"items": told["quarantined"], "next": None}
+    many = [{"where": f"feedback {number}", "reason": "because"} for number in range(5)]
+    Storage(growing.control.config.storage).write_dataset(told["uri"], {}, {QUARANTINE: to_lines(many)})
+    page = growing.get("/api/models/m/datasets/2/quarantine", params={"limit": 3}).json()
+    assert page == {"items": many[:3], "next": 3}
+    rest = growing.get("/api/models/m/datasets/2/quarantine", params={"limit": 2, "after": page["next"]}).json()
+    assert rest == {"items": many[3:], "next": None}
+    assert "m has no data set 9" in problem(growing.get("/api/models/m/datasets/9/quarantine"), 404)
 
 
 def test_a_data_set_is_compared_with_the_one_before_or_with_any_other(growing):

@@ -19,6 +19,7 @@ import typer.main
 import uvicorn
 import yaml
 
+from baton.frozen import QUARANTINE, to_lines
 from baton.model_settings import ModelSettings
 from baton.records import RunState
 from baton.storage import Storage
@@ -428,6 +429,18 @@ def test_one_data_set_is_shown_with_its_labels_conflicts_and_quarantine(service,
     assert "1 text(s) with different answers, settled by latest:" in text
     assert "'Refund, please': billing ×1, shipping ×1; kept shipping (latest, train)" in text
     assert "feedback 5: field 'label' is missing" in text
+
+
+def test_the_quarantine_of_a_data_set_is_listed_whole(service, tmp_path):
+    version = three_versions(service.control, tmp_path)[1]
+    [told] = service.ok("datasets", "m", 2, "--quarantine", "--json").json
+    assert (told["where"], told["reason"].split(";")[0]) == ("feedback 5", "field 'label' is missing")
+    many = [{"where": f"feedback {number}", "reason": "because"} for number in range(1200)]
+    Storage(service.control.config.storage).write_dataset(version.uri, {}, {QUARANTINE: to_lines(many)})
+    listed = service.ok("datasets", "m", 2, "--quarantine").out.splitlines()
+    assert [line.strip() for line in listed] == [f"{row['where']}: because" for row in many]
+    assert service.ok("datasets", "m", 1, "--quarantine").out.strip() == "no rows in quarantine"
+    assert "name it: baton datasets m NUMBER --quarantine" in service.run("datasets", "m", "--quarantine").err
 
 
 def test_two_data_sets_are_compared_by_label_and_by_text(service, tmp_path):

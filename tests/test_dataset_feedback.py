@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from baton.errors import DataError
+from baton.frozen import read_quarantine
 from baton.storage import Storage
 from baton.tasks.multi_label import MultiLabel
 from baton.tasks.ner import Ner
@@ -303,13 +304,20 @@ def test_a_later_correction_relabels_a_holdout_row_of_feedback_in_a_new_version(
     assert after.version.holdout_hash != before.holdout_hash
 
 
-def test_only_some_conflicts_and_quarantined_rows_are_listed_and_all_are_counted(growing):
+def test_of_conflicts_and_quarantined_rows_the_record_lists_some_and_the_storage_has_all_in_quarantine(growing):
     rows = keyword_rows(60, ("billing", "shipping"), seed=3)
     growing.settings = {"feedback_holdout": 0.0}
     growing.correct(*rows, *({**it, "label": "bug"} for it in rows), *({"text": "no label"} for _ in rows))
     version = growing.freeze().version
     assert (version.conflicts["texts"], version.quarantined_rows) == (60, 60)
     assert (len(version.conflicts["examples"]), len(version.quarantined)) == (20, 20)
+    everything = read_quarantine(growing.storage, version.uri)
+    assert tuple(everything[:20]) == version.quarantined
+    assert [told["where"] for told in everything] == [f"feedback {number}" for number in range(121, 181)]
+    growing.correct({"text": "\u2028", "label": 7})
+    again = growing.freeze().version
+    assert (again.hash, again.quarantined_rows) == (version.hash, 61)
+    assert read_quarantine(growing.storage, version.uri)[60]["where"] == "feedback 181"
 
 
 # --- personal data -------------------------------------------------------------------------------------------------------

@@ -370,20 +370,21 @@ def test_a_manifest_cannot_name_a_file_outside_its_directory(storage, tmp_path, 
 
 
 def test_a_data_set_is_read_as_it_was_written(storage):
-    storage.write_dataset("models/m/datasets/abc", {"train.jsonl": b"1\n", "dataset.json": b"{}"})
+    storage.write_dataset("models/m/datasets/abc", {"train.jsonl": b"1\n"}, {"dataset.json": b"{}"})
     assert storage.read_dataset("models/m/datasets/abc", "train.jsonl") == b"1\n"
     assert storage.read_dataset("models/m/datasets/abc", "dataset.json") == b"{}"
 
 
-def test_a_data_set_that_is_there_is_not_written_again(storage):
+def test_of_a_data_set_that_is_there_only_the_account_is_written_again(storage):
     for content in (b"first", b"second"):
-        storage.write_dataset("models/m/datasets/abc", {"train.jsonl": content, "dataset.json": b"{}"})
+        storage.write_dataset("models/m/datasets/abc", {"train.jsonl": content}, {"dataset.json": content})
     assert storage.read_dataset("models/m/datasets/abc", "train.jsonl") == b"first"
+    assert storage.read_dataset("models/m/datasets/abc", "dataset.json") == b"second"
 
 
 def test_a_data_set_that_was_not_finished_is_written_again(local):
-    local.write_dataset("d", {"train.jsonl": b"half"})
-    local.write_dataset("d", {"dataset.json": b"{}", "train.jsonl": b"whole"})
+    local.write_dataset("d", {"train.jsonl": b"half"}, {"quarantine.jsonl": b""})
+    local.write_dataset("d", {"train.jsonl": b"whole"}, {"quarantine.jsonl": b"", "dataset.json": b"{}"})
     assert local.read_dataset("d", "train.jsonl") == b"whole"
 
 
@@ -391,7 +392,7 @@ def test_a_data_set_is_marked_complete_last(local, monkeypatch):
     moved: list[str] = []
     move = local._fs.mv
     monkeypatch.setattr(local._fs, "mv", lambda old, new: (moved.append(new.rpartition("/")[2]), move(old, new)))
-    local.write_dataset("d", {"dataset.json": b"{}", "holdout.jsonl": b"", "train.jsonl": b""})
+    local.write_dataset("d", {"holdout.jsonl": b"", "train.jsonl": b""}, {"quarantine.jsonl": b"", "dataset.json": b"{}"})
     assert moved[-1] == "dataset.json"
 
 
@@ -443,7 +444,7 @@ def test_storage_that_cannot_be_written_says_so(blocked, source):
     for doing in (
         blocked.check_writable,
         lambda: blocked.publish(1, source, manifest()),
-        lambda: blocked.write_dataset("d", {"dataset.json": b"{}"}),
+        lambda: blocked.write_dataset("d", {}, {"dataset.json": b"{}"}),
     ):
         with pytest.raises(
             StorageError, match=rf"cannot (write|publish) to storage {blocked.url}: .*(Not a directory|File exists)"
@@ -479,7 +480,7 @@ def test_a_scheme_whose_package_is_missing_names_the_package_and_the_extra(monke
 
 def test_what_one_process_publishes_another_sees_at_once_though_it_has_looked_before(bucket, source, cache):
     ours = Storage(bucket.url())
-    ours.write_dataset("models/m/datasets/abc", {"dataset.json": b"{}"})
+    ours.write_dataset("models/m/datasets/abc", {}, {"dataset.json": b"{}"})
     assert not ours.filesystem.exists(f"{ours.runs_path}/nothing")
     code = f"""
 import sys

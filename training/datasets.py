@@ -12,13 +12,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from baton.errors import DataError
-from baton.frozen import HOLDOUT, TRAIN, hashes, read_sides, to_bytes
+from baton.frozen import HOLDOUT, QUARANTINE, TRAIN, hashes, read_sides, to_bytes, to_lines
 from baton.model_settings import DataSettings
 from baton.records import DatasetVersion, Feedback
 from baton.rows import Row, example_of
 from baton.storage import Storage
 from baton.tasks import AnyTask
-from training.merging import FEEDBACK, Merged, Merger, SourcedRow, sourced
+from training.merging import FEEDBACK, LISTED, Merged, Merger, SourcedRow, sourced
 from training.sources import located, read
 
 
@@ -98,14 +98,17 @@ def freeze(
             "dropped": merged.contradicted_rows,
             "examples": merged.conflicts,
         },
-        quarantined=tuple(merged.quarantined),
-        quarantined_rows=merged.quarantined_rows,
+        quarantined=tuple(merged.quarantined[:LISTED]),
+        quarantined_rows=len(merged.quarantined),
         set_aside=merged.set_aside,
         feedback_until=until,
     )
     record = json.dumps(asdict(version), indent=2, ensure_ascii=False).encode()
-    files = {f"{name}.jsonl": content for name, content in sides.items()}
-    storage.write_dataset(version.uri, {**files, "dataset.json": record})
+    storage.write_dataset(
+        version.uri,
+        {f"{name}.jsonl": content for name, content in sides.items()},
+        {QUARANTINE: to_lines(merged.quarantined), "dataset.json": record},
+    )
     return Dataset(version=version, train=train, holdout=holdout, sides=merged.sides())
 
 

@@ -54,16 +54,13 @@ class Merged:
     duplicates: int = 0
     set_aside: int = 0
     quarantined: list[dict[str, str]] = field(default_factory=list)
-    quarantined_rows: int = 0
     contradicted_texts: int = 0
     contradicted_rows: int = 0
     conflicts: list[dict[str, Any]] = field(default_factory=list)
 
     def quarantine(self, where: str, reason: str) -> None:
         """Keep a row out of both sides, and say why."""
-        self.quarantined_rows += 1
-        if len(self.quarantined) < LISTED:
-            self.quarantined.append({"where": where, "reason": reason})
+        self.quarantined.append({"where": where, "reason": reason})
 
     def sides(self) -> dict[str, str]:
         """The side of each group that stands somewhere, or waits to: what the ledger must remember. Were those that wait drawn
