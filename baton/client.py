@@ -69,13 +69,14 @@ class Prediction:
 @dataclass(frozen=True, kw_only=True)
 class FeedbackReport:
     """What became of corrections. ``errors``: ``{"item", "error"}`` with the item's place among those sent, from 0; of very
-    many not all are listed, but all are counted in ``rejected``.
+    many not all are listed, but all are counted in ``rejected``. ``new_labels``: those that the newest data set lacks.
     """
 
     accepted: int = 0
     duplicates: int = 0
     rejected: int = 0
     errors: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    new_labels: Sequence[str] = field(default_factory=list)
 
     def __add__(self, other: FeedbackReport) -> FeedbackReport:
         return FeedbackReport(
@@ -83,6 +84,7 @@ class FeedbackReport:
             duplicates=self.duplicates + other.duplicates,
             rejected=self.rejected + other.rejected,
             errors=[*self.errors, *other.errors],
+            new_labels=sorted({*self.new_labels, *other.new_labels}),
         )
 
 
@@ -306,7 +308,7 @@ def _report(place: int, response: httpx.Response) -> FeedbackReport:
     try:
         content = response.json()
         errors = [{**error, "item": place + error["item"]} for error in content["errors"]]
-        counts = {key: content[key] for key in ("accepted", "duplicates", "rejected")}
+        counts = {key: content[key] for key in ("accepted", "duplicates", "rejected", "new_labels")}
     except (ValueError, LookupError, TypeError) as error:
         raise _strange(response) from error
     return FeedbackReport(**counts, errors=errors)

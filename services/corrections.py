@@ -69,12 +69,15 @@ class Intake:
     duplicates: int = 0
     rejected: int = 0
     errors: list[dict[str, Any]] = field(default_factory=list)
+    new_labels: set[str] = field(default_factory=set)
+    """Labels of corrections that the newest data set has no row of: new ones, or mistyped."""
 
     def __post_init__(self) -> None:
         self._kind = task_type(self.settings.task)
         shaped = (name for shape in self._kind.row_shapes for name in shape)
         fields = dict.fromkeys([*shaped, *self._kind.optional_fields])
         self._fields = tuple(name for name in fields if name not in KEYS)
+        self._labels: Collection[str] | None = None
         self._patience = LOG_SECONDS
 
     async def take(self, items: Sequence[Item]) -> None:
@@ -98,6 +101,7 @@ class Intake:
             "duplicates": self.duplicates,
             "rejected": self.rejected,
             "errors": sorted(self.errors, key=lambda error: error["item"]),
+            "new_labels": sorted(self.new_labels),
         }
 
     def complaint(self) -> str:
@@ -126,6 +130,7 @@ class Intake:
         logged = self._logged(items)
         missing = [item for item in items if self._needs_inputs(item) and (item.request_id or "", item.position) not in logged]
         known, absent = self._known(missing), {item.place for item in missing}
+        self._labels = self._known_labels() if self._labels is None else self._labels
         corrections, waiting = [], []
         for item in items:
             place = (item.request_id or "", item.position)
@@ -148,6 +153,12 @@ class Intake:
         self.accepted += added.accepted
         self.duplicates += added.duplicates
         return waiting
+
+    def _known_labels(self) -> Collection[str]:
+        """The labels that rows of the newest data set have, on either side."""
+        newest = self.registry.datasets.latest(self.settings.name)
+        counts = newest.counts if newest else {}
+        return {label for sources in counts.values() for rows in sources.values() for label in rows}
 
     def _known(self, items: Sequence[_Parsed]) -> Collection[str]:
         """Of their client ids those that are stored already."""
@@ -193,6 +204,8 @@ class Intake:
             example = example_of(self._kind, Row(where="", values=values), {})
         except DataError as error:
             raise InvalidInput(str(error).lstrip(":, ")) from None
+        if self._labels:
+            self.new_labels.update(label for label in self._kind.labels_in(example) if label not in self._labels)
         return Correction(
             client_id=item.client_id,
             request_id=item.request_id,

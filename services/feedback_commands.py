@@ -22,6 +22,9 @@ ERRORS_SHOWN = 20
 """Lines with mistakes that people are shown; ``--json`` has more."""
 
 
+LABELS_SHOWN = 10
+
+
 @dataclass(frozen=True, kw_only=True)
 class Line:
     """One line of a file: its number, from 1, and its correction, or why it has none."""
@@ -86,6 +89,7 @@ def _send(client: Client, model: str, batch: list[Line]) -> FeedbackReport:
         duplicates=sent.duplicates,
         rejected=sent.rejected + len(unreadable),
         errors=sorted([*refused, *unreadable], key=lambda error: error["line"]),
+        new_labels=sent.new_labels,
     )
 
 
@@ -128,6 +132,11 @@ def _tell(report: FeedbackReport, as_json: bool) -> None:
         print_json(asdict(report))
         return
     out.print(_acknowledged(report), markup=False)
+    if report.new_labels:
+        named = ", ".join(map(repr, report.new_labels[:LABELS_SHOWN]))
+        more = len(report.new_labels) - LABELS_SHOWN
+        named += f" and {more} more" if more > 0 else ""
+        err.print(f"labels that the newest data set does not have: {named}", style="yellow", markup=False)
     for error in report.errors[:ERRORS_SHOWN]:
         err.print(f"line {error['line']}: {error['error']}", style="red", markup=False, soft_wrap=True)
     if report.rejected > ERRORS_SHOWN:

@@ -127,7 +127,7 @@ def stub(*answers: tuple[int, dict[str, str], bytes] | None) -> Iterator[tuple[S
 
 GOOD = (200, {"x-model-version": "3", "x-queue-ms": "0.1", "x-inference-ms": "2.5", "x-request-id": "r7"}, b'["yes"]')
 BUSY = (429, {"retry-after": "0"}, b'{"error": "the queue is full"}')
-TAKEN = (200, {}, b'{"accepted": 1, "duplicates": 0, "rejected": 0, "errors": []}')
+TAKEN = (200, {}, b'{"accepted": 1, "duplicates": 0, "rejected": 0, "errors": [], "new_labels": []}')
 
 
 @pytest.fixture
@@ -225,9 +225,9 @@ def test_the_curl_examples_of_the_documentation_work(service, tmp_path):
     ]
     predictions, by_id, stream = told
     assert len(predictions) == 2
-    accepted = {"accepted": 1, "duplicates": 0, "rejected": 0, "errors": []}
+    accepted = {"accepted": 1, "duplicates": 0, "rejected": 0, "errors": [], "new_labels": []}
     assert (by_id, stream) == (accepted, accepted)
-    assert [it.example for it in service.store.all("m")] == [{"text": "Where is it?", "label": "shipping"}, ROW]
+    assert [it.example for it in service.store.all("m")] == [{"text": "Nothing loads", "label": "service_outage"}, ROW]
 
 
 # --- a service with troubles ---------------------------------------------------------------------------------------------

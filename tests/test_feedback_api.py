@@ -21,6 +21,7 @@ import yaml
 
 from baton import database, schema
 from baton.config import BatonConfig
+from baton.records import DatasetVersion
 from baton.registry import Registry
 from baton.tasks import TASKS, task_type
 from services import corrections, feedback_api
@@ -107,6 +108,17 @@ def test_one_correction_a_list_and_json_lines_are_taken(api):
     assert [row["text"] for row in stored(api)] == ["hello", "hello", "hello", "one", "two"]
     assert report(send(api, [])) == (0, 0, 0)
     assert report(stream(api, b"")) == (0, 0, 0)
+
+
+def test_labels_that_the_newest_data_set_lacks_are_told(api):
+    items = [{"text": f"{number}", "label": label} for number, label in enumerate("abcc")]
+    assert send(api, items).json()["new_labels"] == []  # before the first data set all are new
+    record = {"removed_leaks": 0, "removed_duplicates": 0, "train_rows": 1, "holdout_rows": 1, "labels": ("a", "b")}
+    counts = {"train": {"base": {"a": 1}, "feedback": {}}, "holdout": {"base": {"b": 1}, "feedback": {}}}
+    version = DatasetVersion(hash="1", holdout_hash="2", uri="u", counts=counts, **record)
+    api.registry.datasets.add("classification", version, {})
+    assert send(api, items).json()["new_labels"] == ["c"]
+    assert send(api, items[:2]).json()["new_labels"] == []
 
 
 @pytest.mark.parametrize("content_type", feedback_api.JSON_LINES)

@@ -15,6 +15,7 @@ import pytest
 from services import feedback_commands, live
 from services.feedback_commands import ERRORS_SHOWN
 from tests.answers import correct_answers
+from tests.growing import three_versions
 from tests.test_cli import Service, baton, failed, service, words
 
 __all__ = ["baton", "service"]  # fixtures
@@ -48,8 +49,20 @@ def test_stdin_is_read_and_scripts_get_json(service, monkeypatch):
     text = "".join(json.dumps(row) + "\n" for row in rows(2))
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
     done = service.ok("feedback", "m", "-", "--json")
-    assert done.json == {"accepted": 2, "duplicates": 0, "rejected": 0, "errors": []}
+    assert done.json == {"accepted": 2, "duplicates": 0, "rejected": 0, "errors": [], "new_labels": []}
     assert done.err == ""
+
+
+def test_labels_that_nothing_was_trained_on_are_told(service, tmp_path, monkeypatch):
+    three_versions(service.control, tmp_path)
+    monkeypatch.setattr(feedback_commands, "BATCH", 10)
+    new = [{"text": f"text {number}", "label": f"new {number:02}"} for number in range(12)]
+    path = file_of(tmp_path, [{"text": "a refund", "label": "billing"}, {"text": "a refnud", "label": "biling"}])
+    done = service.ok("feedback", "m", path)
+    assert service.ok("feedback", "m", path, "--json").json["new_labels"] == ["biling"]
+    assert done.err.strip() == "labels that the newest data set does not have: 'biling'"
+    done = service.ok("feedback", "m", file_of(tmp_path, new))
+    assert words(done.err).endswith("'new 08', 'new 09' and 2 more")
 
 
 def test_rejected_lines_are_told_by_their_numbers_and_end_with_status_1(service, tmp_path, monkeypatch):
