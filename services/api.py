@@ -20,7 +20,7 @@ from baton.errors import BatonError, RegistryError
 from baton.model_settings import ModelSettings
 from baton.records import Decision, Promotion, Run
 from baton.registry import PAGE, Registry
-from services.asgi import LARGEST, Before
+from services.bounds import LARGEST, Before
 from services.control_metrics import ControlMetrics, add_metrics
 from services.datasets_api import add_datasets
 from services.feedback_api import add_feedback

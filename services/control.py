@@ -189,18 +189,17 @@ class ControlPlane:
 
     async def _agrees(self, step: Callable[[], None]) -> bool:
         """Whether the database does, at this step; a problem that lasts is logged once."""
-        problem: str | None = None
         try:
             await asyncio.to_thread(step)
-        except BatonError as error:
-            problem = str(error)
         except Exception as error:
-            problem = f"{type(error).__name__} (unexpected)"
-            logger.exception("control: the registry")
-        if problem is not None and problem != self._problem:
-            logger.warning("control: the registry: %s", problem)
-        self._problem = problem
-        return problem is None
+            expected = isinstance(error, BatonError)
+            problem = str(error) if expected else f"{type(error).__name__} (unexpected)"
+            if problem != self._problem:
+                logger.warning("control: the registry: %s", problem, exc_info=None if expected else error)
+            self._problem = problem
+            return False
+        self._problem = None
+        return True
 
     async def _watch(self) -> None:
         """Look after active runs and roll out decisions that passed; start-up after a crash is just its first round.

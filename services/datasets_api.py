@@ -15,7 +15,7 @@ from baton.records import DatasetVersion
 from baton.registry import Registry
 from baton.storage import Storage
 from baton.tasks import task_type
-from services.asgi import LARGEST, Before
+from services.bounds import LARGEST, Before
 
 Number = Annotated[int, Path(ge=1, le=LARGEST, description="A data set version.")]
 

@@ -14,7 +14,7 @@ from pydantic_core import from_json
 from baton.config import BatonConfig
 from baton.errors import BodyTooLarge, Conflict, InvalidInput, MalformedRequest, UnsupportedMediaType
 from baton.registry import PAGE, Registry
-from services.asgi import Before
+from services.bounds import Before
 from services.control_metrics import ControlMetrics
 from services.corrections import Intake, Item
 from services.live import LiveQualities

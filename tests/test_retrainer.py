@@ -65,6 +65,15 @@ def look(control: LocalControl) -> Choice:
     return asyncio.run(control.retrainer.round(control.config.model("m")))
 
 
+def started_by_corrections(control: LocalControl, count: int) -> str:
+    """The id of the run that ``count`` corrections start; its driver has begun."""
+    correct(control, count)
+    look(control)
+    [run] = control.registry.runs.list("m")
+    control.registry.runs.start(run.id)
+    return run.id
+
+
 def told(control: LocalControl, kind: str) -> list[str]:
     """What the history says of one kind, oldest first."""
     return [entry.text for entry in control.registry.history("m") if entry.what == kind][::-1]
@@ -104,13 +113,10 @@ def test_the_run_that_corrections_started_is_not_said_to_hold_them_back(tmp_path
 
 def test_corrections_that_a_version_has_looked_at_are_new_no_more(tmp_path: Path) -> None:
     control = control_with(tmp_path, after_examples=2)
-    correct(control, 2)
-    look(control)
-    [run] = control.registry.runs.list("m")
-    control.registry.runs.start(run.id)
-    version = publish(control.registry, "m", 90, run.id, feedback_until=2)
+    run_id = started_by_corrections(control, 2)
+    version = publish(control.registry, "m", 90, run_id, feedback_until=2)
     decision = decide(control.registry, "m", version.number)
-    control.registry.runs.finish(run.id, RunState.SUCCEEDED, version=version.number, decision_id=decision.id)
+    control.registry.runs.finish(run_id, RunState.SUCCEEDED, version=version.number, decision_id=decision.id)
     assert not look(control).run
     correct(control, 2, start=2)
     assert look(control).run
@@ -119,10 +125,7 @@ def test_corrections_that_a_version_has_looked_at_are_new_no_more(tmp_path: Path
 
 def test_a_run_that_fails_uses_no_correction_up_and_is_tried_again_after_a_pause(tmp_path: Path) -> None:
     control = control_with(tmp_path, after_examples=2)
-    correct(control, 2)
-    look(control)
-    [run] = control.registry.runs.list("m")
-    control.registry.runs.start(run.id)
+    run_id = started_by_corrections(control, 2)
     frozen = DatasetVersion(
         hash="a" * 64,
         holdout_hash="b" * 64,
@@ -135,7 +138,7 @@ def test_a_run_that_fails_uses_no_correction_up_and_is_tried_again_after_a_pause
         feedback_until=2,
     )
     control.registry.datasets.add("m", frozen, {})
-    control.registry.runs.finish(run.id, RunState.FAILED, reason="out of memory, say")
+    control.registry.runs.finish(run_id, RunState.FAILED, reason="out of memory, say")
     choice = look(control)
     assert (choice.cause, choice.held) == ("examples", "cool-down")
     situation, _ = control.retrainer.look(control.config.model("m"))
