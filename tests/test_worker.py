@@ -136,6 +136,26 @@ def test_a_training_process_yields_to_serving_and_never_takes_priority_back():
     assert done.stdout.split() == [str(max(7, before))] * 2
 
 
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="the kernel does not weigh sessions")
+@pytest.mark.parametrize(("own_session", "expected"), [(True, "7"), (False, None)])
+def test_the_session_of_a_job_yields_as_well_and_nobody_elses(own_session, expected):
+    script = (
+        "from training.priority import AUTOGROUP, yield_to_serving; from baton.training_settings import TrainingSettings\n"
+        "yield_to_serving(TrainingSettings(niceness=7)); print(AUTOGROUP.read_text())"
+    )
+    before = Path("/proc/self/autogroup").read_text().split()[-1]
+    command = ["sh", "-c", '"$0" -c "$1"; true', sys.executable, script]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=True,
+        start_new_session=own_session,
+        process_group=None if own_session else 0,
+    )
+    assert done.stdout.split()[-1] == (expected or before)
+
+
 def test_a_checkpoint_is_a_hugging_face_directory_without_surprises(trained):
     directory = last_checkpoint(trained)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(directory)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from baton.training_settings import TrainingSettings
+
+AUTOGROUP = Path("/proc/self/autogroup")
 
 
 def settle(threads: int, training: TrainingSettings) -> None:
@@ -16,8 +19,15 @@ def settle(threads: int, training: TrainingSettings) -> None:
 
 
 def yield_to_serving(training: TrainingSettings) -> None:
-    """Lower this process's priority as far as ``training`` says; it is never raised."""
-    os.setpriority(os.PRIO_PROCESS, 0, max(training.niceness, os.getpriority(os.PRIO_PROCESS, 0)))
+    """Lower this process's priority as far as ``training`` says; it is never raised.
+
+    Where Linux weighs sessions against each other before their processes (sched(7), autogroup), that of a Ray job, which is a
+    session of its own, has to yield as well.
+    """
+    niceness = max(training.niceness, os.getpriority(os.PRIO_PROCESS, 0))
+    os.setpriority(os.PRIO_PROCESS, 0, niceness)
+    if os.getsid(0) == os.getpgrp() and AUTOGROUP.exists():  # the session of a job: a shell with jobs gives each another group
+        AUTOGROUP.write_text(str(niceness))
 
 
 def threads_here(training: TrainingSettings) -> int:
