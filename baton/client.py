@@ -28,6 +28,9 @@ from baton.errors import BatonError, InvalidInput, NotReady
 BATCH = 500
 """Corrections in one request."""
 
+LABELS_LISTED = 100
+"""New labels that a report lists."""
+
 RETRIES = 3
 TRY_AGAIN = (429, 503)
 """Statuses that say: not now."""
@@ -69,7 +72,7 @@ class Prediction:
 @dataclass(frozen=True, kw_only=True)
 class FeedbackReport:
     """What became of corrections. ``errors``: ``{"item", "error"}`` with the item's place among those sent, from 0; of very
-    many not all are listed, but all are counted in ``rejected``. ``new_labels``: those that the newest data set lacks.
+    many not all are listed, but all are counted in ``rejected``. ``new_labels``: the first that the newest data set lacks.
     """
 
     accepted: int = 0
@@ -84,7 +87,7 @@ class FeedbackReport:
             duplicates=self.duplicates + other.duplicates,
             rejected=self.rejected + other.rejected,
             errors=[*self.errors, *other.errors],
-            new_labels=sorted({*self.new_labels, *other.new_labels}),
+            new_labels=sorted({*self.new_labels, *other.new_labels})[:LABELS_LISTED],
         )
 
 
@@ -308,10 +311,10 @@ def _report(place: int, response: httpx.Response) -> FeedbackReport:
     try:
         content = response.json()
         errors = [{**error, "item": place + error["item"]} for error in content["errors"]]
-        counts = {key: content[key] for key in ("accepted", "duplicates", "rejected", "new_labels")}
+        counts = {key: content[key] for key in ("accepted", "duplicates", "rejected")}
     except (ValueError, LookupError, TypeError) as error:
         raise _strange(response) from error
-    return FeedbackReport(**counts, errors=errors)
+    return FeedbackReport(**counts, errors=errors, new_labels=content.get("new_labels", []))
 
 
 def _strange(response: httpx.Response) -> ServiceError:

@@ -35,8 +35,8 @@ class DatasetStore:
     def add(self, model: str, version: DatasetVersion, sides: Mapping[str, str]) -> DatasetVersion:
         """``version`` with its number, recorded together with the sides of its texts' groups (fingerprint → side).
 
-        The same hash has the same number again, and is the `latest` again. Its account of what was left out is the newer one's:
-        more feedback may have led to the same sides.
+        The same hash has the same number again, and is the `latest` again. Its account of what was left out is the
+        newer one: other feedback may have led to the same sides. What was looked at once stays looked at (`feedback_until`).
 
         Raises:
             Conflict: the ledger holds one of the groups on the other side, or somebody else recorded at the same time.
@@ -50,8 +50,10 @@ class DatasetStore:
             if known is None:
                 return _insert(connection, model, version)
             stored = _version(known)
-            newer = stored if version.feedback_until < stored.feedback_until else version
-            again = replace(newer, number=stored.number, previous=stored.previous, created_at=stored.created_at)
+            until = max(stored.feedback_until, version.feedback_until)
+            again = replace(
+                version, number=stored.number, previous=stored.previous, created_at=stored.created_at, feedback_until=until
+            )
             connection.execute(
                 table.update()
                 .where(table.c.model == model, table.c.number == known.number)

@@ -24,7 +24,7 @@ TRAIN, HOLDOUT = "train", "holdout"
 SIDES = (TRAIN, HOLDOUT)
 
 QUARANTINE = "quarantine.jsonl"
-"""Beside the sides: every row that was kept out of both, with the reason."""
+"""Beside the sides: every row in quarantine, with the reason."""
 
 CHANGES_SHOWN = 20
 """Changed texts of one side that a difference lists; the others are counted."""
@@ -60,7 +60,7 @@ def to_bytes(examples: Iterable[Any]) -> bytes:
 
 
 def to_lines(rows: Iterable[Mapping[str, str]]) -> bytes:
-    """Rows that stand on neither side as JSON Lines, as `read_quarantine` gives them back."""
+    """Rows in quarantine as JSON Lines, as `read_quarantine` gives them back."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
@@ -93,7 +93,7 @@ def read_sides(kind: type[AnyTask], storage: Storage, uri: str) -> dict[str, lis
 
 
 def read_quarantine(storage: Storage, uri: str) -> list[dict[str, str]]:
-    """All rows that were kept out of both sides when the data set was frozen last: ``where`` they stood, and the ``reason``.
+    """All rows that were in quarantine when the data set was frozen last: ``where`` they stood, and the ``reason``.
 
     Raises:
         StorageError: the storage does not answer.

@@ -31,20 +31,19 @@ def masker(patterns: Sequence[str]) -> Callable[[Any], Any]:
     return mask if compiled else lambda item: item
 
 
-def blinder(patterns: Sequence[str]) -> Callable[[str], str]:
-    """A function that tells texts apart by what masks leave of them: the same for a text, however it is written, and for what
-    `masker` made of it. A text of which nothing but masks would be left is told apart by all of it.
+def remainder(patterns: Sequence[str]) -> Callable[[str], str]:
+    """A function that gives what masks leave of a text: the same for a text and for what `masker` made of it, in any way of
+    writing them in which the patterns find the same. Of a text of which nothing but masks is left, it gives all.
     """
-    compiled = [re.compile(pattern, re.IGNORECASE) for pattern in patterns]  # a normalised text has no capitals
+    as_written = [re.compile(pattern) for pattern in patterns]
+    folded = [re.compile(pattern, re.IGNORECASE) for pattern in patterns]  # a normalised text has no capitals
 
-    def blind(text: str) -> str:
+    def rest(text: str) -> str:
         normalised = normalise(text)
-        before, masked = "", normalised
-        while masked != before:  # what is masked already may be part of another match
-            before, masked = masked, _masked(compiled, masked)
+        masked = _masked_whole(folded, normalise(_masked_whole(as_written, text)))
         return re.sub(f"{MASK}+", MASK, masked) if re.search(r"\w", masked) else normalised
 
-    return blind
+    return rest
 
 
 def same_but_for_masks(masked: Mapping[str, Any], item: BaseModel) -> bool:
@@ -68,3 +67,11 @@ def _masked(patterns: Sequence[re.Pattern[str]], text: str) -> str:
     for start, end in spans:
         characters[start:end] = MASK * (end - start)
     return "".join(characters)
+
+
+def _masked_whole(patterns: Sequence[re.Pattern[str]], text: str) -> str:
+    """Masked until nothing more is found: what is masked already may be part of another match."""
+    before = ""
+    while text != before:
+        before, text = text, _masked(patterns, text)
+    return text

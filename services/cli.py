@@ -82,7 +82,7 @@ def datasets(
         tuple[int, int] | None, typer.Option("--diff", help="What changed from the first to the second.", metavar="OLD NEW")
     ] = None,
     quarantine: Annotated[
-        bool, typer.Option("--quarantine", help="All rows that this version keeps out of both sides, with the reasons.")
+        bool, typer.Option("--quarantine", help="All rows that this version keeps in quarantine, with the reasons.")
     ] = False,
     limit: Limit = 20,
     as_json: AsJson = False,

@@ -12,6 +12,10 @@ from baton.client import ServiceError as ApiError
 __all__ = ["ApiError", "Client"]
 
 
+PAGE = 10_000
+"""Items of one page, where all are wanted."""
+
+
 class Client(client.Client):
     """One service at ``url``; its slowest calls play a match. A refused connection is an answer to a person: nothing is sent
     again unless ``retries`` says so.
@@ -30,7 +34,7 @@ class Client(client.Client):
         items: list[Any] = []
         after: int | None = 0
         while after is not None:
-            page = self.get(path, after=after)
+            page = self.get(path, after=after, limit=PAGE)
             items += page["items"]
             after = page["next"]
         return items

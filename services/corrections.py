@@ -11,8 +11,10 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from baton.client import LABELS_LISTED
 from baton.errors import DataError, InvalidInput
 from baton.feedback import Correction
+from baton.frozen import shown
 from baton.model_settings import ModelSettings
 from baton.records import LoggedPrediction
 from baton.registry import Registry
@@ -70,7 +72,7 @@ class Intake:
     rejected: int = 0
     errors: list[dict[str, Any]] = field(default_factory=list)
     new_labels: set[str] = field(default_factory=set)
-    """Labels of corrections that the newest data set has no row of: new ones, or mistyped."""
+    """The first labels of corrections that the newest data set has no row of: new ones, or mistyped."""
 
     def __post_init__(self) -> None:
         self._kind = task_type(self.settings.task)
@@ -205,7 +207,9 @@ class Intake:
         except DataError as error:
             raise InvalidInput(str(error).lstrip(":, ")) from None
         if self._labels:
-            self.new_labels.update(label for label in self._kind.labels_in(example) if label not in self._labels)
+            for label in set(self._kind.labels_in(example)).difference(self._labels):
+                if len(self.new_labels) < LABELS_LISTED:
+                    self.new_labels.add(shown(label))
         return Correction(
             client_id=item.client_id,
             request_id=item.request_id,

@@ -57,7 +57,7 @@ def add_datasets(api: FastAPI, control: Control) -> None:
         limit: Annotated[int, Query(ge=1, le=10_000, description="Rows in one page.")] = 500,
         after: Annotated[int, Query(ge=0, le=LARGEST, description="Rows to skip: `next` of the page before.")] = 0,
     ) -> dict[str, Any]:
-        """Rows that were kept out of both sides of a data set version: where each stood, and the reason."""
+        """Rows of a data set version that nobody could use: where each stood, and the reason."""
         control.config.model(model)
         rows = frozen.read_quarantine(storage, store.get(model, number).uri)
         end = after + limit

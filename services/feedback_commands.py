@@ -20,9 +20,8 @@ from services.terminal import AsJson, ConfigFile, Model, connect, err, out, prin
 
 ERRORS_SHOWN = 20
 """Lines with mistakes that people are shown; ``--json`` has more."""
-
-
 LABELS_SHOWN = 10
+"""New labels that people are shown; ``--json`` has more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +135,7 @@ def _tell(report: FeedbackReport, as_json: bool) -> None:
         named = ", ".join(map(repr, report.new_labels[:LABELS_SHOWN]))
         more = len(report.new_labels) - LABELS_SHOWN
         named += f" and {more} more" if more > 0 else ""
-        err.print(f"labels that the newest data set does not have: {named}", style="yellow", markup=False)
+        err.print(f"labels that the newest data set does not have: {named}", style="yellow", markup=False, soft_wrap=True)
     for error in report.errors[:ERRORS_SHOWN]:
         err.print(f"line {error['line']}: {error['error']}", style="red", markup=False, soft_wrap=True)
     if report.rejected > ERRORS_SHOWN:

@@ -61,7 +61,7 @@ def version(item: Json) -> RenderableType:
 
 
 def quarantine(items: Sequence[Json]) -> RenderableType:
-    """One line for each row that stands on neither side: where it came from, and the reason."""
+    """One line for each row: where it came from, and the reason."""
     return Group(*map(_kept_out, items)) if items else Text("no rows in quarantine")
 
 

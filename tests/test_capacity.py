@@ -23,9 +23,11 @@ BOUND = {"nodes": {"pool": "training"}}
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Makes Ray tell of these nodes. ``free``: CPUs that nobody has reserved; ``held``: what runs hold in groups."""
+    """Makes Ray tell of these nodes. ``free``: CPUs of each that nobody has reserved; ``held``: what runs hold of the first in
+    groups.
+    """
 
-    def describe(*nodes: Node, free: float | None = None, held: Sequence[float] = ()) -> None:
+    def describe(*nodes: Node, free: Sequence[float] | None = None, held: Sequence[float] = ()) -> None:
         def resources(node: Node) -> dict[str, float]:
             return {"CPU": float(node[0]), **({"GPU": float(node[1])} if node[1] else {})}
 
@@ -35,14 +37,17 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         for node in nodes:
             for name, value in resources(node).items():
                 total[name] = total.get(name, 0.0) + value
-        groups = {str(number): {"state": "CREATED", "bundles": {0: {"CPU": cpus}}} for number, cpus in enumerate(held)} | {
-            "pending": {"state": "PENDING", "bundles": {0: {"CPU": 100.0}}}
-        }
+        places = {"bundles_to_node_id": {0: "node 0", 1: "node 0"}}
+        groups = {
+            str(number): {"state": "CREATED", "bundles": {0: {"CPU": cpus / 2}, 1: {"CPU": cpus / 2}}, **places}
+            for number, cpus in enumerate(held)
+        } | {"pending": {"state": "PENDING", "bundles": {0: {"CPU": 100.0}}, **places}}
+        left = [float(node[0]) for node in nodes] if free is None else list(free)
         monkeypatch.setattr(capacity.ray, "nodes", lambda: [*told, gone])
         monkeypatch.setattr(capacity.ray, "cluster_resources", lambda: total)
-        monkeypatch.setattr(
-            capacity.ray, "available_resources", lambda: {**total, "CPU": total["CPU"] if free is None else free}
-        )
+        monkeypatch.setattr(capacity.ray, "available_resources", lambda: {**total, "CPU": sum(left)})
+        each = {f"node {number}": {"CPU": cpus} if cpus else {} for number, cpus in enumerate(left)}
+        monkeypatch.setattr(capacity, "available_resources_per_node", lambda: each)
         monkeypatch.setattr(capacity, "placement_group_table", lambda: groups)
 
     return describe
@@ -53,14 +58,14 @@ def training(**changes: Any) -> TrainingSettings:
 
 
 def test_a_run_takes_what_no_service_has_reserved(cluster):
-    cluster((8, 0, {}), free=6)
+    cluster((8, 0, {}), free=[6])
     assert capacity_of(training()).resources == {"CPU": 6}
     assert capacity_of(training(cpus=4)).resources == {"CPU": 4}
     assert capacity_of(training(workers=2)).resources == {"CPU": 3}
 
 
 def test_what_other_runs_hold_is_waited_for(cluster):
-    cluster((8, 0, {}), free=0, held=[4, 2])
+    cluster((8, 0, {}), free=[0], held=[4, 2])
     assert capacity_of(training()).resources == {"CPU": 6}
     assert side_by_side(training(), 3).workers == 3
 
@@ -69,6 +74,23 @@ def test_no_worker_asks_for_more_than_a_node_has(cluster):
     cluster((4, 0, {}), (4, 0, {}))
     assert capacity_of(training()).resources == {"CPU": 4}
     assert capacity_of(training(workers=2)).resources == {"CPU": 4}
+
+
+def test_what_services_hold_of_a_node_makes_no_worker_wait_for_ever(cluster):
+    cluster((4, 0, {}), (4, 0, {}), free=[3, 3])
+    assert capacity_of(training()).resources == {"CPU": 3}
+    cluster((4, 0, {}), (4, 0, {}), free=[2, 4])
+    assert capacity_of(training(workers=2)).resources == {"CPU": 2}  # 3 each fit nowhere
+    asked = side_by_side(training(), 5)
+    assert (asked.workers, asked.threads) == (3, 2)
+
+
+def test_models_side_by_side_use_the_cpus_of_all_nodes(cluster):
+    cluster(*[(4, 0, {})] * 4)
+    asked = side_by_side(training(), 20)
+    assert (asked.workers, asked.threads) == (8, 2)
+    asked = side_by_side(training(cpus=5), 20)
+    assert (asked.workers, asked.threads) == (2, 2)
 
 
 def test_a_run_that_is_bound_to_nodes_asks_for_what_those_have(cluster):
@@ -132,5 +154,5 @@ def test_the_sentence_names_the_label_that_no_node_has(cluster):
 
 
 def test_the_sentence_tells_what_is_free(cluster):
-    cluster((8, 0, {}), free=1, held=[6])
+    cluster((8, 0, {}), free=[1], held=[6])
     assert capacity_of(training()).sentence() == "waits for 1 worker(s) with 7 CPUs; 1 of 8 CPU free"

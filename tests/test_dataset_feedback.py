@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -332,6 +333,45 @@ def test_a_masked_text_trains_unless_it_may_be_one_of_the_holdout(growing):
     assert dataset.version.removed_leaks == 1
 
 
+def test_a_mask_of_one_character_is_no_text_of_its_own(growing):
+    growing.redact = (r"\d",)
+    growing.train.append(row("i have 3 cards", "billing"))
+    growing.holdout = [*HOLDOUT, row("i have 7 cards", "billing")]
+    growing.correct(row("i have █ cards", "shipping"))
+    dataset = growing.freeze()
+    assert (train(dataset), holdout(dataset)) == (pairs(growing.train), pairs(growing.holdout))
+    assert dataset.version.removed_leaks == 1
+
+
+def test_what_was_trained_on_with_masks_is_remembered_when_more_is_masked(growing):
+    growing.redact = (r"\d{5,}",)
+    growing.correct(row("order █████ of ann is late", "shipping"))
+    growing.freeze()
+    growing.redact = (r"\d{5,}", r"\bann\b")
+    growing.holdout = [*HOLDOUT, row("order 12345 of ann is late", "shipping")]
+    dataset = growing.freeze()
+    assert holdout(dataset) == pairs(HOLDOUT)
+    assert train(dataset)[-1] == ("order █████ of ann is late", "shipping")
+
+
+def test_the_holdout_is_kept_apart_from_masked_texts_since_the_first_pattern(growing):
+    growing.settings = {"feedback_holdout": 0.99}
+    growing.correct(row("order 12345 is late", "shipping"))
+    assert holdout(growing.freeze())[-1] == ("order 12345 is late", "shipping")
+    growing.redact = (r"\d{5,}",)
+    growing.feedback.insert(0, replace(growing.feedback[0], id=0, example=row("order █████ is late", "billing")))
+    dataset = growing.freeze()
+    assert (train(dataset), dataset.version.removed_leaks) == (pairs(TRAIN), 1)
+    assert holdout(dataset)[-1] == ("order 12345 is late", "shipping")
+
+
+def test_without_patterns_a_mask_is_a_character_like_others(growing):
+    growing.holdout = [*HOLDOUT, row("order █████ is late", "shipping")]
+    growing.train.append(row("order 12345 is late", "shipping"))
+    dataset = growing.freeze()
+    assert (train(dataset), holdout(dataset)) == (pairs(growing.train), pairs(growing.holdout))
+
+
 def test_no_text_enters_the_holdout_that_was_trained_on_with_masks(growing):
     growing.redact = (r"\d{5,}",)
     growing.correct(row("order █████ is late", "shipping"))
@@ -342,7 +382,7 @@ def test_no_text_enters_the_holdout_that_was_trained_on_with_masks(growing):
     dataset = growing.freeze()
     assert holdout(dataset) == pairs(HOLDOUT)
     [told] = dataset.version.quarantined
-    assert told["reason"] == "its text stood in the train side of an earlier data set"
+    assert told["reason"] == "a text was trained on that may be this one, but for what is masked of it"
     assert train(dataset)[-1] == ("order 67890 is late", "shipping")
 
 

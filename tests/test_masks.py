@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from baton.masks import blinder
+from baton.masks import masker, remainder
+from baton.tasks.classification import Classification
 
 CARD, MAIL = r"\d[\d\s]{3,}\d", r"[a-z.]+@[a-z.]+"
 
@@ -23,11 +24,27 @@ CARD, MAIL = r"\d[\d\s]{3,}\d", r"[a-z.]+@[a-z.]+"
     ],
 )
 def test_texts_are_the_same_when_they_differ_in_what_is_masked_only(one, other, same):
-    blind = blinder([CARD, MAIL])
-    assert (blind(one) == blind(other)) is same
+    rest = remainder([CARD, MAIL])
+    assert (rest(one) == rest(other)) is same
 
 
 def test_without_patterns_only_masks_that_are_there_count():
-    blind = blinder([])
-    assert blind("card 12345") != blind("card 67890")
-    assert blind("card ██") == blind("card █████") != blind("card 12345")
+    rest = remainder([])
+    assert rest("card 12345") != rest("card 67890")
+    assert rest("card ██") == rest("card █████") != rest("card 12345")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        (r"Straße \d+", "wohne Straße 12 hier"),
+        (r"(?<![A-Z])\d{5}", "call x12345 now"),
+        (r"[^A-Z\s]\d{5}", "call x12345 now"),
+        (r"\d{4}  \d{4}", "card 1234  5678 lost"),
+        (r"\d", "i have 3 cards"),
+    ],
+)
+def test_what_the_log_masked_of_a_text_counts_as_that_text_whatever_the_pattern(pattern, text):
+    masked = masker([pattern])(Classification.Input(text=text)).text
+    assert masked != text
+    assert remainder([pattern])(masked) == remainder([pattern])(text)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
+from ray._private.state import available_resources_per_node  # a developer API that no public module has
+from ray.util.placement_group import PlacementGroup, placement_group_table
 
 from baton.errors import TrainingFailed
 from baton.training_settings import TrainingSettings
@@ -63,7 +65,7 @@ def capacity_of(training: TrainingSettings) -> Capacity:
         raise TrainingFailed(f"training.workers is {training.workers}, but the cluster has {cpus} CPU(s); allowed: 1 to {cpus}")
     return Capacity(
         workers=training.workers,
-        threads=_share(_cpus_for(training), training, training.workers),
+        threads=_share(_rooms(training), training, training.workers),
         use_gpu=training.device == "gpu" or gpus >= training.workers,
         labels=training.nodes,
     )
@@ -76,10 +78,10 @@ def side_by_side(training: TrainingSettings, most: int, wanted: int | None = Non
     Raises:
         TrainingFailed: it wants GPUs, and the cluster has none.
     """
-    cpus, gpus = _cpus_for(training), gpus_for(training)
-    room = gpus or max(1, _share(cpus, training, 1) // CPUS_PER_PROCESS)
+    rooms, gpus = _rooms(training), gpus_for(training)
+    room = gpus or max(1, _fitting(rooms, training, CPUS_PER_PROCESS))
     processes = min(most, wanted or room, gpus or most)
-    return Capacity(workers=processes, threads=_share(cpus, training, processes), use_gpu=gpus > 0, labels=training.nodes)
+    return Capacity(workers=processes, threads=_share(rooms, training, processes), use_gpu=gpus > 0, labels={})
 
 
 def gpus_for(training: TrainingSettings) -> int:
@@ -94,25 +96,33 @@ def gpus_for(training: TrainingSettings) -> int:
     return gpus
 
 
-def _cpus_for(training: TrainingSettings) -> float:
-    """CPUs that a run may share out. Nodes that it is bound to are there for training: all of theirs. Where none of them is up
-    yet, whatever node comes has one for each worker, and `training.cpus` says where it has more.
+def _rooms(training: TrainingSettings) -> list[float]:
+    """CPUs of each node that a run may share out: all that services leave there.
+
+    Nodes that a run is bound to are there for training: all of theirs. Where none of them is up yet, whatever node comes has
+    one for each worker, and `training.cpus` says where it has more.
     """
     if training.nodes:
-        return _total(_nodes(training.nodes), "CPU") or training.cpus or training.workers
-    groups = placement_group_table().values()  # only training reserves in groups
-    held: float = sum(
-        bundle.get("CPU", 0) for group in groups if group["state"] == "CREATED" for bundle in group["bundles"].values()
-    )
-    return float(ray.available_resources().get("CPU", 0)) + held
+        return [node["Resources"].get("CPU", 0) for node in _nodes(training.nodes)] or [training.cpus or training.workers]
+    rooms: dict[str, float] = defaultdict(float)
+    for node, resources in available_resources_per_node().items():
+        rooms[node] += resources.get("CPU", 0)
+    for group in placement_group_table().values():  # only training reserves in groups
+        for key, bundle in group["bundles"].items() if group["state"] == "CREATED" else ():
+            rooms[group["bundles_to_node_id"][key]] += bundle.get("CPU", 0)
+    return list(rooms.values())
 
 
-def _share(cpus: float, training: TrainingSettings, processes: int) -> int:
-    """The share of each process in ``cpus``, of which a run takes ``training.cpus`` at most, and no more than a node has."""
-    share = int(min(cpus, training.cpus or cpus)) // processes
-    nodes = _nodes(training.nodes)
-    largest = max((_total([node], "CPU") for node in nodes), default=share)
-    return max(1, min(share, largest))
+def _share(rooms: Sequence[float], training: TrainingSettings, processes: int) -> int:
+    """The most CPUs that each of so many processes can have at the same time; one where there are too few."""
+    most = int(min(sum(rooms), training.cpus or sum(rooms))) // processes
+    return next((cpus for cpus in range(most, 1, -1) if _fitting(rooms, training, cpus) >= processes), 1)
+
+
+def _fitting(rooms: Sequence[float], training: TrainingSettings, cpus: int) -> int:
+    """How many processes with ``cpus`` each have a place, within ``training.cpus``."""
+    places = sum(int(room) // cpus for room in rooms)
+    return min(places, training.cpus // cpus) if training.cpus else places
 
 
 def _nodes(labels: Mapping[str, str]) -> list[Mapping[str, Any]]:
@@ -123,6 +133,12 @@ def _nodes(labels: Mapping[str, str]) -> list[Mapping[str, Any]]:
 
 def _total(nodes: Iterable[Mapping[str, Any]], resource: str) -> int:
     return int(sum(node["Resources"].get(resource, 0) for node in nodes))
+
+
+def is_there(place: PlacementGroup) -> bool:
+    """Whether the cluster has given a place, or is still asked for it."""
+    state: str = placement_group_table(place)["state"]
+    return state == "CREATED"
 
 
 @contextmanager
@@ -141,15 +157,3 @@ def watched(capacity: Capacity, started: Callable[[], bool], say: Say) -> Iterat
     finally:
         done.set()
         watcher.join()
-
-
-@contextmanager
-def reserved(capacity: Capacity, say: Say) -> Iterator[PlacementGroup]:
-    """A place for each of the capacity's workers, held while the block runs. Until there is one, ``say`` what it waits for."""
-    group = placement_group([capacity.resources] * capacity.workers)
-    try:
-        while not group.wait(PATIENCE_SECONDS):
-            say(capacity.sentence())
-        yield group
-    finally:
-        remove_placement_group(group)

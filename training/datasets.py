@@ -124,15 +124,6 @@ def load_side(kind: type[AnyTask], storage: Storage, uri: str, side: str) -> lis
 def _merge(kind: type[AnyTask], data: DataSettings, history: History, redact: Sequence[str]) -> tuple[Merged, int]:
     """Both sides with all that is known by now, and the highest id of the feedback that was looked at."""
     merger = Merger(kind, data, history.sides)
-    rows = sourced(kind, "base", located(kind, data.fields, read(data.train, "train"), data.train), redact)
-    if isinstance(data.holdout, str):
-        held = sourced(kind, "base", located(kind, data.fields, read(data.holdout, "test"), data.holdout), redact)
-        _check_files(kind, data, rows, held)
-        merger.add_base(rows, held)
-    else:
-        merger.add_unsplit(rows, data.holdout)
-        new = [row for row in merger.merged.holdout if row.group not in history.sides]
-        _check_labels(kind, merger.base, new)
     until = 0
     accepted = []
     for row in history.feedback:
@@ -142,7 +133,19 @@ def _merge(kind: type[AnyTask], data: DataSettings, history: History, redact: Se
             accepted.append((where, example_of(kind, Row(where=where, values=row.example), {})))
         except DataError as error:  # it was good when it came: the task, or what it accepts, is another one by now
             merger.merged.quarantine(where, str(error).removeprefix(where).lstrip(":, "))
-    merger.add_feedback(sourced(kind, "feedback", accepted, redact))
+    corrections = sourced(kind, "feedback", accepted, redact)
+    rows = sourced(kind, "base", located(kind, data.fields, read(data.train, "train"), data.train), redact)
+    if isinstance(data.holdout, str):
+        held = sourced(kind, "base", located(kind, data.fields, read(data.holdout, "test"), data.holdout), redact)
+        _check_files(kind, data, rows, held)
+        merger.remember([*rows, *held, *corrections])
+        merger.add_base(rows, held)
+    else:
+        merger.remember([*rows, *corrections])
+        merger.add_unsplit(rows, data.holdout)
+        new = [row for row in merger.merged.holdout if row.group not in history.sides]
+        _check_labels(kind, merger.base, new)
+    merger.add_feedback(corrections)
     merged = merger.merge()
     _check_sides(data, merged, len(rows))
     return merged, until

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from baton.errors import DataError, TrainingFailed
@@ -22,7 +24,7 @@ from baton.model_settings import ModelSettings
 from baton.storage import Storage
 from baton.tasks import task_type
 from training import datasets, sides
-from training.capacity import reserved, side_by_side
+from training.capacity import Capacity, is_there, side_by_side, watched
 from training.trainer import Job, Order, Trained, last_line
 
 
@@ -100,48 +102,62 @@ def _train_folds(order: Order, count: int) -> list[Fold]:
     def report(done: Sequence[Fold]) -> None:
         order.progress(fold=len(done), folds=count, f1=statistics.mean(max(fold.scores) for fold in done))
 
-    with _tasks(train_fold, order, count) as (task, job):
-        return _finished([task.remote(asdict(replace(job, fold=number)), count) for number in range(count)], report)
+    capacity = side_by_side(order.settings.training, count)
+    job = order.job(capacity.threads)
+    return _carry_out(
+        order, capacity, train_fold, [(asdict(replace(job, fold=number)), count) for number in range(count)], report
+    )
 
 
 def _train_all(order: Order, epochs: int) -> dict[str, bytes]:
-    with _tasks(train_all, order, 1) as (task, job):
-        [files] = _finished([task.remote(asdict(job), epochs)], lambda _: None)
+    capacity = side_by_side(order.settings.training, 1)
+    [files] = _carry_out(order, capacity, train_all, [(asdict(order.job(capacity.threads)), epochs)], lambda _: None)
     found: dict[str, bytes] = files
     return found
 
 
-@contextmanager
-def _tasks(function: Callable[..., Any], order: Order, count: int) -> Iterator[tuple[Any, Job]]:
-    """``function`` as a Ray task that can be called ``count`` times, in a place of its own, and what it gets as its job. It is
-    begun again when its process dies.
+def _carry_out(
+    order: Order,
+    capacity: Capacity,
+    function: Callable[..., Any],
+    calls: Sequence[tuple[Any, ...]],
+    report: Callable[[Sequence[Any]], None],
+) -> list[Any]:
+    """The results of ``function``, called as a Ray task with each of ``calls``, in order; ``report`` gets those that are there
+    whenever one is added. Each has a place of its own for as long as it takes, and is begun again when its process dies.
+
+    Raises:
+        TrainingFailed: one of them did.
     """
-    training = order.settings.training
-    capacity = side_by_side(training, count)
-    with reserved(capacity, lambda text: order.progress(waiting=text)) as place:
-        task = ray.remote(function).options(
-            num_cpus=capacity.threads,
-            num_gpus=int(capacity.use_gpu),
-            max_retries=training.retries,
-            scheduling_strategy=PlacementGroupSchedulingStrategy(placement_group=place),
-        )
-        yield task, order.job(capacity.threads)
-
-
-def _finished(tasks: Sequence[Any], report: Callable[[Sequence[Any]], None]) -> list[Any]:
-    """The tasks' results, in order; ``report`` gets those that are there whenever one is added."""
+    waiting = deque(enumerate(calls))
     results: dict[int, Any] = {}
-    waiting = dict(zip(tasks, range(len(tasks)), strict=True))
-    while waiting:
-        [ready], _ = ray.wait(list(waiting), num_returns=1)
-        try:
-            results[waiting.pop(ready)] = ray.get(ready)
-        except ray.exceptions.RayError as error:
-            for task in waiting:
-                ray.cancel(task, force=True)
-            raise TrainingFailed(last_line(str(error))) from error
-        report(list(results.values()))
-    return [results[number] for number in range(len(tasks))]
+    running: dict[Any, tuple[int, PlacementGroup]] = {}
+
+    def started() -> bool:
+        return bool(results) or any(is_there(place) for _, place in list(running.values()))
+
+    task = ray.remote(function).options(
+        num_cpus=capacity.threads, num_gpus=int(capacity.use_gpu), max_retries=order.settings.training.retries
+    )
+    try:
+        with watched(replace(capacity, workers=1), started, lambda text: order.progress(waiting=text)):
+            while waiting or running:
+                while waiting and len(running) < capacity.workers:
+                    number, call = waiting.popleft()
+                    place = placement_group([capacity.resources])
+                    strategy = PlacementGroupSchedulingStrategy(placement_group=place)
+                    running[task.options(scheduling_strategy=strategy).remote(*call)] = number, place
+                [ready], _ = ray.wait(list(running), num_returns=1)
+                number, place = running.pop(ready)
+                remove_placement_group(place)
+                results[number] = ray.get(ready)
+                report(list(results.values()))
+    except ray.exceptions.RayError as error:
+        raise TrainingFailed(last_line(str(error))) from error
+    finally:
+        for _, place in running.values():
+            remove_placement_group(place)  # with what runs there
+    return [results[number] for number in range(len(calls))]
 
 
 # --- in the tasks --------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from baton.frozen import HOLDOUT, SIDES, TRAIN, labels_of, shown
-from baton.masks import MASK, blinder
+from baton.masks import MASK, remainder
 from baton.model_settings import DataSettings
 from baton.tasks import AnyTask
 from baton.texts import fingerprint, normalise, place
@@ -28,8 +28,8 @@ LISTED = 20
 class SourcedRow:
     """One example with what decides about it: its normalised ``content``, the fingerprint of its ``group``, its ``answer``.
 
-    ``twin``: the fingerprint of what masks leave of its group. A ``masked`` row, of which parts are hidden, may be any text
-    with the same one.
+    ``masked_group``: the fingerprint of what masks leave of its group. A ``masked`` row, of which parts are hidden, may be any
+    text with the same one.
     """
 
     example: Any
@@ -37,7 +37,7 @@ class SourcedRow:
     where: str
     content: str
     group: str
-    twin: str
+    masked_group: str
     masked: bool
     answer: str
 
@@ -79,8 +79,10 @@ class Merged:
 def sourced(
     kind: type[AnyTask], source: Literal["base", "feedback"], located: Iterable[tuple[str, Any]], redact: Sequence[str] = ()
 ) -> list[SourcedRow]:
-    """Examples, each behind the place where it stands, as rows of one source. ``redact``: what the prediction log masks."""
-    blind = blinder(redact)
+    """Examples, each behind the place where it stands, as rows of one source. ``redact``: what the prediction log masks; where
+    it masks nothing, a mask is a character like others.
+    """
+    rest = remainder(redact)
     return [
         SourcedRow(
             example=example,
@@ -88,8 +90,8 @@ def sourced(
             where=where,
             content=normalise(kind.content(example)),
             group=fingerprint(group),
-            twin=fingerprint(blind(group)),
-            masked=MASK in group,
+            masked_group=fingerprint(f"\0{rest(group)}" if redact else group),  # where it is masked, never that of a text
+            masked=bool(redact) and MASK in group,
             answer=json.dumps(kind.answer_of(example), ensure_ascii=False, sort_keys=True),
         )
         for where, example in located
@@ -101,7 +103,7 @@ def _keys(row: SourcedRow, side: str) -> tuple[str, ...]:
     """Under which fingerprints the ledger remembers a row's side. What masks leave of it counts where it judges, and where it
     is masked itself: of two texts that train nobody needs to know whether they might be the same.
     """
-    return (row.group, row.twin) if side == HOLDOUT or row.masked else (row.group,)
+    return (row.group, row.masked_group) if side == HOLDOUT or row.masked else (row.group,)
 
 
 class Merger:
@@ -120,6 +122,12 @@ class Merger:
         """Contents of the base holdout."""
         self._corrections: dict[str, list[SourcedRow]] = {side: [] for side in SIDES}
 
+    def remember(self, rows: Iterable[SourcedRow]) -> None:
+        """What today's masks leave of rows that stood somewhere before: patterns may have changed since."""
+        for row in sorted(rows, key=lambda row: self._ledger.get(row.group, "")):  # what was trained on counts in the end
+            if side := self._ledger.get(row.group):
+                self._note(row, side)
+
     def add_base(self, train: Sequence[SourcedRow], holdout: Sequence[SourcedRow]) -> None:
         """Base rows whose file says on which side they stand.
 
@@ -132,16 +140,20 @@ class Merger:
             self._teach(row)
 
     def add_unsplit(self, rows: Sequence[SourcedRow], fraction: float) -> None:
-        """Base rows of one file, of which a ``fraction`` is held out; groups that the ledger knows stay where they are."""
+        """Base rows of one file, of which a ``fraction`` is held out. Groups that the ledger knows stay where they are, and
+        what is masked is not drawn: what is hidden may be what decides.
+        """
         strata = self._kind.strata([row.example for row in rows])
-        known = {row.group: TRAIN for row in rows if self._ledger.get(row.twin) == TRAIN}
+        known = {row.group: TRAIN for row in rows if row.masked or TRAIN in self._known(row)}
         known |= {row.group: self._ledger[row.group] for row in rows if row.group in self._ledger}
         held = held_groups(strata, [row.group for row in rows], fraction, known)
         self.add_base([row for row in rows if row.group not in held], [row for row in rows if row.group in held])
 
     def _hold(self, row: SourcedRow) -> None:
-        if TRAIN in self._known(row):
+        if self._ledger.get(row.group) == TRAIN:
             self.merged.quarantine(row.where, "its text stood in the train side of an earlier data set")
+        elif TRAIN in self._known(row):
+            self.merged.quarantine(row.where, "a text was trained on that may be this one, but for what is masked of it")
         else:
             self._note(row, HOLDOUT)
             self._judged.add(row.content)
@@ -158,10 +170,10 @@ class Merger:
         """The sides that a row's text stands on, or ever stood on. Where masks hide a part of it, or of what was trained on,
         the same text is any that may be the same.
         """
-        text, twin = (
-            {side for sides in (self._ledger, self._sides) if (side := sides.get(key))} for key in (row.group, row.twin)
+        text, alike = (
+            {side for sides in (self._ledger, self._sides) if (side := sides.get(key))} for key in (row.group, row.masked_group)
         )
-        return text | (twin if row.masked else twin - {HOLDOUT})
+        return text | (alike if row.masked else alike - {HOLDOUT})
 
     def _note(self, row: SourcedRow, side: str) -> None:
         self._sides.update(dict.fromkeys(_keys(row, side), side))

@@ -65,7 +65,7 @@ def test_whatever_finds_no_place_says_what_it_waits_for_and_takes_it_when_it_is_
     waiting = {
         "run": runs.start_run("loop", "training.epochs=1"),
         "search": runs.start_run("steady", "training.search={trials: 2, space: {seed: [1, 2]}}"),
-        "folds": runs.start_run("online", "training.folds=2", "training.validation=null"),
+        "folds": runs.start_run("online", "training.folds=2", "training.validation=null", "training.epochs=1"),
     }
     for what, run_id in waiting.items():
 
@@ -74,9 +74,9 @@ def test_whatever_finds_no_place_says_what_it_waits_for_and_takes_it_when_it_is_
 
         said = until(says, 120, f"what the {what} waits for")
         assert re.fullmatch(r"waits for \d worker\(s\) with \d+ CPUs?; 0 of \d+ CPU free", said), what
-    for run_id in (waiting["search"], waiting["folds"], first):
+    for run_id in (waiting["search"], waiting["run"], first):
         assert runs.http.post(f"/api/runs/{run_id}/cancel").status_code == 200
-    assert runs.await_run(waiting["run"]).state is RunState.SUCCEEDED
+    assert runs.await_run(waiting["folds"]).state is RunState.SUCCEEDED
 
 
 def test_cancel_ends_a_run_at_once_and_leaves_neither_process_nor_version(runs: Service) -> None:
