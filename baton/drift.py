@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2
+from scipy.special import chdtri
 
 BINS = 10
 """Most bins of a feature. More would need more answers before a difference means something."""
@@ -90,7 +90,7 @@ def alarm_level(bins: int, now: int, reference: int) -> float:
     Two samples of one population, n and m large, have PSI ≈ (1/n + 1/m) · χ² with bins − 1 degrees of freedom (Yurdakul and
     Naranjo 2020, «Statistical properties of the population stability index»).
     """
-    return max(ALARM, float(chi2.ppf(CERTAINTY, bins - 1)) * (1 / now + 1 / reference))
+    return max(ALARM, float(chdtri(bins - 1, 1 - CERTAINTY)) * (1 / now + 1 / reference))
 
 
 def _drift(feature: str, bins: Mapping[str, Any], values: Sequence[Any]) -> Drift:

@@ -136,17 +136,22 @@ def _carry_out(
     def started() -> bool:
         return bool(results) or any(is_there(place) for _, place in list(running.values()))
 
-    task = ray.remote(function).options(
-        num_cpus=capacity.threads, num_gpus=int(capacity.use_gpu), max_retries=order.settings.training.retries
-    )
+    def begin(call: tuple[Any, ...], place: PlacementGroup) -> Any:
+        task = ray.remote(function).options(
+            num_cpus=capacity.threads,
+            num_gpus=int(capacity.use_gpu),
+            max_retries=order.settings.training.retries,
+            scheduling_strategy=PlacementGroupSchedulingStrategy(placement_group=place),
+        )
+        return task.remote(*call)
+
     try:
         with watched(replace(capacity, workers=1), started, lambda text: order.progress(waiting=text)):
             while waiting or running:
                 while waiting and len(running) < capacity.workers:
                     number, call = waiting.popleft()
                     place = placement_group([capacity.resources])
-                    strategy = PlacementGroupSchedulingStrategy(placement_group=place)
-                    running[task.options(scheduling_strategy=strategy).remote(*call)] = number, place
+                    running[begin(call, place)] = number, place
                 [ready], _ = ray.wait(list(running), num_returns=1)
                 number, place = running.pop(ready)
                 remove_placement_group(place)

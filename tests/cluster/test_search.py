@@ -124,4 +124,4 @@ def test_adaptation_comes_first_lowers_its_loss_and_leaves_the_holdout_out(runs:
     assert stages.index("adapting") < stages.index("training")
     losses = [event["held_back_loss"] for event in events if "held_back_loss" in event]
     assert losses[-1] < losses[0]
-    assert not (Path(runs.storage.runs_path) / run.id).exists()
+    until(lambda: not (Path(runs.storage.runs_path) / run.id).exists(), 30, "the driver has cleared up after itself")
