@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from baton.training_settings import TrainingSettings
@@ -27,7 +28,8 @@ def yield_to_serving(training: TrainingSettings) -> None:
     niceness = max(training.niceness, os.getpriority(os.PRIO_PROCESS, 0))
     os.setpriority(os.PRIO_PROCESS, 0, niceness)
     if os.getsid(0) == os.getpgrp() and AUTOGROUP.exists():  # the session of a job: a shell with jobs gives each another group
-        AUTOGROUP.write_text(str(niceness))
+        with suppress(OSError):  # the kernel takes ten such wishes a second, and /proc may be read-only
+            AUTOGROUP.write_text(str(niceness))
 
 
 def threads_here(training: TrainingSettings) -> int:
