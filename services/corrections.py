@@ -31,7 +31,7 @@ MOST_POSITIONS = 2**31
 ERRORS_LISTED = 100
 """Mistakes that one answer lists; the rest is counted."""
 
-LOG_SECONDS = 3 * FLUSH_SECONDS
+LOG_SECONDS = 5 * FLUSH_SECONDS
 """How long items without inputs wait for the answers that they name to be logged."""
 
 RETRY_SECONDS = 0.2

@@ -19,6 +19,7 @@ from baton import client as client_module
 from baton.client import AsyncClient, Client, FeedbackReport, ServiceError, content_id
 from baton.errors import NotReady
 from baton.storage import Storage
+from services import prediction_log
 from services.inference import ModelReplica
 from tests import replica as replicas
 from tests.local_control import LocalControl, configured, control_of
@@ -72,7 +73,8 @@ class Service:
 
 
 @pytest.fixture
-def service(classifier: Path, tmp_path: Path) -> Iterator[Service]:
+def service(classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    monkeypatch.setattr(prediction_log, "FLUSH_SECONDS", 0.05)  # corrections wait long enough on a busy machine, too
     config = configured(tmp_path, "m")
     control = control_of(config)
     storage = Storage(config.storage)

@@ -102,7 +102,7 @@ def test_sides_that_were_frozen_for_another_task_are_told_so():
     storage = Storage(f"memory://{uuid.uuid4().hex}")
     sides = {name: to_bytes([Classification.Example(text=name, label="x")]) for name in ("train", "holdout")}
     uri = f"models/m/datasets/{hashes(sides)[1]}"
-    storage.write_dataset(uri, {f"{name}.jsonl": content for name, content in sides.items()}, {})
+    storage.write_dataset(uri, {f"{name}.jsonl": content for name, content in sides.items()}, {"dataset.json": b"{}"})
     assert [example.text for example in read_sides(Classification, storage, uri)["train"]] == ["train"]
     with pytest.raises(DataError, match="the data set was frozen for another task than qa: Field required"):
         read_sides(QuestionAnswering, storage, uri)
