@@ -48,12 +48,14 @@ def connect(url: str, wait_s: float = 0.0) -> sa.Engine:
         if parsed.drivername in POSTGRESQL:
             return _postgres(parsed, wait_s)
         if parsed.get_backend_name() != "sqlite":
-            raise RegistryError(f"database {_public(url)!r} cannot be opened: SQLite and PostgreSQL only; {EXAMPLES}")
+            raise RegistryError(
+                f"database {public(url)!r} cannot be opened: {parsed.drivername!r} is neither sqlite nor postgresql; {EXAMPLES}"
+            )
         if parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
         engine = sa.create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_S}, hide_parameters=True)
     except (sa.exc.ArgumentError, OSError) as error:
-        raise RegistryError(f"database {_public(url)!r} cannot be opened: {_public(str(error))}; {EXAMPLES}") from error
+        raise RegistryError(f"database {public(url)!r} cannot be opened: {public(str(error))}; {EXAMPLES}") from error
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -182,12 +184,12 @@ def _postgres(url: sa.URL, wait_s: float) -> sa.Engine:
         from baton import postgres
     except ImportError as error:  # psycopg itself, or the libpq that it looks for
         raise RegistryError(
-            f"database {_public(str(url))!r} cannot be opened: {error}; `pip install 'baton[postgres]'` brings the driver"
+            f"database {public(str(url))!r} cannot be opened: {error}; `pip install 'baton[postgres]'` brings the driver"
         ) from error
     return postgres.engine(url, wait_s)
 
 
-def _public(url: str) -> str:
+def public(url: str) -> str:
     """``url`` without its passwords, even where it is no URL at all: too much hidden is better than too little."""
     return re.sub(r"([?&]password=)[^&]*", r"\1***", re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url))
 

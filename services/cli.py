@@ -198,7 +198,7 @@ def config_schema() -> None:
 
 @config_app.command("check")
 def config_check(config: ConfigFile = None) -> None:
-    """Report every mistake of the configuration; exit status 1 when there is one.
+    """Report every mistake of the configuration; exit status 1 when there is one. Nobody is contacted.
 
     Files that are missing here are told, and are no mistake: training reads them where its job runs.
     """
@@ -218,8 +218,11 @@ def config_check(config: ConfigFile = None) -> None:
 
 @config_app.command("show")
 def config_show(config: ConfigFile = None) -> None:
-    """The configuration in force: the file, environment overrides and defaults together."""
-    print_json(load_config(path_of(config), os.environ).model_dump(mode="json"))
+    """The configuration in force: the file, environment overrides and defaults together; passwords are masked."""
+    from baton.database import public
+
+    shown = load_config(path_of(config), os.environ).model_dump(mode="json")
+    print_json({**shown, "database": public(shown["database"])})
 
 
 def main() -> None:

@@ -183,6 +183,13 @@ def test_every_mistake_of_a_configuration_is_told_at_once(baton, tmp_path):
     assert "models[0].trainng: unknown key; did you mean 'training'?" in told
 
 
+def test_a_password_in_the_databases_url_is_not_shown(baton, tmp_path, monkeypatch):
+    monkeypatch.setenv("BATON_DATABASE", "postgresql+psycopg://baton:Xanthippe@db.example.org/baton")
+    shown = baton("config", "show", "-c", write(tmp_path, GOOD))
+    assert shown.json["database"] == "postgresql+psycopg://baton:***@db.example.org/baton"
+    assert "Xanthippe" not in shown.out + shown.err
+
+
 def test_the_configuration_in_force_is_shown_with_defaults_and_overrides(baton, tmp_path, monkeypatch):
     monkeypatch.setenv("BATON_HTTP_PORT", "9001")
     shown = baton("config", "show", "-c", write(tmp_path, GOOD)).json
