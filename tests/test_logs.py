@@ -21,6 +21,7 @@ from baton.config import BatonConfig, LoggingSettings, load_config
 from services.app import serve_logging
 from tests.cluster.conftest import environment
 from tests.local_control import configured
+from tests.waiting import free_port
 
 SECRET = "my cat is called Xanthippe"
 
@@ -133,7 +134,8 @@ def lines(output: str) -> list[dict[str, Any]]:
 
 def test_the_supervisor_says_in_json_why_it_cannot_start(tmp_path):
     config: BatonConfig = configured(tmp_path, "m")
-    blocked = {**config.model_dump(mode="json"), "storage": "/dev/null/storage", "logging": {"format": "json"}}
+    changes = {"http": {"port": free_port()}, "storage": "/dev/null/storage", "logging": {"format": "json"}}
+    blocked = {**config.model_dump(mode="json"), **changes}
     (tmp_path / "baton.yaml").write_text(yaml.safe_dump(blocked))
     command = [sys.executable, "-m", "services.cli", "up", "-c", str(tmp_path / "baton.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
