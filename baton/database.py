@@ -1,25 +1,19 @@
-"""Opens the registry's database, brings its schema up to date, and says what went wrong in one way for every database."""
+"""Opens the registry's database, and says what went wrong in one way for every database."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
 
 from baton import schema
 from baton.errors import Conflict, InvalidInput, NotFound, RegistryError
+from baton.urls import public
 
 READ_ONLY = "baton_read_only"
 """Execution option of a connection that will not write: SQLite then takes no write lock."""
@@ -59,48 +53,6 @@ def connect(url: str, wait_s: float = 0.0) -> sa.Engine:
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
-
-
-def migrate(engine: sa.Engine) -> None:
-    """Bring the schema to this code's revision; does nothing when it is there. Safe to call from several processes.
-
-    Raises:
-        RegistryError: the database cannot be reached, or its schema is newer than this code.
-    """
-    try:
-        with engine.begin() as connection:
-            if connection.dialect.name == "postgresql":
-                from baton import postgres
-
-                postgres.begin_migration(connection)  # SQLite has one writer at a time anyway
-            current = _revision(connection)
-            if current == _revisions()[0]:
-                return
-            if newer := _newer(current):
-                raise newer
-            config = _alembic()
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-    except sa.exc.SQLAlchemyError as error:
-        raise unavailable(error) from error
-
-
-def check(engine: sa.Engine) -> None:
-    """Raise ``RegistryError`` unless the database answers and has this code's schema."""
-    with reading(engine) as connection:
-        current = _revision(connection)
-    head = _revisions()[0]
-    if current == head:
-        return
-    if newer := _newer(current):
-        raise newer
-    raise RegistryError(f"the database is at schema {current!r}, this code needs {head!r}; `baton up` migrates it")
-
-
-def is_empty(engine: sa.Engine) -> bool:
-    """Whether no schema was ever made in this database. Raises ``RegistryError`` when it does not answer."""
-    with reading(engine) as connection:
-        return _revision(connection) is None
 
 
 @contextmanager
@@ -187,37 +139,6 @@ def _postgres(url: sa.URL, wait_s: float) -> sa.Engine:
             f"database {public(str(url))!r} cannot be opened: {error}; `pip install 'baton[postgres]'` brings the driver"
         ) from error
     return postgres.engine(url, wait_s)
-
-
-def public(url: str) -> str:
-    """``url`` without its passwords, even where it is no URL at all: too much hidden is better than too little."""
-    return re.sub(r"([?&]password=)[^&]*", r"\1***", re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url))
-
-
-def _alembic() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(resources.files("baton") / "migrations"))
-    return config
-
-
-def _newer(current: str | None) -> RegistryError | None:
-    """What to raise where the schema ``current`` is from a later version of Baton; its tables may mean something else."""
-    if current is None or current in _revisions():
-        return None
-    return RegistryError(
-        f"the database is at schema {current!r}, which this version of Baton (schema {_revisions()[0]!r}) does not know; "
-        "upgrade Baton"
-    )
-
-
-@cache
-def _revisions() -> Sequence[str]:
-    """All schemas that this code knows, the newest first."""
-    return [script.revision for script in ScriptDirectory.from_config(_alembic()).walk_revisions()]
-
-
-def _revision(connection: sa.Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

@@ -1,23 +1,17 @@
-"""API keys: what a token looks like, what a key allows, and where keys are kept.
+"""API keys: what a token looks like, and what a key allows.
 
 A token is shown once, when its key is made; the database has its SHA-256 and nothing more (docs/adr/0009-api-keys.md).
-Knows nothing of HTTP.
+Knows neither HTTP nor the database.
 """
 
 from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
-from typing import Any
-
-import sqlalchemy as sa
-
-from baton import database, schema
-from baton.errors import InvalidInput, NotFound
 
 PREFIX = "baton"
 """First part of every token: those who search repositories and logs for secrets can recognise one."""
@@ -83,86 +77,3 @@ def digest_of(token: bytes) -> bytes:
     slow on purpose would only slow down every request (NIST SP 800-63B, 5.1.2.2, asks for it below 112 bits).
     """
     return hashlib.sha256(token).digest()
-
-
-class KeyStore:
-    """Keys on the registry's engine; every method is one transaction.
-
-    Any method raises ``RegistryError`` when the database does not answer.
-    """
-
-    def __init__(self, engine: sa.Engine) -> None:
-        self._engine = engine
-
-    def create(
-        self,
-        name: str,
-        scopes: Collection[Scope],
-        *,
-        models: Collection[str] | None = None,
-        expires_at: datetime | None = None,
-        rate: float | None = None,
-    ) -> tuple[Key, str]:
-        """A new key, and its token: the only time that anybody sees it. Raises ``InvalidInput``."""
-        if not 1 <= len(name.strip()) <= 63:
-            raise InvalidInput(f"name: {name!r} is not allowed; 1 to 63 characters that say who uses the key")
-        if not scopes:
-            raise InvalidInput(f"a key without a scope allows nothing; give at least one of {', '.join(Scope)}")
-        if rate is not None and rate <= 0:
-            raise InvalidInput(f"rate: {rate} is not allowed; requests per second, above 0")
-        key_id, token = new_token()
-        key = Key(
-            id=key_id,
-            name=name.strip(),
-            digest=digest_of(token.encode()),
-            scopes=frozenset(scopes),
-            models=frozenset(models) if models else None,
-            rate=rate,
-            created_at=datetime.now(UTC),
-            expires_at=expires_at,
-        )
-        row = {
-            **{name: getattr(key, name) for name in ("id", "name", "digest", "rate", "created_at", "expires_at")},
-            "scopes": sorted(key.scopes),
-            "models": sorted(key.models) if key.models else None,
-        }
-        with database.writing(self._engine) as connection:
-            connection.execute(schema.api_keys.insert().values(row))
-        return key, token
-
-    def all(self) -> list[Key]:
-        """Every key that ever was, newest first."""
-        return self._read(schema.api_keys.select())
-
-    def live(self) -> list[Key]:
-        """The keys that are not revoked; expired ones are among them."""
-        return self._read(schema.api_keys.select().where(schema.api_keys.c.revoked_at.is_(None)))
-
-    def revoke(self, key_id: str) -> Key:
-        """The key is of no use from now on. Revoking it again changes nothing. Raises ``NotFound``."""
-        table = schema.api_keys
-        with database.writing(self._engine) as connection:
-            unrevoked = sa.and_(table.c.id == key_id, table.c.revoked_at.is_(None))
-            connection.execute(table.update().where(unrevoked).values(revoked_at=datetime.now(UTC)))
-            row = connection.execute(table.select().where(table.c.id == key_id)).one_or_none()
-            if row is None:
-                raise NotFound(f"no key {key_id!r}; `baton keys list` shows their ids")
-            return _key(row)
-
-    def note_use(self, used: Mapping[str, datetime]) -> None:
-        """Remember when keys were last used. A time before the one that is known changes nothing."""
-        table = schema.api_keys
-        with database.writing(self._engine) as connection:
-            for key_id, at in sorted(used.items()):  # in one order everywhere: two that wait for each other's row wait for ever
-                older = sa.or_(table.c.last_used_at.is_(None), table.c.last_used_at < at)
-                connection.execute(table.update().where(table.c.id == key_id, older).values(last_used_at=at))
-
-    def _read(self, query: sa.Select[Any]) -> list[Key]:
-        with database.reading(self._engine) as connection:
-            return [_key(row) for row in connection.execute(query.order_by(schema.api_keys.c.created_at.desc()))]
-
-
-def _key(row: sa.Row[Any]) -> Key:
-    values = dict(row._mapping)
-    scopes, models = frozenset(Scope(name) for name in values.pop("scopes")), values.pop("models")
-    return Key(**values, scopes=scopes, models=frozenset(models) if models else None)

@@ -20,7 +20,7 @@ from baton.counts import Counts
 from baton.dataset_store import DatasetStore
 from baton.errors import Conflict, NotFound
 from baton.feedback import FeedbackStore
-from baton.keys import KeyStore
+from baton.key_store import KeyStore
 from baton.records import (
     Champion,
     Decision,
@@ -61,15 +61,21 @@ class Registry:
 
     def migrate(self) -> None:
         """Create or upgrade the schema. Raises ``RegistryError`` on a schema newer than this code."""
-        database.migrate(self._engine)
+        from baton import upgrade
+
+        upgrade.migrate(self._engine)
 
     def check(self) -> None:
         """Raise ``RegistryError`` unless the database answers with this code's schema."""
-        database.check(self._engine)
+        from baton import upgrade
+
+        upgrade.check(self._engine)
 
     def is_empty(self) -> bool:
         """Whether the database has no schema yet, and so nothing in it."""
-        return database.is_empty(self._engine)
+        from baton import upgrade
+
+        return upgrade.is_empty(self._engine)
 
     def close(self) -> None:
         """Close all pooled connections."""

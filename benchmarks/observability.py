@@ -84,6 +84,7 @@ def _beside(service: Service) -> Iterator[cluster.Instance]:
     instance = cluster.State(service.file.parent / ".baton").read()
     assert instance is not None
     settings = config.model(MODEL)
+    outside = dict(os.environ)
     os.environ.update(cluster.environment(instance))  # before Ray is imported: it decides then which address is its own
     from ray import cloudpickle, serve
 
@@ -111,6 +112,8 @@ def _beside(service: Service) -> Iterator[cluster.Instance]:
         for name in WAYS:
             serve.delete(application(name))
         supervisor.leave()
+        os.environ.clear()  # `baton down` ends every process that carries the marks of the cluster's own
+        os.environ.update(outside)
 
 
 def _cost(service: Service, instance: cluster.Instance, script: Path, concurrency: int, way: str) -> Cost:

@@ -13,6 +13,7 @@ import typer
 from baton import config as configuration
 from baton.config import load_config
 from baton.errors import BatonError, InvalidInput
+from baton.urls import public
 from services import (
     feedback_commands,
     key_commands,
@@ -219,8 +220,6 @@ def config_check(config: ConfigFile = None) -> None:
 @config_app.command("show")
 def config_show(config: ConfigFile = None) -> None:
     """The configuration in force: the file, environment overrides and defaults together; passwords are masked."""
-    from baton.database import public
-
     shown = load_config(path_of(config), os.environ).model_dump(mode="json")
     print_json({**shown, "database": public(shown["database"])})
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-
-import sqlalchemy as sa
+from typing import TYPE_CHECKING
 
 from baton.config import AuthSettings, BatonConfig
 from baton.keys import Scope
-from baton.registry import Registry
+from baton.urls import public
+
+if TYPE_CHECKING:
+    from baton.registry import Registry
 
 WARNING, NOTE = "WARNING: ", "NOTE: "
 """How the sentences begin: what must be looked at, and what is so on every machine."""
@@ -25,7 +27,7 @@ def closed(config: BatonConfig) -> BatonConfig:
 def remarks(config: BatonConfig, registry: Registry, ports: Mapping[str, int]) -> list[str]:
     """What to tell before it starts; ``ports`` are those of Baton's own Ray. Raises ``RegistryError``."""
     found = []
-    if not ports and sa.make_url(config.database).password is not None:
+    if not ports and public(config.database) != config.database:
         found.append(
             f"{WARNING}the database's password goes into what this cluster keeps and logs of its applications; `baton render` "
             "leaves it to the environment of the nodes"

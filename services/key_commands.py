@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import RenderableType
@@ -16,8 +16,10 @@ from rich.text import Text
 from baton.config import load_config
 from baton.errors import InvalidInput, NotFound
 from baton.keys import ALLOWS, Key, Scope
-from baton.registry import Registry
 from services.terminal import AsJson, ConfigFile, err, out, path_of, print_json, print_value
+
+if TYPE_CHECKING:
+    from baton.registry import Registry
 
 UNITS = {"d": timedelta(days=1), "h": timedelta(hours=1), "m": timedelta(minutes=1)}
 PER_SECOND = {"s": 1.0, "m": 60.0, "h": 3600.0}
@@ -120,6 +122,8 @@ def _registry(database: str) -> Registry:
     """The registry, ready for use. A database without a schema gets one: keys may be made before the first `baton up`. An older
     schema stays as it is, because services may be running on it.
     """
+    from baton.registry import Registry  # half a second that no other command needs
+
     registry = Registry(database)
     if registry.is_empty():
         registry.migrate()

@@ -116,6 +116,13 @@ def test_every_command_and_every_option_of_it_is_explained(baton, path):
         assert words(parameter.help)[:15] in words(done.out)
 
 
+def test_the_command_line_loads_nothing_that_takes_long_before_a_command_needs_it():
+    heavy = ("alembic", "datasets", "fastapi", "pandas", "pyarrow", "ray", "scipy", "sqlalchemy", "torch", "transformers")
+    script = f"import sys, services.cli; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_the_commands_of_the_daily_work_are_there():
     names = {path[0] for path in COMMANDS if path}
     expected = {

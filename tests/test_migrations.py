@@ -10,18 +10,18 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.script import ScriptDirectory
 
-from baton import database
+from baton import database, upgrade
 from baton.records import RunState
 from baton.registry import Registry
 
-OLDER = [script.revision for script in ScriptDirectory.from_config(database._alembic()).walk_revisions()][1:]
+OLDER = [script.revision for script in ScriptDirectory.from_config(upgrade._alembic()).walk_revisions()][1:]
 """All revisions but the newest."""
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
-def upgrade(engine: sa.Engine, revision: str) -> None:
-    config = database._alembic()
+def upgrade_to(engine: sa.Engine, revision: str) -> None:
+    config = upgrade._alembic()
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
@@ -57,7 +57,7 @@ def rows(engine: sa.Engine, tables: list[str]) -> dict[str, list[dict[str, Any]]
 @pytest.mark.parametrize("revision", OLDER)
 def test_a_database_of_an_older_schema_keeps_every_row_when_it_is_brought_up_to_date(bare_url, revision):
     engine = database.connect(bare_url)
-    upgrade(engine, revision)
+    upgrade_to(engine, revision)
     metadata = sa.MetaData()
     metadata.reflect(engine)
     with engine.begin() as connection:
@@ -84,7 +84,7 @@ def test_a_database_of_an_older_schema_keeps_every_row_when_it_is_brought_up_to_
 
 def test_a_migration_that_fails_leaves_the_old_schema(bare_url, monkeypatch):
     engine = database.connect(bare_url)
-    upgrade(engine, OLDER[0])
+    upgrade_to(engine, OLDER[0])
     tables = set(sa.inspect(engine).get_table_names())
     run = command.upgrade
 
@@ -94,9 +94,9 @@ def test_a_migration_that_fails_leaves_the_old_schema(bare_url, monkeypatch):
 
     monkeypatch.setattr(command, "upgrade", interrupted)
     with pytest.raises(RuntimeError, match="power cut"):
-        database.migrate(engine)
+        upgrade.migrate(engine)
     monkeypatch.undo()
     assert set(sa.inspect(engine).get_table_names()) == tables
-    database.migrate(engine)
-    database.check(engine)
+    upgrade.migrate(engine)
+    upgrade.check(engine)
     engine.dispose()

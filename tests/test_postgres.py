@@ -11,11 +11,12 @@ import pytest
 import sqlalchemy as sa
 
 from baton import postgres as driver
-from baton.database import connect, migrate
+from baton.database import connect
 from baton.errors import Conflict, InvalidInput, RegistryError
 from baton.feedback import Correction
 from baton.records import Champion, Promotion, RunState
 from baton.registry import Registry
+from baton.upgrade import migrate
 from tests.answers import logged
 from tests.stores import Postgres, raw_sql
 from tests.test_dataset_store import version as dataset

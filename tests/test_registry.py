@@ -17,10 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from baton import schema
-from baton.database import connect, migrate
+from baton.database import connect
 from baton.errors import Conflict, NotFound, RegistryError
 from baton.records import Champion, Decision, DecisionKind, Promotion, RunState, Verdict
 from baton.registry import ROLLOUT_FAILED, Registry
+from baton.upgrade import migrate
 from tests.stores import raw_sql
 
 HOLDOUT = "h" * 64

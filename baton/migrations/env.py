@@ -1,4 +1,4 @@
-"""Runs migrations on the connection that `baton.database.migrate` opened, inside its transaction."""
+"""Runs migrations on the connection that `baton.upgrade.migrate` opened, inside its transaction."""
 
 from alembic import context
 
