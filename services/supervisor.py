@@ -139,7 +139,8 @@ def join(config: BatonConfig, address: str) -> None:
             http_options={"host": config.http.host, "port": config.http.port}, logging_config=serve_logging(config.logging)
         )
     except (ray.exceptions.RayError, TimeoutError, RuntimeError) as error:
-        raise NotReady(f"Ray Serve did not start: {error}") from error
+        *_, told = filter(None, map(str.strip, str(error).splitlines()))  # the lines before are a traceback of Ray's own
+        raise NotReady(f"Ray Serve did not start: {told}\n\n{error}") from error
     if config.logging.format == "json":
         logs.reformat("ray", "ray.serve")
 

@@ -1,8 +1,14 @@
-"""What `up` makes of a signal that arrives while Ray's compiled code runs."""
+"""What `up` makes of a signal that arrives while Ray's compiled code runs, and of Serve's own errors."""
 
 from __future__ import annotations
 
-from services.supervisor import Stopped, was_stopped
+import pytest
+import ray
+from ray import serve
+
+from baton.config import BatonConfig
+from baton.errors import NotReady
+from services.supervisor import Stopped, join, was_stopped
 
 
 def wrapped(inner: BaseException) -> SystemError:
@@ -21,3 +27,17 @@ def test_a_signal_is_recognised_however_often_it_was_wrapped():
 def test_an_error_of_another_kind_is_no_signal():
     assert not was_stopped(SystemError("something else"))
     assert not was_stopped(wrapped(ValueError("no")))
+
+
+def test_what_kept_serve_from_starting_comes_before_the_traceback(monkeypatch):
+    def start(**_: object) -> None:
+        raise RuntimeError("traceback\n  of Ray\n[ALERT] Cannot raise FD limit to 10276, limit is 1024.\n\n")
+
+    monkeypatch.setattr(ray, "init", lambda **_: None)
+    monkeypatch.setattr(serve, "start", start)
+    config = BatonConfig.model_validate({"models": [{"name": "m", "task": "classification", "data": {"train": "t.jsonl"}}]})
+    with pytest.raises(NotReady) as refused:
+        join(config, "127.0.0.1:1")
+    first, *rest = str(refused.value).splitlines()
+    assert first == "Ray Serve did not start: [ALERT] Cannot raise FD limit to 10276, limit is 1024."
+    assert "  of Ray" in rest
