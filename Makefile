@@ -32,7 +32,7 @@ test-parts: $(STAMP)
 		>$(VENV)/test-parts.log 2>&1; status=$$?; cat $(VENV)/test-parts.log; exit $$status
 
 test-service: $(STAMP)
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m cluster
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m cluster --durations=30
 
 up: $(STAMP)  ## the service on 127.0.0.1:8000 with baton.yaml
 	$(BIN)/baton up
