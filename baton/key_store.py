@@ -1,4 +1,4 @@
-"""Where API keys are kept, by what the database may know of them."""
+"""The table of API keys: hashes and scopes, never tokens. Knows nothing of HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Brings the schema of the registry's database up to date. Apart from the database, because Alembic takes long to load."""
+"""Brings the schema of the registry's database up to date. Apart from the database, because Alembic takes long to load, and
+replicas and workers never need it.
+"""
 
 from __future__ import annotations
 

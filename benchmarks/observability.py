@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
 import httpx
 import psutil
@@ -84,36 +85,35 @@ def _beside(service: Service) -> Iterator[cluster.Instance]:
     instance = cluster.State(service.file.parent / ".baton").read()
     assert instance is not None
     settings = config.model(MODEL)
-    outside = dict(os.environ)
-    os.environ.update(cluster.environment(instance))  # before Ray is imported: it decides then which address is its own
-    from ray import cloudpickle, serve
+    # Before Ray is imported, which decides then which address is its own; and taken back, because `baton down` ends every
+    # process that carries the marks of the cluster's own.
+    with mock.patch.dict(os.environ, cluster.environment(instance)):
+        from ray import cloudpickle, serve
 
-    from benchmarks import quiet
-    from services.app import serve_logging
-    from services.inference import ModelReplica
+        from benchmarks import quiet
+        from services.app import serve_logging
+        from services.inference import ModelReplica
 
-    cloudpickle.register_pickle_by_value(quiet)  # Ray's workers do not import from here
-    supervisor.join(config, instance.address)
-    arguments = settings.model_dump(mode="json"), config.database, config.storage
-    try:
-        for name, replica in ((LOGGED, ModelReplica), (COUNTED, ModelReplica), (QUIET, quiet.Quiet)):
-            deployment = serve.deployment(
-                name=DEPLOYMENT,
-                num_replicas=settings.serving.replicas,
-                max_ongoing_requests=8192,
-                ray_actor_options={"num_cpus": 0},
-                logging_config={**serve_logging(config.logging), "enable_access_log": name == LOGGED},
-            )(serve.ingress()(replica))
-            serve.run(deployment.bind(*arguments), name=application(name), route_prefix=route(name))
-            while httpx.get(f"{service.client.url}{route(name)}/health").status_code != 200:  # until the proxy knows it
-                time.sleep(0.1)
-        yield instance
-    finally:
-        for name in WAYS:
-            serve.delete(application(name))
-        supervisor.leave()
-        os.environ.clear()  # `baton down` ends every process that carries the marks of the cluster's own
-        os.environ.update(outside)
+        cloudpickle.register_pickle_by_value(quiet)  # Ray's workers do not import from here
+        supervisor.join(config, instance.address)
+        arguments = settings.model_dump(mode="json"), config.database, config.storage
+        try:
+            for name, replica in ((LOGGED, ModelReplica), (COUNTED, ModelReplica), (QUIET, quiet.Quiet)):
+                deployment = serve.deployment(
+                    name=DEPLOYMENT,
+                    num_replicas=settings.serving.replicas,
+                    max_ongoing_requests=8192,
+                    ray_actor_options={"num_cpus": 0},
+                    logging_config={**serve_logging(config.logging), "enable_access_log": name == LOGGED},
+                )(serve.ingress()(replica))
+                serve.run(deployment.bind(*arguments), name=application(name), route_prefix=route(name))
+                while httpx.get(f"{service.client.url}{route(name)}/health").status_code != 200:  # until the proxy knows it
+                    time.sleep(0.1)
+            yield instance
+        finally:
+            for name in WAYS:
+                serve.delete(application(name))
+            supervisor.leave()
 
 
 def _cost(service: Service, instance: cluster.Instance, script: Path, concurrency: int, way: str) -> Cost:

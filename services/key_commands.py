@@ -122,7 +122,7 @@ def _registry(database: str) -> Registry:
     """The registry, ready for use. A database without a schema gets one: keys may be made before the first `baton up`. An older
     schema stays as it is, because services may be running on it.
     """
-    from baton.registry import Registry  # half a second that no other command needs
+    from baton.registry import Registry  # SQLAlchemy takes a while to load, and most commands need no database
 
     registry = Registry(database)
     if registry.is_empty():

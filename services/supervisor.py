@@ -139,8 +139,9 @@ def join(config: BatonConfig, address: str) -> None:
             http_options={"host": config.http.host, "port": config.http.port}, logging_config=serve_logging(config.logging)
         )
     except (ray.exceptions.RayError, TimeoutError, RuntimeError) as error:
-        *_, told = filter(None, map(str.strip, str(error).splitlines()))  # the lines before are a traceback of Ray's own
-        raise NotReady(f"Ray Serve did not start: {told}\n\n{error}") from error
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        details = f"\n\n{error}" if len(lines) > 1 else ""  # the reason stands last, often below a traceback
+        raise NotReady(f"Ray Serve did not start: {lines[-1]}{details}") from error
     if config.logging.format == "json":
         logs.reformat("ray", "ray.serve")
 

@@ -116,7 +116,7 @@ def test_every_command_and_every_option_of_it_is_explained(baton, path):
         assert words(parameter.help)[:15] in words(done.out)
 
 
-def test_the_command_line_loads_nothing_that_takes_long_before_a_command_needs_it():
+def test_the_command_line_loads_neither_a_database_nor_a_framework_before_a_command_needs_it():
     heavy = ("alembic", "datasets", "fastapi", "pandas", "pyarrow", "ray", "scipy", "sqlalchemy", "torch", "transformers")
     script = f"import sys, services.cli; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -15,6 +15,7 @@ from baton.config import AuthSettings, BatonConfig, load_config
 from baton.errors import ConfigError
 from baton.keys import Scope
 from baton.registry import Registry
+from baton.urls import public
 from services import control, exposure
 from services.keyring import Keyring
 from tests.local_control import configured, control_of
@@ -232,12 +233,33 @@ def test_a_service_on_loopback_warns_of_nothing_and_notes_what_listens_everywher
     assert "(8405, 9101) and Serve's gRPC (random ports) listen on all addresses" in said
 
 
-def test_on_somebody_elses_cluster_a_password_in_the_databases_url_is_warned_of(registry):
-    config = config_with("0.0.0.0").model_copy(update={"database": "postgresql+psycopg://baton:secret@db/baton"})
+@pytest.mark.parametrize(
+    ("database", "shown"),
+    [
+        ("postgresql+psycopg://baton:secret@db/baton", "postgresql+psycopg://baton:***@db/baton"),
+        ("postgresql+psycopg://baton@tenant:secret@db/baton", "postgresql+psycopg://baton@tenant:***@db/baton"),
+        ("postgresql+psycopg://baton:se@cret@db:5432/baton", "postgresql+psycopg://baton:***@db:5432/baton"),
+        ("postgresql+psycopg://db/baton?user=baton&password=secret", "postgresql+psycopg://db/baton?user=baton&password=***"),
+        ("postgresql+psycopg://db/baton?sslpassword=secret&x=1", "postgresql+psycopg://db/baton?sslpassword=***&x=1"),
+    ],
+)
+def test_on_somebody_elses_cluster_a_password_in_the_databases_url_is_warned_of(registry, database, shown):
+    assert public(database) == shown
+    config = config_with("0.0.0.0").model_copy(update={"database": database})
     said = "\n".join(exposure.remarks(config, registry, {}))
     assert "WARNING: the database's password goes into what this cluster keeps" in said
     assert "secret" not in said
     assert "password" not in told(config, registry)
+
+
+@pytest.mark.parametrize(
+    "database",
+    ["sqlite:////var/lib/baton.db", "postgresql+psycopg://baton@db:5432/baton", "postgresql+psycopg://db:5432/baton"],
+)
+def test_on_somebody_elses_cluster_a_database_without_a_password_is_not_warned_of(registry, database):
+    assert public(database) == database
+    config = config_with("0.0.0.0").model_copy(update={"database": database})
+    assert "password" not in "\n".join(exposure.remarks(config, registry, {}))
 
 
 def test_a_service_that_is_open_without_keys_warns_of_it(registry):

@@ -22,6 +22,7 @@ import yaml
 from huggingface_hub import InferenceClient, constants
 
 from baton.config import BatonConfig, load_config
+from baton.records import Verdict
 from baton.tasks import TASKS
 from services.traffic import Traffic, failed, stale
 from tests.cluster.conftest import LABELS, Service, baton, environment, publish, write_config, write_rows
@@ -136,9 +137,13 @@ class CopiedService(Service):
 
 
 def publish_again(service: Service, task: str, scratch: Path) -> None:
-    """The model's first version, once more, as its second."""
+    """The model's first version, once more, as its second, which is no better."""
+    from training import pipeline
+
     files, _ = service.storage.fetch(service.registry.version(task, 1), scratch)
     assert publish(service, task, files).number == 2
+    decision = pipeline.judge(task, 2, service.registry, service.storage)
+    assert (decision.champion, decision.verdict) == (1, Verdict.REJECT), decision.sentence
 
 
 @pytest.mark.parametrize("task", sorted(MODELS))
@@ -155,7 +160,9 @@ def test_a_task_is_trained_judged_served_and_swapped_under_load(tasks: Service, 
             "publish_again(Service(Path(sys.argv[1])), sys.argv[2], Path(sys.argv[3]))"
         )
         known = environment({"PYTHONPATH": os.pathsep.join((str(tasks.file.parent), str(ROOT)))})
-        subprocess.run([sys.executable, "-P", "-c", script, str(tasks.file), task, str(tmp_path)], env=known, check=True)
+        subprocess.run(
+            [sys.executable, "-P", "-c", script, str(tasks.file), task, str(tmp_path)], env=known, check=True, timeout=240
+        )
     tasks.force(task, 2)
     tasks.rollback(task)
     inputs = [json.loads(line) for line in (tasks.file.parent / f"{task}-holdout.jsonl").read_text().splitlines()]
