@@ -33,11 +33,12 @@ class Exchange:
 class Traffic:
     """``concurrency`` clients that each send one request after the other, from the start of the ``with`` block to its end.
 
-    Each request carries one of ``inputs``, as the model's task takes them.
+    Each request carries one of ``inputs``, as the model's task takes them. ``pause``: seconds from an answer to the client's
+    next request, for a load that leaves the processors to others.
     """
 
-    def __init__(self, url: str, inputs: Sequence[Any], concurrency: int) -> None:
-        self._url, self._inputs, self._concurrency = url, inputs, concurrency
+    def __init__(self, url: str, inputs: Sequence[Any], concurrency: int, *, pause: float = 0.0) -> None:
+        self._url, self._inputs, self._concurrency, self._pause = url, inputs, concurrency, pause
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
         self.exchanges: list[Exchange] = []
@@ -70,6 +71,8 @@ class Traffic:
             except (aiohttp.ClientError, TimeoutError):
                 await asyncio.sleep(0.01)  # a refused connection fails at once: do not spin on it
             self.exchanges.append(Exchange(sent=sent, answered=time.perf_counter(), status=status, version=version))
+            if self._pause:
+                await asyncio.sleep(self._pause)
 
 
 def failed(exchanges: Sequence[Exchange]) -> int:

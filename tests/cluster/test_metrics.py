@@ -26,6 +26,9 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs prometheus (Debian: apt-get install prometheus)"),
 ]
 
+PAUSE = 0.02
+"""Seconds from an answer to the next request of the same client."""
+
 PATIENCE = 120.0
 BAD = "{"
 """Not JSON: 400."""
@@ -136,7 +139,7 @@ def test_every_query_of_every_panel_and_alert_is_answered_under_load(watched, tm
         until(lambda: watching.query('ray_baton_serving_version{model="good"} == 1'), PATIENCE, "the replicas' own metrics")
         run = watched.registry.runs.create("good", {}, started=True)
         watched.registry.runs.finish(run.id, RunState.FAILED, reason="a test wants it")
-        with Traffic(good, [TEXT, TEXT * 3], 3) as answered, Traffic(empty, [TEXT], 1) as refused:
+        with Traffic(good, [TEXT, TEXT * 3], 3, pause=PAUSE) as answered, Traffic(empty, [TEXT], 1, pause=PAUSE) as refused:
             for _ in range(5):
                 assert watched.http.post("/models/good", content=BAD).status_code == 400
             watched.force("good", 2)

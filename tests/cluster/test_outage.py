@@ -23,7 +23,9 @@ from tests.waiting import free_port, until
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 MODEL = "stored"
-CLIENTS = 4
+CLIENTS, PAUSE = 8, 0.05
+"""Who asks all the time, and how many seconds after each answer: there is something left for the runs."""
+
 MEANWHILE = 200
 """Predictions that must have been answered during an outage before it ends."""
 
@@ -74,8 +76,8 @@ def stored(
 
 @contextmanager
 def load(service: Service) -> Iterator[Traffic]:
-    """Clients without a pause; in the end, every one of their requests must have been answered."""
-    with Traffic(f"{service.url}/models/{MODEL}", [TEXT], CLIENTS) as traffic:
+    """Clients that never stop asking; in the end, every one of their requests must have been answered."""
+    with Traffic(f"{service.url}/models/{MODEL}", [TEXT], CLIENTS, pause=PAUSE) as traffic:
         until(lambda: len(traffic.exchanges) > MEANWHILE, 60, "load")
         yield traffic
         answered_after(traffic)
@@ -180,7 +182,7 @@ def test_a_run_goes_on_through_an_outage_of_the_database_and_of_the_storage(
     for begin, end in ((stoppable_postgres.stop, stoppable_postgres.start), (stoppable_s3.freeze, stoppable_s3.thaw)):
         begin()
         try:
-            with Traffic(f"{stored.url}/models/{MODEL}", [TEXT], 1) as traffic:
+            with Traffic(f"{stored.url}/models/{MODEL}", [TEXT], CLIENTS, pause=PAUSE) as traffic:
                 answered_after(traffic)
         finally:
             end()
