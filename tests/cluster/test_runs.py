@@ -24,6 +24,7 @@ def test_a_killed_worker_goes_on_from_its_last_epoch(runs: Service) -> None:
     noted = Path(runs.storage.runs_path) / run_id / "checkpoint_manager_snapshot.json"
     until(lambda: noted.is_file() and "checkpoint_" in noted.read_text(), 30, "Ray Train has noted the first checkpoint")
     [worker] = runs.processes(WORKER)
+    assert worker.environ()["OMP_WAIT_POLICY"] == "PASSIVE"  # its threads must not spin while serving wants to run
     worker.kill()
     run = runs.await_run(run_id)
     assert run.state is RunState.SUCCEEDED, run.reason
