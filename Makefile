@@ -10,7 +10,7 @@ KUBERAY := deploy/kuberay
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help demo test test-parts test-service up check bench image render clean
+.PHONY: help demo test test-parts test-service test-clusters up check bench image render clean
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
@@ -26,16 +26,23 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## install and run the whole loop on the bundled samples
 	$(BIN)/baton demo
 
-# Both halves at once: the tests of a running service leave much of two cores idle. What the other half prints comes when it is over.
+# All at once: tests of a running service wait half of the time, and take precedence. One part prints as it goes, the others when
+# they are over.
 test: $(STAMP)  ## install and run the test suite
-	@$(MAKE) --no-print-directory -j2 test-parts test-service
+	@$(MAKE) --no-print-directory -j3 test-parts test-service test-clusters
+
+test-parts test-service test-clusters: export HF_HUB_OFFLINE := 1
+PYTEST := $(BIN)/python -m pytest
+in_the_end = >$(VENV)/$@.log 2>&1; status=$$?; cat $(VENV)/$@.log; exit $$status
 
 test-parts: $(STAMP)
-	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not cluster" \
-		>$(VENV)/test-parts.log 2>&1; status=$$?; cat $(VENV)/test-parts.log; exit $$status
+	@OMP_NUM_THREADS=1 nice -n 5 $(PYTEST) -n auto --dist loadfile --no-loadscope-reorder -m "not cluster" $(in_the_end)
 
 test-service: $(STAMP)
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m cluster --durations=20
+	$(PYTEST) tests/cluster -m "not own_cluster" --durations=15
+
+test-clusters: $(STAMP)
+	@$(PYTEST) tests/cluster -m own_cluster --durations=15 $(in_the_end)
 
 up: $(STAMP)  ## the service on 127.0.0.1:8000 with baton.yaml
 	$(BIN)/baton up

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import tempfile
 import unicodedata
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -136,7 +135,7 @@ def grow(growing: GrowingData, step: Mapping[str, Any], row: Callable[[Any], dic
 def test_no_text_of_any_holdout_ever_stands_in_the_train_side_of_any_version(task, sequence):
     kind, row = KINDS[task]
     with tempfile.TemporaryDirectory() as directory:
-        growing = GrowingData(Path(directory), Storage(f"memory://{uuid.uuid4().hex}"), kind)
+        growing = GrowingData(Path(directory), Storage(f"{directory}/storage"), kind)
         for step in sequence:
             before = dict(growing.ledger)
             dataset = grow(growing, step, row)
@@ -213,7 +212,7 @@ def test_masks_make_one_text_of_several_and_leave_others_alone():
 @given(sequence=st.lists(private_steps, min_size=2, max_size=5))
 def test_no_text_whose_personal_data_is_masked_is_trained_on_where_it_may_be_a_text_of_a_holdout(sequence):
     with tempfile.TemporaryDirectory() as directory:
-        growing = GrowingData(Path(directory), Storage(f"memory://{uuid.uuid4().hex}"))
+        growing = GrowingData(Path(directory), Storage(f"{directory}/storage"))
         growing.redact = REDACT
         for step in sequence:
             dataset = grow(growing, step, private)
@@ -234,7 +233,7 @@ def test_the_same_inputs_give_the_same_hashes_and_sides(sequence):
     hashes = []
     for _ in range(2):
         with tempfile.TemporaryDirectory() as directory:
-            growing = GrowingData(Path(directory), Storage(f"memory://{uuid.uuid4().hex}"))
+            growing = GrowingData(Path(directory), Storage(f"{directory}/storage"))
             datasets = [grow(growing, step, classified) for step in sequence]
             hashes.append([dataset and (dataset.version.hash, dataset.sides) for dataset in datasets])
     assert hashes[0] == hashes[1]

@@ -75,6 +75,14 @@ def write_config(directory: Path, port: int, models: Sequence[Mapping[str, Any]]
     return path
 
 
+@pytest.hookimpl(tryfirst=True)  # before tests are selected by their marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tell the tests that share one service from those that start clusters of their own, so that both may run at once."""
+    for item in items:
+        if item.get_closest_marker("cluster") and "service" not in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.own_cluster)
+
+
 @dataclass(frozen=True)
 class Service:
     """A service that runs from ``file``, seen through HTTP, the command line, its registry and its processes."""

@@ -63,6 +63,8 @@ def test_more_workers_than_the_cluster_has_processors_are_refused_instead_of_wai
 def test_whatever_finds_no_place_says_what_it_waits_for_and_takes_it_when_it_is_free(runs: Service) -> None:
     first = runs.start_run("runs", "training.batch_size=1", "training.epochs=1000", "training.early_stopping=1000")
     runs.await_training(first, epoch=0.0)
+    [worker] = runs.processes(WORKER)
+    worker.suspend()  # it keeps its place all the same, and leaves the processors to those that shall wait for it
     waiting = {
         "run": runs.start_run("loop", "training.epochs=1"),
         "search": runs.start_run("steady", "training.search={trials: 2, space: {seed: [1, 2]}}"),
@@ -75,6 +77,7 @@ def test_whatever_finds_no_place_says_what_it_waits_for_and_takes_it_when_it_is_
 
         said = until(says, 120, f"what the {what} waits for")
         assert re.fullmatch(r"waits for \d worker\(s\) with \d+ CPUs?; 0 of \d+ CPU free", said), what
+    worker.resume()
     for run_id in (waiting["search"], waiting["run"], first):
         assert runs.http.post(f"/api/runs/{run_id}/cancel").status_code == 200
     assert runs.await_run(waiting["folds"]).state is RunState.SUCCEEDED
