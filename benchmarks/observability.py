@@ -1,4 +1,8 @@
-"""What metrics and access logs cost: a model served with both, with metrics only and with neither, in turn."""
+"""What metrics and access logs cost: a model served with both, with metrics only, and twice with neither, in turn.
+
+Two processes that run the same code differ for as long as they live, by a few percent. So all replicas are started anew several
+times, and the second model with neither shows what difference is none.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,8 @@ import contextlib
 import os
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
@@ -20,13 +25,13 @@ from benchmarks.service import MODEL, Service
 from services import cluster, supervisor
 from services.names import DEPLOYMENT, application, route
 
-LOGGED, COUNTED, QUIET = "logged", "counted", "quiet"
-"""Serve's names for the model with metrics and Serve's access log, with metrics only, and with neither."""
+LOGGED, COUNTED, QUIET, AGAIN = "logged", "counted", "quiet", "again"
+"""Serve's names for the model with metrics and Serve's access log, with metrics only, and with neither, twice."""
 
-WAYS = {LOGGED: "both", COUNTED: "metrics", QUIET: "neither"}
+WAYS = {LOGGED: "both", COUNTED: "metrics", QUIET: "neither", AGAIN: "neither, again"}
 
 CONCURRENCIES = (8, 64)
-SECONDS, ROUNDS = 4, 7
+SECONDS, ROUNDS, STARTS = 3, 3, 6
 
 
 class Cost(NamedTuple):
@@ -36,41 +41,54 @@ class Cost(NamedTuple):
     cpu_ms: float
 
 
-def measure(service: Service, rounds: int = ROUNDS) -> str:
+def measure(service: Service) -> str:
     """One section of the results."""
     service.first_version()
     script = wrk.write_script(service.home / "observability.lua", service.texts())
-    seen: dict[tuple[int, str], list[Cost]] = {}
-    with _beside(service) as instance:
-        for number in range(-1, rounds):  # the first round warms up
-            for concurrency in CONCURRENCIES:
-                for way in list(WAYS)[:: 1 if number % 2 else -1]:
-                    cost = _cost(service, instance, script, concurrency, way)
-                    if number >= 0:
-                        seen.setdefault((concurrency, way), []).append(cost)
+    starts = [_one_start(service, script, list(WAYS)[:: 1 if start % 2 else -1]) for start in range(STARTS)]
     logs = load_config(service.file, os.environ).logging.format  # BATON_LOGGING_FORMAT=json measures the other one
-    rows = [
-        _row(concurrency, name, seen[concurrency, way], seen[concurrency, QUIET])
-        for concurrency in CONCURRENCIES
-        for way, name in WAYS.items()
-    ]
+    rows = [_row(concurrency, way, starts) for concurrency in CONCURRENCIES for way in WAYS]
     return (
         f"## Metrics and access logs ({logs})\n\n"
-        "Two replicas with metrics and Serve's access log (`logging.requests: true`), two with metrics only, two with\n"
-        f"neither; `wrk -t1 -cN -d{SECONDS}s`, one text a request, in turn, forwards and backwards; medians of {rounds}\n"
-        "rounds. Ratios are to «neither» of the same round. CPU is the replicas' own, all threads, of one request: unlike\n"
-        "the rate it hardly depends on what else runs on the machine.\n\n"
+        "Two replicas with metrics and Serve's access log (`logging.requests: true`), two with metrics only, and twice two\n"
+        f"with neither; `wrk -t1 -cN -d{SECONDS}s`, one text a request, in turn, forwards and backwards, {ROUNDS} rounds. All\n"
+        f"replicas are started {STARTS} times. A ratio is to «neither» of the same round; a start has the median of its\n"
+        "rounds; here are the medians and quartiles of the starts. What «neither, again» has is noise. CPU is the replicas'\n"
+        "own, all threads, of one request: unlike the rate it hardly depends on what else runs on the machine.\n\n"
         "| concurrency | with | requests/s | ratio (quartiles) | CPU | ratio (quartiles) |\n"
         "|---|---|---|---|---|---|\n" + "\n".join(rows) + "\n"
     )
 
 
-def _row(concurrency: int, name: str, loads: list[Cost], without: list[Cost]) -> str:
-    pairs = list(zip(loads, without, strict=True))
-    rate = _quartiles([one.rate / other.rate for one, other in pairs])
-    cpu = _quartiles([one.cpu_ms / other.cpu_ms for one, other in pairs])
-    rates, times = zip(*loads, strict=True)
-    return f"| {concurrency} | {name} | {statistics.median(rates):.0f} | {rate} | {statistics.median(times):.3f} ms | {cpu} |"
+Rounds = dict[tuple[int, str], list[Cost]]
+"""By concurrency and way of `WAYS`: what each round cost."""
+
+
+def _one_start(service: Service, script: Path, ways: Sequence[str]) -> Rounds:
+    """Start the model in all ``ways`` in their order, and load each in turn."""
+    seen: Rounds = {}
+    with _beside(service, ways) as instance:
+        for number in range(-1, ROUNDS):  # the first round warms up
+            for concurrency in CONCURRENCIES:
+                for way in ways[:: 1 if number % 2 else -1]:
+                    cost = _cost(service, instance, script, concurrency, way)
+                    if number >= 0:
+                        seen.setdefault((concurrency, way), []).append(cost)
+    return seen
+
+
+def _row(concurrency: int, way: str, starts: Sequence[Rounds]) -> str:
+    rates, times, rate_ratios, time_ratios = [], [], [], []
+    for start in starts:
+        pairs = list(zip(start[concurrency, way], start[concurrency, QUIET], strict=True))
+        rates.append(statistics.median(one.rate for one, _ in pairs))
+        times.append(statistics.median(one.cpu_ms for one, _ in pairs))
+        rate_ratios.append(statistics.median(one.rate / other.rate for one, other in pairs))
+        time_ratios.append(statistics.median(one.cpu_ms / other.cpu_ms for one, other in pairs))
+    return (
+        f"| {concurrency} | {WAYS[way]} | {statistics.median(rates):.0f} | {_quartiles(rate_ratios)} "
+        f"| {statistics.median(times):.3f} ms | {_quartiles(time_ratios)} |"
+    )
 
 
 def _quartiles(values: list[float]) -> str:
@@ -79,8 +97,8 @@ def _quartiles(values: list[float]) -> str:
 
 
 @contextlib.contextmanager
-def _beside(service: Service) -> Iterator[cluster.Instance]:
-    """The model in all `WAYS` on the cluster of ``service``, while the block runs."""
+def _beside(service: Service, ways: Sequence[str]) -> Iterator[cluster.Instance]:
+    """The model in all ``ways`` of `WAYS` on the cluster of ``service``, while the block runs."""
     config = load_config(service.file, os.environ)
     instance = cluster.State(service.file.parent / ".baton").read()
     assert instance is not None
@@ -98,7 +116,8 @@ def _beside(service: Service) -> Iterator[cluster.Instance]:
         supervisor.join(config, instance.address)
         arguments = settings.model_dump(mode="json"), config.database, config.storage
         try:
-            for name, replica in ((LOGGED, ModelReplica), (COUNTED, ModelReplica), (QUIET, quiet.Quiet)):
+            for name in ways:
+                replica = quiet.Quiet if name in (QUIET, AGAIN) else ModelReplica
                 deployment = serve.deployment(
                     name=DEPLOYMENT,
                     num_replicas=settings.serving.replicas,
@@ -111,8 +130,8 @@ def _beside(service: Service) -> Iterator[cluster.Instance]:
                     time.sleep(0.1)
             yield instance
         finally:
-            for name in WAYS:
-                serve.delete(application(name))
+            with ThreadPoolExecutor(len(ways)) as pool:  # each one drains for half a minute
+                list(pool.map(serve.delete, map(application, ways)))
             supervisor.leave()
 
 
