@@ -14,7 +14,7 @@ export PYTHONUNBUFFERED := 1
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
-# Compiled at once, because a process that finds no bytecode takes three times as long to load its libraries, and where
+# Compiled at once, because a process that finds no bytecode takes much longer to load its libraries, and where
 # PYTHONDONTWRITEBYTECODE is set each one does; by compileall, which works on all cores, where pip works on one. What is for another
 # Python than this one stays as it is.
 $(STAMP): pyproject.toml constraints.txt
@@ -39,7 +39,7 @@ test-parts: $(STAMP)
 	@OMP_NUM_THREADS=1 nice -n 5 $(PYTEST) -n auto --dist loadfile --no-loadscope-reorder -m "not cluster" $(in_the_end)
 
 test-service: $(STAMP)
-	$(PYTEST) tests/cluster -m "not own_cluster" --durations=15
+	$(PYTEST) tests/cluster -m "cluster and not own_cluster" --durations=15
 
 test-clusters: $(STAMP)
 	@$(PYTEST) tests/cluster -m own_cluster --durations=15 $(in_the_end)

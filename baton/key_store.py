@@ -36,7 +36,9 @@ class KeyStore:
             raise InvalidInput(f"name: {name!r} is not allowed; 1 to 63 characters that say who uses the key")
         if not scopes:
             raise InvalidInput(f"a key without a scope allows nothing; give at least one of {', '.join(Scope)}")
-        if rate is not None and rate <= 0:
+        if models is not None and not models:
+            raise InvalidInput("a key for no model opens nothing; name at least one, or none at all for every model")
+        if rate is not None and not rate > 0:
             raise InvalidInput(f"rate: {rate} is not allowed; requests per second, above 0")
         key_id, token = new_token()
         key = Key(
@@ -44,7 +46,7 @@ class KeyStore:
             name=name.strip(),
             digest=digest_of(token.encode()),
             scopes=frozenset(scopes),
-            models=frozenset(models) if models else None,
+            models=None if models is None else frozenset(models),
             rate=rate,
             created_at=datetime.now(UTC),
             expires_at=expires_at,
@@ -52,7 +54,7 @@ class KeyStore:
         row = {
             **{name: getattr(key, name) for name in ("id", "name", "digest", "rate", "created_at", "expires_at")},
             "scopes": sorted(key.scopes),
-            "models": sorted(key.models) if key.models else None,
+            "models": None if key.models is None else sorted(key.models),
         }
         with database.writing(self._engine) as connection:
             connection.execute(schema.api_keys.insert().values(row))
@@ -93,4 +95,4 @@ class KeyStore:
 def _key(row: sa.Row[Any]) -> Key:
     values = dict(row._mapping)
     scopes, models = frozenset(Scope(name) for name in values.pop("scopes")), values.pop("models")
-    return Key(**values, scopes=scopes, models=frozenset(models) if models else None)
+    return Key(**values, scopes=scopes, models=None if models is None else frozenset(models))

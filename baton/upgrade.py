@@ -1,5 +1,5 @@
 """Brings the schema of the registry's database up to date. Apart from the database, because Alembic takes long to load, and
-replicas and workers never need it.
+what serves or trains a model never needs it.
 """
 
 from __future__ import annotations

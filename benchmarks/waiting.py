@@ -1,4 +1,4 @@
-"""How the threads of a training process should wait for each other, alone and beside processes that serve.
+"""How the threads of a training process should wait for each other, alone and beside processes that compute.
 
 ``python -m benchmarks.waiting`` writes its section to ``benchmarks/RESULTS.md``.
 """
@@ -21,10 +21,10 @@ from benchmarks.service import BASE_MODEL
 
 WAYS = {"spinning (the default)": {}, "asleep (`OMP_WAIT_POLICY=PASSIVE`)": {"OMP_WAIT_POLICY": "PASSIVE"}}
 BESIDE = (0, 1, 2)
-"""Processes that serve."""
+"""Processes that are busy half of the time, as serving ones are."""
 
 BURST_SECONDS = 0.003
-"""A serving process computes for so long, and then waits for as long."""
+"""A busy process computes for so long, and then waits for as long."""
 
 THREADS, STEPS, ROUNDS = 2, 20, 3
 BATCH, TOKENS = 32, 20
@@ -34,12 +34,12 @@ def main() -> None:
     """Measure, and write the section."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.waiting", description=__doc__)
     parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--part", choices=("train", "serve"), help=argparse.SUPPRESS)
+    parser.add_argument("--part", choices=("train", "compute"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.part == "train":
         print(_seconds_a_step())
-    elif arguments.part == "serve":
-        _serve()
+    elif arguments.part == "compute":
+        _compute()
     else:
         section = measure()
         write(arguments.out, section, head_of("benchmarks.waiting", ""))
@@ -53,7 +53,7 @@ def measure() -> str:
         seen: dict[str, list[float]] = {way: [] for way in WAYS}
         for _ in range(ROUNDS):
             for way, environment in WAYS.items():
-                with _serving(count):
+                with _busy(count):
                     seen[way].append(_trained(environment))
         spinning, asleep = (statistics.median(seen[way]) * 1000 for way in WAYS)
         rows.append(f"| {count} | {spinning:.0f} ms | {asleep:.0f} ms | {asleep / spinning:.2f} |")
@@ -67,8 +67,8 @@ def measure() -> str:
 
 
 @contextmanager
-def _serving(count: int) -> Iterator[None]:
-    processes = [subprocess.Popen([sys.executable, "-m", "benchmarks.waiting", "--part", "serve"]) for _ in range(count)]
+def _busy(count: int) -> Iterator[None]:
+    processes = [subprocess.Popen([sys.executable, "-m", "benchmarks.waiting", "--part", "compute"]) for _ in range(count)]
     try:
         yield
     finally:
@@ -77,7 +77,7 @@ def _serving(count: int) -> Iterator[None]:
             process.wait()
 
 
-def _serve() -> None:
+def _compute() -> None:
     while True:
         began = time.perf_counter()
         while time.perf_counter() - began < BURST_SECONDS:

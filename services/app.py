@@ -17,7 +17,7 @@ from baton.config import BatonConfig, LoggingSettings
 from baton.errors import ConfigError
 from baton.model_settings import ModelSettings
 from services.control import ControlPlane
-from services.environment import STORES
+from services.environment import STORES, of_jobs
 from services.inference import ModelReplica
 from services.names import DEPLOYMENT
 
@@ -59,7 +59,7 @@ class Control(ControlPlane):
     def __init__(self, config: dict[str, Any]) -> None:
         found = {key: _from_environment(key) for key in STORES if key not in config}
         told = {variable: config[key] for key, variable in STORES.items() if key in config}
-        super().__init__({**config, **found}, told)
+        super().__init__({**config, **found}, {**of_jobs(os.environ), **told})
 
 
 def _from_environment(key: str) -> str:

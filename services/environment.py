@@ -25,6 +25,14 @@ EVERYWHERE = {
 """What every node of any cluster needs in its environment before Ray starts, a laptop's or KubeRay's."""
 
 
+def of_jobs(node: Mapping[str, str]) -> Mapping[str, str]:
+    """What jobs get besides: how their threads wait for each other, unless the environment of the ``node`` says so.
+
+    Asleep: threads that spin, their default, take processors that serving may need (`benchmarks/waiting.py`).
+    """
+    return {"OMP_WAIT_POLICY": node.get("OMP_WAIT_POLICY", "PASSIVE")}
+
+
 def stores(config: BatonConfig) -> Mapping[str, str]:
     """`STORES` as ``config`` has them."""
     return {variable: getattr(config, key) for key, variable in STORES.items()}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shlex
 import sys
 import time
@@ -27,11 +26,6 @@ from baton.storage import Storage
 JUDGE_POLL_SECONDS = 0.25
 SILENCE = timedelta(seconds=30)
 """How long a driver without a job in Ray may be silent before it counts as dead; it beats every five seconds."""
-
-THREADS = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
-"""How the threads of a job wait for each other: asleep. By default they spin, which is a little faster on processors of their
-own, and 1.1 to 1.6 times as slow where serving runs on the same ones (`benchmarks/waiting.py`).
-"""
 
 TERMINAL = (JobStatus.FAILED, JobStatus.STOPPED, JobStatus.SUCCEEDED)
 
@@ -104,7 +98,7 @@ class Jobs:
             self._jobs().submit_job(
                 entrypoint=command,
                 submission_id=job,
-                runtime_env={"env_vars": {**THREADS, **self._environment}},
+                runtime_env={"env_vars": self._environment},
                 entrypoint_num_cpus=0,
             )
         except Exception as error:

@@ -59,7 +59,7 @@ def create(
     per_second = requests_per_second(rate) if rate is not None else None
     registry = _registry(loaded.database)
     _require_known(model or (), {settings.name for settings in loaded.models} | set(registry.declared()))
-    key, token = registry.keys.create(name, scope or (), models=model, expires_at=expires_at, rate=per_second)
+    key, token = registry.keys.create(name, scope or (), models=model or None, expires_at=expires_at, rate=per_second)
     registry.close()
     if as_json:
         print_json({**plain(key), "token": token})

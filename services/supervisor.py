@@ -132,18 +132,23 @@ def join(config: BatonConfig, address: str) -> None:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, namespace="serve")
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise NotReady(f"no Ray cluster answers at {address!r}: {str(error).splitlines()[0]}") from error
+        raise NotReady(f"no Ray cluster answers at {address!r}: {_lines(error)[0]}") from error
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
         serve.start(
             http_options={"host": config.http.host, "port": config.http.port}, logging_config=serve_logging(config.logging)
         )
     except (ray.exceptions.RayError, TimeoutError, RuntimeError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        lines = _lines(error)
         details = f"\n\n{error}" if len(lines) > 1 else ""  # the reason stands last, often below a traceback
         raise NotReady(f"Ray Serve did not start: {lines[-1]}{details}") from error
     if config.logging.format == "json":
         logs.reformat("ray", "ray.serve")
+
+
+def _lines(error: Exception) -> list[str]:
+    """What an error says, line by line; what it is, where it says nothing."""
+    return [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
 
 
 def leave() -> None:

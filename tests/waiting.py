@@ -21,7 +21,7 @@ def until(condition: Callable[[], Found], timeout: float, what: str) -> Found:
 
 
 def free_port() -> int:
-    """A port below those that the system hands out by itself: nothing else takes it in the meantime."""
+    """A port below those that the system hands out by itself: only who draws the same one takes it in the meantime."""
     for port in random.sample(range(20000, 29000), 100):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) != 0:

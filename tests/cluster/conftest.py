@@ -39,8 +39,8 @@ WORKER = "RayTrainWorker"
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """What a person's shell would hand to `baton`: nothing of Ray or Baton unless ``extra`` says so."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "BATON_"))}
+    """What a person's shell would hand to `baton`: nothing of Ray, Baton or OpenMP unless ``extra`` says so."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "BATON_", "OMP_"))}
     return {**kept, "HF_HUB_OFFLINE": "1", "COLUMNS": "240", **(extra or {})}
 
 
@@ -79,6 +79,8 @@ def write_config(directory: Path, port: int, models: Sequence[Mapping[str, Any]]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tell the tests that share one service from those that start clusters of their own, so that both may run at once."""
     for item in items:
+        if (Path(__file__).parent in item.path.parents) != (item.get_closest_marker("cluster") is not None):
+            raise pytest.UsageError(f"{item.nodeid}: tests are marked cluster in tests/cluster, and nowhere else")
         if item.get_closest_marker("cluster") and "service" not in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.own_cluster)
 

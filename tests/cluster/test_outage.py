@@ -5,6 +5,7 @@ say in JSON what happened, and no text.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from tests.cluster.conftest import LABELS, TEXT, Service, baton, write_rows
 from tests.stores import S3, Postgres
 from tests.tiny import keyword_rows
 from tests.waiting import free_port, until
+from training.__main__ import HEARTBEAT_SECONDS
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -177,16 +179,28 @@ def test_without_its_storage_every_prediction_is_answered_and_a_version_takes_ov
 def test_a_run_goes_on_through_an_outage_of_the_database_and_of_the_storage(
     stored: Service, stoppable_postgres: Postgres, stoppable_s3: S3
 ) -> None:
-    run_id = stored.start_run(MODEL, "training.epochs=6", "training.seed=3")
-    stored.await_training(run_id, 0.5)
-    for begin, end in ((stoppable_postgres.stop, stoppable_postgres.start), (stoppable_s3.freeze, stoppable_s3.thaw)):
-        begin()
-        try:
-            with Traffic(f"{stored.url}/models/{MODEL}", [TEXT], CLIENTS, pause=PAUSE) as traffic:
-                answered_after(traffic)
-        finally:
-            end()
-        assert failed(traffic.exchanges) == 0
+    run_id = stored.start_run(MODEL, "training.epochs=8", "training.batch_size=1", "training.seed=3")
+    stored.await_training(run_id, 0.2)
+    stoppable_postgres.stop()
+    try:
+        began = time.monotonic()
+        with Traffic(f"{stored.url}/models/{MODEL}", [TEXT], CLIENTS, pause=PAUSE) as traffic:
+            until(lambda: time.monotonic() > began + HEARTBEAT_SECONDS, 60, "the driver has missed its registry")
+            answered_after(traffic)
+    finally:
+        stoppable_postgres.start()
+    assert failed(traffic.exchanges) == 0
+    stored.await_training(run_id, 1.2)
+    stoppable_s3.freeze()
+    try:
+        with Traffic(f"{stored.url}/models/{MODEL}", [TEXT], CLIENTS, pause=PAUSE) as traffic:
+            ends = math.floor(stored.registry.runs.get(run_id).progress["epoch"]) + 1
+            until(lambda: stored.registry.runs.get(run_id).progress["epoch"] >= ends, 60, "a checkpoint that is to be written")
+            answered_after(traffic)
+    finally:
+        stoppable_s3.thaw()
+    assert failed(traffic.exchanges) == 0
+    assert not stored.registry.runs.get(run_id).state.final
     run = stored.await_run(run_id)
     assert (run.state.value, run.reason) == ("succeeded", None)
 
