@@ -99,8 +99,9 @@ def _drift(scene: Scene, home: Path, arguments: argparse.Namespace) -> str:
     after = "none within" if found.after is None else f"after {found.after} of"
     return (
         "## Drift\n\n"
-        f"{drifting.CLEAN:,} texts like the holdout's, looked at after every {drifting.LOOK_EVERY}: an alarm at {found.clean} "
-        f"of {found.looks} looks.\nThen texts of another domain ({arguments.strangers.name}): alarm {after} {drifting.OTHER}"
+        f"{drifting.CLEAN:,} requests, one text each, like the holdout's; looked at after every {drifting.LOOK_EVERY}:\n"
+        f"an alarm at {found.clean} of {found.looks} looks. Then texts of another domain ({arguments.strangers.name}):\n"
+        f"alarm {after} {drifting.OTHER}"
         f"{' (' + ', '.join(found.features) + ')' if found.features else ''}.\n"
     )
 

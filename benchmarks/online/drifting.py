@@ -15,13 +15,13 @@ from benchmarks.service import MODEL, Running
 CLEAN = 5000
 OTHER = 500
 LOOK_EVERY = 25
-TEXTS_A_REQUEST = 5
+"""Requests, of one text each."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Alarms:
-    """``clean``: looks at which an alarm stood, of ``looks``, while texts like the holdout's were answered. ``after``: texts of
-    the other domain until the first alarm (None: none), and the ``features`` that raised it.
+    """``clean``: looks at which an alarm stood, of ``looks``, while texts like the holdout's were answered. ``after``: requests
+    with texts of the other domain until the first alarm (None: none), and the ``features`` that raised it.
     """
 
     looks: int
@@ -50,8 +50,8 @@ def measure(scene: Scene, home: Path, strangers: Sequence[str]) -> Alarms:
 
 def _look(service: Running, texts: Sequence[str], start: int) -> list[str]:
     """Have the next texts answered, and look which features have drifted. The log is a second behind."""
-    texts = [texts[place % len(texts)] for place in range(start, start + LOOK_EVERY)]
-    for first in range(0, LOOK_EVERY, TEXTS_A_REQUEST):
-        httpx.post(service.url, json={"inputs": texts[first : first + TEXTS_A_REQUEST]}, timeout=30).raise_for_status()
+    with httpx.Client(timeout=30) as client:
+        for place in range(start, start + LOOK_EVERY):
+            client.post(service.url, json={"inputs": texts[place % len(texts)]}).raise_for_status()
     state = service.client.get(f"/api/models/{MODEL}/retrain")
     return [drift["feature"] for drift in state["drift"] if drift["drifted"]]
