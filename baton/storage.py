@@ -76,6 +76,13 @@ class Storage:
         """The fsspec file system that `runs_path` is on, with this storage's endpoint, credentials and patience."""
         return self._fs
 
+    def run_ids(self) -> list[str]:
+        """The runs of which there are checkpoints."""
+        with self._complain("list"):
+            if not self._fs.exists(self.runs_path):
+                return []
+            return sorted(path.rstrip("/").rpartition("/")[2] for path in self._fs.ls(self.runs_path, detail=False))
+
     def remove_run(self, run_id: str) -> None:
         """Delete a finished run's checkpoints; nothing happens when there are none."""
         with self._complain("delete from"):

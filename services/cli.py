@@ -232,7 +232,8 @@ def main() -> None:
         if "decision" in error.content:
             out.print(show.decision(error.content["decision"]))
         else:
-            err.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+            hint = "; set BATON_KEY to it, or give it with --key" if error.status == 401 else ""
+            err.print(f"error: {error}{hint}", style="red", markup=False, soft_wrap=True)
         sys.exit(1)
     except BatonError as error:
         if logger.isEnabledFor(logging.INFO):

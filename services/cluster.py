@@ -72,6 +72,20 @@ class State:
         self.logs = directory / "logs"
         self._file = directory / "instance.json"
 
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """No other supervisor starts from here while the block runs. The claim ends with the process, however that ends.
+
+        Raises ``Conflict`` where somebody else has it.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with (self.directory / "up.lock").open("w") as lock:  # closed in every program that this process starts
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Conflict("another `baton up` is at work here; `baton status` shows how far it is") from None
+            yield
+
     def read(self) -> Instance | None:
         """The noted instance, alive or not."""
         try:

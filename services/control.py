@@ -16,7 +16,7 @@ from fastapi import FastAPI
 
 from baton import logs
 from baton.config import BatonConfig, override
-from baton.errors import BatonError, Conflict, InvalidInput, NotReady
+from baton.errors import BatonError, Conflict, InvalidInput, NotFound, NotReady
 from baton.model_settings import FeedbackSettings, ModelSettings
 from baton.records import Decision, DecisionKind, Promotion, Run, Verdict
 from baton.registry import Registry
@@ -229,10 +229,12 @@ class ControlPlane:
             await asyncio.sleep(RETRAIN_SECONDS)
 
     async def _keep_house(self) -> None:
-        """Delete logged answers that are older than their model keeps them."""
+        """Delete logged answers that are older than their model keeps them, and what killed drivers left behind."""
         while True:
             with _logged("old answers"):
                 await asyncio.to_thread(self.forget_old_answers)
+            with _logged("checkpoints of runs that are over"):
+                await asyncio.to_thread(self.remove_old_checkpoints)
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
 
     def forget_old_answers(self) -> None:
@@ -245,6 +247,15 @@ class ControlPlane:
         for name, kept in days.items():
             with _logged(f"old answers of {name}", model=name):
                 self.registry.feedback.forget_predictions(name, datetime.now(UTC) - timedelta(days=kept))
+
+    def remove_old_checkpoints(self) -> None:
+        """Delete the checkpoints of runs that have been over for a while: their drivers do so, unless they are killed."""
+        storage = Storage(self.config.storage)
+        for run_id in storage.run_ids():
+            with contextlib.suppress(NotFound):
+                over = self.registry.runs.get(run_id).finished_at
+                if over is not None and datetime.now(UTC) - over > timedelta(seconds=HOUSEKEEPING_SECONDS):
+                    storage.remove_run(run_id)
 
     async def _roll_out(self, decision: Decision) -> None:
         what = f"roll-out of {decision.model} v{decision.candidate}"

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from baton.config import load_config
 from baton.errors import InvalidInput, NotFound
-from baton.keys import ALLOWS, Key, Scope
+from baton.keys import ALLOWS, Key, Scope, id_of
 from services.terminal import AsJson, ConfigFile, err, out, path_of, print_json, print_value
 
 if TYPE_CHECKING:
@@ -79,11 +79,13 @@ def list_keys(config: ConfigFile = None, as_json: AsJson = False) -> None:
 
 @keys_app.command()
 def revoke(
-    key: Annotated[str, typer.Argument(help="A key's id.", metavar="ID")], config: ConfigFile = None, as_json: AsJson = False
+    key: Annotated[str, typer.Argument(help="A key's id, or the whole key.", metavar="ID")],
+    config: ConfigFile = None,
+    as_json: AsJson = False,
 ) -> None:
     """End a key. Running services refuse it within seconds (`serving.poll_seconds`)."""
     registry = _registry(load_config(path_of(config), os.environ).database)
-    revoked = registry.keys.revoke(key)
+    revoked = registry.keys.revoke(id_of(key.encode()) or key)
     registry.close()
     print_value(plain(revoked), as_json, lambda item: f"key {item['id']} ({item['name']}) is revoked")
 

@@ -10,14 +10,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated
 
 import typer
 
 from baton.config import BatonConfig, load_config
 from baton.errors import NotReady
 from services import cluster, exposure, show
-from services.terminal import AsJson, ConfigFile, connect, err, out, path_of, print_json
+from services.terminal import AsJson, ConfigFile, connect, err, out, path_of, print_json, state_of
 
 logger = logging.getLogger("baton")
 
@@ -43,7 +43,7 @@ def up(
     loaded = load_config(path, os.environ)
     if loaded.logging.format == "json" and not detach:
         _speak_json(loaded)
-    state = _state(path)
+    state = state_of(path)
     address = os.environ.get("RAY_ADDRESS")
     if address:
         supervisor.run_on_cluster(loaded, address, _say)
@@ -66,7 +66,7 @@ def down(config: ConfigFile = None) -> None:
         supervisor.withdraw(loaded)
         out.print(f"removed Baton's applications from {address}")
         return
-    state = _state(path)
+    state = state_of(path)
     instance = state.read()
     if instance is None:
         out.print("nothing is running")
@@ -82,7 +82,7 @@ def down(config: ConfigFile = None) -> None:
 
 def status(config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Models, champions, replicas and what is going on."""
-    instance = _state(path_of(config)).read()
+    instance = state_of(path_of(config)).read()
     try:
         with connect(config) as client:
             models = client.get("/api/models")["items"]
@@ -101,11 +101,6 @@ def status(config: ConfigFile = None, as_json: AsJson = False) -> None:
                 style="dim",
             )
         out.print(show.models(models))
-
-
-def _state(path: Path) -> cluster.State:
-    """``.baton`` next to the configuration, or BATON_STATE where that place cannot be written to."""
-    return cluster.State(Path(os.environ.get("BATON_STATE") or path.resolve().parent / ".baton").resolve())
 
 
 def _say(text: str) -> None:
@@ -143,30 +138,35 @@ def _detach(path: Path, state: cluster.State, config: BatonConfig) -> None:
     from services import supervisor
 
     supervisor.clear_leftovers(state, _say)
+    with state.claimed():
+        pass  # who is starting has not noted anything yet
     cluster.require_free(config.http.host, config.http.port)
     state.logs.mkdir(parents=True, exist_ok=True)
     log = state.logs / "up.log"
+    if log.exists():
+        log.replace(log.with_name("up.log.1"))  # what the last one said, who may have crashed
     command = [sys.executable, "-P", "-m", "services.cli", "up", "-c", str(path.resolve())]
     plain = {key: value for key, value in os.environ.items() if key != "FORCE_COLOR"} | {"NO_COLOR": "1"}  # we read its words
-    with log.open("wb") as output:
+    with log.open("ab") as output, log.open("rb") as words:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=plain, start_new_session=True
         )
-    try:
-        _await_detached(process, log, supervisor.url_of(config))
-    except BaseException:
-        process.terminate()
-        process.wait(DOWN_SECONDS)
-        raise
+        try:
+            _await_detached(process, words, log)
+        except BaseException:
+            process.terminate()
+            process.wait(DOWN_SECONDS)
+            raise
     _print_ready(config)
 
 
-def _await_detached(process: subprocess.Popen[bytes], log: Path, url: str) -> None:
-    """Return when the service says that it is ready; pass on its progress."""
+def _await_detached(process: subprocess.Popen[bytes], words: IO[bytes], log: Path) -> None:
+    """Return when the service says in ``words``, the file ``log``, that it is ready; pass on its progress."""
     deadline = time.monotonic() + DETACHED_SECONDS
     shown = 0
     while time.monotonic() < deadline:
-        text = log.read_text(errors="replace")
+        words.seek(0)
+        text = words.read().decode(errors="replace")
         for written in text[shown:].splitlines(keepends=True):
             if not written.endswith("\n"):
                 break

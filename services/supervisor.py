@@ -29,13 +29,14 @@ from services.scraping import FILE, KEY_FILE, scrape_config
 READY_SECONDS = 180.0
 CHECK_SECONDS = 2.0
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What stops the service. SIGHUP, the end of the terminal, does so unless it is ignored, as `nohup` wants it."""
 
 Say = Callable[[str], None]
 
 
 class Stopped(Exception):
-    """SIGTERM or SIGINT arrived."""
+    """One of `SIGNALS` arrived."""
 
 
 def url_of(config: BatonConfig) -> str:
@@ -57,13 +58,19 @@ def check(config: BatonConfig) -> Registry:
 
 
 def run_local(config: BatonConfig, state: cluster.State, say: Say, ready: Callable[[], None]) -> None:
-    """Start Ray and the service on this machine, call ``ready``, stay until SIGINT or SIGTERM, then stop everything.
+    """Start Ray and the service on this machine, call ``ready``, stay until one of `SIGNALS`, then stop everything.
 
     Raises:
         Conflict: it is running already, or the port is taken.
         NotReady: it did not come up, or died later.
     """
     clear_leftovers(state, say)
+    with state.claimed():
+        clear_leftovers(state, say)  # again: whoever had the claim may have left something since
+        _run_local(config, state, say, ready)
+
+
+def _run_local(config: BatonConfig, state: cluster.State, say: Say, ready: Callable[[], None]) -> None:
     cluster.require_free(config.http.host, config.http.port)
     registry = check(config)
     instance = cluster.plan(url_of(config), reserved=config.http.port)
@@ -98,8 +105,11 @@ def run_local(config: BatonConfig, state: cluster.State, say: Say, ready: Callab
         say("stopping")
     finally:
         _ignore_signals()
-        _end_runs(registry, config)
+        ended = _end_runs(registry, config)
         cluster.sweep(instance)
+        with contextlib.suppress(BatonError):
+            for run_id in ended:  # their drivers had no time for it
+                Storage(config.storage).remove_run(run_id)
         state.clear()
 
 
@@ -263,22 +273,26 @@ def _stay(instance: cluster.Instance) -> None:
             raise NotReady("Ray died; its logs are gone with it, `baton up` starts afresh")
 
 
-def _end_runs(registry: Registry, config: BatonConfig) -> None:
-    """Runs of this service's models do not survive their cluster: say so in their records."""
+def _end_runs(registry: Registry, config: BatonConfig) -> list[str]:
+    """Runs of this service's models do not survive their cluster: say so in their records. Returns their ids."""
+    ended = []
     with contextlib.suppress(BatonError):
         for model in config.models:
             for run in registry.runs.list(model.name, active=True, limit=10_000):
                 registry.runs.finish(run.id, RunState.CANCELLED, reason="the service was stopped")
+                ended.append(run.id)
+    return ended
 
 
 def _raise_on_signals() -> None:
-    """SIGINT and SIGTERM raise `Stopped`. Both joining and leaving a cluster replace these handlers: Ray then just dies."""
+    """`SIGNALS` raise `Stopped`. Both joining and leaving a cluster replace these handlers: Ray then just dies."""
 
     def stop(_signal: int, _frame: Any) -> None:
         raise Stopped
 
     for number in SIGNALS:
-        signal.signal(number, stop)
+        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, stop)
 
 
 def _ignore_signals() -> None:

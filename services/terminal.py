@@ -16,6 +16,7 @@ from rich.console import Console
 
 from baton import config as configuration
 from baton.config import load_config
+from services import cluster
 from services.client import Client
 
 out = Console()
@@ -39,11 +40,22 @@ def path_of(config: Path | None) -> Path:
 
 
 def connect(config: Path | None, *, retries: int = 0) -> Client:
-    """A client of the service that the configuration or BATON_URL names."""
+    """A client of the service that BATON_URL names, or that was started from the configuration, or that it says."""
     from services.supervisor import url_of
 
-    url = os.environ.get("BATON_URL") or url_of(load_config(path_of(config), os.environ))
+    url = os.environ.get("BATON_URL")
+    if not url:
+        path = path_of(config)
+        url = url_of(load_config(path, os.environ))
+        instance = None if os.environ.get("RAY_ADDRESS") else state_of(path).read()
+        if instance is not None and cluster.alive(instance):
+            url = instance.url  # it may have been started with another port
     return Client(url, retries=retries, key=key_in_use.get())
+
+
+def state_of(path: Path) -> cluster.State:
+    """``.baton`` next to the configuration, or BATON_STATE where that place cannot be written to."""
+    return cluster.State(Path(os.environ.get("BATON_STATE") or path.resolve().parent / ".baton").resolve())
 
 
 def print_value(value: Any, as_json: bool, render: Callable[[Any], Any]) -> None:

@@ -19,6 +19,7 @@ import typer.main
 import uvicorn
 import yaml
 
+from baton.errors import Conflict
 from baton.frozen import QUARANTINE, to_lines
 from baton.model_settings import ModelSettings
 from baton.records import RunState
@@ -637,6 +638,35 @@ def test_a_service_that_is_starting_is_not_said_to_be_down(baton: Baton, tmp_pat
     cluster.State(tmp_path / ".baton").write(starting)
     said = f"Baton is on its way up at {url} (process {me.pid}); it does not answer yet"
     assert failed(baton("status", "-c", file)) == said
+
+
+def test_commands_ask_the_service_that_was_started_from_here_whatever_its_port(
+    service: Service, baton: Baton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BATON_URL")
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    file = write(place, {**GOOD, "http": {"port": free_port()}})
+    me = psutil.Process()
+    running = cluster.Instance(
+        id="00000000",
+        pid=me.pid,
+        started=me.create_time(),
+        url=service.url,
+        ports={"dashboard": 1, "metrics": 2},
+        address="",
+        directory=str(place),
+    )
+    cluster.State(place / ".baton").write(running)
+    assert service.url in words(baton("status", "-c", file).out)
+
+
+def test_of_two_that_start_from_one_place_the_second_is_refused(tmp_path: Path) -> None:
+    second = cluster.State(tmp_path).claimed()
+    with cluster.State(tmp_path).claimed(), pytest.raises(Conflict, match="another `baton up` is at work here"), second:
+        pass
+    with cluster.State(tmp_path).claimed():
+        pass
 
 
 def test_the_status_shows_that_retraining_is_paused(service: Service) -> None:

@@ -21,12 +21,13 @@ import yaml
 
 from baton import database, schema
 from baton.config import BatonConfig
-from baton.records import DatasetVersion
+from baton.records import DatasetVersion, RunState
 from baton.registry import Registry
 from baton.tasks import TASKS, task_type
 from services import corrections, feedback_api
 from tests.answers import correct_answers, logged, recent
 from tests.local_control import control_of
+from tests.stores import raw_sql
 from tests.test_api import Api, problem
 from tests.test_task_contract import ROWS, row_of
 from tests.waiting import until
@@ -604,6 +605,22 @@ def test_old_answers_are_deleted_even_of_models_that_left_the_configuration_and_
     for model in ages:
         assert [it.request_id for it in recent(api.registry.feedback, model, 1, 10)] == ["young"]
     assert len(stored(api)) == 1
+
+
+def test_checkpoints_that_a_killed_driver_left_go_after_a_while(api):
+    storage, runs = api.control.jobs._storage, api.registry.runs
+    ids = [runs.create("classification", {}).id]
+    runs.finish(ids[0], RunState.CANCELLED, reason="cancelled")
+    ids.append(runs.create("classification", {}).id)
+    for run_id in (*ids, "somebody-elses"):
+        (Path(storage.runs_path) / run_id / "checkpoint").mkdir(parents=True)
+    api.control.remove_old_checkpoints()
+    assert storage.run_ids() == sorted([*ids, "somebody-elses"])  # one is over, but just now
+    raw_sql(
+        api.control.config.database, "update runs set finished_at = '2026-01-01 00:00:00.000000' where finished_at is not null"
+    )
+    api.control.remove_old_checkpoints()
+    assert storage.run_ids() == sorted([ids[1], "somebody-elses"])
 
 
 # --- live quality and metrics --------------------------------------------------------------------------------------------

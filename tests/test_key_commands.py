@@ -84,6 +84,12 @@ def test_a_revoked_key_is_listed_as_such(baton, file):
     assert "revoked" in baton("keys", "list", "-c", file).out
 
 
+def test_a_key_that_leaked_can_be_revoked_by_itself(baton, file):
+    made = baton("keys", "create", "shop", "--scope", "predict", "--json", "-c", file).json
+    assert f"key {made['id']} (shop) is revoked" in words(baton("keys", "revoke", made["token"], "-c", file).out)
+    assert made["token"] not in failed(baton("keys", "revoke", made["token"].replace(made["id"], "0" * 12), "-c", file))
+
+
 def test_an_expired_key_is_listed_as_such(baton, file):
     baton("keys", "list", "-c", file)
     registry_of(file).keys.create("old", [Scope.PREDICT], expires_at=datetime.now(UTC))
@@ -166,7 +172,9 @@ def test_a_key_on_the_command_line_wins_over_the_environment(baton, guarded, mon
 
 
 def test_without_a_key_a_command_says_that_one_is_needed(baton, guarded):
-    assert "an API key is needed" in failed(baton("status"))
+    said = failed(baton("status"))
+    assert "an API key is needed" in said
+    assert said.endswith("set BATON_KEY to it, or give it with --key")
 
 
 def test_a_key_with_odd_characters_is_refused_without_showing_it(baton, guarded, monkeypatch):

@@ -405,8 +405,10 @@ def test_removing_a_run_removes_its_checkpoints_and_no_others(local):
     for run in ("one", "two"):
         (Path(local.runs_path) / run).mkdir(parents=True)
         (Path(local.runs_path) / run / "checkpoint").write_text("x")
+    assert local.run_ids() == ["one", "two"]
     local.remove_run("one")
     local.remove_run("never-there")
+    assert local.run_ids() == ["two"]
     assert [path.name for path in Path(local.runs_path).iterdir()] == ["two"]
 
 
@@ -503,6 +505,7 @@ def test_checkpoints_that_another_process_wrote_after_we_looked_are_found_and_re
     other = s3fs.S3FileSystem(skip_instance_cache=True, use_listings_cache=False)
     other.pipe_file(f"{storage.runs_path}/run-1/first", b"1")
     assert len(storage.filesystem.ls(storage.runs_path)) == 1
+    assert storage.run_ids() == ["run-1"]
     other.pipe_file(f"{storage.runs_path}/run-2/second", b"2")
     storage.remove_run("run-2")
     assert other.find(storage.runs_path) == [f"{storage.runs_path}/run-1/first"]

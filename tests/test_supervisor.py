@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 
 import pytest
 import ray
@@ -10,7 +11,7 @@ from ray import serve
 
 from baton.config import BatonConfig
 from baton.errors import NotReady
-from services.supervisor import Stopped, join, was_stopped
+from services.supervisor import SIGNALS, Stopped, _raise_on_signals, join, was_stopped
 
 
 def wrapped(inner: BaseException) -> SystemError:
@@ -24,6 +25,21 @@ def test_a_signal_is_recognised_however_often_it_was_wrapped():
     assert was_stopped(Stopped())
     assert was_stopped(wrapped(Stopped()))
     assert was_stopped(wrapped(wrapped(Stopped())))
+
+
+def test_the_end_of_the_terminal_stops_the_service_unless_nohup_wants_it_ignored():
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        _raise_on_signals()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        _raise_on_signals()
+        with pytest.raises(Stopped):
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_an_error_of_another_kind_is_no_signal():

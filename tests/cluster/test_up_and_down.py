@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from baton.keys import Scope
+from baton.records import RunState
 from services import cluster
 from tests.cluster.conftest import BATON, Service, baton, environment, marked, write_config
 from tests.waiting import free_port, until
@@ -44,9 +45,14 @@ def test_up_stops_at_a_busy_port_and_names_who_holds_it(service: Service, tmp_pa
 
 
 def test_up_runs_once_clears_up_after_a_crash_and_stops_without_a_trace_at_ctrl_c(small: Service, tmp_path: Path) -> None:
-    started = baton("up", "--detach", "-c", small.file, timeout=240)
-    assert started.returncode == 0, started.stderr
-    assert f"ready at {small.url}" in started.stdout
+    command = [str(BATON), "up", "--detach", "-c", str(small.file)]
+    options = {"env": environment(), "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen(command, **options) for _ in "ab"]  # at the same moment
+    said = [process.communicate(timeout=240) for process in both]
+    [(winner, _), (_, loser)] = sorted(said, key=lambda it: f"ready at {small.url}" not in it[0])
+    assert sorted(process.returncode for process in both) == [0, 1], said
+    assert f"ready at {small.url}" in winner
+    assert "another `baton up` is at work here" in loser or f"already running at {small.url}" in loser, loser
     assert small.http.get("/readyz").status_code == 200
     crashed = small.instance
 
@@ -69,6 +75,9 @@ def test_up_runs_once_clears_up_after_a_crash_and_stops_without_a_trace_at_ctrl_
             running = small.instance
             assert running.id != crashed.id
             assert len(marked(running.id)) > 5
+            run_id = small.registry.runs.create("small", {}, started=True).id
+            checkpoint = Path(small.storage.runs_path) / run_id / "checkpoint"
+            checkpoint.mkdir(parents=True)
             os.killpg(process.pid, signal.SIGINT)  # what a terminal does: every process of the group gets it
             status = process.wait(60)
         finally:
@@ -76,6 +85,9 @@ def test_up_runs_once_clears_up_after_a_crash_and_stops_without_a_trace_at_ctrl_
                 process.kill()
                 process.wait()
     assert status == 0, log.read_text()
+    run = small.registry.runs.get(run_id)
+    assert (run.state, run.reason) == (RunState.CANCELLED, "the service was stopped")
+    assert not checkpoint.parent.exists()
     assert marked(running.id) == []
     assert not Path(running.directory).exists()
     assert baton("down", "-c", small.file).stdout.strip() == "nothing is running"
