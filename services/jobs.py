@@ -96,10 +96,7 @@ class Jobs:
         command = shlex.join([sys.executable, "-P", "-m", "training", *arguments])
         try:
             self._jobs().submit_job(
-                entrypoint=command,
-                submission_id=job,
-                runtime_env={"env_vars": self._environment},
-                entrypoint_num_cpus=0,
+                entrypoint=command, submission_id=job, runtime_env={"env_vars": self._environment}, entrypoint_num_cpus=0
             )
         except Exception as error:
             if self._status(job) is None:

@@ -143,7 +143,7 @@ def _detach(path: Path, state: cluster.State, config: BatonConfig) -> None:
     cluster.require_free(config.http.host, config.http.port)
     state.logs.mkdir(parents=True, exist_ok=True)
     log = state.logs / "up.log"
-    if log.exists():
+    with contextlib.suppress(FileNotFoundError):  # there is none, or who starts at this moment took it
         log.replace(log.with_name("up.log.1"))  # what the last one said, who may have crashed
     command = [sys.executable, "-P", "-m", "services.cli", "up", "-c", str(path.resolve())]
     plain = {key: value for key, value in os.environ.items() if key != "FORCE_COLOR"} | {"NO_COLOR": "1"}  # we read its words

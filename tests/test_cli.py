@@ -669,6 +669,17 @@ def test_of_two_that_start_from_one_place_the_second_is_refused(tmp_path: Path) 
         pass
 
 
+def test_the_log_of_the_start_before_is_kept(baton: Baton, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    file = write(tmp_path, {**GOOD, "http": {"port": free_port()}, "storage": str(tmp_path / "taken" / "storage")})
+    logs = cluster.State(tmp_path / ".baton").logs
+    logs.mkdir(parents=True)
+    (logs / "up.log").write_text("how the one before crashed")
+    assert "cannot write to storage" in failed(baton("up", "--detach", "-c", file))
+    assert "cannot write to storage" in (logs / "up.log").read_text()
+    assert (logs / "up.log.1").read_text() == "how the one before crashed"
+
+
 def test_the_status_shows_that_retraining_is_paused(service: Service) -> None:
     service.ok("retrain", "m", "--pause", "the labels are being cleaned")
     assert "retraining is paused: the labels are being cleaned" in words(service.ok("status").out)
