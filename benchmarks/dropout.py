@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from training.dropout import FastDropout
+from training.fit.dropout import FastDropout
 
 SHAPE = (32, 16, 384)
 """Rows, tokens, hidden size of all-MiniLM-L6-v2; banking77 has about 14 tokens a text."""

@@ -21,17 +21,17 @@ from typing import Any
 
 import torch
 
-from baton.base_models import find_base_model
-from baton.manifest import Manifest
-from baton.model_settings import ModelSettings
-from baton.predictor import Predictor
+from baton.artifacts.manifest import Manifest
+from baton.config.base_models import find_base_model
+from baton.config.model_settings import ModelSettings
+from baton.predict.predictor import Predictor
 from baton.tasks import task_type
-from baton.texts import normalise
+from baton.text.normal_form import normalise
 from benchmarks.__main__ import RESULTS, head_of, write
 from benchmarks.service import BASE_MODEL, holdout_of, train_of
-from training.evaluate import evaluate
-from training.few_shot import fit_head
-from training.sources import parse, read
+from training.data.sources import parse, read
+from training.judge.evaluate import evaluate
+from training.methods.few_shot import fit_head
 
 PER_LABEL = 8
 

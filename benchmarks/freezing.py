@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from baton import frozen
-from baton.feedback import Correction
-from baton.model_settings import ModelSettings
-from baton.registry import Registry
-from baton.storage import Storage
+from baton.artifacts import frozen
+from baton.artifacts.storage import Storage
+from baton.config.model_settings import ModelSettings
+from baton.store.feedback import Correction
+from baton.store.registry import Registry
 from baton.tasks import task_type
 from benchmarks.__main__ import RESULTS, head_of, write
 from training import pipeline

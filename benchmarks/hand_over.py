@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from benchmarks.service import MODEL, Service
-from services.traffic import Exchange, Traffic, failed, latency_ms, stale
+from services.demo.traffic import Exchange, Traffic, failed, latency_ms, stale
 
 CONCURRENCY = 16
 STEADY_SECONDS = 15.0

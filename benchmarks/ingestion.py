@@ -21,7 +21,7 @@ import httpx
 import psutil
 from fastapi import FastAPI
 
-from baton.config import BatonConfig
+from baton.config.file import BatonConfig
 
 MODEL = "intents"
 ROWS = 100_000
@@ -132,8 +132,8 @@ def _serve(path: Path) -> None:
     """Serve the control API on a free port, and print it."""
     import uvicorn
 
-    from services.api import build_api
-    from services.control import ControlPlane
+    from services.control.api.app import build_api
+    from services.control.plane import ControlPlane
 
     control = ControlPlane(BatonConfig.model_validate_json(path.read_text()).model_dump(mode="json"))
     control.registry.migrate()

@@ -19,10 +19,10 @@ from unittest import mock
 import httpx
 import psutil
 
-from baton.config import load_config
+from baton.config.file import load_config
 from benchmarks import wrk
 from benchmarks.service import MODEL, Service
-from services import cluster, supervisor
+from services.host import cluster, supervisor
 from services.names import DEPLOYMENT, application, route
 
 LOGGED, COUNTED, QUIET, AGAIN = "logged", "counted", "quiet", "again"
@@ -110,7 +110,7 @@ def _beside(service: Service, ways: Sequence[str]) -> Iterator[cluster.Instance]
 
         from benchmarks import quiet
         from services.app import serve_logging
-        from services.inference import ModelReplica
+        from services.replica.replica import ModelReplica
 
         cloudpickle.register_pickle_by_value(quiet)  # Ray's workers do not import from here
         supervisor.join(config, instance.address)

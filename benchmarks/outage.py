@@ -18,8 +18,8 @@ from pathlib import Path
 import httpx
 
 from benchmarks.service import MODEL, Running, holdout_of, read_rows, train_of
-from services.traffic import Exchange, Traffic, failed, latency_ms
-from tests.stores import S3, Postgres
+from services.demo.traffic import Exchange, Traffic, failed, latency_ms
+from tests.support.stores import S3, Postgres
 
 CONCURRENCY = 4
 STEADY_SECONDS = 15.0

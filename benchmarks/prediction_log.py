@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import psutil
 
-from baton.model_settings import ModelSettings
+from baton.config.model_settings import ModelSettings
 from benchmarks import wrk
 
 MODEL = "m"
@@ -108,13 +108,13 @@ def _publish(home: Path) -> None:
     """A version with a random head on its own storage and registry, champion."""
     from transformers import AutoTokenizer
 
-    from baton.base_models import find_base_model
+    from baton.artifacts.manifest import Manifest
+    from baton.artifacts.storage import Storage
+    from baton.config.base_models import find_base_model
     from baton.engines.torch_engine import load_model
-    from baton.manifest import Manifest
-    from baton.predictor import Predictor
-    from baton.records import Champion, Decision, DecisionKind, Verdict
-    from baton.registry import Registry
-    from baton.storage import Storage
+    from baton.predict.predictor import Predictor
+    from baton.store.records import Champion, Decision, DecisionKind, Verdict
+    from baton.store.registry import Registry
 
     settings = _settings("off")
     base = find_base_model(settings.base_model)
@@ -170,7 +170,7 @@ def _serve(home: Path, way: str) -> None:
     """Serve on a free port, and print it."""
     import uvicorn
 
-    from services.inference import ModelReplica
+    from services.replica.replica import ModelReplica
 
     database, storage = f"sqlite:///{home / way}/baton.db", str(home / way / "storage")
     replica = ModelReplica(_settings(way).model_dump(mode="json"), database, storage, replica_id=way)
@@ -196,7 +196,7 @@ def _cost(home: Path, process: psutil.Process, url: str, concurrency: int, name:
 def _logged(home: Path) -> int:
     import sqlalchemy as sa
 
-    from baton import database, schema
+    from baton.store import database, schema
 
     with database.reading(database.connect(f"sqlite:///{home}/baton.db")) as connection:
         return int(connection.scalar(sa.select(sa.func.count()).select_from(schema.predictions)) or 0)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from services import inference
-from services.inference import ModelReplica
-from services.telemetry import Telemetry
+from services.replica import replica
+from services.replica.replica import ModelReplica
+from services.replica.telemetry import Telemetry
 
 
 class Silent(Telemetry):
@@ -25,5 +25,5 @@ class Quiet(ModelReplica):
     """The replica without its metrics."""
 
     def __init__(self, *arguments: Any) -> None:
-        inference.Telemetry = Silent  # type: ignore[attr-defined]  # in this replica's process only
+        replica.Telemetry = Silent  # type: ignore[attr-defined]  # in this replica's process only
         super().__init__(*arguments)

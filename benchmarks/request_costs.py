@@ -12,11 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from baton.keys import Scope
-from baton.registry import Registry
+from baton.store.registry import Registry
 from benchmarks.__main__ import RESULTS, head_of, write
-from services.batching import Answer
 from services.keyring import Keyring
-from services.telemetry import Telemetry
+from services.replica.batching import Answer
+from services.replica.telemetry import Telemetry
 
 KEYS = 200
 """Keys besides the one that is sent."""

@@ -65,14 +65,14 @@ class Subject:
 SUBJECTS: Mapping[str, Subject] = {
     "classification": Subject(
         recipe=Recipe(epochs=3, batch_size=32, max_length=128),
-        plain="benchmarks.plain_trainer",
+        plain="benchmarks.plain.trainer",
         metrics={"f1": "macro-F1"},
         validation=0,
         note=f"Longer texts are cut. {EVERY_ROW}",
     ),
     "ner": Subject(
         recipe=Recipe(epochs=5, batch_size=32, max_length=128),
-        plain="benchmarks.plain_ner",
+        plain="benchmarks.plain.ner",
         metrics={"f1": "entity F1"},
         validation=0,
         note="Entity F1 is micro and strict: type, start and end must agree. Plain is given the words, predicts a tag from\n"
@@ -81,7 +81,7 @@ SUBJECTS: Mapping[str, Subject] = {
     ),
     "qa": Subject(
         recipe=Recipe(epochs=2, batch_size=16, max_length=384, stride=128),
-        plain="benchmarks.plain_qa",
+        plain="benchmarks.plain.qa",
         metrics={"f1": "F1", "exact_match": "exact match"},
         note=f"Data: {TRAIN_QUESTIONS:,} random rows to train on and {TEST_QUESTIONS:,} to score by, or all where there are\n"
         f"fewer (seed {QUESTIONS_SEED}), the same files for both. F1 and exact match are SQuAD v1.1's. Plain answers with at\n"

@@ -60,7 +60,14 @@ def _median(results: list[dict[str, float]], key: str) -> float:
 
 
 def _limit(service: Service, directory: Path, threads: int) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.in_process", str(directory), str(threads), str(service.home / "texts.json")]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.plain.in_process",
+        str(directory),
+        str(threads),
+        str(service.home / "texts.json"),
+    ]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return result

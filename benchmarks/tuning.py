@@ -22,16 +22,16 @@ from typing import Any
 
 import torch
 
-from baton.config import override
-from baton.manifest import Manifest
-from baton.model_settings import ModelSettings
-from baton.predictor import Predictor
-from baton.storage import Storage
+from baton.artifacts.manifest import Manifest
+from baton.artifacts.storage import Storage
+from baton.config.file import override
+from baton.config.model_settings import ModelSettings
+from baton.predict.predictor import Predictor
 from baton.tasks import task_type
 from benchmarks.__main__ import RESULTS, head_of, write
 from benchmarks.service import BASE_MODEL, holdout_of, read_rows, train_of
-from training import datasets
-from training.evaluate import evaluate
+from training.data import datasets
+from training.judge.evaluate import evaluate
 
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     "full": {"epochs": 3, "learning_rate": 5.0e-4},
@@ -71,7 +71,7 @@ def main() -> None:
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Train one way in this process: macro-F1 on the test file, seconds and peak memory of training, and what was trained."""
-    from training.worker import build_trainer
+    from training.fit.worker import build_trainer
 
     way, assign, threads = arguments.one, arguments.assign, arguments.threads
     torch.set_num_threads(threads)
@@ -153,7 +153,7 @@ def _settings(arguments: argparse.Namespace, folder: Path) -> ModelSettings:
 
 
 def _job(settings: ModelSettings, dataset: datasets.Dataset, storage: Storage, threads: int) -> Any:
-    from training.trainer import Job
+    from training.fit.trainer import Job
 
     return Job(
         run_id="benchmark",

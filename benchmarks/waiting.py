@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from baton.base_models import find_base_model
+from baton.config.base_models import find_base_model
 from benchmarks.__main__ import RESULTS, head_of, write
 from benchmarks.service import BASE_MODEL
 

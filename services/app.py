@@ -13,13 +13,13 @@ from typing import Any
 from pydantic import BaseModel
 from ray import serve
 
-from baton.config import BatonConfig, LoggingSettings
+from baton.config.file import BatonConfig, LoggingSettings
+from baton.config.model_settings import ModelSettings
 from baton.errors import ConfigError
-from baton.model_settings import ModelSettings
-from services.control import ControlPlane
+from services.control.plane import ControlPlane
 from services.environment import STORES, of_jobs
-from services.inference import ModelReplica
 from services.names import DEPLOYMENT
+from services.replica.replica import ModelReplica
 
 ONGOING = 8192
 """Requests that Serve lets into a replica at once. The replica's own bounded queue answers 429 long before."""

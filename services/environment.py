@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from baton.config import BatonConfig
+from baton.config.file import BatonConfig
 
 STORES = {"database": "BATON_DATABASE", "storage": "BATON_STORAGE"}
 """Keys of a configuration that the applications find in these variables: the database's URL may hold a password, and what Serve

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from baton.errors import BatonError, Forbidden, NotReady, OverRate, Unauthenticated
-from baton.key_store import KeyStore
 from baton.keys import Key, Scope, digest_of, id_of
+from baton.store.key_store import KeyStore
 
 logger = logging.getLogger("ray.serve")
 

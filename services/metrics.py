@@ -1,7 +1,8 @@
 """Every metric that Baton exports, as one declarative table: names, types, labels, buckets. Counts nothing itself.
 
 ``docs/metrics.md`` is made from it, and dashboards and alert rules may use no other names. The data plane's metrics travel
-through Ray's agent (`services.telemetry`), the control plane's are read from `GET /metrics` (`services.control_metrics`).
+through Ray's agent (`services.replica.telemetry`); the control plane's are read from `GET /metrics`
+(`services.control.control_metrics`).
 """
 
 from __future__ import annotations

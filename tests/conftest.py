@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from baton.registry import Registry
-from tests.stores import S3, Postgres, missing_for_postgres, missing_for_s3
-from tests.tiny import build_tiny_base
+from baton.store.registry import Registry
+from tests.support.stores import S3, Postgres, missing_for_postgres, missing_for_s3
+from tests.support.tiny import build_tiny_base
 
 settings.register_profile("untimed", deadline=None)  # a busy machine is no mistake
 settings.load_profile("untimed")

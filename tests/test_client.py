@@ -16,15 +16,15 @@ import httpx
 import pytest
 
 from baton import client as client_module
+from baton.artifacts.storage import Storage
 from baton.client import AsyncClient, Client, FeedbackReport, ServiceError, content_id
 from baton.errors import NotReady
-from baton.storage import Storage
-from services import prediction_log
-from services.inference import ModelReplica
-from tests import replica as replicas
-from tests.local_control import LocalControl, configured, control_of
-from tests.test_cli import serving
-from tests.tiny import save_classifier
+from services.replica import prediction_log
+from services.replica.replica import ModelReplica
+from tests.cli.test_cli import serving
+from tests.support import replica as replicas
+from tests.support.local_control import LocalControl, configured, control_of
+from tests.support.tiny import save_classifier
 
 ROOT = Path(__file__).parent.parent
 LABELS = ("billing", "bug", "shipping")

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from baton.errors import Conflict
-from baton.records import DatasetVersion, ModelVersion
-from tests.growing import correct, freeze_recorded, text_for
-from tests.tiny import save_classifier
-from tests.world import LABELS, World
+from baton.store.records import DatasetVersion, ModelVersion
+from tests.support.growing import correct, freeze_recorded, text_for
+from tests.support.tiny import save_classifier
+from tests.support.world import LABELS, World
 from training import pipeline
 
 pytestmark = pytest.mark.usefixtures("one_thread")

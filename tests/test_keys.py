@@ -13,7 +13,7 @@ import pytest
 
 from baton.errors import Forbidden, InvalidInput, NotFound, NotReady, OverRate, RegistryError, Unauthenticated
 from baton.keys import Scope, id_of, new_token
-from baton.registry import Registry
+from baton.store.registry import Registry
 from services import keyring as keyrings
 from services.keyring import Bucket, Keyring
 

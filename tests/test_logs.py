@@ -17,11 +17,11 @@ from ray._common.formatters import JSONFormatter as RayJson
 from ray._common.formatters import TextFormatter as RayText
 
 from baton import logs
-from baton.config import BatonConfig, LoggingSettings, load_config
+from baton.config.file import BatonConfig, LoggingSettings, load_config
 from services.app import serve_logging
 from tests.cluster.conftest import environment
-from tests.local_control import configured
-from tests.waiting import free_port
+from tests.support.local_control import configured
+from tests.support.waiting import free_port
 
 SECRET = "my cat is called Xanthippe"
 

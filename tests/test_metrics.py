@@ -11,15 +11,16 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from baton.drift import reference_of
-from baton.feedback import Correction
-from baton.records import RunState
-from services import control_metrics, metrics
-from services.api import build_api
+from baton.quality.drift import reference_of
+from baton.store.feedback import Correction
+from baton.store.records import RunState
+from services import metrics
+from services.control import control_metrics
+from services.control.api.app import build_api
 from services.metrics import Kind, Plane
-from tests.answers import logged
-from tests.local_control import LocalControl, configured, control_of, decide, publish
-from tests.replica import force
+from tests.support.answers import logged
+from tests.support.local_control import LocalControl, configured, control_of, decide, publish
+from tests.support.replica import force
 
 DOCS = Path(__file__).parents[1] / "docs"
 

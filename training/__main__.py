@@ -14,14 +14,14 @@ from typing import Annotated, Any
 
 import typer
 
-from baton.config import DEFAULT_FILE, load_config, override
+from baton.artifacts.storage import Storage
+from baton.config.file import DEFAULT_FILE, load_config, override
+from baton.config.model_settings import ModelSettings
 from baton.errors import BatonError, Conflict, DataError, RegistryError, TrainingFailed
-from baton.model_settings import ModelSettings
-from baton.records import RunState
-from baton.registry import Registry
-from baton.storage import Storage
-from training.log import know, may_quote, set_up, speaks_json
-from training.priority import yield_to_serving
+from baton.store.records import RunState
+from baton.store.registry import Registry
+from training.fit.log import know, may_quote, set_up, speaks_json
+from training.fit.priority import yield_to_serving
 
 logger = logging.getLogger("baton")
 

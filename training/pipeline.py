@@ -17,24 +17,25 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from baton.base_models import find_base_model
+from baton.artifacts.frozen import HOLDOUT
+from baton.artifacts.manifest import Manifest
+from baton.artifacts.storage import Storage
+from baton.config.base_models import find_base_model
+from baton.config.model_settings import ModelSettings
 from baton.errors import ConfigError
-from baton.frozen import HOLDOUT
-from baton.manifest import Manifest
-from baton.model_settings import ModelSettings
-from baton.predictor import Predictor
-from baton.records import Decision, Evaluation, ModelVersion, RunState
-from baton.registry import Registry
-from baton.storage import Storage
+from baton.predict.predictor import Predictor
+from baton.store.records import Decision, Evaluation, ModelVersion, RunState
+from baton.store.registry import Registry
 from baton.tasks import task_type
-from training import datasets, gate
-from training import start as starts
-from training.adaptation import adapt
-from training.evaluate import evaluate
-from training.methods import method
-from training.priority import threads_here
-from training.sides import split
-from training.trainer import Order, Trained
+from training.data import datasets
+from training.data.splits import split
+from training.fit import start as starts
+from training.fit.priority import threads_here
+from training.fit.trainer import Order, Trained
+from training.judge import gate
+from training.judge.evaluate import evaluate
+from training.methods.adaptation import adapt
+from training.methods.choose import method
 
 Report = Callable[[str, dict[str, Any]], None]
 """Stage and progress → the run's record. Raises ``Conflict`` when the run is over."""

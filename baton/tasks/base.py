@@ -24,7 +24,7 @@ ExampleT = TypeVar("ExampleT", bound=BaseModel)
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
 Target = Literal["class", "classes", "tokens", "span"]
-"""What one window's loss is computed against; each has its loss in `training.losses`.
+"""What one window's loss is computed against; each has its loss in `training.fit.losses`.
 
 - ``class``: the index of the one right label.
 - ``classes``: a float for each label, 1 where it applies and 0 where it does not.

@@ -80,8 +80,8 @@ class MultiLabel(TextTask[MultiLabelScores, MultiLabelExample, MultiLabelOptions
 
     @classmethod
     def strata(cls, examples: Sequence[MultiLabelExample]) -> list[str]:
-        """The rarest label of each example: `training.datasets.split` keeps a text of each stratum in train, and a rare label
-        beside a common one would otherwise often stand in the holdout alone.
+        """Return the rarest label of each example. A split keeps a text of each stratum in train; a rare label beside a common
+        one would otherwise often end up in the holdout only.
         """
         counts = Counter(label for example in examples for label in example.label)
         return [min(example.label, key=counts.__getitem__, default="") for example in examples]

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
-from baton import tags
 from baton.errors import DataError, InvalidInput
 from baton.tasks.base import CHARACTERS_PER_TOKEN, IGNORED, Score, Target, Task, Windows, check_text, cut, short, whole
 from baton.tasks.ner_entities import Entities, Entity, Labels, NerOptions, Tokens, find_entities, softmax, spanned
 from baton.tasks.ner_rows import NerExample, NerInput, Span
-from baton.words import word_starts
+from baton.text import tags
+from baton.text.words import word_starts
 
 UNKNOWN = ("[UNK]", "<unk>")
 """What tokenizers call a word that they do not know. Such a token is a word of its own."""

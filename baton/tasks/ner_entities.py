@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from baton.tags import OUTSIDE
+from baton.text.tags import OUTSIDE
 
 Strategy = Literal["words", "none", "simple", "first", "average", "max"]
 

@@ -17,8 +17,8 @@ from pydantic import (
     model_validator,
 )
 
-from baton import tags
 from baton.tasks.base import check_text, from_cell, short
+from baton.text import tags
 
 
 class NerInput(BaseModel):

@@ -15,7 +15,6 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from tokenizers import Encoding, Tokenizer
 
-from baton.answers import best_spans, best_threshold, exact_match, f1
 from baton.errors import DataError, InvalidInput
 from baton.tasks.base import (
     CHARACTERS_PER_TOKEN,
@@ -33,6 +32,7 @@ from baton.tasks.base import (
 )
 from baton.tasks.qa_rows import QaExample, QaInput
 from baton.tasks.qa_tokens import ContextTokens
+from baton.text.answers import best_spans, best_threshold, exact_match, f1
 
 NO_ANSWER = [0, 0]
 """Target of a window without the answer: the position of [CLS] (Devlin et al. 2019, «BERT», section 4.3)."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding
 
-from baton.answers import CJK
+from baton.text.answers import CJK
 
 _UNSPACED = re.compile(f"[{CJK}\u0e00-\u0eff\u0f00-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\ua9e0-\ua9ff\uaa60-\uaadf]+")
 """Scripts that do not put spaces between words: CJK, Thai, Lao, Tibetan, Burmese, Khmer, Tai. Korean is among them because

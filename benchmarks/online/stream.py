@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from baton.config import load_config
-from baton.predictor import Predictor
-from baton.registry import Registry
-from baton.storage import Storage
+from baton.artifacts.storage import Storage
+from baton.config.file import load_config
+from baton.predict.predictor import Predictor
+from baton.store.registry import Registry
 from baton.tasks.classification import TextExample, TextInput
 from benchmarks.online.application import Application
 from benchmarks.online.scene import Scene

@@ -21,14 +21,14 @@ import psutil
 import pytest
 import yaml
 
-from baton.config import BatonConfig, load_config
-from baton.model_settings import ModelSettings
-from baton.records import ModelVersion, Run
-from baton.registry import Registry
-from baton.storage import Storage
-from services import cluster
-from tests.tiny import keyword_rows, save_classifier
-from tests.waiting import free_port, until
+from baton.artifacts.storage import Storage
+from baton.config.file import BatonConfig, load_config
+from baton.config.model_settings import ModelSettings
+from baton.store.records import ModelVersion, Run
+from baton.store.registry import Registry
+from services.host import cluster
+from tests.support.tiny import keyword_rows, save_classifier
+from tests.support.waiting import free_port, until
 
 LABELS = ("account", "billing", "bug", "cancel", "feature", "shipping")
 TEXT = "hello, my invoice from last week is what i write about: quiet window."
@@ -224,8 +224,9 @@ class Service:
 
 def publish(service: Service, model: str, checkpoint: Path) -> ModelVersion:
     """A checkpoint as a published, evaluated version, by the pipeline's own steps; the gate is not asked."""
-    from training import datasets, pipeline
-    from training.trainer import Trained
+    from training import pipeline
+    from training.data import datasets
+    from training.fit.trainer import Trained
 
     settings = service.settings(model)
     clock = pipeline.Clock(lambda stage, progress: None)

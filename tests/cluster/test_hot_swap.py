@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from services.traffic import Traffic, failed, stale
+from services.demo.traffic import Traffic, failed, stale
 from tests.cluster.conftest import CONTROL, LABELS, Service, publish
-from tests.tiny import keyword_rows
-from tests.waiting import until
+from tests.support.tiny import keyword_rows
+from tests.support.waiting import until
 from training import pipeline
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]

@@ -21,8 +21,8 @@ from huggingface_hub import InferenceClient, constants
 
 from baton.keys import Scope, new_token
 from tests.cluster.conftest import CONTROL, LABELS, REPLICA, TEXT, Service, baton, publish
-from tests.tiny import save_classifier
-from tests.waiting import free_port, until
+from tests.support.tiny import save_classifier
+from tests.support.waiting import free_port, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 

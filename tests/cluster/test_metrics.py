@@ -13,12 +13,12 @@ from typing import Any
 import httpx
 import pytest
 
-from baton.records import RunState
-from services.traffic import Traffic, failed
+from baton.store.records import RunState
+from services.demo.traffic import Traffic, failed
 from tests.cluster.conftest import LABELS, TEXT, Service, baton, publish, write_config
-from tests.queries import alerts, panel_queries
-from tests.tiny import keyword_rows
-from tests.waiting import free_port, until
+from tests.support.queries import alerts, panel_queries
+from tests.support.tiny import keyword_rows
+from tests.support.waiting import free_port, until
 
 pytestmark = [
     pytest.mark.cluster,

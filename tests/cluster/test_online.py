@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from baton.records import RunState
+from baton.store.records import RunState
 from tests.cluster.conftest import LABELS, Service, publish
-from tests.tiny import keyword_rows
-from tests.waiting import until
+from tests.support.tiny import keyword_rows
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.cluster
 

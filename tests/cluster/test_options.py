@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.conftest import LABELS, TEXT, WORKER, Service, write_rows
-from tests.tiny import keyword_rows
-from tests.waiting import until
+from tests.support.tiny import keyword_rows
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 

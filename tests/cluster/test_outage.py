@@ -15,11 +15,11 @@ import httpx
 import pytest
 import yaml
 
-from services.traffic import Traffic, failed
+from services.demo.traffic import Traffic, failed
 from tests.cluster.conftest import LABELS, TEXT, Service, baton, write_rows
-from tests.stores import S3, Postgres
-from tests.tiny import keyword_rows
-from tests.waiting import free_port, until
+from tests.support.stores import S3, Postgres
+from tests.support.tiny import keyword_rows
+from tests.support.waiting import free_port, until
 from training.__main__ import HEARTBEAT_SECONDS
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]

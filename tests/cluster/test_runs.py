@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from baton.records import RunState
+from baton.store.records import RunState
 from tests.cluster.conftest import WORKER, Service, baton, write_rows
-from tests.waiting import until
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 

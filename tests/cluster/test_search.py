@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from baton.records import Run, RunState
+from baton.store.records import Run, RunState
 from tests.cluster.conftest import LABELS, WORKER, Service
-from tests.tiny import keyword_rows
-from tests.waiting import until
+from tests.support.tiny import keyword_rows
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 TRIAL = "ray::ImplicitFunc"

@@ -13,10 +13,10 @@ import httpx
 import pytest
 import yaml
 
-from services import cluster
 from services.environment import STORES
+from services.host import cluster
 from tests.cluster.conftest import Service, baton, environment
-from tests.waiting import free_port, until
+from tests.support.waiting import free_port, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 

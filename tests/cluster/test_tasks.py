@@ -21,13 +21,13 @@ import pytest
 import yaml
 from huggingface_hub import InferenceClient, constants
 
-from baton.config import BatonConfig, load_config
-from baton.records import Verdict
+from baton.config.file import BatonConfig, load_config
+from baton.store.records import Verdict
 from baton.tasks import TASKS
-from services.traffic import Traffic, failed, stale
+from services.demo.traffic import Traffic, failed, stale
 from tests.cluster.conftest import LABELS, Service, baton, environment, publish, write_config, write_rows
-from tests.tiny import keyword_rows, keywords
-from tests.waiting import free_port, until
+from tests.support.tiny import keyword_rows, keywords
+from tests.support.waiting import free_port, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 

@@ -13,10 +13,10 @@ import pytest
 import yaml
 
 from baton.keys import Scope
-from baton.records import RunState
-from services import cluster
+from baton.store.records import RunState
+from services.host import cluster
 from tests.cluster.conftest import BATON, Service, baton, environment, marked, write_config
-from tests.waiting import free_port, until
+from tests.support.waiting import free_port, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 

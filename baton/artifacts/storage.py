@@ -1,0 +1,252 @@
+"""Artifacts on any fsspec file system: versions published whole or not at all, verified whenever they are read.
+
+Layout: ``models/NAME/versions/N/`` (a Hugging Face directory and ``baton.json``), ``models/NAME/datasets/HASH/``,
+``runs/`` (checkpoints of Ray Train). Knows nothing of the registry.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import fsspec
+
+from baton.artifacts import manifest as manifests
+from baton.artifacts.manifest import Manifest
+from baton.errors import CorruptVersion, StorageError
+from baton.store.records import ModelVersion
+
+LOCAL_PROTOCOLS = ("file", "local")
+
+OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az")
+"""They write an object whole or not at all, and have no directories: to make one there would make the bucket."""
+
+EXTRAS = {"s3": "s3", "s3a": "s3"}
+"""Schemes whose driver comes with an extra of this package."""
+
+DRIVERS = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "azure")
+"""Packages whose exceptions are complaints of the storage, and no `OSError`."""
+
+
+class Storage:
+    """One root URL. ``patient``: wait a minute or two for a storage that is down before it is an error.
+
+    Credentials and the endpoint come from the environment (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``, …), never from the URL.
+
+    Raises:
+        StorageError: fsspec cannot open the URL.
+    """
+
+    def __init__(self, url: str, *, patient: bool = False) -> None:
+        self.url = url
+        scheme = urlsplit(url).scheme
+        try:
+            self._fs, self._root = fsspec.core.url_to_fs(url, **_options(scheme, patient=patient))
+        except (ValueError, ImportError, OSError) as error:
+            hint = f"; `pip install 'baton[{EXTRAS[scheme]}]'` brings the driver" if scheme in EXTRAS else ""
+            raise StorageError(f"storage {url!r}: cannot open a {scheme or 'local'} file system: {error}{hint}") from error
+        protocol = self._fs.protocol if isinstance(self._fs.protocol, str) else self._fs.protocol[0]
+        self.local = protocol in LOCAL_PROTOCOLS
+        self._objects = scheme in OBJECT_STORES
+        if scheme in ("s3", "s3a"):
+            self._fs.retries = 1  # s3fs repeats what botocore has repeated already
+
+    def check_writable(self) -> None:
+        """Write and delete a small file. Raises ``StorageError`` with the storage's own complaint."""
+        name = f"{self._root}/.write-test-{uuid.uuid4().hex}"
+        with self._complain("write to"):
+            self._make_directory(self._root)
+            self._fs.pipe_file(name, b"baton")
+            self._fs.rm_file(name)
+
+    @property
+    def runs_path(self) -> str:
+        """Where Ray Train keeps the checkpoints of runs: a path on `filesystem`."""
+        return f"{self._root}/runs"
+
+    @property
+    def filesystem(self) -> Any:
+        """The fsspec file system that `runs_path` is on, with this storage's endpoint, credentials and patience."""
+        return self._fs
+
+    def run_ids(self) -> list[str]:
+        """The runs of which there are checkpoints."""
+        with self._complain("list"):
+            if not self._fs.exists(self.runs_path):
+                return []
+            return sorted(path.rstrip("/").rpartition("/")[2] for path in self._fs.ls(self.runs_path, detail=False))
+
+    def remove_run(self, run_id: str) -> None:
+        """Delete a finished run's checkpoints; nothing happens when there are none."""
+        with self._complain("delete from"):
+            path = f"{self._root}/runs/{run_id}"
+            if self._fs.exists(path):
+                self._fs.rm(path, recursive=True)
+
+    def fetch_run(self, path: str, cache: Path) -> Path:
+        """A local directory with the content of ``path``, a directory below `runs_path`; downloaded where that is remote."""
+        source = f"{self._root}/runs/{path}"
+        if self.local:
+            return Path(source)
+        with self._complain("read from"):
+            self._fs.get(f"{source}/", f"{cache}/", recursive=True)
+        return cache
+
+    # --- versions ----------------------------------------------------------------------------------------------------
+
+    def newest(self, model: str) -> int:
+        """The greatest number of a version that stands here whole, 0 without one. Raises ``StorageError``."""
+        with self._complain("read from"):
+            files = self._fs.find(f"{self._root}/models/{model}/versions")
+        parts = (path.split("/") for path in files)
+        return max(
+            (int(number) for *_, place, number, name in parts if (place, name) == ("versions", manifests.NAME)), default=0
+        )
+
+    def publish(self, number: int, directory: Path, manifest: Manifest) -> tuple[str, str]:
+        """Copy ``directory`` to the version's place, then its manifest with every file's SHA-256, last.
+
+        Killed half-way, it leaves a directory without a manifest, which no reader loads and the next call replaces.
+
+        Returns: the version's URL, and the SHA-256 of its manifest.
+
+        Raises:
+            StorageError: a whole version stands there already (versions never change), or the storage complains.
+        """
+        target = f"{self._root}/models/{manifest.model}/versions/{number}"
+        complete = manifest.model_copy(update={"files": manifests.entries(directory)})
+        content = complete.to_bytes()
+        with self._complain("publish to"):
+            if self._fs.exists(f"{target}/{manifests.NAME}"):
+                raise StorageError(f"{target} already holds a published version; does this storage belong to another database?")
+            if self._fs.exists(target):
+                self._fs.rm(target, recursive=True)
+            for name in complete.files:
+                self._make_directory(f"{target}/{name}".rpartition("/")[0])
+                self._fs.put_file(str(directory / name), f"{target}/{name}")
+            self._write_whole(f"{target}/{manifests.NAME}", content)
+        url = target if self.local else self._fs.unstrip_protocol(target)
+        return url, hashlib.sha256(content).hexdigest()
+
+    def fetch(self, version: ModelVersion, cache: Path) -> tuple[Path, Manifest]:
+        """A local directory that holds exactly the published bytes of ``version``, and its manifest.
+
+        On local storage that is the version's own directory; otherwise it is downloaded once into ``cache``.
+
+        Raises:
+            CorruptVersion: a file is missing or altered; it names the file.
+            StorageError: the storage does not answer.
+        """
+        return self.fetch_pinned(version.model, version.number, version.manifest_sha256, cache)
+
+    def fetch_pinned(self, model: str, number: int, manifest_sha256: str, cache: Path) -> tuple[Path, Manifest]:
+        """`fetch` for those who know of a version only what pins its bytes."""
+        where = f"{model} v{number}"
+        source = f"{self._root}/models/{model}/versions/{number}"
+        with self._complain("read from"):
+            try:
+                content: bytes = self._fs.cat_file(f"{source}/{manifests.NAME}")
+            except FileNotFoundError:
+                if not self._fs.exists(self._root):
+                    raise StorageError(
+                        f"storage {self.url} is not there; is its volume mounted, does its bucket exist?"
+                    ) from None
+                raise CorruptVersion(f"{where}: {source} has no {manifests.NAME}; it was never published whole") from None
+        if hashlib.sha256(content).hexdigest() != manifest_sha256:
+            raise CorruptVersion(f"{where}: {source}/{manifests.NAME} is not the one that was registered")
+        manifest = Manifest.from_bytes(content, source)
+        if not self.local:
+            return self._download(source, manifest, cache / f"{model}-{number}-{manifest_sha256[:16]}"), manifest
+        manifests.verify(Path(source), manifest)
+        return Path(source), manifest
+
+    def _download(self, source: str, manifest: Manifest, final: Path) -> Path:
+        if final.is_dir():
+            try:
+                manifests.verify(final, manifest)
+                return final
+            except CorruptVersion:  # the copy, not the original: fetch it again
+                shutil.rmtree(final, ignore_errors=True)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix="partial-", dir=final.parent))
+        try:
+            manifests.check_names(partial, manifest)
+            with self._complain("read from"):
+                for name in manifest.files:
+                    (partial / name).parent.mkdir(parents=True, exist_ok=True)
+                    try:
+                        self._fs.get_file(f"{source}/{name}", str(partial / name))
+                    except FileNotFoundError:
+                        raise CorruptVersion(f"{source}/{name} is missing; the version is incomplete") from None
+            manifests.verify(partial, manifest)
+            try:
+                partial.rename(final)
+            except OSError:
+                if not final.is_dir():  # another replica of this node was faster: its copy is as good
+                    raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        return final
+
+    # --- data sets ---------------------------------------------------------------------------------------------------
+
+    def write_dataset(self, path: str, sides: Mapping[str, bytes], account: Mapping[str, bytes]) -> None:
+        """Store a frozen data set's files below ``path``: its sides, unless they are there already, and after them the account
+        of what became of all rows, which is written anew when other rows lead to the same sides.
+        """
+        target = f"{self._root}/{path}"
+        with self._complain("write to"):
+            self._make_directory(target)
+            whole = all(self._fs.exists(f"{target}/{name}") for name in account)
+            for name, content in [*(() if whole else sides.items()), *account.items()]:
+                self._write_whole(f"{target}/{name}", content)
+
+    def read_dataset(self, path: str, name: str) -> bytes:
+        """One file of a frozen data set."""
+        with self._complain("read from"):
+            content: bytes = self._fs.cat_file(f"{self._root}/{path}/{name}")
+            return content
+
+    # --- what kinds of storage differ in -----------------------------------------------------------------------------
+
+    def _make_directory(self, path: str) -> None:
+        if not self._objects:
+            self._fs.makedirs(path, exist_ok=True)
+
+    def _write_whole(self, path: str, content: bytes) -> None:
+        """A file that is there whole or not at all, also for those who look at this moment."""
+        if self._objects:
+            self._fs.pipe_file(path, content)
+        else:
+            self._fs.pipe_file(f"{path}.partial", content)
+            self._fs.mv(f"{path}.partial", path)
+
+    @contextmanager
+    def _complain(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if not isinstance(error, OSError) and not _of_driver(error):
+                raise
+            said = str(error) or type(error).__name__
+            raise StorageError(f"cannot {doing} storage {self.url}: {said}") from error
+
+
+def _of_driver(error: Exception) -> bool:
+    return any(kind.__module__.partition(".")[0] in DRIVERS for kind in type(error).__mro__)
+
+
+def _options(scheme: str, *, patient: bool) -> dict[str, Any]:
+    """What the driver has to be told."""
+    if scheme not in ("s3", "s3a"):
+        return {}
+    from baton.artifacts import s3
+
+    return s3.options(patient=patient)

@@ -1,0 +1,156 @@
+"""Data set versions of each model, numbered, and the ledger of sides: on which side each text stands, for ever.
+
+Knows neither tasks nor storage: texts are fingerprints here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from baton.errors import Conflict, NotFound
+from baton.store import database, schema
+from baton.store.records import DatasetVersion
+
+PAGE = 50
+"""Rows in one page of a listing unless the caller says otherwise."""
+
+BATCH = 10_000
+"""Rows of the ledger that one statement writes."""
+
+
+class DatasetStore:
+    """Data set versions on the registry's engine. Thread-safe; every method is one transaction.
+
+    Any method raises ``RegistryError`` when the database does not answer.
+    """
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def add(self, model: str, version: DatasetVersion, sides: Mapping[str, str]) -> DatasetVersion:
+        """``version`` with its number, recorded together with the sides of its texts' groups (fingerprint → side).
+
+        The same hash has the same number again, and is the `latest` again. Its account of what was left out is the
+        newer one: other feedback may have led to the same sides. What was looked at once stays looked at (`feedback_until`).
+
+        Raises:
+            Conflict: the ledger holds one of the groups on the other side, or somebody else recorded at the same time.
+            NotFound: unknown model.
+        """
+        table = schema.datasets
+        with database.writing(self._engine) as connection:
+            database.take_turn(connection, model)
+            _extend(connection, model, sides)
+            known = connection.execute(table.select().where(table.c.model == model, table.c.hash == version.hash)).one_or_none()
+            if known is None:
+                return _insert(connection, model, version)
+            stored = _version(known)
+            until = max(stored.feedback_until, version.feedback_until)
+            again = replace(
+                version, number=stored.number, previous=stored.previous, created_at=stored.created_at, feedback_until=until
+            )
+            connection.execute(
+                table.update()
+                .where(table.c.model == model, table.c.number == known.number)
+                .values(manifest=asdict(again), turn=_turn(connection, model))
+            )
+            return again
+
+    def sides(self, model: str) -> dict[str, str]:
+        """The whole ledger: fingerprints of texts' groups → ``train`` or ``holdout``."""
+        with database.reading(self._engine) as connection:
+            return _sides(connection, model)
+
+    def get(self, model: str, number: int) -> DatasetVersion:
+        """One version. Raises ``NotFound``."""
+        table = schema.datasets
+        with database.reading(self._engine) as connection:
+            row = connection.execute(table.select().where(table.c.model == model, table.c.number == number)).one_or_none()
+            if row is None:
+                last = connection.scalar(sa.select(sa.func.max(table.c.number)).where(table.c.model == model))
+                known = f"its data sets go from 1 to {last}" if last else "it has none yet; a training run freezes the first"
+                raise NotFound(f"{model} has no data set {number}; {known}")
+        return _version(row)
+
+    def list(self, model: str, *, limit: int = PAGE, before: int | None = None) -> Sequence[DatasetVersion]:
+        """Versions, newest first; ``before`` a number for the next page."""
+        table = schema.datasets
+        query = table.select().where(table.c.model == model).order_by(table.c.number.desc()).limit(limit)
+        if before is not None:
+            query = query.where(table.c.number < before)
+        with database.reading(self._engine) as connection:
+            return [_version(row) for row in connection.execute(query)]
+
+    def latest(self, model: str) -> DatasetVersion | None:
+        """The version that was frozen last, or None before the first. Where data came back, it is not the one with the highest
+        number.
+        """
+        with database.reading(self._engine) as connection:
+            row = connection.execute(_by_turn(model)).one_or_none()
+        return None if row is None else _version(row)
+
+
+def _by_turn(model: str) -> sa.Select[Any]:
+    """The version that was frozen last."""
+    table = schema.datasets
+    return table.select().where(table.c.model == model).order_by(table.c.turn.desc(), table.c.number.desc()).limit(1)
+
+
+def _turn(connection: sa.Connection, model: str) -> int:
+    """A turn after all others."""
+    table = schema.datasets
+    return int(connection.scalar(sa.select(sa.func.max(table.c.turn)).where(table.c.model == model)) or 0) + 1
+
+
+def _insert(connection: sa.Connection, model: str, version: DatasetVersion) -> DatasetVersion:
+    """``version`` under the next number, after the one that was frozen last."""
+    table = schema.datasets
+    last = connection.scalar(sa.select(sa.func.max(table.c.number)).where(table.c.model == model))
+    latest = connection.execute(_by_turn(model)).one_or_none()
+    now = datetime.now(UTC)
+    numbered = replace(
+        version, number=int(last or 0) + 1, previous=latest.number if latest else None, created_at=now.isoformat()
+    )
+    connection.execute(
+        table.insert().values(
+            model=model,
+            number=numbered.number,
+            hash=numbered.hash,
+            holdout_hash=numbered.holdout_hash,
+            uri=numbered.uri,
+            manifest=asdict(numbered),
+            created_at=now,
+            turn=_turn(connection, model),
+        )
+    )
+    return numbered
+
+
+def _sides(connection: sa.Connection, model: str) -> dict[str, str]:
+    table = schema.sides
+    rows = connection.execute(sa.select(table.c.group_hash, table.c.side).where(table.c.model == model))
+    return {row.group_hash: row.side for row in rows}
+
+
+def _extend(connection: sa.Connection, model: str, sides: Mapping[str, str]) -> None:
+    """Write down the groups that are new. Raises ``Conflict`` where one would change sides."""
+    known = _sides(connection, model)
+    wrong = [group for group, side in sides.items() if known.get(group, side) != side]
+    if wrong:
+        raise Conflict(
+            f"{model}: {len(wrong)} text(s) would change sides, {wrong[0][:12]}… from {known[wrong[0]]} to {sides[wrong[0]]}; "
+            "a text stands on one side for ever: freeze the data again"
+        )
+    new = [{"model": model, "group_hash": group, "side": side} for group, side in sides.items() if group not in known]
+    for start in range(0, len(new), BATCH):
+        connection.execute(schema.sides.insert(), new[start : start + BATCH])
+
+
+def _version(row: sa.Row[Any]) -> DatasetVersion:
+    manifest = dict(row.manifest)
+    return DatasetVersion(**{**manifest, "labels": tuple(manifest["labels"]), "quarantined": tuple(manifest["quarantined"])})

@@ -1,0 +1,190 @@
+"""Runs: what was ordered, how far it is, how it ended. A model has one active run at most."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from baton.errors import Conflict, NotFound
+from baton.store import database, schema
+from baton.store.records import Run, RunEvent, RunState
+
+PAGE = 50
+"""Rows in one page of a listing unless the caller says otherwise."""
+
+
+class RunStore:
+    """Runs on the registry's engine. Thread-safe; every method is one transaction.
+
+    Any method raises ``RegistryError`` when the database does not answer.
+    """
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def create(
+        self,
+        model: str,
+        spec: Mapping[str, Any],
+        idempotency_key: str | None = None,
+        *,
+        started: bool = False,
+        cause: str | None = None,
+    ) -> Run:
+        """A queued run, or one that its caller carries out itself (``started``).
+
+        The same idempotency key gives the same run again, whatever became of it.
+
+        Raises:
+            Conflict: another run of this model is active.
+            NotFound: unknown model.
+        """
+        table = schema.runs
+        now = datetime.now(UTC)
+        with database.writing(self._engine) as connection:
+            database.take_turn(connection, model)
+            if idempotency_key is not None:
+                known = connection.execute(
+                    table.select().where(table.c.model == model, table.c.idempotency_key == idempotency_key)
+                ).one_or_none()
+                if known is not None:
+                    return as_run(known)
+            active = connection.scalar(sa.select(table.c.id).where(table.c.model == model, sa.text(schema.ACTIVE)))
+            if active is not None:
+                raise Conflict(f"{model}: run {active} is active; wait for it or cancel it (`baton cancel {active}`)")
+            row = connection.execute(
+                table.insert()
+                .values(
+                    id=f"{model}-{now:%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}",
+                    model=model,
+                    state=RunState.RUNNING if started else RunState.QUEUED,
+                    stage="preparing" if started else "queued",
+                    spec=spec,
+                    progress={},
+                    idempotency_key=idempotency_key,
+                    cause=cause,
+                    created_at=now,
+                    started_at=now if started else None,
+                    heartbeat_at=now if started else None,
+                )
+                .returning(table)
+            ).one()
+        return as_run(row)
+
+    def get(self, run_id: str) -> Run:
+        """One run. Raises ``NotFound``."""
+        with database.reading(self._engine) as connection:
+            row = connection.execute(schema.runs.select().where(schema.runs.c.id == run_id)).one_or_none()
+        if row is None:
+            raise NotFound(f"no run {run_id!r}; `baton runs MODEL` lists them")
+        return as_run(row)
+
+    def list(
+        self, model: str | None = None, *, active: bool = False, limit: int = PAGE, before: str | None = None
+    ) -> Sequence[Run]:
+        """Runs, newest first; ``before`` a run id for the next page."""
+        table = schema.runs
+        query = table.select().order_by(table.c.created_at.desc(), table.c.id.desc()).limit(limit)
+        if model is not None:
+            query = query.where(table.c.model == model)
+        if active:
+            query = query.where(sa.text(schema.ACTIVE))
+        if before is not None:
+            edge = sa.select(table.c.created_at).where(table.c.id == before).scalar_subquery()
+            query = query.where(sa.or_(table.c.created_at < edge, sa.and_(table.c.created_at == edge, table.c.id < before)))
+        with database.reading(self._engine) as connection:
+            return [as_run(row) for row in connection.execute(query)]
+
+    def start(self, run_id: str) -> Run:
+        """Queued → running. Raises ``Conflict`` when it is no longer queued (cancelled, or started elsewhere)."""
+        now = datetime.now(UTC)
+        with database.writing(self._engine) as connection:
+            return _advance(
+                connection,
+                run_id,
+                [RunState.QUEUED],
+                state=RunState.RUNNING,
+                stage="preparing",
+                started_at=now,
+                heartbeat_at=now,
+            )
+
+    def report(self, run_id: str, stage: str, progress: Mapping[str, Any]) -> None:
+        """Note progress of a running run, append it to its events and count as a sign of life.
+
+        Raises:
+            Conflict: the run is over (cancelled, say): whoever reports should stop.
+        """
+        now = datetime.now(UTC)
+        with database.writing(self._engine) as connection:
+            _advance(connection, run_id, [RunState.RUNNING], stage=stage, progress=dict(progress), heartbeat_at=now)
+            _note(connection, run_id, now, {"stage": stage, **progress})
+
+    def beat(self, run_id: str) -> None:
+        """A sign of life. Raises ``Conflict`` when the run is over."""
+        with database.writing(self._engine) as connection:
+            _advance(connection, run_id, [RunState.RUNNING], heartbeat_at=datetime.now(UTC))
+
+    def finish(
+        self,
+        run_id: str,
+        state: RunState,
+        *,
+        reason: str | None = None,
+        version: int | None = None,
+        decision_id: int | None = None,
+    ) -> Run:
+        """End an active run. Raises ``Conflict`` when it has ended already: the first end stays."""
+        now = datetime.now(UTC)
+        with database.writing(self._engine) as connection:
+            run = _advance(
+                connection,
+                run_id,
+                [RunState.QUEUED, RunState.RUNNING],
+                state=state,
+                stage=state.value,
+                reason=reason,
+                version=version,
+                decision_id=decision_id,
+                finished_at=now,
+            )
+            _note(connection, run_id, now, {"stage": state.value, "reason": reason, "version": version})
+        return run
+
+    def events(self, run_id: str, after: int = 0) -> Sequence[RunEvent]:
+        """Progress reports with ids above ``after``, oldest first."""
+        table = schema.run_events
+        with database.reading(self._engine) as connection:
+            rows = connection.execute(table.select().where(table.c.run_id == run_id, table.c.id > after).order_by(table.c.id))
+            return [RunEvent(id=row.id, run_id=row.run_id, at=row.at, data=row.data) for row in rows]
+
+
+def _advance(connection: sa.Connection, run_id: str, allowed: Sequence[RunState], **values: Any) -> Run:
+    """The run with new values, if it still is in one of the states that allow them."""
+    table = schema.runs
+    row = connection.execute(
+        table.update()
+        .where(table.c.id == run_id, table.c.state.in_([state.value for state in allowed]))
+        .values(**values)
+        .returning(table)
+    ).one_or_none()
+    if row is None:
+        state = connection.scalar(sa.select(table.c.state).where(table.c.id == run_id))
+        if state is None:
+            raise NotFound(f"no run {run_id!r}")
+        raise Conflict(f"run {run_id} is {state}")
+    return as_run(row)
+
+
+def _note(connection: sa.Connection, run_id: str, at: datetime, data: Mapping[str, Any]) -> None:
+    connection.execute(schema.run_events.insert().values(run_id=run_id, at=at, data=dict(data)))
+
+
+def as_run(row: sa.Row[Any]) -> Run:
+    """A row of the table as a record."""
+    values = {key: value for key, value in row._mapping.items() if key != "idempotency_key"}
+    return Run(**{**values, "state": RunState(row.state)})

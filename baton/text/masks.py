@@ -1,0 +1,77 @@
+"""Personal data in the texts of an input, masked character by character, so that offsets into them stay right."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from baton.text.normal_form import normalise
+
+MASK = "█"
+"""Stands for each character of what a pattern matches."""
+
+
+def masker(patterns: Sequence[str]) -> Callable[[Any], Any]:
+    """A function that masks what any of ``patterns`` matches in the texts of an input, character by character.
+
+    Each pattern sees the text as it was sent, not what others have left of it.
+    """
+    compiled = [re.compile(pattern) for pattern in patterns]
+
+    def mask_text(text: str) -> str:
+        return _masked(compiled, text)
+
+    def mask(item: Any) -> Any:
+        texts = {name: value for name, value in item if isinstance(value, str)}
+        return item.model_copy(update={name: mask_text(value) for name, value in texts.items()})
+
+    return mask if compiled else lambda item: item
+
+
+def remainder(patterns: Sequence[str]) -> Callable[[str], str]:
+    """A function that gives what masks leave of a text: the same for a text and for what `masker` made of it, in any way of
+    writing them in which the patterns find the same. Of a text of which nothing but masks is left, it gives all.
+    """
+    as_written = [re.compile(pattern) for pattern in patterns]
+    folded = [re.compile(pattern, re.IGNORECASE) for pattern in patterns]  # a normalised text has no capitals
+
+    def rest(text: str) -> str:
+        normalised = normalise(text)
+        masked = _masked_whole(folded, normalise(_masked_whole(as_written, text)))
+        return re.sub(f"{MASK}+", MASK, masked) if re.search(r"\w", masked) else normalised
+
+    return rest
+
+
+def same_but_for_masks(masked: Mapping[str, Any], item: BaseModel) -> bool:
+    """Whether ``masked``, an input as JSON values, is ``item`` with some characters masked."""
+    return all(_hides(masked.get(name), value) for name, value in item)
+
+
+def _hides(masked: object, value: object) -> bool:
+    if masked == value:
+        return True
+    if not isinstance(masked, str) or not isinstance(value, str) or len(masked) != len(value):
+        return False
+    return all(one in (MASK, other) for one, other in zip(masked, value, strict=True))
+
+
+def _masked(patterns: Sequence[re.Pattern[str]], text: str) -> str:
+    spans = [match.span() for pattern in patterns for match in pattern.finditer(text)]
+    if not spans:
+        return text
+    characters = list(text)
+    for start, end in spans:
+        characters[start:end] = MASK * (end - start)
+    return "".join(characters)
+
+
+def _masked_whole(patterns: Sequence[re.Pattern[str]], text: str) -> str:
+    """Masked until nothing more is found: what is masked already may be part of another match."""
+    before = ""
+    while text != before:
+        before, text = text, _masked(patterns, text)
+    return text

@@ -1,0 +1,138 @@
+"""Data set versions, and what differs between two of them, for a terminal. Knows rich; knows neither HTTP nor storage."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from services.cli.show import Json, grid, time_text
+
+SIGNS = {"added": ("+", "green"), "removed": ("−", "red"), "relabelled": ("~", "yellow")}
+
+LABELS_SHOWN = 12
+"""Labels of one change that are named; the others are counted."""
+
+
+def versions(items: Sequence[Json]) -> RenderableType:
+    """One line a version, with the rows of feedback on both sides; where the holdout is another one than that of the version
+    before, it says so.
+    """
+    if not items:
+        return Text("no data sets yet; a training run freezes the first")
+    table = grid("data set", "train", "holdout", "feedback", "labels", "left out", "frozen")
+    for item, before in zip(items, [*items[1:], None], strict=True):
+        holdout = Text(f"{item['holdout_rows']:,}")
+        if before is not None and before["holdout_hash"] != item["holdout_hash"]:
+            holdout.append(" new", style="yellow")
+        fed = (item["train_feedback"], item["holdout_feedback"])
+        table.add_row(
+            str(item["number"]),
+            f"{item['train_rows']:,}",
+            holdout,
+            f"{fed[0]:,} + {fed[1]:,}" if any(fed) else "–",
+            str(len(item["labels"]) or "–"),
+            f"{sum(_counted(item).values()):,}",
+            time_text(item["created_at"]),
+        )
+    return table
+
+
+def version(item: Json) -> RenderableType:
+    """One version: its rows by source and label, what contradicted itself, and what was kept out with the reasons."""
+    heading = f"data set {item['number']}: {item['train_rows']:,} train rows, {item['holdout_rows']:,} holdout rows"
+    lines: list[RenderableType] = [Text(heading, style="bold"), _labels(item["counts"])]
+    lines.append(Text.assemble(("left out  ", "bold"), _left_out(item)))
+    conflicts = item["conflicts"]
+    if conflicts["texts"]:
+        lines.append(Text(f"{conflicts['texts']:,} text(s) with different answers, settled by {conflicts['policy']}:"))
+        lines += [_conflict(example) for example in conflicts["examples"]]
+        lines += _more(conflicts["texts"], conflicts["examples"])
+    if item["quarantined_rows"]:
+        lines.append(Text(f"{item['quarantined_rows']:,} row(s) in quarantine:"))
+        lines += [_kept_out(row) for row in item["quarantined"]]
+        if hidden := item["quarantined_rows"] - len(item["quarantined"]):
+            lines.append(Text(f"  … and {hidden:,} more: --quarantine lists all", style="dim"))
+    lines.append(Text(f"hash {item['hash']}, holdout {item['holdout_hash']}", style="dim"))
+    return Group(*lines)
+
+
+def quarantine(items: Sequence[Json]) -> RenderableType:
+    """One line for each row: where it came from, and the reason."""
+    return Group(*map(_kept_out, items)) if items else Text("no rows in quarantine")
+
+
+def difference(item: Json) -> RenderableType:
+    """What was added, removed and relabelled on each side, by label, and the first of the texts."""
+    lines: list[RenderableType] = [Text(f"{item['model']}: data set {item['against']} → {item['number']}", style="bold")]
+    for side in ("train", "holdout"):
+        change = item[side]
+        lines.append(Text(f"{side}: {change['rows_before']:,} → {change['rows']:,} rows", style="bold"))
+        changed = 0
+        for what, (sign, style) in SIGNS.items():
+            if rows := change[f"{what}_rows"]:
+                changed += rows
+                lines.append(Text(f"  {sign}{rows:,} {what}: {_listed(change[what])}", style=style))
+        if not changed:
+            lines.append(Text("  nothing changed", style="dim"))
+        lines += [_change(one) for one in change["changes"]]
+        lines += _more(changed, change["changes"])
+    return Group(*lines)
+
+
+def _counted(item: Json) -> dict[str, int]:
+    """Rows that came in and stand on neither side, by what became of them."""
+    return {
+        "leaks": item["removed_leaks"],
+        "duplicates": item["removed_duplicates"],
+        "contradicted": item["conflicts"].get("dropped", 0),
+        "set aside": item["set_aside"],
+        "in quarantine": item["quarantined_rows"],
+    }
+
+
+def _left_out(item: Json) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in _counted(item).items() if count) or "–"
+
+
+def _kept_out(row: Json) -> Text:
+    return Text(f"  {row['where']}: {row['reason']}")
+
+
+def _labels(counts: Json) -> RenderableType:
+    """One line a label, with its rows of each source on each side."""
+    sides = [(side, source) for side in ("train", "holdout") for source in ("base", "feedback")]
+    table = grid("label", *(f"{side}, {source}" for side, source in sides))
+    for label in sorted({label for side, source in sides for label in counts[side][source]}):
+        table.add_row(Text(label or "(none)"), *(f"{counts[side][source].get(label, 0):,}" for side, source in sides))
+    return table
+
+
+def _conflict(example: Json) -> Text:
+    votes = ", ".join(f"{_answer(vote['answer'])} ×{vote['rows']}" for vote in example["answers"])
+    return Text(f"  {example['text']!r}: {votes}; kept {_answer(example['kept'])} ({example['by']}, {example['side']})")
+
+
+def _change(one: Json) -> Text:
+    sign, style = SIGNS[one["what"]]
+    answers = [_answer(one[when]) for when in ("before", "after") if one[when] is not None]
+    return Text.assemble((f"    {sign} ", style), f"{one['text']!r}: ", " → ".join(answers))
+
+
+def _answer(answer: Mapping[str, Any]) -> str:
+    """An answer of one field without the field's name."""
+    value = next(iter(answer.values())) if len(answer) == 1 else answer
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _listed(labels: Mapping[str, int]) -> str:
+    most = sorted(labels.items(), key=lambda pair: -pair[1])
+    named = ", ".join(f"{label or '(none)'} {count:,}" for label, count in most[:LABELS_SHOWN])
+    return named + (f" and {len(most) - LABELS_SHOWN} more label(s)" if len(most) > LABELS_SHOWN else "")
+
+
+def _more(count: int, shown: Sequence[Any]) -> list[RenderableType]:
+    return [Text(f"  … and {count - len(shown):,} more", style="dim")] if count > len(shown) else []

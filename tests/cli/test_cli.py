@@ -1,0 +1,696 @@
+"""The `baton` command: help for everything, mistakes on one line, and JSON that scripts can read."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+import typer.main
+import uvicorn
+import yaml
+
+from baton.artifacts.frozen import QUARANTINE, to_lines
+from baton.artifacts.storage import Storage
+from baton.config.model_settings import ModelSettings
+from baton.errors import Conflict
+from baton.store.records import RunState
+from services.cli import app, run_commands
+from services.control import plane
+from services.host import cluster
+from services.replica.replica import ModelReplica
+from tests.support import replica as replicas
+from tests.support.growing import three_versions
+from tests.support.local_control import LocalControl, configured, control_of, decide, publish
+from tests.support.tiny import save_classifier
+from tests.support.waiting import free_port
+
+GOOD = {"models": [{"name": "m", "task": "classification", "data": {"train": "train.jsonl"}}]}
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Baton = Callable[..., Done]
+
+
+@pytest.fixture
+def baton(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Baton:
+    """The command as the shell would run it, in this process."""
+    for variable in ("BATON_CONFIG", "BATON_URL", "BATON_DATABASE", "BATON_STORAGE", "RAY_ADDRESS"):
+        monkeypatch.delenv(variable, raising=False)
+
+    def run(*arguments: str | Path | int) -> Done:
+        monkeypatch.setattr(sys, "argv", ["baton", *map(str, arguments)])
+        code = 0
+        try:
+            app.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        said = capsys.readouterr()
+        return Done(code, said.out, said.err)
+
+    return run
+
+
+def write(directory: Path, content: Any) -> Path:
+    path = directory / "baton.yaml"
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    return path
+
+
+def words(text: str) -> str:
+    """Text as one line, whatever the width of the terminal."""
+    return " ".join(text.replace("│", " ").split())
+
+
+def failed(done: Done) -> str:
+    """The message of a command that failed as it should: exit status 1, on stderr, no traceback."""
+    assert done.code == 1, done
+    assert done.err.startswith("error: ")
+    assert "Traceback" not in done.err + done.out
+    return done.err.removeprefix("error: ").strip()
+
+
+# --- help ----------------------------------------------------------------------------------------------------------------
+
+
+def commands() -> dict[tuple[str, ...], Any]:
+    found: dict[tuple[str, ...], Any] = {}
+
+    def walk(path: tuple[str, ...], command: Any) -> None:
+        found[path] = command
+        for name, inner in getattr(command, "commands", {}).items():
+            walk((*path, name), inner)
+
+    walk((), typer.main.get_command(app.app))
+    return found
+
+
+COMMANDS = commands()
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: " ".join(path) or "baton")
+def test_every_command_and_every_option_of_it_is_explained(baton, path):
+    done = baton(*path, "--help")
+    assert done.code == 0
+    assert words(COMMANDS[path].help.split("\n\n")[0].replace("**", "").replace("`", ""))[:60] in words(done.out)
+    for parameter in COMMANDS[path].params:
+        assert parameter.help, f"{parameter.name} has no help"
+        assert words(parameter.help)[:15] in words(done.out)
+
+
+def test_the_command_line_loads_neither_a_database_nor_a_framework_before_a_command_needs_it():
+    heavy = ("alembic", "datasets", "fastapi", "pandas", "pyarrow", "ray", "scipy", "sqlalchemy", "torch", "transformers")
+    script = f"import sys, services.cli.app; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_commands_of_the_daily_work_are_there():
+    names = {path[0] for path in COMMANDS if path}
+    expected = {
+        "up",
+        "down",
+        "status",
+        "train",
+        "runs",
+        "cancel",
+        "versions",
+        "datasets",
+        "promote",
+        "rollback",
+        "history",
+        "predict",
+        "feedback",
+        "live",
+        "demo",
+    }
+    assert expected <= names
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["trian", "m"], "No such command 'trian'"),
+        (["train"], "Missing argument 'MODEL'"),
+        (["promote", "m", "two"], "unable to parse string as an integer"),
+        (["promote", "m", "0"], "should be greater than or equal to 1"),
+        (["runs", "m", "--limit", "501"], "should be less than or equal to 500"),
+        (["status", "--jsn"], "No such option"),
+    ],
+)
+def test_a_mistyped_command_is_told_and_ends_with_status_2(baton, arguments, expected):
+    done = baton(*arguments)
+    assert done.code == 2
+    assert expected in words(done.err)
+
+
+# --- config --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_good_configuration_is_valid(baton, tmp_path):
+    done = baton("config", "check", "-c", write(tmp_path, GOOD))
+    assert done.code == 0
+    assert words(done.out).endswith("is valid: 1 model(s): m")
+
+
+def test_missing_data_files_are_told_and_are_no_mistake(baton, tmp_path):
+    done = baton("config", "check", "-c", write(tmp_path, GOOD))
+    assert done.code == 0
+    missing = GOOD["models"][0]["data"]["train"]
+    assert f"m: data.train: {tmp_path / missing} is no file on this machine" in words(done.err)
+    for name in GOOD["models"][0]["data"].values():
+        (tmp_path / name).write_text("")
+    assert words(baton("config", "check", "-c", tmp_path / "baton.yaml").err) == ""
+
+
+def test_every_mistake_of_a_configuration_is_told_at_once(baton, tmp_path):
+    bad = {"http": {"port": 0}, "models": [{**GOOD["models"][0], "trainng": {}, "task": "poetry"}]}
+    told = failed(baton("config", "check", "-c", write(tmp_path, bad)))
+    assert "3 mistakes" in told
+    assert "http.port: 0 is not allowed" in told
+    assert "models[0].task: 'poetry' is not allowed" in told
+    assert "models[0].trainng: unknown key; did you mean 'training'?" in told
+
+
+def test_a_password_in_the_databases_url_is_not_shown(baton, tmp_path, monkeypatch):
+    monkeypatch.setenv("BATON_DATABASE", "postgresql+psycopg://baton:Xanthippe@db.example.org/baton")
+    shown = baton("config", "show", "-c", write(tmp_path, GOOD))
+    assert shown.json["database"] == "postgresql+psycopg://baton:***@db.example.org/baton"
+    assert "Xanthippe" not in shown.out + shown.err
+
+
+def test_the_configuration_in_force_is_shown_with_defaults_and_overrides(baton, tmp_path, monkeypatch):
+    monkeypatch.setenv("BATON_HTTP_PORT", "9001")
+    shown = baton("config", "show", "-c", write(tmp_path, GOOD)).json
+    assert shown["http"] == {"host": "127.0.0.1", "port": 9001}
+    assert shown["models"][0]["training"]["epochs"] == 3
+    assert shown["storage"] == str(tmp_path / ".baton/storage")
+
+
+def test_the_schema_is_json_that_knows_the_file(baton):
+    schema = baton("config", "schema").json
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert {"models", "storage", "database", "http"} <= set(schema["properties"])
+
+
+@pytest.mark.parametrize("arguments", [["config", "check"], ["config", "show"], ["status"], ["up"], ["train", "m"]])
+def test_a_missing_configuration_is_told_how_to_name_one(baton, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    assert failed(baton(*arguments)) == "no configuration at baton.yaml; name one with -c FILE or BATON_CONFIG"
+
+
+def test_the_environment_names_the_configuration(baton, tmp_path, monkeypatch):
+    monkeypatch.setenv("BATON_CONFIG", str(write(tmp_path, GOOD)))
+    assert baton("config", "check").code == 0
+    (tmp_path / "other.yaml").write_text("models: []")
+    assert "models: declare at least one model" in failed(baton("config", "check", "-c", tmp_path / "other.yaml"))
+
+
+def test_a_configuration_with_mistakes_starts_nothing(baton, tmp_path):
+    path = write(tmp_path, {"models": []})
+    assert "declare at least one model" in failed(baton("up", "-c", path))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_installed_command_ends_like_this_one(tmp_path):
+    script = Path(sys.executable).with_name("baton")
+    path = write(tmp_path, {"models": []})
+    done = subprocess.run([script, "config", "check", "-c", path], capture_output=True, text=True, check=False)
+    assert "models: declare at least one model" in failed(Done(done.returncode, done.stdout, done.stderr))
+    done = subprocess.run([script, "config", "schema"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["properties"]
+
+
+# --- no service ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["status"],
+        ["status", "--json"],
+        ["train", "m"],
+        ["train", "m", "--wait"],
+        ["runs", "m"],
+        ["cancel", "m-1"],
+        ["versions", "m"],
+        ["datasets", "m"],
+        ["datasets", "m", "1"],
+        ["datasets", "m", "--diff", "1", "2"],
+        ["promote", "m", "1"],
+        ["rollback", "m"],
+        ["history", "m"],
+        ["predict", "m", "hello"],
+        ["live", "m"],
+    ],
+    ids=" ".join,
+)
+def test_without_a_service_the_way_to_start_it_is_told(baton, tmp_path, arguments):
+    path = write(tmp_path, {**GOOD, "http": {"port": 1}})  # where nobody listens
+    done = baton(*arguments, "-c", path)
+    told = failed(done)
+    assert told.startswith("Baton does not answer at http://127.0.0.1:1 (")
+    assert told.endswith("); start it with `baton up`")
+    assert done.out == ""
+
+
+def test_stopping_what_does_not_run_is_no_failure(baton, tmp_path):
+    done = baton("down", "-c", write(tmp_path, GOOD))
+    assert (done.code, done.out.strip()) == (0, "nothing is running")
+
+
+# --- a service -----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def serving(application: Any) -> Iterator[str]:
+    """The URL of a real HTTP server for an ASGI application, in a thread."""
+    server = uvicorn.Server(uvicorn.Config(application, port=0, log_level="warning", ws="none"))
+    ready = threading.Event()
+    started = server.startup
+
+    async def startup(sockets: Any = None) -> None:
+        await started(sockets)
+        ready.set()
+
+    server.startup = startup  # type: ignore[method-assign]
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        assert ready.wait(30)
+        assert server.started
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@dataclass(frozen=True)
+class Service:
+    """The control plane behind a real server, and the command line on it."""
+
+    control: LocalControl
+    url: str
+    run: Baton
+
+    def __call__(self, *arguments: str | int) -> Done:
+        return self.run(*arguments)
+
+    def ok(self, *arguments: str | int) -> Done:
+        done = self.run(*arguments)
+        assert done.code == 0, done
+        return done
+
+
+@pytest.fixture
+def service(baton: Baton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    """Model ``m`` with version 1 (60 % right), the champion, and versions 2 (90 %) and 3 (50 %)."""
+    monkeypatch.setattr(plane, "WATCH_SECONDS", 0.02)
+    monkeypatch.setattr(run_commands, "POLL_SECONDS", 0.01)
+    config = configured(tmp_path, "m")
+    control = control_of(config)
+    for right in (60, 90, 50):
+        publish(control.registry, "m", right)
+    control.registry.promote(decide(control.registry, "m", 1), control.registry.champion("m"))
+    control.rollouts.serving["m"] = 1
+    with serving(control.__serve_build_asgi_app__()) as url:
+        path = write(tmp_path, yaml.safe_load(config.model_dump_json()))
+        monkeypatch.setenv("BATON_CONFIG", str(path))
+        monkeypatch.setenv("BATON_URL", url)
+        yield Service(control, url, baton)
+
+
+def test_the_status_is_told_to_people_and_to_scripts(service):
+    told = service.ok("status", "--json").json
+    assert told["url"] == service.url
+    [model] = told["models"]
+    assert (model["name"], model["champion"], model["replicas"][0]["version"]) == ("m", 1, 1)
+    text = words(service.ok("status").out)
+    assert service.url in text
+    assert "m classification v1" in text
+    assert "1/1 on v1" in text
+
+
+def test_versions_are_listed_and_the_champion_is_marked(service):
+    items = service.ok("versions", "m", "--json").json
+    assert [(item["number"], item["champion"]) for item in items] == [(3, False), (2, False), (1, True)]
+    assert [item["number"] for item in service.ok("versions", "m", "--limit", 1, "--json").json] == [3]
+    text = service.ok("versions", "m").out
+    assert [line.split()[0] for line in text.splitlines()[1:]] == ["v3", "v2", "★"]
+
+
+def test_a_run_is_started_listed_and_cancelled(service):
+    run = service.ok("train", "m", "--set", "training.epochs=9", "--json").json
+    assert (run["state"], run["spec"]["training"]["epochs"]) == ("queued", 9)
+    assert service.ok("runs", "m", "--json").json[0]["id"] == run["id"]
+    assert run["id"] in words(service.ok("runs", "m").out).replace(" ", "")
+    assert f"run {run['id']} is active" in failed(service("train", "m"))
+    assert service.ok("cancel", run["id"], "--json").json["state"] == "cancelled"
+    assert failed(service("cancel", run["id"])) == f"run {run['id']} is over: cancelled"
+
+
+def test_one_idempotency_key_starts_one_run(service):
+    first, second = (service.ok("train", "m", "--idempotency-key", "k", "--json").json["id"] for _ in range(2))
+    assert first == second
+
+
+def test_a_version_that_wins_is_promoted_and_rolled_back(service):
+    told = service.ok("promote", "m", 2, "--json").json
+    assert (told["decision"]["verdict"], told["promotion"]["version"]) == ("promote", 2)
+    assert service.ok("rollback", "m", "--reason", "complaints", "--json").json["promotion"]["version"] == 1
+    [latest, *_] = service.ok("history", "m", "--json").json
+    assert (latest["what"], latest["version"]) == ("rolled back", 1)
+    assert "complaints" in latest["text"]
+    assert words(service.ok("promote", "m", 2).out).startswith("Promote: v2 (F1 0.9")
+    assert "Rolled back to v1 in place of v2." in words(service.ok("rollback", "m").out)
+    assert "rolled back" in words(service.ok("history", "m").out)
+
+
+def test_a_version_that_loses_ends_with_status_1_and_the_gates_sentence(service):
+    done = service("promote", "m", 3)
+    assert done.code == 1
+    assert words(done.out).startswith("Refused: v3 (F1 0.4999)")
+    assert "a strict gain is required. v1 stays." in words(done.out)
+    done = service("promote", "m", 3, "--json")
+    assert done.code == 1
+    assert done.json["decision"]["verdict"] == "reject"
+
+
+def test_force_needs_a_reason_and_passes_the_gate(service):
+    assert failed(service("promote", "m", 3, "--force")) == "force needs a reason; it stays in the history"
+    assert service.ok("promote", "m", 3, "--force", "--reason", "[red]why[/] not", "--json").json["promotion"]["version"] == 3
+    assert "Reason: [red]why[/] not" in words(service.ok("history", "m").out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["versions", "nope"], "unknown model 'nope'; declared models: m"),
+        (["train", "nope"], "unknown model 'nope'; declared models: m"),
+        (["predict", "nope", "a"], "unknown model 'nope'; declared models: m"),
+        (["promote", "m", "9"], "m has no version 9; its versions go from 1 to 3"),
+        (["promote", "m", "1"], "v1 is already the champion of m"),
+        (["rollback", "m"], "m has no earlier champion to roll back to"),
+        (["cancel", "m-1"], "no run 'm-1'; `baton runs MODEL` lists them"),
+        (["datasets", "nope"], "unknown model 'nope'; declared models: m"),
+        (["datasets", "m", "9"], "m has no data set 9; it has none yet; a training run freezes the first"),
+        (["datasets", "m", "--diff", "1", "2"], "m has no data set 2; it has none yet"),
+        (["datasets", "m", "1", "--diff", "1", "2"], "a number shows one version, --diff OLD NEW compares two"),
+        (["datasets", "m", "--diff", "1", "0"], "0"),
+        (["train", "m", "--set", "training.epoch=5"], "training.epoch: unknown key; did you mean 'epochs'?"),
+    ],
+)
+def test_what_the_service_refuses_is_told_in_its_words(service, arguments, expected):
+    assert expected in failed(service(*arguments))
+
+
+def test_data_sets_are_listed_with_what_feedback_gave_and_what_was_left_out(service, tmp_path):
+    assert words(service.ok("datasets", "m").out) == "no data sets yet; a training run freezes the first"
+    three_versions(service.control, tmp_path)
+    assert [item["number"] for item in service.ok("datasets", "m", "--json").json] == [3, 2, 1]
+    assert [item["number"] for item in service.ok("datasets", "m", "--limit", 1, "--json").json] == [3]
+    rows = [words(line) for line in service.ok("datasets", "m").out.splitlines()]
+    assert rows[0] == "data set train holdout feedback labels left out frozen"
+    assert [row.rsplit(" ", 2)[0] for row in rows[1:]] == ["3 4 3 2 + 1 3 3", "2 5 3 new 2 + 1 3 3", "1 4 2 – 2 0"]
+
+
+def test_one_data_set_is_shown_with_its_labels_conflicts_and_quarantine(service, tmp_path):
+    three_versions(service.control, tmp_path)
+    assert service.ok("datasets", "m", 2, "--json").json["number"] == 2
+    text = words(service.ok("datasets", "m", 2).out)
+    assert text.startswith("data set 2: 5 train rows, 3 holdout rows")
+    assert "shipping 2 1 1 0" in text
+    assert "1 contradicted, 1 set aside, 1 in quarantine" in text
+    assert "1 text(s) with different answers, settled by latest:" in text
+    assert "'Refund, please': billing ×1, shipping ×1; kept shipping (latest, train)" in text
+    assert "feedback 5: field 'label' is missing" in text
+
+
+def test_the_quarantine_of_a_data_set_is_listed_whole(service, tmp_path):
+    version = three_versions(service.control, tmp_path)[1]
+    [told] = service.ok("datasets", "m", 2, "--quarantine", "--json").json
+    assert (told["where"], told["reason"].split(";")[0]) == ("feedback 5", "field 'label' is missing")
+    many = [{"where": f"feedback {number}", "reason": "because"} for number in range(1200)]
+    Storage(service.control.config.storage).write_dataset(version.uri, {}, {QUARANTINE: to_lines(many)})
+    listed = service.ok("datasets", "m", 2, "--quarantine").out.splitlines()
+    assert [line.strip() for line in listed] == [f"{row['where']}: because" for row in many]
+    assert service.ok("datasets", "m", 1, "--quarantine").out.strip() == "no rows in quarantine"
+    assert "name it: baton datasets m NUMBER --quarantine" in service.run("datasets", "m", "--quarantine").err
+
+
+def test_two_data_sets_are_compared_by_label_and_by_text(service, tmp_path):
+    three_versions(service.control, tmp_path)
+    told = service.ok("datasets", "m", "--diff", 1, 2, "--json").json
+    assert (told["against"], told["number"], told["train"]["added"]) == (1, 2, {"bug": 1})
+    text = words(service.ok("datasets", "m", "--diff", 1, 2).out)
+    assert text.startswith("m: data set 1 → 2 train: 4 → 5 rows +1 added: bug 1 ~1 relabelled: billing → shipping 1")
+    assert "~ 'Refund, please': billing → shipping" in text
+    assert "holdout: 2 → 3 rows +1 added: billing 1" in text
+    text = words(service.ok("datasets", "m", "--diff", 2, 3).out)
+    assert "−1 removed: shipping 1 − 'where is my parcel?': shipping holdout: 3 → 3 rows nothing changed" in text
+
+
+def test_a_url_that_is_no_baton_is_told_with_its_status(service, monkeypatch):
+    async def stranger(scope: Mapping[str, Any], receive: Any, send: Any) -> None:
+        assert scope["type"] == "http"
+        await send({"type": "http.response.start", "status": 502, "headers": []})
+        await send({"type": "http.response.body", "body": b"<html>bad gateway"})
+
+    with serving(stranger) as url:
+        monkeypatch.setenv("BATON_URL", url)
+        assert failed(service("status")) == "HTTP status 502: <html>bad gateway"
+
+
+# --- waiting for a run ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def training(service: Service) -> Iterator[Callable[[Callable[[str], None]], None]]:
+    """What runs do from now on, each in a thread as a job would."""
+    threads: list[threading.Thread] = []
+
+    def trains(work: Callable[[str], None]) -> None:
+        def start(run_id: str) -> None:
+            threads.append(threading.Thread(target=work, args=(run_id,)))
+            threads[-1].start()
+
+        service.control.jobs.on_run = start
+
+    yield trains
+    for thread in threads:
+        thread.join()
+
+
+def finished(service: Service, right: int) -> Callable[[str], None]:
+    """A job that trains a version which answers ``right`` of 100 rows rightly."""
+
+    def work(run_id: str) -> None:
+        registry = service.control.registry
+        registry.runs.start(run_id)
+        progress = {"epoch": 1.0, "epochs": 3, "step": 10, "steps": 30, "loss": 0.5, "f1": 0.7, "seconds_left": 4.0}
+        registry.runs.report(run_id, "training", progress)
+        version = publish(registry, "m", right, run_id)
+        decision = decide(registry, "m", version.number)
+        registry.runs.finish(run_id, RunState.SUCCEEDED, version=version.number, decision_id=decision.id)
+
+    return work
+
+
+def test_waiting_for_a_winner_ends_when_it_serves(service, training):
+    training(finished(service, 95))
+    done = service.ok("train", "m", "--wait")
+    assert words(done.out).startswith("Promote: v4 (F1 0.9")
+    assert "v4 is serving." in done.out
+    assert service.ok("status", "--json").json["models"][0]["champion"] == 4
+
+
+def test_waiting_for_a_winner_gives_scripts_nothing_but_json(service, training):
+    training(finished(service, 95))
+    done = service.ok("train", "m", "--wait", "--json")
+    assert done.err == ""
+    run = done.json
+    assert (run["state"], run["version"], run["decision"]["verdict"], run["rolled_out"]) == ("succeeded", 4, "promote", True)
+
+
+def test_waiting_for_a_loser_ends_well_with_the_verdict(service, training):
+    training(finished(service, 30))
+    done = service.ok("train", "m", "--wait")
+    assert words(done.out).startswith("Refused: v4 (F1 0.2999)")
+    assert service.control.registry.champion("m").version == 1
+
+
+def test_waiting_for_a_winner_that_no_replica_can_load_ends_with_status_1_and_the_reason(service, training):
+    service.control.rollouts.broken[4] = "v4 cannot take over: altered"
+    training(finished(service, 95))
+    done = service("train", "m", "--wait")
+    assert done.code == 1
+    assert "v4 cannot take over: altered" in words(done.out)
+    assert service.control.registry.champion("m").version == 1
+
+
+def test_waiting_for_a_run_that_fails_ends_with_status_1_and_the_reason(service, training):
+    def work(run_id: str) -> None:
+        service.control.registry.runs.start(run_id)
+        service.control.registry.runs.finish(run_id, RunState.FAILED, reason="train.jsonl: no such file [/]")
+
+    training(work)
+    done = service("train", "m", "--wait")
+    assert done.code == 1
+    assert "failed: train.jsonl: no such file [/]" in words(done.out)
+    done = service("train", "m", "--wait", "--json")
+    assert (done.code, done.json["reason"]) == (1, "train.jsonl: no such file [/]")
+
+
+# --- predictions ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_served_model_is_asked(service, tiny_base, tmp_path, monkeypatch):
+    labels: Sequence[str] = ("billing", "bug", "shipping")
+    storage, registry = Storage(str(tmp_path / "storage")), service.control.registry
+    registry.declare_model("answers")
+    replicas.publish(registry, storage, "answers", save_classifier(tiny_base, labels, tmp_path / "classifier"), labels)
+    replicas.force(registry, "answers", 1)
+    settings = ModelSettings.model_validate(
+        {
+            "name": "answers",
+            "task": "classification",
+            "data": {"train": "nowhere"},
+            "serving": {"precision": "fp32", "device": "cpu"},
+        }
+    )
+    database = service.control.config.database
+    replica = ModelReplica(settings.model_dump(mode="json"), database, storage.url, replica_id="r1")
+    inner = replica.__serve_build_asgi_app__()
+
+    async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        await inner({**scope, "root_path": "/models/answers"}, receive, send)
+
+    with serving(application) as url:
+        monkeypatch.setenv("BATON_URL", url)
+        texts = ["where is my [/red] parcel?", "a crash"]
+        told = service.ok("predict", "answers", *texts, "--top-k", 2, "--json").json
+        expected = httpx.post(f"{url}/models/answers", json={"inputs": texts, "parameters": {"top_k": 2}}).json()
+        assert told["version"] == 1
+        assert [[choice["label"] for choice in answer] for answer in told["answers"]] == [
+            [choice["label"] for choice in answer] for answer in expected
+        ]
+        assert [len(answer) for answer in told["answers"]] == [2, 2]
+        text = words(service.ok("predict", "answers", *texts).out)
+        assert "where is my [/red] parcel?" in text
+        assert "ms inference" in text
+        assert failed(service("predict", "answers", " ")).startswith("inputs[0]: text is empty")
+
+
+def test_a_runs_progress_names_its_trials_its_folds_and_the_loss_on_texts_held_back():
+    from services.cli.show import _progress_text
+
+    searching = {"trial": 3, "trials": 8, "f1": 0.5, "best_f1": 0.75, "best": {"epochs": 2}}
+    assert _progress_text("training", searching) == "training  trials 3/8  F1 0.500  best F1 0.750"
+    assert _progress_text("training", {"fold": 2, "folds": 5, "f1": 0.5}) == "training  fold 2/5  F1 0.500"
+    assert _progress_text("adapting", {"held_back_loss": 2.5}) == "adapting  held-back loss 2.500"
+
+
+def test_the_state_is_kept_where_the_environment_says(baton: Baton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "read-only" / "baton.yaml"
+    file.parent.mkdir()
+    file.write_text(yaml.safe_dump(GOOD))
+    crashed = cluster.Instance(
+        id="00000000", pid=2**22 + 1, started=0, url="http://127.0.0.1:1", ports={}, address="", directory=str(tmp_path / "ray")
+    )
+    state = cluster.State(tmp_path / "state")
+    state.write(crashed)
+    assert baton("down", "-c", file).out.strip() == "nothing is running"
+    monkeypatch.setenv("BATON_STATE", str(tmp_path / "state"))
+    assert baton("down", "-c", file).out.strip() == "stopped"
+    assert state.read() is None
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_a_service_that_is_starting_is_not_said_to_be_down(baton: Baton, tmp_path: Path) -> None:
+    port = free_port()
+    file = write(tmp_path, {**GOOD, "http": {"port": port}})
+    url = f"http://127.0.0.1:{port}"
+    assert failed(baton("status", "-c", file)).endswith("start it with `baton up`")
+    me = psutil.Process()
+    starting = cluster.Instance(
+        id="00000000", pid=me.pid, started=me.create_time(), url=url, ports={}, address="", directory=str(tmp_path)
+    )
+    cluster.State(tmp_path / ".baton").write(starting)
+    said = f"Baton is on its way up at {url} (process {me.pid}); it does not answer yet"
+    assert failed(baton("status", "-c", file)) == said
+
+
+def test_commands_ask_the_service_that_was_started_from_here_whatever_its_port(
+    service: Service, baton: Baton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BATON_URL")
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    file = write(place, {**GOOD, "http": {"port": free_port()}})
+    me = psutil.Process()
+    running = cluster.Instance(
+        id="00000000",
+        pid=me.pid,
+        started=me.create_time(),
+        url=service.url,
+        ports={"dashboard": 1, "metrics": 2},
+        address="",
+        directory=str(place),
+    )
+    cluster.State(place / ".baton").write(running)
+    assert service.url in words(baton("status", "-c", file).out)
+
+
+def test_of_two_that_start_from_one_place_the_second_is_refused(tmp_path: Path) -> None:
+    second = cluster.State(tmp_path).claimed()
+    with cluster.State(tmp_path).claimed(), pytest.raises(Conflict, match="another `baton up` is at work here"), second:
+        pass
+    with cluster.State(tmp_path).claimed():
+        pass
+
+
+def test_the_log_of_the_start_before_is_kept(baton: Baton, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    file = write(tmp_path, {**GOOD, "http": {"port": free_port()}, "storage": str(tmp_path / "taken" / "storage")})
+    logs = cluster.State(tmp_path / ".baton").logs
+    logs.mkdir(parents=True)
+    (logs / "up.log").write_text("how the one before crashed")
+    assert "cannot write to storage" in failed(baton("up", "--detach", "-c", file))
+    assert "cannot write to storage" in (logs / "up.log").read_text()
+    assert (logs / "up.log.1").read_text() == "how the one before crashed"
+
+
+def test_the_status_shows_that_retraining_is_paused(service: Service) -> None:
+    service.ok("retrain", "m", "--pause", "the labels are being cleaned")
+    assert "retraining is paused: the labels are being cleaned" in words(service.ok("status").out)
+    service.ok("retrain", "m", "--resume")
+    assert "paused" not in words(service.ok("status").out)
+
+
+def test_cancelling_a_run_that_started_by_itself_says_that_another_will(service: Service) -> None:
+    run = service.control.registry.runs.create("m", {}, cause="23 new corrections (20 wanted)")
+    told = words(service.ok("cancel", run.id).out)
+    assert told.startswith(f"run {run.id} is cancelled; what started it (23 new corrections (20 wanted)) starts another one")
+    assert "`baton retrain m --pause REASON` prevents that" in told

@@ -1,0 +1,65 @@
+"""What tables say beside their numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+
+from services.cli import show, show_feedback
+
+
+def text_of(renderable: Any, width: int = 120) -> str:
+    console = Console(width=width, record=True, file=None, quiet=False)
+    with console.capture() as captured:
+        console.print(renderable)
+    return captured.get()
+
+
+def version(number: int, holdout: str, **training: Any) -> dict[str, Any]:
+    return {
+        "number": number,
+        "champion": False,
+        "metrics": {"f1": 0.5},
+        "lineage": {"dataset": {"train_rows": 10, "holdout_rows": 4, "holdout_hash": holdout}, "training": training},
+        "created_at": "2026-11-24T10:00:00+00:00",
+    }
+
+
+def test_scores_on_different_holdouts_are_told_apart():
+    note = "F1 is on the holdout of its time"
+    assert note not in text_of(show.versions([version(2, "a"), version(1, "a")]))
+    assert note in text_of(show.versions([version(2, "b"), version(1, "a")]))
+
+
+def test_a_few_shot_version_is_called_so():
+    told = text_of(show.versions([version(2, "a", tune="full", few_shot=True), version(1, "a", tune="full")]))
+    assert [line.split()[4] for line in told.splitlines()[1:]] == ["few-shot", "full"]
+
+
+def test_a_runs_id_stays_whole_on_a_narrow_terminal():
+    run = {
+        "id": "intents-20261124-140156-61a1d7",
+        "state": "failed",
+        "stage": "training",
+        "progress": {},
+        "version": None,
+        "started_at": None,
+        "finished_at": None,
+        "reason": "the worker died of something that takes many words to describe",
+        "cause": None,
+    }
+    assert "intents-20261124-140156-61a1d7" in text_of(show.runs([run]), width=60)
+
+
+def test_a_label_that_nobody_corrected_has_no_score():
+    scores = {"f1": 0.0, "precision": 0.0, "recall": 0.0}
+    item = {
+        "version": 1,
+        "f1": 0.5,
+        "corrections": 3,
+        "per_class": {"bug": {**scores, "support": 0}, "billing": {**scores, "f1": 0.5, "support": 3}},
+    }
+    told = text_of(show_feedback.live({"items": [item], "window": 500}, labels=True))
+    rows = {line.split()[0]: line.split()[1:] for line in told.splitlines() if line.startswith(("bug", "billing"))}
+    assert rows == {"bug": ["–", "–", "–", "0"], "billing": ["0.5000", "0.0000", "0.0000", "3"]}

@@ -1,0 +1,72 @@
+"""The whole control API while its database is away: every call that needs it says so, and none hangs or breaks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from services.control.api.app import build_api
+from tests.support.local_control import LocalControl, configured, control_of
+from tests.support.stores import Postgres
+
+WITHOUT = {"/healthz", "/openapi.json"}
+"""What answers without a database."""
+
+BODIES: dict[str, Any] = {
+    "/api/models/{model}/promotions": {"version": 1},
+    "/api/models/{model}/feedback": {"text": "hello", "label": "a"},
+    "/api/models/{model}/retrain": {"paused": True, "reason": "x"},
+}
+
+
+@pytest.fixture
+def control(stoppable_postgres: Postgres, tmp_path: Path) -> Iterator[LocalControl]:
+    """A control plane over a database with everything in it that it needs."""
+    config = configured(tmp_path, "m").model_copy(update={"database": stoppable_postgres.url(stoppable_postgres.create())})
+    control = control_of(config)
+    yield control
+    control.registry.close()
+
+
+def calls(control: LocalControl) -> list[tuple[str, str]]:
+    """Every method and path that the API describes."""
+    described = build_api(control, control._lifespan).openapi()["paths"]
+    return [(method.upper(), path) for path, methods in described.items() for method in methods]
+
+
+async def ask(control: LocalControl, method: str, path: str) -> httpx.Response:
+    transport = httpx.ASGITransport(app=build_api(control, control._lifespan), raise_app_exceptions=False)
+    url = path.format(model="m", number="1", run_id="m-1", version="1")
+    assert "{" not in url
+    body = BODIES.get(path, {}) if method in ("POST", "PUT") else None
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=60) as client:
+        return await client.request(method, url, json=body)
+
+
+def test_every_control_call_says_that_the_database_is_down_and_works_again_afterwards(stoppable_postgres, control):
+    async def answers() -> dict[tuple[str, str], httpx.Response]:
+        return {call: await ask(control, *call) for call in calls(control) if call[1] not in WITHOUT}
+
+    up = asyncio.run(answers())
+    assert not {call: it.text for call, it in up.items() if it.status_code >= 500}
+    stoppable_postgres.stop()
+    try:
+        down = asyncio.run(answers())
+        alive = asyncio.run(ask(control, "GET", "/healthz"))
+    finally:
+        stoppable_postgres.start()
+    assert alive.status_code == 200
+    assert len(down) > 15
+    for call, answer in down.items():
+        if call == ("GET", "/metrics"):  # whether it answers is for those who read it
+            continue
+        assert answer.status_code == 503, (call, answer.text)
+        assert answer.headers["content-type"] == "application/problem+json", call
+        assert "the registry's database does not answer: " in answer.json()["detail"], call
+    again = asyncio.run(answers())
+    assert not {call: it.text for call, it in again.items() if it.status_code >= 500}

@@ -1,0 +1,540 @@
+"""Feedback and base data together: who stands on which side for ever, and what becomes of each row."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from baton.artifacts.frozen import read_quarantine
+from baton.artifacts.storage import Storage
+from baton.errors import DataError
+from baton.tasks.multi_label import MultiLabel
+from baton.tasks.ner import Ner
+from baton.tasks.qa import QuestionAnswering
+from tests.support.growing import GrowingData, text_for
+from tests.support.tiny import keyword_rows
+from training.data.datasets import Dataset
+
+SHARE = 0.1
+TRAIN = [
+    {"text": "where is my parcel?", "label": "shipping"},
+    {"text": "the courier was late", "label": "shipping"},
+    {"text": "refund, please", "label": "billing"},
+    {"text": "the invoice is wrong", "label": "billing"},
+]
+HOLDOUT = [{"text": "a parcel", "label": "shipping"}, {"text": "a refund", "label": "billing"}]
+NEW_TRAIN, NEW_HOLDOUT = text_for("train", SHARE), text_for("holdout", SHARE)
+
+
+def row(text: str, label: str) -> dict[str, str]:
+    return {"text": text, "label": label}
+
+
+@pytest.fixture
+def growing(tmp_path: Path) -> GrowingData:
+    """Base data with a holdout file."""
+    growing = GrowingData(tmp_path, Storage(f"memory://{uuid.uuid4().hex}"))
+    growing.train, growing.holdout = list(TRAIN), list(HOLDOUT)
+    return growing
+
+
+def train(dataset: Dataset) -> list[tuple[str, str]]:
+    return [(example.text, example.label) for example in dataset.train]
+
+
+def holdout(dataset: Dataset) -> list[tuple[str, str]]:
+    return [(example.text, example.label) for example in dataset.holdout]
+
+
+def pairs(rows: list[dict[str, str]]) -> list[tuple[str, str]]:
+    return [(row["text"], row["label"]) for row in rows]
+
+
+def accounted(dataset: Dataset) -> int:
+    """All rows that the version's record speaks of."""
+    version = dataset.version
+    left_out = version.removed_leaks + version.removed_duplicates + version.conflicts["dropped"]
+    return version.train_rows + version.holdout_rows + left_out + version.quarantined_rows + version.set_aside
+
+
+# --- sides ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_text_from_feedback_goes_where_its_hash_says(growing):
+    growing.correct(row(NEW_TRAIN, "billing"), row(NEW_HOLDOUT, "shipping"))
+    dataset = growing.freeze()
+    assert train(dataset) == [*pairs(TRAIN), (NEW_TRAIN, "billing")]
+    assert holdout(dataset) == [*pairs(HOLDOUT), (NEW_HOLDOUT, "shipping")]
+    assert (dataset.version.train_feedback, dataset.version.holdout_feedback) == (1, 1)
+
+
+def test_about_the_wanted_share_of_new_texts_goes_to_the_holdout(growing):
+    growing.settings = {"feedback_holdout": 0.25}
+    growing.correct(*keyword_rows(2000, ("billing", "shipping"), seed=5))
+    assert growing.freeze().version.holdout_feedback / 2000 == pytest.approx(0.25, abs=0.04)
+
+
+def test_without_a_share_all_new_texts_go_to_train(growing):
+    growing.settings = {"feedback_holdout": 0.0}
+    growing.correct(row(NEW_HOLDOUT, "shipping"))
+    assert holdout(growing.freeze()) == pairs(HOLDOUT)
+
+
+def test_a_text_keeps_its_side_when_the_share_changes(growing):
+    growing.correct(row(NEW_TRAIN, "billing"), row(NEW_HOLDOUT, "shipping"))
+    before = growing.freeze()
+    for share in (0.0, 0.95):
+        growing.settings = {"feedback_holdout": share}
+        assert growing.freeze().version.hash == before.version.hash
+
+
+def test_feedback_grows_the_holdout_as_a_new_version_and_train_alone_leaves_it_as_it_was(growing):
+    first = growing.freeze().version
+    growing.correct(row(NEW_TRAIN, "billing"))
+    second = growing.freeze().version
+    growing.correct(row(NEW_HOLDOUT, "billing"))
+    third = growing.freeze().version
+    assert first.holdout_hash == second.holdout_hash != third.holdout_hash
+    assert len({first.hash, second.hash, third.hash}) == 3
+    assert [it.previous for it in (first, second, third)] == [None, 1, 2]
+    assert [it.feedback_until for it in (first, second, third)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("written", ["A PARCEL", "  a\tparcel ", "ａ ｐａｒｃｅｌ"])
+@pytest.mark.parametrize("label", ["billing", "shipping"])
+def test_feedback_on_a_text_of_the_base_holdout_changes_nothing_and_is_counted(growing, written, label):
+    before = growing.freeze().version
+    growing.correct(row(written, label))
+    after = growing.freeze().version
+    assert after.hash == before.hash
+    assert (after.set_aside, after.removed_leaks, after.quarantined_rows) == (1, 0, 0)
+
+
+def test_feedback_on_a_text_of_base_train_goes_there_whatever_its_hash_says_and_settles_the_label(growing):
+    growing.train.append(row(NEW_HOLDOUT, "billing"))
+    growing.correct(row(NEW_HOLDOUT.upper(), "shipping"))
+    dataset = growing.freeze()
+    assert train(dataset) == [*pairs(TRAIN), (NEW_HOLDOUT.upper(), "shipping")]
+    assert holdout(dataset) == pairs(HOLDOUT)
+    assert (dataset.version.conflicts["texts"], dataset.version.train_feedback) == (1, 1)
+
+
+def test_a_base_row_whose_text_feedback_once_took_to_the_holdout_is_a_leak(growing):
+    growing.correct(row(NEW_HOLDOUT, "shipping"))
+    before = growing.freeze()
+    growing.train.append(row(f" {NEW_HOLDOUT.upper()}", "shipping"))
+    after = growing.freeze()
+    assert after.version.hash == before.version.hash
+    assert after.version.removed_leaks == 1
+
+
+def test_a_text_that_left_the_base_holdout_never_comes_back_in_train(growing):
+    growing.freeze()
+    growing.holdout = HOLDOUT[1:]
+    growing.train.append(HOLDOUT[0])
+    dataset = growing.freeze()
+    assert train(dataset) == pairs(TRAIN)
+    assert holdout(dataset) == pairs(HOLDOUT[1:])
+    assert dataset.version.removed_leaks == 1
+
+
+def test_feedback_on_a_text_that_left_the_base_holdout_stands_in_the_holdout(growing):
+    growing.freeze()
+    growing.holdout = HOLDOUT[1:]
+    growing.correct(row("A parcel", "shipping"))
+    assert holdout(growing.freeze()) == [*pairs(HOLDOUT[1:]), ("A parcel", "shipping")]
+
+
+def test_a_holdout_row_that_was_once_trained_on_is_quarantined_with_the_reason(growing):
+    growing.correct(row(NEW_TRAIN, "billing"))
+    growing.freeze()
+    growing.holdout = [*HOLDOUT, row(NEW_TRAIN.upper(), "billing"), TRAIN[0]]
+    dataset = growing.freeze()
+    assert holdout(dataset) == pairs(HOLDOUT)
+    assert train(dataset) == [*pairs(TRAIN), (NEW_TRAIN, "billing")]
+    reason = "its text stood in the train side of an earlier data set"
+    assert dataset.version.quarantined == tuple(
+        {"where": f"{growing.directory}/holdout.jsonl line {line}", "reason": reason} for line in (3, 4)
+    )
+    assert dataset.version.quarantined_rows == 2
+
+
+def test_a_holdout_that_was_wholly_trained_on_is_refused(growing):
+    growing.freeze()
+    growing.holdout = TRAIN[:2]
+    growing.train = [*TRAIN[2:], row("a courier", "shipping")]
+    with pytest.raises(
+        DataError, match=r"holdout.jsonl: nothing is left to judge by; all rows are quarantined; .* line 1: its"
+    ):
+        growing.freeze()
+
+
+def test_train_that_wholly_stood_in_the_holdout_is_refused(growing):
+    growing.freeze()
+    growing.train, growing.holdout = list(HOLDOUT), [row("new one", "billing"), row("new two", "shipping")]
+    with pytest.raises(DataError, match=r"train.jsonl: nothing is left to train on; 2 row\(s\) stand or stood in the holdout"):
+        growing.freeze()
+
+
+def test_new_base_rows_are_split_by_the_fraction_and_known_ones_stay_where_they_are(growing):
+    growing.holdout = 0.3
+    rows = keyword_rows(300, ("billing", "shipping"), seed=0)
+    growing.train = rows[:100]
+    first = growing.freeze()
+    growing.train = rows[::-1]
+    second = growing.freeze()
+    for side in ("train", "holdout"):
+        known = {example.text for example in getattr(first, side)}
+        assert known < {example.text for example in getattr(second, side)}
+    assert second.version.holdout_rows / 300 == pytest.approx(0.3, abs=0.07)
+    growing.holdout = 0.9
+    third = growing.freeze()
+    assert third.version.hash == second.version.hash
+
+
+def test_when_a_fraction_becomes_a_file_texts_stay_where_they_were(growing):
+    growing.holdout = 0.3
+    growing.train = keyword_rows(100, ("billing", "shipping"), seed=0)
+    first = growing.freeze()
+    growing.holdout = [example.model_dump(exclude_none=True) for example in [*first.holdout, *first.train[:5]]]
+    second = growing.freeze()
+    assert (second.train, second.holdout) == (first.train, first.holdout)
+    assert (second.version.removed_leaks, second.version.quarantined_rows) == (first.version.holdout_rows, 5)
+
+
+def test_feedback_on_a_row_that_the_fraction_held_out_is_set_aside(growing):
+    growing.holdout = 0.3
+    growing.train = keyword_rows(100, ("billing", "shipping"), seed=0)
+    first = growing.freeze()
+    growing.correct(row(first.holdout[0].text.upper(), "billing"), row(first.train[0].text, first.train[0].label))
+    second = growing.freeze()
+    assert second.version.hash == first.version.hash
+    assert (second.version.set_aside, second.version.removed_duplicates) == (1, 1)
+
+
+# --- conflicts -----------------------------------------------------------------------------------------------------------
+
+
+def test_of_contradicting_answers_the_newest_stays_and_base_rows_are_the_oldest(growing):
+    growing.correct(row(NEW_TRAIN, "billing"), row(NEW_TRAIN.upper(), "shipping"), row("Refund, please", "shipping"))
+    dataset = growing.freeze()
+    labels = {text.casefold(): label for text, label in train(dataset)}
+    assert labels[NEW_TRAIN] == "shipping"
+    assert labels["refund, please"] == "shipping"
+    assert len(labels) == len(dataset.train) == 5
+    assert dataset.version.conflicts == {
+        "policy": "latest",
+        "texts": 2,
+        "dropped": 2,
+        "examples": [
+            {
+                "text": "Refund, please",
+                "side": "train",
+                "answers": [{"answer": {"label": "billing"}, "rows": 1}, {"answer": {"label": "shipping"}, "rows": 1}],
+                "kept": {"label": "shipping"},
+                "by": "latest",
+            },
+            {
+                "text": NEW_TRAIN.upper(),
+                "side": "train",
+                "answers": [{"answer": {"label": "billing"}, "rows": 1}, {"answer": {"label": "shipping"}, "rows": 1}],
+                "kept": {"label": "shipping"},
+                "by": "latest",
+            },
+        ],
+    }
+
+
+def test_base_rows_that_contradict_each_other_are_settled_by_the_last_one(growing):
+    growing.train += [row("REFUND, please", "shipping")]
+    dataset = growing.freeze()
+    assert train(dataset) == [*pairs(TRAIN[:2]), ("REFUND, please", "shipping"), *pairs(TRAIN[3:])]
+    assert dataset.version.conflicts["dropped"] == 1
+
+
+@pytest.mark.parametrize(
+    ("answers", "kept", "by"),
+    [
+        (["billing", "billing", "shipping"], "billing", "majority"),
+        (["shipping", "billing", "billing"], "billing", "majority"),
+        (["billing", "shipping"], "shipping", "latest"),
+        (["billing", "shipping", "shipping", "billing"], "billing", "latest"),
+        (["billing", "billing", "shipping", "shipping", "bug"], "shipping", "latest"),
+    ],
+)
+@pytest.mark.parametrize("text", [NEW_TRAIN, NEW_HOLDOUT])
+def test_the_majority_settles_a_conflict_and_of_equals_the_newest(growing, answers, kept, by, text):
+    growing.settings = {"conflicts": "majority"}
+    growing.correct(*(row(text, label) for label in answers))
+    dataset = growing.freeze()
+    assert dict([*train(dataset), *holdout(dataset)])[text] == kept
+    assert dataset.version.conflicts["policy"] == "majority"
+    assert dataset.version.conflicts["examples"][0]["by"] == by
+    assert (len(dataset.train) == 5, len(dataset.holdout) == 3) == (text == NEW_TRAIN, text == NEW_HOLDOUT)
+
+
+def test_a_row_of_the_base_counts_in_the_majority(growing):
+    growing.settings = {"conflicts": "majority"}
+    growing.train.append(TRAIN[2])
+    growing.correct(row(TRAIN[2]["text"], "shipping"))
+    dataset = growing.freeze()
+    assert train(dataset) == pairs(TRAIN)
+    assert (dataset.version.conflicts["dropped"], dataset.version.removed_duplicates) == (1, 1)
+
+
+def test_feedback_that_says_what_is_known_is_a_duplicate_and_changes_nothing(growing):
+    growing.correct(row(NEW_HOLDOUT, "billing"))
+    before = growing.freeze().version
+    growing.correct(row(TRAIN[0]["text"].upper(), "shipping"), row(NEW_HOLDOUT.upper(), "billing"))
+    after = growing.freeze().version
+    assert after.hash == before.hash
+    assert (after.removed_duplicates, after.conflicts["texts"]) == (2, 0)
+
+
+def test_a_later_correction_relabels_a_holdout_row_of_feedback_in_a_new_version(growing):
+    growing.correct(row(NEW_HOLDOUT, "billing"))
+    before = growing.freeze().version
+    growing.correct(row(NEW_HOLDOUT, "shipping"))
+    after = growing.freeze()
+    assert holdout(after)[-1] == (NEW_HOLDOUT, "shipping")
+    assert after.version.holdout_hash != before.holdout_hash
+
+
+def test_of_conflicts_and_quarantined_rows_the_record_lists_some_and_the_storage_has_all_in_quarantine(growing):
+    rows = keyword_rows(60, ("billing", "shipping"), seed=3)
+    growing.settings = {"feedback_holdout": 0.0}
+    growing.correct(*rows, *({**it, "label": "bug"} for it in rows), *({"text": "no label"} for _ in rows))
+    version = growing.freeze().version
+    assert (version.conflicts["texts"], version.quarantined_rows) == (60, 60)
+    assert (len(version.conflicts["examples"]), len(version.quarantined)) == (20, 20)
+    everything = read_quarantine(growing.storage, version.uri)
+    assert tuple(everything[:20]) == version.quarantined
+    assert [told["where"] for told in everything] == [f"feedback {number}" for number in range(121, 181)]
+    growing.correct({"text": "\u2028", "label": 7})
+    again = growing.freeze().version
+    assert (again.hash, again.quarantined_rows) == (version.hash, 61)
+    assert read_quarantine(growing.storage, version.uri)[60]["where"] == "feedback 181"
+
+
+# --- personal data -------------------------------------------------------------------------------------------------------
+
+
+def test_a_masked_text_trains_unless_it_may_be_one_of_the_holdout(growing):
+    growing.redact = (r"\d{5,}",)
+    growing.holdout = [*HOLDOUT, row("order 12345 is late", "shipping")]
+    growing.correct(row("order █████ is late", "billing"), row("order █████ is lost", "shipping"))
+    dataset = growing.freeze()
+    assert train(dataset) == [*pairs(TRAIN), ("order █████ is lost", "shipping")]
+    assert dataset.version.removed_leaks == 1
+
+
+def test_a_mask_of_one_character_is_no_text_of_its_own(growing):
+    growing.redact = (r"\d",)
+    growing.train.append(row("i have 3 cards", "billing"))
+    growing.holdout = [*HOLDOUT, row("i have 7 cards", "billing")]
+    growing.correct(row("i have █ cards", "shipping"))
+    dataset = growing.freeze()
+    assert (train(dataset), holdout(dataset)) == (pairs(growing.train), pairs(growing.holdout))
+    assert dataset.version.removed_leaks == 1
+
+
+def test_what_was_trained_on_with_masks_is_remembered_when_more_is_masked(growing):
+    growing.redact = (r"\d{5,}",)
+    growing.correct(row("order █████ of ann is late", "shipping"))
+    growing.freeze()
+    growing.redact = (r"\d{5,}", r"\bann\b")
+    growing.holdout = [*HOLDOUT, row("order 12345 of ann is late", "shipping")]
+    dataset = growing.freeze()
+    assert holdout(dataset) == pairs(HOLDOUT)
+    assert train(dataset)[-1] == ("order █████ of ann is late", "shipping")
+
+
+def test_the_holdout_is_kept_apart_from_masked_texts_since_the_first_pattern(growing):
+    growing.settings = {"feedback_holdout": 0.99}
+    growing.correct(row("order 12345 is late", "shipping"))
+    assert holdout(growing.freeze())[-1] == ("order 12345 is late", "shipping")
+    growing.redact = (r"\d{5,}",)
+    growing.feedback.insert(0, replace(growing.feedback[0], id=0, example=row("order █████ is late", "billing")))
+    dataset = growing.freeze()
+    assert (train(dataset), dataset.version.removed_leaks) == (pairs(TRAIN), 1)
+    assert holdout(dataset)[-1] == ("order 12345 is late", "shipping")
+
+
+def test_without_patterns_a_mask_is_a_character_like_others(growing):
+    growing.holdout = [*HOLDOUT, row("order █████ is late", "shipping")]
+    growing.train.append(row("order 12345 is late", "shipping"))
+    dataset = growing.freeze()
+    assert (train(dataset), holdout(dataset)) == (pairs(growing.train), pairs(growing.holdout))
+
+
+def test_no_text_enters_the_holdout_that_was_trained_on_with_masks(growing):
+    growing.redact = (r"\d{5,}",)
+    growing.correct(row("order █████ is late", "shipping"))
+    growing.freeze()
+    growing.holdout = [*HOLDOUT, row("order 12345 is late", "shipping")]
+    growing.settings = {"feedback_holdout": 0.99}
+    growing.correct(row("order 67890 is late", "shipping"))
+    dataset = growing.freeze()
+    assert holdout(dataset) == pairs(HOLDOUT)
+    [told] = dataset.version.quarantined
+    assert told["reason"] == "a text was trained on that may be this one, but for what is masked of it"
+    assert train(dataset)[-1] == ("order 67890 is late", "shipping")
+
+
+# --- quarantine ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_label_waits_outside_the_holdout_until_train_knows_it(growing):
+    growing.correct(row(NEW_HOLDOUT, "bug"))
+    before = growing.freeze()
+    assert holdout(before) == pairs(HOLDOUT)
+    assert before.version.quarantined == (
+        {"where": "feedback 1", "reason": "it is for the holdout, and no train row has the label 'bug'"},
+    )
+    growing.correct(row(NEW_TRAIN, "bug"))
+    after = growing.freeze()
+    assert holdout(after) == [*pairs(HOLDOUT), (NEW_HOLDOUT, "bug")]
+    assert after.version.labels == ("billing", "bug", "shipping")
+    assert after.version.quarantined_rows == 0
+
+
+def test_an_outdated_answer_does_not_judge_while_the_newer_one_waits(growing):
+    growing.correct(row(NEW_HOLDOUT, "billing"), row(NEW_HOLDOUT, "bug"))
+    dataset = growing.freeze()
+    assert holdout(dataset) == pairs(HOLDOUT)
+    assert (dataset.version.quarantined_rows, dataset.version.conflicts["dropped"]) == (1, 1)
+
+
+def test_a_holdout_row_whose_label_was_corrected_away_in_train_is_quarantined(growing):
+    growing.train.append(row("a bug", "bug"))
+    growing.holdout = [*HOLDOUT, row("another bug", "bug")]
+    assert len(growing.freeze().holdout) == 3
+    growing.correct(row("a bug", "billing"))
+    dataset = growing.freeze()
+    assert holdout(dataset) == pairs(HOLDOUT)
+    [told] = dataset.version.quarantined
+    assert told["where"].endswith("holdout.jsonl line 3")
+    assert told["reason"] == "it is for the holdout, and no train row has the label 'bug'"
+
+
+def test_feedback_that_the_task_does_not_take_is_quarantined_with_the_reason_and_holds_nothing_up(growing):
+    growing.correct(
+        {"text": "  ", "label": "billing"}, {"question": "who?"}, row(NEW_TRAIN, "billing"), {"text": "x", "label": 7}
+    )
+    dataset = growing.freeze()
+    assert train(dataset) == [*pairs(TRAIN), (NEW_TRAIN, "billing")]
+    reasons = {told["where"]: told["reason"] for told in dataset.version.quarantined}
+    assert reasons["feedback 1"].startswith("field 'text': '  ': text is empty; send at least one character")
+    assert reasons["feedback 2"].startswith("field 'text' is missing; the row has 'question'")
+    assert reasons["feedback 4"] == "field 'label': 7: Input should be a valid string"
+    assert dataset.version.feedback_until == 4
+
+
+def test_broken_base_rows_stay_an_error_whatever_the_feedback(growing):
+    growing.correct(row(NEW_TRAIN, "billing"))
+    growing.train.append({"text": "", "label": "billing"})
+    with pytest.raises(DataError, match="line 5, field 'text': '': text is empty"):
+        growing.freeze()
+
+
+def test_a_base_holdout_with_a_label_that_base_train_lacks_stays_an_error_even_if_feedback_brings_it(growing):
+    growing.holdout.append(row("a bug", "bug"))
+    growing.correct(row(NEW_TRAIN, "bug"))
+    with pytest.raises(DataError, match=r"the holdout has 1 label\(s\) that the training data lacks: 'bug'"):
+        growing.freeze()
+
+
+# --- the record ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_record_counts_rows_by_side_source_and_label(growing):
+    growing.correct(row(NEW_TRAIN, "bug"), row(NEW_HOLDOUT, "bug"), row(TRAIN[0]["text"], "billing"))
+    version = growing.freeze().version
+    assert version.counts == {
+        "train": {"base": {"billing": 2, "shipping": 1}, "feedback": {"billing": 1, "bug": 1}},
+        "holdout": {"base": {"billing": 1, "shipping": 1}, "feedback": {"bug": 1}},
+    }
+    record = json.loads(growing.storage.read_dataset(version.uri, "dataset.json"))
+    assert record["counts"] == version.counts
+    assert record["feedback_until"] == 3
+
+
+def test_every_row_is_accounted_for(growing):
+    growing.train += [TRAIN[0], row("A REFUND", "billing"), row("refund, PLEASE", "shipping")]
+    growing.correct(
+        row(NEW_TRAIN, "billing"), row(NEW_TRAIN, "bug"), row("a parcel", "bug"), row(NEW_HOLDOUT, "late"), {"x": 1}
+    )
+    dataset = growing.freeze()
+    version = dataset.version
+    assert (version.removed_leaks, version.removed_duplicates, version.conflicts["dropped"]) == (1, 1, 2)
+    assert (version.quarantined_rows, version.set_aside) == (2, 1)
+    assert accounted(dataset) == len(growing.train) + len(growing.holdout) + len(growing.feedback)
+
+
+def test_the_same_past_gives_the_same_hash_wherever_it_is_frozen(growing, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    twin = GrowingData(tmp_path / "elsewhere", Storage(f"memory://{uuid.uuid4().hex}"))
+    twin.train, twin.holdout = list(TRAIN), list(HOLDOUT)
+    for data in (growing, twin):
+        data.correct(row(NEW_TRAIN, "billing"), row(NEW_HOLDOUT, "shipping"))
+        data.freeze()
+        data.correct(row(NEW_TRAIN, "shipping"))
+        data.freeze()
+    assert [it.version.hash for it in growing.versions] == [it.version.hash for it in twin.versions]
+
+
+# --- other tasks ---------------------------------------------------------------------------------------------------------
+
+
+def question(asked: str, context: str, answer: str) -> dict[str, Any]:
+    return {"question": asked, "context": context, "answers": {"text": [answer], "answer_start": [context.index(answer)]}}
+
+
+def test_in_question_answering_a_context_keeps_its_side_with_every_new_question(growing):
+    growing.kind = QuestionAnswering
+    context = text_for("holdout", SHARE, "Oslo is a city")
+    growing.train = [question("where?", "Rome is in Italy", "Italy")]
+    growing.holdout = [question("where?", "Paris is in France", "France")]
+    growing.correct(question("who?", context, "Oslo"), question("what?", "Paris is in France", "Paris"))
+    first = growing.freeze()
+    assert [example.context for example in first.holdout] == ["Paris is in France", context, "Paris is in France"]
+    growing.train.append(question("what is it?", context, "a city"))
+    growing.correct(question("which?", "ROME is in Italy", "ROME"), question("where?", "Paris is in France", "Paris"))
+    second = growing.freeze()
+    assert second.holdout == first.holdout
+    assert [example.question for example in second.train] == ["where?", "which?"]
+    assert (second.version.removed_leaks, second.version.set_aside) == (1, 1)
+
+
+def test_entities_of_several_types_are_counted_each_and_unknown_types_wait(growing):
+    growing.kind = Ner
+
+    def tagged(text: str, *labels: str) -> dict[str, Any]:
+        return {"text": text, "entities": [{"start": i, "end": i + 1, "label": label} for i, label in enumerate(labels)]}
+
+    growing.train = [tagged("Oslo", "LOC"), tagged("Clara", "PER", "LOC"), tagged("nothing")]
+    growing.holdout = [tagged("Rome", "LOC")]
+    growing.correct(tagged(text_for("holdout", SHARE), "PER", "ORG"), tagged("Oslo", "PER"))
+    dataset = growing.freeze()
+    assert dataset.version.counts["train"] == {"base": {"": 1, "LOC": 1, "PER": 1}, "feedback": {"PER": 1}}
+    assert dataset.version.quarantined_rows == 1
+
+
+def test_the_order_of_labels_is_no_contradiction_in_multi_label(growing):
+    growing.kind = MultiLabel
+    growing.train = [{"text": "late and broken", "label": ["shipping", "bug"]}, {"text": "broken", "label": ["bug"]}]
+    growing.holdout = [{"text": "late", "label": ["shipping"]}]
+    growing.correct(
+        {"text": "late and broken", "label": ["bug", "shipping"]},
+        {"text": "Broken", "label": []},
+        {"text": text_for("holdout", SHARE), "label": []},
+    )
+    version = growing.freeze().version
+    assert (version.removed_duplicates, version.conflicts["texts"]) == (1, 1)
+    assert version.counts["train"] == {"base": {"bug": 1, "shipping": 1}, "feedback": {"": 1}}
+    assert version.counts["holdout"] == {"base": {"shipping": 1}, "feedback": {"": 1}}

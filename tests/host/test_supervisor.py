@@ -1,0 +1,68 @@
+"""What `up` makes of a signal that arrives while Ray's compiled code runs, and of Serve's own errors."""
+
+from __future__ import annotations
+
+import logging
+import signal
+
+import pytest
+import ray
+from ray import serve
+
+from baton.config.file import BatonConfig
+from baton.errors import NotReady
+from services.host.supervisor import SIGNALS, Stopped, _raise_on_signals, join, was_stopped
+
+
+def wrapped(inner: BaseException) -> SystemError:
+    try:
+        raise SystemError("returned a result with an exception set") from inner
+    except SystemError as error:
+        return error
+
+
+def test_a_signal_is_recognised_however_often_it_was_wrapped():
+    assert was_stopped(Stopped())
+    assert was_stopped(wrapped(Stopped()))
+    assert was_stopped(wrapped(wrapped(Stopped())))
+
+
+def test_the_end_of_the_terminal_stops_the_service_unless_nohup_wants_it_ignored():
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        _raise_on_signals()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        _raise_on_signals()
+        with pytest.raises(Stopped):
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_an_error_of_another_kind_is_no_signal():
+    assert not was_stopped(SystemError("something else"))
+    assert not was_stopped(wrapped(ValueError("no")))
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (RuntimeError("traceback\n  of Ray\n[ALERT] no\n\n"), "[ALERT] no\n\ntraceback\n  of Ray\n[ALERT] no\n\n"),
+        (RuntimeError("no proxy after 60s."), "no proxy after 60s."),
+        (TimeoutError(), "TimeoutError"),
+    ],
+)
+def test_what_kept_serve_from_starting_comes_before_the_traceback(monkeypatch, caplog, error, expected):
+    def start(**_: object) -> None:
+        raise error
+
+    caplog.set_level(logging.WARNING, logger="ray.serve")  # as `join` does, and back again
+    monkeypatch.setattr(ray, "init", lambda **_: None)
+    monkeypatch.setattr(serve, "start", start)
+    config = BatonConfig.model_validate({"models": [{"name": "m", "task": "classification", "data": {"train": "t.jsonl"}}]})
+    with pytest.raises(NotReady) as refused:
+        join(config, "127.0.0.1:1")
+    assert str(refused.value) == f"Ray Serve did not start: {expected}"

@@ -1,0 +1,331 @@
+"""The prediction log of one replica: what is kept, what is masked, and what becomes of it while the database is away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from baton.config.model_settings import FeedbackSettings
+from baton.errors import RegistryError
+from baton.store.feedback import FeedbackStore
+from baton.store.records import LoggedPrediction
+from baton.store.registry import Registry
+from baton.tasks import AnyTask, task_type
+from baton.tasks.classification import LabelScores, TextInput
+from baton.text.masks import MASK, masker, same_but_for_masks
+from services.replica import prediction_log
+from services.replica.prediction_log import PredictionLog, sampled
+from tests.support.answers import recent
+from tests.support.replica import until
+
+TASK = task_type("classification")(("a", "b"), 64)
+ANSWER = LabelScores(labels=("a", "b"), scores=(0.9, 0.1))
+
+
+class Database(FeedbackStore):
+    """A real store whose database can be away for a while, or refuse what one request holds."""
+
+    def __init__(self, registry: Registry) -> None:
+        super().__init__(registry.feedback._engine)
+        self.away = False
+        self.refused = ""
+        self.tries = 0
+
+    def log(self, predictions: Sequence[LoggedPrediction]) -> None:
+        self.tries += 1
+        if self.away:
+            raise RegistryError("the registry's database does not answer")
+        if self.refused in {prediction.request_id for prediction in predictions}:
+            raise ValueError("no such thing can be stored")
+        super().log(predictions)
+
+
+@pytest.fixture
+def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Database:
+    monkeypatch.setattr(prediction_log, "FLUSH_SECONDS", 0.01)
+    registry = Registry(f"sqlite:///{tmp_path}/baton.db")
+    registry.migrate()
+    registry.declare_model("m")
+    return Database(registry)
+
+
+def log_of(database: Database, task: AnyTask = TASK, **settings: Any) -> PredictionLog:
+    return PredictionLog("m", task, FeedbackSettings(**settings), database)
+
+
+def add(log: PredictionLog, request_id: str, *texts: str) -> None:
+    inputs = [TextInput(text=text) for text in texts or ("hello",)]
+    log.add(request_id, 1, inputs, [TASK.Options()] * len(inputs), [ANSWER] * len(inputs))
+
+
+def kept(database: Database) -> list[str]:
+    """Request ids in the log, oldest first."""
+    return [it.request_id for it in reversed(recent(database, "m", 1, 10_000))]
+
+
+def running(scenario: Callable[[], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(60):
+            await scenario()
+
+    asyncio.run(main())
+
+
+# --- what is kept --------------------------------------------------------------------------------------------------------
+
+
+def test_a_sample_has_its_share_and_is_the_same_for_every_replica():
+    names = [f"request-{number}" for number in range(20_000)]
+    for share in (0.01, 0.2, 0.5, 0.99):
+        own = {name for name in names if sampled(name, share)}
+        assert len(own) == pytest.approx(share * len(names), abs=4 * (share * (1 - share) * len(names)) ** 0.5)
+        assert own == {name for name in names if sampled(name, share)}
+        assert own <= {name for name in names if sampled(name, min(1.0, share * 1.5))}
+    assert all(sampled(name, 1.0) for name in names)
+    assert not any(sampled(name, 0.0) for name in names)
+    assert [number for number in range(12) if sampled(f"request-{number}", 0.5)] == [0, 6]  # a restart keeps the sample
+
+
+def test_every_input_of_a_request_is_kept_with_its_answer_in_brief(database):
+    async def scenario() -> None:
+        log = log_of(database)
+        add(log, "r1", "hello", "good-bye")
+        await log.close()
+
+    running(scenario)
+    first, second = (database.predictions("m", [("r1", 0), ("r1", 1)])[place] for place in (("r1", 0), ("r1", 1)))
+    assert (first.version, first.label, first.confidence, first.length) == (1, "a", 0.9, 5)
+    assert (first.input, second.input) == ({"text": "hello", "text_pair": None}, {"text": "good-bye", "text_pair": None})
+    assert first.output == {"labels": ["a", "b"], "scores": [0.9, 0.1]}
+
+
+def test_what_was_asked_for_in_a_form_that_hides_something_is_kept_without_its_answer(database):
+    task = task_type("multi_label")(("a", "b"), 64)
+    output = task.Output(labels=("a",), scores=(0.9,), assigned=(True,))
+
+    async def scenario() -> None:
+        log = log_of(database, task)
+        log.add("r1", 1, [TextInput(text="hello")], [task.Options(top_k=1)], [output])
+        await log.close()
+
+    running(scenario)
+    [found] = recent(database, "m", 1, 10)
+    assert (found.input["text"], found.output, found.label) == ("hello", None, "a")
+
+
+def test_nothing_is_kept_where_the_log_is_off_or_nobody_could_ask_for_it(database):
+    async def scenario() -> None:
+        off, on = log_of(database, log=0.0), log_of(database)
+        add(off, "r1")
+        add(on, "")
+        add(on, "x" * 129)
+        add(on, "x" * 128)
+        await off.close()
+        await on.close()
+
+    running(scenario)
+    assert kept(database) == ["x" * 128]
+
+
+def test_a_part_of_the_requests_is_kept_where_a_share_is_asked_for(database):
+    names = [f"r{number}" for number in range(400)]
+
+    async def scenario() -> None:
+        log = log_of(database, log=0.25)
+        for name in names:
+            add(log, name)
+        await log.close()
+
+    running(scenario)
+    assert sorted(kept(database)) == sorted(name for name in names if sampled(name, 0.25))
+
+
+# --- when it is written --------------------------------------------------------------------------------------------------
+
+
+def test_answers_are_written_soon_by_themselves_again_and_again(database):
+    async def scenario() -> None:
+        log = log_of(database)
+        for name in ("r1", "r2", "r3"):
+            add(log, name)
+
+            async def there(name: str = name) -> bool:
+                return name in kept(database)
+
+            await until(there, f"{name} in the log")
+        await log.close()
+
+    running(scenario)
+
+
+def test_while_the_database_is_away_answers_wait_and_are_written_later(database):
+    async def scenario() -> None:
+        database.away = True
+        log = log_of(database)
+        for number in range(3):
+            add(log, f"r{number}")
+
+        async def tried() -> bool:
+            return database.tries >= 3
+
+        await until(tried, "three tries to write")
+        assert kept(database) == []
+        add(log, "r3")
+        database.away = False
+
+        async def all_there() -> bool:
+            return len(kept(database)) == 4
+
+        await until(all_there, "all four answers in the log")
+        assert log.dropped == 0
+        await log.close()
+
+    running(scenario)
+    assert kept(database) == ["r0", "r1", "r2", "r3"]
+
+
+def test_a_full_buffer_drops_the_oldest_and_counts_them(database, monkeypatch):
+    monkeypatch.setattr(prediction_log, "MOST_WAITING", 10 * (prediction_log.INPUT_ROOM + 5))
+
+    async def scenario() -> None:
+        database.away = True
+        log = log_of(database)
+        for number in range(8):
+            add(log, f"r{number}")
+
+        async def tried() -> bool:
+            return database.tries >= 2
+
+        await until(tried, "two tries to write")
+        for number in range(8, 25):
+            add(log, f"r{number}")
+        add(log, "two inputs", "hello", "hello")
+        assert log.dropped == 17
+        database.away = False
+        await log.close()
+
+    running(scenario)
+    assert sorted(set(kept(database))) == sorted([*(f"r{number}" for number in range(17, 25)), "two inputs"])
+
+
+def test_one_answer_larger_than_the_buffer_is_dropped(database, monkeypatch):
+    monkeypatch.setattr(prediction_log, "MOST_WAITING", 100_000)
+
+    async def scenario() -> None:
+        log = log_of(database)
+        add(log, "large", "x" * 200_000)
+        add(log, "small")
+        assert log.dropped == 1
+        await log.close()
+
+    running(scenario)
+    assert kept(database) == ["small"]
+
+
+def test_closing_writes_what_waits_and_what_the_database_refuses_then_is_lost(database, monkeypatch):
+    monkeypatch.setattr(prediction_log, "FLUSH_SECONDS", 3600.0)
+
+    async def scenario() -> None:
+        log = log_of(database)
+        for number in range(prediction_log.BATCH + 1):
+            add(log, f"r{number}")
+        await log.close()
+        assert len(kept(database)) == prediction_log.BATCH + 1
+        lost = log_of(database)
+        add(lost, "late")
+        database.away = True
+        await lost.close()
+
+    running(scenario)
+    assert "late" not in kept(database)
+
+
+def test_what_can_never_be_stored_is_dropped_and_keeps_no_other(database, monkeypatch):
+    monkeypatch.setattr(prediction_log, "BATCH", 1)
+    database.refused = "poison"
+
+    async def scenario() -> None:
+        log = log_of(database)
+        for name in ("r1", "poison", "r2"):
+            add(log, name)
+        await log.close()
+        assert log.dropped == 1
+
+    running(scenario)
+    assert kept(database) == ["r1", "r2"]
+
+
+# --- what is masked ------------------------------------------------------------------------------------------------------
+
+
+def test_masks_keep_every_character_in_its_place():
+    mask = masker([r"\b\d{4}\b", r"\S+@\S+"])
+    masked = mask(TextInput(text="card 1234 of ann@example.org, ok?", text_pair="12345 or 6789"))
+    assert masked.text == f"card {MASK * 4} of {MASK * 16} ok?"
+    assert masked.text_pair == f"12345 or {MASK * 4}"
+
+
+def test_patterns_see_the_text_as_it_was_sent_and_may_overlap_or_repeat_a_group():
+    masked = masker([r"\d+", r"id \d+ x", r"(?i)anna", r"(.)\1\1"])(TextInput(text="id 42 x, ANNA, zzz"))
+    assert masked.text == f"{MASK * 7}, {MASK * 4}, {MASK * 3}"
+
+
+def test_a_text_without_a_match_and_a_log_without_patterns_change_nothing():
+    item = TextInput(text="hello")
+    assert masker([])(item) is item
+    assert masker(["x+"])(item) == item
+
+
+def test_a_masked_text_is_known_again_and_told_from_others_of_its_length():
+    item = TextInput(text="ann@example.org asks", text_pair="why")
+    masked = masker([r"\S+@\S+"])(item).model_dump(mode="json")
+    assert same_but_for_masks(masked, item)
+    assert same_but_for_masks(masked, TextInput(text="bob@example.org asks", text_pair="why"))  # nobody can tell
+    assert not same_but_for_masks(masked, TextInput(text="ann@example.org says", text_pair="why"))
+    assert not same_but_for_masks(masked, TextInput(text="ann@example.org asks me", text_pair="why"))
+    assert not same_but_for_masks(masked, TextInput(text="ann@example.org asks"))
+    assert not same_but_for_masks(TextInput(text="ann").model_dump(), TextInput(text=MASK * 3))
+
+
+def test_words_of_entities_are_masked_too(database):
+    from baton.tasks.ner_entities import Entity
+
+    task = task_type("ner")(("O", "B-PER", "I-PER"), 64)
+    output = task.Output(
+        entities=(Entity(label="PER", score=0.9, start=0, end=5, word="Clara"),), word_labels=("B-PER",), word_scores=(0.9,)
+    )
+
+    async def scenario() -> None:
+        log = log_of(database, task, redact=("Clara",))
+        log.add("r1", 1, [task.Input(text="Clara sings")], [task.Options()], [output])
+        await log.close()
+
+    running(scenario)
+    [found] = recent(database, "m", 1, 10)
+    assert found.input == {"text": f"{MASK * 5} sings"}
+    assert [(it["word"], it["start"], it["end"]) for it in found.output["entities"]] == [(MASK * 5, 0, 5)]
+    assert "Clara" not in str(found)
+    assert (found.label, found.length) == ("PER", 11)
+
+
+def test_answers_to_questions_are_masked_too(database):
+    from baton.tasks.qa import Answer
+
+    task = task_type("qa")((), 64)
+    best = Answer(answer="Clara", score=0.9, start=0, end=5)
+    item = task.Input(question="Is it Clara?", context="Clara sings")
+
+    async def scenario() -> None:
+        log = log_of(database, task, redact=("Clara",))
+        log.add("r1", 1, [item], [task.Options()], [task.Output(answers=(best,), best=best, margin=1.0)])
+        await log.close()
+
+    running(scenario)
+    [found] = recent(database, "m", 1, 10)
+    assert found.input == {"question": f"Is it {MASK * 5}?", "context": f"{MASK * 5} sings"}
+    assert found.output["answers"][0]["answer"] == MASK * 5
+    assert "Clara" not in str(found)

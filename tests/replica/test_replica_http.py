@@ -1,0 +1,737 @@
+"""One replica over ASGI: what it answers, and how it hands over between two real versions."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from baton.artifacts.storage import Storage
+from baton.config.model_settings import ModelSettings
+from baton.errors import RegistryError
+from baton.logs import JsonFormatter
+from baton.store.records import Champion, ModelVersion
+from baton.store.registry import Registry
+from services.replica.replica import ModelReplica
+from tests.support import replica as replicas
+from tests.support.answers import recent
+from tests.support.replica import force, served, until
+from tests.support.tiny import save_classifier
+
+LABELS = (("billing", "bug", "shipping"), ("one", "two", "three"))
+"""Of version 1 and of version 2: an answer shows which one gave it."""
+
+Scenario = Callable[[ModelReplica, httpx.AsyncClient], Awaitable[None]]
+
+
+@pytest.fixture(scope="module")
+def classifiers(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    directory = tmp_path_factory.mktemp("classifiers")
+    return [save_classifier(tiny_base, labels, directory / labels[0]) for labels in LABELS]
+
+
+@dataclass(frozen=True)
+class World:
+    """Storage, registry and the settings of model ``m``."""
+
+    url: str
+    registry: Registry
+    storage: Storage
+    settings: ModelSettings
+    classifiers: list[Path]
+
+    def publish(self, number: int) -> ModelVersion:
+        version = replicas.publish(self.registry, self.storage, "m", self.classifiers[number - 1], LABELS[number - 1])
+        assert version.number == number
+        return version
+
+    def weights(self, version: int) -> Path:
+        return Path(self.storage.url) / f"models/m/versions/{version}/model.safetensors"
+
+    def run(self, scenario: Scenario, **serving: Any) -> None:
+        """The scenario against a replica that was born now."""
+        settings = self.settings.model_copy(update={"serving": self.settings.serving.model_copy(update=serving)})
+
+        async def main() -> None:
+            async with asyncio.timeout(120), served(settings, self.url, self.storage) as (replica, client):
+                await scenario(replica, client)
+
+        asyncio.run(main())
+
+
+@pytest.fixture
+def empty(tiny_base: Path, classifiers: list[Path], tmp_path: Path) -> World:
+    """A declared model without versions."""
+    url = f"sqlite:///{tmp_path}/baton.db"
+    registry = Registry(url)
+    registry.migrate()
+    registry.declare_model("m")
+    settings = ModelSettings.model_validate(
+        {
+            "name": "m",
+            "task": "classification",
+            "base_model": str(tiny_base),
+            "data": {"train": "nowhere.jsonl"},
+            "serving": {"precision": "fp32", "device": "cpu", "poll_seconds": 600.0, "max_inputs": 8},
+        }
+    )
+    return World(url, registry, Storage(str(tmp_path / "storage")), settings, classifiers)
+
+
+@pytest.fixture
+def world(empty: World) -> World:
+    """Versions 1 and 2; 1 is champion."""
+    empty.publish(1)
+    empty.publish(2)
+    force(empty.registry, "m", 1)
+    return empty
+
+
+def spoil(path: Path) -> bytes:
+    """Flip a byte in the middle of a file; returns what it was."""
+    content = path.read_bytes()
+    middle = len(content) // 2
+    path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    return content
+
+
+async def ask(client: httpx.AsyncClient, text: str = "where is my invoice?") -> httpx.Response:
+    return await client.post("", json={"inputs": text})
+
+
+def version_of(answer: httpx.Response) -> int:
+    """The version that the header names, and that the labels prove."""
+    assert answer.status_code == 200, answer.text
+    number = int(answer.headers["x-model-version"])
+    assert {choice["label"] for choice in answer.json()[0]} == set(LABELS[number - 1])
+    return number
+
+
+# --- answers -------------------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_holds_all_labels_best_first_and_names_its_version_and_times(world):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        answer = await ask(client)
+        assert answer.status_code == 200
+        assert answer.headers["content-type"] == "application/json"
+        assert int(answer.headers["content-length"]) == len(answer.content)
+        assert answer.headers["x-model-version"] == "1"
+        assert float(answer.headers["x-queue-ms"]) >= 0
+        assert float(answer.headers["x-inference-ms"]) > 0
+        [choices] = answer.json()
+        scores = [choice["score"] for choice in choices]
+        assert scores == sorted(scores, reverse=True)
+        assert sum(scores) == pytest.approx(1)
+        assert {choice["label"] for choice in choices} == set(LABELS[0])
+
+    world.run(scenario)
+
+
+def test_a_list_is_answered_in_its_order_and_each_text_as_if_it_were_alone(world):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        texts = ["the parcel", "a crash " * 40, "日本語", "refund"]
+        together = (await client.post("", json={"inputs": texts, "parameters": {"top_k": 1}})).json()
+        alone = [(await client.post("", json={"inputs": text, "parameters": {"top_k": 1}})).json()[0] for text in texts]
+        assert [choices[0]["label"] for choices in together] == [choices[0]["label"] for choices in alone]
+        for choices, expected in zip(together, alone, strict=True):
+            assert choices[0]["score"] == pytest.approx(expected[0]["score"], abs=1e-5)
+
+    world.run(scenario)
+
+
+def test_many_requests_at_once_are_all_answered_each_with_its_own(world):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        texts = [f"text {'word ' * (number % 7)} {number}" for number in range(60)]
+        answers = await asyncio.gather(*[ask(client, text) for text in texts])
+        for text, answer in list(zip(texts, answers, strict=True))[::10]:
+            expected = (await ask(client, text)).json()[0]
+            assert answer.json()[0][0]["score"] == pytest.approx(expected[0]["score"], abs=1e-5)
+        assert {answer.status_code for answer in answers} == {200}
+
+    world.run(scenario)
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "application/json; charset=utf-8", "Application/JSON", None])
+def test_json_is_taken_under_each_of_its_names_and_without_one(world, content_type):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        headers = {"content-type": content_type} if content_type else {}
+        assert (await client.post("", content=b'{"inputs": "a"}', headers=headers)).status_code == 200
+
+    world.run(scenario)
+
+
+def test_health_and_info_tell_what_is_served_and_its_limits(world):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        assert (await client.get("/health")).json() == {"status": "ok", "version": 1}
+        info = (await client.get("/info")).json()
+        assert (info["model"], info["task"], info["version"], info["sequence"]) == ("m", "classification", 1, 1)
+        assert (info["replica"], info["error"], info["engine"]) == ("r1", None, "torch cpu fp32")
+        assert (info["max_client_batch_size"], info["max_input_length"], info["max_body_bytes"]) == (8, 128, 1_048_576)
+
+    world.run(scenario)
+
+
+# --- refusals ------------------------------------------------------------------------------------------------------------
+
+JSON = {"content-type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "options", "status", "expected"),
+    [
+        ("POST", "", {"content": b'{"inputs": ', "headers": JSON}, 400, "the body is not valid JSON: EOF"),
+        ("POST", "", {"content": b"", "headers": JSON}, 400, "the body is not valid JSON"),
+        ("POST", "", {"json": ["a"]}, 400, "the body must be a JSON object"),
+        (
+            "POST",
+            "/nowhere",
+            {"json": {"inputs": "a"}},
+            404,
+            "no path '/nowhere' here; POST the model's own URL, or GET /health",
+        ),
+        ("GET", "", {}, 405, "GET is not allowed here; use POST"),
+        ("DELETE", "", {}, 405, "DELETE is not allowed here; use POST"),
+        ("POST", "/health", {}, 405, "POST is not allowed here; use GET"),
+        ("POST", "/info", {}, 405, "POST is not allowed here; use GET"),
+        (
+            "POST",
+            "",
+            {"content": b"a", "headers": {"content-type": "text/plain"}},
+            415,
+            "content type 'text/plain'; allowed: application/json",
+        ),
+        ("POST", "", {"files": {"inputs": b"a"}}, 415, "content type 'multipart/form-data'; allowed: application/json"),
+        ("POST", "", {"json": {"inputs": " "}}, 422, "inputs: text is empty"),
+        ("POST", "", {"json": {"inputs": ["a"] * 9}}, 422, "a list of 1 to 8 inputs is allowed, this one has 9"),
+        ("POST", "", {"json": {"input": "a"}}, 422, "unknown key 'input'; allowed: inputs, parameters, options"),
+        ("POST", "", {"json": {"inputs": "a", "parameters": {"top_k": 0}}}, 422, "parameters.top_k: "),
+        ("POST", "", {"content": rb'{"inputs": "a\udc00"}', "headers": JSON}, 400, "the body is not valid JSON: "),
+    ],
+)
+def test_a_bad_request_is_told_why_and_the_next_one_is_answered(world, method, path, options, status, expected):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        answer = await client.request(method, path, **options)
+        assert answer.status_code == status
+        assert answer.headers["content-type"] == "application/json"
+        assert list(answer.json()) == ["error"]
+        assert expected in answer.json()["error"]
+        assert answer.headers["x-model-version"] == "1"
+        assert version_of(await ask(client)) == 1
+
+    world.run(scenario)
+
+
+def test_an_announced_body_that_is_too_large_is_refused_before_it_is_read(world):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        pulled = 0
+
+        async def body() -> AsyncIterator[bytes]:
+            nonlocal pulled
+            for _ in range(160):
+                pulled += 1
+                yield b" " * 65536
+
+        answer = await client.post("", content=body(), headers={**JSON, "content-length": str(160 * 65536)})
+        assert answer.status_code == 413
+        assert answer.json()["error"] == (
+            "the body has 10,485,760 bytes; at most 1,048,576 are allowed (serving.max_body_bytes)"
+        )
+        assert pulled == 0
+
+    world.run(scenario)
+
+
+def test_a_body_that_grows_too_large_is_refused_as_soon_as_it_does(world):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        pulled = 0
+
+        async def body() -> AsyncIterator[bytes]:
+            nonlocal pulled
+            for _ in range(160):
+                pulled += 1
+                yield b" " * 65536
+
+        answer = await client.post("", content=body(), headers=JSON)
+        assert answer.status_code == 413
+        assert "the body has more than 1,048,576 bytes" in answer.json()["error"]
+        assert pulled == 17
+
+    world.run(scenario)
+
+
+def test_a_body_in_many_pieces_is_put_together(world):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        async def body() -> AsyncIterator[bytes]:
+            for byte in json.dumps({"inputs": "naïve 😀"}, ensure_ascii=False).encode():
+                yield bytes([byte])
+
+        assert version_of(await client.post("", content=body(), headers=JSON)) == 1
+
+    world.run(scenario)
+
+
+def test_more_requests_than_the_queue_holds_are_told_to_come_back(world):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        answers = await asyncio.gather(*[ask(client) for _ in range(40)])
+        assert {answer.status_code for answer in answers} == {200, 429}
+        refused = next(answer for answer in answers if answer.status_code == 429)
+        assert refused.headers["retry-after"] == "1"
+        assert "requests are waiting, the most that this replica queues; try again" in refused.json()["error"]
+        assert version_of(await ask(client)) == 1
+
+    world.run(scenario, max_queue=1)
+
+
+def test_without_a_champion_it_says_how_to_get_one(empty):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        for answer in (await ask(client), await client.get("/health")):
+            assert answer.status_code == 503
+            assert answer.json() == {"error": "m has no champion yet; train one: baton train m --wait"}
+            assert answer.headers["retry-after"] == "1"
+        assert (await client.get("/info")).json()["version"] is None
+        assert (await client.post("", content=b"{", headers=JSON)).status_code == 400
+
+    empty.run(scenario)
+
+
+def test_a_mistake_of_ours_is_told_without_its_details_and_harms_no_neighbour(world, monkeypatch):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        def broken(*_: object) -> bytes:
+            raise RuntimeError("secret detail")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("services.replica.protocols.huggingface.render", broken)
+            answer = await ask(client)
+        assert answer.status_code == 500
+        assert answer.json() == {"error": "internal error (RuntimeError)"}
+        assert version_of(await ask(client)) == 1
+
+    world.run(scenario)
+
+
+# --- hand-over -----------------------------------------------------------------------------------------------------------
+
+
+def test_prepare_tells_an_outage_of_the_storage_from_a_version_that_cannot_be_loaded(world):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        place = Path(world.storage.url)
+        shutil.move(place, place.with_name("unmounted"))
+        state = await replica.prepare(2)
+        assert "is not there; is its volume mounted" in state["error"]
+        assert (state["unavailable"], state["version"], state["prepared"]) == (True, 1, [])
+        assert version_of(await ask(client)) == 1
+        shutil.move(place.with_name("unmounted"), place)
+        spoiled = place / "models" / "m" / "versions" / "2" / "model.safetensors"
+        spoil(spoiled)
+        assert (await replica.prepare(2))["unavailable"] is False
+        spoil(spoiled)  # the same byte back
+        state = await replica.prepare(2)
+        assert (state["error"], state["unavailable"], state["prepared"]) == (None, False, [2])
+
+    world.run(scenario)
+
+
+def test_no_log_quotes_what_a_replica_was_asked_whatever_goes_wrong(world, monkeypatch, caplog):
+    secret = "Xanthippe"
+
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        def broken(outputs: object, task: object, single: object) -> bytes:
+            raise RuntimeError(f"cannot render {secret}")
+
+        await client.post("", content=f'{{"inputs": "{secret}', headers=JSON)
+        await client.post("", json={"inputs": secret, "parameters": {"top_k": secret}})
+        await client.post(f"/{secret}", json={"inputs": secret})
+        with monkeypatch.context() as patch:
+            patch.setattr("services.replica.protocols.huggingface.render", broken)
+            assert (await ask(client, secret)).status_code == 500
+        await ask(client, secret)
+
+    serve = logging.getLogger("ray.serve")  # it does not propagate
+    serve.addHandler(caplog.handler)
+    try:
+        with caplog.at_level(logging.DEBUG, logger="ray.serve"):
+            world.run(scenario)
+    finally:
+        serve.removeHandler(caplog.handler)
+    [failure] = [record for record in caplog.records if record.exc_info]
+    assert (failure.model, failure.version) == ("m", 1)
+    assert "builtins.RuntimeError" in failure.exc_text
+    lines = [json.loads(JsonFormatter().format(record)) for record in caplog.records]
+    assert secret not in json.dumps(lines) + caplog.text
+
+
+def test_prepare_loads_beside_the_serving_version_and_commit_swaps(world):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        state = await replica.prepare(2)
+        assert (state["error"], state["version"], state["prepared"]) == (None, 1, [2])
+        assert version_of(await ask(client)) == 1
+        state = await replica.commit(2, 2)
+        assert (state["error"], state["version"], state["sequence"], state["prepared"]) == (None, 2, 2, [])
+        assert version_of(await ask(client)) == 2
+        assert (await client.get("/health")).json()["version"] == 2
+
+    world.run(scenario)
+
+
+def test_a_rollback_is_a_commit_of_the_old_version_with_a_later_move(world):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        await replica.prepare(2)
+        await replica.commit(2, 2)
+        await replica.prepare(1)
+        state = await replica.commit(1, 3)
+        assert (state["version"], state["sequence"]) == (1, 3)
+        assert version_of(await ask(client)) == 1
+
+    world.run(scenario)
+
+
+def test_a_commit_without_a_prepare_loads_first(world):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        state = await replica.commit(2, 2)
+        assert (state["error"], state["version"]) == (None, 2)
+        assert version_of(await ask(client)) == 2
+
+    world.run(scenario)
+
+
+@pytest.mark.parametrize("sequence", [0, 1, 2])
+def test_a_commit_of_an_older_or_the_same_move_is_ignored(world, sequence):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        await replica.commit(2, 2)
+        await replica.prepare(1)
+        state = await replica.commit(1, sequence)
+        assert (state["version"], state["sequence"]) == (2, 2)
+        assert version_of(await ask(client)) == 2
+
+    world.run(scenario)
+
+
+def test_preparing_what_serves_already_changes_nothing(world):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        state = await replica.prepare(1)
+        assert (state["error"], state["version"], state["prepared"]) == (None, 1, [])
+        assert version_of(await ask(client)) == 1
+
+    world.run(scenario)
+
+
+def test_a_corrupt_version_cannot_be_prepared_and_the_old_one_goes_on_serving(world):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        content = spoil(world.weights(2))
+        state = await replica.prepare(2)
+        assert "model.safetensors was altered: its SHA-256 is not the manifest's" in state["error"]
+        assert (state["version"], state["prepared"]) == (1, [])
+        assert version_of(await ask(client)) == 1
+        state = await replica.commit(2, 2)
+        assert (state["version"], state["sequence"]) == (1, 1)
+        assert "was altered" in state["error"]
+        assert version_of(await ask(client)) == 1
+        world.weights(2).write_bytes(content)
+        assert (await replica.commit(2, 2))["error"] is None
+        assert version_of(await ask(client)) == 2
+
+    world.run(scenario)
+
+
+@pytest.mark.parametrize("version", [3, 99])
+def test_a_version_that_does_not_exist_cannot_be_prepared(world, version):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        assert f"m has no version {version}; its versions go from 1 to 2" in (await replica.prepare(version))["error"]
+        assert version_of(await ask(client)) == 1
+
+    world.run(scenario)
+
+
+def test_requests_during_a_hand_over_are_all_answered_by_one_version_each(world):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        versions: list[int] = []
+        done = asyncio.Event()
+
+        async def keep_asking() -> None:
+            while not done.is_set():
+                versions.append(version_of(await ask(client)))
+
+        async def asked(more: int) -> None:
+            goal = len(versions) + more
+
+            async def enough() -> bool:
+                return len(versions) >= goal
+
+            await until(enough, "requests go on being answered")
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(6):
+                group.create_task(keep_asking())
+            await asked(20)
+            assert set(versions) == {1}
+            await replica.prepare(2)
+            await replica.commit(2, 2)
+            after = await ask(client)
+            await asked(20)
+            done.set()
+        assert version_of(after) == 2
+        assert set(versions) == {1, 2}
+        assert versions == sorted(versions)
+
+    world.run(scenario)
+
+
+# --- truth is in the registry --------------------------------------------------------------------------------------------
+
+
+def test_a_promotion_made_behind_its_back_is_followed(world):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        assert version_of(await ask(client)) == 1
+        force(world.registry, "m", 2)
+
+        async def followed() -> bool:
+            return version_of(await ask(client)) == 2
+
+        await until(followed, "version 2 serves")
+        assert (await replica.state())["sequence"] == 2
+
+    world.run(scenario, poll_seconds=0.02)
+
+
+def test_a_replica_without_a_champion_takes_up_the_first_one(empty):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        assert (await ask(client)).status_code == 503
+        empty.publish(1)
+        force(empty.registry, "m", 1)
+
+        async def serves() -> bool:
+            return (await ask(client)).status_code == 200
+
+        await until(serves, "the first champion serves")
+        assert version_of(await ask(client)) == 1
+
+    empty.run(scenario, poll_seconds=0.02)
+
+
+def test_a_replica_born_with_a_corrupt_champion_says_so_and_recovers_when_it_is_repaired(world):
+    content = spoil(world.weights(1))
+
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        for answer in (await ask(client), await client.get("/health")):
+            assert answer.status_code == 503
+            assert "model.safetensors was altered" in answer.json()["error"]
+        assert "was altered" in (await replica.state())["error"]
+        world.weights(1).write_bytes(content)
+
+        async def serves() -> bool:
+            return (await ask(client)).status_code == 200
+
+        await until(serves, "it recovers")
+        assert version_of(await ask(client)) == 1
+        assert (await replica.state())["error"] is None
+
+    world.run(scenario, poll_seconds=0.02)
+
+
+def test_a_replica_born_with_a_corrupt_champion_serves_the_next_one(world):
+    spoil(world.weights(1))
+
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        assert (await replica.prepare(2))["error"] is None
+        assert (await replica.commit(2, 2))["error"] is None
+        assert version_of(await ask(client)) == 2
+
+    world.run(scenario)
+
+
+def test_a_champion_that_turns_out_corrupt_leaves_the_old_one_in_service(world):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        spoil(world.weights(2))
+        force(world.registry, "m", 2)
+
+        async def complained() -> bool:
+            return "was altered" in ((await replica.state())["error"] or "")
+
+        await until(complained, "the reason is in the replica's state")
+        assert version_of(await ask(client)) == 1
+
+    world.run(scenario, poll_seconds=0.02)
+
+
+def test_a_registry_that_cannot_be_reached_at_birth_is_the_reason_given(world, tmp_path):
+    async def main() -> None:
+        url = f"sqlite:///{tmp_path}/other.db"
+        async with served(world.settings, url, world.storage) as (_, client):
+            answer = await ask(client)
+            assert answer.status_code == 503
+            assert "the registry's database does not answer: no such table" in answer.json()["error"]
+
+    asyncio.run(main())
+
+
+def test_a_replica_that_loses_the_registry_goes_on_serving_and_follows_once_it_is_back(world, tmp_path, monkeypatch):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        looked = 0
+        honest = Registry.champion
+
+        def lost(registry: Registry, model: str) -> Champion:
+            nonlocal looked
+            looked += 1
+            return honest(Registry(f"sqlite:///{tmp_path}/empty.db"), model)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Registry, "champion", lost)
+
+            async def tried() -> bool:
+                return looked >= 2
+
+            await until(tried, "it looked and looked again")
+            assert version_of(await ask(client)) == 1
+        force(world.registry, "m", 2)
+
+        async def followed() -> bool:
+            return version_of(await ask(client)) == 2
+
+        await until(followed, "version 2 serves")
+
+    world.run(scenario, poll_seconds=0.02)
+
+
+# --- the prediction log --------------------------------------------------------------------------------------------------
+
+
+def logged(world: World, request_id: str, position: int = 0) -> Any:
+    return world.registry.feedback.predictions("m", [(request_id, position)]).get((request_id, position))
+
+
+def test_an_answer_is_logged_under_its_request_id(world):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        headers = {"x-request-id": "r1"}
+        answer = await client.post("", json={"inputs": ["my invoice", "a crash"]}, headers=headers)
+
+        async def written() -> Any:
+            return logged(world, "r1", 1)
+
+        second = await until(written, "the second answer in the log")
+        first = logged(world, "r1")
+        assert [it.version for it in (first, second)] == [1, 1]
+        assert [it.input["text"] for it in (first, second)] == ["my invoice", "a crash"]
+        best = [choices[0] for choices in answer.json()]
+        assert [(it.label, it.confidence) for it in (first, second)] == [
+            (choice["label"], pytest.approx(choice["score"])) for choice in best
+        ]
+
+    world.run(scenario)
+
+
+def test_answers_that_wait_are_written_when_the_replica_ends_and_failed_requests_are_not_logged(world):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        assert (await client.post("", json={"inputs": "late"}, headers={"x-request-id": "late"})).status_code == 200
+        assert (await client.post("", json={"inputs": " "}, headers={"x-request-id": "bad"})).status_code == 422
+        assert (await client.post("", json={"inputs": "nameless"})).status_code == 200
+
+    world.run(scenario)
+    assert [it.request_id for it in recent(world.registry.feedback, "m", 1, 10)] == ["late"]
+
+
+def test_personal_data_is_masked_and_nothing_is_logged_where_the_log_is_off(world):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        await client.post("", json={"inputs": "it is Clara"}, headers={"x-request-id": "r1"})
+
+    for settings, expected in (({"log": 0.0}, []), ({"redact": ("Clara",)}, ["it is █████"])):
+        feedback = world.settings.feedback.model_copy(update=settings)
+        replace(world, settings=world.settings.model_copy(update={"feedback": feedback})).run(scenario)
+        assert [it.input["text"] for it in recent(world.registry.feedback, "m", 1, 10)] == expected
+
+
+def test_answers_that_could_not_be_logged_are_counted_where_operators_look(world, monkeypatch):
+    def refuse(predictions: Any) -> None:
+        raise ValueError("no such thing can be stored")
+
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        monkeypatch.setattr(replica._registry.feedback, "log", refuse)
+        assert (await client.get("/info")).json()["unlogged"] == 0
+        await client.post("", json={"inputs": ["one", "two"]}, headers={"x-request-id": "r1"})
+
+        async def counted() -> bool:
+            return (await client.get("/info")).json()["unlogged"] == 1
+
+        await until(counted, "one request whose answers are not logged")
+
+    world.run(scenario)
+
+
+def test_a_database_that_is_away_keeps_no_answer_back(world, monkeypatch):
+    def away(predictions: Any) -> None:
+        raise RegistryError("the registry's database does not answer")
+
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        monkeypatch.setattr(replica._registry.feedback, "log", away)
+        for number in range(3):
+            answer = await client.post("", json={"inputs": "hello"}, headers={"x-request-id": f"r{number}"})
+            assert answer.status_code == 200
+
+    world.run(scenario)
+    assert recent(world.registry.feedback, "m", 1, 10) == []
+
+
+# --- metrics -------------------------------------------------------------------------------------------------------------
+
+
+def counted(replica: ModelReplica) -> dict[str, float]:
+    """The replica's samples, by name and what follows the model and the replica in their labels."""
+    samples = replica._telemetry.samples(replica._batcher.version, replica._batcher.waiting)
+    return {" ".join((name, *labels[2:])): value for name, labels, value in samples}
+
+
+def test_requests_count_by_what_became_of_them_and_probes_do_not(world):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        await asyncio.gather(*(ask(client) for _ in range(3)))
+        assert (await client.post("", content=b"{")).status_code == 400
+        assert (await client.post("", json={"inputs": 7})).status_code == 422
+        assert (await client.get("/nowhere")).status_code == 404
+        for probe in ("/health", "/info"):
+            assert (await client.get(probe)).status_code == 200
+            assert (await client.post(probe)).status_code == 405
+        found = counted(replica)
+        requests = {name: count for name, count in found.items() if name.startswith("baton_requests_total")}
+        assert requests == {"baton_requests_total 1 2xx": 3, "baton_requests_total 1 4xx": 3, "baton_requests_total 1 5xx": 0}
+        assert found["baton_errors_total 400 malformed request"] == found["baton_errors_total 404 not found"] == 1
+        assert found["baton_request_seconds_count"] == 3
+        assert found["baton_request_seconds_sum"] >= found["baton_inference_seconds_sum"] + found["baton_queue_seconds_sum"] > 0
+        assert found["baton_batch_inputs_sum"] == 3
+        assert found["baton_serving_version"] == 1
+
+    world.run(scenario)
+
+
+def test_a_request_without_a_champion_counts_for_no_version(empty):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        assert (await ask(client)).status_code == 503
+        assert counted(replica)["baton_requests_total none 5xx"] == counted(replica)["baton_errors_total 503 not ready"] == 1
+        assert counted(replica)["baton_serving_version"] == 0
+
+    empty.run(scenario)
+
+
+def test_tokens_and_padding_go_on_counting_across_a_swap(world):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        assert counted(replica)["baton_model_tokens_total"] == 0  # warming up is no work
+        await client.post("", json={"inputs": ["hi", "where is my invoice and when will my parcel come to me?"]})
+        before = counted(replica)
+        assert before["baton_model_tokens_total"] > before["baton_padding_tokens_total"] > 0
+        promotion = force(world.registry, "m", 2)
+        await replica.prepare(2)
+        assert counted(replica) == before
+        await replica.commit(2, promotion.sequence)
+        await ask(client)
+        after = counted(replica)
+        assert after["baton_model_tokens_total"] > before["baton_model_tokens_total"]
+        assert after["baton_swaps_total"] == 1
+        assert after["baton_requests_total 2 2xx"] == 1
+
+    world.run(scenario)

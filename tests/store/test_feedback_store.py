@@ -1,0 +1,267 @@
+"""The store of feedback and logged predictions, on a real database: what counts once, and what is joined to what."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from baton.errors import NotFound
+from baton.store import database, feedback, schema
+from baton.store.feedback import CHUNK, NAMES_AT_ONCE, Added, Correction, FeedbackStore
+from baton.store.records import LoggedPrediction
+from baton.store.registry import Registry
+from tests.support import answers
+from tests.support.answers import recent
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def url(either_url: str) -> str:
+    """Every test here runs on both databases."""
+    return either_url
+
+
+@pytest.fixture
+def registry(registry: Registry) -> Registry:
+    """With a second model, ``other``."""
+    registry.declare_model("other")
+    return registry
+
+
+@pytest.fixture
+def store(registry: Registry) -> FeedbackStore:
+    return registry.feedback
+
+
+def correction(client_id: str | None = None, request_id: str | None = None, label: str = "a", position: int = 0) -> Correction:
+    return Correction(
+        client_id=client_id, request_id=request_id, position=position, example={"text": "where is it?", "label": label}
+    )
+
+
+def logged(request_id: str, position: int = 0, version: int = 1, label: str = "a", minutes: float = 0) -> LoggedPrediction:
+    at = NOON + timedelta(minutes=minutes)
+    return answers.logged(request_id, position=position, version=version, text="where is it?", label=label, at=at)
+
+
+# --- feedback ------------------------------------------------------------------------------------------------------------
+
+
+def test_one_client_id_counts_once_within_a_batch_and_from_batch_to_batch_and_the_first_stays(store):
+    assert store.add("m", [correction("x", label="first"), correction("x", label="second"), correction("y")]) == Added(
+        accepted=2, duplicates=1
+    )
+    assert store.add("m", [correction("x", label="third"), correction("z")]) == Added(accepted=1, duplicates=1)
+    assert [(it.client_id, it.example["label"]) for it in store.all("m")] == [("x", "first"), ("y", "a"), ("z", "a")]
+
+
+def test_corrections_without_an_id_all_count(store):
+    assert store.add("m", [correction(), correction()]) == Added(accepted=2, duplicates=0)
+    assert store.add("m", [correction()]) == Added(accepted=1, duplicates=0)
+
+
+def test_nothing_to_add_adds_nothing(store):
+    assert store.add("m", []) == Added(accepted=0, duplicates=0)
+
+
+def test_two_models_may_use_the_same_ids(store):
+    store.add("m", [correction("x")])
+    assert store.add("other", [correction("x")]) == Added(accepted=1, duplicates=0)
+    assert [store.count_after(model, 0) for model in ("m", "other")] == [1, 1]
+
+
+def test_a_batch_of_more_ids_than_one_query_takes_counts_right(store):
+    many = [correction(f"c{number}") for number in range(2 * NAMES_AT_ONCE + 7)]
+    assert store.add("m", many[: NAMES_AT_ONCE + 3]).accepted == NAMES_AT_ONCE + 3
+    assert store.add("m", many) == Added(accepted=NAMES_AT_ONCE + 4, duplicates=NAMES_AT_ONCE + 3)
+
+
+def test_senders_at_the_same_moment_count_each_id_once(registry, store, url):
+    senders, ids = 4, 60
+    added: list[Added] = []
+    start = threading.Barrier(senders)
+
+    def send(own: FeedbackStore) -> None:
+        start.wait()
+        added.extend(own.add("m", [correction(f"c{number + step}") for step in range(3)]) for number in range(0, ids, 3))
+
+    others = [Registry(url) for _ in range(2)]
+    stores = [store, store, *(other.feedback for other in others)]
+    threads = [threading.Thread(target=send, args=(own,)) for own in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for other in others:
+        other.close()
+    assert sum(it.accepted for it in added) == ids
+    assert sum(it.duplicates for it in added) == (senders - 1) * ids
+    assert sorted(it.client_id or "" for it in store.all("m")) == sorted(f"c{number}" for number in range(ids))
+
+
+def test_an_id_that_was_deleted_never_comes_again(store):
+    """Data sets remember up to which id they have read: a new correction with an old id would never be one."""
+    store.add("m", [correction(f"c{number}") for number in range(3)])
+    last = store.newest("m", 1)[0].id
+    with database.writing(store._engine) as connection:
+        connection.execute(schema.feedback.delete().where(schema.feedback.c.id == last))
+    store.add("m", [correction("new")])
+    assert [it.client_id for it in store.after("m", last, 10)] == ["new"]
+    assert store.count_after("m", last) == 1
+
+
+def test_a_model_that_nobody_declared_has_no_feedback(store):
+    with pytest.raises(NotFound, match="unknown model 'nobody'"):
+        store.add("nobody", [correction()])
+
+
+def test_corrections_come_back_whole_with_growing_ids(store):
+    before = datetime.now(UTC)
+    store.add("m", [correction("x", "r1", "b", 3)])
+    [found] = store.all("m")
+    assert (found.model, found.client_id, found.request_id, found.position) == ("m", "x", "r1", 3)
+    assert found.example == {"text": "where is it?", "label": "b"}
+    assert before <= found.received_at <= datetime.now(UTC)
+    store.add("m", [correction("y")])
+    assert [it.client_id for it in store.after("m", found.id, 10)] == ["y"]
+
+
+def test_pages_run_backwards_and_forwards_without_gaps(store):
+    store.add("m", [correction(f"c{number}") for number in range(7)])
+    store.add("other", [correction("stranger")])
+    forwards, last = [], 0
+    while page := store.after("m", last, 3):
+        assert len(page) <= 3
+        forwards += [it.client_id for it in page]
+        last = page[-1].id
+    backwards, before = [], None
+    while page := store.newest("m", 3, before):
+        backwards += [it.client_id for it in page]
+        before = page[-1].id
+    assert forwards == backwards[::-1] == [f"c{number}" for number in range(7)]
+
+
+def test_all_goes_on_behind_the_first_chunk(store):
+    store.add("m", [correction(f"c{number}") for number in range(CHUNK + 5)])
+    assert sum(1 for _ in store.all("m")) == CHUNK + 5
+
+
+def test_what_came_after_an_id_is_counted(store):
+    store.add("m", [correction("x"), correction("y")])
+    first, second = store.all("m")
+    assert [store.count_after("m", bound) for bound in (0, first.id, second.id)] == [2, 1, 0]
+    assert [store.count_up_to("m", bound) for bound in (0, first.id, second.id)] == [0, 1, 2]
+
+
+def test_texts_with_nul_characters_and_halves_of_surrogate_pairs_come_back_whole(store):
+    """PostgreSQL holds neither in a text; as JSON it does."""
+    text = "a\0b \ud800 c"
+    store.add("m", [Correction(client_id="x", request_id=None, position=0, example={"text": text, "label": "a"})])
+    store.log([LoggedPrediction(**{**vars(logged("r1")), "input": {"text": text}})])
+    assert next(store.all("m")).example["text"] == text
+    assert store.predictions("m", [("r1", 0)])["r1", 0].input["text"] == text
+
+
+# --- the prediction log --------------------------------------------------------------------------------------------------
+
+
+def test_of_two_answers_with_one_request_id_the_first_stays(store):
+    store.log([logged("r1", label="first"), logged("r1", label="again"), logged("r1", position=1, label="its neighbour")])
+    store.log([logged("r1", label="later"), logged("r2")])
+    found = store.predictions("m", [("r1", 0), ("r1", 1), ("r2", 0), ("r3", 0)])
+    assert {place: it.label for place, it in found.items()} == {("r1", 0): "first", ("r1", 1): "its neighbour", ("r2", 0): "a"}
+
+
+def test_many_answers_are_looked_up_at_once(store):
+    store.log([logged(f"r{number}", position=number % 3) for number in range(2 * NAMES_AT_ONCE + 1)])
+    wanted = [(f"r{number}", number % 3) for number in range(2 * NAMES_AT_ONCE + 1)]
+    assert store.predictions("m", wanted).keys() == set(wanted)
+    assert store.predictions("other", wanted) == {}
+
+
+def test_answers_come_back_whole_even_those_that_cannot_be_scored(store):
+    whole = logged("r1")
+    hidden = LoggedPrediction(**{**vars(logged("r2")), "output": None, "label": None, "confidence": None})
+    store.log([whole, hidden])
+    assert store.predictions("m", [("r1", 0), ("r2", 0)]) == {("r1", 0): whole, ("r2", 0): hidden}
+
+
+def test_the_newest_answers_of_one_version_come_first(store):
+    store.log([logged("old", minutes=1), logged("new", minutes=2), logged("else", version=2, minutes=3)])
+    assert [it.request_id for it in recent(store, "m", 1)] == ["new", "old"]
+    store.log([logged("latest", version=7)])
+    assert store.answered_versions("m", 10) == [7, 2, 1]
+    assert store.answered_versions("m", 2) == [7, 2]
+    assert store.answered_versions("other", 10) == []
+
+
+def test_the_summaries_of_the_newest_answers_of_one_version_are_what_drift_is_measured_by(store):
+    store.log([logged("old", label="a", minutes=1), logged("new", label="b", minutes=2), logged("else", version=2, minutes=3)])
+    assert store.summaries("m", 1, 10) == [("b", 0.9, 12), ("a", 0.9, 12)]
+    assert store.summaries("m", 1, 1) == [("b", 0.9, 12)]
+
+
+def test_old_answers_are_forgotten_and_corrections_stay(store):
+    store.log([logged("old", minutes=-1), logged("new", minutes=1)])
+    store.add("m", [correction("x", "old")])
+    assert store.forget_predictions("other", NOON) == 0
+    assert store.forget_predictions("m", NOON) == 1
+    assert [it.request_id for it in recent(store, "m", 1, 10)] == ["new"]
+    assert store.count_after("m", 0) == 1
+    assert store.corrected("m", 1, 10) == []
+
+
+def test_many_old_answers_are_forgotten_a_few_at_a_time_so_that_others_can_write_in_between(store, monkeypatch):
+    monkeypatch.setattr(feedback, "FORGOTTEN_AT_ONCE", 10)
+    store.log([logged(f"r{number}", number % 2, minutes=number - 34.5) for number in range(40)])
+    deleted: list[int] = []
+    sa.event.listen(
+        store._engine,
+        "after_cursor_execute",
+        lambda connection, cursor, statement, *_: statement.startswith("DELETE") and deleted.append(cursor.rowcount),
+    )
+    assert store.forget_predictions("m", NOON) == 35
+    assert deleted == [10, 10, 10, 5]
+    assert [it.request_id for it in recent(store, "m", 1, 10)] == [f"r{number}" for number in range(39, 34, -1)]
+
+
+# --- the two together ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", ["log first", "correction first"])
+def test_a_correction_finds_its_answer_whichever_comes_first(store, order):
+    steps: list[Callable[[], object]] = [
+        lambda: store.log([logged("r1"), logged("r1", position=1)]),
+        lambda: store.add("m", [correction("x", "r1", "b", 1), correction("y", "elsewhere", "b")]),
+    ]
+    for step in steps if order == "log first" else reversed(steps):
+        step()
+    [(answer, told)] = store.corrected("m", 1, 10)
+    assert (answer.request_id, answer.position, answer.label) == ("r1", 1, "a")
+    assert (told.client_id, told.example["label"]) == ("x", "b")
+
+
+def test_of_two_corrections_of_one_answer_the_newer_counts(store):
+    store.log([logged("r1"), logged("r2")])
+    store.add("m", [correction("x", "r1", "b"), correction("y", "r2", "b")])
+    store.add("m", [correction("z", "r1", "c")])
+    assert [(answer.request_id, told.example["label"]) for answer, told in store.corrected("m", 1, 10)] == [
+        ("r1", "c"),
+        ("r2", "b"),
+    ]
+
+
+def test_the_newest_corrected_answers_are_taken_and_versions_kept_apart(store):
+    store.log([logged(f"r{number}") for number in range(5)] + [logged("else", version=2)])
+    store.add("m", [correction(f"c{number}", f"r{number}") for number in range(5)] + [correction("e", "else")])
+    assert [told.client_id for _, told in store.corrected("m", 1, 2)] == ["c4", "c3"]
+    assert [told.client_id for _, told in store.corrected("m", 2, 2)] == ["e"]
+    assert store.corrected("other", 1, 2) == []
+    store.add("m", [correction("again", "r1"), correction("nowhere", "lost"), correction("plain")])
+    assert store.corrected_by_version("m") == {1: 6, 2: 1}
+    assert store.corrected_by_version("other") == {}

@@ -1,0 +1,102 @@
+"""Databases of every older schema, with data in them, brought up to date: nothing is lost, and the registry works on."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.script import ScriptDirectory
+
+from baton.store import database, upgrade
+from baton.store.records import RunState
+from baton.store.registry import Registry
+
+OLDER = [script.revision for script in ScriptDirectory.from_config(upgrade._alembic()).walk_revisions()][1:]
+"""All revisions but the newest."""
+
+MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def upgrade_to(engine: sa.Engine, revision: str) -> None:
+    config = upgrade._alembic()
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+
+
+def value(column: sa.Column[Any]) -> Any:
+    """Something for a column of an old schema, the same each time."""
+    if column.name == "model" or (column.table.name == "models" and column.name == "name"):
+        return "old"
+    if column.name in ("run_id", "decision_id", "id"):
+        return "run-1" if isinstance(column.type, sa.String) else 1
+    if column.name == "state":
+        return RunState.SUCCEEDED.value
+    kinds: list[tuple[type[Any], Any]] = [
+        (sa.JSON, {"ü": [1, None]}),
+        (sa.DateTime, MOMENT),
+        (sa.Boolean, True),
+        (sa.Integer, 1),
+        (sa.Float, 0.5),
+        (sa.LargeBinary, b"\x00\xff"),
+        (sa.String, "x"),
+    ]
+    return next(it for kind, it in kinds if isinstance(column.type, kind))
+
+
+def rows(engine: sa.Engine, tables: list[str]) -> dict[str, list[dict[str, Any]]]:
+    metadata = sa.MetaData()
+    metadata.reflect(engine, only=tables)
+    with engine.connect() as connection:
+        return {name: [dict(row._mapping) for row in connection.execute(metadata.tables[name].select())] for name in tables}
+
+
+@pytest.mark.parametrize("revision", OLDER)
+def test_a_database_of_an_older_schema_keeps_every_row_when_it_is_brought_up_to_date(bare_url, revision):
+    engine = database.connect(bare_url)
+    upgrade_to(engine, revision)
+    metadata = sa.MetaData()
+    metadata.reflect(engine)
+    with engine.begin() as connection:
+        for table in metadata.sorted_tables:
+            if table.name != "alembic_version":
+                connection.execute(table.insert().values({column.name: value(column) for column in table.columns}))
+    filled = [table.name for table in metadata.sorted_tables if table.name != "alembic_version"]
+    before = rows(engine, filled)
+    assert all(len(found) == 1 for found in before.values())
+
+    registry = Registry(bare_url)
+    registry.migrate()
+    registry.check()
+    after = rows(engine, filled)
+    engine.dispose()
+    for name, [row] in before.items():
+        assert {key: after[name][0][key] for key in row} == row
+    assert registry.champion("old").version == 1
+    assert registry.runs.get("run-1").state is RunState.SUCCEEDED
+    assert registry.reserve_version("old", "run-2") == 2
+    assert registry.feedback.count_after("old", 0) == (1 if "feedback" in filled else 0)
+    registry.close()
+
+
+def test_a_migration_that_fails_leaves_the_old_schema(bare_url, monkeypatch):
+    engine = database.connect(bare_url)
+    upgrade_to(engine, OLDER[0])
+    tables = set(sa.inspect(engine).get_table_names())
+    run = command.upgrade
+
+    def interrupted(*arguments: Any) -> None:
+        run(*arguments)
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr(command, "upgrade", interrupted)
+    with pytest.raises(RuntimeError, match="power cut"):
+        upgrade.migrate(engine)
+    monkeypatch.undo()
+    assert set(sa.inspect(engine).get_table_names()) == tables
+    upgrade.migrate(engine)
+    upgrade.check(engine)
+    engine.dispose()

@@ -1,0 +1,54 @@
+"""Logged answers of a classifier, and corrections of them, as a replica and an application would leave them in a registry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from baton.store import database, schema
+from baton.store.feedback import Correction, FeedbackStore
+from baton.store.records import LoggedPrediction
+from baton.store.registry import Registry
+
+
+def logged(
+    request_id: str,
+    *,
+    model: str = "m",
+    position: int = 0,
+    version: int = 1,
+    text: str = "hello",
+    label: str = "a",
+    length: int | None = None,
+    at: datetime | None = None,
+) -> LoggedPrediction:
+    """The answer ``label`` to ``text``, given now unless ``at`` says when."""
+    return LoggedPrediction(
+        model=model,
+        request_id=request_id,
+        position=position,
+        version=version,
+        input={"text": text},
+        output={"labels": [label], "scores": [0.9]},
+        label=label,
+        confidence=0.9,
+        length=len(text) if length is None else length,
+        created_at=at or datetime.now(UTC),
+    )
+
+
+def correct_answers(registry: Registry, model: str, answers: Iterable[tuple[int, str, str]]) -> None:
+    """Answers (version, label given, right label), each logged and corrected."""
+    for place, (version, said, right) in enumerate(answers):
+        registry.feedback.log([logged(f"r{place}", model=model, version=version, label=said)])
+        example = {"text": "hello", "label": right}
+        registry.feedback.add(model, [Correction(client_id=None, request_id=f"r{place}", position=0, example=example)])
+
+
+def recent(store: FeedbackStore, model: str = "m", version: int = 1, limit: int = 10_000) -> list[LoggedPrediction]:
+    """The logged answers of one version, newest first."""
+    table = schema.predictions
+    query = table.select().where(table.c.model == model, table.c.version == version)
+    with database.reading(store._engine) as connection:
+        rows = connection.execute(query.order_by(table.c.created_at.desc()).limit(limit))
+        return [LoggedPrediction(**row._mapping) for row in rows]

@@ -1,0 +1,134 @@
+"""A model's data as it grows: base files that change, feedback that comes in, versions frozen one after the other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from baton.artifacts.storage import Storage
+from baton.config.model_settings import DataSettings, ModelSettings
+from baton.store.feedback import Correction
+from baton.store.records import DatasetVersion, Feedback
+from baton.store.registry import Registry
+from baton.tasks import AnyTask
+from baton.tasks.classification import Classification
+from baton.text.normal_form import fingerprint, place
+from services.control.plane import ControlPlane
+from training import pipeline
+from training.data.datasets import Dataset, History, freeze
+
+Row = Mapping[str, Any]
+
+BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class GrowingData:
+    """One model's data. `freeze` hands the past on as the pipeline does, with a dict for the registry's ledger."""
+
+    def __init__(self, directory: Path, storage: Storage, kind: type[AnyTask] = Classification) -> None:
+        self.directory, self.storage, self.kind = directory, storage, kind
+        self.feedback: list[Feedback] = []
+        self.ledger: dict[str, str] = {}
+        self.versions: list[Dataset] = []
+        self.train: list[Row] = []
+        self.holdout: list[Row] | float = 0.2
+        self.settings: dict[str, Any] = {}
+        self.redact: Sequence[str] = ()
+
+    def correct(self, *examples: Row) -> None:
+        """Feedback comes in, the next row a minute after the last one."""
+        for example in examples:
+            number = len(self.feedback) + 1
+            received = BEGINNING + timedelta(minutes=number)
+            self.feedback.append(
+                Feedback(
+                    id=number,
+                    model="m",
+                    client_id=None,
+                    request_id=None,
+                    position=0,
+                    example=example,
+                    received_at=received,
+                )
+            )
+
+    def data(self) -> DataSettings:
+        """The base files as they are now, and the settings in force."""
+        sources = {"train": self._write("train.jsonl", self.train), "holdout": self.holdout}
+        if not isinstance(self.holdout, float):
+            sources["holdout"] = self._write("holdout.jsonl", self.holdout)
+        return DataSettings.model_validate({**sources, **self.settings})
+
+    def freeze(self) -> Dataset:
+        """The next version. The ledger must take its sides without a contradiction."""
+        previous = len(self.versions) or None
+        history = History(feedback=iter(self.feedback), sides=dict(self.ledger), previous=previous)
+        dataset = freeze("m", self.kind, self.data(), self.storage, history, redact=self.redact)
+        for group, side in dataset.sides.items():
+            assert self.ledger.setdefault(group, side) == side, "a text changed sides"
+        self.versions.append(dataset)
+        return dataset
+
+    def _write(self, name: str, rows: Sequence[Row]) -> str:
+        path = self.directory / name
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return str(path)
+
+
+def text_for(side: str, share: float, stem: str = "new text") -> str:
+    """A text that the stable hash puts on this side of a split with this share of holdout."""
+    texts = (f"{stem} {number}" for number in range(10_000))
+    return next(text for text in texts if (place(fingerprint(text)) < share) == (side == "holdout"))
+
+
+def freeze_recorded(registry: Registry, settings: ModelSettings, storage: Storage) -> DatasetVersion:
+    """The model's next version as a run makes it: with the feedback and the ledger of the registry, and recorded there."""
+    clock = pipeline.Clock(lambda stage, progress: None)
+    return pipeline.freeze(pipeline.Context(settings=settings, registry=registry, storage=storage, clock=clock)).version
+
+
+def correct(registry: Registry, model: str, *examples: Row) -> None:
+    """Feedback without client ids, in the registry."""
+    corrections = [Correction(client_id=None, request_id=None, position=0, example=dict(example)) for example in examples]
+    registry.feedback.add(model, corrections)
+
+
+SMALL_TRAIN = (
+    {"text": "where is my parcel?", "label": "shipping"},
+    {"text": "the courier was late", "label": "shipping"},
+    {"text": "refund, please", "label": "billing"},
+    {"text": "the invoice is wrong", "label": "billing"},
+)
+SMALL_HOLDOUT = ({"text": "a parcel", "label": "shipping"}, {"text": "a refund", "label": "billing"})
+
+
+def three_versions(control: ControlPlane, directory: Path) -> list[DatasetVersion]:
+    """Data sets 1 to 3 of model ``m``: base data; a contradiction, an addition to each side and a row nobody can use; the base
+    file without its first row.
+    """
+    settings = control.config.model("m")
+    growing = GrowingData(directory, Storage(control.config.storage))
+    growing.train, growing.holdout = list(SMALL_TRAIN), list(SMALL_HOLDOUT)
+    versions = []
+
+    def freeze() -> None:
+        current = settings.model_copy(update={"data": growing.data()})
+        versions.append(freeze_recorded(control.registry, current, growing.storage))
+
+    freeze()
+    correct(
+        control.registry,
+        "m",
+        {"text": "Refund, please", "label": "shipping"},
+        {"text": text_for("train", 0.1), "label": "bug"},
+        {"text": text_for("holdout", 0.1), "label": "billing"},
+        {"text": "a parcel", "label": "billing"},
+        {"text": ""},
+    )
+    freeze()
+    growing.train.pop(0)
+    freeze()
+    return versions

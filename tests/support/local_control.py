@@ -1,0 +1,149 @@
+"""The real control plane over a real registry, with stand-ins where it would talk to Ray: jobs and replicas live here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ray.job_submission import JobStatus
+
+from baton.artifacts.storage import Storage
+from baton.config.file import BatonConfig
+from baton.config.model_settings import GateSettings
+from baton.errors import Conflict
+from baton.store.records import Champion, Decision, ModelVersion
+from baton.store.registry import ROLLOUT_FAILED, Registry
+from baton.tasks.classification import Classification
+from services.control.jobs import Jobs
+from services.control.plane import ControlPlane
+from services.control.rollout import Rollouts, State
+from training.judge import gate
+
+HOLDOUT = "5f" * 32
+TASK = Classification((), 32)
+
+
+class LocalRollouts(Rollouts):
+    """Replicas that obey at once; versions in ``broken`` cannot be loaded, for the reason given."""
+
+    def __init__(self, registry: Registry) -> None:
+        super().__init__(registry)
+        self.broken: dict[int, str] = {}
+        self.serving: dict[str, int] = {}
+
+    async def states(self, model: str) -> list[State]:
+        return [{"replica": "r1", "version": self.serving.get(model), "error": None}]
+
+    async def _prepare(self, model: str, version: int) -> None:
+        if version in self.broken:
+            self._registry.add_incident(model, ROLLOUT_FAILED, self.broken[version], version)
+            raise Conflict(f"{model}: {self.broken[version]}; the champion stays")
+
+    async def _commit(self, model: str, champion: Champion) -> None:
+        assert champion.version is not None
+        self.serving[model] = champion.version
+
+
+class LocalJobs(Jobs):
+    """Jobs without Ray: matches are decided on the spot from stored scores, runs do what ``on_run`` says."""
+
+    def __init__(self, registry: Registry, storage: Storage) -> None:
+        super().__init__(registry, storage, {})
+        self.submitted: list[str] = []
+        self.on_run: Callable[[str], None] = lambda run_id: None
+
+    def _submit(self, job: str, *arguments: str) -> None:
+        self.submitted.append(job)
+        if arguments[0] == "judge":
+            model, version = arguments[1], int(arguments[2])
+            decide(self._registry, model, version)
+        else:
+            self.on_run(job)
+
+    def _status(self, job: str) -> JobStatus | None:
+        if job not in self.submitted:
+            return None
+        return JobStatus.SUCCEEDED if job.startswith("judge-") else JobStatus.RUNNING
+
+    def _jobs(self) -> Any:
+        class Client:
+            def stop_job(self, job: str) -> None: ...
+
+        return Client()
+
+
+class LocalControl(ControlPlane):
+    """`ControlPlane` with local jobs and replicas."""
+
+    def __init__(self, config: BatonConfig) -> None:
+        super().__init__(config.model_dump(mode="json"))
+        self.jobs = self._jobs = LocalJobs(self.registry, Storage(config.storage))
+        self.rollouts: LocalRollouts = LocalRollouts(self.registry)
+
+
+def configured(directory: Path, *models: str) -> BatonConfig:
+    """A configuration with everything in ``directory``."""
+    return BatonConfig.model_validate(
+        {
+            "storage": str(directory / "storage"),
+            "database": f"sqlite:///{directory}/baton.db",
+            "models": [
+                {
+                    "name": name,
+                    "task": "classification",
+                    "base_model": "tiny",
+                    "data": {"train": "train.jsonl"},
+                    "gate": {"min_f1": 0.5},
+                }
+                for name in models
+            ],
+        }
+    )
+
+
+def control_of(config: BatonConfig) -> LocalControl:
+    """A control plane whose registry is migrated and knows the models."""
+    control = LocalControl(config)
+    control.registry.migrate()
+    for model in config.models:
+        control.registry.declare_model(model.name, model.model_dump(mode="json"))
+    return control
+
+
+def publish(
+    registry: Registry, model: str, right: int, run_id: str | None = None, *, feedback_until: int = 0, **metrics: Any
+) -> ModelVersion:
+    """A version that answers ``right`` of 100 holdout rows rightly. It has scores (also ``metrics``), and no files."""
+    truth = np.arange(100) % 4
+    predicted = np.where(np.arange(100) < right, truth, (truth + 1) % 4)
+    statistics = np.stack([truth, predicted], axis=1).astype(np.int32)
+    f1 = float(TASK.resample(statistics, np.ones((1, 100), dtype=np.float32))[0])
+    metrics = {"f1": f1, "accuracy": right / 100, "confusion": [[25]], "per_class": {}, "labels": ["a"], **metrics}
+    number = registry.reserve_version(model, run_id)
+    version = registry.publish_version(
+        model,
+        number,
+        uri=f"/nowhere/{number}",
+        manifest_sha256="a" * 64,
+        metrics=metrics,
+        lineage={
+            "dataset": {"train_rows": 400, "holdout_hash": HOLDOUT, "feedback_until": feedback_until},
+            "training": {"tune": "full"},
+            "run_id": run_id,
+            "labels": ["a", "b"],
+        },
+    )
+    registry.add_evaluation(model, number, HOLDOUT, metrics, statistics)
+    return version
+
+
+def decide(registry: Registry, model: str, version: int) -> Decision:
+    """The gate's stored decision on ``version`` against today's champion."""
+    champion = registry.champion(model).version
+    candidate = registry.evaluation(model, version, HOLDOUT)
+    rival = None if champion is None else registry.evaluation(model, champion, HOLDOUT)
+    assert candidate is not None
+    policy = GateSettings.model_validate(registry.settings(model)["gate"])
+    return registry.add_decision(gate.decide(TASK, candidate, rival, policy))

@@ -1,0 +1,39 @@
+"""The queries of all dashboards and alert rules, as Prometheus is asked them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from services.host.scraping import RULES
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+DASHBOARDS = sorted((DEPLOY / "grafana" / "dashboards").glob("*.json"))
+
+
+def dashboard(file: Path) -> dict[str, Any]:
+    board: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return board
+
+
+def panel_queries(model: str = ".*", window: str = "1m") -> Iterator[tuple[str, str]]:
+    """Where each query of a panel, a variable's or an annotation's stands, and the query with Grafana's variables filled in."""
+    for file in DASHBOARDS:
+        board = dashboard(file)
+        asked = [
+            (f"{file.stem}: {panel['title']} {target['refId']}", target["expr"])
+            for panel in board["panels"]
+            for target in panel["targets"]
+        ]
+        asked += [(f"{file.stem}: {note['name']}", note["expr"]) for note in board["annotations"]["list"]]
+        for where, query in asked:
+            yield where, query.replace("$model", model).replace("$__rate_interval", window)
+
+
+def alerts() -> list[dict[str, Any]]:
+    """All alert rules."""
+    return [rule for group in yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"] for rule in group["rules"]]

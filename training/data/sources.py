@@ -1,0 +1,157 @@
+"""Files and `datasets` ids → raw rows → a task's examples, or complaints that name file, line and field.
+
+Knows nothing of sides, feedback or models.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+import fsspec
+
+from baton.errors import DataError
+from baton.tasks import AnyTask
+from baton.tasks.base import short
+from baton.tasks.rows import Row, example_of
+
+MAPPING = " (map names with data.fields)"
+
+SHOWN = 10
+"""Mistakes listed in one error; the rest is counted."""
+
+
+def read(source: str, hub_split: str) -> Iterator[Row]:
+    """Raw rows of a .jsonl, .csv or .parquet file, of one at a URL, or of a `datasets` id. Raises ``DataError``."""
+    if "://" in source:
+        return _read_url(source, hub_split)
+    path = Path(source)
+    readers = {".jsonl": _read_jsonl, ".json": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
+    if path.suffix not in readers:
+        if path.is_file():
+            raise DataError(f"{source}: unknown file type {path.suffix!r}; allowed: .jsonl, .csv, .parquet, or a datasets id")
+        return _read_hub(source, hub_split)
+    if not path.is_file():
+        raise DataError(f"{source}: no such file")
+    return readers[path.suffix](path)
+
+
+def parse(kind: type[AnyTask], columns: Mapping[str, str], rows: Iterable[Row], source: str) -> list[Any]:
+    """Rows as the task's examples. Raises ``DataError`` that lists where each broken row stands and why."""
+    return [example for _, example in located(kind, columns, rows, source)]
+
+
+def located(kind: type[AnyTask], columns: Mapping[str, str], rows: Iterable[Row], source: str) -> list[tuple[str, Any]]:
+    """What `parse` gives, each example behind the place where it stands."""
+    examples, mistakes = [], []
+    for row in rows:
+        try:
+            examples.append((row.where, example_of(kind, row, columns, advice=MAPPING)))
+        except DataError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        more = f"\n  … and {len(mistakes) - SHOWN} more" if len(mistakes) > SHOWN else ""
+        listed = "\n".join(f"  {mistake}" for mistake in mistakes[:SHOWN])
+        raise DataError(f"{source}: {len(mistakes)} row(s) cannot be used\n{listed}{more}")
+    if not examples:
+        raise DataError(f"{source}: the file holds no rows")
+    return examples
+
+
+def _read_jsonl(path: Path) -> Iterator[Row]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            where = f"{path} line {number}"
+            try:
+                values = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise DataError(f"{where}: not valid JSON: {error.msg} at character {error.pos + 1}") from error
+            except UnicodeDecodeError as error:
+                raise DataError(f"{where}: not valid JSON: {error}") from error
+            if not isinstance(values, dict):
+                raise DataError(f"{where}: a JSON object is expected, not {short(values)}")
+            yield Row(where=where, values=values)
+
+
+def _read_csv(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8-sig", newline="", errors="surrogateescape") as file:
+        reader = csv.DictReader(map(_decoded, file))
+        try:
+            for values in reader:
+                where = f"{path} line {reader.line_num}"
+                if None in values:  # where DictReader puts fields beyond the header
+                    fields = len(values) - 1 + len(values[None])
+                    raise DataError(f"{where}: {fields} fields, the header has {len(values) - 1}; quote texts that hold commas")
+                yield Row(where=where, values=dict(values))
+        except (csv.Error, UnicodeError) as error:
+            raise DataError(f"{path} line {reader.line_num + 1}: not valid CSV: {error}") from error
+
+
+def _decoded(line: str) -> str:
+    """The line, if its bytes were UTF-8. Files are decoded in blocks: only line by line is the place of a bad byte known."""
+    if not line.isascii():
+        try:
+            line.encode()
+        except UnicodeEncodeError:
+            raise UnicodeError("it is not UTF-8; save the file in that encoding") from None
+    return line
+
+
+def _read_parquet(path: Path) -> Iterator[Row]:
+    from pyarrow import ArrowInvalid, parquet
+
+    try:
+        table = parquet.read_table(path)
+    except (ArrowInvalid, OSError) as error:
+        raise DataError(f"{path}: not a readable Parquet file: {error}") from error
+    for number, values in enumerate(table.to_pylist(), start=1):
+        yield Row(where=f"{path} row {number}", values=values)
+
+
+def _read_url(url: str, hub_split: str) -> Iterator[Row]:
+    """Rows of the file at a URL that fsspec knows, fetched whole. Places are told by the URL, not by the copy."""
+    with tempfile.TemporaryDirectory(prefix="baton-data-") as directory:
+        copy = Path(directory) / PurePosixPath(urlsplit(url).path).name
+        try:
+            files, path = fsspec.core.url_to_fs(url)
+            files.get_file(path, str(copy))
+        except Exception as error:  # every file system has errors of its own
+            raise DataError(f"{url}: cannot be read: {type(error).__name__}: {error}") from error
+        try:
+            for row in read(str(copy), hub_split):
+                yield replace(row, where=row.where.replace(str(copy), url))
+        except DataError as error:
+            raise DataError(str(error).replace(str(copy), url)) from error
+
+
+def _read_hub(name: str, hub_split: str) -> Iterator[Row]:
+    import datasets
+
+    try:
+        table = datasets.load_dataset(name, split=hub_split)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DataError(f"{name!r} is neither a file nor a datasets id that can be loaded: {reason}") from error
+    coded, listed = {}, {}
+    for column, feature in table.features.items():
+        if isinstance(feature, datasets.ClassLabel):
+            coded[column] = feature
+        elif isinstance(feature, datasets.List) and isinstance(feature.feature, datasets.ClassLabel):
+            listed[column] = feature.feature
+    for number, values in enumerate(table, start=1):
+        named = {column: _name(feature, values[column]) for column, feature in coded.items()}
+        named |= {column: [_name(feature, code) for code in values[column] or ()] for column, feature in listed.items()}
+        yield Row(where=f"{name} {hub_split} row {number}", values={**values, **named})
+
+
+def _name(feature: Any, code: int | None) -> Any:
+    """A class label by its name; -1 and None mean that there is none: they stay, and `parse` says where."""
+    return feature.int2str(code) if code in range(feature.num_classes) else code

@@ -1,0 +1,37 @@
+"""What a run may change of a model: ``training.tune`` as gradients that are on or off."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from baton.config.training_settings import TrainingSettings
+
+
+def tune(model: Any, training: TrainingSettings) -> None:
+    """Leave gradients to what ``training.tune`` trains, and to nothing else.
+
+    Raises:
+        ConfigError: the model has no place for adapters.
+    """
+    if training.tune == "full":
+        return
+    stack = layer_stack(model)
+    for name, parameter in model.base_model.named_parameters():
+        parameter.requires_grad_("pooler" in name)
+    if training.tune == "last_n":
+        stack[-training.last_n :].requires_grad_(True)
+    if training.tune == "lora":
+        from training.fit.lora import add_adapters  # peft takes a second to load, and most runs do without
+
+        add_adapters(model, stack, training)
+
+
+def layer_stack(model: Any) -> torch.nn.ModuleList:
+    """The encoder's layers: the largest list of modules in ``base_model``.
+
+    The encoder is the embeddings and the stack of layers; the pooler and everything outside ``base_model`` is the head.
+    """
+    stacks = [module for module in model.base_model.modules() if isinstance(module, torch.nn.ModuleList)]
+    return max(stacks, key=lambda module: sum(parameter.numel() for parameter in module.parameters()))

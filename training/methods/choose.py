@@ -1,0 +1,29 @@
+"""The ways to make a checkpoint, and which of them a model's settings choose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from baton.config.training_settings import TrainingSettings
+from training.fit.trainer import Order, Trained, fine_tune
+
+Method = Callable[[Order], AbstractContextManager[Trained]]
+"""Makes a checkpoint, which is readable inside its ``with`` block."""
+
+
+def method(training: TrainingSettings) -> Method:
+    """The way that ``training`` asks for. The modules are imported here, because their libraries take seconds to load."""
+    if training.few_shot:
+        from training.methods.few_shot import few_shot
+
+        return few_shot
+    if training.search is not None:
+        from training.methods.search import search
+
+        return search
+    if training.folds is not None:
+        from training.methods.folds import cross_validate
+
+        return cross_validate
+    return fine_tune

@@ -1,0 +1,157 @@
+"""What each worker of an adaptation runs: masked-language training (Devlin et al. 2019, «BERT», section 3.1) of the base model.
+
+A checkpoint holds, beside what resuming needs, the adapted base model as a plain Hugging Face directory.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import ray
+import torch
+import transformers
+from tokenizers import Tokenizer
+
+from baton.config.base_models import find_base_model
+from baton.config.model_settings import ModelSettings
+from baton.engines.torch_engine import load_model
+from baton.errors import ConfigError
+from baton.predict.predictor import load_tokenizer
+from baton.tasks.base import cut, whole
+from training.data.batches import Collator, OrderedTrainer
+from training.fit.dropout import quicken
+from training.fit.log import set_up_worker
+from training.fit.losses import label_loss
+from training.fit.priority import settle
+from training.fit.trainer import Job
+from training.fit.worker import Reporter, arguments_of
+from training.methods.adaptation import BASE, Texts
+
+
+def train(config: dict[str, Any]) -> None:
+    """Ray Train's entry point: adapt as ``Job(**config["job"])`` says to ``config["texts"]``, one checkpoint an epoch."""
+    job = Job(**config["job"])
+    settings = ModelSettings.model_validate(job.settings)
+    set_up_worker(run_id=job.run_id, model=settings.name)
+    settle(job.threads, settings.training)
+    with tempfile.TemporaryDirectory(prefix="baton-adapt-") as scratch:
+        trainer = build_masked(settings, ray.get(config["texts"]), Path(scratch), ray.train.get_context().get_world_size())
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            trainer.add_callback(MaskedReporter(job, trainer, float(trainer.evaluate()["eval_loss"])))
+            trainer.train()
+        else:
+            with checkpoint.as_directory() as directory:
+                noted = json.loads((Path(directory) / "baton-checkpoint.json").read_text())
+                trainer.add_callback(MaskedReporter(job, trainer, float(noted["loss_before"])))
+                trainer.train(resume_from_checkpoint=directory)
+
+
+def build_masked(settings: ModelSettings, texts: Texts, scratch: Path, world_size: int) -> transformers.Trainer:
+    """The `Trainer` of one of ``world_size`` workers. Its training tokens are masked anew in each epoch; those that measure it
+    are masked once.
+
+    A base model without a head for words (a sentence encoder) gets a fresh one, whose weights are the embeddings'.
+
+    Raises:
+        ConfigError: the base model's tokenizer has no mask.
+    """
+    adapt, training = settings.training.adapt, settings.training
+    assert adapt is not None
+    transformers.set_seed(training.seed)
+    base = find_base_model(settings.base_model)
+    wrapper = transformers.AutoTokenizer.from_pretrained(str(base), local_files_only=True, trust_remote_code=False)
+    if wrapper.mask_token is None:
+        raise ConfigError(f"training.adapt: the tokenizer of {settings.base_model} has no mask; adapt is for BERT-type models")
+    wrapper.save_pretrained(str(scratch / "tokenizer"))
+    (scratch / "tokenizer" / "config.json").write_bytes((base / "config.json").read_bytes())
+    tokenizer, pad_id = load_tokenizer(scratch / "tokenizer")
+    model = load_model("AutoModelForMaskedLM", base, ())
+    quicken(model)
+    collate = Masked(wrapper, adapt.mask, pad_id, inspect.signature(model.forward).parameters.keys())
+    on_gpu = torch.cuda.is_available() and training.device != "cpu"
+    changes = {"epochs": adapt.epochs, "learning_rate": adapt.learning_rate, "batch_size": adapt.batch_size, "accumulation": 1}
+    return OrderedTrainer(
+        model=model,
+        args=arguments_of(training.model_copy(update=changes), scratch, world_size, on_gpu=on_gpu, validates=True),
+        train_dataset=windows(tokenizer, texts.train, settings.max_length),
+        eval_dataset=collate.once(windows(tokenizer, texts.held_back, settings.max_length), training.seed),
+        data_collator=collate,
+        processing_class=wrapper,
+        compute_loss_func=label_loss,
+    )
+
+
+def windows(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> list[dict[str, Any]]:
+    """``input_ids`` of the texts in windows of at most ``max_length`` tokens, special ones included, none of which repeats."""
+    room = max_length - tokenizer.num_special_tokens_to_add(False)
+    encodings = whole(tokenizer).encode_batch_fast(list(texts), add_special_tokens=False)
+    pieces = [piece for encoding in encodings if len(encoding) for piece in cut(encoding, room, 0)]
+    return [{"input_ids": tokenizer.post_process(piece).ids} for piece in pieces]
+
+
+class Masked:
+    """Masks a batch at random, unless it was masked before, and pads it."""
+
+    def __init__(self, wrapper: Any, share: float, pad_id: int, accepted: Any) -> None:
+        self._wrapper, self._share = wrapper, share
+        self._draw = transformers.DataCollatorForLanguageModeling(wrapper, mlm_probability=share)
+        self._pad = Collator(pad_id, accepted, token_labels=True)
+        self._accepted = accepted
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        batch = self._pad(rows) if "labels" in rows[0] else self._draw(rows)
+        return {name: tensor for name, tensor in batch.items() if name in self._accepted}
+
+    def once(self, rows: Sequence[Mapping[str, Any]], seed: int) -> list[dict[str, Any]]:
+        """``rows`` masked for good, so that each epoch has the same to guess."""
+        draw = transformers.DataCollatorForLanguageModeling(self._wrapper, mlm_probability=self._share, seed=seed)
+        masked = (draw([row]) for row in rows)
+        return [
+            {
+                "input_ids": batch["input_ids"][0].tolist(),
+                "token_type_ids": [0] * batch["input_ids"].shape[1],
+                "labels": batch["labels"][0].tolist(),
+            }
+            for batch in masked
+        ]
+
+
+class MaskedReporter(Reporter):
+    """Tells of the loss on texts held back, and hands each epoch's adapted base model to Ray Train."""
+
+    stage: ClassVar[str] = "adapting"
+    names: ClassVar[Mapping[str, str]] = {"loss": "loss", "learning_rate": "learning_rate", "eval_loss": "held_back_loss"}
+
+    def __init__(self, job: Job, trainer: Any, loss_before: float) -> None:
+        super().__init__(job, patience=1, held_back_loss=loss_before)
+        self._trainer, self._before = trainer, loss_before
+        self._base_model = str(job.settings["base_model"])
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Adaptation has no early end: the best epoch counts."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Report an epoch; every rank takes part."""
+        noted = {"loss": self._latest["held_back_loss"], "loss_before": self._before, "epoch": round(state.epoch)}
+        checkpoint = None
+        if state.is_world_process_zero:
+            directory = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            (directory / "baton-checkpoint.json").write_text(json.dumps(noted))
+            save_base(self._trainer, find_base_model(self._base_model), directory / BASE)
+            checkpoint = ray.train.Checkpoint.from_directory(directory)
+        ray.train.report(noted, checkpoint=checkpoint)
+
+
+def save_base(trainer: Any, base: Path, directory: Path) -> None:
+    """Write the base model with the trainer's encoder: what masked-language training has no use for (a pooler) stays."""
+    trained = trainer.accelerator.unwrap_model(trainer.model)
+    model = load_model("AutoModel", base, ())
+    model.load_state_dict(trained.base_model.state_dict(), strict=False)
+    model.save_pretrained(str(directory))
+    trainer.processing_class.save_pretrained(str(directory))
