@@ -56,10 +56,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, help="the section of the same heading is replaced, others kept")
     arguments = parser.parse_args()
     torch.set_num_threads(torch.multiprocessing.cpu_count())
-    kind = task_type("classification")
+    task_cls = task_type("classification")
     train, test = (
-        parse(kind, {}, read(str(file), side), str(file))
-        for file, side in ((train_of(arguments.data), "train"), (holdout_of(arguments.data), "test"))
+        parse(task_cls, {}, read(str(file), split), str(file))
+        for file, split in ((train_of(arguments.data), "train"), (holdout_of(arguments.data), "test"))
     )
     held = {normalise(row.text) for row in test}
     rows = [row for row in train if normalise(row.text) not in held]
@@ -74,8 +74,8 @@ def main() -> None:
 def measure(rows: Sequence[Any], test: Sequence[Any], per_label: int, seed: int) -> Result:
     """Fit ``per_label`` rows of each label, chosen by ``seed``, and score the version on ``test``."""
     labels = task_type("classification").labels_of(rows)
-    chance = random.Random(seed)
-    chosen = [row for label in labels for row in chance.sample([row for row in rows if row.label == label], per_label)]
+    rng = random.Random(seed)
+    chosen = [row for label in labels for row in rng.sample([row for row in rows if row.label == label], per_label)]
     settings = ModelSettings.model_validate(
         {
             "name": "benchmark",

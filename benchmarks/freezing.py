@@ -63,16 +63,16 @@ def measure(home: Path, rows: int) -> str:
     second, grown = timed(lambda: pipeline.freeze(context).version)
     after = peak_mib()
     _, again = timed(lambda: pipeline.freeze(context).version)
-    kind = task_type("classification")
+    task_cls = task_type("classification")
 
     def compare() -> Any:
-        return frozen.difference(kind, *(frozen.read_sides(kind, storage, version.uri) for version in (first, second)))
+        return frozen.difference(task_cls, *(frozen.read_splits(task_cls, storage, version.uri) for version in (first, second)))
 
     _, compared = timed(compare)
     return (
         f"## Freezing {BASE:,} base rows with {rows:,} rows of feedback\n\n"
         f"{REPEATED:.0%} of the feedback repeats a text with its answer, {CONTRADICTED:.0%} with another one. Everything "
-        "counts: reading files\nand database (SQLite), hashing, merging, writing both sides, recording version and ledger.\n\n"
+        "counts: reading files\nand database (SQLite), hashing, merging, writing both splits, recording version and ledger.\n\n"
         "| | CPU seconds | rows | peak memory of the process |\n|---|--:|--:|--:|\n"
         f"| base rows alone | {alone:.2f} | {first.train_rows + first.holdout_rows:,} | {before:.0f} MiB |\n"
         f"| with all feedback | {grown:.2f} | {second.train_rows + second.holdout_rows:,} | {after:.0f} MiB |\n"
@@ -82,23 +82,23 @@ def measure(home: Path, rows: int) -> str:
     )
 
 
-def texts(chance: random.Random) -> Iterator[dict[str, str]]:
+def texts(rng: random.Random) -> Iterator[dict[str, str]]:
     """Rows of different texts."""
-    words = ["".join(chance.choices("abcdefghijklmnoprstuvwyé", k=chance.randint(2, 9))) for _ in range(5000)]
+    words = ["".join(rng.choices("abcdefghijklmnoprstuvwyé", k=rng.randint(2, 9))) for _ in range(5000)]
     while True:
-        yield {"text": " ".join(chance.choices(words, k=WORDS)).capitalize(), "label": chance.choice(LABELS)}
+        yield {"text": " ".join(rng.choices(words, k=WORDS)).capitalize(), "label": rng.choice(LABELS)}
 
 
 def give(registry: Registry, made: Iterator[dict[str, str]], base: list[dict[str, str]], rows: int) -> None:
     """Feedback as applications send it, in the registry."""
-    chance, seen = random.Random(1), list(base)
+    rng, seen = random.Random(1), list(base)
     while rows:
         examples = []
         for _ in range(min(rows, 1000)):
-            drawn = chance.random()
+            drawn = rng.random()
             if drawn < REPEATED + CONTRADICTED:
-                old = chance.choice(seen)
-                examples.append({**old, "label": chance.choice(LABELS)} if drawn < CONTRADICTED else old)
+                old = rng.choice(seen)
+                examples.append({**old, "label": rng.choice(LABELS)} if drawn < CONTRADICTED else old)
             else:
                 examples.append(next(made))
                 seen.append(examples[-1])

@@ -154,7 +154,7 @@ class Running:
         self._baton("up", "--detach")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, exc_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._baton("down")
 
     def train(self, *assignments: str) -> tuple[dict[str, Any], float]:

@@ -78,8 +78,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="baton-bench-") as name:
         storage = Storage(f"{name}/storage")
         settings = override(_settings(arguments, Path(name)), assign)
-        kind = task_type(settings.task)
-        dataset = datasets.freeze(settings.name, kind, settings.data, storage)
+        task_cls = task_type(settings.task)
+        dataset = datasets.freeze(settings.name, task_cls, settings.data, storage)
         began = time.perf_counter()
         trainer = build_trainer(_job(settings, dataset, storage, threads), settings, Path(name), world_size=1)
         trainer.train()
@@ -153,9 +153,9 @@ def _settings(arguments: argparse.Namespace, folder: Path) -> ModelSettings:
 
 
 def _job(settings: ModelSettings, dataset: datasets.Dataset, storage: Storage, threads: int) -> Any:
-    from training.fit.trainer import Job
+    from training.fit.request import WorkerConfig
 
-    return Job(
+    return WorkerConfig(
         run_id="benchmark",
         settings=settings.model_dump(mode="json"),
         labels=dataset.version.labels,

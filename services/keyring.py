@@ -75,7 +75,7 @@ class Keyring:
             key = self.identify(authorization)
             self.allow(key, scope, model)
 
-    def why(self, authorization: bytes, reason: str) -> str:
+    def reason_if_authorised(self, authorization: bytes, reason: str) -> str:
         """``reason`` for whoever has a valid key: it may name models and files. Health checks are open to everybody."""
         try:
             if self.required:
@@ -138,7 +138,7 @@ class Keyring:
             raise
         self._noted.update(fresh)
 
-    async def catch_up(self) -> None:
+    async def try_refresh(self) -> None:
         """`refresh`, if keys are asked for, whatever goes wrong."""
         if not self.required:
             return
@@ -149,8 +149,8 @@ class Keyring:
         except Exception:
             logger.exception("API keys: reading them failed")
 
-    async def keep(self, seconds: float) -> None:
+    async def refresh_forever(self, seconds: float) -> None:
         """`catch_up` every so often, for ever."""
         while self.required:
             await asyncio.sleep(seconds)
-            await self.catch_up()
+            await self.try_refresh()

@@ -18,7 +18,7 @@ RAY = "ray_"
 INFINITY = "+Inf"
 
 
-class Kind(StrEnum):
+class MetricType(StrEnum):
     """A metric's Prometheus type."""
 
     COUNTER = "counter"
@@ -58,7 +58,7 @@ class Metric:
     """One metric. ``name`` is without what its way to Prometheus adds; ``buckets`` are upper bounds, without infinity."""
 
     name: str
-    kind: Kind
+    type: MetricType
     plane: Plane
     help: str
     labels: tuple[str, ...] = ("model",)
@@ -67,8 +67,8 @@ class Metric:
     @property
     def parts(self) -> Mapping[str, tuple[str, ...]]:
         """The names of the numbers that it is made of, each with its labels: one, or a histogram's buckets, sum and count."""
-        if self.kind is not Kind.HISTOGRAM:
-            return {f"{self.name}_total" if self.kind is Kind.COUNTER else self.name: self.labels}
+        if self.type is not MetricType.HISTOGRAM:
+            return {f"{self.name}_total" if self.type is MetricType.COUNTER else self.name: self.labels}
         return {f"{self.name}_bucket": (*self.labels, "le"), f"{self.name}_sum": self.labels, f"{self.name}_count": self.labels}
 
     @property
@@ -78,74 +78,93 @@ class Metric:
         return {f"{prefix}{name}": labels for name, labels in self.parts.items()}
 
 
-def _data(name: str, kind: Kind, text: str, *labels: str, buckets: tuple[float, ...] = ()) -> Metric:
-    return Metric(name=name, kind=kind, plane=Plane.DATA, help=text, labels=("model", "replica", *labels), buckets=buckets)
+def _data(name: str, metric_type: MetricType, text: str, *labels: str, buckets: tuple[float, ...] = ()) -> Metric:
+    return Metric(
+        name=name, type=metric_type, plane=Plane.DATA, help=text, labels=("model", "replica", *labels), buckets=buckets
+    )
 
 
-def _control(name: str, kind: Kind, text: str, *labels: str) -> Metric:
-    return Metric(name=name, kind=kind, plane=Plane.CONTROL, help=text, labels=("model", *labels))
+def _control(name: str, metric_type: MetricType, text: str, *labels: str) -> Metric:
+    return Metric(name=name, type=metric_type, plane=Plane.CONTROL, help=text, labels=("model", *labels))
 
 
 # --- data plane: each replica ------------------------------------------------------------------------------------------
 
 REQUESTS = _data(
-    "baton_requests", Kind.COUNTER, "Requests to the model that were answered; not /health and /info.", "version", "status"
+    "baton_requests",
+    MetricType.COUNTER,
+    "Requests to the model that were answered; not /health and /info.",
+    "version",
+    "status",
 )
-ERRORS = _data("baton_errors", Kind.COUNTER, "Requests that were answered with an error, by what it was.", "status", "kind")
+ERRORS = _data(
+    "baton_errors", MetricType.COUNTER, "Requests that were answered with an error, by what it was.", "status", "kind"
+)
 REQUEST_SECONDS = _data(
-    "baton_request_seconds", Kind.HISTOGRAM, "From a request's arrival to its prediction, errors left out.", buckets=SECONDS
+    "baton_request_seconds",
+    MetricType.HISTOGRAM,
+    "From a request's arrival to its prediction, errors left out.",
+    buckets=SECONDS,
 )
-QUEUE_SECONDS = _data("baton_queue_seconds", Kind.HISTOGRAM, "Of that, waiting for a batch.", buckets=SECONDS)
-INFERENCE_SECONDS = _data("baton_inference_seconds", Kind.HISTOGRAM, "Of that, in the model.", buckets=SECONDS)
-BATCH_INPUTS = _data("baton_batch_inputs", Kind.HISTOGRAM, "Inputs (texts) in one batch.", buckets=INPUTS)
+QUEUE_SECONDS = _data("baton_queue_seconds", MetricType.HISTOGRAM, "Of that, waiting for a batch.", buckets=SECONDS)
+INFERENCE_SECONDS = _data("baton_inference_seconds", MetricType.HISTOGRAM, "Of that, in the model.", buckets=SECONDS)
+BATCH_INPUTS = _data("baton_batch_inputs", MetricType.HISTOGRAM, "Inputs (texts) in one batch.", buckets=INPUTS)
 BATCH_TOKENS = _data(
-    "baton_batch_tokens", Kind.HISTOGRAM, "Tokens in one batch, as serving.max_batch_tokens counts them.", buckets=TOKENS
+    "baton_batch_tokens", MetricType.HISTOGRAM, "Tokens in one batch, as serving.max_batch_tokens counts them.", buckets=TOKENS
 )
-MODEL_TOKENS = _data("baton_model_tokens", Kind.COUNTER, "Tokens that went through the model, padding included.")
-PADDING_TOKENS = _data("baton_padding_tokens", Kind.COUNTER, "Of those, padding.")
-SWAPS = _data("baton_swaps", Kind.COUNTER, "Times that a replica changed the version that it serves.")
-SERVING_VERSION = _data("baton_serving_version", Kind.GAUGE, "The version that a replica serves, 0 for none.")
-QUEUE_DEPTH = _data("baton_queue_depth", Kind.GAUGE, "Requests that wait in a replica.")
+MODEL_TOKENS = _data("baton_model_tokens", MetricType.COUNTER, "Tokens that went through the model, padding included.")
+PADDING_TOKENS = _data("baton_padding_tokens", MetricType.COUNTER, "Of those, padding.")
+SWAPS = _data("baton_swaps", MetricType.COUNTER, "Times that a replica changed the version that it serves.")
+SERVING_VERSION = _data("baton_serving_version", MetricType.GAUGE, "The version that a replica serves, 0 for none.")
+QUEUE_DEPTH = _data("baton_queue_depth", MetricType.GAUGE, "Requests that wait in a replica.")
 
 # --- control plane -----------------------------------------------------------------------------------------------------
 
 REGISTRY_UP = Metric(
     name="baton_registry_up",
-    kind=Kind.GAUGE,
+    type=MetricType.GAUGE,
     plane=Plane.CONTROL,
     help="1 where the database answers. Where it does not, what is read from it is left out.",
     labels=(),
 )
-CHAMPION_VERSION = _control("baton_champion_version", Kind.GAUGE, "The version that serves; none before the first champion.")
-CHAMPION_F1 = _control("baton_champion_f1", Kind.GAUGE, "F1 of the champion on its holdout.")
-CHAMPION_LIVE_F1 = _control("baton_champion_live_f1", Kind.GAUGE, "F1 of the champion on its newest corrected answers.")
-CHAMPION_LABEL_LIVE_F1 = _control(
-    "baton_champion_label_live_f1", Kind.GAUGE, "The same for each of its labels, the 50 most corrected.", "label"
+CHAMPION_VERSION = _control(
+    "baton_champion_version", MetricType.GAUGE, "The version that serves; none before the first champion."
 )
-CHAMPION_CORRECTIONS = _control("baton_champion_corrections", Kind.GAUGE, "Corrected answers that this live F1 rests on.")
-LIVE_F1 = _control("baton_live_f1", Kind.GAUGE, "F1 on the newest corrected answers, of the newest versions.", "version")
+CHAMPION_F1 = _control("baton_champion_f1", MetricType.GAUGE, "F1 of the champion on its holdout.")
+CHAMPION_LIVE_F1 = _control("baton_champion_live_f1", MetricType.GAUGE, "F1 of the champion on its newest corrected answers.")
+CHAMPION_LABEL_LIVE_F1 = _control(
+    "baton_champion_label_live_f1", MetricType.GAUGE, "The same for each of its labels, the 50 most corrected.", "label"
+)
+CHAMPION_CORRECTIONS = _control("baton_champion_corrections", MetricType.GAUGE, "Corrected answers that this live F1 rests on.")
+LIVE_F1 = _control("baton_live_f1", MetricType.GAUGE, "F1 on the newest corrected answers, of the newest versions.", "version")
 LIVE_F1_FLOOR = _control(
-    "baton_live_f1_floor", Kind.GAUGE, "Live F1 below this is bad: retrain.live_f1_below, or gate.min_f1 where that is not set."
+    "baton_live_f1_floor",
+    MetricType.GAUGE,
+    "Live F1 below this is bad: retrain.live_f1_below, or gate.min_f1 where that is not set.",
 )
 LAST_PROMOTION = _control(
-    "baton_last_promotion_timestamp_seconds", Kind.GAUGE, "When the champion last changed, in seconds since the epoch."
+    "baton_last_promotion_timestamp_seconds", MetricType.GAUGE, "When the champion last changed, in seconds since the epoch."
 )
-GATE_VERDICTS = _control("baton_gate_verdicts", Kind.COUNTER, "What the gate said, since the model was declared.", "verdict")
-RUNS = _control("baton_runs", Kind.COUNTER, "Training runs that ended, since the model was declared.", "state")
-LAST_RUN_SECONDS = _control("baton_last_run_seconds", Kind.GAUGE, "How long the newest ended run took, from its start.")
-RUN_IN_PROGRESS = _control("baton_run_in_progress", Kind.GAUGE, "1 while a run is queued or running.")
-RUN_ELAPSED = _control("baton_run_elapsed_seconds", Kind.GAUGE, "How long ago the run in progress was asked for; 0 without.")
-FEEDBACK = _control("baton_feedback", Kind.COUNTER, "Corrections received since the control plane started.", "result")
+GATE_VERDICTS = _control(
+    "baton_gate_verdicts", MetricType.COUNTER, "What the gate said, since the model was declared.", "verdict"
+)
+RUNS = _control("baton_runs", MetricType.COUNTER, "Training runs that ended, since the model was declared.", "state")
+LAST_RUN_SECONDS = _control("baton_last_run_seconds", MetricType.GAUGE, "How long the newest ended run took, from its start.")
+RUN_IN_PROGRESS = _control("baton_run_in_progress", MetricType.GAUGE, "1 while a run is queued or running.")
+RUN_ELAPSED = _control(
+    "baton_run_elapsed_seconds", MetricType.GAUGE, "How long ago the run in progress was asked for; 0 without."
+)
+FEEDBACK = _control("baton_feedback", MetricType.COUNTER, "Corrections received since the control plane started.", "result")
 FEEDBACK_WAITING = _control(
-    "baton_feedback_waiting", Kind.GAUGE, "Corrections that came after those that the newest version's run looked at."
+    "baton_feedback_waiting", MetricType.GAUGE, "Corrections that came after those that the newest version's run looked at."
 )
 DRIFT_PSI = _control(
-    "baton_drift_psi", Kind.GAUGE, "How far the newest answers are from those on the holdout (PSI).", "feature"
+    "baton_drift_psi", MetricType.GAUGE, "How far the newest answers are from those on the holdout (PSI).", "feature"
 )
-DRIFT_ALARM = _control("baton_drift_alarm", Kind.GAUGE, "The PSI that counts as drift.", "feature")
-REPLICAS_WANTED = _control("baton_replicas_wanted", Kind.GAUGE, "Replicas that the configuration asks for.")
-REPLICAS = _control("baton_replicas", Kind.GAUGE, "Replicas that answer.")
-REPLICAS_AGREEING = _control("baton_replicas_agreeing", Kind.GAUGE, "Replicas that serve the champion.")
+DRIFT_ALARM = _control("baton_drift_alarm", MetricType.GAUGE, "The PSI that counts as drift.", "feature")
+REPLICAS_WANTED = _control("baton_replicas_wanted", MetricType.GAUGE, "Replicas that the configuration asks for.")
+REPLICAS = _control("baton_replicas", MetricType.GAUGE, "Replicas that answer.")
+REPLICAS_AGREEING = _control("baton_replicas_agreeing", MetricType.GAUGE, "Replicas that serve the champion.")
 
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 """All of them, in the order above."""
@@ -170,7 +189,7 @@ def reference() -> str:
             if metric.plane is plane:
                 labels = ", ".join(f"`{label}`" for label in metric.labels)
                 names = "<br>".join(f"`{name}`" for name in metric.series)
-                lines.append(f"| {names} | {metric.kind} | {labels} | {metric.help} |")
+                lines.append(f"| {names} | {metric.type} | {labels} | {metric.help} |")
         lines.append("")
     lines += ["Buckets (upper bounds; the last one is infinity):", ""]
     for buckets in dict.fromkeys(metric.buckets for metric in METRICS if metric.buckets):

@@ -53,7 +53,7 @@ class Blocking:
 
 
 @pytest.fixture(params=[Client, Blocking], ids=["Client", "AsyncClient"])
-def kind(request: pytest.FixtureRequest) -> Iterator[Any]:
+def client_cls(request: pytest.FixtureRequest) -> Iterator[Any]:
     """Makes a client, which is closed at the end."""
     with ExitStack() as made:
         yield lambda url, **options: made.enter_context(closing(request.param(url, **options)))
@@ -140,8 +140,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- a real service ------------------------------------------------------------------------------------------------------
 
 
-def test_one_input_is_answered_alone_and_a_list_as_a_list(service, kind):
-    client = kind(service.url)
+def test_one_input_is_answered_alone_and_a_list_as_a_list(service, client_cls):
+    client = client_cls(service.url)
     one = client.predict("m", "where is my parcel?", top_k=2)
     assert [set(choice) for choice in one.outputs] == [{"label", "score"}] * 2
     assert one.version == 1
@@ -152,8 +152,8 @@ def test_one_input_is_answered_alone_and_a_list_as_a_list(service, kind):
     assert both.request_id != one.request_id
 
 
-def test_an_answer_is_corrected_by_its_request_id_alone(service, kind):
-    client = kind(service.url)
+def test_an_answer_is_corrected_by_its_request_id_alone(service, client_cls):
+    client = client_cls(service.url)
     answer = client.predict("m", ["where is my parcel?", "it crashed"])
     told = [{"id": "t1", "request_id": answer.request_id, "position": 1, "label": "bug"}]
     assert client.feedback("m", told) == FeedbackReport(accepted=1)
@@ -165,28 +165,28 @@ def test_an_answer_is_corrected_by_its_request_id_alone(service, kind):
     assert (logged.request_id, logged.position) == (answer.request_id, 1)
 
 
-def test_a_request_id_of_the_applications_own_is_kept(service, kind):
-    answer = kind(service.url).predict("m", "hello", request_id="order-17")
+def test_a_request_id_of_the_applications_own_is_kept(service, client_cls):
+    answer = client_cls(service.url).predict("m", "hello", request_id="order-17")
     assert answer.request_id == "order-17"
 
 
-def test_any_number_of_corrections_goes_in_batches_and_errors_keep_their_places(service, kind, monkeypatch):
+def test_any_number_of_corrections_goes_in_batches_and_errors_keep_their_places(service, client_cls, monkeypatch):
     monkeypatch.setattr(client_module, "BATCH", 10)
     items = ({"id": f"c{number}", **(ROW if number % 8 else {"text": "\ud800", "label": "bug"})} for number in range(34))
-    report = kind(service.url).feedback("m", items)
+    report = client_cls(service.url).feedback("m", items)
     assert (report.accepted, report.rejected) == (29, 5)
     assert [error["item"] for error in report.errors] == [0, 8, 16, 24, 32]
     assert service.store.count_after("m", 0) == 29
 
 
-def test_corrections_of_which_none_is_right_are_a_report_too(service, kind):
-    report = kind(service.url).feedback("m", [{"text": "hello"}])
+def test_corrections_of_which_none_is_right_are_a_report_too(service, client_cls):
+    report = client_cls(service.url).feedback("m", [{"text": "hello"}])
     assert (report.accepted, report.rejected) == (0, 1)
     assert "field 'label' is missing" in report.errors[0]["error"]
 
 
-def test_problems_are_told_in_the_services_words(service, kind):
-    client = kind(service.url)
+def test_problems_are_told_in_the_services_words(service, client_cls):
+    client = client_cls(service.url)
     for ask, status, words in (
         (lambda: client.predict("nope", "hello"), 404, "unknown model 'nope'; declared models: m"),
         (lambda: client.predict("m", " "), 422, "inputs\\[0\\]: text is empty"),
@@ -236,9 +236,9 @@ def test_the_curl_examples_of_the_documentation_work(service, tmp_path):
 
 
 @pytest.mark.parametrize("first", [BUSY, (503, {}, b"{}"), None])
-def test_a_prediction_is_asked_for_again_when_the_service_is_busy_or_a_connection_breaks(kind, impatient, first):
+def test_a_prediction_is_asked_for_again_when_the_service_is_busy_or_a_connection_breaks(client_cls, impatient, first):
     with stub(first, GOOD) as (service, url):
-        answer = kind(url).predict("m", "hello")
+        answer = client_cls(url).predict("m", "hello")
         assert (answer.outputs, answer.version, answer.request_id, answer.queue_ms) == ("yes", 3, "r7", 0.1)
         assert len(service.asked) == 2
         assert service.asked[0][1]["x-request-id"] == service.asked[1][1]["x-request-id"]
@@ -253,44 +253,44 @@ def test_as_long_is_waited_as_the_service_asks_for(impatient):
     assert pauses == [2.0, 0.002, client_module.LONGEST_PAUSE]
 
 
-def test_who_stays_busy_is_given_up_on(kind, impatient):
+def test_who_stays_busy_is_given_up_on(client_cls, impatient):
     with stub(*[BUSY] * 3) as (service, url):
         with pytest.raises(ServiceError, match="the queue is full") as caught:
-            kind(url, retries=2).predict("m", "hello")
+            client_cls(url, retries=2).predict("m", "hello")
         assert caught.value.status == 429
         assert len(service.asked) == 3
 
 
-def test_corrections_with_ids_are_sent_again_and_those_without_are_not(kind, impatient):
+def test_corrections_with_ids_are_sent_again_and_those_without_are_not(client_cls, impatient):
     with stub(BUSY, TAKEN) as (service, url):
-        assert kind(url).feedback("m", {"id": "c", **ROW}) == FeedbackReport(accepted=1)
+        assert client_cls(url).feedback("m", {"id": "c", **ROW}) == FeedbackReport(accepted=1)
         assert service.asked[0][2] == service.asked[1][2]
     for trouble, error in ((BUSY, ServiceError), (None, NotReady)):
         with stub(trouble, TAKEN) as (service, url):
             with pytest.raises(error):
-                kind(url).feedback("m", [{"id": "c", **ROW}, ROW])
+                client_cls(url).feedback("m", [{"id": "c", **ROW}, ROW])
             assert len(service.asked) == 1
 
 
-def test_other_statuses_are_not_tried_again(kind, impatient):
+def test_other_statuses_are_not_tried_again(client_cls, impatient):
     with stub((502, {}, b"<html>bad gateway"), GOOD) as (service, url):
         with pytest.raises(ServiceError, match="HTTP status 502: <html>bad gateway"):
-            kind(url).predict("m", "hello")
+            client_cls(url).predict("m", "hello")
         assert len(service.asked) == 1
 
 
 @pytest.mark.parametrize("content", [b"<html>hello", b"{}", b'{"hello": "world"}', b"[]", b"5"])
-def test_a_url_that_is_no_baton_is_told(kind, content):
+def test_a_url_that_is_no_baton_is_told(client_cls, content):
     with stub((200, {}, content), (200, {}, content)) as (_, url):
-        for ask in (lambda: kind(url).predict("m", "hello"), lambda: kind(url).feedback("m", ROW)):
+        for ask in (lambda: client_cls(url).predict("m", "hello"), lambda: client_cls(url).feedback("m", ROW)):
             with pytest.raises(ServiceError, match="does not answer as Baton does: status 200"):
                 ask()
 
 
-def test_a_service_that_is_not_there_is_told_with_the_way_to_start_it(kind, impatient):
+def test_a_service_that_is_not_there_is_told_with_the_way_to_start_it(client_cls, impatient):
     for ask in (lambda it: it.predict("m", "hello"), lambda it: it.feedback("m", {"id": "c", **ROW})):
         with pytest.raises(NotReady, match=r"Baton does not answer at http://127\.0\.0\.1:1 .*; start it with `baton up`"):
-            ask(kind("http://127.0.0.1:1/"))
+            ask(client_cls("http://127.0.0.1:1/"))
 
 
 # --- ids -----------------------------------------------------------------------------------------------------------------

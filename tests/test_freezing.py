@@ -18,7 +18,7 @@ from training import pipeline
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-NEW_TRAIN, NEW_HOLDOUT = ({"text": text_for(side, 0.1), "label": "billing"} for side in ("train", "holdout"))
+NEW_TRAIN, NEW_HOLDOUT = ({"text": text_for(split, 0.1), "label": "billing"} for split in ("train", "holdout"))
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_each_data_set_is_recorded_with_its_sides_and_all_feedback_so_far(world)
     assert [(it.number, it.previous, it.feedback_until) for it in (first, second)] == [(1, None, 0), (2, 1, 2)]
     assert (second.train_feedback, second.holdout_feedback) == (1, 1)
     assert world.registry.datasets.latest("m") == second
-    assert len(world.registry.datasets.sides("m")) == second.train_rows + second.holdout_rows
+    assert len(world.registry.datasets.ledger("m")) == second.train_rows + second.holdout_rows
 
 
 def test_feedback_that_changes_nothing_leaves_the_number_and_is_new_no_more(world):
@@ -82,16 +82,16 @@ def test_what_one_run_trained_on_does_not_judge_in_the_next(world):
     write(world, "holdout", [*read(world, "holdout"), read(world, "train")[0]])
     version = freeze(world)
     assert version.quarantined_rows == 1
-    assert version.quarantined[0]["reason"] == "its text stood in the train side of an earlier data set"
+    assert version.quarantined[0]["reason"] == "its text stood in the train split of an earlier data set"
 
 
 def test_a_past_that_somebody_else_wrote_meanwhile_is_a_conflict_and_nothing_trains(world, monkeypatch):
     freeze(world)
     correct(world.registry, "m", NEW_TRAIN)
-    monkeypatch.setattr(world.registry.datasets, "sides", lambda model: {})  # what was read before the other run wrote
+    monkeypatch.setattr(world.registry.datasets, "ledger", lambda model: {})  # what was read before the other run wrote
     write(world, "train", [*read(world, "train"), read(world, "holdout")[0]])
     write(world, "holdout", read(world, "holdout")[1:])
-    with pytest.raises(Conflict, match=r"1 text\(s\) would change sides, .* from holdout to train"):
+    with pytest.raises(Conflict, match=r"1 text\(s\) would change splits, .* from holdout to train"):
         freeze(world)
     assert world.registry.datasets.latest("m").number == 1
 

@@ -235,7 +235,7 @@ def test_while_the_database_is_down_the_last_known_keys_go_on(registry, tmp_path
     (tmp_path / "baton.db").mkdir()  # SQLite cannot open a directory
     with pytest.raises(RegistryError):
         keyring.refresh()
-    asyncio.run(keyring.catch_up())
+    asyncio.run(keyring.try_refresh())
     assert "the last known ones go on" in caplog.text
     assert token not in caplog.text
     keyring.admit(bearer(token), Scope.PREDICT, "m")
@@ -243,7 +243,7 @@ def test_while_the_database_is_down_the_last_known_keys_go_on(registry, tmp_path
 
 def test_a_process_that_could_never_read_the_keys_lets_nobody_in(tmp_path):
     keyring = Keyring(Registry(f"sqlite:///{tmp_path}/none.db").keys, required=True)
-    asyncio.run(keyring.catch_up())
+    asyncio.run(keyring.try_refresh())
     with pytest.raises(NotReady, match="the API keys cannot be read yet"):
         keyring.admit(bearer(new_token()[1]), Scope.PREDICT, "m")
 

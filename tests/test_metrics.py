@@ -17,7 +17,7 @@ from baton.store.records import RunState
 from services import metrics
 from services.control import control_metrics
 from services.control.api.app import build_api
-from services.metrics import Kind, Plane
+from services.metrics import MetricType, Plane
 from tests.support.answers import logged
 from tests.support.local_control import LocalControl, configured, control_of, decide, publish
 from tests.support.replica import force
@@ -46,7 +46,7 @@ def test_a_histogram_has_the_parts_that_prometheus_expects():
     assert metrics.RUNS.series == {"baton_runs_total": ("model", "state")}
     assert metrics.CHAMPION_F1.series == {"baton_champion_f1": ("model",)}
     assert all(
-        list(metric.buckets) == sorted(metric.buckets) and bool(metric.buckets) is (metric.kind is Kind.HISTOGRAM)
+        list(metric.buckets) == sorted(metric.buckets) and bool(metric.buckets) is (metric.type is MetricType.HISTOGRAM)
         for metric in metrics.METRICS
     )
 

@@ -6,7 +6,6 @@ Ends with a stored Decision. Rolling out what passed is the service's work.
 from __future__ import annotations
 
 import importlib
-import json
 import shutil
 import tempfile
 import threading
@@ -20,18 +19,17 @@ from typing import Any
 from baton.artifacts.frozen import HOLDOUT
 from baton.artifacts.manifest import Manifest
 from baton.artifacts.storage import Storage
-from baton.config.base_models import find_base_model
+from baton.config.base_models import check_length, find_base_model
 from baton.config.model_settings import ModelSettings
-from baton.errors import ConfigError
 from baton.predict.predictor import Predictor
 from baton.store.records import Decision, Evaluation, ModelVersion, RunState
 from baton.store.registry import Registry
 from baton.tasks import task_type
 from training.data import datasets
-from training.data.splits import split
+from training.data.splits import split_rows
 from training.fit import start as starts
 from training.fit.priority import threads_here
-from training.fit.trainer import Order, Trained
+from training.fit.request import Trained, TrainingRequest
 from training.judge import gate
 from training.judge.evaluate import evaluate
 from training.methods.adaptation import adapt
@@ -39,9 +37,6 @@ from training.methods.choose import method
 
 Report = Callable[[str, dict[str, Any]], None]
 """Stage and progress → the run's record. Raises ``Conflict`` when the run is over."""
-
-POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
-"""Families that number positions from the padding id on: 514 rows hold 512 tokens."""
 
 VERSION_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 """What a version takes from a checkpoint: no optimiser state, no pickles."""
@@ -64,10 +59,10 @@ def run(run_id: str, registry: Registry, storage: Storage, *, database: str) -> 
     context = Context(settings=settings, registry=registry, storage=storage, clock=clock)
     try:
         clock("preparing")
-        check_length(settings, find_base_model(settings.base_model))
+        check_length(find_base_model(settings.base_model), settings.base_model, settings.max_length)
         dataset = freeze(context)
         start = starts.find(settings, registry, storage, dataset)
-        order = Order(
+        request = TrainingRequest(
             run_id=run_id,
             settings=settings,
             dataset=dataset.version,
@@ -80,12 +75,12 @@ def run(run_id: str, registry: Registry, storage: Storage, *, database: str) -> 
         adaptation: dict[str, Any] = {}
         if settings.training.adapt is not None:
             clock("adapting", dataset=asdict(dataset.version))
-            sides = registry.datasets.sides(settings.name)
-            order, adaptation = adapt(order, dataset, {text for text, side in sides.items() if side == HOLDOUT})
+            ledger = registry.datasets.ledger(settings.name)
+            request, adaptation = adapt(request, dataset, {text for text, split in ledger.items() if split == HOLDOUT})
         clock("training", dataset=asdict(dataset.version), start=start.facts())
         make = method(settings.training)
         _import_early("baton.engines.torch_engine")
-        with make(order) as best:
+        with make(request) as best:
             version, candidate = publish(context, run_id, dataset, replace(best, details={**adaptation, **best.details}))
         champion = evaluate_champion(context, dataset.version.uri, dataset.version.holdout_hash)
         clock("deciding")
@@ -103,29 +98,18 @@ def _import_early(module: str) -> None:
     threading.Thread(target=importlib.import_module, args=[module], daemon=True).start()
 
 
-def check_length(settings: ModelSettings, base: Path) -> None:
-    """Raise ``ConfigError`` when ``training.max_length`` exceeds the positions that the base model knows."""
-    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    most = config.get("max_position_embeddings")
-    if most is not None and config.get("model_type") in POSITIONS_AFTER_PADDING:
-        most -= int(config.get("pad_token_id") or 0) + 1
-    wanted = settings.max_length
-    if most is not None and wanted > most:
-        raise ConfigError(f"training.max_length: {wanted} is not allowed; {settings.base_model} takes at most {most} tokens")
-
-
 def freeze(context: Context) -> datasets.Dataset:
-    """The base data with all feedback, as a version that the registry knows, sides and all, before anything trains on it."""
+    """The base data with all feedback, as a version that the registry knows, splits and all, before anything trains on it."""
     settings, registry = context.settings, context.registry
     newest = registry.datasets.latest(settings.name)
     history = datasets.History(
-        sides=registry.datasets.sides(settings.name),
+        ledger=registry.datasets.ledger(settings.name),
         previous=newest.number if newest else None,
         feedback=registry.feedback.all(settings.name),
     )
-    kind, redact = task_type(settings.task), settings.feedback.redact
-    dataset = datasets.freeze(settings.name, kind, settings.data, context.storage, history, redact=redact)
-    return replace(dataset, version=registry.datasets.add(settings.name, dataset.version, dataset.sides))
+    task_cls, redact = task_type(settings.task), settings.feedback.redact
+    dataset = datasets.freeze(settings.name, task_cls, settings.data, context.storage, history, redact=redact)
+    return replace(dataset, version=registry.datasets.add(settings.name, dataset.version, dataset.splits))
 
 
 def judge(model: str, number: int, registry: Registry, storage: Storage) -> Decision:
@@ -202,7 +186,7 @@ def calibrate(
     if trained.calibration is not None:
         task.calibration = dict(trained.calibration)
     elif task.calibrates():
-        _, validation = split(type(task), dataset.train, settings.training.validation_share(len(dataset.train)))
+        _, validation = split_rows(type(task), dataset.train, settings.training.validation_share(len(dataset.train)))
         task.calibration = task.calibrate(predictor.predict([task.input_of(row) for row in validation]), validation)
     return task.calibration
 
@@ -223,7 +207,7 @@ def evaluate_version(context: Context, version: ModelVersion, dataset_uri: str, 
     with tempfile.TemporaryDirectory(prefix="baton-fetch-") as cache:
         directory, manifest = context.storage.fetch(version, Path(cache))
         predictor = Predictor.load(directory, manifest, settings.serving, threads=threads_here(settings.training))
-        holdout = datasets.load_side(task_type(settings.task), context.storage, dataset_uri, "holdout")
+        holdout = datasets.load_split(task_type(settings.task), context.storage, dataset_uri, "holdout")
         score = evaluate(predictor, holdout, context.clock.count)
     return context.registry.add_evaluation(settings.name, version.number, holdout_hash, score.metrics, score.statistics)
 

@@ -1,4 +1,4 @@
-"""Frozen data sets on storage: both sides as they were written, verified, and what differs between two of them.
+"""Frozen data sets on storage: both splits as they were written, verified, and what differs between two of them.
 
 Knows nothing of where the rows came from, nor of the registry.
 """
@@ -21,13 +21,13 @@ from baton.tasks.base import PAIRED
 from baton.text.normal_form import normalise
 
 TRAIN, HOLDOUT = "train", "holdout"
-SIDES = (TRAIN, HOLDOUT)
+SPLITS = (TRAIN, HOLDOUT)
 
 QUARANTINE = "quarantine.jsonl"
-"""Beside the sides: every row in quarantine, with the reason."""
+"""Beside the splits: every row in quarantine, with the reason."""
 
 CHANGES_SHOWN = 20
-"""Changed texts of one side that a difference lists; the others are counted."""
+"""Changed texts of one split that a difference lists; the others are counted."""
 SHOWN_CHARACTERS = 200
 
 NO_LABEL, ANOTHER_ANSWER = "(none)", "another answer"
@@ -35,8 +35,8 @@ NO_LABEL, ANOTHER_ANSWER = "(none)", "another answer"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SideDifference:
-    """How one side of a data set differs from that of an earlier one.
+class SplitDifference:
+    """How one split of a data set differs from that of an earlier one.
 
     ``added`` and ``removed``: rows by label. ``relabelled``: rows of the same content that have another answer, by
     ``before → after``, or ``another answer`` where both have the same labels. ``changes``: the first of them all, each with
@@ -55,7 +55,7 @@ class SideDifference:
 
 
 def to_bytes(examples: Iterable[Any]) -> bytes:
-    """A side as JSON Lines: the bytes that `hashes` and `read_sides` are about."""
+    """A split as JSON Lines: the bytes that `hashes` and `read_splits` are about."""
     return "".join(example.model_dump_json(exclude_none=True) + "\n" for example in examples).encode()
 
 
@@ -64,31 +64,33 @@ def to_lines(rows: Iterable[Mapping[str, str]]) -> bytes:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
-def hashes(sides: Mapping[str, bytes]) -> tuple[str, str]:
-    """The holdout's hash, and that of both sides together."""
-    holdout_hash = hashlib.sha256(sides[HOLDOUT]).hexdigest()
-    return holdout_hash, hashlib.sha256(holdout_hash.encode() + sides[TRAIN]).hexdigest()
+def hashes(splits: Mapping[str, bytes]) -> tuple[str, str]:
+    """The holdout's hash, and that of both splits together."""
+    holdout_hash = hashlib.sha256(splits[HOLDOUT]).hexdigest()
+    return holdout_hash, hashlib.sha256(holdout_hash.encode() + splits[TRAIN]).hexdigest()
 
 
-def read_sides(kind: type[AnyTask], storage: Storage, uri: str) -> dict[str, list[Any]]:
-    """The examples of both sides.
+def read_splits(task_cls: type[AnyTask], storage: Storage, uri: str) -> dict[str, list[Any]]:
+    """The examples of both splits.
 
     Raises:
-        DataError: a side is not what was frozen, or was frozen for another task.
+        DataError: a split is not what was frozen, or was frozen for another task.
         StorageError: the storage does not answer.
     """
-    sides = {name: storage.read_dataset(uri, f"{name}.jsonl") for name in SIDES}
-    _, content_hash = hashes(sides)
+    splits = {name: storage.read_dataset(uri, f"{name}.jsonl") for name in SPLITS}
+    _, content_hash = hashes(splits)
     if content_hash != uri.rpartition("/")[2]:
         raise DataError(
             f"{uri}: the frozen data set was altered: its content has the hash {content_hash}; restore it, or train anew"
         )
     try:
         # bytes: U+2028 and U+0085 end a line of a str, not of a JSONL file
-        return {name: [kind.Example.model_validate_json(line) for line in side.splitlines()] for name, side in sides.items()}
+        return {
+            name: [task_cls.Example.model_validate_json(line) for line in split.splitlines()] for name, split in splits.items()
+        }
     except ValidationError as error:
         raise DataError(
-            f"{uri}: the data set was frozen for another task than {kind.name}: {error.errors()[0]['msg']}"
+            f"{uri}: the data set was frozen for another task than {task_cls.name}: {error.errors()[0]['msg']}"
         ) from error
 
 
@@ -102,15 +104,15 @@ def read_quarantine(storage: Storage, uri: str) -> list[dict[str, str]]:
 
 
 def difference(
-    kind: type[AnyTask], before: Mapping[str, Sequence[Any]], after: Mapping[str, Sequence[Any]]
-) -> dict[str, SideDifference]:
-    """What became of each side. Rows are the same when their normalised content is; see `Task.content`."""
-    return {side: _side_difference(kind, before[side], after[side]) for side in SIDES}
+    task_cls: type[AnyTask], before: Mapping[str, Sequence[Any]], after: Mapping[str, Sequence[Any]]
+) -> dict[str, SplitDifference]:
+    """What became of each split. Rows are the same when their normalised content is; see `Task.content`."""
+    return {split: _split_difference(task_cls, before[split], after[split]) for split in SPLITS}
 
 
 @dataclass
 class _Tally:
-    """Changes of one kind, as they are found."""
+    """Changes of one type, as they are found."""
 
     rows: int = 0
     labels: Counter[str] = field(default_factory=Counter)
@@ -123,23 +125,23 @@ class _Tally:
         return dict(sorted(self.labels.items()))
 
 
-def _side_difference(kind: type[AnyTask], before: Sequence[Any], after: Sequence[Any]) -> SideDifference:
-    old, new = _by_content(kind, before), _by_content(kind, after)
+def _split_difference(task_cls: type[AnyTask], before: Sequence[Any], after: Sequence[Any]) -> SplitDifference:
+    old, new = _by_content(task_cls, before), _by_content(task_cls, after)
     added, removed, relabelled = _Tally(), _Tally(), _Tally()
     changes: list[dict[str, Any]] = []
     for content in dict.fromkeys([*new, *old]):
-        gone, come = _unmatched(kind, old.get(content, ()), new.get(content, ()))
+        gone, come = _unmatched(task_cls, old.get(content, ()), new.get(content, ()))
         both = min(len(gone), len(come))
         for one, other in zip(gone[:both], come[:both], strict=True):
-            relabelled.add(_relabelling(kind, one, other))
-            changes.append(_change(kind, "relabelled", one, other))
+            relabelled.add(_relabelling(task_cls, one, other))
+            changes.append(_change(task_cls, "relabelled", one, other))
         for one in gone[both:]:
-            removed.add(*labels_of(kind, one))
-            changes.append(_change(kind, "removed", one, None))
+            removed.add(*labels_of(task_cls, one))
+            changes.append(_change(task_cls, "removed", one, None))
         for other in come[both:]:
-            added.add(*labels_of(kind, other))
-            changes.append(_change(kind, "added", None, other))
-    return SideDifference(
+            added.add(*labels_of(task_cls, other))
+            changes.append(_change(task_cls, "added", None, other))
+    return SplitDifference(
         rows=len(after),
         rows_before=len(before),
         added_rows=added.rows,
@@ -152,9 +154,9 @@ def _side_difference(kind: type[AnyTask], before: Sequence[Any], after: Sequence
     )
 
 
-def labels_of(kind: type[AnyTask], example: Any) -> tuple[str, ...]:
+def labels_of(task_cls: type[AnyTask], example: Any) -> tuple[str, ...]:
     """The labels that a row counts for; ``""`` where its answer names none."""
-    return tuple(kind.labels_in(example)) or ("",)
+    return tuple(task_cls.labels_in(example)) or ("",)
 
 
 def shown(text: str) -> str:
@@ -163,20 +165,20 @@ def shown(text: str) -> str:
     return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
 
 
-def _by_content(kind: type[AnyTask], examples: Sequence[Any]) -> dict[str, list[Any]]:
+def _by_content(task_cls: type[AnyTask], examples: Sequence[Any]) -> dict[str, list[Any]]:
     found = defaultdict(list)
     for example in examples:
-        found[normalise(kind.content(example))].append(example)
+        found[normalise(task_cls.content(example))].append(example)
     return found
 
 
-def _unmatched(kind: type[AnyTask], old: Sequence[Any], new: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-    """The rows of either side whose answer the other does not have."""
+def _unmatched(task_cls: type[AnyTask], old: Sequence[Any], new: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """The rows of either split whose answer the other does not have."""
     come = list(new)
     gone = []
     for example in old:
-        answer = kind.answer_of(example)
-        match = next((other for other in come if kind.answer_of(other) == answer), None)
+        answer = task_cls.answer_of(example)
+        match = next((other for other in come if task_cls.answer_of(other) == answer), None)
         if match is None:
             gone.append(example)
         else:
@@ -184,16 +186,16 @@ def _unmatched(kind: type[AnyTask], old: Sequence[Any], new: Sequence[Any]) -> t
     return gone, come
 
 
-def _relabelling(kind: type[AnyTask], before: Any, after: Any) -> str:
+def _relabelling(task_cls: type[AnyTask], before: Any, after: Any) -> str:
     """The labels of a row then and now; where they are the same, the answer differs in something else."""
-    then, now = (", ".join(kind.labels_in(example)) or NO_LABEL for example in (before, after))
+    then, now = (", ".join(task_cls.labels_in(example)) or NO_LABEL for example in (before, after))
     return ANOTHER_ANSWER if then == now else f"{then} → {now}"
 
 
-def _change(kind: type[AnyTask], what: str, before: Any, after: Any) -> dict[str, Any]:
+def _change(task_cls: type[AnyTask], what: str, before: Any, after: Any) -> dict[str, Any]:
     return {
         "what": what,
-        "text": shown(kind.content(after if after is not None else before)),
-        "before": None if before is None else kind.answer_of(before),
-        "after": None if after is None else kind.answer_of(after),
+        "text": shown(task_cls.content(after if after is not None else before)),
+        "before": None if before is None else task_cls.answer_of(before),
+        "after": None if after is None else task_cls.answer_of(after),
     }

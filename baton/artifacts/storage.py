@@ -197,15 +197,15 @@ class Storage:
 
     # --- data sets ---------------------------------------------------------------------------------------------------
 
-    def write_dataset(self, path: str, sides: Mapping[str, bytes], account: Mapping[str, bytes]) -> None:
-        """Store a frozen data set's files below ``path``: its sides, unless they are there already, and after them the account
-        of what became of all rows, which is written anew when other rows lead to the same sides.
+    def write_dataset(self, path: str, splits: Mapping[str, bytes], account: Mapping[str, bytes]) -> None:
+        """Store a frozen data set's files below ``path``: its splits, unless they are there already, and after them the account
+        of what became of all rows, which is written anew when other rows lead to the same splits.
         """
         target = f"{self._root}/{path}"
         with self._complain("write to"):
             self._make_directory(target)
             whole = all(self._fs.exists(f"{target}/{name}") for name in account)
-            for name, content in [*(() if whole else sides.items()), *account.items()]:
+            for name, content in [*(() if whole else splits.items()), *account.items()]:
                 self._write_whole(f"{target}/{name}", content)
 
     def read_dataset(self, path: str, name: str) -> bytes:

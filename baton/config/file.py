@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from baton.config.model_settings import ModelSettings
-from baton.config.section import Section
+from baton.config.section import ConfigSection
 from baton.config.training_settings import TrainingSettings
 from baton.errors import ConfigError, NotFound
 
@@ -35,10 +35,10 @@ DEFAULT_FILE = "baton.yaml"
 OVERRIDABLE = ("training.", "data.train", "data.fields.", "base_model")
 """What one run may have its own way. Not the gate, the holdout or the engine: a run must not choose its own judge."""
 
-SectionType = TypeVar("SectionType", bound=BaseModel)
+ConfigSectionType = TypeVar("ConfigSectionType", bound=BaseModel)
 
 
-class HttpSettings(Section):
+class HttpSettings(ConfigSection):
     """Where the service listens."""
 
     host: str = Field("127.0.0.1", description="Address to listen on. 0.0.0.0 opens the service to the network.")
@@ -53,7 +53,7 @@ class HttpSettings(Section):
             return self.host == "localhost"
 
 
-class AuthSettings(Section):
+class AuthSettings(ConfigSection):
     """Who may call the service."""
 
     required: bool | Literal["auto"] = Field(
@@ -70,7 +70,7 @@ class AuthSettings(Section):
         return value
 
 
-class LoggingSettings(Section):
+class LoggingSettings(ConfigSection):
     """What the service's processes write about themselves."""
 
     format: Literal["text", "json"] = Field("text", description="json: one JSON object a line, for machines that collect logs.")
@@ -85,7 +85,7 @@ class LoggingSettings(Section):
     )
 
 
-class BatonConfig(Section):
+class BatonConfig(ConfigSection):
     """The whole file."""
 
     storage: str = Field("./.baton/storage", min_length=1, description="Where versions live: a path or any fsspec URL.")
@@ -176,12 +176,22 @@ def override(model: ModelSettings, assignments: Sequence[str]) -> ModelSettings:
     return validate(ModelSettings, raw, source="override")
 
 
-def validate(kind: type[SectionType], raw: object, *, source: str) -> SectionType:
-    """``raw`` as ``kind``; every mistake becomes one line of a single ``ConfigError``."""
+def trial_settings(model: Mapping[str, Any], drawn: Mapping[str, Any]) -> ModelSettings:
+    """Return the settings of one trial of a search: those of ``model`` (plain values) with the training settings ``drawn``.
+
+    Raises:
+        ConfigError: the drawn settings do not go together.
+    """
+    training = {**model["training"], "search": None, **drawn}
+    return validate(ModelSettings, {**model, "training": training}, source="trial")
+
+
+def validate(section_cls: type[ConfigSectionType], raw: object, *, source: str) -> ConfigSectionType:
+    """``raw`` as ``section_cls``; every mistake becomes one line of a single ``ConfigError``."""
     try:
-        return kind.model_validate(raw)
+        return section_cls.model_validate(raw)
     except ValidationError as error:
-        lines = [_explain(kind, problem) for problem in error.errors(include_url=False)]
+        lines = [_explain(section_cls, problem) for problem in error.errors(include_url=False)]
         count = f"{len(lines)} mistake{'s' if len(lines) > 1 else ''}"
         raise ConfigError(f"{source}: {count}\n" + "\n".join(f"  - {line}" for line in lines)) from None
 
@@ -200,11 +210,11 @@ def _put(raw: dict[str, Any], keys: tuple[str, ...], value: object) -> None:
     raw[keys[-1]] = value
 
 
-def _explain(kind: type[BaseModel], problem: Any) -> str:
+def _explain(section_cls: type[BaseModel], problem: Any) -> str:
     location: tuple[int | str, ...] = problem["loc"]
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
     if problem["type"] == "extra_forbidden":
-        known = _known_keys(kind, location[:-1])
+        known = _known_keys(section_cls, location[:-1])
         near = difflib.get_close_matches(str(location[-1]), known, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         return f"{key}: unknown key; {hint}allowed: {', '.join(known)}"
@@ -218,8 +228,8 @@ def _explain(kind: type[BaseModel], problem: Any) -> str:
     return f"{key}: {problem['input']!r} is not allowed; {message[0].lower()}{message[1:]}"
 
 
-def _known_keys(kind: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    current: Any = kind
+def _known_keys(section_cls: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    current: Any = section_cls
     for part in location:
         if isinstance(part, int) or current is None:
             continue

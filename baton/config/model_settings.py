@@ -10,12 +10,12 @@ from typing import Annotated, Literal
 from cronsim import CronSim, CronSimError
 from pydantic import Field, field_validator, model_validator
 
-from baton.config.section import Section
+from baton.config.section import ConfigSection
 from baton.config.training_settings import TrainingSettings
 from baton.tasks import TASKS, AnyTask, task_type
 
 
-class DataSettings(Section):
+class DataSettings(ConfigSection):
     """Labelled data to train on and to judge by."""
 
     train: str = Field(
@@ -50,7 +50,7 @@ class DataSettings(Section):
         raise ValueError("a fraction between 0 and 1 (both excluded), or a file name")
 
 
-class GateSettings(Section):
+class GateSettings(ConfigSection):
     """What a challenger must show before it takes over."""
 
     min_f1: float = Field(0.5, ge=0, le=1, description="Least holdout F1 of a model's first version.")
@@ -58,7 +58,7 @@ class GateSettings(Section):
     confidence: float = Field(0.95, ge=0.5, lt=1, description="One-sided confidence (paired bootstrap) that the gain is real.")
 
 
-class ServingSettings(Section):
+class ServingSettings(ConfigSection):
     """How a model answers."""
 
     engine: Literal["auto", "torch"] = Field("auto", description="How a forward pass runs.")
@@ -78,7 +78,7 @@ class ServingSettings(Section):
     poll_seconds: float = Field(5.0, gt=0, description="How often a replica compares itself with the registry's champion.")
 
 
-class FeedbackSettings(Section):
+class FeedbackSettings(ConfigSection):
     """What is kept of answers, and whether corrections are taken."""
 
     accept: bool = Field(True, description="Take corrections at all; without, they are answered 409.")
@@ -103,7 +103,7 @@ class FeedbackSettings(Section):
         return value
 
 
-class RetrainSettings(Section):
+class RetrainSettings(ConfigSection):
     """When a run starts by itself. Without a trigger none does. A new version still has to pass the gate."""
 
     after_examples: int | None = Field(
@@ -140,7 +140,7 @@ class RetrainSettings(Section):
         return bool(self.after_examples or self.every or self.on_drift or self.live_f1_below)
 
 
-class ModelSettings(Section):
+class ModelSettings(ConfigSection):
     """One model: what it does, what it learns from, when it may change, how it answers."""
 
     name: str = Field(
@@ -166,15 +166,15 @@ class ModelSettings(Section):
 
     @model_validator(mode="after")
     def _fit_for_task(self) -> ModelSettings:
-        kind = task_type(self.task)
-        fields = list(dict.fromkeys([*(name for shape in kind.row_shapes for name in shape), *kind.optional_fields]))
+        task_cls = task_type(self.task)
+        fields = list(dict.fromkeys([*(name for shape in task_cls.row_shapes for name in shape), *task_cls.optional_fields]))
         for name in self.data.fields:
             if name not in fields:
                 raise ValueError(f"data.fields: {name!r} is no field of {self.task} rows; allowed: {', '.join(fields)}")
-        if self.training.long_text not in (None, *kind.long_texts):
-            allowed = ", ".join(kind.long_texts)
+        if self.training.long_text not in (None, *task_cls.long_texts):
+            allowed = ", ".join(task_cls.long_texts)
             raise ValueError(f"training.long_text: {self.training.long_text!r} is not for {self.task}; allowed: {allowed}")
-        if self.training.validation == 0 and kind.calibrates():
+        if self.training.validation == 0 and task_cls.calibrates():
             raise ValueError(
                 f"training.validation: 0 is not for {self.task}, whose versions learn thresholds from validation rows"
             )
@@ -183,15 +183,15 @@ class ModelSettings(Section):
         stride, most = self.training.stride or 0, self.max_length // 2
         if stride > most:
             raise ValueError(f"training.stride: {stride} is not allowed; at most {most}, half of max_length")
-        if self.training.few_shot and kind.target not in ("class", "classes"):
+        if self.training.few_shot and task_cls.target not in ("class", "classes"):
             raise ValueError(
                 f"training.few_shot: {self.task} marks places in a text, and few_shot classifies whole texts; "
                 "allowed for classification and multi_label. Use tune: head"
             )
-        if self.training.augment.active and not kind.alterable:
+        if self.training.augment.active and not task_cls.alterable:
             tasks = ", ".join(name for name, other in TASKS.items() if other.alterable)
             raise ValueError(f"training.augment: altered texts would not fit their answers in {self.task}; only for {tasks}")
-        if kind.target == "span" and (self.training.class_weights, self.training.loss) != ("none", "cross_entropy"):
+        if task_cls.target == "span" and (self.training.class_weights, self.training.loss) != ("none", "cross_entropy"):
             raise ValueError(f"training: {self.task} has no labels to weigh; class_weights: none and loss: cross_entropy only")
         return self
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from baton.config.section import Section
+from baton.config.section import ConfigSection
 
 MOST_DRAWS = 100
 """Draws per wanted trial after which a space counts as used up."""
@@ -21,7 +21,7 @@ Value = Any
 Candidates = tuple[Value, ...]
 
 
-class Range(Section):
+class Range(ConfigSection):
     """Numbers from ``low`` to ``high``, both included."""
 
     low: int | float = Field(description="The least value.")
@@ -36,7 +36,7 @@ class Range(Section):
             raise ValueError(f"with log: true, low must be above 0, not {self.low}")
         return self
 
-    def draw(self, source: random.Random, *, whole: bool) -> float:
+    def sample_settings(self, source: random.Random, *, whole: bool) -> float:
         """A number of the range; a ``whole`` one as likely as its neighbours."""
         low, high = (self.low - 0.5, self.high + 0.5) if whole else (self.low, self.high)
         value = math.exp(source.uniform(math.log(low), math.log(high))) if self.log else source.uniform(low, high)
@@ -47,7 +47,7 @@ class Range(Section):
 Space = Mapping[str, Range | Candidates]
 
 
-class SearchSettings(Section):
+class SearchSettings(ConfigSection):
     """Trains with several settings, stops the bad ones early, and publishes the best (Ray Tune, ASHA)."""
 
     trials: int = Field(8, ge=1, le=1000, description="How many settings are tried; fewer where the space holds fewer.")
@@ -96,7 +96,7 @@ def extremes(space: Space) -> Iterator[tuple[str, Value]]:
         yield from ((key, value) for value in ends)
 
 
-def draw(search: SearchSettings, whole: Collection[str], seed: int) -> list[dict[str, Value]]:
+def sample_settings(search: SearchSettings, whole: Collection[str], seed: int) -> list[dict[str, Value]]:
     """The settings of each trial, all different, the same for the same ``seed``; fewer than asked for where there are fewer.
 
     ``whole``: the keys that take whole numbers only.
@@ -107,7 +107,9 @@ def draw(search: SearchSettings, whole: Collection[str], seed: int) -> list[dict
         if len(drawn) == search.trials:
             break
         chosen = {
-            key: candidates.draw(source, whole=key in whole) if isinstance(candidates, Range) else source.choice(candidates)
+            key: candidates.sample_settings(source, whole=key in whole)
+            if isinstance(candidates, Range)
+            else source.choice(candidates)
             for key, candidates in search.space.items()
         }
         if chosen not in drawn:

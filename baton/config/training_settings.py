@@ -11,13 +11,13 @@ from typing import Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from baton.config.search_space import SearchSettings, extremes
-from baton.config.section import Section
+from baton.config.section import ConfigSection
 
 VALIDATION_ROWS, MOST_VALIDATION = 200, 0.1
 """Enough to tell a bad epoch from a good one; every further row is missed in training."""
 
 
-class AugmentSettings(Section):
+class AugmentSettings(ConfigSection):
     """How the words of training texts are altered, anew in each epoch. All 0 switches it off."""
 
     deletion: float = Field(0.0, ge=0, lt=1, description="Probability that a word is left out; one word always stays.")
@@ -32,7 +32,7 @@ class AugmentSettings(Section):
         return self != AugmentSettings()
 
 
-class AdaptSettings(Section):
+class AdaptSettings(ConfigSection):
     """A first stage of masked-language training on texts without labels, so that the encoder knows their words."""
 
     data: str = Field(min_length=1, description="A .txt file, one text a line, or a .jsonl file with the field `text`.")
@@ -53,7 +53,7 @@ NOT_SEARCHED = ("search", "folds", "few_shot", "adapt", "validation", "workers",
 """Keys of `training` that no search may try: other ways to train, where to train, and the rows that compare the trials."""
 
 
-class TrainingSettings(Section):
+class TrainingSettings(ConfigSection):
     """How a run fine-tunes. Every key can be overridden for one run with ``baton train --set training.KEY=VALUE``."""
 
     start_from: Literal["base", "champion"] = Field(

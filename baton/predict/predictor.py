@@ -63,7 +63,7 @@ class Predictor:
         Raises:
             CorruptVersion: its files do not make a working model.
         """
-        kind = task_type(manifest.task)
+        task_cls = task_type(manifest.task)
         tokenizer, pad_id = load_tokenizer(directory)
         settings = EngineSettings(
             kind=serving.engine,
@@ -72,7 +72,7 @@ class Predictor:
             threads=threads or serving.threads,
         )
         return cls(
-            task=kind(
+            task=task_cls(
                 manifest.labels,
                 manifest.max_length,
                 stride=manifest.stride,
@@ -81,7 +81,7 @@ class Predictor:
             ),
             tokenizer=tokenizer,
             pad_id=pad_id,
-            engine=load_engine(directory, kind.auto_model, kind.heads, settings),
+            engine=load_engine(directory, task_cls.auto_model, task_cls.heads, settings),
             max_batch_tokens=serving.max_batch_tokens,
         )
 

@@ -87,7 +87,7 @@ def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
         raise unavailable(error) from error
 
 
-def take_turn(connection: sa.Connection, model: str) -> None:
+def lock_model(connection: sa.Connection, model: str) -> None:
     """Wait for whoever else writes about ``model`` what only one may write at a time, a next number say.
 
     SQLite has one writer at a time anyway; on PostgreSQL the model's row is the turn, held until the transaction ends, and

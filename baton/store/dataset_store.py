@@ -1,4 +1,4 @@
-"""Data set versions of each model, numbered, and the ledger of sides: on which side each text stands, for ever.
+"""Data set versions of each model, numbered, and the ledger of splits: on which split each text stands, for ever.
 
 Knows neither tasks nor storage: texts are fingerprints here.
 """
@@ -32,20 +32,20 @@ class DatasetStore:
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
-    def add(self, model: str, version: DatasetVersion, sides: Mapping[str, str]) -> DatasetVersion:
-        """``version`` with its number, recorded together with the sides of its texts' groups (fingerprint → side).
+    def add(self, model: str, version: DatasetVersion, splits: Mapping[str, str]) -> DatasetVersion:
+        """``version`` with its number, recorded together with the splits of its texts' groups (fingerprint → split).
 
         The same hash has the same number again, and is the `latest` again. Its account of what was left out is the
-        newer one: other feedback may have led to the same sides. What was looked at once stays looked at (`feedback_until`).
+        newer one: other feedback may have led to the same splits. What was looked at once stays looked at (`feedback_until`).
 
         Raises:
-            Conflict: the ledger holds one of the groups on the other side, or somebody else recorded at the same time.
+            Conflict: the ledger holds one of the groups on the other split, or somebody else recorded at the same time.
             NotFound: unknown model.
         """
         table = schema.datasets
         with database.writing(self._engine) as connection:
-            database.take_turn(connection, model)
-            _extend(connection, model, sides)
+            database.lock_model(connection, model)
+            _extend(connection, model, splits)
             known = connection.execute(table.select().where(table.c.model == model, table.c.hash == version.hash)).one_or_none()
             if known is None:
                 return _insert(connection, model, version)
@@ -61,10 +61,10 @@ class DatasetStore:
             )
             return again
 
-    def sides(self, model: str) -> dict[str, str]:
+    def ledger(self, model: str) -> dict[str, str]:
         """The whole ledger: fingerprints of texts' groups → ``train`` or ``holdout``."""
         with database.reading(self._engine) as connection:
-            return _sides(connection, model)
+            return _ledger(connection, model)
 
     def get(self, model: str, number: int) -> DatasetVersion:
         """One version. Raises ``NotFound``."""
@@ -131,22 +131,22 @@ def _insert(connection: sa.Connection, model: str, version: DatasetVersion) -> D
     return numbered
 
 
-def _sides(connection: sa.Connection, model: str) -> dict[str, str]:
+def _ledger(connection: sa.Connection, model: str) -> dict[str, str]:
     table = schema.sides
     rows = connection.execute(sa.select(table.c.group_hash, table.c.side).where(table.c.model == model))
     return {row.group_hash: row.side for row in rows}
 
 
-def _extend(connection: sa.Connection, model: str, sides: Mapping[str, str]) -> None:
-    """Write down the groups that are new. Raises ``Conflict`` where one would change sides."""
-    known = _sides(connection, model)
-    wrong = [group for group, side in sides.items() if known.get(group, side) != side]
+def _extend(connection: sa.Connection, model: str, splits: Mapping[str, str]) -> None:
+    """Write down the groups that are new. Raises ``Conflict`` where one would change splits."""
+    known = _ledger(connection, model)
+    wrong = [group for group, split in splits.items() if known.get(group, split) != split]
     if wrong:
         raise Conflict(
-            f"{model}: {len(wrong)} text(s) would change sides, {wrong[0][:12]}… from {known[wrong[0]]} to {sides[wrong[0]]}; "
-            "a text stands on one side for ever: freeze the data again"
+            f"{model}: {len(wrong)} text(s) would change splits, {wrong[0][:12]}… from {known[wrong[0]]} to "
+            f"{splits[wrong[0]]}; a text never changes its split: freeze the data again"
         )
-    new = [{"model": model, "group_hash": group, "side": side} for group, side in sides.items() if group not in known]
+    new = [{"model": model, "group_hash": group, "side": split} for group, split in splits.items() if group not in known]
     for start in range(0, len(new), BATCH):
         connection.execute(schema.sides.insert(), new[start : start + BATCH])
 

@@ -63,7 +63,7 @@ class FeedbackStore:
         now = datetime.now(UTC)
         table = schema.feedback
         with database.writing(self._engine) as connection:
-            database.take_turn(connection, model)
+            database.lock_model(connection, model)
             seen = _known(connection, model, [it.client_id for it in corrections if it.client_id is not None])
             rows = []
             for correction in corrections:

@@ -235,7 +235,7 @@ class Registry:
         ``above``: the greatest number that the storage holds, which after a restore of the database may be ahead of it.
         """
         with self._write() as connection:
-            database.take_turn(connection, model)
+            database.lock_model(connection, model)
             if run_id is not None:
                 taken = connection.scalar(sa.select(schema.versions.c.number).where(schema.versions.c.run_id == run_id))
                 if taken is not None:
@@ -299,7 +299,7 @@ class Registry:
     ) -> Evaluation:
         """Store one version's scores on one holdout. They are a fact about frozen things: the first one stored stays."""
         with self._write() as connection:
-            database.take_turn(connection, model)
+            database.lock_model(connection, model)
             known = _evaluation(connection, model, version, holdout_hash)
             if known is not None:
                 return known

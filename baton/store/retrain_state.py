@@ -41,7 +41,7 @@ class RetrainState:
     def _put(self, model: str, kind: str, value: str | None) -> None:
         table = schema.retrain_state
         with database.writing(self._engine) as connection:
-            database.take_turn(connection, model)
+            database.lock_model(connection, model)
             connection.execute(table.delete().where(table.c.model == model, table.c.kind == kind))
             if value is not None:
                 connection.execute(table.insert().values(model=model, kind=kind, value=value))

@@ -46,7 +46,7 @@ class RunStore:
         table = schema.runs
         now = datetime.now(UTC)
         with database.writing(self._engine) as connection:
-            database.take_turn(connection, model)
+            database.lock_model(connection, model)
             if idempotency_key is not None:
                 known = connection.execute(
                     table.select().where(table.c.model == model, table.c.idempotency_key == idempotency_key)

@@ -15,8 +15,13 @@ AnyTask = Task[Any, Any, Any, Any]
 
 def _find() -> dict[str, type[AnyTask]]:
     modules = (importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__))
-    kinds = (kind for module in modules for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, Task))
-    return {kind.name: kind for kind in kinds if not inspect.isabstract(kind)}
+    task_classes = (
+        task_cls
+        for module in modules
+        for task_cls in vars(module).values()
+        if isinstance(task_cls, type) and issubclass(task_cls, Task)
+    )
+    return {task_cls.name: task_cls for task_cls in task_classes if not inspect.isabstract(task_cls)}
 
 
 TASKS: dict[str, type[AnyTask]] = _find()

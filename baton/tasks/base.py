@@ -269,14 +269,14 @@ class Task(ABC, Generic[InputT, OutputT, ExampleT, OptionsT]):
         """A few inputs for warm-up, short and long."""
 
 
-def whole(tokenizer: Tokenizer) -> Tokenizer:
+def without_truncation(tokenizer: Tokenizer) -> Tokenizer:
     """``tokenizer`` set to leave texts whole: for tasks that `cut` them into windows themselves."""
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
 
 
-def cut(encoding: Encoding, limit: int, stride: int) -> list[Encoding]:
+def split_into_windows(encoding: Encoding, limit: int, stride: int) -> list[Encoding]:
     """A text's tokens, encoded without special ones, as windows of at most ``limit``; neighbours share ``stride`` of them.
 
     They share at most half, so that the tokens of all windows together grow linearly with the text. ``encoding`` itself is used
@@ -293,9 +293,9 @@ def cut(encoding: Encoding, limit: int, stride: int) -> list[Encoding]:
     return pieces
 
 
-def head(encoding: Encoding, limit: int) -> Encoding:
+def first_tokens(encoding: Encoding, limit: int) -> Encoding:
     """The first ``limit`` tokens of a text, which do not carry the rest along either."""
-    return cut(encoding, limit, 0)[0]
+    return split_into_windows(encoding, limit, 0)[0]
 
 
 def check_text(value: str, what: str) -> str:
@@ -337,11 +337,11 @@ def first_problem(error: ValidationError) -> str:
         case "value_error":  # a check of our own, which tells the value
             message = str(problem["msg"]).removeprefix("Value error, ")
         case _:
-            message = f"{problem['msg']} (got {short(problem['input'])})"
+            message = f"{problem['msg']} (got {short_repr(problem['input'])})"
     return f"{field}: {message}" if field else message
 
 
-def short(value: object) -> str:
+def short_repr(value: object) -> str:
     """A value for an error message, cut where it is long."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "…"

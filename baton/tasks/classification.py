@@ -21,11 +21,11 @@ from baton.tasks.base import (
     Task,
     Windows,
     check_text,
-    cut,
     first_problem,
-    head,
-    short,
-    whole,
+    first_tokens,
+    short_repr,
+    split_into_windows,
+    without_truncation,
 )
 
 
@@ -126,7 +126,7 @@ class TextTask(Task[TextInput, ScoresT, TextExampleT, ChoiceT]):
             )
 
     def prepare_tokenizer(self, tokenizer: Tokenizer) -> Tokenizer:
-        return whole(tokenizer)
+        return without_truncation(tokenizer)
 
     def encode(self, tokenizer: Tokenizer, inputs: Sequence[TextInput], options: Sequence[ChoiceT]) -> Windows:
         texts = [text for item in inputs for text in (item.text, item.text_pair) if text is not None]
@@ -152,12 +152,16 @@ class TextTask(Task[TextInput, ScoresT, TextExampleT, ChoiceT]):
         if second is None:
             return [tokenizer.post_process(window) for window in self._cut(first, room)]
         half = (room + (len(first) > len(second))) // 2
-        start = head(first, max(half, room - len(second)))
+        start = first_tokens(first, max(half, room - len(second)))
         return [tokenizer.post_process(start, window) for window in self._cut(second, room - len(start))]
 
     def _cut(self, encoding: Encoding, limit: int) -> list[Encoding]:
         """The text in windows of at most ``limit`` tokens, or its first window alone."""
-        return [head(encoding, limit)] if self.long_text == "truncate" else cut(encoding, limit, self.stride)
+        return (
+            [first_tokens(encoding, limit)]
+            if self.long_text == "truncate"
+            else split_into_windows(encoding, limit, self.stride)
+        )
 
     def merged(self, windows: Windows, logits: Mapping[str, Sequence[NDArray[np.float32]]]) -> list[NDArray[np.float64]]:
         """For each input the mean of its windows' logits [labels]."""
@@ -196,7 +200,7 @@ class TextTask(Task[TextInput, ScoresT, TextExampleT, ChoiceT]):
             except ValueError as error:
                 raise InvalidInput(f"inputs: {error}") from None
         if not isinstance(value, dict):
-            raise InvalidInput(f"inputs: a text must be a string, not {type(value).__name__} ({short(value)})")
+            raise InvalidInput(f"inputs: a text must be a string, not {type(value).__name__} ({short_repr(value)})")
         try:
             return TextInput.model_validate(value)
         except ValidationError as error:

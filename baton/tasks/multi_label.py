@@ -127,9 +127,9 @@ class MultiLabel(TextTask[MultiLabelScores, MultiLabelExample, MultiLabelOptions
         return {label: best_threshold(scores[:, position], truth[:, position]) for label, position in index.items()}
 
     def brief(self, output: MultiLabelScores, item: TextInput) -> MultiLabelScores:
-        kept = [place for place, applies in enumerate(output.assigned) if applies or place == 0]
+        kept = [index for index, applies in enumerate(output.assigned) if applies or index == 0]
         labels, scores, assigned = (
-            tuple(values[place] for place in kept) for values in (output.labels, output.scores, output.assigned)
+            tuple(values[index] for index in kept) for values in (output.labels, output.scores, output.assigned)
         )
         return MultiLabelScores(labels=labels, scores=scores, assigned=assigned)
 

@@ -13,7 +13,18 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from baton.errors import DataError, InvalidInput
-from baton.tasks.base import CHARACTERS_PER_TOKEN, IGNORED, Score, Target, Task, Windows, check_text, cut, short, whole
+from baton.tasks.base import (
+    CHARACTERS_PER_TOKEN,
+    IGNORED,
+    Score,
+    Target,
+    Task,
+    Windows,
+    check_text,
+    short_repr,
+    split_into_windows,
+    without_truncation,
+)
 from baton.tasks.ner_entities import Entities, Entity, Labels, NerOptions, Tokens, find_entities, softmax, spanned
 from baton.tasks.ner_rows import NerExample, NerInput, Span
 from baton.text import tags
@@ -83,12 +94,14 @@ class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
         """Also remember how this one shows that a token goes on with a word: `decode` never sees it."""
         self._prefixed = bool(getattr(tokenizer.model, "continuing_subword_prefix", None))
         self._unknown = frozenset(map(tokenizer.token_to_id, UNKNOWN))
-        return whole(tokenizer)
+        return without_truncation(tokenizer)
 
     def encode(self, tokenizer: Tokenizer, inputs: Sequence[NerInput], options: Sequence[NerOptions]) -> Windows:
         room = self.max_length - tokenizer.num_special_tokens_to_add(False)
         texts = tokenizer.encode_batch([item.text for item in inputs], add_special_tokens=False)
-        windows = [cut(text, room, self._shared(room, choice)) for text, choice in zip(texts, options, strict=True)]
+        windows = [
+            split_into_windows(text, room, self._overlap(room, choice)) for text, choice in zip(texts, options, strict=True)
+        ]
         flat = [tokenizer.post_process(window) for mine in windows for window in mine]
         return Windows(
             inputs=inputs,
@@ -98,17 +111,17 @@ class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
             encodings=flat,
         )
 
-    def _shared(self, room: int, options: NerOptions) -> int:
+    def _overlap(self, room: int, options: NerOptions) -> int:
         """How many tokens neighbouring windows of ``room`` tokens share: at most half, so that none stands in three windows."""
         return min(self.stride if options.stride is None else options.stride, room // 2)
 
-    def _parts(self, windows: Sequence[Encoding], options: NerOptions) -> list[slice]:
+    def _token_owner_slices(self, windows: Sequence[Encoding], options: NerOptions) -> list[slice]:
         """For each window of one text the positions that it labels; one after the other they are the text's tokens.
 
         Of the tokens that two windows share, the earlier one labels the first half: they stand farther from its cut.
         """
         bounds = [_bounds(window) for window in windows]
-        shared = self._shared(bounds[0][1] - bounds[0][0], options)  # the first of several windows is full
+        shared = self._overlap(bounds[0][1] - bounds[0][0], options)  # the first of several windows is full
         begins = [bounds[0][0], *(first + (shared + 1) // 2 for first, _ in bounds[1:])]
         ends = [*(after - shared // 2 for _, after in bounds[:-1]), bounds[-1][1]]
         return [slice(begin, end) for begin, end in zip(begins, ends, strict=True)]
@@ -121,7 +134,7 @@ class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
         outputs = []
         for item, mine, choice in zip(windows.inputs, windows.of_input(), options, strict=True):
             encodings = windows.encodings[mine.start : mine.stop]
-            parts = self._parts(encodings, choice)
+            parts = self._token_owner_slices(encodings, choice)
             rows = [row[part] for row, part in zip(logits["logits"][mine.start : mine.stop], parts, strict=True)]
             offsets = _offsets(encodings, parts)
             tokens = Tokens(
@@ -129,13 +142,13 @@ class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
                 offsets=offsets,
                 scores=softmax(np.concatenate(rows)),
                 starts=_starts(item.text, offsets),
-                later=partial(self._later, item.text, offsets, encodings, parts),
+                later=partial(self._is_continuation, item.text, offsets, encodings, parts),
                 index=parts[0].start,
             )
             outputs.append(find_entities(tokens, self._labels, choice))
         return outputs
 
-    def _later(
+    def _is_continuation(
         self, text: str, offsets: NDArray[np.int64], encodings: Sequence[Encoding], parts: Sequence[slice]
     ) -> NDArray[np.bool_]:
         """Whether each token goes on with the word of the one before it.
@@ -199,7 +212,7 @@ class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
     @classmethod
     def from_wire(cls, value: object) -> NerInput:
         if not isinstance(value, str):
-            raise InvalidInput(f"inputs: a text must be a string, not {type(value).__name__} ({short(value)})")
+            raise InvalidInput(f"inputs: a text must be a string, not {type(value).__name__} ({short_repr(value)})")
         try:
             return NerInput.model_construct(text=check_text(value, "text"))
         except ValueError as error:
@@ -234,7 +247,7 @@ class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
         targets = []
         for example, mine in zip(examples, windows.of_input(), strict=True):
             encodings = windows.encodings[mine.start : mine.stop]
-            parts = self._parts(encodings, self.Options())
+            parts = self._token_owner_slices(encodings, self.Options())
             offsets = _offsets(encodings, parts)
             starts = _starts(example.text, offsets)
             tagged = np.full(len(offsets), IGNORED)

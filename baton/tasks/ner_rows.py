@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from baton.tasks.base import check_text, from_cell, short
+from baton.tasks.base import check_text, from_cell, short_repr
 from baton.text import tags
 
 
@@ -115,7 +115,7 @@ class NerExample(NerInput):
                 raise ValueError(f"{span} ends beyond the text, which has {len(text)} characters")
             part = text[span.start : span.end]
             if part != part.strip():
-                raise ValueError(f"{span} is {short(part)}; an entity neither begins nor ends with white space")
+                raise ValueError(f"{span} is {short_repr(part)}; an entity neither begins nor ends with white space")
         ordered = tuple(sorted(value, key=lambda span: span.start))
         for span, after in pairwise(ordered):
             if after.start < span.end:

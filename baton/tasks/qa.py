@@ -24,11 +24,11 @@ from baton.tasks.base import (
     Target,
     Task,
     Windows,
-    cut,
     first_problem,
-    head,
-    short,
-    whole,
+    first_tokens,
+    short_repr,
+    split_into_windows,
+    without_truncation,
 )
 from baton.tasks.qa_rows import QaExample, QaInput
 from baton.tasks.qa_tokens import ContextTokens
@@ -146,7 +146,7 @@ class QuestionAnswering(Task[QaInput, Answers, QaExample, QaOptions]):
         """Nothing to check: there are no labels, and a row without an answer can be scored as well."""
 
     def prepare_tokenizer(self, tokenizer: Tokenizer) -> Tokenizer:
-        return whole(tokenizer)
+        return without_truncation(tokenizer)
 
     def encode(self, tokenizer: Tokenizer, inputs: Sequence[QaInput], options: Sequence[QaOptions]) -> Windows:
         questions = tokenizer.encode_batch([item.question for item in inputs], add_special_tokens=False)
@@ -167,9 +167,9 @@ class QuestionAnswering(Task[QaInput, Answers, QaExample, QaOptions]):
     def _cut(self, tokenizer: Tokenizer, question: Encoding, context: Encoding, options: QaOptions) -> list[Encoding]:
         """Windows over the context, each after the question, which takes at most half of the room."""
         room = min(options.max_seq_len or self.max_length, self.max_length) - tokenizer.num_special_tokens_to_add(True)
-        asked = head(question, min(options.max_question_len, room // 2))
+        asked = first_tokens(question, min(options.max_question_len, room // 2))
         stride = self.stride if options.doc_stride is None else options.doc_stride
-        return [tokenizer.post_process(asked, piece) for piece in cut(context, room - len(asked), stride)]
+        return [tokenizer.post_process(asked, piece) for piece in split_into_windows(context, room - len(asked), stride)]
 
     def decode(
         self, windows: Windows, logits: Mapping[str, Sequence[NDArray[np.float32]]], options: Sequence[QaOptions]
@@ -257,7 +257,9 @@ class QuestionAnswering(Task[QaInput, Answers, QaExample, QaOptions]):
     @classmethod
     def from_wire(cls, value: object) -> QaInput:
         if not isinstance(value, dict):
-            raise InvalidInput(f'inputs: {{"question", "context"}} is expected, not {type(value).__name__} ({short(value)})')
+            raise InvalidInput(
+                f'inputs: {{"question", "context"}} is expected, not {type(value).__name__} ({short_repr(value)})'
+            )
         try:
             return QaInput.model_validate(value)
         except ValidationError as error:

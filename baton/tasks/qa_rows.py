@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from baton.tasks.base import check_text, from_cell, short
+from baton.tasks.base import check_text, from_cell, short_repr
 
 
 class QaInput(BaseModel):
@@ -69,7 +69,9 @@ class QaExample(QaInput):
     @model_validator(mode="after")
     def _answers_stand_there(self) -> QaExample:
         if self.is_impossible and self.answers.text:
-            raise ValueError(f"is_impossible is true, but answers has {short(self.answers.text[0])}; leave one of them out")
+            raise ValueError(
+                f"is_impossible is true, but answers has {short_repr(self.answers.text[0])}; leave one of them out"
+            )
         for text, start in zip(self.answers.text, self.answers.answer_start, strict=True):
             check_text(text, "answers.text")
             if start < 0 or not self.context.startswith(text, start):
@@ -78,7 +80,7 @@ class QaExample(QaInput):
 
 
 def _misplaced(context: str, text: str, start: int) -> str:
-    found = f"stands {short(context[start : start + len(text)])}" if 0 <= start < len(context) else "is nothing"
+    found = f"stands {short_repr(context[start : start + len(text)])}" if 0 <= start < len(context) else "is nothing"
     where = context.find(text)
     hint = f"it stands at {where}" if where >= 0 else "the context does not hold it"
-    return f"answers: at {start} of the context {found}, not {short(text)}; {hint} (characters are counted, from 0)"
+    return f"answers: at {start} of the context {found}, not {short_repr(text)}; {hint} (characters are counted, from 0)"

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from baton.errors import DataError
 from baton.tasks import AnyTask
-from baton.tasks.base import short
+from baton.tasks.base import short_repr
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,26 +22,26 @@ class Row:
     values: Mapping[str, Any]
 
 
-def example_of(kind: type[AnyTask], row: Row, columns: Mapping[str, str], *, advice: str = "") -> Any:
+def example_of(task_cls: type[AnyTask], row: Row, columns: Mapping[str, str], *, advice: str = "") -> Any:
     """One row as the task's example; ``columns`` names those fields that are called otherwise in the row.
 
     Raises:
         DataError: with its place, the field, the value and what is allowed; ``advice`` follows where a field is missing.
     """
-    shape = _shape(kind, columns, row.values)
+    shape = _shape(task_cls, columns, row.values)
     missing = [columns.get(field, field) for field in shape if columns.get(field, field) not in row.values]
     if missing:
         raise DataError(f"{row.where}: {_missing(missing[0], row.values)}{advice}")
-    fields = [field for field in (*shape, *kind.optional_fields) if columns.get(field, field) in row.values]
+    fields = [field for field in (*shape, *task_cls.optional_fields) if columns.get(field, field) in row.values]
     try:
-        return kind.Example.model_validate({field: row.values[columns.get(field, field)] for field in fields})
+        return task_cls.Example.model_validate({field: row.values[columns.get(field, field)] for field in fields})
     except ValidationError as error:
         raise DataError(f"{row.where}{_explain(error, columns)}") from error
 
 
-def _shape(kind: type[AnyTask], columns: Mapping[str, str], values: Mapping[str, Any]) -> tuple[str, ...]:
+def _shape(task_cls: type[AnyTask], columns: Mapping[str, str], values: Mapping[str, Any]) -> tuple[str, ...]:
     """The fields that this row is meant to have: of all shapes that the task takes, the first that misses fewest."""
-    return min(kind.row_shapes, key=lambda shape: sum(columns.get(field, field) not in values for field in shape))
+    return min(task_cls.row_shapes, key=lambda shape: sum(columns.get(field, field) not in values for field in shape))
 
 
 def _explain(error: ValidationError, columns: Mapping[str, str]) -> str:
@@ -51,7 +51,7 @@ def _explain(error: ValidationError, columns: Mapping[str, str]) -> str:
         return f": {message}"
     field, *inner = problem["loc"]
     place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in inner)
-    return f", field {columns.get(str(field), str(field)) + place!r}: {short(problem['input'])}: {message}"
+    return f", field {columns.get(str(field), str(field)) + place!r}: {short_repr(problem['input'])}: {message}"
 
 
 def _missing(column: str, values: Mapping[str, Any]) -> str:

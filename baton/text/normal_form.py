@@ -20,6 +20,6 @@ def fingerprint(text: str) -> str:
     return hashlib.sha256(normalise(text).encode()).hexdigest()
 
 
-def place(fingerprint: str) -> float:
+def hash_fraction(fingerprint: str) -> float:
     """A number in [0, 1) that depends on the fingerprint alone; in the order of fingerprints."""
     return int(fingerprint[:16], 16) / 2**64

@@ -29,38 +29,38 @@ def spans(tags: Sequence[str]) -> list[TokenSpan]:
     B-X, or with an I-X that does not follow an X: that reads BIO (IOB2) and IOB1 alike, because they do not contradict.
 
     Raises:
-        ValueError: BIOES tags that do not nest: the tag, its place, and what would be right there.
+        ValueError: BIOES tags that do not nest: the tag, its index, and what would be right there.
     """
     if any(tag[0] in "ESLU" for tag in tags):
         return list(_closed(tags))
     found: list[TokenSpan] = []
-    for place, (before, tag) in enumerate(pairwise((OUTSIDE, *tags))):
+    for index, (before, tag) in enumerate(pairwise((OUTSIDE, *tags))):
         if tag == OUTSIDE:
             continue
         if tag[0] == "B" or before[2:] != tag[2:]:
-            found.append((place, place + 1, tag[2:]))
+            found.append((index, index + 1, tag[2:]))
         else:
             start, _, label = found[-1]
-            found[-1] = (start, place + 1, label)
+            found[-1] = (start, index + 1, label)
     return found
 
 
 def _closed(tags: Sequence[str]) -> Iterator[TokenSpan]:
     """Entities of BIOES tags: S-X alone, or B-X, any number of I-X, E-X."""
     begun: int | None = None
-    for place, tag in enumerate(tags):
-        kind, label = tag[0], tag[2:]
+    for index, tag in enumerate(tags):
+        prefix, label = tag[0], tag[2:]
         if begun is None:
-            if kind in "IEL":
-                raise ValueError(f"tag {place}, {tag!r}, has no B-{label} before it (the tags are BIOES)")
-            if kind in "SU":
-                yield place, place + 1, label
-            begun = place if kind == "B" else None
-        elif kind not in "IEL" or label != tags[begun][2:]:
+            if prefix in "IEL":
+                raise ValueError(f"tag {index}, {tag!r}, has no B-{label} before it (the tags are BIOES)")
+            if prefix in "SU":
+                yield index, index + 1, label
+            begun = index if prefix == "B" else None
+        elif prefix not in "IEL" or label != tags[begun][2:]:
             opened = tags[begun][2:]
-            raise ValueError(f"tag {place}, {tag!r}, must be I-{opened} or E-{opened}: tag {begun} began that entity (BIOES)")
-        elif kind in "EL":
-            yield begun, place + 1, label
+            raise ValueError(f"tag {index}, {tag!r}, must be I-{opened} or E-{opened}: tag {begun} began that entity (BIOES)")
+        elif prefix in "EL":
+            yield begun, index + 1, label
             begun = None
     if begun is not None:
         raise ValueError(f"tag {begun}, {tags[begun]!r}, has no E-{tags[begun][2:]} after it (the tags are BIOES)")

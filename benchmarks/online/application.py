@@ -43,7 +43,7 @@ class Application:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, exc_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stop.set()
         self._thread.join()
 
@@ -52,8 +52,8 @@ class Application:
         return not self._thread.is_alive()
 
     async def _run(self) -> None:
-        chance = random.Random(SEED)
-        queue = [(number, row, chance.random() < CORRECTED) for number, row in enumerate(self._rows)][::-1]
+        rng = random.Random(SEED)
+        queue = [(number, row, rng.random() < CORRECTED) for number, row in enumerate(self._rows)][::-1]
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
             await asyncio.gather(*(self._client(session, queue) for _ in range(self._concurrency)))
 

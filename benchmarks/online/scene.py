@@ -70,13 +70,13 @@ class Scene:
 def set_scene(data: Path, home: Path) -> Scene:
     """Draw the scene from banking77 in ``data``, seeded."""
     train, test = read_rows(train_of(data)), read_rows(holdout_of(data))
-    chance = random.Random(SEED)
-    first = frozenset(chance.sample(sorted({row["label"] for row in train}), INTENTS))
-    chance.shuffle(train)
+    rng = random.Random(SEED)
+    first = frozenset(rng.sample(sorted({row["label"] for row in train}), INTENTS))
+    rng.shuffle(train)
     known: Rows = []
     stream: Rows = []
     for row in train:
-        (known if row["label"] in first and chance.random() < THINNED else stream).append(row)
+        (known if row["label"] in first and rng.random() < THINNED else stream).append(row)
     return Scene(
         train=_write(home / "train.jsonl", known),
         holdout=_write(home / "holdout.jsonl", [row for row in test if row["label"] in first]),

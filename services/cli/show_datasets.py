@@ -18,7 +18,7 @@ LABELS_SHOWN = 12
 
 
 def versions(items: Sequence[Json]) -> RenderableType:
-    """One line a version, with the rows of feedback on both sides; where the holdout is another one than that of the version
+    """One line a version, with the rows of feedback on both splits; where the holdout is another one than that of the version
     before, it says so.
     """
     if not items:
@@ -66,11 +66,11 @@ def quarantine(items: Sequence[Json]) -> RenderableType:
 
 
 def difference(item: Json) -> RenderableType:
-    """What was added, removed and relabelled on each side, by label, and the first of the texts."""
+    """What was added, removed and relabelled on each split, by label, and the first of the texts."""
     lines: list[RenderableType] = [Text(f"{item['model']}: data set {item['against']} → {item['number']}", style="bold")]
-    for side in ("train", "holdout"):
-        change = item[side]
-        lines.append(Text(f"{side}: {change['rows_before']:,} → {change['rows']:,} rows", style="bold"))
+    for split in ("train", "holdout"):
+        change = item[split]
+        lines.append(Text(f"{split}: {change['rows_before']:,} → {change['rows']:,} rows", style="bold"))
         changed = 0
         for what, (sign, style) in SIGNS.items():
             if rows := change[f"{what}_rows"]:
@@ -84,7 +84,7 @@ def difference(item: Json) -> RenderableType:
 
 
 def _counted(item: Json) -> dict[str, int]:
-    """Rows that came in and stand on neither side, by what became of them."""
+    """Rows that came in and stand on neither split, by what became of them."""
     return {
         "leaks": item["removed_leaks"],
         "duplicates": item["removed_duplicates"],
@@ -103,11 +103,11 @@ def _kept_out(row: Json) -> Text:
 
 
 def _labels(counts: Json) -> RenderableType:
-    """One line a label, with its rows of each source on each side."""
-    sides = [(side, source) for side in ("train", "holdout") for source in ("base", "feedback")]
-    table = grid("label", *(f"{side}, {source}" for side, source in sides))
-    for label in sorted({label for side, source in sides for label in counts[side][source]}):
-        table.add_row(Text(label or "(none)"), *(f"{counts[side][source].get(label, 0):,}" for side, source in sides))
+    """One line a label, with its rows of each source on each split."""
+    splits = [(split, source) for split in ("train", "holdout") for source in ("base", "feedback")]
+    table = grid("label", *(f"{split}, {source}" for split, source in splits))
+    for label in sorted({label for split, source in splits for label in counts[split][source]}):
+        table.add_row(Text(label or "(none)"), *(f"{counts[split][source].get(label, 0):,}" for split, source in splits))
     return table
 
 

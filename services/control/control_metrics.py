@@ -22,7 +22,7 @@ from baton.store.counts import FINAL
 from baton.store.records import Verdict
 from baton.store.registry import Registry
 from services import metrics
-from services.control.live_cache import LiveQualities
+from services.control.live_cache import LiveQualityCache
 from services.control.retrain import Retrainer
 
 RESULTS = ("accepted", "duplicate", "rejected")
@@ -55,7 +55,7 @@ class Control(Protocol):
     registry: Registry
 
     @property
-    def live(self) -> LiveQualities:
+    def live(self) -> LiveQualityCache:
         """Live quality."""
         ...
 
@@ -188,8 +188,8 @@ class _Samples:
         assert len(labels) == len(metric.labels), (metric.name, labels)
         family = self._families.get(metric.name)
         if family is None:
-            kind = CounterMetricFamily if metric.kind is metrics.Kind.COUNTER else GaugeMetricFamily
-            family = self._families[metric.name] = kind(metric.name, metric.help, labels=metric.labels)
+            family_cls = CounterMetricFamily if metric.type is metrics.MetricType.COUNTER else GaugeMetricFamily
+            family = self._families[metric.name] = family_cls(metric.name, metric.help, labels=metric.labels)
         family.add_metric(labels, value)
 
     def families(self) -> Iterator[Metric]:

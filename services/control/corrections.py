@@ -19,7 +19,7 @@ from baton.store.feedback import Correction
 from baton.store.records import LoggedPrediction
 from baton.store.registry import Registry
 from baton.tasks import task_type
-from baton.tasks.base import short
+from baton.tasks.base import short_repr
 from baton.tasks.rows import Row, example_of
 from services.replica.prediction_log import FLUSH_SECONDS, sampled
 
@@ -39,9 +39,9 @@ RETRY_SECONDS = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One item as it came: its ``place`` in the list or stream, from 0, and its ``value``, raw ``line``, or ``problem``."""
+    """One item as it came: its ``index`` in the list or stream, from 0, and its ``value``, raw ``line``, or ``problem``."""
 
-    place: int
+    index: int
     value: Any = None
     line: bytes | None = None
     problem: str | None = None
@@ -51,7 +51,7 @@ class Item:
 class _Parsed:
     """A well-formed item: the row's fields still to be checked."""
 
-    place: int
+    index: int
     client_id: str | None
     request_id: str | None
     position: int
@@ -120,9 +120,9 @@ class Intake:
             try:
                 value = _object(item)
                 client_id = _own_id(value)
-                parsed.append(self._parse(item.place, value))
+                parsed.append(self._parse(item.index, value))
             except InvalidInput as error:
-                self._reject(item.place, client_id, str(error))
+                self._reject(item.index, client_id, str(error))
         return parsed
 
     def _keep(self, items: Sequence[_Parsed]) -> list[_Parsed]:
@@ -131,33 +131,33 @@ class Intake:
         """
         logged = self._logged(items)
         missing = [item for item in items if self._needs_inputs(item) and (item.request_id or "", item.position) not in logged]
-        known, absent = self._known(missing), {item.place for item in missing}
+        known, absent = self._known(missing), {item.index for item in missing}
         self._labels = self._known_labels() if self._labels is None else self._labels
         corrections, waiting = [], []
         for item in items:
-            place = (item.request_id or "", item.position)
-            if item.place in absent:
+            index = (item.request_id or "", item.position)
+            if item.index in absent:
                 if item.client_id in known:  # sent again, though its answer may have left the log by now
                     self.duplicates += 1
-                elif self._patience > 0 and sampled(place[0], self.settings.feedback.log):
+                elif self._patience > 0 and sampled(index[0], self.settings.feedback.log):
                     waiting.append(item)
                 else:
-                    self._reject(item.place, item.client_id, self._unknown(item))
+                    self._reject(item.index, item.client_id, self._unknown(item))
                 continue
             if waiting:
                 waiting.append(item)
                 continue
             try:
-                corrections.append(self._complete(item, logged.get(place)))
+                corrections.append(self._complete(item, logged.get(index)))
             except InvalidInput as error:
-                self._reject(item.place, item.client_id, str(error))
+                self._reject(item.index, item.client_id, str(error))
         added = self.registry.feedback.add(self.settings.name, corrections)
         self.accepted += added.accepted
         self.duplicates += added.duplicates
         return waiting
 
     def _known_labels(self) -> Collection[str]:
-        """The labels that rows of the newest data set have, on either side."""
+        """The labels that rows of the newest data set have, on either split."""
         newest = self.registry.datasets.latest(self.settings.name)
         counts = newest.counts if newest else {}
         return {label for sources in counts.values() for rows in sources.values() for label in rows}
@@ -172,12 +172,12 @@ class Intake:
         places = {(item.request_id or "", item.position) for item in items if self._needs_inputs(item)}
         return self.registry.feedback.predictions(self.settings.name, places) if places else {}
 
-    def _reject(self, place: int, client_id: str | None, reason: str) -> None:
+    def _reject(self, index: int, client_id: str | None, reason: str) -> None:
         self.rejected += 1
         if len(self.errors) < ERRORS_LISTED:
-            self.errors.append({"item": place, "id": client_id, "error": reason})
+            self.errors.append({"item": index, "id": client_id, "error": reason})
 
-    def _parse(self, place: int, value: Mapping[str, Any]) -> _Parsed:
+    def _parse(self, index: int, value: Mapping[str, Any]) -> _Parsed:
         unknown = [key for key in value if key not in (*KEYS, *self._fields)]
         if unknown:
             allowed = (*KEYS, *self._fields)
@@ -188,9 +188,9 @@ class Intake:
         if position is None:
             position = 0
         if not isinstance(position, int) or isinstance(position, bool) or not 0 <= position < MOST_POSITIONS:
-            raise InvalidInput(f"position: {short(position)}: the place of an input in its request, from 0, is expected")
+            raise InvalidInput(f"position: {short_repr(position)}: the index of an input in its request, from 0, is expected")
         return _Parsed(
-            place=place,
+            index=index,
             client_id=_name(value, "id"),
             request_id=_name(value, "request_id"),
             position=position,
@@ -249,7 +249,7 @@ def _object(item: Item) -> dict[str, Any]:
         except ValueError as error:
             raise InvalidInput(f"not valid JSON: {error}") from None
     if not isinstance(value, dict):
-        raise InvalidInput(f"a JSON object is expected, not {short(value)}")
+        raise InvalidInput(f"a JSON object is expected, not {short_repr(value)}")
     return value
 
 
@@ -264,5 +264,5 @@ def _name(value: Mapping[str, Any], key: str) -> str | None:
     if name is None:
         return None
     if not isinstance(name, str) or not 1 <= len(name) <= LONGEST_ID or not name.isprintable():
-        raise InvalidInput(f"{key}: {short(name)}: a string of 1 to {LONGEST_ID} printable characters is expected")
+        raise InvalidInput(f"{key}: {short_repr(name)}: a string of 1 to {LONGEST_ID} printable characters is expected")
     return name

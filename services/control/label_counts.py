@@ -23,7 +23,7 @@ class _Tally:
     labels: Counter[str] = field(default_factory=Counter)
 
 
-class Tallies:
+class LabelCounts:
     """Thread-safe."""
 
     def __init__(self, registry: Registry) -> None:
@@ -37,7 +37,7 @@ class Tallies:
         Corrections that the model's task does not take (it is another one by now) are left out. The first call reads all of
         them, later ones what has come since, unless somebody deleted some.
         """
-        store, model, kind = self._registry.feedback, settings.name, task_type(settings.task)
+        store, model, task_cls = self._registry.feedback, settings.name, task_type(settings.task)
         with self._lock:
             tally = self._known.setdefault(model, _Tally())
             if store.count_up_to(model, tally.until) != tally.rows:
@@ -45,7 +45,7 @@ class Tallies:
             while chunk := store.after(model, tally.until, CHUNK):
                 for told in chunk:
                     try:
-                        tally.labels.update(kind.labels_in(kind.Example.model_validate(told.example)))
+                        tally.labels.update(task_cls.labels_in(task_cls.Example.model_validate(told.example)))
                     except ValidationError:
                         continue
                 tally.until, tally.rows = chunk[-1].id, tally.rows + len(chunk)

@@ -17,7 +17,7 @@ VERSIONS = 10
 """Versions of a model whose live quality is listed, the newest that have answered something."""
 
 
-class LiveQualities:
+class LiveQualityCache:
     """Thread-safe. Two that ask at the same moment may both measure."""
 
     def __init__(self, registry: Registry) -> None:

@@ -24,7 +24,7 @@ from baton.store.registry import Registry
 from services.control.api.app import build_api
 from services.control.bootstrap import declare
 from services.control.jobs import Jobs
-from services.control.live_cache import LiveQualities
+from services.control.live_cache import LiveQualityCache
 from services.control.retrain import Retrainer
 from services.control.rollout import Rollouts, by_hand
 from services.keyring import Keyring
@@ -62,7 +62,7 @@ class ControlPlane:
         }
         self._jobs = Jobs(self.registry, Storage(self.config.storage), environment)
         self.rollouts = Rollouts(self.registry)
-        self.live = LiveQualities(self.registry)
+        self.live = LiveQualityCache(self.registry)
         self.retrainer = Retrainer(self.registry, self.live, self._start_by_itself)
         self._moving: dict[str, asyncio.Task[None]] = {}
         self._problem: str | None = None
@@ -73,8 +73,8 @@ class ControlPlane:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
-        await self.keyring.catch_up()
-        loops = [asyncio.create_task(loop) for loop in (self._work(), self.keyring.keep(KEYS_SECONDS))]
+        await self.keyring.try_refresh()
+        loops = [asyncio.create_task(loop) for loop in (self._work(), self.keyring.refresh_forever(KEYS_SECONDS))]
         yield
         for loop in loops:
             loop.cancel()
@@ -183,11 +183,11 @@ class ControlPlane:
 
     async def _work(self) -> None:
         """Schema and models into the database first: nobody sees to that before a Serve config runs, as `baton up` does."""
-        while not await self._agrees(lambda: declare(self.registry, self.config)):  # noqa: ASYNC110  nobody tells when it will
+        while not await self._run_registry_step(lambda: declare(self.registry, self.config)):  # noqa: ASYNC110  nobody tells when it will
             await asyncio.sleep(WATCH_SECONDS)
         await asyncio.gather(self._watch(), self._keep_learning(), self._keep_house())
 
-    async def _agrees(self, step: Callable[[], None]) -> bool:
+    async def _run_registry_step(self, step: Callable[[], None]) -> bool:
         """Whether the database does, at this step; a problem that lasts is logged once."""
         try:
             await asyncio.to_thread(step)
@@ -207,7 +207,9 @@ class ControlPlane:
         What goes wrong with one run or one model is logged and tried again, and holds up no other.
         """
         while True:
-            if not await self._agrees(self.registry.check):  # a newer Baton has migrated it, say, while it takes over
+            if not await self._run_registry_step(
+                self.registry.check
+            ):  # a newer Baton has migrated it, say, while it takes over
                 await asyncio.sleep(WATCH_SECONDS)
                 continue
             with _logged("the registry"):

@@ -19,7 +19,7 @@ from baton.quality.drift import Drift, compare
 from baton.quality.live import LiveQuality
 from baton.store.records import ModelVersion, Run, RunState, Verdict
 from baton.store.registry import Registry
-from services.control.live_cache import LiveQualities
+from services.control.live_cache import LiveQualityCache
 
 LONGEST_PAUSE = timedelta(days=1)
 """Where the doubling of the cool-down ends."""
@@ -150,7 +150,7 @@ def _moved(drifts: Sequence[Drift]) -> str:
 class Retrainer:
     """Starts runs by itself. Holds no truth: killed at any point, its next round finds everything in the registry."""
 
-    def __init__(self, registry: Registry, live: LiveQualities, start: Callable[[str, str], Awaitable[Run]]) -> None:
+    def __init__(self, registry: Registry, live: LiveQualityCache, start: Callable[[str, str], Awaitable[Run]]) -> None:
         """``start``: (model, cause) → the run that was started; raises ``Conflict`` where one is active."""
         self._registry, self._live = registry, live
         self._start = start

@@ -47,32 +47,32 @@ class DemoModel:
     def write(self, home: Path) -> list[Any]:
         """Its files below ``home``: train, a third of it, a corrupted copy, holdout. Returns the holdout's inputs, for load."""
         samples = resources.files("baton.samples") / self.name
-        train, holdout = (_rows((samples / f"{side}.jsonl").read_text(encoding="utf-8")) for side in ("train", "holdout"))
-        chance = random.Random(0)
+        train, holdout = (_rows((samples / f"{split}.jsonl").read_text(encoding="utf-8")) for split in ("train", "holdout"))
+        rng = random.Random(0)
         labels = sorted({label for row in train for label in _labels(row)})
-        corrupted = [self.spoil(row, labels, chance) if chance.random() < CORRUPTED else row for row in train]
+        corrupted = [self.spoil(row, labels, rng) if rng.random() < CORRUPTED else row for row in train]
         (home / self.name).mkdir()
-        sides = {"train": train, "third": train[: len(train) // 3], "corrupted": corrupted, "holdout": holdout}
-        for side, rows in sides.items():
+        splits = {"train": train, "third": train[: len(train) // 3], "corrupted": corrupted, "holdout": holdout}
+        for split, rows in splits.items():
             lines = [json.dumps(row, ensure_ascii=False) for row in rows]
-            (home / self.name / f"{side}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+            (home / self.name / f"{split}.jsonl").write_text("\n".join(lines), encoding="utf-8")
         return [self.inputs(row) for row in holdout]
 
 
-def _spoil_label(row: Row, labels: Sequence[str], chance: random.Random) -> Row:
-    return {**row, "label": chance.choice([label for label in labels if label != row["label"]])}
+def _spoil_label(row: Row, labels: Sequence[str], rng: random.Random) -> Row:
+    return {**row, "label": rng.choice([label for label in labels if label != row["label"]])}
 
 
-def _spoil_entities(row: Row, labels: Sequence[str], chance: random.Random) -> Row:
+def _spoil_entities(row: Row, labels: Sequence[str], rng: random.Random) -> Row:
     """Every entity gets another type."""
-    wrong = [{**one, "label": chance.choice([label for label in labels if label != one["label"]])} for one in row["entities"]]
+    wrong = [{**one, "label": rng.choice([label for label in labels if label != one["label"]])} for one in row["entities"]]
     return {**row, "entities": wrong}
 
 
-def _spoil_answer(row: Row, labels: Sequence[str], chance: random.Random) -> Row:
+def _spoil_answer(row: Row, labels: Sequence[str], rng: random.Random) -> Row:
     """Some other words of the context are the answer."""
     words = row["context"].split()
-    first = chance.randrange(len(words) - 2)
+    first = rng.randrange(len(words) - 2)
     text = " ".join(words[first : first + 2])
     return {**row, "answers": {"text": [text], "answer_start": [row["context"].index(text)]}}
 

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from baton.errors import NotReady, Overloaded
 
-SLICES = 8
+LONG_REQUEST_DIVISOR = 8
 """A request is long when it exceeds this part of a batch's token budget; its forward passes are no larger than that."""
 
 
@@ -56,7 +56,7 @@ class _Waiting:
 
 
 @dataclass(kw_only=True, eq=False)
-class _Long:
+class _RunningLongRequest:
     """A long request that has begun: the version that answers it, its steps to come, and when and how long it ran (seconds)."""
 
     waiting: _Waiting
@@ -70,7 +70,7 @@ class Batcher:
     """Collects requests into batches for one model thread.
 
     A batch holds whole requests up to ``max_batch_tokens`` (estimated by `estimate`); at most ``max_queue`` requests
-    wait. A request whose caller gave up is dropped before it costs a (further) forward pass. ``ran`` is told of each batch:
+    wait. A request whose caller gave up is dropped before it costs a (further) forward pass. ``on_batch`` gets each batch:
     its inputs and its tokens.
     """
 
@@ -80,16 +80,16 @@ class Batcher:
         max_batch_tokens: int,
         max_queue: int,
         estimate: Callable[[Any], int],
-        ran: Callable[[int, int], None] = lambda inputs, tokens: None,
+        on_batch: Callable[[int, int], None] = lambda inputs, tokens: None,
     ) -> None:
         self._max_batch_tokens = max_batch_tokens
-        self._slice_tokens = max(1, max_batch_tokens // SLICES)
+        self._slice_tokens = max(1, max_batch_tokens // LONG_REQUEST_DIVISOR)
         self._max_queue = max_queue
         self._estimate = estimate
-        self._ran = ran
+        self._on_batch = on_batch
         self._short: deque[_Waiting] = deque()
         self._long: deque[_Waiting] = deque()
-        self._begun: _Long | None = None
+        self._begun: _RunningLongRequest | None = None
         self._busy: asyncio.Task[None] | None = None
         self._serving: tuple[int, Predicts] | None = None
         self._closed = False
@@ -150,14 +150,14 @@ class Batcher:
     async def _drain(self) -> None:
         try:
             while self._short or self._long or self._begun:
-                if batch := self._cut():
-                    self._ran(sum(len(waiting.inputs) for waiting in batch), sum(waiting.tokens for waiting in batch))
+                if batch := self._next_batch():
+                    self._on_batch(sum(len(waiting.inputs) for waiting in batch), sum(waiting.tokens for waiting in batch))
                     await self._run(batch)
-                await self._advance()
+                await self._step_long_request()
         finally:
             self._busy = None
 
-    def _cut(self) -> list[_Waiting]:
+    def _next_batch(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
         tokens = 0
         while self._short:
@@ -171,15 +171,15 @@ class Batcher:
             batch.append(self._short.popleft())
         return batch
 
-    async def _advance(self) -> None:
+    async def _step_long_request(self) -> None:
         """One forward pass of the long request that has begun, or of the next one."""
         if self._begun is None and self._long:
             assert self._serving is not None
             version, predictor = self._serving
             waiting = self._long.popleft()
-            self._ran(len(waiting.inputs), waiting.tokens)
+            self._on_batch(len(waiting.inputs), waiting.tokens)
             steps = predictor.steps(waiting.inputs, waiting.options, self._slice_tokens)
-            self._begun = _Long(waiting=waiting, version=version, steps=steps)
+            self._begun = _RunningLongRequest(waiting=waiting, version=version, steps=steps)
         begun = self._begun
         if begun is None:
             return

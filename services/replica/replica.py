@@ -85,7 +85,7 @@ class ModelReplica:
             max_batch_tokens=serving.max_batch_tokens,
             max_queue=serving.max_queue,
             estimate=self._settings.make_task(()).tokens,
-            ran=self._telemetry.ran,
+            on_batch=self._telemetry.count_batch,
         )
         logs.state(logger, lambda: {"model": self._settings.name, "version": self._batcher.version})
         self._log = PredictionLog(
@@ -255,7 +255,7 @@ class ModelReplica:
         if path == HEALTH:
             _require(scope, "GET")
             if self._batcher.version is None:
-                raise NotReady(self._keyring.why(_header(scope, b"authorization"), self._why_not_ready()))
+                raise NotReady(self._keyring.reason_if_authorised(_header(scope, b"authorization"), self._why_not_ready()))
             return to_json({"status": "ok", "version": self._batcher.version})
         if path == "/info":
             _require(scope, "GET")
@@ -308,8 +308,10 @@ class ModelReplica:
             message = await receive()
             if message["type"] == "lifespan.startup":
                 await self._catch_up()  # the pointer may have moved while this replica was loading; it is not routed to yet
-                await self._keyring.catch_up()
-                keys = self._keyring.keep(self._settings.serving.poll_seconds)  # apart: a version may load for minutes
+                await self._keyring.try_refresh()
+                keys = self._keyring.refresh_forever(
+                    self._settings.serving.poll_seconds
+                )  # apart: a version may load for minutes
                 self._polls = [asyncio.create_task(self._keep_following()), asyncio.create_task(keys)]
                 self._telemetry.start(self._batcher)
                 await send({"type": "lifespan.startup.complete"})

@@ -58,7 +58,7 @@ class Telemetry:
     def __init__(self, model: str, replica: str, *, exported: bool) -> None:
         self._labels = (model, replica)
         self._exported = exported
-        self._telling: asyncio.Task[None] | None = None
+        self._export_task: asyncio.Task[None] | None = None
         self._requests: Counter[tuple[str, str]] = Counter()
         self._errors: Counter[tuple[str, str]] = Counter()
         self._swaps = 0
@@ -84,7 +84,7 @@ class Telemetry:
         self._requests[_version(version), f"{status // 100}xx"] += 1
         self._errors[str(status), kind] += 1
 
-    def ran(self, inputs: int, tokens: int) -> None:
+    def count_batch(self, inputs: int, tokens: int) -> None:
         """Count a batch."""
         self._batch_inputs.observe(inputs)
         self._batch_tokens.observe(tokens)
@@ -118,14 +118,14 @@ class Telemetry:
     def start(self, batcher: Batcher) -> None:
         """Hand everything to Ray from now on."""
         if self._exported:
-            self._telling = asyncio.create_task(self._keep_telling(batcher))
+            self._export_task = asyncio.create_task(self._export_forever(batcher))
 
     def close(self) -> None:
         """Stop that."""
-        if self._telling is not None:
-            self._telling.cancel()
+        if self._export_task is not None:
+            self._export_task.cancel()
 
-    async def _keep_telling(self, batcher: Batcher) -> None:
+    async def _export_forever(self, batcher: Batcher) -> None:
         """All totals each time: Ray's agent forgets a gauge that it is not told again."""
         gauges = {
             name: (Gauge(name, description=metric.help, tag_keys=labels), labels)

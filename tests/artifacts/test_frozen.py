@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from baton.artifacts.frozen import CHANGES_SHOWN, SHOWN_CHARACTERS, SideDifference, difference, hashes, read_sides, to_bytes
+from baton.artifacts.frozen import CHANGES_SHOWN, SHOWN_CHARACTERS, SplitDifference, difference, hashes, read_splits, to_bytes
 from baton.artifacts.storage import Storage
 from baton.errors import DataError
 from baton.tasks import AnyTask
@@ -24,11 +24,11 @@ def row(text: str, label: Any, **more: Any) -> dict[str, Any]:
     return {"text": text, "label": label, **more}
 
 
-def changed(before: Rows, after: Rows, kind: type[AnyTask] = Classification) -> SideDifference:
-    """What became of the train side; the holdout stays."""
-    judge = [kind.Example.model_validate(it) for it in (*before, *after)][:1]
-    sides = [{"train": [kind.Example.model_validate(it) for it in rows], "holdout": judge} for rows in (before, after)]
-    found = difference(kind, *sides)
+def changed(before: Rows, after: Rows, task_cls: type[AnyTask] = Classification) -> SplitDifference:
+    """What became of the train split; the holdout stays."""
+    judge = [task_cls.Example.model_validate(it) for it in (*before, *after)][:1]
+    splits = [{"train": [task_cls.Example.model_validate(it) for it in rows], "holdout": judge} for rows in (before, after)]
+    found = difference(task_cls, *splits)
     assert (found["holdout"].rows, found["holdout"].changes) == (1, [])
     return found["train"]
 
@@ -100,9 +100,9 @@ def test_only_the_first_changes_are_listed_and_long_texts_are_cut():
 
 def test_sides_that_were_frozen_for_another_task_are_told_so():
     storage = Storage(f"memory://{uuid.uuid4().hex}")
-    sides = {name: to_bytes([Classification.Example(text=name, label="x")]) for name in ("train", "holdout")}
-    uri = f"models/m/datasets/{hashes(sides)[1]}"
-    storage.write_dataset(uri, {f"{name}.jsonl": content for name, content in sides.items()}, {"dataset.json": b"{}"})
-    assert [example.text for example in read_sides(Classification, storage, uri)["train"]] == ["train"]
+    splits = {name: to_bytes([Classification.Example(text=name, label="x")]) for name in ("train", "holdout")}
+    uri = f"models/m/datasets/{hashes(splits)[1]}"
+    storage.write_dataset(uri, {f"{name}.jsonl": content for name, content in splits.items()}, {"dataset.json": b"{}"})
+    assert [example.text for example in read_splits(Classification, storage, uri)["train"]] == ["train"]
     with pytest.raises(DataError, match="the data set was frozen for another task than qa: Field required"):
-        read_sides(QuestionAnswering, storage, uri)
+        read_splits(QuestionAnswering, storage, uri)

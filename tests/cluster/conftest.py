@@ -226,7 +226,7 @@ def publish(service: Service, model: str, checkpoint: Path) -> ModelVersion:
     """A checkpoint as a published, evaluated version, by the pipeline's own steps; the gate is not asked."""
     from training import pipeline
     from training.data import datasets
-    from training.fit.trainer import Trained
+    from training.fit.request import Trained
 
     settings = service.settings(model)
     clock = pipeline.Clock(lambda stage, progress: None)

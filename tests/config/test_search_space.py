@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from baton.config.file import validate
+from baton.config.file import trial_settings, validate
 from baton.config.model_settings import ModelSettings
-from baton.config.search_space import SearchSettings, draw
+from baton.config.search_space import SearchSettings, sample_settings
 from baton.config.training_settings import TrainingSettings
 from baton.errors import ConfigError
-from training.methods.search import Trial, settings_of
+from training.methods.search import Trial
 
 MODEL = {"name": "m", "task": "classification", "data": {"train": "rows.jsonl"}}
 SPACE = {"learning_rate": {"low": 1e-5, "high": 1e-3, "log": True}, "batch_size": [8, 16], "epochs": {"low": 1, "high": 3}}
@@ -27,7 +27,7 @@ def complaint(space: object, **training: object) -> str:
 
 
 def test_every_trial_lies_in_the_space_and_no_two_are_alike():
-    trials = draw(SearchSettings(trials=60, space=SPACE), WHOLE, 0)
+    trials = sample_settings(SearchSettings(trials=60, space=SPACE), WHOLE, 0)
     assert len(trials) == 60
     assert len({tuple(trial.items()) for trial in trials}) == 60
     for trial in trials:
@@ -39,19 +39,19 @@ def test_every_trial_lies_in_the_space_and_no_two_are_alike():
 
 
 def test_a_logarithmic_range_gives_each_order_of_magnitude_its_share():
-    trials = draw(SearchSettings(trials=400, space=SPACE), WHOLE, 0)
+    trials = sample_settings(SearchSettings(trials=400, space=SPACE), WHOLE, 0)
     below = sum(trial["learning_rate"] < 1e-4 for trial in trials)
     assert 150 < below < 250  # half the orders of magnitude, a tenth of the range
 
 
 def test_the_seed_decides_what_is_tried():
     search = SearchSettings(trials=5, space=SPACE)
-    assert draw(search, WHOLE, 1) == draw(search, WHOLE, 1)
-    assert draw(search, WHOLE, 1) != draw(search, WHOLE, 2)
+    assert sample_settings(search, WHOLE, 1) == sample_settings(search, WHOLE, 1)
+    assert sample_settings(search, WHOLE, 1) != sample_settings(search, WHOLE, 2)
 
 
 def test_a_small_space_is_tried_whole_and_once():
-    trials = draw(SearchSettings(trials=50, space={"batch_size": [8, 16], "tune": ["full", "head"]}), WHOLE, 0)
+    trials = sample_settings(SearchSettings(trials=50, space={"batch_size": [8, 16], "tune": ["full", "head"]}), WHOLE, 0)
     assert sorted((trial["batch_size"], trial["tune"]) for trial in trials) == [
         (8, "full"),
         (8, "head"),
@@ -127,14 +127,14 @@ def test_few_shot_is_refused_for_tasks_that_mark_places_in_a_text(task):
 
 def test_a_trial_trains_with_its_own_settings_and_searches_no_further():
     settings = space_of(SPACE, seed=7)
-    mine = settings_of(settings.model_dump(mode="json"), {"learning_rate": 2e-4, "batch_size": 16, "epochs": 2})
+    mine = trial_settings(settings.model_dump(mode="json"), {"learning_rate": 2e-4, "batch_size": 16, "epochs": 2})
     assert mine.training == TrainingSettings(learning_rate=2e-4, batch_size=16, epochs=2, seed=7)
 
 
 def test_settings_that_do_not_go_together_are_the_trials_own_mistake():
     settings = space_of({"stride": [4, 60], "max_length": [64, 128]})
     with pytest.raises(ConfigError, match="stride: 60 is not allowed; at most 32, half of max_length"):
-        settings_of(settings.model_dump(mode="json"), {"stride": 60, "max_length": 64})
+        trial_settings(settings.model_dump(mode="json"), {"stride": 60, "max_length": 64})
 
 
 @pytest.mark.parametrize(

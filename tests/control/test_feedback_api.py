@@ -322,7 +322,7 @@ def test_answers_that_the_sample_leaves_out_are_not_waited_for(tmp_path, monkeyp
         ({"id": "x" * 129, "text": "hello", "label": "a"}, "a string of 1 to 128"),
         ({"id": "a\u0000b", "text": "hello", "label": "a"}, "printable characters"),
         ({"request_id": 7, "label": "a"}, "request_id: 7: a string of 1 to 128"),
-        ({"request_id": "r", "position": -1, "label": "a"}, "position: -1: the place of an input in its request, from 0"),
+        ({"request_id": "r", "position": -1, "label": "a"}, "position: -1: the index of an input in its request, from 0"),
         ({"request_id": "r", "position": True, "label": "a"}, "position: True"),
         ({"request_id": "r", "position": 1.5, "label": "a"}, "position: 1.5"),
         ({"request_id": "r", "position": 2**31, "label": "a"}, "position: 2147483648"),

@@ -1,4 +1,4 @@
-"""Altered texts: at the stated rates, never empty, fresh each epoch, and of the training rows alone."""
+"""AugmentedDataset texts: at the stated rates, never empty, fresh each epoch, and of the training rows alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from baton.predict.predictor import load_tokenizer
 from baton.tasks.classification import Classification, TextExample
 from baton.tasks.multi_label import MultiLabel, MultiLabelExample
 from tests.support.world import World, same, whole_and_resumed
-from training.data.augmentation import Altered, alter
+from training.data.augmentation import AugmentedDataset, augment
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -29,7 +29,7 @@ ALL = AugmentSettings(deletion=0.2, swap=0.2, noise=0.2)
 
 
 def altered(text: str, seed: int = 0, **rates: float) -> str:
-    return alter(text, AugmentSettings(**rates), random.Random(seed))
+    return augment(text, AugmentSettings(**rates), random.Random(seed))
 
 
 # --- one text ------------------------------------------------------------------------------------------------------------
@@ -98,10 +98,10 @@ def test_in_scripts_without_spaces_each_character_is_a_word():
 # --- the rows of a training ----------------------------------------------------------------------------------------------
 
 
-def features(base: Path, kind: Any, rows: Sequence[Any], labels: Sequence[str], **options: Any) -> Altered:
+def features(base: Path, task_cls: Any, rows: Sequence[Any], labels: Sequence[str], **options: Any) -> AugmentedDataset:
     tokenizer, _ = load_tokenizer(base)
-    task = kind(labels, options.pop("max_length", 64), **options)
-    return Altered(task, task.prepare_tokenizer(tokenizer), rows, ALL, seed=0)
+    task = task_cls(labels, options.pop("max_length", 64), **options)
+    return AugmentedDataset(task, task.prepare_tokenizer(tokenizer), rows, ALL, seed=0)
 
 
 def rows_of(count: int) -> list[TextExample]:

@@ -1,4 +1,4 @@
-"""Feedback and base data together: who stands on which side for ever, and what becomes of each row."""
+"""Feedback and base data together: who stands on which split for ever, and what becomes of each row."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def accounted(dataset: Dataset) -> int:
     return version.train_rows + version.holdout_rows + left_out + version.quarantined_rows + version.set_aside
 
 
-# --- sides ---------------------------------------------------------------------------------------------------------------
+# --- splits ---------------------------------------------------------------------------------------------------------------
 
 
 def test_a_new_text_from_feedback_goes_where_its_hash_says(growing):
@@ -157,7 +157,7 @@ def test_a_holdout_row_that_was_once_trained_on_is_quarantined_with_the_reason(g
     dataset = growing.freeze()
     assert holdout(dataset) == pairs(HOLDOUT)
     assert train(dataset) == [*pairs(TRAIN), (NEW_TRAIN, "billing")]
-    reason = "its text stood in the train side of an earlier data set"
+    reason = "its text stood in the train split of an earlier data set"
     assert dataset.version.quarantined == tuple(
         {"where": f"{growing.directory}/holdout.jsonl line {line}", "reason": reason} for line in (3, 4)
     )
@@ -188,9 +188,9 @@ def test_new_base_rows_are_split_by_the_fraction_and_known_ones_stay_where_they_
     first = growing.freeze()
     growing.train = rows[::-1]
     second = growing.freeze()
-    for side in ("train", "holdout"):
-        known = {example.text for example in getattr(first, side)}
-        assert known < {example.text for example in getattr(second, side)}
+    for split in ("train", "holdout"):
+        known = {example.text for example in getattr(first, split)}
+        assert known < {example.text for example in getattr(second, split)}
     assert second.version.holdout_rows / 300 == pytest.approx(0.3, abs=0.07)
     growing.holdout = 0.9
     third = growing.freeze()
@@ -496,7 +496,7 @@ def question(asked: str, context: str, answer: str) -> dict[str, Any]:
 
 
 def test_in_question_answering_a_context_keeps_its_side_with_every_new_question(growing):
-    growing.kind = QuestionAnswering
+    growing.task_cls = QuestionAnswering
     context = text_for("holdout", SHARE, "Oslo is a city")
     growing.train = [question("where?", "Rome is in Italy", "Italy")]
     growing.holdout = [question("where?", "Paris is in France", "France")]
@@ -512,7 +512,7 @@ def test_in_question_answering_a_context_keeps_its_side_with_every_new_question(
 
 
 def test_entities_of_several_types_are_counted_each_and_unknown_types_wait(growing):
-    growing.kind = Ner
+    growing.task_cls = Ner
 
     def tagged(text: str, *labels: str) -> dict[str, Any]:
         return {"text": text, "entities": [{"start": i, "end": i + 1, "label": label} for i, label in enumerate(labels)]}
@@ -526,7 +526,7 @@ def test_entities_of_several_types_are_counted_each_and_unknown_types_wait(growi
 
 
 def test_the_order_of_labels_is_no_contradiction_in_multi_label(growing):
-    growing.kind = MultiLabel
+    growing.task_cls = MultiLabel
     growing.train = [{"text": "late and broken", "label": ["shipping", "bug"]}, {"text": "broken", "label": ["bug"]}]
     growing.holdout = [{"text": "late", "label": ["shipping"]}]
     growing.correct(

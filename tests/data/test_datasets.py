@@ -27,8 +27,8 @@ from baton.tasks.qa import QuestionAnswering
 from baton.text.normal_form import normalise
 from tests.support.tiny import keyword_rows
 from training.data import sources
-from training.data.datasets import Dataset, freeze, load_side
-from training.data.splits import split
+from training.data.datasets import Dataset, freeze, load_split
+from training.data.splits import split_rows
 
 Rows = Sequence[dict[str, Any]]
 
@@ -373,23 +373,23 @@ def test_a_text_of_several_strata_stands_on_one_side(storage):
         if source.random() < 0.8
     ]
     for fraction in (0.05, 0.1, 0.3):
-        train, held = split(Ner, rows, fraction)
+        train, held = split_rows(Ner, rows, fraction)
         assert {row.text for row in train}.isdisjoint(row.text for row in held)
         assert len(train) + len(held) == len(rows)
         assert held
 
 
 @pytest.mark.parametrize(
-    ("kind", "cells"),
+    ("task_cls", "cells"),
     [
         (Ner, {"text": "Oslo", "entities": '[{"start": 0, "end": 4, "label": "LOC"}]'}),
         (Ner, {"tokens": '["Oslo"]', "tags": '["B-LOC"]'}),
         (QuestionAnswering, {"question": "where?", "context": "Oslo", "answers": '{"text": ["Oslo"], "answer_start": [0]}'}),
     ],
 )
-def test_lists_and_objects_in_csv_are_json(storage, tmp_path, kind, cells):
+def test_lists_and_objects_in_csv_are_json(storage, tmp_path, task_cls, cells):
     write_csv(tmp_path / "t.csv", [cells])
-    [example] = sources.parse(kind, {}, sources.read(str(tmp_path / "t.csv"), "train"), "t.csv")
+    [example] = sources.parse(task_cls, {}, sources.read(str(tmp_path / "t.csv"), "train"), "t.csv")
     assert "Oslo" in example.model_dump_json()
 
 
@@ -429,18 +429,20 @@ def texts(rows: Sequence[TextExample]) -> set[str]:
 def test_the_split_does_not_depend_on_the_order_of_the_rows(rows, fraction, source):
     ordered = examples([{"text": text, "label": label} for text, label in rows])
     shuffled = source.sample(ordered, len(ordered))
-    for before, after in zip(split(Classification, ordered, fraction), split(Classification, shuffled, fraction), strict=True):
+    for before, after in zip(
+        split_rows(Classification, ordered, fraction), split_rows(Classification, shuffled, fraction), strict=True
+    ):
         assert Counter(pairs(before)) == Counter(pairs(after))
 
 
 @given(labelled, labelled, fractions)
 def test_a_row_keeps_its_side_when_rows_are_added(rows, more, fraction):
-    """The documented exception aside: the single row with which a label keeps a side from being empty."""
+    """The documented exception aside: the single row with which a label keeps a split from being empty."""
     everything = distinct([*rows, *more])
     known = {normalise(text) for text, _ in rows}
     some = [row for row in everything if normalise(row.text) in known]
-    before = split(Classification, some, fraction)
-    after = split(Classification, everything, fraction)
+    before = split_rows(Classification, some, fraction)
+    after = split_rows(Classification, everything, fraction)
     for side_before, side_after in zip(before, after, strict=True):
         sizes = Counter(row.label for row in side_before)
         moved = [row for row in side_before if row.text not in texts(side_after)]
@@ -450,17 +452,17 @@ def test_a_row_keeps_its_side_when_rows_are_added(rows, more, fraction):
 @given(labelled, fractions)
 def test_every_row_is_on_one_side_in_the_order_of_the_file(rows, fraction):
     everything = distinct(rows)
-    train, holdout = split(Classification, everything, fraction)
+    train, holdout = split_rows(Classification, everything, fraction)
     assert texts(train).isdisjoint(texts(holdout))
     assert sorted([*train, *holdout], key=everything.index) == everything
-    for side in (train, holdout):
-        assert side == sorted(side, key=everything.index)
+    for split in (train, holdout):
+        assert split == sorted(split, key=everything.index)
 
 
 @given(labelled, fractions)
 def test_a_label_with_two_texts_is_on_both_sides_and_one_with_a_single_text_in_train(rows, fraction):
     everything = distinct(rows)
-    train, holdout = split(Classification, everything, fraction)
+    train, holdout = split_rows(Classification, everything, fraction)
     for label, count in Counter(row.label for row in everything).items():
         assert label in {row.label for row in train}
         assert (label in {row.label for row in holdout}) == (count > 1)
@@ -468,9 +470,9 @@ def test_a_label_with_two_texts_is_on_both_sides_and_one_with_a_single_text_in_t
 
 @given(labelled, fractions)
 def test_the_same_text_with_the_same_label_is_never_on_both_sides(rows, fraction):
-    train, holdout = split(Classification, examples([{"text": text, "label": label} for text, label in rows]), fraction)
-    sides = [{(normalise(row.text), row.label) for row in side} for side in (train, holdout)]
-    assert sides[0].isdisjoint(sides[1])
+    train, holdout = split_rows(Classification, examples([{"text": text, "label": label} for text, label in rows]), fraction)
+    splits = [{(normalise(row.text), row.label) for row in split} for split in (train, holdout)]
+    assert splits[0].isdisjoint(splits[1])
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -481,8 +483,8 @@ def test_no_text_of_a_frozen_data_set_is_on_both_sides(storage, tmp_path, rows, 
         dataset = frozen(storage, path, fraction)
     except DataError:  # too few labels or rows: other tests look at that
         return
-    sides = [{normalise(row.text) for row in side} for side in (dataset.train, dataset.holdout)]
-    assert sides[0].isdisjoint(sides[1])
+    splits = [{normalise(row.text) for row in split} for split in (dataset.train, dataset.holdout)]
+    assert splits[0].isdisjoint(splits[1])
     version = dataset.version
     removed = version.removed_leaks + version.removed_duplicates + version.conflicts["dropped"]
     removed += version.quarantined_rows  # of the holdout, where the last train row of a label lost against a contradiction
@@ -493,7 +495,7 @@ def test_no_text_of_a_frozen_data_set_is_on_both_sides(storage, tmp_path, rows, 
 def test_each_label_has_about_the_wanted_share_in_the_holdout(fraction):
     labels = ("billing", "bug", "shipping")
     rows = examples([{"text": f"text {index}", "label": labels[index % 3]} for index in range(6000)])
-    _, holdout = split(Classification, rows, fraction)
+    _, holdout = split_rows(Classification, rows, fraction)
     for label, count in Counter(row.label for row in holdout).items():
         assert count / 2000 == pytest.approx(fraction, abs=0.035), label
 
@@ -501,7 +503,7 @@ def test_each_label_has_about_the_wanted_share_in_the_holdout(fraction):
 def test_validation_has_its_share_of_what_a_fraction_left_to_train(storage, tmp_path):
     rows = keyword_rows(1500, ("billing", "bug", "shipping"), seed=0)
     dataset = frozen(storage, write_jsonl(tmp_path / "t.jsonl", rows), 0.2)
-    train, validation = split(Classification, dataset.train, 0.1)
+    train, validation = split_rows(Classification, dataset.train, 0.1)
     assert len(validation) / len(dataset.train) == pytest.approx(0.1, abs=0.03)
     assert texts(train).isdisjoint(texts(validation))
 
@@ -540,8 +542,8 @@ def test_both_sides_are_read_back_as_they_were_frozen(storage, tmp_path):
     rows = keyword_rows(60, ("billing", "bug", "shipping"), seed=0)
     dataset = frozen(storage, write_jsonl(tmp_path / "t.jsonl", rows), 0.25)
     assert dataset.holdout
-    for side, expected in (("train", dataset.train), ("holdout", dataset.holdout)):
-        assert load_side(Classification, storage, dataset.version.uri, side) == expected
+    for split, expected in (("train", dataset.train), ("holdout", dataset.holdout)):
+        assert load_split(Classification, storage, dataset.version.uri, split) == expected
     record = json.loads(storage.read_dataset(dataset.version.uri, "dataset.json"))
     assert record["hash"] == dataset.version.hash
     assert record["sources"] == {"train": str(tmp_path / "t.jsonl"), "holdout": "0.25"}
@@ -553,24 +555,24 @@ def test_texts_with_line_separators_are_read_back_whole(storage, tmp_path, separ
     dataset = frozen(
         storage, write_jsonl(tmp_path / "t.jsonl", rows), write_jsonl(tmp_path / "h.jsonl", [{**rows[0], "text": "z"}])
     )
-    assert load_side(Classification, storage, dataset.version.uri, "train") == examples(rows)
+    assert load_split(Classification, storage, dataset.version.uri, "train") == examples(rows)
 
 
-@pytest.mark.parametrize("side", ["train", "holdout"])
-def test_a_side_that_was_altered_is_not_read_whichever_side_is_asked_for(tmp_path, side):
+@pytest.mark.parametrize("split", ["train", "holdout"])
+def test_a_side_that_was_altered_is_not_read_whichever_side_is_asked_for(tmp_path, split):
     local = Storage(str(tmp_path / "storage"))
     rows = keyword_rows(60, ("billing", "bug"), seed=0)
     dataset = frozen(local, write_jsonl(tmp_path / "t.jsonl", rows), 0.25)
-    file = tmp_path / "storage" / dataset.version.uri / f"{side}.jsonl"
+    file = tmp_path / "storage" / dataset.version.uri / f"{split}.jsonl"
     file.write_text(file.read_text().replace("billing", "bug", 1))
     for asked in ("train", "holdout"):
         with pytest.raises(DataError, match="the frozen data set was altered"):
-            load_side(Classification, local, dataset.version.uri, asked)
+            load_split(Classification, local, dataset.version.uri, asked)
 
 
 def test_a_data_set_that_was_never_frozen_is_a_storage_error(storage):
     with pytest.raises(StorageError, match="cannot read from storage memory://"):
-        load_side(Classification, storage, "models/m/datasets/none", "train")
+        load_split(Classification, storage, "models/m/datasets/none", "train")
 
 
 def test_reading_knows_no_task(tmp_path):

@@ -1,4 +1,4 @@
-"""Nothing leaks: whatever base data and feedback do, no text of any holdout ever stands in the train side of any version.
+"""Nothing leaks: whatever base data and feedback do, no text of any holdout ever stands in the train split of any version.
 
 Texts are told apart by what they were made from, not by the code under test: each has a number, and is written in many ways.
 """
@@ -96,7 +96,7 @@ def test_the_ways_of_writing_never_make_one_text_of_two():
 
 
 def origins(examples: Sequence[Any]) -> set[int]:
-    """The numbers of the texts (contexts) that stand on a side."""
+    """The numbers of the texts (contexts) that stand on a split."""
     return {ORIGIN[getattr(example, "context", None) or example.text] for example in examples}
 
 
@@ -133,9 +133,9 @@ def grow(growing: GrowingData, step: Mapping[str, Any], row: Callable[[Any], dic
 )
 @given(sequence=st.lists(steps, min_size=2, max_size=6))
 def test_no_text_of_any_holdout_ever_stands_in_the_train_side_of_any_version(task, sequence):
-    kind, row = KINDS[task]
+    task_cls, row = KINDS[task]
     with tempfile.TemporaryDirectory() as directory:
-        growing = GrowingData(Path(directory), Storage(f"{directory}/storage"), kind)
+        growing = GrowingData(Path(directory), Storage(f"{directory}/storage"), task_cls)
         for step in sequence:
             before = dict(growing.ledger)
             dataset = grow(growing, step, row)
@@ -235,5 +235,5 @@ def test_the_same_inputs_give_the_same_hashes_and_sides(sequence):
         with tempfile.TemporaryDirectory() as directory:
             growing = GrowingData(Path(directory), Storage(f"{directory}/storage"))
             datasets = [grow(growing, step, classified) for step in sequence]
-            hashes.append([dataset and (dataset.version.hash, dataset.sides) for dataset in datasets])
+            hashes.append([dataset and (dataset.version.hash, dataset.splits) for dataset in datasets])
     assert hashes[0] == hashes[1]

@@ -15,8 +15,8 @@ from baton.tasks.classification import Classification, TextExample
 from baton.tasks.ner import Ner
 from baton.tasks.ner_rows import NerExample
 from tests.support.tiny import keyword_rows
-from training.data.replay import Selection, draw, select
-from training.data.splits import split
+from training.data.replay import Selection, select, stratified_sample
+from training.data.splits import split_rows
 
 SHARES = {"billing": 120, "bug": 60, "cancel": 15}
 
@@ -50,7 +50,7 @@ def test_old_rows_stand_beside_new_ones_in_the_stated_ratio(replay, per_new):
 
 
 def test_each_label_keeps_its_share_of_the_replayed_rows():
-    train, _ = split(Classification, OLD + NEW, TrainingSettings().validation_share(len(OLD + NEW)))
+    train, _ = split_rows(Classification, OLD + NEW, TrainingSettings().validation_share(len(OLD + NEW)))
     available = Counter(row.label for row in train if row in OLD)
     selection = selected(OLD + NEW, replay=2)
     replayed = Counter(row.label for row in old_of(selection))
@@ -70,14 +70,14 @@ def test_without_replay_only_new_rows_are_trained_on(replay):
 @pytest.mark.parametrize("replay", [None, 1000])
 def test_all_old_rows_stay_when_all_are_asked_for_or_there_are_no_more(replay):
     selection = selected(OLD + NEW, replay=replay)
-    train, _ = split(Classification, OLD + NEW, TrainingSettings().validation_share(len(OLD + NEW)))
+    train, _ = split_rows(Classification, OLD + NEW, TrainingSettings().validation_share(len(OLD + NEW)))
     assert list(selection.train) == train
     assert selection.replayed == selection.known == len(old_of(selection))
 
 
 def test_when_nothing_is_new_all_rows_are_trained_on():
     selection = selected(OLD, replay=0)
-    train, _ = split(Classification, OLD, TrainingSettings().validation_share(len(OLD)))
+    train, _ = split_rows(Classification, OLD, TrainingSettings().validation_share(len(OLD)))
     assert list(selection.train) == train
     assert (selection.new, selection.replayed) == (0, len(train))
 
@@ -101,7 +101,7 @@ def test_a_corrected_label_is_new_and_a_text_written_otherwise_is_not():
 def test_an_entity_marked_anew_in_a_known_text_makes_a_row_new():
     person = {"start": 0, "end": 4, "label": "PER"}
     before = [NerExample(text=f"Anna likes Oslo {number} times.", entities=[person]) for number in range(20)]
-    first = split(Ner, before, 0.01)[0][0]  # not one that validation takes
+    first = split_rows(Ner, before, 0.01)[0][0]  # not one that validation takes
     marked = NerExample(text=first.text, entities=[person, {"start": 11, "end": 15, "label": "LOC"}])
     after = [marked if row == first else row for row in before]
     selection = select(Ner, TrainingSettings(start_from="champion", replay=0, validation=0.01), after, before)
@@ -109,7 +109,7 @@ def test_an_entity_marked_anew_in_a_known_text_makes_a_row_new():
 
 
 def test_validation_is_drawn_from_old_and_new_alike_whatever_is_replayed():
-    _, validation = split(Classification, OLD + NEW, TrainingSettings().validation_share(len(OLD + NEW)))
+    _, validation = split_rows(Classification, OLD + NEW, TrainingSettings().validation_share(len(OLD + NEW)))
     for replay in (0, 3, None):
         selection = selected(OLD + NEW, replay=replay)
         assert list(selection.validation) == validation
@@ -131,7 +131,7 @@ def test_everybody_draws_the_same_rows_and_another_seed_draws_others():
 def test_a_draw_is_of_distinct_rows_and_fair_to_every_stratum(labels, data):
     rows = [TextExample(text=f"text {place}", label=label) for place, label in enumerate(labels)]
     wanted = data.draw(st.integers(0, len(rows)))
-    drawn = draw(Classification, rows, wanted, seed=data.draw(st.integers(0, 1000)))
+    drawn = stratified_sample(Classification, rows, wanted, seed=data.draw(st.integers(0, 1000)))
     assert len({row.text for row in drawn}) == len(drawn) == wanted
     counts, total = Counter(row.label for row in drawn), Counter(labels)
     for label, count in total.items():

@@ -55,7 +55,7 @@ def crowned(world: World, checkpoint: Path) -> ModelVersion:
 def begin(world: World, **training: Any) -> Start:
     """What the driver finds, noted in the world's job for its trainers."""
     found = starts.find(world.settings(**training), world.registry, world.storage, world.dataset)
-    world.job = replace(world.job, start=asdict(found))
+    world.worker_config = replace(world.worker_config, start=asdict(found))
     return found
 
 
@@ -261,9 +261,9 @@ def test_a_champion_that_was_altered_ends_the_run_before_any_worker_starts(world
 def test_a_worker_never_starts_from_other_bytes_than_the_driver_saw(world, checkpoint, tmp_path):
     crowned(world, checkpoint)
     found = begin(world, **CHAMPION)
-    job = replace(world.job, start=asdict(replace(found, manifest_sha256="0" * 64)))
+    worker_config = replace(world.worker_config, start=asdict(replace(found, manifest_sha256="0" * 64)))
     with pytest.raises(CorruptVersion, match="is not the one that was registered"):
-        build_trainer(job, world.settings(**CHAMPION), tmp_path / "next", 1)
+        build_trainer(worker_config, world.settings(**CHAMPION), tmp_path / "next", 1)
 
 
 def test_the_lineage_names_the_parent_and_counts_the_rows(world, checkpoint, tmp_path):

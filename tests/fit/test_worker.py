@@ -22,6 +22,7 @@ import transformers
 from safetensors.numpy import load_file, save_file
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
+from baton.config.base_models import check_length
 from baton.config.model_settings import ModelSettings
 from baton.config.training_settings import TrainingSettings
 from baton.engines.torch_engine import load_model
@@ -31,9 +32,9 @@ from tests.support.world import LABELS, QUICK, StopAfter, Weights, World, last_c
 from training import pipeline
 from training.data.batches import Collator
 from training.fit.priority import AUTOGROUP
-from training.fit.trainer import Trained
+from training.fit.request import Trained, WorkerConfig
 from training.fit.tuning import tune
-from training.fit.worker import Job, Reporter, build_trainer
+from training.fit.worker import Reporter, build_trainer
 from training.judge.evaluate import evaluate
 
 BATCH = 16
@@ -172,7 +173,7 @@ def test_a_checkpoint_is_a_hugging_face_directory_without_surprises(trained):
 @pytest.mark.parametrize(("world_size", "accumulation"), [(1, 1), (2, 1), (4, 1), (1, 4), (2, 2)])
 def test_the_workers_share_the_batch_and_take_their_share_in_parts(small, tmp_path, world_size, accumulation):
     settings = small.settings(batch_size=8, workers=world_size, accumulation=accumulation)
-    trainer = build_trainer(small.job, settings, tmp_path, world_size)
+    trainer = build_trainer(small.worker_config, settings, tmp_path, world_size)
     assert trainer.args.per_device_train_batch_size == 8 // world_size // accumulation
     assert trainer.args.gradient_accumulation_steps == accumulation
 
@@ -253,14 +254,14 @@ def test_a_training_resumed_from_its_last_checkpoint_ends_as_if_it_had_never_sto
 
 
 def one_step(
-    job: Job, settings: Mapping[str, Any], scratch: Path, *, world_size: int = 1, **changes: Any
+    worker_config: WorkerConfig, settings: Mapping[str, Any], scratch: Path, *, world_size: int = 1, **changes: Any
 ) -> tuple[float, Weights, Weights]:
     """Loss, gradients and weights after one step of plain gradient descent on the first `BATCH` rows.
 
     The `Trainer` is the worker's, but for the optimiser (Adam would hide a wrong factor) and the number of steps.
     """
     training = {**settings["training"], "batch_size": BATCH, **changes}
-    built = build_trainer(job, ModelSettings.model_validate({**settings, "training": training}), scratch, world_size)
+    built = build_trainer(worker_config, ModelSettings.model_validate({**settings, "training": training}), scratch, world_size)
     ends = {
         "max_steps": 1,
         "max_grad_norm": 0.0,
@@ -328,14 +329,14 @@ def still_base(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="module")
 def order(small: World, still_base: Path) -> dict[str, Any]:
-    """Job and settings of `one_step`, as plain values."""
+    """WorkerConfig and settings of `one_step`, as plain values."""
     settings = settings_of(still_base, small.directory / "train.jsonl", small.directory / "holdout.jsonl")
-    return {"job": vars(small.job), "settings": settings.model_dump(mode="json")}
+    return {"worker_config": vars(small.worker_config), "settings": settings.model_dump(mode="json")}
 
 
 @pytest.fixture(scope="module")
 def in_one_batch(order: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[float, Weights, Weights]:
-    return one_step(Job(**order["job"]), order["settings"], tmp_path_factory.mktemp("one-batch"))
+    return one_step(WorkerConfig(**order["worker_config"]), order["settings"], tmp_path_factory.mktemp("one-batch"))
 
 
 @pytest.fixture(scope="module")
@@ -360,12 +361,14 @@ def assert_same_step(first: tuple[float, Weights, Weights], second: tuple[float,
 
 @pytest.mark.parametrize("accumulation", [2, 4])
 def test_a_batch_accumulated_in_parts_gives_the_step_of_the_whole_batch(order, in_one_batch, tmp_path, accumulation):
-    assert_same_step(in_one_batch, one_step(Job(**order["job"]), order["settings"], tmp_path, accumulation=accumulation))
+    assert_same_step(
+        in_one_batch, one_step(WorkerConfig(**order["worker_config"]), order["settings"], tmp_path, accumulation=accumulation)
+    )
     assert max(gradient.abs().max() for gradient in in_one_batch[1].values()) > 0.01
 
 
 def test_the_loss_of_that_batch_is_the_mean_cross_entropy_of_its_rows(order, in_one_batch, tmp_path, still_base):
-    built = build_trainer(Job(**order["job"]), ModelSettings.model_validate(order["settings"]), tmp_path, 1)
+    built = build_trainer(WorkerConfig(**order["worker_config"]), ModelSettings.model_validate(order["settings"]), tmp_path, 1)
     batch = Collator(0, ACCEPTED)(built.train_dataset[:BATCH])
     logits = built.model.eval()(**batch).logits
     assert in_one_batch[0] == pytest.approx(torch.nn.functional.cross_entropy(logits, batch["labels"]).item(), abs=1e-4)
@@ -377,7 +380,7 @@ def test_two_workers_with_half_the_batch_each_take_the_step_of_the_whole_batch(o
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 0, said
     alone = {name: value for name, value in STEPS[step].items() if name != "accumulation"}
-    whole = one_step(Job(**order["job"]), order["settings"], tmp_path, **alone)
+    whole = one_step(WorkerConfig(**order["worker_config"]), order["settings"], tmp_path, **alone)
     results = [torch.load(directory / f"{step}-{rank}.pt", weights_only=True) for rank in (0, 1)]
     for result in results:
         assert_same_step(whole, (result["loss"], result["gradients"], result["weights"]))
@@ -439,16 +442,16 @@ def state_with(scores: list[float]) -> TrainerState:
 )
 def test_training_stops_once_patience_epochs_brought_no_better_f1(small, scores, patience, stops):
     control = TrainerControl()
-    Reporter(small.job, patience).on_evaluate(None, state_with(scores), control)
+    Reporter(small.worker_config, patience).on_evaluate(None, state_with(scores), control)
     assert control.should_training_stop is stops
 
 
 @pytest.fixture
-def running(small: World) -> Iterator[Job]:
+def running(small: World) -> Iterator[WorkerConfig]:
     """A job whose run is under way."""
     run = small.registry.runs.create("m", {})
     small.registry.runs.start(run.id)
-    yield Job(**{**vars(small.job), "run_id": run.id})
+    yield WorkerConfig(**{**vars(small.worker_config), "run_id": run.id})
     if not small.registry.runs.get(run.id).state.final:
         small.registry.runs.finish(run.id, RunState.CANCELLED)
 
@@ -488,7 +491,7 @@ def test_only_the_first_worker_reports(small, running):
 def test_a_run_that_is_over_and_a_lost_database_do_not_disturb_the_training(small, running, tmp_path):
     small.registry.runs.finish(running.run_id, RunState.CANCELLED)
     Reporter(running, 2).on_train_begin(None, state_with([]), None)
-    lost = Job(**{**vars(running), "database": f"sqlite:///{tmp_path}/empty.db"})
+    lost = WorkerConfig(**{**vars(running), "database": f"sqlite:///{tmp_path}/empty.db"})
     Reporter(lost, 2).on_train_begin(None, state_with([]), None)
     assert small.registry.runs.get(running.run_id).progress == {}
 
@@ -497,8 +500,8 @@ def test_a_run_that_is_over_and_a_lost_database_do_not_disturb_the_training(smal
 
 
 @pytest.mark.parametrize(("length", "fits"), [(8, True), (128, True), (129, False), (512, False)])
-def test_a_max_length_beyond_the_models_positions_is_refused(tiny_base, small, length, fits):
-    check = partial(pipeline.check_length, small.settings(max_length=length), tiny_base)
+def test_a_max_length_beyond_the_models_positions_is_refused(tiny_base, length, fits):
+    check = partial(check_length, tiny_base, "tiny", length)
     if fits:
         check()
         return
@@ -550,7 +553,7 @@ def test_a_model_without_token_types_learns(tiny_base, order, tmp_path):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / "base" / name).write_bytes((tiny_base / name).read_bytes())
     settings = ModelSettings.model_validate({**order["settings"], "base_model": str(tmp_path / "base")})
-    built = build_trainer(Job(**order["job"]), settings, tmp_path, 1)
+    built = build_trainer(WorkerConfig(**order["worker_config"]), settings, tmp_path, 1)
     assert "token_type_ids" not in built.data_collator(built.train_dataset[:4])
     before = built.model.classifier.weight.detach().clone()
     built.args.max_steps = 2

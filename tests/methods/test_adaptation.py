@@ -28,7 +28,7 @@ from training.fit import weights
 from training.fit.start import Start
 from training.fit.worker import build_trainer
 from training.methods import masked
-from training.methods.adaptation import Texts, gather
+from training.methods.domain_texts import Texts, gather
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ADAPT = {"data": "texts.txt", "epochs": 2, "learning_rate": 1e-3, "batch_size": 16}
@@ -67,9 +67,9 @@ def test_each_text_of_a_pair_is_a_leak(tmp_path):
 
 
 def test_a_question_and_its_context_are_leaks(tmp_path):
-    kind = task_type("qa")
-    row = kind.Example(question="Who?", context="It was Ada.", answers={"text": ["Ada"], "answer_start": [7]})
-    texts = gather(write(tmp_path / "texts.txt", ["who?", "it was  ada.", "a", "b"]), kind, [row])
+    task_cls = task_type("qa")
+    row = task_cls.Example(question="Who?", context="It was Ada.", answers={"text": ["Ada"], "answer_start": [7]})
+    texts = gather(write(tmp_path / "texts.txt", ["who?", "it was  ada.", "a", "b"]), task_cls, [row])
     assert texts.removed_leaks == 2
 
 
@@ -188,7 +188,7 @@ def test_fine_tuning_starts_from_the_adapted_encoder_with_a_fresh_head(trained, 
     start = Start(adapted="run/adapt/checkpoint/base")
     plain = world.trainer(tmp_path)
     (tmp_path / "adapted").mkdir()
-    adapted = build_trainer(replace(world.job, start=asdict(start)), world.settings(), tmp_path / "adapted", 1)
+    adapted = build_trainer(replace(world.worker_config, start=asdict(start)), world.settings(), tmp_path / "adapted", 1)
     first, second = weights_of(plain), weights_of(adapted)
     heads = [{name: it for name, it in state.items() if name.startswith("classifier.")} for state in (first, second)]
     assert same(*heads)

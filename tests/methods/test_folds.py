@@ -23,8 +23,8 @@ from baton.text.normal_form import normalise
 from tests.support.tiny import keyword_rows
 from tests.support.world import LABELS, World
 from training.data import datasets, splits
+from training.fit.request import WorkerConfig
 from training.fit.start import Start, rows
-from training.fit.trainer import Job
 from training.fit.worker import build_trainer
 from training.methods.choose import method
 from training.methods.folds import Fold, cross_validate, train_all, train_fold
@@ -37,7 +37,7 @@ FOLDS = {"folds": 3, "validation": None, "epochs": 3, "learning_rate": 3e-3}
 def world(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
     world = World(tiny_base, tmp_path_factory.mktemp("world"), rows=60)
     run = world.registry.runs.create("m", {}, started=True)
-    world.job = replace(world.job, run_id=run.id, settings=world.settings(**FOLDS).model_dump(mode="json"))
+    world.worker_config = replace(world.worker_config, run_id=run.id, settings=world.settings(**FOLDS).model_dump(mode="json"))
     return world
 
 
@@ -72,12 +72,12 @@ def test_the_order_of_the_rows_does_not_matter():
 
 
 def test_questions_on_one_context_stay_in_one_fold():
-    kind = task_type("qa")
+    task_cls = task_type("qa")
     rows = [
-        kind.Example(question=f"q{number}", context=f"text {number % 5}", answers={"text": ["text"], "answer_start": [0]})
+        task_cls.Example(question=f"q{number}", context=f"text {number % 5}", answers={"text": ["text"], "answer_start": [0]})
         for number in range(20)
     ]
-    parts = splits.folds(kind, rows, 5)
+    parts = splits.folds(task_cls, rows, 5)
     assert {len({part for row, part in zip(rows, parts, strict=True) if row.context == f"text {it}"}) for it in range(5)} == {1}
 
 
@@ -94,7 +94,7 @@ def test_every_row_validates_once_and_is_trained_on_otherwise(world):
 
 
 def test_the_last_training_sees_all_rows_of_train_and_none_of_the_holdout(world, tmp_path):
-    trainer = build_trainer(world.job, world.settings(**FOLDS), tmp_path, 1)
+    trainer = build_trainer(world.worker_config, world.settings(**FOLDS), tmp_path, 1)
     tokens = {tuple(row["input_ids"]) for row in trainer.train_dataset}
     wanted, held = (
         {tuple(trainer.processing_class(row.text)["input_ids"]) for row in side}
@@ -108,20 +108,20 @@ def test_the_last_training_sees_all_rows_of_train_and_none_of_the_holdout(world,
 
 
 def test_a_fold_tells_its_f1_after_each_epoch_and_reports_which_it_is(world):
-    fold = train_fold(asdict(replace(world.job, fold=1)), 3)
+    fold = train_fold(asdict(replace(world.worker_config, fold=1)), 3)
     assert len(fold.scores) == 3
     assert len(fold.rows) == 20
     assert fold.outputs == []  # classification has nothing to calibrate
-    progress = world.registry.runs.get(world.job.run_id).progress
+    progress = world.registry.runs.get(world.worker_config.run_id).progress
     assert (progress["fold"], progress["folds"]) == (2, 3)
     assert progress["f1"] == pytest.approx(fold.scores[-1])
 
 
 def test_the_last_training_ends_after_the_epochs_that_the_folds_chose(world, tmp_path):
-    shorter = train_all(asdict(world.job), 2)
+    shorter = train_all(asdict(world.worker_config), 2)
     assert {"model.safetensors", "config.json", "tokenizer.json"} <= shorter.keys()
     (tmp_path / "model.safetensors").write_bytes(shorter["model.safetensors"])
-    trainer = build_trainer(world.job, world.settings(**FOLDS), tmp_path, 1)
+    trainer = build_trainer(world.worker_config, world.settings(**FOLDS), tmp_path, 1)
     trainer.args.eval_strategy = "no"  # the whole schedule, of which two epochs are kept
     trainer.train()
     checkpoint = sorted((tmp_path / "checkpoints").iterdir())
@@ -129,7 +129,7 @@ def test_the_last_training_ends_after_the_epochs_that_the_folds_chose(world, tmp
     whole, two = load_file(checkpoint[0] / "model.safetensors"), load_file(tmp_path / "model.safetensors")
     assert not torch.equal(whole["classifier.weight"], two["classifier.weight"])
     (tmp_path / "again").mkdir()
-    again = build_trainer(world.job, world.settings(**FOLDS), tmp_path / "again", 1)
+    again = build_trainer(world.worker_config, world.settings(**FOLDS), tmp_path / "again", 1)
     again.args.eval_strategy = "no"
     again.args.save_total_limit = None
     again.train()
@@ -163,7 +163,7 @@ def test_a_task_that_calibrates_itself_gets_an_output_for_each_row_that_was_held
     registry.migrate()
     registry.declare_model("m")
     frozen = datasets.freeze("m", task_type("multi_label"), settings.data, storage)
-    job = Job(
+    job = WorkerConfig(
         run_id=registry.runs.create("m", {}, started=True).id,
         settings=settings.model_dump(mode="json"),
         labels=frozen.version.labels,

@@ -93,7 +93,7 @@ def test_data_that_comes_back_is_the_latest_again_and_what_follows_knows_it_as_t
 def test_there_is_no_latest_version_before_the_first(registry):
     assert registry.datasets.latest("m") is None
     assert registry.datasets.list("m") == []
-    assert registry.datasets.sides("m") == {}
+    assert registry.datasets.ledger("m") == {}
 
 
 def test_versions_are_listed_newest_first_in_pages(registry):
@@ -119,17 +119,17 @@ def test_the_ledger_remembers_each_side_and_grows(registry):
     registry.datasets.add("m", version("b"), {"2": "holdout", "3": "train"})
     registry.datasets.add("m", version("b"), {"4": "holdout"})
     registry.datasets.add("other", version("b"), {"1": "holdout"})
-    assert registry.datasets.sides("m") == {"1": "train", "2": "holdout", "3": "train", "4": "holdout"}
-    assert registry.datasets.sides("other") == {"1": "holdout"}
+    assert registry.datasets.ledger("m") == {"1": "train", "2": "holdout", "3": "train", "4": "holdout"}
+    assert registry.datasets.ledger("other") == {"1": "holdout"}
 
 
 def test_a_group_that_would_change_sides_is_refused_with_the_whole_version(registry):
     registry.datasets.add("m", version("a"), {"1" * 64: "train"})
     with pytest.raises(
-        Conflict, match=r"m: 1 text\(s\) would change sides, 1{12}… from train to holdout; .*freeze the data again"
+        Conflict, match=r"m: 1 text\(s\) would change splits, 1{12}… from train to holdout; .*freeze the data again"
     ):
         registry.datasets.add("m", version("b"), {"0" * 64: "train", "1" * 64: "holdout"})
-    assert registry.datasets.sides("m") == {"1" * 64: "train"}
+    assert registry.datasets.ledger("m") == {"1" * 64: "train"}
     assert registry.datasets.latest("m").number == 1
 
 
@@ -137,7 +137,7 @@ def test_a_version_that_cannot_be_recorded_leaves_no_side_behind(registry):
     broken = replace(version("a"), uri=None)
     with pytest.raises(Conflict, match="the registry refused the change"):
         registry.datasets.add("m", broken, {"1": "train"})
-    assert registry.datasets.sides("m") == {}
+    assert registry.datasets.ledger("m") == {}
 
 
 @pytest.mark.parametrize("statement", ["UPDATE sides SET side = 'train'", "DELETE FROM sides"])
@@ -145,7 +145,7 @@ def test_the_ledger_cannot_be_changed_even_by_raw_sql(registry, url, statement):
     registry.datasets.add("m", version("a"), {"1": "holdout"})
     with pytest.raises(sa.exc.DBAPIError, match="sides is append-only"):
         raw_sql(url, statement)
-    assert registry.datasets.sides("m") == {"1": "holdout"}
+    assert registry.datasets.ledger("m") == {"1": "holdout"}
 
 
 def test_versions_recorded_at_once_have_numbers_of_their_own_and_contradict_nowhere(registry):
@@ -169,4 +169,4 @@ def test_versions_recorded_at_once_have_numbers_of_their_own_and_contradict_nowh
 def test_a_ledger_larger_than_one_statement_is_written_whole(registry):
     many = {f"{number:064x}": "train" if number % 3 else "holdout" for number in range(25_000)}
     registry.datasets.add("m", version("a"), many)
-    assert registry.datasets.sides("m") == many
+    assert registry.datasets.ledger("m") == many

@@ -99,7 +99,7 @@ def test_twenty_writers_lose_no_update_and_no_number_and_never_stand_in_each_oth
     assert len(registry.feedback.predictions("m", [(f"{a}-{b}", 0) for a in range(WRITERS) for b in range(TURNS)])) == wanted
     assert [it.number for it in registry.versions("m", limit=1000)] == list(range(wanted, 0, -1))
     assert registry.datasets.get("m", 1).feedback_until == wanted - 1
-    assert len(registry.datasets.sides("m")) == 9
+    assert len(registry.datasets.ledger("m")) == 9
     registry.close()
     assert deadlocks(url) == 0
 

@@ -15,7 +15,7 @@ from baton.store.records import DatasetVersion, Feedback
 from baton.store.registry import Registry
 from baton.tasks import AnyTask
 from baton.tasks.classification import Classification
-from baton.text.normal_form import fingerprint, place
+from baton.text.normal_form import fingerprint, hash_fraction
 from services.control.plane import ControlPlane
 from training import pipeline
 from training.data.datasets import Dataset, History, freeze
@@ -28,8 +28,8 @@ BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 class GrowingData:
     """One model's data. `freeze` hands the past on as the pipeline does, with a dict for the registry's ledger."""
 
-    def __init__(self, directory: Path, storage: Storage, kind: type[AnyTask] = Classification) -> None:
-        self.directory, self.storage, self.kind = directory, storage, kind
+    def __init__(self, directory: Path, storage: Storage, task_cls: type[AnyTask] = Classification) -> None:
+        self.directory, self.storage, self.task_cls = directory, storage, task_cls
         self.feedback: list[Feedback] = []
         self.ledger: dict[str, str] = {}
         self.versions: list[Dataset] = []
@@ -63,12 +63,12 @@ class GrowingData:
         return DataSettings.model_validate({**sources, **self.settings})
 
     def freeze(self) -> Dataset:
-        """The next version. The ledger must take its sides without a contradiction."""
+        """The next version. The ledger must take its splits without a contradiction."""
         previous = len(self.versions) or None
-        history = History(feedback=iter(self.feedback), sides=dict(self.ledger), previous=previous)
-        dataset = freeze("m", self.kind, self.data(), self.storage, history, redact=self.redact)
-        for group, side in dataset.sides.items():
-            assert self.ledger.setdefault(group, side) == side, "a text changed sides"
+        history = History(feedback=iter(self.feedback), ledger=dict(self.ledger), previous=previous)
+        dataset = freeze("m", self.task_cls, self.data(), self.storage, history, redact=self.redact)
+        for group, split in dataset.splits.items():
+            assert self.ledger.setdefault(group, split) == split, "a text changed splits"
         self.versions.append(dataset)
         return dataset
 
@@ -78,10 +78,10 @@ class GrowingData:
         return str(path)
 
 
-def text_for(side: str, share: float, stem: str = "new text") -> str:
-    """A text that the stable hash puts on this side of a split with this share of holdout."""
+def text_for(split: str, share: float, stem: str = "new text") -> str:
+    """A text that the stable hash puts on this split of a split with this share of holdout."""
     texts = (f"{stem} {number}" for number in range(10_000))
-    return next(text for text in texts if (place(fingerprint(text)) < share) == (side == "holdout"))
+    return next(text for text in texts if (hash_fraction(fingerprint(text)) < share) == (split == "holdout"))
 
 
 def freeze_recorded(registry: Registry, settings: ModelSettings, storage: Storage) -> DatasetVersion:
@@ -106,7 +106,7 @@ SMALL_HOLDOUT = ({"text": "a parcel", "label": "shipping"}, {"text": "a refund",
 
 
 def three_versions(control: ControlPlane, directory: Path) -> list[DatasetVersion]:
-    """Data sets 1 to 3 of model ``m``: base data; a contradiction, an addition to each side and a row nobody can use; the base
+    """Data sets 1 to 3 of model ``m``: base data; a contradiction, an addition to each split and a row nobody can use; the base
     file without its first row.
     """
     settings = control.config.model("m")

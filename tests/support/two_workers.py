@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from tests.fit.test_worker import one_step
-from training.fit.worker import Job
+from training.fit.request import WorkerConfig
 
 
 def work(rank: int, order: dict, results: Path) -> None:
@@ -22,7 +22,9 @@ def work(rank: int, order: dict, results: Path) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{results}/meeting", rank=rank, world_size=2)
     for name, changes in order["steps"].items():
         settings = {**order["settings"], "training": {**order["settings"]["training"], **changes}}
-        loss, gradients, weights = one_step(Job(**order["job"]), settings, results / f"{name}-{rank}", world_size=2)
+        loss, gradients, weights = one_step(
+            WorkerConfig(**order["worker_config"]), settings, results / f"{name}-{rank}", world_size=2
+        )
         torch.save({"loss": loss, "gradients": gradients, "weights": weights}, results / f"{name}-{rank}.pt")
     torch.distributed.destroy_process_group()
 

@@ -21,9 +21,9 @@ from baton.tasks.classification import Classification
 from tests.support.tiny import keyword_rows
 from training import pipeline
 from training.data import datasets
-from training.data.splits import split
+from training.data.splits import split_rows
+from training.fit.request import Trained, WorkerConfig
 from training.fit.start import Start
-from training.fit.trainer import Job, Trained
 from training.fit.worker import build_trainer
 from training.judge.evaluate import evaluate
 
@@ -63,7 +63,7 @@ class World:
             (self.directory / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         data = DataSettings(train=str(self.directory / "train.jsonl"), holdout=str(self.directory / "holdout.jsonl"))
         self.dataset = datasets.freeze("m", Classification, data, self.storage)
-        self.job = Job(
+        self.worker_config = WorkerConfig(
             run_id="r",
             settings={},
             labels=self.dataset.version.labels,
@@ -77,7 +77,7 @@ class World:
         return settings_of(self.base, self.directory / "train.jsonl", self.directory / "holdout.jsonl", **training)
 
     def trainer(self, scratch: Path, **training: Any) -> transformers.Trainer:
-        return build_trainer(self.job, self.settings(**training), scratch, world_size=1)
+        return build_trainer(self.worker_config, self.settings(**training), scratch, world_size=1)
 
     def context(self, **training: Any) -> pipeline.Context:
         clock = pipeline.Clock(lambda stage, progress: None)
@@ -104,8 +104,8 @@ class World:
         self.registry.promote(decision, champion)
 
     def validation_rows(self) -> list[Any]:
-        rows = datasets.load_side(Classification, self.storage, self.dataset.version.uri, "train")
-        return split(Classification, rows, QUICK["validation"])[1]
+        rows = datasets.load_split(Classification, self.storage, self.dataset.version.uri, "train")
+        return split_rows(Classification, rows, QUICK["validation"])[1]
 
     def predictor(self, checkpoint: Path) -> Predictor:
         manifest = Manifest(

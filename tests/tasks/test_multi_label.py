@@ -27,7 +27,7 @@ from baton.tasks.base import Windows
 from baton.tasks.classification import TextInput
 from baton.tasks.multi_label import MultiLabel, MultiLabelExample, MultiLabelOptions, MultiLabelScores, best_threshold
 from training.data import datasets, sources
-from training.data.splits import split
+from training.data.splits import split_rows
 
 LABELS = ("a", "b", "c", "d")
 
@@ -459,7 +459,7 @@ def test_a_label_of_one_row_stays_in_train_even_beside_a_common_one():
     for seed in range(20):
         rows = [MultiLabelExample(text=f"text {seed} {row}", label=["common"]) for row in range(40)]
         rows += [MultiLabelExample(text=f"rare {seed} {row}", label=["common", f"rare {row}"]) for row in range(10)]
-        train, held = split(MultiLabel, rows, 0.2)
+        train, held = split_rows(MultiLabel, rows, 0.2)
         assert held
         assert len(MultiLabel.labels_of(train)) == 11
 
@@ -510,8 +510,8 @@ def test_rows_of_a_file_are_frozen_with_their_labels_sorted_and_read_back(tmp_pa
     assert frozen.version.labels == ("billing", "bug")
     assert frozen.version.removed_duplicates == 1
     assert [row.label for row in frozen.train] == [("billing", "bug"), (), ("billing",), ("bug",)]
-    assert datasets.load_side(MultiLabel, storage, frozen.version.uri, "train") == frozen.train
-    assert datasets.load_side(MultiLabel, storage, frozen.version.uri, "holdout") == frozen.holdout
+    assert datasets.load_split(MultiLabel, storage, frozen.version.uri, "train") == frozen.train
+    assert datasets.load_split(MultiLabel, storage, frozen.version.uri, "holdout") == frozen.holdout
 
 
 def test_a_broken_row_is_told_with_its_line_and_value(tmp_path):

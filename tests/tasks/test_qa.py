@@ -24,13 +24,13 @@ from baton.engines.torch_engine import load_model
 from baton.errors import CorruptVersion, DataError, InvalidInput
 from baton.predict.predictor import Predictor, load_tokenizer
 from baton.tasks import task_type
-from baton.tasks.base import Windows, whole
+from baton.tasks.base import Windows, without_truncation
 from baton.tasks.qa import Answer, Answers, QaOptions, QuestionAnswering
 from baton.tasks.qa_rows import QaExample, QaInput, References
 from baton.tasks.rows import Row
 from baton.text.answers import f1
 from training.data.sources import parse
-from training.data.splits import split
+from training.data.splits import split_rows
 
 CONTEXT = "Your order left Lisbon on Monday at 10:45 and reached Porto, where Clara Müller signed for it."
 LONG = " ".join(f"On day {day} the courier carried parcel {7 * day} to house {day + 30}." for day in range(1, 60))
@@ -42,13 +42,13 @@ with_fixtures = settings(suppress_health_check=[HealthCheck.function_scoped_fixt
 @pytest.fixture(scope="module")
 def bundled() -> Tokenizer:
     """The WordPiece tokenizer of a real model."""
-    return whole(load_tokenizer(find_base_model("sentence-transformers/all-MiniLM-L6-v2"))[0])
+    return without_truncation(load_tokenizer(find_base_model("sentence-transformers/all-MiniLM-L6-v2"))[0])
 
 
 @pytest.fixture(scope="module")
 def tiny(tiny_base: Path) -> Tokenizer:
     """A WordPiece tokenizer with few words, and so with many pieces of words and unknown ones."""
-    return whole(load_tokenizer(tiny_base)[0])
+    return without_truncation(load_tokenizer(tiny_base)[0])
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +228,7 @@ def test_any_row_can_be_scored():
 def test_the_questions_about_one_context_stay_on_one_side_of_a_split():
     contexts = [f"{CONTEXT} Parcel {number}." for number in range(40)]
     rows = [answered(context, "Porto", question=f"Question {number}?") for context in contexts for number in range(4)]
-    train, holdout = split(QuestionAnswering, rows, 0.3)
+    train, holdout = split_rows(QuestionAnswering, rows, 0.3)
     assert len(train) + len(holdout) == len(rows)
     assert not {row.context for row in train} & {row.context for row in holdout}
     assert 0.1 < len(holdout) / len(rows) < 0.5

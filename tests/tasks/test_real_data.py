@@ -30,9 +30,9 @@ def test_every_row_of_a_public_data_set_is_taken(file, task, count):
 
 @pytest.mark.parametrize("file", ["wnut17/train.jsonl", "uner_zh_gsdsimp/train.jsonl"])
 def test_entities_are_the_tokens_that_were_tagged(file):
-    kind = task_type("ner")
+    task_cls = task_type("ner")
     rows = list(read(str(DATA / file), "train"))
-    for row, example in zip(rows, parse(kind, {}, rows, file), strict=True):
+    for row, example in zip(rows, parse(task_cls, {}, rows, file), strict=True):
         tokens, tags = row.values["tokens"], row.values["tags"]
         expected: list[str] = []
         for token, tag in zip(tokens, tags, strict=True):
@@ -46,9 +46,9 @@ def test_entities_are_the_tokens_that_were_tagged(file):
 
 @pytest.mark.parametrize("file", ["wnut17/train.jsonl", "uner_zh_gsdsimp/train.jsonl"])
 def test_nearly_every_entity_begins_and_ends_with_words_so_that_it_can_be_found(file):
-    kind = task_type("ner")
-    examples = parse(kind, {}, read(str(DATA / file), "train"), file)[:1500]
-    task = kind(kind.labels_of(examples), 512)
+    task_cls = task_type("ner")
+    examples = parse(task_cls, {}, read(str(DATA / file), "train"), file)[:1500]
+    task = task_cls(task_cls.labels_of(examples), 512)
     tokenizer = task.prepare_tokenizer(load_tokenizer(find_base_model("sentence-transformers/all-MiniLM-L6-v2"))[0])
     options = [task.Options()] * len(examples)
     windows = task.encode(tokenizer, [task.input_of(example) for example in examples], options)

@@ -96,41 +96,43 @@ def bundled() -> Any:
 
 
 @pytest.fixture(scope="module", params=sorted(TASKS))
-def kind(request: pytest.FixtureRequest) -> type[AnyTask]:
+def task_cls(request: pytest.FixtureRequest) -> type[AnyTask]:
     return TASKS[request.param]
 
 
 @pytest.fixture(scope="module")
-def saved(kind: type[AnyTask], tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def saved(task_cls: type[AnyTask], tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model of this task with a random head, saved as a version would be."""
     import torch
     from transformers import AutoTokenizer
 
-    directory = tmp_path_factory.mktemp(kind.name)
+    directory = tmp_path_factory.mktemp(task_cls.name)
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        model = load_model(kind.auto_model, tiny_base, kind.labels_of(examples_of(kind.name)))
+        model = load_model(task_cls.auto_model, tiny_base, task_cls.labels_of(examples_of(task_cls.name)))
     model.save_pretrained(directory)
     AutoTokenizer.from_pretrained(tiny_base).save_pretrained(directory)
     return directory
 
 
-def predictor_of(kind: type[AnyTask], directory: Path, max_length: int, long_text: Any = None) -> Predictor:
+def predictor_of(task_cls: type[AnyTask], directory: Path, max_length: int, long_text: Any = None) -> Predictor:
     tokenizer, pad_id = load_tokenizer(directory)
     return Predictor(
-        task=kind(kind.labels_of(examples_of(kind.name)), max_length, long_text=long_text),
+        task=task_cls(task_cls.labels_of(examples_of(task_cls.name)), max_length, long_text=long_text),
         tokenizer=tokenizer,
         pad_id=pad_id,
-        engine=load_engine(directory, kind.auto_model, kind.heads, EngineSettings(precision="fp32", device="cpu", threads=1)),
+        engine=load_engine(
+            directory, task_cls.auto_model, task_cls.heads, EngineSettings(precision="fp32", device="cpu", threads=1)
+        ),
         max_batch_tokens=4096,
     )
 
 
 @pytest.mark.parametrize("max_length", [32, 64, 512])
-def test_what_the_targets_say_is_what_the_outputs_say_and_scores_one(kind, bundled, max_length):
-    examples = examples_of(kind.name)
-    for long_text in kind.long_texts:
-        task = kind(kind.labels_of(examples), max_length, long_text=long_text)
+def test_what_the_targets_say_is_what_the_outputs_say_and_scores_one(task_cls, bundled, max_length):
+    examples = examples_of(task_cls.name)
+    for long_text in task_cls.long_texts:
+        task = task_cls(task_cls.labels_of(examples), max_length, long_text=long_text)
         options = [task.Options()] * len(examples)
         inputs = [task.input_of(example) for example in examples]
         windows = task.encode(task.prepare_tokenizer(bundled()), inputs, options)
@@ -141,9 +143,9 @@ def test_what_the_targets_say_is_what_the_outputs_say_and_scores_one(kind, bundl
         assert task.score(outputs, examples).metrics[task.metric] == pytest.approx(1.0)
 
 
-def test_resampling_every_row_once_gives_the_plain_score_and_twice_that_of_the_doubled_rows(kind, saved):
-    examples = examples_of(kind.name)
-    predictor = predictor_of(kind, saved, 128)
+def test_resampling_every_row_once_gives_the_plain_score_and_twice_that_of_the_doubled_rows(task_cls, saved):
+    examples = examples_of(task_cls.name)
+    predictor = predictor_of(task_cls, saved, 128)
     task = predictor.task
     outputs = predictor.predict([task.input_of(example) for example in examples])
     score = task.score(outputs, examples)
@@ -155,74 +157,74 @@ def test_resampling_every_row_once_gives_the_plain_score_and_twice_that_of_the_d
     assert doubled == pytest.approx(task.score([outputs[0], *outputs], [examples[0], *examples]).metrics[task.metric])
 
 
-def test_a_row_alone_is_answered_as_in_a_large_batch(kind, saved):
-    predictor = predictor_of(kind, saved, 128)
-    inputs = [predictor.task.input_of(example) for example in examples_of(kind.name)] + predictor.task.samples()
+def test_a_row_alone_is_answered_as_in_a_large_batch(task_cls, saved):
+    predictor = predictor_of(task_cls, saved, 128)
+    inputs = [predictor.task.input_of(example) for example in examples_of(task_cls.name)] + predictor.task.samples()
     together = predictor.predict(inputs * 5)
     for item, output in zip(inputs * 5, together, strict=True):
         [alone] = predictor.predict([item])
         assert predictor.task.difference(alone, output) < 1e-4
 
 
-def test_a_text_that_fits_is_answered_alike_by_every_window_size_and_every_way_with_long_texts(kind, saved):
-    fitting = [example for example in examples_of(kind.name) if len(kind.content(example)) < 100]
+def test_a_text_that_fits_is_answered_alike_by_every_window_size_and_every_way_with_long_texts(task_cls, saved):
+    fitting = [example for example in examples_of(task_cls.name) if len(task_cls.content(example)) < 100]
     assert len(fitting) >= 2
     answers = []
     for max_length in (100, 128):
-        for long_text in kind.long_texts:
-            predictor = predictor_of(kind, saved, max_length, long_text)
+        for long_text in task_cls.long_texts:
+            predictor = predictor_of(task_cls, saved, max_length, long_text)
             answers.append(predictor.predict([predictor.task.input_of(example) for example in fitting]))
     for other in answers[1:]:
         for expected, actual in zip(answers[0], other, strict=True):
             assert predictor.task.difference(expected, actual) < 1e-5
 
 
-def test_long_texts_become_many_windows_or_are_cut_as_asked(kind, bundled):
-    [item] = [kind(("a", "b"), 64).samples()[0]]
+def test_long_texts_become_many_windows_or_are_cut_as_asked(task_cls, bundled):
+    [item] = [task_cls(("a", "b"), 64).samples()[0]]
     long = type(item)(**{name: LONG if name in ("text", "context") else value for name, value in dict(item).items()})
-    for long_text in kind.long_texts:
-        task = kind(kind.labels_of(examples_of(kind.name)), 64, long_text=long_text)
+    for long_text in task_cls.long_texts:
+        task = task_cls(task_cls.labels_of(examples_of(task_cls.name)), 64, long_text=long_text)
         windows = task.encode(task.prepare_tokenizer(bundled()), [long], [task.Options()])
         assert (len(windows) > 1) == (long_text == "windows")
         assert task.tokens(long) > 0
 
 
-def test_examples_survive_being_frozen_as_json(kind):
-    for example in examples_of(kind.name):
-        assert kind.Example.model_validate_json(example.model_dump_json(exclude_none=True)) == example
+def test_examples_survive_being_frozen_as_json(task_cls):
+    for example in examples_of(task_cls.name):
+        assert task_cls.Example.model_validate_json(example.model_dump_json(exclude_none=True)) == example
 
 
-def test_probes_survive_json_and_pass(kind, saved):
-    predictor = predictor_of(kind, saved, 64)
+def test_probes_survive_json_and_pass(task_cls, saved):
+    predictor = predictor_of(task_cls, saved, 64)
     predictor.warm()
     probes = [type(probe).model_validate_json(probe.model_dump_json()) for probe in predictor.probe()]
     predictor.check(probes)
 
 
-def test_answers_are_plain_json_values(kind, saved):
+def test_answers_are_plain_json_values(task_cls, saved):
     from pydantic_core import from_json, to_json
 
-    predictor = predictor_of(kind, saved, 64)
+    predictor = predictor_of(task_cls, saved, 64)
     for output in predictor.predict(predictor.task.samples()):
-        wire = kind.to_wire(output)
+        wire = task_cls.to_wire(output)
         assert from_json(to_json(wire)) == wire
 
 
 # --- the prediction log --------------------------------------------------------------------------------------------------
 
 
-def test_a_summary_is_a_label_and_a_probability(kind, saved):
-    predictor = predictor_of(kind, saved, 64)
-    inputs = [predictor.task.input_of(example) for example in examples_of(kind.name)]
+def test_a_summary_is_a_label_and_a_probability(task_cls, saved):
+    predictor = predictor_of(task_cls, saved, 64)
+    inputs = [predictor.task.input_of(example) for example in examples_of(task_cls.name)]
     for output in predictor.predict(inputs):
         label, confidence = predictor.task.summary(output, predictor.task.Options())
         assert isinstance(label, str)
         assert confidence is None or 0 <= confidence <= 1
 
 
-def test_what_the_log_keeps_of_answers_scores_as_the_answers_do_after_a_way_through_json(kind, saved, bundled):
-    examples = examples_of(kind.name)
-    predictor = predictor_of(kind, saved, 128)
+def test_what_the_log_keeps_of_answers_scores_as_the_answers_do_after_a_way_through_json(task_cls, saved, bundled):
+    examples = examples_of(task_cls.name)
+    predictor = predictor_of(task_cls, saved, 128)
     task = predictor.task
     inputs = [task.input_of(example) for example in examples]
     guessed, right = predictor.predict(inputs), perfect_outputs(task, bundled, examples)
@@ -232,9 +234,9 @@ def test_what_the_log_keeps_of_answers_scores_as_the_answers_do_after_a_way_thro
         assert task.score(read, examples).metrics[task.metric] == task.score(outputs, examples).metrics[task.metric]
 
 
-def test_what_the_log_keeps_of_answers_takes_texts_from_the_masked_input_only(kind, bundled):
-    examples = examples_of(kind.name)
-    task = kind(kind.labels_of(examples), 512)
+def test_what_the_log_keeps_of_answers_takes_texts_from_the_masked_input_only(task_cls, bundled):
+    examples = examples_of(task_cls.name)
+    task = task_cls(task_cls.labels_of(examples), 512)
     inputs = [task.input_of(example) for example in examples]
     mask = masker(["(?s)."])
     for output, item in zip(perfect_outputs(task, bundled, examples), inputs, strict=True):
@@ -245,8 +247,8 @@ def test_what_the_log_keeps_of_answers_takes_texts_from_the_masked_input_only(ki
         assert task.brief(task.brief(output, mask(item)), item) == task.brief(output, item)
 
 
-def test_answers_to_the_usual_options_can_be_scored(kind):
-    task = kind(kind.labels_of(examples_of(kind.name)), 64)
+def test_answers_to_the_usual_options_can_be_scored(task_cls):
+    task = task_cls(task_cls.labels_of(examples_of(task_cls.name)), 64)
     assert task.scorable(task.Options())
 
 

@@ -30,7 +30,7 @@ from baton.text.normal_form import normalise
 from services.replica.protocols import huggingface
 from tests.support.tiny import FILLERS, FOREIGN, save_classifier
 from training.data import datasets, sources
-from training.data.splits import split
+from training.data.splits import split_rows
 
 LABELS = ("billing", "bug", "shipping", "cancel")
 FP32 = ServingSettings(precision="fp32", device="cpu")
@@ -465,8 +465,8 @@ def test_frozen_pairs_keep_both_texts_and_only_the_same_pair_is_a_repetition(tmp
     frozen = datasets.freeze("m", Classification, data, storage)
     assert frozen.train == [TextExample(**row) for row in (*PAIRS[:2], *PAIRS[3:6])]
     assert (frozen.version.removed_duplicates, frozen.version.removed_leaks) == (1, 1)
-    for side in ("train", "holdout"):
-        assert datasets.load_side(Classification, storage, frozen.version.uri, side) == getattr(frozen, side)
+    for split in ("train", "holdout"):
+        assert datasets.load_split(Classification, storage, frozen.version.uri, split) == getattr(frozen, split)
     assert [row.text_pair for row in frozen.holdout] == ["a refund", "the courier"]
 
 
@@ -476,11 +476,11 @@ def test_repetitions_of_a_pair_never_stand_on_both_sides_of_a_split():
         for number in range(60)
         for text, pair in (("is it late?", "the parcel"), ("Is it  LATE?", "the\tparcel"))
     ]
-    train, held = split(Classification, rows, 0.3)
+    train, held = split_rows(Classification, rows, 0.3)
     assert len(train) + len(held) == 120
     assert held
-    sides = [{normalise(Classification.content(row)) for row in side} for side in (train, held)]
-    assert not sides[0] & sides[1]
+    splits = [{normalise(Classification.content(row)) for row in split} for split in (train, held)]
+    assert not splits[0] & splits[1]
 
 
 def test_a_pairs_column_may_have_another_name_and_be_missing_in_some_rows(tmp_path):

@@ -22,36 +22,36 @@ WORD = re.compile(rf"(?:{UNSPACED.pattern}|(?:(?!{UNSPACED.pattern})\S)+)\s*")
 """A word with the white space after it. In scripts without spaces each character is one."""
 
 
-def alter(text: str, settings: AugmentSettings, chance: random.Random) -> str:
+def augment(text: str, settings: AugmentSettings, rng: random.Random) -> str:
     """``text`` with its words altered at the rates of ``settings``; never empty, and with the white space of its words."""
     words = WORD.findall(text)
-    kept = [word for word in words if chance.random() >= settings.deletion] or [chance.choice(words)]
-    place = 0
-    while place < len(kept) - 1:
-        swaps = chance.random() < settings.swap
+    kept = [word for word in words if rng.random() >= settings.deletion] or [rng.choice(words)]
+    index = 0
+    while index < len(kept) - 1:
+        swaps = rng.random() < settings.swap
         if swaps:
-            kept[place : place + 2] = _swapped(*kept[place : place + 2])
-        place += 1 + swaps  # a word moves by one place at most
-    return "".join(_mistyped(word, chance) if chance.random() < settings.noise else word for word in kept).strip()
+            kept[index : index + 2] = _swapped(*kept[index : index + 2])
+        index += 1 + swaps  # a word moves by one index at most
+    return "".join(_mistyped(word, rng) if rng.random() < settings.noise else word for word in kept).strip()
 
 
 def _swapped(first: str, second: str) -> tuple[str, str]:
-    """Two words changed about; the white space after each place stays where it is."""
+    """Two words changed about; the white space after each index stays where it is."""
     one, other = first.rstrip(), second.rstrip()
     return other + first[len(one) :], one + second[len(other) :]
 
 
-def _mistyped(word: str, chance: random.Random) -> str:
+def _mistyped(word: str, rng: random.Random) -> str:
     """``word`` with two neighbouring letters changed about, or one of them left out; as it is where no two letters meet."""
-    places = [place for place in range(len(word) - 1) if word[place : place + 2].isalpha()]
-    if not places:
+    indices = [index for index in range(len(word) - 1) if word[index : index + 2].isalpha()]
+    if not indices:
         return word
-    place = chance.choice(places)
-    first, second = word[place], word[place + 1]
-    return word[:place] + chance.choice((second + first, second)) + word[place + 2 :]
+    index = rng.choice(indices)
+    first, second = word[index], word[index + 1]
+    return word[:index] + rng.choice((second + first, second)) + word[index + 2 :]
 
 
-class Altered(Sequence[dict[str, Any]]):
+class AugmentedDataset(Sequence[dict[str, Any]]):
     """Training features of ``rows`` whose texts are altered anew in each epoch; each epoch's are the same for every worker.
 
     An item stands for a window of the unaltered text. Where the altered one has fewer windows, its last one repeats.
@@ -66,8 +66,8 @@ class Altered(Sequence[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self._places)
 
-    def __getitem__(self, place: Any) -> Any:
-        return self._current[place]
+    def __getitem__(self, index: Any) -> Any:
+        return self._current[index]
 
     def begin(self, epoch: int) -> None:
         """Go over to the texts of ``epoch``, counted from 0."""
@@ -75,8 +75,8 @@ class Altered(Sequence[dict[str, Any]]):
 
     def of_epoch(self, epoch: int) -> list[dict[str, Any]]:
         """The features that ``epoch`` trains on."""
-        chance = random.Random(f"{self._seed} {epoch}")
-        by_row = self._encode([self._alter(row, chance) for row in self._rows])
+        rng = random.Random(f"{self._seed} {epoch}")
+        by_row = self._encode([self._alter(row, rng) for row in self._rows])
         return [by_row[row][min(window, len(by_row[row]) - 1)] for row, window in self._places]
 
     def token_ids(self, epochs: int) -> Iterator[Sequence[int]]:
@@ -84,10 +84,10 @@ class Altered(Sequence[dict[str, Any]]):
         for epoch in range(epochs):
             yield from (feature["input_ids"] for feature in self.of_epoch(epoch))
 
-    def _alter(self, row: Any, chance: random.Random) -> Any:
+    def _alter(self, row: Any, rng: random.Random) -> Any:
         texts = {name: getattr(row, name) for name in self._task.alterable}
         return row.model_copy(
-            update={name: alter(text, self._settings, chance) for name, text in texts.items() if text is not None}
+            update={name: augment(text, self._settings, rng) for name, text in texts.items() if text is not None}
         )
 
     def _encode(self, rows: Sequence[Any]) -> list[list[dict[str, Any]]]:
@@ -95,10 +95,10 @@ class Altered(Sequence[dict[str, Any]]):
         return [mine for chunk in chunks for mine in features_by_row(self._task, self._tokenizer, chunk)]
 
 
-class Redraw(transformers.TrainerCallback):  # type: ignore[misc]
+class ReaugmentCallback(transformers.TrainerCallback):  # type: ignore[misc]
     """Alters the texts anew when an epoch begins, the first of a resumed training as well."""
 
-    def __init__(self, rows: Altered) -> None:
+    def __init__(self, rows: AugmentedDataset) -> None:
         self._rows = rows
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:

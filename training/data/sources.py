@@ -1,6 +1,6 @@
 """Files and `datasets` ids → raw rows → a task's examples, or complaints that name file, line and field.
 
-Knows nothing of sides, feedback or models.
+Knows nothing of splits, feedback or models.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import fsspec
 
 from baton.errors import DataError
 from baton.tasks import AnyTask
-from baton.tasks.base import short
+from baton.tasks.base import short_repr
 from baton.tasks.rows import Row, example_of
 
 MAPPING = " (map names with data.fields)"
@@ -42,17 +42,17 @@ def read(source: str, hub_split: str) -> Iterator[Row]:
     return readers[path.suffix](path)
 
 
-def parse(kind: type[AnyTask], columns: Mapping[str, str], rows: Iterable[Row], source: str) -> list[Any]:
+def parse(task_cls: type[AnyTask], columns: Mapping[str, str], rows: Iterable[Row], source: str) -> list[Any]:
     """Rows as the task's examples. Raises ``DataError`` that lists where each broken row stands and why."""
-    return [example for _, example in located(kind, columns, rows, source)]
+    return [example for _, example in located(task_cls, columns, rows, source)]
 
 
-def located(kind: type[AnyTask], columns: Mapping[str, str], rows: Iterable[Row], source: str) -> list[tuple[str, Any]]:
+def located(task_cls: type[AnyTask], columns: Mapping[str, str], rows: Iterable[Row], source: str) -> list[tuple[str, Any]]:
     """What `parse` gives, each example behind the place where it stands."""
     examples, mistakes = [], []
     for row in rows:
         try:
-            examples.append((row.where, example_of(kind, row, columns, advice=MAPPING)))
+            examples.append((row.where, example_of(task_cls, row, columns, advice=MAPPING)))
         except DataError as error:
             mistakes.append(str(error))
     if mistakes:
@@ -77,7 +77,7 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
             except UnicodeDecodeError as error:
                 raise DataError(f"{where}: not valid JSON: {error}") from error
             if not isinstance(values, dict):
-                raise DataError(f"{where}: a JSON object is expected, not {short(values)}")
+                raise DataError(f"{where}: a JSON object is expected, not {short_repr(values)}")
             yield Row(where=where, values=values)
 
 

@@ -1,4 +1,4 @@
-"""Which side of a split each row stands on. Depends on the rows' texts alone: not on their order, nor on chance."""
+"""Which split of a split each row stands on. Depends on the rows' texts alone: not on their order, nor on chance."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Any
 
 from baton.artifacts.frozen import HOLDOUT, TRAIN
 from baton.tasks import AnyTask
-from baton.text.normal_form import fingerprint, place
+from baton.text.normal_form import fingerprint, hash_fraction
 
 NOTHING: Mapping[str, str] = {}
 
 
-def split(kind: type[AnyTask], rows: Sequence[Any], fraction: float) -> tuple[list[Any], list[Any]]:
+def split_rows(task_cls: type[AnyTask], rows: Sequence[Any], fraction: float) -> tuple[list[Any], list[Any]]:
     """Training rows and a ``fraction`` of validation rows, by a stable hash of the text within each stratum (label).
 
-    A row's side depends on its own text only: not on the order of the file, and not on rows added later. The exceptions
-    are labels for which the hash picked no row, or every row: the row with the smallest hash goes to the second side, the
+    A row's split depends on its own text only: not on the order of the file, and not on rows added later. The exceptions
+    are labels for which the hash picked no row, or every row: the row with the smallest hash goes to the second split, the
     one with the largest stays in the first. A label with a single text stays in the first.
 
     The hash is another one than that of holdouts. With the same, rows that a holdout left over would never be drawn: each has a
     place beyond the holdout's share.
     """
-    groups = [fingerprint(f"validation {fingerprint(kind.group(row))}") for row in rows]
-    held = held_groups(kind.strata(rows), groups, fraction, NOTHING)
+    groups = [fingerprint(f"validation {fingerprint(task_cls.group(row))}") for row in rows]
+    held = held_groups(task_cls.strata(rows), groups, fraction, NOTHING)
     return (
         [row for row, group in zip(rows, groups, strict=True) if group not in held],
         [row for row, group in zip(rows, groups, strict=True) if group in held],
@@ -34,12 +34,12 @@ def held_groups(strata: Sequence[str], groups: Sequence[str], fraction: float, k
     """The groups that stand in the holdout: those ``known`` to stand there, and of the new ones what their place picks.
 
     Places are taken within each stratum, with the exceptions of `split`; known groups count where a stratum needs a row on
-    either side.
+    either split.
 
     Args:
         strata: [n], the stratum of each row.
         groups: [n], the fingerprint of each row's group.
-        known: fingerprints of groups whose side is settled → ``train`` or ``holdout``.
+        known: fingerprints of groups whose split is settled → ``train`` or ``holdout``.
     """
     members: dict[str, set[str]] = {}
     for stratum, group in zip(strata, groups, strict=True):
@@ -49,7 +49,7 @@ def held_groups(strata: Sequence[str], groups: Sequence[str], fraction: float, k
     for mine in members.values():
         there = {known.get(group) for group in mine}
         new = sorted(group for group in mine if group not in known)
-        wanted = sum(place(group) < fraction for group in new)
+        wanted = sum(hash_fraction(group) < fraction for group in new)
         least, spared = int(HOLDOUT not in there), int(TRAIN not in there)
         held.update(new[: max(0, min(max(wanted, least), len(new) - spared))])
         kept.update(new[-1:] if spared else ())
@@ -57,7 +57,7 @@ def held_groups(strata: Sequence[str], groups: Sequence[str], fraction: float, k
     return held | {group for group in groups if known.get(group) == HOLDOUT}
 
 
-def folds(kind: type[AnyTask], rows: Sequence[Any], count: int) -> list[int]:
+def folds(task_cls: type[AnyTask], rows: Sequence[Any], count: int) -> list[int]:
     """For each row its fold, 0 to ``count`` - 1, for cross-validation.
 
     Each stratum (label) is dealt out evenly, and no group stands in two folds. As in `split`, the order of the rows does not
@@ -65,8 +65,8 @@ def folds(kind: type[AnyTask], rows: Sequence[Any], count: int) -> list[int]:
     so that the folds have almost the same size.
     """
     strata: dict[str, set[str]] = {}
-    groups = [fingerprint(kind.group(row)) for row in rows]
-    for stratum, group in zip(kind.strata(rows), groups, strict=True):
+    groups = [fingerprint(task_cls.group(row)) for row in rows]
+    for stratum, group in zip(task_cls.strata(rows), groups, strict=True):
         strata.setdefault(stratum, set()).add(group)
     dealt: dict[str, int] = {}
     for stratum in sorted(strata):

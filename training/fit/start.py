@@ -97,17 +97,17 @@ def rows(start: Start, settings: ModelSettings, storage: Storage, dataset_uri: s
 
     ``fold`` counts with ``training.folds``: the part to validate on, or None to train on everything.
     """
-    kind = task_type(settings.task)
+    task_cls = task_type(settings.task)
     if settings.training.folds is not None:
-        everything = datasets.load_side(kind, storage, dataset_uri, "train")
-        parts = folds(kind, everything, settings.training.folds)
+        everything = datasets.load_split(task_cls, storage, dataset_uri, "train")
+        parts = folds(task_cls, everything, settings.training.folds)
         train = [row for row, part in zip(everything, parts, strict=True) if part != fold]
         validation = [row for row, part in zip(everything, parts, strict=True) if part == fold]
         return Selection(train=train, validation=validation, new=len(train), replayed=0, known=0)
     before = None if start.parent is None else _known(settings, storage, start.dataset_uri)
-    return select(kind, settings.training, datasets.load_side(kind, storage, dataset_uri, "train"), before)
+    return select(task_cls, settings.training, datasets.load_split(task_cls, storage, dataset_uri, "train"), before)
 
 
 def _known(settings: ModelSettings, storage: Storage, uri: str) -> list[Any]:
     """The rows that a version with the data set at ``uri`` knows; none where its manifest names no data set."""
-    return datasets.load_side(task_type(settings.task), storage, uri, "train") if uri else []
+    return datasets.load_split(task_type(settings.task), storage, uri, "train") if uri else []

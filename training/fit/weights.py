@@ -25,11 +25,11 @@ class Origin:
     directory: Path
     labels: Sequence[str] | None
 
-    def model(self, kind: type[AnyTask], labels: Sequence[str]) -> Any:
+    def model(self, task_cls: type[AnyTask], labels: Sequence[str]) -> Any:
         """The model to train, with an output for each of ``labels``; what is fresh in it is drawn from torch's generator."""
         if self.labels is None:
-            return load_model(kind.auto_model, self.directory, labels)
-        return relabel(load_model(kind.auto_model, self.directory), self.labels, labels)
+            return load_model(task_cls.auto_model, self.directory, labels)
+        return relabel(load_model(task_cls.auto_model, self.directory), self.labels, labels)
 
 
 def fetch(start: Start, settings: ModelSettings, storage: Storage, cache: Path) -> Origin:
@@ -68,10 +68,10 @@ def relabel(model: Any, known: Sequence[str], labels: Sequence[str]) -> Any:
     return fresh
 
 
-def _by_label(kind: type[Any], config: Any, labels: Sequence[str]) -> set[str]:
+def _by_label(task_cls: type[Any], config: Any, labels: Sequence[str]) -> set[str]:
     """Names of the parameters that have a row for each label: those whose shape follows the number of labels."""
     with torch.device("meta"):
-        these, more = (kind(_config(config, names)).state_dict() for names in (labels, [*labels, ""]))
+        these, more = (task_cls(_config(config, names)).state_dict() for names in (labels, [*labels, ""]))
     return {name for name in these if these[name].shape != more[name].shape}
 
 

@@ -6,7 +6,6 @@ Rank 0 saves a checkpoint each epoch, and every rank reports it; a restarted wor
 from __future__ import annotations
 
 import inspect
-import json
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -28,15 +27,16 @@ from baton.predict.predictor import load_tokenizer
 from baton.store.registry import Registry
 from baton.tasks import AnyTask, task_type
 from baton.tasks.base import Windows
-from training.data.augmentation import Altered, Redraw
+from training.data.augmentation import AugmentedDataset, ReaugmentCallback
 from training.data.batches import Collator, OrderedTrainer, encode, features, training_features
 from training.fit import start, weights
+from training.fit.checkpoints import checkpoint_directory, write_note
 from training.fit.dropout import quicken
 from training.fit.log import set_up_worker
 from training.fit.losses import loss_function
 from training.fit.priority import settle
+from training.fit.request import WorkerConfig
 from training.fit.start import Start
-from training.fit.trainer import Job
 from training.fit.tuning import tune
 from training.fit.vocabulary import narrow
 
@@ -49,14 +49,17 @@ REPORT_SECONDS = 1.0
 
 
 def train(config: dict[str, Any]) -> None:
-    """Ray Train's entry point: fine-tune as ``Job(**config["job"])`` says, reporting one checkpoint an epoch."""
-    job = Job(**config["job"])
-    settings = ModelSettings.model_validate(job.settings)
-    set_up_worker(run_id=job.run_id, model=settings.name)
-    settle(job.threads, settings.training)
+    """Fine-tune as ``WorkerConfig(**config["worker_config"])`` says; report one checkpoint an epoch.
+
+    The entry point of Ray Train's workers.
+    """
+    worker_config = WorkerConfig(**config["worker_config"])
+    settings = ModelSettings.model_validate(worker_config.settings)
+    set_up_worker(run_id=worker_config.run_id, model=settings.name)
+    settle(worker_config.threads, settings.training)
     with tempfile.TemporaryDirectory(prefix="baton-train-") as scratch:
-        trainer = build_trainer(job, settings, Path(scratch), ray.train.get_context().get_world_size())
-        trainer.add_callback(Reporter(job, settings.training.early_stopping))
+        trainer = build_trainer(worker_config, settings, Path(scratch), ray.train.get_context().get_world_size())
+        trainer.add_callback(Reporter(worker_config, settings.training.early_stopping))
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is None:
             trainer.train()
@@ -65,37 +68,37 @@ def train(config: dict[str, Any]) -> None:
                 trainer.train(resume_from_checkpoint=directory)
 
 
-def build_trainer(job: Job, settings: ModelSettings, scratch: Path, world_size: int) -> transformers.Trainer:
+def build_trainer(worker_config: WorkerConfig, settings: ModelSettings, scratch: Path, world_size: int) -> transformers.Trainer:
     """The configured `Trainer` of one of ``world_size`` workers; all that is random is seeded."""
     training = settings.training
     transformers.set_seed(training.seed)  # the fresh head's weights, and the adapters'
-    storage, begin = Storage(job.storage, patient=True), Start(**job.start)
+    storage, begin = Storage(worker_config.storage, patient=True), Start(**worker_config.start)
     origin = weights.fetch(begin, settings, storage, scratch / "parent")
     wrapper = transformers.AutoTokenizer.from_pretrained(str(origin.directory), local_files_only=True, trust_remote_code=False)
     wrapper.save_pretrained(str(scratch / "tokenizer"))
     (scratch / "tokenizer" / "config.json").write_bytes((origin.directory / "config.json").read_bytes())
     tokenizer, pad_id = load_tokenizer(scratch / "tokenizer")
-    kind = task_type(settings.task)
-    task = settings.make_task(job.labels)
+    task_cls = task_type(settings.task)
+    task = settings.make_task(worker_config.labels)
     tokenizer = task.prepare_tokenizer(tokenizer)
-    selected = start.rows(begin, settings, storage, job.dataset_uri, job.fold)
+    selected = start.rows(begin, settings, storage, worker_config.dataset_uri, worker_config.fold)
     if not selected.validation and training.folds is None and training.validation != 0:
         raise DataError(
             f"{len(selected.train)} training row(s) leave none for validation; at least one label needs two texts "
             "(in question answering: two contexts are needed)"
         )
     # batches of like lengths need little padding
-    validation_rows = sorted(selected.validation, key=lambda row: len(kind.content(row)))
-    model = origin.model(kind, job.labels)
-    if kind.target == "classes":
+    validation_rows = sorted(selected.validation, key=lambda row: len(task_cls.content(row)))
+    model = origin.model(task_cls, worker_config.labels)
+    if task_cls.target == "classes":
         model.config.problem_type = "multi_label_classification"  # transformers' own pipelines then answer as we do
     tune(model, training)
     train: Sequence[Any]
     callbacks = []
     if training.augment.active:
-        train = Altered(task, tokenizer, selected.train, training.augment, training.seed)
+        train = AugmentedDataset(task, tokenizer, selected.train, training.augment, training.seed)
         seen = train.token_ids(training.epochs)
-        callbacks = [Redraw(train)]
+        callbacks = [ReaugmentCallback(train)]
     else:
         train = training_features(task, tokenizer, selected.train)
         seen = (row["input_ids"] for row in train)
@@ -112,10 +115,10 @@ def build_trainer(job: Job, settings: ModelSettings, scratch: Path, world_size: 
         train_dataset=train,
         eval_dataset=validation,
         data_collator=Collator(
-            pad_id, {"labels", *inspect.signature(model.forward).parameters}, token_labels=kind.target == "tokens"
+            pad_id, {"labels", *inspect.signature(model.forward).parameters}, token_labels=task_cls.target == "tokens"
         ),
         processing_class=wrapper,
-        compute_loss_func=loss_function(kind.target, training, [row["labels"] for row in train], len(job.labels)),
+        compute_loss_func=loss_function(task_cls.target, training, [row["labels"] for row in train], len(worker_config.labels)),
         compute_metrics=Validate(task, validation_windows, validation_rows),
         callbacks=callbacks,
     )
@@ -198,10 +201,12 @@ class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
     stage: ClassVar[str] = "training"
     names: ClassVar[Mapping[str, str]] = {"loss": "loss", "learning_rate": "learning_rate", "eval_f1": "f1"}
     """What is reported of the `Trainer`'s log, and as what."""
+    reports_progress: ClassVar[bool] = True
+    """Whether rank 0 writes its progress into the run's record."""
 
-    def __init__(self, job: Job, patience: int, **facts: Any) -> None:
-        self._job, self._patience, self._facts = job, patience, facts
-        self._registry = Registry(job.database)
+    def __init__(self, worker_config: WorkerConfig, patience: int, **facts: Any) -> None:
+        self._worker_config, self._patience, self._facts = worker_config, patience, facts
+        self._registry = Registry(worker_config.database)
         self._last = 0.0
         self._began = (0.0, 0)
         self._latest: dict[str, float] = {}
@@ -231,14 +236,14 @@ class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
         metrics = {"f1": f1, "epoch": epoch, "rank": epoch if f1 is None else f1}  # nothing to choose by: the last is the best
         checkpoint = None
         if state.is_world_process_zero:
-            directory = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            (directory / "baton-checkpoint.json").write_text(json.dumps(metrics))
+            directory = checkpoint_directory(args, state)
+            write_note(directory, metrics)
             checkpoint = ray.train.Checkpoint.from_directory(directory)
         ray.train.report(metrics, checkpoint=checkpoint)
 
     def _report(self, state: Any, *, force: bool) -> None:
         now = time.monotonic()
-        if not force and now - self._last < REPORT_SECONDS:
+        if not self.reports_progress or (not force and now - self._last < REPORT_SECONDS):
             return
         self._last = now
         began, first_step = self._began
@@ -251,10 +256,10 @@ class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
             "step": state.global_step,
             "steps": state.max_steps,
             "seconds_left": None if left is None else round(left, 1),
-            "start": Start(**self._job.start).sentence(),
+            "start": Start(**self._worker_config.start).sentence(),
             **self._latest,
         }
         with suppress(
             RegistryError, Conflict
         ):  # a lost database costs progress lines, not the run; its driver stops an ended one
-            self._registry.runs.report(self._job.run_id, self.stage, progress)
+            self._registry.runs.report(self._worker_config.run_id, self.stage, progress)

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from baton.config.training_settings import TrainingSettings
-from training.fit.trainer import Order, Trained, fine_tune
+from training.fit.request import Trained, TrainingRequest
+from training.fit.trainer import fine_tune
 
-Method = Callable[[Order], AbstractContextManager[Trained]]
+Method = Callable[[TrainingRequest], AbstractContextManager[Trained]]
 """Makes a checkpoint, which is readable inside its ``with`` block."""
 
 

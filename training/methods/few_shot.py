@@ -30,14 +30,14 @@ from training.data.batches import Collator, encode, features
 from training.data.splits import folds
 from training.fit import weights
 from training.fit.losses import loss_function
-from training.fit.trainer import Order, Trained
+from training.fit.request import Trained, TrainingRequest
 from training.methods import linear
 from training.methods.pooling import family_of, pool_mean
 
 STRENGTHS = (0.03, 0.3, 3.0, 30.0)
 """Regularisations to choose from; the larger, the weaker."""
 
-USUAL = 0.3
+DEFAULT_STRENGTH = 0.3
 """Where the rows are too few to choose."""
 
 FOLDS = 5
@@ -46,23 +46,23 @@ PASS_TOKENS = 8192
 
 
 @contextmanager
-def few_shot(order: Order) -> Iterator[Trained]:
+def few_shot(request: TrainingRequest) -> Iterator[Trained]:
     """Fit a head to all training rows; the F1 is that of predictions for rows held back from it in their turn."""
-    storage, kind = Storage(order.storage, patient=True), task_type(order.settings.task)
-    rows = datasets.load_side(kind, storage, order.dataset.uri, "train")
+    storage, task_cls = Storage(request.storage, patient=True), task_type(request.settings.task)
+    rows = datasets.load_split(task_cls, storage, request.dataset.uri, "train")
     with tempfile.TemporaryDirectory(prefix="baton-few-shot-") as scratch:
-        base = weights.fetch(order.start, order.settings, storage, Path(scratch) / "base").directory
+        base = weights.fetch(request.start, request.settings, storage, Path(scratch) / "base").directory
         directory = Path(scratch) / "version"
 
         def report(done: int, total: int) -> None:
-            order.progress(done=done, total=total)
+            request.progress(done=done, total=total)
 
-        fitted = fit_head(base, order.settings, order.dataset.labels, rows, directory=directory, report=report)
+        fitted = fit_head(base, request.settings, request.dataset.labels, rows, directory=directory, report=report)
         yield Trained(
             directory=directory,
             f1=fitted.f1,
             epoch=0,
-            start=order.start,
+            start=request.start,
             calibration=fitted.calibration,
             details={"few_shot": {"strength": fitted.strength, "folds": FOLDS}},
         )
@@ -166,15 +166,15 @@ def choose(
         return logits
 
     counts = Counter(type(task).strata(rows))
-    candidates = STRENGTHS if np.median(list(counts.values())) >= 2 else (USUAL,)
+    candidates = STRENGTHS if np.median(list(counts.values())) >= 2 else (DEFAULT_STRENGTH,)
     tried = {strength: held_back(strength) for strength in candidates}
     strength = min(tried, key=lambda one: float(loss({"logits": tried[one]}, targets)))
-    f1 = judge(task, windows, tried[strength], rows)
+    f1 = evaluate_held_out(task, windows, tried[strength], rows)
     fitted = Fitted(strength=strength, f1=f1, calibration=task.calibration)
     return fitted, linear.fit(embeddings, targets, labels, loss, strength)
 
 
-def judge(task: AnyTask, windows: Windows, logits: torch.Tensor, rows: Sequence[Any]) -> float:
+def evaluate_held_out(task: AnyTask, windows: Windows, logits: torch.Tensor, rows: Sequence[Any]) -> float:
     """The main metric of predictions on ``rows``; a task that calibrates itself does so on them."""
     options = [task.Options()] * len(rows)
     outputs = task.decode(windows, {"logits": list(logits.numpy())}, options)

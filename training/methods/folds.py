@@ -1,6 +1,6 @@
 """Cross-validation for tiny data: each row validates once, and the version is trained on all of them.
 
-Every fold trains in a Ray task, side by side where the cluster has room. Their best epochs say how long to train, their F1 says
+Every fold trains in a Ray task, in parallel where the cluster has room. Their best epochs say how long to train, their F1 says
 what to expect, and their predictions for rows that they had not seen calibrate the version.
 """
 
@@ -25,7 +25,8 @@ from baton.errors import DataError, TrainingFailed
 from baton.tasks import task_type
 from training.data import datasets, splits
 from training.fit.capacity import Capacity, is_there, side_by_side, watched
-from training.fit.trainer import Job, Order, Trained, last_line
+from training.fit.request import Trained, TrainingRequest, WorkerConfig
+from training.fit.trainer import last_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,7 @@ class Fold:
 
 
 @contextmanager
-def cross_validate(order: Order) -> Iterator[Trained]:
+def cross_validate(request: TrainingRequest) -> Iterator[Trained]:
     """Train each fold, then everything for as many epochs as the folds took at the median.
 
     The F1 is the folds' mean after that many epochs. The last training has no row left to validate on: thresholds and the like
@@ -60,23 +61,23 @@ def cross_validate(order: Order) -> Iterator[Trained]:
         TrainingFailed: a fold, or the last training, failed; the message is its error.
         DataError: there are fewer distinct texts than folds.
     """
-    count = order.settings.training.folds
+    count = request.settings.training.folds
     assert count is not None
-    kind = task_type(order.settings.task)
-    rows = datasets.load_side(kind, Storage(order.storage, patient=True), order.dataset.uri, "train")
-    filled = len(set(splits.folds(kind, rows, count)))
+    task_cls = task_type(request.settings.task)
+    rows = datasets.load_split(task_cls, Storage(request.storage, patient=True), request.dataset.uri, "train")
+    filled = len(set(splits.folds(task_cls, rows, count)))
     if filled < count:
         raise DataError(f"training.folds: {count} folds need as many texts that differ; the training data has {filled}")
-    folds = _train_folds(order, count)
+    folds = _train_folds(request, count)
     epochs = statistics.median_low([fold.best_epoch for fold in folds])
     scores = [fold.scores[fold.at(epochs)] for fold in folds]
-    task = order.settings.make_task(order.dataset.labels)
+    task = request.settings.make_task(request.dataset.labels)
     calibration = None
     if task.calibrates():
         outputs = [output for fold in folds for output in fold.outputs[fold.at(epochs)]]
         calibration = task.calibrate(outputs, [row for fold in folds for row in fold.rows])
-    order.progress(fold=count, folds=count, f1=statistics.mean(scores))
-    files = _train_all(order, epochs)
+    request.progress(fold=count, folds=count, f1=statistics.mean(scores))
+    files = _train_all(request, epochs)
     with tempfile.TemporaryDirectory(prefix="baton-folds-") as scratch:
         for name, content in files.items():
             (Path(scratch) / name).write_bytes(content)
@@ -84,7 +85,7 @@ def cross_validate(order: Order) -> Iterator[Trained]:
             directory=Path(scratch),
             f1=statistics.mean(scores),
             epoch=epochs,
-            start=order.start,
+            start=request.start,
             calibration=calibration,
             details={
                 "folds": {
@@ -98,26 +99,28 @@ def cross_validate(order: Order) -> Iterator[Trained]:
         )
 
 
-def _train_folds(order: Order, count: int) -> list[Fold]:
+def _train_folds(request: TrainingRequest, count: int) -> list[Fold]:
     def report(done: Sequence[Fold]) -> None:
-        order.progress(fold=len(done), folds=count, f1=statistics.mean(max(fold.scores) for fold in done))
+        request.progress(fold=len(done), folds=count, f1=statistics.mean(max(fold.scores) for fold in done))
 
-    capacity = side_by_side(order.settings.training, count)
-    job = order.job(capacity.threads)
+    capacity = side_by_side(request.settings.training, count)
+    worker_config = request.worker_config(capacity.threads)
     return _carry_out(
-        order, capacity, train_fold, [(asdict(replace(job, fold=number)), count) for number in range(count)], report
+        request, capacity, train_fold, [(asdict(replace(worker_config, fold=number)), count) for number in range(count)], report
     )
 
 
-def _train_all(order: Order, epochs: int) -> dict[str, bytes]:
-    capacity = side_by_side(order.settings.training, 1)
-    [files] = _carry_out(order, capacity, train_all, [(asdict(order.job(capacity.threads)), epochs)], lambda _: None)
+def _train_all(request: TrainingRequest, epochs: int) -> dict[str, bytes]:
+    capacity = side_by_side(request.settings.training, 1)
+    [files] = _carry_out(
+        request, capacity, train_all, [(asdict(request.worker_config(capacity.threads)), epochs)], lambda _: None
+    )
     found: dict[str, bytes] = files
     return found
 
 
 def _carry_out(
-    order: Order,
+    request: TrainingRequest,
     capacity: Capacity,
     function: Callable[..., Any],
     calls: Sequence[tuple[Any, ...]],
@@ -140,13 +143,13 @@ def _carry_out(
         task = ray.remote(function).options(
             num_cpus=capacity.threads,
             num_gpus=int(capacity.use_gpu),
-            max_retries=order.settings.training.retries,
+            max_retries=request.settings.training.retries,
             scheduling_strategy=PlacementGroupSchedulingStrategy(placement_group=place),
         )
         return task.remote(*call)
 
     try:
-        with watched(replace(capacity, workers=1), started, lambda text: order.progress(waiting=text)):
+        with watched(replace(capacity, workers=1), started, lambda text: request.progress(waiting=text)):
             while waiting or running:
                 while waiting and len(running) < capacity.workers:
                     number, call = waiting.popleft()
@@ -168,11 +171,11 @@ def _carry_out(
 # --- in the tasks --------------------------------------------------------------------------------------------------------
 
 
-def train_fold(job: Mapping[str, Any], count: int) -> Fold:
-    """Train on all rows but one fold's (``job["fold"]``), and validate on those after each epoch."""
+def train_fold(worker_config: Mapping[str, Any], count: int) -> Fold:
+    """Train on all rows but one fold's (``worker_config["fold"]``), and validate on those after each epoch."""
     from training.fit.worker import Reporter
 
-    mine = Job(**job)
+    mine = WorkerConfig(**worker_config)
     assert mine.fold is not None
     with tempfile.TemporaryDirectory(prefix="baton-fold-") as scratch:
         trainer, settings = _trainer(mine, Path(scratch))
@@ -192,7 +195,7 @@ def train_fold(job: Mapping[str, Any], count: int) -> Fold:
     return Fold(rows=validate.rows, scores=scores, outputs=outputs)
 
 
-def train_all(job: Mapping[str, Any], epochs: int) -> dict[str, bytes]:
+def train_all(worker_config: Mapping[str, Any], epochs: int) -> dict[str, bytes]:
     """Train on all rows, and stop after ``epochs`` of the schedule that the folds followed; the model's files by name."""
     import transformers
 
@@ -202,7 +205,7 @@ def train_all(job: Mapping[str, Any], epochs: int) -> dict[str, bytes]:
         def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             control.should_training_stop |= round(state.epoch) >= epochs
 
-    mine = Job(**job)
+    mine = WorkerConfig(**worker_config)
     with tempfile.TemporaryDirectory(prefix="baton-all-") as scratch:
         trainer, settings = _trainer(mine, Path(scratch))
         trainer.add_callback(Stop())
@@ -213,15 +216,15 @@ def train_all(job: Mapping[str, Any], epochs: int) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in final.iterdir() if path.suffix in (".json", ".safetensors")}
 
 
-def _trainer(job: Job, scratch: Path) -> tuple[Any, ModelSettings]:
+def _trainer(worker_config: WorkerConfig, scratch: Path) -> tuple[Any, ModelSettings]:
     """A trainer that leaves no checkpoints, because no other process goes on from them."""
     from training.fit.log import set_up_worker
     from training.fit.priority import settle
     from training.fit.worker import build_trainer
 
-    settings = ModelSettings.model_validate(job.settings)
-    set_up_worker(run_id=job.run_id, model=settings.name)
-    settle(job.threads, settings.training)
-    trainer = build_trainer(job, settings, scratch, world_size=1)
+    settings = ModelSettings.model_validate(worker_config.settings)
+    set_up_worker(run_id=worker_config.run_id, model=settings.name)
+    settle(worker_config.threads, settings.training)
+    trainer = build_trainer(worker_config, settings, scratch, world_size=1)
     trainer.args.save_strategy = "no"
     return trainer, settings

@@ -6,7 +6,6 @@ A checkpoint holds, beside what resuming needs, the adapted base model as a plai
 from __future__ import annotations
 
 import inspect
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,33 +21,37 @@ from baton.config.model_settings import ModelSettings
 from baton.engines.torch_engine import load_model
 from baton.errors import ConfigError
 from baton.predict.predictor import load_tokenizer
-from baton.tasks.base import cut, whole
+from baton.tasks.base import split_into_windows, without_truncation
 from training.data.batches import Collator, OrderedTrainer
+from training.fit.checkpoints import ADAPTED_BASE, checkpoint_directory, read_note, write_note
 from training.fit.dropout import quicken
 from training.fit.log import set_up_worker
 from training.fit.losses import label_loss
 from training.fit.priority import settle
-from training.fit.trainer import Job
+from training.fit.request import WorkerConfig
 from training.fit.worker import Reporter, arguments_of
-from training.methods.adaptation import BASE, Texts
+from training.methods.domain_texts import Texts
 
 
 def train(config: dict[str, Any]) -> None:
-    """Ray Train's entry point: adapt as ``Job(**config["job"])`` says to ``config["texts"]``, one checkpoint an epoch."""
-    job = Job(**config["job"])
-    settings = ModelSettings.model_validate(job.settings)
-    set_up_worker(run_id=job.run_id, model=settings.name)
-    settle(job.threads, settings.training)
+    """Adapt to ``config["texts"]`` as ``WorkerConfig(**config["worker_config"])`` says; report one checkpoint an epoch.
+
+    The entry point of Ray Train's workers.
+    """
+    worker_config = WorkerConfig(**config["worker_config"])
+    settings = ModelSettings.model_validate(worker_config.settings)
+    set_up_worker(run_id=worker_config.run_id, model=settings.name)
+    settle(worker_config.threads, settings.training)
     with tempfile.TemporaryDirectory(prefix="baton-adapt-") as scratch:
         trainer = build_masked(settings, ray.get(config["texts"]), Path(scratch), ray.train.get_context().get_world_size())
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is None:
-            trainer.add_callback(MaskedReporter(job, trainer, float(trainer.evaluate()["eval_loss"])))
+            trainer.add_callback(MaskedReporter(worker_config, trainer, float(trainer.evaluate()["eval_loss"])))
             trainer.train()
         else:
             with checkpoint.as_directory() as directory:
-                noted = json.loads((Path(directory) / "baton-checkpoint.json").read_text())
-                trainer.add_callback(MaskedReporter(job, trainer, float(noted["loss_before"])))
+                loss_before = float(read_note(directory)["loss_before"])
+                trainer.add_callback(MaskedReporter(worker_config, trainer, loss_before))
                 trainer.train(resume_from_checkpoint=directory)
 
 
@@ -90,8 +93,8 @@ def build_masked(settings: ModelSettings, texts: Texts, scratch: Path, world_siz
 def windows(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> list[dict[str, Any]]:
     """``input_ids`` of the texts in windows of at most ``max_length`` tokens, special ones included, none of which repeats."""
     room = max_length - tokenizer.num_special_tokens_to_add(False)
-    encodings = whole(tokenizer).encode_batch_fast(list(texts), add_special_tokens=False)
-    pieces = [piece for encoding in encodings if len(encoding) for piece in cut(encoding, room, 0)]
+    encodings = without_truncation(tokenizer).encode_batch_fast(list(texts), add_special_tokens=False)
+    pieces = [piece for encoding in encodings if len(encoding) for piece in split_into_windows(encoding, room, 0)]
     return [{"input_ids": tokenizer.post_process(piece).ids} for piece in pieces]
 
 
@@ -128,24 +131,24 @@ class MaskedReporter(Reporter):
     stage: ClassVar[str] = "adapting"
     names: ClassVar[Mapping[str, str]] = {"loss": "loss", "learning_rate": "learning_rate", "eval_loss": "held_back_loss"}
 
-    def __init__(self, job: Job, trainer: Any, loss_before: float) -> None:
-        super().__init__(job, patience=1, held_back_loss=loss_before)
+    def __init__(self, worker_config: WorkerConfig, trainer: Any, loss_before: float) -> None:
+        super().__init__(worker_config, patience=1, held_back_loss=loss_before)
         self._trainer, self._before = trainer, loss_before
-        self._base_model = str(job.settings["base_model"])
+        self._base_model = str(worker_config.settings["base_model"])
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Adaptation has no early end: the best epoch counts."""
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Report an epoch; every rank takes part."""
-        noted = {"loss": self._latest["held_back_loss"], "loss_before": self._before, "epoch": round(state.epoch)}
+        note = {"loss": self._latest["held_back_loss"], "loss_before": self._before, "epoch": round(state.epoch)}
         checkpoint = None
         if state.is_world_process_zero:
-            directory = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            (directory / "baton-checkpoint.json").write_text(json.dumps(noted))
-            save_base(self._trainer, find_base_model(self._base_model), directory / BASE)
+            directory = checkpoint_directory(args, state)
+            write_note(directory, note)
+            save_base(self._trainer, find_base_model(self._base_model), directory / ADAPTED_BASE)
             checkpoint = ray.train.Checkpoint.from_directory(directory)
-        ray.train.report(noted, checkpoint=checkpoint)
+        ray.train.report(note, checkpoint=checkpoint)
 
 
 def save_base(trainer: Any, base: Path, directory: Path) -> None:

@@ -79,13 +79,13 @@ FAMILIES: Mapping[str, Family] = {
 
 def family_of(model: Any, name: str) -> Family:
     """The family of a sequence classifier. Raises ``ConfigError`` naming base model ``name`` for others than `FAMILIES`."""
-    kind = str(model.config.model_type)
-    if kind not in FAMILIES:
+    model_type = str(model.config.model_type)
+    if model_type not in FAMILIES:
         raise ConfigError(
-            f"training.few_shot: {name} is a {kind} model, whose head few_shot cannot reach; allowed: {', '.join(FAMILIES)}. "
-            "Use tune: head"
+            f"training.few_shot: {name} is a {model_type} model, whose head few_shot cannot reach; "
+            f"allowed: {', '.join(FAMILIES)}. Use tune: head"
         )
-    return FAMILIES[kind]
+    return FAMILIES[model_type]
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]

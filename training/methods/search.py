@@ -6,9 +6,7 @@ tuning») ends those that stand behind. What is tried was drawn before: `baton.c
 
 from __future__ import annotations
 
-import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -18,13 +16,14 @@ from typing import Any
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 
-from baton.config.file import validate
-from baton.config.model_settings import ModelSettings
-from baton.config.search_space import draw
+from baton.config.file import trial_settings
+from baton.config.search_space import sample_settings
 from baton.config.training_settings import TrainingSettings
 from baton.errors import Conflict, RegistryError, TrainingFailed
 from training.fit.capacity import Capacity, side_by_side, watched
-from training.fit.trainer import Job, Order, Trained, filesystem_of, last_line
+from training.fit.checkpoints import read_note
+from training.fit.request import Trained, TrainingRequest
+from training.fit.trainer import filesystem_of, last_line
 
 FOLDER = "search"
 REDUCTION = 3
@@ -54,20 +53,22 @@ class Trial:
 
 
 @contextmanager
-def search(order: Order) -> Iterator[Trained]:
+def search(request: TrainingRequest) -> Iterator[Trained]:
     """Try what is drawn from the space, and yield the best trial's best epoch with the settings that made it.
 
     Raises:
         TrainingFailed: no trial came to the end of an epoch; with the reasons.
     """
-    wanted = order.settings.training.search
+    wanted = request.settings.training.search
     assert wanted is not None
-    trials = [Trial(settings=one) for one in draw(wanted, TrainingSettings.whole_keys(), order.settings.training.seed)]
-    board = Board(order, trials)
-    capacity = side_by_side(order.settings.training, len(trials), wanted.concurrent)
+    trials = [
+        Trial(settings=one) for one in sample_settings(wanted, TrainingSettings.whole_keys(), request.settings.training.seed)
+    ]
+    board = Board(request, trials)
+    capacity = side_by_side(request.settings.training, len(trials), wanted.concurrent)
     one = replace(capacity, workers=1)  # the first trial can start without the others
-    with watched(one, lambda: board.started, lambda text: order.progress(waiting=text)):
-        results = _tuner(order, trials, board, capacity).fit()
+    with watched(one, lambda: board.started, lambda text: request.progress(waiting=text)):
+        results = _tuner(request, trials, board, capacity).fit()
     for result in results:
         number = _number(result.path)
         if result.error is not None:
@@ -80,13 +81,13 @@ def search(order: Order) -> Iterator[Trained]:
     [kept] = [result for result in results if _number(result.path) == best]
     checkpoint, _ = max(kept.best_checkpoints, key=lambda item: float(item[1]["f1"]))
     with checkpoint.as_directory() as directory:
-        noted = json.loads((Path(directory) / "baton-checkpoint.json").read_text())
+        note = read_note(directory)
         yield Trained(
             directory=Path(directory),
-            f1=float(noted["f1"]),
-            epoch=int(noted["epoch"]),
-            start=order.start,
-            training=settings_of(order.settings.model_dump(mode="json"), trials[best].settings).training,
+            f1=float(note["f1"]),
+            epoch=int(note["epoch"]),
+            start=request.start,
+            training=trial_settings(request.settings.model_dump(mode="json"), trials[best].settings).training,
             details={
                 "search": {
                     "best": best,
@@ -97,17 +98,11 @@ def search(order: Order) -> Iterator[Trained]:
         )
 
 
-def settings_of(settings: Mapping[str, Any], drawn: Mapping[str, Any]) -> ModelSettings:
-    """The settings that one trial trains with. Raises ``ConfigError`` where what was drawn does not go together."""
-    training = {**settings["training"], "search": None, **drawn}
-    return validate(ModelSettings, {**settings, "training": training}, source="trial")
-
-
 class Board(tune.Callback):  # type: ignore[misc]
     """Follows the trials in the driver, and tells the run's record."""
 
-    def __init__(self, order: Order, trials: Sequence[Trial]) -> None:
-        self._order, self._trials = order, trials
+    def __init__(self, request: TrainingRequest, trials: Sequence[Trial]) -> None:
+        self._request, self._trials = request, trials
         self._over = 0
         self.started = False
         """Whether any trial has found its place."""
@@ -140,15 +135,15 @@ class Board(tune.Callback):  # type: ignore[misc]
         best = max(self._trials, key=lambda trial: trial.f1)
         known = {"best_f1": best.f1, "best": dict(best.settings)} if best.scores else {}
         with suppress(Conflict, RegistryError):  # as in a worker: whoever ended the run ends this process
-            self._order.progress(trial=self._over, trials=len(self._trials), **facts, **known)
+            self._request.progress(trial=self._over, trials=len(self._trials), **facts, **known)
 
 
-def _tuner(order: Order, trials: Sequence[Trial], board: Board, capacity: Capacity) -> tune.Tuner:
-    training = order.settings.training
+def _tuner(request: TrainingRequest, trials: Sequence[Trial], board: Board, capacity: Capacity) -> tune.Tuner:
+    training = request.settings.training
     assert training.search is not None
     drawn = [trial.settings for trial in trials]
     most = max(int(one.get("epochs", training.epochs)) for one in drawn)
-    trainable = tune.with_parameters(_trial, job=asdict(order.job(capacity.threads)), drawn=drawn)
+    trainable = tune.with_parameters(_trial, worker_config=asdict(request.worker_config(capacity.threads)), drawn=drawn)
     os.environ |= {
         "TUNE_DISABLE_SIGINT_HANDLER": "1",  # cancelling is for the driver to handle: Tune would take it for an early end
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -168,8 +163,8 @@ def _tuner(order: Order, trials: Sequence[Trial], board: Board, capacity: Capaci
         ),
         run_config=tune.RunConfig(
             name=FOLDER,
-            storage_path=f"{order.runs_path}/{order.run_id}",
-            storage_filesystem=filesystem_of(order.storage),
+            storage_path=f"{request.runs_path}/{request.run_id}",
+            storage_filesystem=filesystem_of(request.storage),
             callbacks=[board],
             verbose=0,
             checkpoint_config=tune.CheckpointConfig(
@@ -183,36 +178,8 @@ def _number(path: str) -> int:
     return int(path.rstrip("/").rpartition("-")[2])
 
 
-def _trial(config: Mapping[str, Any], job: Mapping[str, Any], drawn: Sequence[Mapping[str, Any]]) -> None:
-    """What the process of a trial runs. Its libraries are imported here: the driver can do without them."""
+def _trial(config: Mapping[str, Any], worker_config: Mapping[str, Any], drawn: Sequence[Mapping[str, Any]]) -> None:
+    # Imported where it runs: its libraries take seconds to load, and the driver can do without them.
+    from training.methods import trial
 
-    from baton.config.base_models import find_base_model
-    from training.fit.log import set_up_worker
-    from training.fit.priority import settle
-    from training.fit.worker import Reporter, build_trainer
-    from training.pipeline import check_length
-
-    class Tell(Reporter):
-        """Hands each epoch to Tune instead of Ray Train; the driver reports."""
-
-        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            directory = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            epoch = round(state.epoch)
-            metrics = {"f1": self._latest["f1"], "epoch": epoch}
-            (directory / "baton-checkpoint.json").write_text(json.dumps(metrics))
-            ended = control.should_training_stop or epoch >= state.num_train_epochs
-            tune.report({**metrics, "ended": ended}, checkpoint=tune.Checkpoint.from_directory(directory))
-
-        def _report(self, state: Any, *, force: bool) -> None:
-            pass
-
-    order = Job(**job)
-    settings = settings_of(order.settings, drawn[config["number"]])
-    check_length(settings, find_base_model(settings.base_model))
-    set_up_worker(run_id=order.run_id, model=settings.name)
-    settle(order.threads, settings.training)
-    with tempfile.TemporaryDirectory(prefix="baton-trial-") as scratch:
-        trainer = build_trainer(order, settings, Path(scratch), world_size=1)
-        trainer.args.save_only_model = True  # nobody resumes it
-        trainer.add_callback(Tell(order, settings.training.early_stopping))
-        trainer.train()
+    trial.train(worker_config, drawn[config["number"]])

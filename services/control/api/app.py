@@ -27,7 +27,7 @@ from services.control.api.problems import Problem, problem
 from services.control.api.query_params import LARGEST, Before
 from services.control.api.retrain import add_retrain
 from services.control.control_metrics import ControlMetrics, add_metrics
-from services.control.live_cache import LiveQualities
+from services.control.live_cache import LiveQualityCache
 from services.control.retrain import Retrainer
 from services.keyring import Keyring
 
@@ -63,7 +63,7 @@ class Control(Protocol):
         ...
 
     @property
-    def live(self) -> LiveQualities:
+    def live(self) -> LiveQualityCache:
         """Live quality."""
         ...
 
@@ -135,14 +135,14 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 def build_api(control: Control, lifespan: Lifespan) -> FastAPI:
     """The FastAPI application over ``control``."""
 
-    async def fit(request: Request) -> None:
+    async def require_current_schema(request: Request) -> None:
         """Nothing is written in a schema that this code does not know: during an upgrade two versions share the database."""
         if request.method not in ("GET", "HEAD"):
             await asyncio.to_thread(control.registry.check)
 
     api = FastAPI(
         title="Baton",
-        dependencies=[Depends(fit)],
+        dependencies=[Depends(require_current_schema)],
         version=__version__,
         lifespan=lifespan,
         responses=PROBLEMS,
@@ -175,7 +175,9 @@ def _add_health(api: FastAPI, control: Control) -> None:
         reasons = await control.unready()
         if reasons:
             key = request.headers.get("authorization", "").encode("latin-1")
-            return problem(503, "not ready", control.keyring.why(key, "; ".join(reasons)), headers={"retry-after": "1"})
+            return problem(
+                503, "not ready", control.keyring.reason_if_authorised(key, "; ".join(reasons)), headers={"retry-after": "1"}
+            )
         return JSONResponse({"status": "ready"})
 
 
@@ -288,7 +290,7 @@ def _add_errors(api: FastAPI, control: Control) -> None:
         return problem(error.status, error.title, str(error), headers=dict(error.headers))
 
     @api.exception_handler(Exception)
-    async def mistake_of_ours(_: Request, error: Exception) -> JSONResponse:
+    async def handle_unexpected_error(_: Request, error: Exception) -> JSONResponse:
         return problem(500, BatonError.title, f"internal error ({type(error).__name__})")
 
     @api.exception_handler(RequestValidationError)

@@ -71,15 +71,15 @@ def add_datasets(api: FastAPI, control: Control) -> None:
             int | None, Query(ge=1, le=LARGEST, description="The version to compare with; by default the one before.")
         ] = None,
     ) -> dict[str, Any]:
-        """Rows added, removed and relabelled on each side since another version, by label, with the first of their texts."""
-        kind = task_type(control.config.model(model).task)
+        """Rows added, removed and relabelled on each split since another version, by label, with the first of their texts."""
+        task_cls = task_type(control.config.model(model).task)
         after = store.get(model, number)
         against = after.previous if against is None else against
         if against is None:
             raise InvalidInput(f"data set {number} is the first of {model}; there is none before it to compare with")
         before = store.get(model, against)
-        sides = [frozen.read_sides(kind, storage, version.uri) for version in (before, after)]
-        changes = {side: asdict(change) for side, change in frozen.difference(kind, *sides).items()}
+        splits = [frozen.read_splits(task_cls, storage, version.uri) for version in (before, after)]
+        changes = {split: asdict(change) for split, change in frozen.difference(task_cls, *splits).items()}
         return {"model": model, "number": number, "against": before.number, **changes}
 
 

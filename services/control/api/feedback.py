@@ -18,8 +18,8 @@ from services.control.api.problems import problem
 from services.control.api.query_params import Before
 from services.control.control_metrics import ControlMetrics
 from services.control.corrections import Intake, Item
-from services.control.label_counts import Tallies
-from services.control.live_cache import LiveQualities
+from services.control.label_counts import LabelCounts
+from services.control.live_cache import LiveQualityCache
 
 JSON_LINES = ("application/x-ndjson", "application/jsonl", "application/json-lines")
 """Content types of streamed feedback: one JSON object a line."""
@@ -39,7 +39,7 @@ CORRECTION = {
     "properties": {
         "id": {"type": "string", "maxLength": 128, "description": "Your own name for it: the same id counts once."},
         "request_id": {"type": "string", "maxLength": 128, "description": "`x-request-id` of the answer that it corrects."},
-        "position": {"type": "integer", "minimum": 0, "default": 0, "description": "The place of the input in that request."},
+        "position": {"type": "integer", "minimum": 0, "default": 0, "description": "The index of the input in that request."},
     },
     "additionalProperties": True,
 }
@@ -60,14 +60,14 @@ class Control(Protocol):
     registry: Registry
 
     @property
-    def live(self) -> LiveQualities:
+    def live(self) -> LiveQualityCache:
         """Live quality."""
         ...
 
 
 def add_feedback(api: FastAPI, control: Control, metrics: ControlMetrics) -> None:
     """Add the routes to ``api``."""
-    registry, tallies = control.registry, Tallies(control.registry)
+    registry, tallies = control.registry, LabelCounts(control.registry)
 
     @api.post("/api/models/{model}/feedback", tags=["feedback"], openapi_extra={"requestBody": BODY})
     async def post_feedback(model: str, request: Request) -> JSONResponse:
@@ -156,26 +156,26 @@ async def _whole(request: Request) -> list[Item]:
     if not isinstance(content, dict | list):
         raise MalformedRequest("a JSON object or a list of them is expected")
     values = content if isinstance(content, list) else [content]
-    return [Item(place=place, value=value) for place, value in enumerate(values)]
+    return [Item(index=index, value=value) for index, value in enumerate(values)]
 
 
 async def _lines(request: Request, longest: int) -> AsyncIterator[Item]:
     """The lines of a stream, numbered from 0, blank ones left out; never more in memory than one chunk and one line."""
-    rest, place, skipping = bytearray(), 0, False
+    rest, index, skipping = bytearray(), 0, False
     async for chunk in request.stream():
         rest += chunk
         *lines, tail = rest.split(b"\n")
         for line in lines:
             if skipping or len(line) > longest:
-                yield Item(place=place, problem=f"the line has more than {longest:,} bytes")
+                yield Item(index=index, problem=f"the line has more than {longest:,} bytes")
             elif line.strip():
-                yield Item(place=place, line=bytes(line))
+                yield Item(index=index, line=bytes(line))
             skipping = False
-            place += 1
+            index += 1
         rest = bytearray(tail)
         if len(rest) > longest:
             skipping, rest = True, bytearray()
     if skipping:
-        yield Item(place=place, problem=f"the line has more than {longest:,} bytes")
+        yield Item(index=index, problem=f"the line has more than {longest:,} bytes")
     elif rest.strip():
-        yield Item(place=place, line=bytes(rest))
+        yield Item(index=index, line=bytes(rest))
