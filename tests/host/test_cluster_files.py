@@ -32,7 +32,7 @@ def test_temporary_files_of_a_killed_process_go_when_the_service_stops():
 
 PLAN = """
 import json, sys
-from services import cluster
+from services.host import cluster
 instance = cluster.plan("http://127.0.0.1:8000", reserved=8000)
 print(json.dumps(dict(instance.ports)), flush=True)
 sys.stdin.read()
@@ -54,7 +54,7 @@ def test_instances_that_start_at_once_plan_with_different_ports():
 def test_a_command_that_inherited_an_instances_environment_stops_that_and_not_itself():
     instance = cluster.plan("http://127.0.0.1:8000", reserved=8000)
     code = (
-        "import json, sys; from services import cluster\n"
+        "import json, sys; from services.host import cluster\n"
         "print(cluster.sweep(cluster.Instance(**json.loads(sys.argv[1]))), flush=True)"
     )
     environment = {**os.environ, **cluster.environment(instance)}
