@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from baton.config.model_settings import ModelSettings
+from baton.config.model_settings import DATA_SUFFIXES, ModelSettings
 from baton.config.section import ConfigSection
 from baton.config.training_settings import TrainingSettings
 from baton.errors import ConfigError, NotFound
@@ -290,7 +290,5 @@ def _data_path(value: str, root: Path) -> str:
     if "://" in value:
         return value
     path = root / value
-    looks_like_file = (
-        path.suffix in (".jsonl", ".json", ".csv", ".parquet", ".txt") or path.exists() or value.startswith((".", "/"))
-    )
+    looks_like_file = path.suffix in (*DATA_SUFFIXES, ".txt") or path.exists() or value.startswith((".", "/"))
     return str(path.resolve()) if looks_like_file else value

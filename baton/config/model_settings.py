@@ -14,6 +14,9 @@ from baton.config.section import ConfigSection
 from baton.config.training_settings import TrainingSettings
 from baton.tasks import TASKS, AnyTask, task_type
 
+DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+"""File types of labelled data. A name that ends otherwise, and is no file, is the id of a hub data set."""
+
 
 class DataSettings(ConfigSection):
     """Labelled data to train on and to judge by."""

@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+LONGEST_ID = 128
+"""Maximum length in characters of the ids that clients choose: request ids, ids of corrections, idempotency keys."""
+
 
 class RunState(StrEnum):
     """Where a run stands. The last three are final."""
@@ -24,6 +27,38 @@ class RunState(StrEnum):
     @property
     def final(self) -> bool:
         return self in (RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED)
+
+
+class RunStage(StrEnum):
+    """What a run is doing. The last three equal its final state."""
+
+    QUEUED = "queued"
+    PREPARING = "preparing"
+    ADAPTING = "adapting"
+    TRAINING = "training"
+    EVALUATING = "evaluating"
+    PUBLISHING = "publishing"
+    DECIDING = "deciding"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class HistoryKind(StrEnum):
+    """What a line of a model's history records."""
+
+    PROMOTED = "promoted"
+    ROLLED_BACK = "rolled back"
+    REFUSED = "refused"
+    INCONCLUSIVE = "inconclusive"
+    RUN_FAILED = "run failed"
+    RUN_CANCELLED = "run cancelled"
+    ROLLOUT_FAILED = "rollout failed"
+    RETRAIN_STARTED = "retrain started"
+    RETRAIN_HELD = "retrain held back"
+    RETRAIN_PAUSED = "retrain paused"
+    RETRAIN_RESUMED = "retrain resumed"
+    DRIFT = "drift"
 
 
 class Verdict(StrEnum):
@@ -175,6 +210,29 @@ class Champion:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReplicaState:
+    """What one replica reports about itself to the control plane; plain values, because it crosses processes."""
+
+    replica: str
+    """Serve's id of the replica."""
+    pid: int
+    version: int | None
+    """The version that answers; None while none is loaded."""
+    sequence: int
+    """`Champion.sequence` of the last move that the replica has followed; -1 before the first."""
+    prepared: tuple[int, ...]
+    """Versions that are loaded and wait for a commit."""
+    engine: str
+    """Description of the engine that runs ``version``; empty while none is loaded."""
+    unlogged: int
+    """Answers that the prediction log dropped since the replica started."""
+    error: str | None
+    """What keeps the replica from the wanted version; None when nothing does."""
+    unavailable: bool
+    """Whether ``error`` is an outage of the database or the storage, which is no evidence against the version."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Promotion:
     """One move of the champion pointer; append-only."""
 
@@ -195,7 +253,7 @@ class Run:
     id: str
     model: str
     state: RunState
-    stage: str
+    stage: RunStage
     reason: str | None
     spec: Mapping[str, Any]
     progress: Mapping[str, Any]

@@ -27,6 +27,7 @@ from baton.store.records import (
     DecisionKind,
     Evaluation,
     HistoryEntry,
+    HistoryKind,
     Incident,
     ModelVersion,
     Promotion,
@@ -35,9 +36,6 @@ from baton.store.records import (
 )
 from baton.store.retrain_state import RetrainState
 from baton.store.run_store import RunStore, as_run
-
-ROLLOUT_FAILED = "rollout failed"
-"""Kind of the incident that records why a version that passed the gate could not take over."""
 
 PAGE = 50
 """Rows in one page of a listing unless the caller says otherwise."""
@@ -379,7 +377,7 @@ class Registry:
                 ~sa.exists().where(
                     incidents.c.model == decisions.c.model,
                     incidents.c.version == decisions.c.candidate,
-                    incidents.c.kind == ROLLOUT_FAILED,
+                    incidents.c.kind == HistoryKind.ROLLOUT_FAILED,
                     incidents.c.created_at >= decisions.c.created_at,
                 ),
                 # A decision that any later move has overtaken stays so, even if its champion serves again one day.
@@ -392,7 +390,7 @@ class Registry:
 
     # --- history -----------------------------------------------------------------------------------------------------
 
-    def add_incident(self, model: str, kind: str, detail: str, version: int | None = None) -> None:
+    def add_incident(self, model: str, kind: HistoryKind, detail: str, version: int | None = None) -> None:
         """Put something that went wrong into the model's history."""
         with self._write() as connection:
             _champion(connection, model)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from typing import Any
 
 from baton.errors import NotFound
-from baton.tasks.base import Task
+from baton.tasks.base import AnyTask, Task
 
-AnyTask = Task[Any, Any, Any, Any]
+__all__ = ["TASKS", "AnyTask", "task_type"]
 
 
 def _find() -> dict[str, type[AnyTask]]:

@@ -269,6 +269,10 @@ class Task(ABC, Generic[InputT, OutputT, ExampleT, OptionsT]):
         """A few inputs for warm-up, short and long."""
 
 
+AnyTask = Task[Any, Any, Any, Any]
+"""A task whatever its rows and answers; `type[AnyTask]` is its class, called ``task_cls``."""
+
+
 def without_truncation(tokenizer: Tokenizer) -> Tokenizer:
     """``tokenizer`` set to leave texts whole: for tasks that `cut` them into windows themselves."""
     tokenizer.no_padding()

@@ -10,8 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from baton.errors import DataError
-from baton.tasks import AnyTask
-from baton.tasks.base import short_repr
+from baton.tasks.base import AnyTask, short_repr
 
 
 @dataclass(frozen=True, kw_only=True)

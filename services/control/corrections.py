@@ -16,7 +16,7 @@ from baton.client import LABELS_LISTED
 from baton.config.model_settings import ModelSettings
 from baton.errors import DataError, InvalidInput
 from baton.store.feedback import Correction
-from baton.store.records import LoggedPrediction
+from baton.store.records import LONGEST_ID, LoggedPrediction
 from baton.store.registry import Registry
 from baton.tasks import task_type
 from baton.tasks.base import short_repr
@@ -26,7 +26,6 @@ from services.replica.prediction_log import FLUSH_SECONDS, sampled
 KEYS = ("id", "request_id", "position")
 """Keys of an item that are not the row's."""
 
-LONGEST_ID = 128
 MOST_POSITIONS = 2**31
 ERRORS_LISTED = 100
 """Mistakes that one answer lists; the rest is counted."""

@@ -17,7 +17,7 @@ from baton.config.model_settings import ModelSettings, RetrainSettings
 from baton.errors import Conflict
 from baton.quality.drift import Drift, compare
 from baton.quality.live import LiveQuality
-from baton.store.records import ModelVersion, Run, RunState, Verdict
+from baton.store.records import HistoryKind, ModelVersion, Run, RunState, Verdict
 from baton.store.registry import Registry
 from services.control.live_cache import LiveQualityCache
 
@@ -35,9 +35,6 @@ FRESH = timedelta(seconds=15)
 
 RUNS_SEEN = 20
 """Runs that are looked back at for the back-off: it is at its longest before."""
-
-STARTED, HELD, DRIFTED = "retrain started", "retrain held back", "drift"
-"""Kinds of entries in a model's history."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,16 +159,20 @@ class Retrainer:
         if not choice.run:
             expected = choice.held == "active" and situation.by_itself  # the run that these very corrections started
             key = choice.held if choice.cause and not expected else None
-            await asyncio.to_thread(self._tell, settings.name, HELD, key and f"{choice.cause}: {key}", choice.text)
+            await asyncio.to_thread(
+                self._tell, settings.name, HistoryKind.RETRAIN_HELD, key and f"{choice.cause}: {key}", choice.text
+            )
         else:
             try:
                 run = await self._start(settings.name, choice.text)
             except Conflict:  # somebody was faster by a moment
                 return choice
-            await asyncio.to_thread(self._registry.add_incident, settings.name, STARTED, f"Run {run.id}: {choice.text}.")
+            await asyncio.to_thread(
+                self._registry.add_incident, settings.name, HistoryKind.RETRAIN_STARTED, f"Run {run.id}: {choice.text}."
+            )
         moved = ", ".join(drift.feature for drift in situation.drift if drift.drifted) or None
         text = _moved([drift for drift in situation.drift if drift.drifted])
-        await asyncio.to_thread(self._tell, settings.name, DRIFTED, moved, text)
+        await asyncio.to_thread(self._tell, settings.name, HistoryKind.DRIFT, moved, text)
         return choice
 
     def look(self, settings: ModelSettings) -> tuple[Situation, Choice]:
@@ -184,7 +185,7 @@ class Retrainer:
         known = self._situations.get(settings.name)
         return known if known and datetime.now(UTC) - known.now < FRESH else self.look(settings)[0]
 
-    def _tell(self, model: str, kind: str, key: str | None, text: str) -> None:
+    def _tell(self, model: str, kind: HistoryKind, key: str | None, text: str) -> None:
         """One entry in the history when ``key`` is not what it was in the round before; none where it is None."""
         if self._registry.retrain.changed(model, kind, key) and key is not None:
             self._registry.add_incident(model, kind, f"{text[:1].upper()}{text[1:]}.")

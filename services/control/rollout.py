@@ -15,8 +15,8 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
 from baton.errors import Conflict, InvalidInput, NotReady
-from baton.store.records import Champion, Decision, DecisionKind, Promotion, Verdict
-from baton.store.registry import ROLLOUT_FAILED, Registry
+from baton.store.records import Champion, Decision, DecisionKind, HistoryKind, Promotion, Verdict
+from baton.store.registry import Registry
 from services.names import DEPLOYMENT, application
 
 logger = logging.getLogger("ray.serve")
@@ -105,7 +105,7 @@ class Rollouts:
             raise NotReady(f"{model}: v{version} cannot take over now, the champion stays: {broken[0]}")
         if broken:
             detail = f"v{version} cannot take over: {len(broken)} of {len(states)} replica(s) cannot load it: {broken[0]}"
-            await asyncio.to_thread(self._registry.add_incident, model, ROLLOUT_FAILED, detail, version)
+            await asyncio.to_thread(self._registry.add_incident, model, HistoryKind.ROLLOUT_FAILED, detail, version)
             raise Conflict(f"{model}: {detail}; the champion stays")
 
     async def _commit(self, model: str, champion: Champion) -> None:

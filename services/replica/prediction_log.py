@@ -15,7 +15,7 @@ from typing import Any
 from baton.config.model_settings import FeedbackSettings
 from baton.errors import RegistryError
 from baton.store.feedback import FeedbackStore
-from baton.store.records import LoggedPrediction
+from baton.store.records import LONGEST_ID, LoggedPrediction
 from baton.tasks import AnyTask
 from baton.tasks.base import text_length
 from baton.text.masks import masker
@@ -33,9 +33,6 @@ MOST_WAITING = 64 * 2**20
 
 INPUT_ROOM = 2000
 """Characters that an input counts beside its text: about what its output takes."""
-
-LONGEST_ID = 128
-"""Characters of a request id that the log has room for; answers with longer ones are not kept."""
 
 
 @dataclass(frozen=True, kw_only=True)

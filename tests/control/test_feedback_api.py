@@ -21,7 +21,7 @@ import yaml
 
 from baton.config.file import BatonConfig
 from baton.store import database, schema
-from baton.store.records import DatasetVersion, RunState
+from baton.store.records import LONGEST_ID, DatasetVersion, RunState
 from baton.store.registry import Registry
 from baton.tasks import TASKS, task_type
 from services.control import corrections
@@ -370,7 +370,7 @@ def test_the_body_is_described_though_it_is_read_as_a_stream(api):
     assert {"application/json", *feedback.JSON_LINES} == set(body["content"])
     described = body["content"]["application/x-ndjson"]["schema"]["properties"]
     assert set(described) == set(corrections.KEYS)
-    assert described["id"]["maxLength"] == corrections.LONGEST_ID
+    assert described["id"]["maxLength"] == LONGEST_ID
 
 
 def test_items_are_read_checked_and_stored_beside_the_event_loop(api, monkeypatch):

@@ -19,8 +19,8 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from baton.errors import Conflict, NotFound, RegistryError
 from baton.store import schema
 from baton.store.database import connect
-from baton.store.records import Champion, Decision, DecisionKind, Promotion, RunState, Verdict
-from baton.store.registry import ROLLOUT_FAILED, Registry
+from baton.store.records import Champion, Decision, DecisionKind, HistoryKind, Promotion, RunState, Verdict
+from baton.store.registry import Registry
 from baton.store.upgrade import migrate
 from tests.support.stores import raw_sql
 
@@ -760,11 +760,11 @@ def test_a_winner_that_another_move_has_overtaken_stays_out_when_its_champion_se
 
 def test_a_winner_whose_roll_out_failed_is_not_tried_again(registry):
     decision = decided_by_a_run(registry, None)
-    registry.add_incident("m", ROLLOUT_FAILED, "a file is missing", decision.candidate)
+    registry.add_incident("m", HistoryKind.ROLLOUT_FAILED, "a file is missing", decision.candidate)
     assert registry.pending_decisions() == []
 
 
 def test_an_older_incident_of_the_same_number_holds_no_winner_back(registry):
-    registry.add_incident("m", ROLLOUT_FAILED, "there was no such version then", 1)
+    registry.add_incident("m", HistoryKind.ROLLOUT_FAILED, "there was no such version then", 1)
     decision = decided_by_a_run(registry, None)
     assert registry.pending_decisions() == [decision]

@@ -13,8 +13,8 @@ from baton.artifacts.storage import Storage
 from baton.config.file import BatonConfig
 from baton.config.model_settings import GateSettings
 from baton.errors import Conflict
-from baton.store.records import Champion, Decision, ModelVersion
-from baton.store.registry import ROLLOUT_FAILED, Registry
+from baton.store.records import Champion, Decision, HistoryKind, ModelVersion
+from baton.store.registry import Registry
 from baton.tasks.classification import Classification
 from services.control.jobs import Jobs
 from services.control.plane import ControlPlane
@@ -38,7 +38,7 @@ class LocalRollouts(Rollouts):
 
     async def _prepare(self, model: str, version: int) -> None:
         if version in self.broken:
-            self._registry.add_incident(model, ROLLOUT_FAILED, self.broken[version], version)
+            self._registry.add_incident(model, HistoryKind.ROLLOUT_FAILED, self.broken[version], version)
             raise Conflict(f"{model}: {self.broken[version]}; the champion stays")
 
     async def _commit(self, model: str, champion: Champion) -> None:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import fsspec
 
+from baton.config.model_settings import DATA_SUFFIXES
 from baton.errors import DataError
 from baton.tasks import AnyTask
 from baton.tasks.base import short_repr
@@ -32,14 +33,16 @@ def read(source: str, hub_split: str) -> Iterator[Row]:
     if "://" in source:
         return _read_url(source, hub_split)
     path = Path(source)
-    readers = {".jsonl": _read_jsonl, ".json": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
-    if path.suffix not in readers:
+    if path.suffix not in DATA_SUFFIXES:
         if path.is_file():
-            raise DataError(f"{source}: unknown file type {path.suffix!r}; allowed: .jsonl, .csv, .parquet, or a datasets id")
+            raise DataError(
+                f"{source}: unknown file type {path.suffix!r}; allowed: {', '.join(DATA_SUFFIXES)}, or a datasets id"
+            )
         return _read_hub(source, hub_split)
     if not path.is_file():
         raise DataError(f"{source}: no such file")
-    return readers[path.suffix](path)
+    readers = {".csv": _read_csv, ".parquet": _read_parquet}
+    return readers.get(path.suffix, _read_jsonl)(path)
 
 
 def parse(task_cls: type[AnyTask], columns: Mapping[str, str], rows: Iterable[Row], source: str) -> list[Any]:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from baton.config.file import BatonConfig
 from baton.config.model_settings import ModelSettings
 from baton.errors import InvalidInput
+from baton.store.records import HistoryKind
 from baton.store.registry import Registry
 from services.control.retrain import Choice, Retrainer, Situation
 
@@ -53,7 +54,8 @@ def add_retrain(api: FastAPI, control: Control) -> None:
             raise InvalidInput("a pause needs a reason; it is shown wherever somebody wonders why nothing is trained")
         control.registry.retrain.pause(model, reason if body.paused else None)
         text = f"Retraining was paused: {reason}." if body.paused else "Retraining was resumed."
-        control.registry.add_incident(model, "retrain paused" if body.paused else "retrain resumed", text)
+        kind = HistoryKind.RETRAIN_PAUSED if body.paused else HistoryKind.RETRAIN_RESUMED
+        control.registry.add_incident(model, kind, text)
         return _state(control, settings)
 
 

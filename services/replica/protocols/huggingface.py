@@ -12,9 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
 from baton.errors import BatonError, InvalidInput, MalformedRequest
-from baton.tasks.base import Task, first_problem
-
-AnyTask = type[Task[Any, Any, Any, Any]]
+from baton.tasks.base import AnyTask, first_problem
 
 KEYS = ("inputs", "parameters", "options")
 """Keys of a request. ``options`` (``wait_for_model`` and the like) steers the hub's own service and is ignored."""
@@ -29,7 +27,7 @@ class Request:
     single: bool
 
 
-def parse(body: bytes, task: AnyTask, max_inputs: int) -> Request:
+def parse(body: bytes, task_cls: type[AnyTask], max_inputs: int) -> Request:
     """A request body as typed inputs.
 
     Raises:
@@ -51,14 +49,14 @@ def parse(body: bytes, task: AnyTask, max_inputs: int) -> Request:
     single = not isinstance(raw, list)
     if not single and not 1 <= len(raw) <= max_inputs:
         raise InvalidInput(f"inputs: a list of 1 to {max_inputs} inputs is allowed, this one has {len(raw)}")
-    inputs = [task.from_wire(raw)] if single else [_element(index, value, task) for index, value in enumerate(raw)]
-    return Request(inputs=inputs, options=[_options(content.get("parameters"), task)] * len(inputs), single=single)
+    inputs = [task_cls.from_wire(raw)] if single else [_element(index, value, task_cls) for index, value in enumerate(raw)]
+    return Request(inputs=inputs, options=[_options(content.get("parameters"), task_cls)] * len(inputs), single=single)
 
 
-def render(outputs: list[Any], task: AnyTask, single: bool) -> bytes:
+def render(outputs: list[Any], task_cls: type[AnyTask], single: bool) -> bytes:
     """Outputs as an answer body: for one input its answer (nested where the task's clients expect that), else a list."""
-    answers = [task.to_wire(output) for output in outputs]
-    return to_json(answers[0] if single and not task.nest_single else answers)
+    answers = [task_cls.to_wire(output) for output in outputs]
+    return to_json(answers[0] if single and not task_cls.nest_single else answers)
 
 
 def render_error(error: BatonError) -> bytes:
@@ -66,20 +64,20 @@ def render_error(error: BatonError) -> bytes:
     return to_json({"error": str(error)})
 
 
-def _element(index: int, value: object, task: AnyTask) -> Any:
+def _element(index: int, value: object, task_cls: type[AnyTask]) -> Any:
     try:
-        return task.from_wire(value)
+        return task_cls.from_wire(value)
     except InvalidInput as error:  # it speaks of "inputs", as if there were one
         raise InvalidInput(f"inputs[{index}]{str(error).removeprefix('inputs')}") from None
 
 
-def _options(parameters: object, task: AnyTask) -> Any:
+def _options(parameters: object, task_cls: type[AnyTask]) -> Any:
     if parameters is None or parameters == {}:
-        return task.Options()
+        return task_cls.Options()
     if not isinstance(parameters, dict):
         raise InvalidInput(f"parameters: a JSON object is expected, not {type(parameters).__name__}")
     try:
-        return task.Options.model_validate(parameters)
+        return task_cls.Options.model_validate(parameters)
     except ValidationError as error:
-        allowed = ", ".join(task.Options.model_fields)
+        allowed = ", ".join(task_cls.Options.model_fields)
         raise InvalidInput(f"parameters.{first_problem(error)}; parameters: {allowed}") from None
