@@ -1,4 +1,4 @@
-"""The types of ASGI applications (asgi.readthedocs.io, version 3)."""
+"""Types of ASGI applications, version 3 (asgi.readthedocs.io)."""
 
 from __future__ import annotations
 

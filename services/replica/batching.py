@@ -1,8 +1,10 @@
-"""The batcher: runs at once when idle, accumulates while busy, and never mixes versions within a batch.
+"""The batcher: runs a request at once when idle, collects requests while busy, and never mixes versions within a batch.
 
-A long request does not hold up short ones for long: it runs one forward pass at a time, and between two of them whatever
-waits has its turn (its text is tokenised in the first of them and its answer decoded after the last). Knows predictors only by
-the two methods that it calls; knows neither HTTP nor Ray. Lives on one event loop.
+A long request does not hold up short ones for long. It runs one forward pass at a time, and between two of its passes the short
+requests that wait are run. Its text is tokenized in its first step and its outputs are decoded in its last.
+
+Knows predictors only by the two methods that it calls, and neither HTTP nor Ray. Everything but the model's thread lives on one
+event loop.
 """
 
 from __future__ import annotations
@@ -19,59 +21,69 @@ from typing import Any, Protocol
 from baton.errors import NotReady, Overloaded
 
 LONG_REQUEST_DIVISOR = 8
-"""A request is long when it exceeds this part of a batch's token budget; its forward passes are no larger than that."""
+"""A request is long if it has more than ``max_batch_tokens`` divided by this; its forward passes are no larger than that.
+
+So a short request waits for an eighth of a full batch at most, while the passes are still large enough to be efficient.
+"""
 
 
-class Predicts(Protocol):
-    """What the batcher needs of a predictor. Called on the batcher's own thread, one call at a time."""
+class SupportsPredict(Protocol):
+    """The part of a predictor that the batcher uses. Called on the batcher's own thread, one call at a time."""
 
     def predict(self, inputs: Sequence[Any], options: Sequence[Any] | None = None) -> list[Any]:
-        """One output for each input."""
+        """Return one output for each input."""
         ...
 
     def steps(
         self, inputs: Sequence[Any], options: Sequence[Any] | None = None, budget: int | None = None
     ) -> Iterator[list[Any] | None]:
-        """The same in steps of at most ``budget`` tokens: None after each, the outputs last."""
+        """Compute `predict` in steps of at most ``budget`` tokens. Yield None after each step and the outputs last."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
-    """Outputs of one request, the version that gave them, and where the time went (milliseconds)."""
+class Prediction:
+    """The result of one request."""
 
     outputs: list[Any]
+    """One for each input of the request, in the same order."""
     version: int
+    """The version that computed all of the outputs."""
     queue_ms: float
+    """Milliseconds from `Batcher.submit` to the start of the batch."""
     inference_ms: float
+    """Milliseconds that the model's thread ran for the batch; for a long request, the sum over its steps."""
 
 
 @dataclass(kw_only=True, eq=False)
-class _Waiting:
+class _QueuedRequest:
     inputs: Sequence[Any]
     options: Sequence[Any]
     tokens: int
-    future: asyncio.Future[Answer]
-    since: float = field(default_factory=time.perf_counter)
+    future: asyncio.Future[Prediction]
+    queued_at: float = field(default_factory=time.perf_counter)
 
 
 @dataclass(kw_only=True, eq=False)
 class _RunningLongRequest:
-    """A long request that has begun: the version that answers it, its steps to come, and when and how long it ran (seconds)."""
+    """A long request whose first step has started."""
 
-    waiting: _Waiting
+    request: _QueuedRequest
     version: int
+    """The version that started the request also finishes it."""
     steps: Iterator[list[Any] | None]
-    began: float = field(default_factory=time.perf_counter)
-    spent: float = 0.0
+    """The steps that have not run yet."""
+    started_at: float = field(default_factory=time.perf_counter)
+    seconds: float = 0.0
+    """Seconds that its steps have run so far."""
 
 
 class Batcher:
     """Collects requests into batches for one model thread.
 
-    A batch holds whole requests up to ``max_batch_tokens`` (estimated by `estimate`); at most ``max_queue`` requests
-    wait. A request whose caller gave up is dropped before it costs a (further) forward pass. ``on_batch`` gets each batch:
-    its inputs and its tokens.
+    A batch holds whole requests of together at most ``max_batch_tokens`` tokens, as ``estimate`` counts those of one input; a
+    single larger request is a batch of its own. At most ``max_queue`` requests wait. A cancelled request is dropped before it
+    costs a (further) forward pass. ``on_batch`` is called with the number of inputs and of tokens of each batch.
     """
 
     def __init__(
@@ -87,60 +99,61 @@ class Batcher:
         self._max_queue = max_queue
         self._estimate = estimate
         self._on_batch = on_batch
-        self._short: deque[_Waiting] = deque()
-        self._long: deque[_Waiting] = deque()
-        self._begun: _RunningLongRequest | None = None
+        self._short: deque[_QueuedRequest] = deque()
+        self._long: deque[_QueuedRequest] = deque()
+        self._running_long: _RunningLongRequest | None = None
         self._busy: asyncio.Task[None] | None = None
-        self._serving: tuple[int, Predicts] | None = None
+        self._serving: tuple[int, SupportsPredict] | None = None
         self._closed = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
 
     @property
     def version(self) -> int | None:
-        """The version that the next batch will run on."""
+        """The version that the next batch will run on; None before the first `serve`."""
         return None if self._serving is None else self._serving[0]
 
     @property
     def waiting(self) -> int:
-        """Requests that no batch has taken yet."""
+        """Number of requests that no batch has taken yet."""
         return len(self._short) + len(self._long)
 
-    def serve(self, version: int, predictor: Predicts) -> None:
-        """Swap one reference: every batch from now on runs on ``predictor``; one that is running finishes on the old."""
+    def serve(self, version: int, predictor: SupportsPredict) -> None:
+        """Run every batch from now on with ``predictor``. The batch that is running finishes with the predictor before."""
         self._serving = (version, predictor)
 
-    async def submit(self, inputs: Sequence[Any], options: Sequence[Any]) -> Answer:
-        """Outputs of one request.
+    async def submit(self, inputs: Sequence[Any], options: Sequence[Any]) -> Prediction:
+        """Wait for the result of one request, and return it.
 
         Raises:
             NotReady: no version is loaded, or the batcher is closed.
-            Overloaded: ``max_queue`` requests are waiting.
+            Overloaded: ``max_queue`` requests wait already.
         """
         if self._closed:
             raise NotReady("the replica is shutting down")
         if self._serving is None:
             raise NotReady("no version is loaded yet")
         if self.waiting >= self._max_queue:
-            raise Overloaded(f"{self.waiting} requests are waiting, the most that this replica queues; try again")
+            raise Overloaded(f"{self.waiting} requests are waiting, the maximum of this replica (serving.max_queue); try again")
         tokens = sum(map(self._estimate, inputs))
-        waiting = _Waiting(inputs=inputs, options=options, tokens=tokens, future=asyncio.get_running_loop().create_future())
+        future: asyncio.Future[Prediction] = asyncio.get_running_loop().create_future()
+        request = _QueuedRequest(inputs=inputs, options=options, tokens=tokens, future=future)
         queue = self._long if tokens > self._slice_tokens else self._short
-        queue.append(waiting)
+        queue.append(request)
         if self._busy is None:
             self._busy = asyncio.create_task(self._drain())
         try:
-            return await waiting.future
-        except asyncio.CancelledError:  # its caller gave up: make room in the queue
-            with contextlib.suppress(ValueError):  # it runs already
-                queue.remove(waiting)
+            return await future
+        except asyncio.CancelledError:  # the client has gone: make room in the queue
+            with contextlib.suppress(ValueError):  # no longer in the queue: it is running
+                queue.remove(request)
             raise
 
     async def close(self) -> None:
-        """Let what has begun finish, fail what waits, stop the thread."""
+        """Finish the requests that are running, fail those that wait, and stop the thread."""
         self._closed = True
-        for waiting in (*self._short, *self._long):
-            if not waiting.future.done():
-                waiting.future.set_exception(NotReady("the replica is shutting down"))
+        for request in (*self._short, *self._long):
+            if not request.future.done():
+                request.future.set_exception(NotReady("the replica is shutting down"))
         self._short.clear()
         self._long.clear()
         if self._busy is not None:
@@ -149,88 +162,89 @@ class Batcher:
 
     async def _drain(self) -> None:
         try:
-            while self._short or self._long or self._begun:
+            while self._short or self._long or self._running_long:
                 if batch := self._next_batch():
-                    self._on_batch(sum(len(waiting.inputs) for waiting in batch), sum(waiting.tokens for waiting in batch))
+                    self._on_batch(sum(len(request.inputs) for request in batch), sum(request.tokens for request in batch))
                     await self._run(batch)
                 await self._step_long_request()
         finally:
             self._busy = None
 
-    def _next_batch(self) -> list[_Waiting]:
-        batch: list[_Waiting] = []
+    def _next_batch(self) -> list[_QueuedRequest]:
+        """Take the oldest short requests that fit in one batch; empty if none waits."""
+        batch: list[_QueuedRequest] = []
         tokens = 0
         while self._short:
-            waiting = self._short[0]
-            if waiting.future.done():  # its caller has just given up
+            request = self._short[0]
+            if request.future.done():  # cancelled a moment ago, and not yet removed by `submit`
                 self._short.popleft()
                 continue
-            if batch and tokens + waiting.tokens > self._max_batch_tokens:
+            if batch and tokens + request.tokens > self._max_batch_tokens:
                 break
-            tokens += waiting.tokens
+            tokens += request.tokens
             batch.append(self._short.popleft())
         return batch
 
     async def _step_long_request(self) -> None:
-        """One forward pass of the long request that has begun, or of the next one."""
-        if self._begun is None and self._long:
+        """Run one forward pass of the long request that is running, or else of the next one; do nothing if none waits."""
+        if self._running_long is None and self._long:
             assert self._serving is not None
             version, predictor = self._serving
-            waiting = self._long.popleft()
-            self._on_batch(len(waiting.inputs), waiting.tokens)
-            steps = predictor.steps(waiting.inputs, waiting.options, self._slice_tokens)
-            self._begun = _RunningLongRequest(waiting=waiting, version=version, steps=steps)
-        begun = self._begun
-        if begun is None:
+            request = self._long.popleft()
+            self._on_batch(len(request.inputs), request.tokens)
+            steps = predictor.steps(request.inputs, request.options, self._slice_tokens)
+            self._running_long = _RunningLongRequest(request=request, version=version, steps=steps)
+        running = self._running_long
+        if running is None:
             return
-        if begun.waiting.future.done():  # its caller gave up
-            self._begun = None
+        if running.request.future.done():  # the client has gone
+            self._running_long = None
             return
-        since = time.perf_counter()
+        step_started_at = time.perf_counter()
         try:
-            outputs = await asyncio.get_running_loop().run_in_executor(self._thread, next, begun.steps)
+            outputs = await asyncio.get_running_loop().run_in_executor(self._thread, next, running.steps)
         except Exception as error:
-            self._begun = None
-            if not begun.waiting.future.done():
-                begun.waiting.future.set_exception(error)
+            self._running_long = None
+            if not running.request.future.done():
+                running.request.future.set_exception(error)
             return
-        begun.spent += time.perf_counter() - since
+        running.seconds += time.perf_counter() - step_started_at
         if outputs is not None:
-            self._begun = None
-            _answer(begun.waiting, outputs, begun.version, begun.began, begun.spent)
+            self._running_long = None
+            _resolve(running.request, outputs, running.version, running.started_at, running.seconds)
 
-    async def _run(self, batch: list[_Waiting]) -> None:
+    async def _run(self, batch: list[_QueuedRequest]) -> None:
         assert self._serving is not None
         version, predictor = self._serving
         loop = asyncio.get_running_loop()
-        began = time.perf_counter()
-        inputs = [item for waiting in batch for item in waiting.inputs]
-        options = [option for waiting in batch for option in waiting.options]
+        started_at = time.perf_counter()
+        inputs = [item for request in batch for item in request.inputs]
+        options = [option for request in batch for option in request.options]
         try:
             outputs = await loop.run_in_executor(self._thread, predictor.predict, inputs, options)
         except Exception as error:
-            await self._run_apart(batch, error)
+            await self._run_one_by_one(batch, error)
             return
-        spent = time.perf_counter() - began
-        position = 0
-        for waiting in batch:
-            mine = outputs[position : position + len(waiting.inputs)]
-            position += len(waiting.inputs)
-            _answer(waiting, mine, version, began, spent)
+        seconds = time.perf_counter() - started_at
+        begin = 0
+        for request in batch:
+            end = begin + len(request.inputs)
+            _resolve(request, outputs[begin:end], version, started_at, seconds)
+            begin = end
 
-    async def _run_apart(self, batch: list[_Waiting], error: Exception) -> None:
-        """One bad request must not fail its neighbours: run each alone, so that only the culprit gets the error."""
+    async def _run_one_by_one(self, batch: list[_QueuedRequest], error: Exception) -> None:
+        """Run each request of a failed batch alone, so that only the one that caused ``error`` fails."""
         if len(batch) == 1:
             if not batch[0].future.done():
                 batch[0].future.set_exception(error)
             return
-        for waiting in batch:
-            if not waiting.future.done():
-                await self._run([waiting])
+        for request in batch:
+            if not request.future.done():
+                await self._run([request])
 
 
-def _answer(waiting: _Waiting, outputs: list[Any], version: int, began: float, spent: float) -> None:
-    """Resolve a request that began to run at ``began`` and took ``spent`` seconds, unless its caller gave up."""
-    if not waiting.future.done():
-        queue_ms, inference_ms = (began - waiting.since) * 1000, spent * 1000
-        waiting.future.set_result(Answer(outputs=outputs, version=version, queue_ms=queue_ms, inference_ms=inference_ms))
+def _resolve(request: _QueuedRequest, outputs: list[Any], version: int, started_at: float, seconds: float) -> None:
+    """Give a request its result, unless its client has gone. It started at ``started_at`` and ran for ``seconds``."""
+    if not request.future.done():
+        queue_ms, inference_ms = (started_at - request.queued_at) * 1000, seconds * 1000
+        request.future.set_result(Prediction(outputs=outputs, version=version, queue_ms=queue_ms, inference_ms=inference_ms))

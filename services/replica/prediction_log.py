@@ -1,10 +1,12 @@
-"""What a replica answered, written to the registry off the request path: sampled, masked, in batches. Never fails a request."""
+"""The prediction log: answers of a replica, sampled, masked and written to the registry in batches, after their requests.
+
+A failure here never fails a request. `services.log_sampling` decides which requests are logged.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 from collections import deque
 from collections.abc import Sequence
@@ -19,25 +21,23 @@ from baton.store.records import LONGEST_ID, LoggedPrediction
 from baton.tasks import AnyTask
 from baton.tasks.base import text_length
 from baton.text.masks import masker
+from services.log_sampling import FLUSH_SECONDS, sampled
 
 logger = logging.getLogger("ray.serve")
 
-FLUSH_SECONDS = 1.0
-"""How long an answer may wait to be written, and so how soon a correction may name it by its request id alone."""
+BATCH_REQUESTS = 500
+"""Requests that are written in one transaction: enough to make its cost per request small, few enough to keep it short."""
 
-BATCH = 500
-"""Requests that are written at once."""
+MAX_PENDING_SIZE = 64 * 2**20
+"""Maximum of the answers in memory, in characters, if the database is down or too slow. Beyond it, the oldest are dropped."""
 
-MOST_WAITING = 64 * 2**20
-"""Characters in memory while the database does not answer or does not keep up; the oldest answers are dropped."""
-
-INPUT_ROOM = 2000
-"""Characters that an input counts beside its text: about what its output takes."""
+OUTPUT_SIZE = 2000
+"""Characters that are added to the text of each input: an estimate of what its output takes in memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answered:
-    """One request with its answer, as it waits to be written; ``size`` is about the characters that it holds."""
+class _PendingAnswer:
+    """An answered request that is not written yet."""
 
     request_id: str
     version: int
@@ -45,52 +45,56 @@ class Answered:
     options: Sequence[Any]
     outputs: Sequence[Any]
     size: int
+    """Estimate of its characters in memory."""
     at: datetime
 
 
 class PredictionLog:
-    """The log of one model's replica. Lives on its event loop; `add` is all that a request pays for."""
+    """The prediction log of one replica. Lives on the replica's event loop; a request waits for `add` only."""
 
     def __init__(self, model: str, task: AnyTask, settings: FeedbackSettings, store: FeedbackStore) -> None:
         self._model, self._task, self._store = model, task, store
         self._share = settings.log
         self._mask = masker(settings.redact)
-        self._waiting: deque[Answered] = deque()
+        self._pending: deque[_PendingAnswer] = deque()
         self._size = 0
         self._writer: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
         self.dropped = 0
-        """Requests whose answers are not logged: the database was down for too long, or did not take them."""
+        """Requests that were to be logged and are not: the database was down for too long, or refused them."""
 
     def add(self, request_id: str, version: int, inputs: Sequence[Any], options: Sequence[Any], outputs: Sequence[Any]) -> None:
-        """Keep an answer to be written soon, if the sample has it. One without a request id could never be asked for."""
+        """Queue an answer to be written, if its request is in the sample.
+
+        An answer without a request id, or with one that is too long, is not logged: no correction could name it.
+        """
         if not 1 <= len(request_id) <= LONGEST_ID or not sampled(request_id, self._share):
             return
-        answered = Answered(
+        answer = _PendingAnswer(
             request_id=request_id,
             version=version,
             inputs=inputs,
             options=options,
             outputs=outputs,
-            size=sum(map(text_length, inputs)) + INPUT_ROOM * len(inputs),
+            size=sum(map(text_length, inputs)) + OUTPUT_SIZE * len(inputs),
             at=datetime.now(UTC),
         )
-        self._waiting.append(answered)
-        self._size += answered.size
+        self._pending.append(answer)
+        self._size += answer.size
         self._make_room()
         if self._writer is None and not self._closing.is_set():
             self._writer = asyncio.create_task(self._write_soon())
 
     async def close(self) -> None:
-        """Write what waits. What the database does not take now is lost."""
+        """Write the answers that wait. Those that the database does not accept now are lost."""
         self._closing.set()
         if self._writer is not None:
-            await self._writer  # it may be in the middle of a batch
+            await self._writer  # it may be writing a batch
         await self._flush()
 
     async def _write_soon(self) -> None:
         try:
-            while self._waiting and not self._closing.is_set():
+            while self._pending and not self._closing.is_set():
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._closing.wait(), FLUSH_SECONDS)
                 await self._flush()
@@ -98,63 +102,53 @@ class PredictionLog:
             self._writer = None
 
     async def _flush(self) -> None:
-        while self._waiting:
-            batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
-            self._size -= sum(answered.size for answered in batch)
+        while self._pending:
+            batch = [self._pending.popleft() for _ in range(min(BATCH_REQUESTS, len(self._pending)))]
+            self._size -= sum(answer.size for answer in batch)
             try:
                 await asyncio.to_thread(self._write, batch)
             except RegistryError as error:
-                self._waiting.extendleft(reversed(batch))
-                self._size += sum(answered.size for answered in batch)
+                self._pending.extendleft(reversed(batch))
+                self._size += sum(answer.size for answer in batch)
                 self._make_room()
                 logger.warning(
-                    "%s: %d answers wait to be logged, %d were dropped: %s",
+                    "%s: the prediction log cannot be written; %d requests wait for the next try, %d were dropped so far: %s",
                     self._model,
-                    len(self._waiting),
+                    len(self._pending),
                     self.dropped,
                     error,
                 )
                 return
-            except Exception:  # these will not do any better the next time, and must not keep the others
+            except Exception:  # not an outage: these would fail again, and would keep the others waiting
                 self.dropped += len(batch)
-                logger.exception("%s: %d answers cannot be logged", self._model, len(batch))
+                logger.exception("%s: %d requests were dropped from the prediction log", self._model, len(batch))
 
     def _make_room(self) -> None:
-        while self._size > MOST_WAITING:
-            self._size -= self._waiting.popleft().size
+        while self._size > MAX_PENDING_SIZE:
+            self._size -= self._pending.popleft().size
             self.dropped += 1
 
-    def _write(self, batch: Sequence[Answered]) -> None:
-        self._store.log([prediction for answered in batch for prediction in self._predictions(answered)])
+    def _write(self, batch: Sequence[_PendingAnswer]) -> None:
+        self._store.log([prediction for answer in batch for prediction in self._predictions(answer)])
 
-    def _predictions(self, answered: Answered) -> list[LoggedPrediction]:
+    def _predictions(self, answer: _PendingAnswer) -> list[LoggedPrediction]:
         predictions = []
-        for position, (item, options, output) in enumerate(
-            zip(answered.inputs, answered.options, answered.outputs, strict=True)
-        ):
+        for position, (item, options, output) in enumerate(zip(answer.inputs, answer.options, answer.outputs, strict=True)):
             masked = self._mask(item)
             label, confidence = self._task.summary(output, options)
             scorable = self._task.scorable(options)
             predictions.append(
                 LoggedPrediction(
                     model=self._model,
-                    request_id=answered.request_id,
+                    request_id=answer.request_id,
                     position=position,
-                    version=answered.version,
+                    version=answer.version,
                     input=masked.model_dump(mode="json"),
                     output=self._task.brief(output, masked).model_dump(mode="json") if scorable else None,
                     label=label,
                     confidence=confidence,
                     length=text_length(item),
-                    created_at=answered.at,
+                    created_at=answer.at,
                 )
             )
         return predictions
-
-
-def sampled(request_id: str, share: float) -> bool:
-    """Whether a request is in a sample of this share; the same for all replicas and restarts."""
-    if share >= 1:
-        return True
-    digest = hashlib.blake2b(request_id.encode(), digest_size=8).digest()
-    return int.from_bytes(digest) / 2**64 < share

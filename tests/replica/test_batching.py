@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baton.errors import NotReady, Overloaded
-from services.replica.batching import Answer, Batcher
+from services.replica.batching import Batcher, Prediction
 
 PATIENCE = 30.0
 
@@ -91,14 +91,14 @@ def batcher(budget: int = 1000, queue: int = 1000) -> Batcher:
     return Batcher(max_batch_tokens=budget, max_queue=queue, estimate=lambda item: len(item) if isinstance(item, str) else 1)
 
 
-async def submitted(subject: Batcher, *inputs: Any, options: Sequence[Any] | None = None) -> asyncio.Task[Answer]:
+async def submitted(subject: Batcher, *inputs: Any, options: Sequence[Any] | None = None) -> asyncio.Task[Prediction]:
     """A request of these inputs that has reached the batcher."""
     task = asyncio.create_task(subject.submit(inputs, options or ["-"] * len(inputs)))
     await asyncio.sleep(0)  # one turn of the event loop
     return task
 
 
-async def occupied(subject: Batcher, predictor: Held) -> asyncio.Task[Answer]:
+async def occupied(subject: Batcher, predictor: Held) -> asyncio.Task[Prediction]:
     """A request that runs, held, so that whatever comes next has to wait."""
     task = await submitted(subject, "first")
     await predictor.has_started()
@@ -349,7 +349,9 @@ def test_a_full_queue_is_refused_at_once_and_taken_again_once_there_is_room():
         subject.serve(1, predictor)
         tasks = [await occupied(subject, predictor)]
         tasks += [await submitted(subject, text) for text in "ab"]
-        with pytest.raises(Overloaded, match="2 requests are waiting, the most that this replica queues; try again") as caught:
+        with pytest.raises(
+            Overloaded, match=r"2 requests are waiting, the maximum of this replica \(serving.max_queue\); try again"
+        ) as caught:
             await subject.submit(["c"], ["-"])
         assert (caught.value.status, caught.value.retry_after) == (429, 1)
         predictor.released.set()
@@ -437,7 +439,7 @@ def test_no_answer_mixes_versions_while_versions_change_under_load():
         subject = batcher(budget=6)
         predictors = {version: Echo(f"v{version}") for version in range(1, 6)}
         subject.serve(1, predictors[1])
-        answers: list[Answer] = []
+        answers: list[Prediction] = []
 
         async def client(name: int) -> None:
             for turn in range(20):

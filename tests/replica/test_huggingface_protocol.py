@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from baton.errors import InvalidInput, MalformedRequest, Overloaded
-from baton.tasks.classification import Classification, ClassificationOptions, LabelScores, TextInput
+from baton.tasks.classification import Classification
+from baton.tasks.text_classifier import ClassificationOptions, LabelScores, TextInput
 from services.replica.protocols import huggingface
 from services.replica.protocols.huggingface import Request
 

@@ -15,10 +15,11 @@ from baton.store.feedback import FeedbackStore
 from baton.store.records import LoggedPrediction
 from baton.store.registry import Registry
 from baton.tasks import AnyTask, task_type
-from baton.tasks.classification import LabelScores, TextInput
+from baton.tasks.text_classifier import LabelScores, TextInput
 from baton.text.masks import MASK, masker, same_but_for_masks
+from services.log_sampling import sampled
 from services.replica import prediction_log
-from services.replica.prediction_log import PredictionLog, sampled
+from services.replica.prediction_log import PredictionLog
 from tests.support.answers import recent
 from tests.support.replica import until
 
@@ -189,7 +190,7 @@ def test_while_the_database_is_away_answers_wait_and_are_written_later(database)
 
 
 def test_a_full_buffer_drops_the_oldest_and_counts_them(database, monkeypatch):
-    monkeypatch.setattr(prediction_log, "MOST_WAITING", 10 * (prediction_log.INPUT_ROOM + 5))
+    monkeypatch.setattr(prediction_log, "MAX_PENDING_SIZE", 10 * (prediction_log.OUTPUT_SIZE + 5))
 
     async def scenario() -> None:
         database.away = True
@@ -213,7 +214,7 @@ def test_a_full_buffer_drops_the_oldest_and_counts_them(database, monkeypatch):
 
 
 def test_one_answer_larger_than_the_buffer_is_dropped(database, monkeypatch):
-    monkeypatch.setattr(prediction_log, "MOST_WAITING", 100_000)
+    monkeypatch.setattr(prediction_log, "MAX_PENDING_SIZE", 100_000)
 
     async def scenario() -> None:
         log = log_of(database)
@@ -231,10 +232,10 @@ def test_closing_writes_what_waits_and_what_the_database_refuses_then_is_lost(da
 
     async def scenario() -> None:
         log = log_of(database)
-        for number in range(prediction_log.BATCH + 1):
+        for number in range(prediction_log.BATCH_REQUESTS + 1):
             add(log, f"r{number}")
         await log.close()
-        assert len(kept(database)) == prediction_log.BATCH + 1
+        assert len(kept(database)) == prediction_log.BATCH_REQUESTS + 1
         lost = log_of(database)
         add(lost, "late")
         database.away = True
@@ -245,7 +246,7 @@ def test_closing_writes_what_waits_and_what_the_database_refuses_then_is_lost(da
 
 
 def test_what_can_never_be_stored_is_dropped_and_keeps_no_other(database, monkeypatch):
-    monkeypatch.setattr(prediction_log, "BATCH", 1)
+    monkeypatch.setattr(prediction_log, "BATCH_REQUESTS", 1)
     database.refused = "poison"
 
     async def scenario() -> None:

@@ -175,6 +175,7 @@ def test_health_and_info_tell_what_is_served_and_its_limits(world):
         info = (await client.get("/info")).json()
         assert (info["model"], info["task"], info["version"], info["sequence"]) == ("m", "classification", 1, 1)
         assert (info["replica"], info["error"], info["engine"]) == ("r1", None, "torch cpu fp32")
+        assert (info["prepared"], info["unlogged"], info["unavailable"]) == ([], 0, False)
         assert (info["max_client_batch_size"], info["max_input_length"], info["max_body_bytes"]) == (8, 128, 1_048_576)
 
     world.run(scenario)
@@ -285,7 +286,7 @@ def test_more_requests_than_the_queue_holds_are_told_to_come_back(world):
         assert {answer.status_code for answer in answers} == {200, 429}
         refused = next(answer for answer in answers if answer.status_code == 429)
         assert refused.headers["retry-after"] == "1"
-        assert "requests are waiting, the most that this replica queues; try again" in refused.json()["error"]
+        assert "requests are waiting, the maximum of this replica (serving.max_queue); try again" in refused.json()["error"]
         assert version_of(await ask(client)) == 1
 
     world.run(scenario, max_queue=1)
@@ -326,16 +327,16 @@ def test_prepare_tells_an_outage_of_the_storage_from_a_version_that_cannot_be_lo
         place = Path(world.storage.url)
         shutil.move(place, place.with_name("unmounted"))
         state = await replica.prepare(2)
-        assert "is not there; is its volume mounted" in state["error"]
-        assert (state["unavailable"], state["version"], state["prepared"]) == (True, 1, [])
+        assert "is not there; is its volume mounted" in state.error
+        assert (state.unavailable, state.version, state.prepared) == (True, 1, ())
         assert version_of(await ask(client)) == 1
         shutil.move(place.with_name("unmounted"), place)
         spoiled = place / "models" / "m" / "versions" / "2" / "model.safetensors"
         spoil(spoiled)
-        assert (await replica.prepare(2))["unavailable"] is False
+        assert (await replica.prepare(2)).unavailable is False
         spoil(spoiled)  # the same byte back
         state = await replica.prepare(2)
-        assert (state["error"], state["unavailable"], state["prepared"]) == (None, False, [2])
+        assert (state.error, state.unavailable, state.prepared) == (None, False, (2,))
 
     world.run(scenario)
 
@@ -372,10 +373,10 @@ def test_no_log_quotes_what_a_replica_was_asked_whatever_goes_wrong(world, monke
 def test_prepare_loads_beside_the_serving_version_and_commit_swaps(world):
     async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
         state = await replica.prepare(2)
-        assert (state["error"], state["version"], state["prepared"]) == (None, 1, [2])
+        assert (state.error, state.version, state.prepared) == (None, 1, (2,))
         assert version_of(await ask(client)) == 1
         state = await replica.commit(2, 2)
-        assert (state["error"], state["version"], state["sequence"], state["prepared"]) == (None, 2, 2, [])
+        assert (state.error, state.version, state.sequence, state.prepared) == (None, 2, 2, ())
         assert version_of(await ask(client)) == 2
         assert (await client.get("/health")).json()["version"] == 2
 
@@ -388,7 +389,7 @@ def test_a_rollback_is_a_commit_of_the_old_version_with_a_later_move(world):
         await replica.commit(2, 2)
         await replica.prepare(1)
         state = await replica.commit(1, 3)
-        assert (state["version"], state["sequence"]) == (1, 3)
+        assert (state.version, state.sequence) == (1, 3)
         assert version_of(await ask(client)) == 1
 
     world.run(scenario)
@@ -397,7 +398,7 @@ def test_a_rollback_is_a_commit_of_the_old_version_with_a_later_move(world):
 def test_a_commit_without_a_prepare_loads_first(world):
     async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
         state = await replica.commit(2, 2)
-        assert (state["error"], state["version"]) == (None, 2)
+        assert (state.error, state.version) == (None, 2)
         assert version_of(await ask(client)) == 2
 
     world.run(scenario)
@@ -409,7 +410,7 @@ def test_a_commit_of_an_older_or_the_same_move_is_ignored(world, sequence):
         await replica.commit(2, 2)
         await replica.prepare(1)
         state = await replica.commit(1, sequence)
-        assert (state["version"], state["sequence"]) == (2, 2)
+        assert (state.version, state.sequence) == (2, 2)
         assert version_of(await ask(client)) == 2
 
     world.run(scenario)
@@ -418,7 +419,7 @@ def test_a_commit_of_an_older_or_the_same_move_is_ignored(world, sequence):
 def test_preparing_what_serves_already_changes_nothing(world):
     async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
         state = await replica.prepare(1)
-        assert (state["error"], state["version"], state["prepared"]) == (None, 1, [])
+        assert (state.error, state.version, state.prepared) == (None, 1, ())
         assert version_of(await ask(client)) == 1
 
     world.run(scenario)
@@ -428,15 +429,15 @@ def test_a_corrupt_version_cannot_be_prepared_and_the_old_one_goes_on_serving(wo
     async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
         content = spoil(world.weights(2))
         state = await replica.prepare(2)
-        assert "model.safetensors was altered: its SHA-256 is not the manifest's" in state["error"]
-        assert (state["version"], state["prepared"]) == (1, [])
+        assert "model.safetensors was altered: its SHA-256 is not the manifest's" in state.error
+        assert (state.version, state.prepared) == (1, ())
         assert version_of(await ask(client)) == 1
         state = await replica.commit(2, 2)
-        assert (state["version"], state["sequence"]) == (1, 1)
-        assert "was altered" in state["error"]
+        assert (state.version, state.sequence) == (1, 1)
+        assert "was altered" in state.error
         assert version_of(await ask(client)) == 1
         world.weights(2).write_bytes(content)
-        assert (await replica.commit(2, 2))["error"] is None
+        assert (await replica.commit(2, 2)).error is None
         assert version_of(await ask(client)) == 2
 
     world.run(scenario)
@@ -445,7 +446,7 @@ def test_a_corrupt_version_cannot_be_prepared_and_the_old_one_goes_on_serving(wo
 @pytest.mark.parametrize("version", [3, 99])
 def test_a_version_that_does_not_exist_cannot_be_prepared(world, version):
     async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
-        assert f"m has no version {version}; its versions go from 1 to 2" in (await replica.prepare(version))["error"]
+        assert f"m has no version {version}; its versions go from 1 to 2" in (await replica.prepare(version)).error
         assert version_of(await ask(client)) == 1
 
     world.run(scenario)
@@ -497,7 +498,7 @@ def test_a_promotion_made_behind_its_back_is_followed(world):
             return version_of(await ask(client)) == 2
 
         await until(followed, "version 2 serves")
-        assert (await replica.state())["sequence"] == 2
+        assert (await replica.state()).sequence == 2
 
     world.run(scenario, poll_seconds=0.02)
 
@@ -524,7 +525,7 @@ def test_a_replica_born_with_a_corrupt_champion_says_so_and_recovers_when_it_is_
         for answer in (await ask(client), await client.get("/health")):
             assert answer.status_code == 503
             assert "model.safetensors was altered" in answer.json()["error"]
-        assert "was altered" in (await replica.state())["error"]
+        assert "was altered" in (await replica.state()).error
         world.weights(1).write_bytes(content)
 
         async def serves() -> bool:
@@ -532,7 +533,7 @@ def test_a_replica_born_with_a_corrupt_champion_says_so_and_recovers_when_it_is_
 
         await until(serves, "it recovers")
         assert version_of(await ask(client)) == 1
-        assert (await replica.state())["error"] is None
+        assert (await replica.state()).error is None
 
     world.run(scenario, poll_seconds=0.02)
 
@@ -541,8 +542,8 @@ def test_a_replica_born_with_a_corrupt_champion_serves_the_next_one(world):
     spoil(world.weights(1))
 
     async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
-        assert (await replica.prepare(2))["error"] is None
-        assert (await replica.commit(2, 2))["error"] is None
+        assert (await replica.prepare(2)).error is None
+        assert (await replica.commit(2, 2)).error is None
         assert version_of(await ask(client)) == 2
 
     world.run(scenario)
@@ -554,7 +555,7 @@ def test_a_champion_that_turns_out_corrupt_leaves_the_old_one_in_service(world):
         force(world.registry, "m", 2)
 
         async def complained() -> bool:
-            return "was altered" in ((await replica.state())["error"] or "")
+            return "was altered" in ((await replica.state()).error or "")
 
         await until(complained, "the reason is in the replica's state")
         assert version_of(await ask(client)) == 1

@@ -28,7 +28,7 @@ FP32 = ServingSettings(precision="fp32", device="cpu")
 
 
 async def until(condition: Callable[[], Awaitable[Found]], what: str) -> Found:
-    """The first true value of ``condition``; a failed test named ``what`` when there is none within a minute."""
+    """Return the first true value of ``condition``. Fail the test, naming ``what``, if there is none within a minute."""
     deadline = time.monotonic() + PATIENCE
     while True:
         found = await condition()
@@ -53,9 +53,9 @@ def publish(registry: Registry, storage: Storage, model: str, directory: Path, l
         code_version="0",
     )
     probes = Predictor.load(directory, manifest, FP32).probe()
-    number = registry.reserve_version(model, None)
+    number = registry.versions.reserve(model, None)
     uri, sha256 = storage.publish(number, directory, manifest.model_copy(update={"probes": probes}))
-    return registry.publish_version(
+    return registry.versions.publish(
         model, number, uri=uri, manifest_sha256=sha256, metrics={"f1": 0.5, "confusion": [[1]]}, lineage={"dataset": {}}
     )
 

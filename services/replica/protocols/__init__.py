@@ -1,1 +1,5 @@
-"""Wire dialects. Each module turns a request body into typed inputs and typed outputs into an answer body."""
+"""Wire protocols of the replica. Each module parses a request body into typed inputs and renders typed outputs as an answer.
+
+Knows neither HTTP nor the batcher. Start with `huggingface`. A new protocol is a module of its own with the same functions;
+`services.replica.http` calls it under a path of its own.
+"""

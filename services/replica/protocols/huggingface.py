@@ -1,6 +1,6 @@
-"""The Hugging Face inference dialect: ``{"inputs", "parameters"}``, as `huggingface_hub.InferenceClient` speaks it.
+"""The Hugging Face inference protocol: ``{"inputs", "parameters"}``, as `huggingface_hub.InferenceClient` sends it.
 
-Knows any task through its wire methods, and neither HTTP nor the batcher.
+Reaches a task only through its ``from_wire`` and ``to_wire``. Knows neither HTTP nor the batcher.
 """
 
 from __future__ import annotations
@@ -15,20 +15,23 @@ from baton.errors import BatonError, InvalidInput, MalformedRequest
 from baton.tasks.base import AnyTask, first_problem
 
 KEYS = ("inputs", "parameters", "options")
-"""Keys of a request. ``options`` (``wait_for_model`` and the like) steers the hub's own service and is ignored."""
+"""Keys of a request. ``options`` (for example ``wait_for_model``) is meant for the hub's own service and ignored here."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """A parsed request: its inputs, the options of each, and whether it was a single input."""
+    """A parsed request."""
 
     inputs: list[Any]
+    """Typed inputs of the task."""
     options: list[Any]
+    """Typed options, one for each input."""
     single: bool
+    """Whether ``inputs`` was one input instead of a list."""
 
 
 def parse(body: bytes, task_cls: type[AnyTask], max_inputs: int) -> Request:
-    """A request body as typed inputs.
+    """Parse a request body into typed inputs and options.
 
     Raises:
         MalformedRequest: not JSON, or not a JSON object.
@@ -54,20 +57,23 @@ def parse(body: bytes, task_cls: type[AnyTask], max_inputs: int) -> Request:
 
 
 def render(outputs: list[Any], task_cls: type[AnyTask], single: bool) -> bytes:
-    """Outputs as an answer body: for one input its answer (nested where the task's clients expect that), else a list."""
+    """Return the body of an answer: a list, or for a single input its answer alone.
+
+    Where the clients of a task expect a list for a single input, too (``nest_single``), it is a list of one.
+    """
     answers = [task_cls.to_wire(output) for output in outputs]
     return to_json(answers[0] if single and not task_cls.nest_single else answers)
 
 
 def render_error(error: BatonError) -> bytes:
-    """``{"error": "…"}``."""
+    """Return the body of an error: ``{"error": "…"}``."""
     return to_json({"error": str(error)})
 
 
 def _element(index: int, value: object, task_cls: type[AnyTask]) -> Any:
     try:
         return task_cls.from_wire(value)
-    except InvalidInput as error:  # it speaks of "inputs", as if there were one
+    except InvalidInput as error:  # the task names the field "inputs" and does not know its position
         raise InvalidInput(f"inputs[{index}]{str(error).removeprefix('inputs')}") from None
 
 
