@@ -1,4 +1,4 @@
-"""Makes a configuration known to its database: the schema up to date, and every model with its settings. Knows no cluster."""
+"""Prepares the database for a configuration: migrates the schema and declares the models. Knows no cluster."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from baton.store.registry import Registry
 
 
 def declare(registry: Registry, config: BatonConfig) -> None:
-    """Migrate, and declare all models of ``config``; may be done again at any time, by several processes at once.
+    """Migrate the schema, and declare all models of ``config`` with their settings.
+
+    May be repeated at any time, also by several processes at once.
 
     Raises:
-        RegistryError: the database does not answer, or its schema is newer than this code.
+        RegistryError: the database does not respond, or its schema is newer than this code.
     """
     registry.migrate()
     for settings in config.models:

@@ -1,4 +1,4 @@
-"""Items of feedback → corrections in the registry, and an account of what became of each. Knows no HTTP."""
+"""Takes items of feedback: checks each, stores it as a correction, and reports what it accepted or rejected. Knows no HTTP."""
 
 from __future__ import annotations
 
@@ -21,34 +21,41 @@ from baton.store.registry import Registry
 from baton.tasks import task_type
 from baton.tasks.base import short_repr
 from baton.tasks.rows import Row, example_of
-from services.replica.prediction_log import FLUSH_SECONDS, sampled
+from services.log_sampling import FLUSH_SECONDS, sampled
 
 KEYS = ("id", "request_id", "position")
-"""Keys of an item that are not the row's."""
+"""Keys of an item that are not fields of the row."""
 
-MOST_POSITIONS = 2**31
+MAX_POSITION = 2**31 - 1
+"""Maximum ``position``: the largest 32-bit integer, the type of the database's column."""
+
 ERRORS_LISTED = 100
-"""Mistakes that one answer lists; the rest is counted."""
+"""Maximum number of errors in one report; the others are only counted."""
 
 LOG_SECONDS = 5 * FLUSH_SECONDS
-"""How long items without inputs wait for the answers that they name to be logged."""
+"""How long items without inputs wait until the answers that they refer to are in the log: the time of five writes."""
 
 RETRY_SECONDS = 0.2
+"""Pause before the log is read again for such items: short, because the client waits."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One item as it came: its ``index`` in the list or stream, from 0, and its ``value``, raw ``line``, or ``problem``."""
+    """One item as it was received: a parsed ``value``, a raw ``line``, or a ``problem``."""
 
     index: int
+    """Position in the list or stream, from 0."""
     value: Any = None
+    """The JSON value, if the body was parsed as a whole."""
     line: bytes | None = None
+    """The line of JSON Lines; it is parsed later."""
     problem: str | None = None
+    """Why the item could not be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Parsed:
-    """A well-formed item: the row's fields still to be checked."""
+    """A well-formed item, whose fields of the row are not checked yet."""
 
     index: int
     client_id: str | None
@@ -59,9 +66,9 @@ class _Parsed:
 
 @dataclass
 class Intake:
-    """Takes one request's items, batch by batch. What `take` has counted as accepted is durable.
+    """Takes the items of one request, batch by batch. Items that `take` counted as accepted are durable.
 
-    For answers that are not in the log it waits `LOG_SECONDS` in all, however many batches there are.
+    It waits at most `LOG_SECONDS` per request, not per batch, for answers that are not in the log yet.
     """
 
     settings: ModelSettings
@@ -71,32 +78,32 @@ class Intake:
     rejected: int = 0
     errors: list[dict[str, Any]] = field(default_factory=list)
     new_labels: set[str] = field(default_factory=set)
-    """The first labels of corrections that the newest data set has no row of: new ones, or mistyped."""
+    """Labels of corrections that no row of the newest data set has: new or misspelled ones. At most `LABELS_LISTED`."""
 
     def __post_init__(self) -> None:
-        self._kind = task_type(self.settings.task)
-        shaped = (name for shape in self._kind.row_shapes for name in shape)
-        fields = dict.fromkeys([*shaped, *self._kind.optional_fields])
+        self._task_cls = task_type(self.settings.task)
+        shaped = (name for shape in self._task_cls.row_shapes for name in shape)
+        fields = dict.fromkeys([*shaped, *self._task_cls.optional_fields])
         self._fields = tuple(name for name in fields if name not in KEYS)
         self._labels: Collection[str] | None = None
-        self._patience = LOG_SECONDS
+        self._wait_left = LOG_SECONDS
 
     async def take(self, items: Sequence[Item]) -> None:
-        """Check and keep a batch. A bad item is counted and explained, and costs no other."""
-        waiting = await asyncio.to_thread(lambda: self._keep(self._parsed(items)))
-        while waiting:  # their answers may be on their way to the log
+        """Check and store a batch. A bad item is counted and reported, and does not affect the others."""
+        waiting = await asyncio.to_thread(lambda: self._store(self._parse_items(items)))
+        while waiting:  # their answers may reach the log soon
             began = time.monotonic()
             await asyncio.sleep(RETRY_SECONDS)
-            self._patience -= time.monotonic() - began
-            waiting = await asyncio.to_thread(self._keep, waiting)
+            self._wait_left -= time.monotonic() - began
+            waiting = await asyncio.to_thread(self._store, waiting)
 
     @property
-    def useless(self) -> bool:
-        """Whether nothing of what came could be used."""
+    def all_rejected(self) -> bool:
+        """Whether items were rejected and no item could be used."""
         return self.rejected > 0 and not (self.accepted or self.duplicates)
 
     def report(self) -> dict[str, Any]:
-        """What became of the items, as JSON values."""
+        """Return how many items were accepted, known already or rejected, and the errors, as JSON values."""
         return {
             "accepted": self.accepted,
             "duplicates": self.duplicates,
@@ -105,43 +112,44 @@ class Intake:
             "new_labels": sorted(self.new_labels),
         }
 
-    def complaint(self) -> str:
-        """Why nothing could be used: of one item its own mistake, of many the first one's."""
+    def rejection(self) -> str:
+        """Return why no item could be used: the error of the first one. Only if `all_rejected`."""
         first = min(self.errors, key=lambda error: error["item"])
         reason: str = first["error"]
         return reason if self.rejected == 1 else f"none of {self.rejected:,} items can be used; item {first['item']}: {reason}"
 
-    def _parsed(self, items: Sequence[Item]) -> list[_Parsed]:
-        """The well-formed items; the others are rejected."""
+    def _parse_items(self, items: Sequence[Item]) -> list[_Parsed]:
+        """Return the well-formed items, and reject the others."""
         parsed = []
         for item in items:
             client_id = None
             try:
                 value = _object(item)
-                client_id = _own_id(value)
+                client_id = _id_for_report(value)
                 parsed.append(self._parse(item.index, value))
             except InvalidInput as error:
                 self._reject(item.index, client_id, str(error))
         return parsed
 
-    def _keep(self, items: Sequence[_Parsed]) -> list[_Parsed]:
-        """Store what is right, and return items whose answers may still come to the log, with all that came after them: of two
-        corrections of one text the later one counts.
+    def _store(self, items: Sequence[_Parsed]) -> list[_Parsed]:
+        """Store the valid items; return the first item whose answer may still reach the log, and all items after it.
+
+        Later items wait too, because the order must stay: of two corrections of one text, the later one counts.
         """
         logged = self._logged(items)
         missing = [item for item in items if self._needs_inputs(item) and (item.request_id or "", item.position) not in logged]
-        known, absent = self._known(missing), {item.index for item in missing}
+        stored, absent = self._stored_ids(missing), {item.index for item in missing}
         self._labels = self._known_labels() if self._labels is None else self._labels
         corrections, waiting = [], []
         for item in items:
             index = (item.request_id or "", item.position)
             if item.index in absent:
-                if item.client_id in known:  # sent again, though its answer may have left the log by now
+                if item.client_id in stored:  # sent again; its answer may have been deleted from the log since
                     self.duplicates += 1
-                elif self._patience > 0 and sampled(index[0], self.settings.feedback.log):
+                elif self._wait_left > 0 and sampled(index[0], self.settings.feedback.log):
                     waiting.append(item)
                 else:
-                    self._reject(item.index, item.client_id, self._unknown(item))
+                    self._reject(item.index, item.client_id, self._not_logged(item))
                 continue
             if waiting:
                 waiting.append(item)
@@ -156,20 +164,20 @@ class Intake:
         return waiting
 
     def _known_labels(self) -> Collection[str]:
-        """The labels that rows of the newest data set have, on either split."""
+        """Return the labels of the rows of the newest data set, in both splits."""
         newest = self.registry.datasets.latest(self.settings.name)
         counts = newest.counts if newest else {}
         return {label for sources in counts.values() for rows in sources.values() for label in rows}
 
-    def _known(self, items: Sequence[_Parsed]) -> Collection[str]:
-        """Of their client ids those that are stored already."""
+    def _stored_ids(self, items: Sequence[_Parsed]) -> Collection[str]:
+        """Return those of the items' client ids that the registry has already."""
         ids = [item.client_id for item in items if item.client_id is not None]
         return self.registry.feedback.known(self.settings.name, ids) if ids else ()
 
     def _logged(self, items: Sequence[_Parsed]) -> dict[tuple[str, int], LoggedPrediction]:
-        """The logged answers of those items that need their inputs."""
-        places = {(item.request_id or "", item.position) for item in items if self._needs_inputs(item)}
-        return self.registry.feedback.predictions(self.settings.name, places) if places else {}
+        """Return the logged answers of the items that need their inputs, by request id and position."""
+        answers = {(item.request_id or "", item.position) for item in items if self._needs_inputs(item)}
+        return self.registry.feedback.predictions(self.settings.name, answers) if answers else {}
 
     def _reject(self, index: int, client_id: str | None, reason: str) -> None:
         self.rejected += 1
@@ -186,27 +194,30 @@ class Intake:
         position = value.get("position")
         if position is None:
             position = 0
-        if not isinstance(position, int) or isinstance(position, bool) or not 0 <= position < MOST_POSITIONS:
+        if not isinstance(position, int) or isinstance(position, bool) or not 0 <= position <= MAX_POSITION:
             raise InvalidInput(f"position: {short_repr(position)}: the index of an input in its request, from 0, is expected")
         return _Parsed(
             index=index,
-            client_id=_name(value, "id"),
-            request_id=_name(value, "request_id"),
+            client_id=_checked_id(value, "id"),
+            request_id=_checked_id(value, "request_id"),
             position=position,
             values={key: field for key, field in value.items() if key in self._fields and field is not None},
         )
 
     def _complete(self, item: _Parsed, logged: LoggedPrediction | None) -> Correction:
-        """The correction, its missing inputs taken from the logged answer. Raises ``InvalidInput`` for what is no row."""
+        """Return the correction; take missing inputs from the logged answer.
+
+        Raises ``InvalidInput`` unless the result is a valid row.
+        """
         values = dict(item.values)
         if logged is not None:
             values = {**{key: value for key, value in logged.input.items() if value is not None}, **values}
         try:
-            example = example_of(self._kind, Row(where="", values=values), {})
+            example = example_of(self._task_cls, Row(where="", values=values), {})
         except DataError as error:
             raise InvalidInput(str(error).lstrip(":, ")) from None
         if self._labels:
-            for label in set(self._kind.labels_in(example)).difference(self._labels):
+            for label in set(self._task_cls.labels_in(example)).difference(self._labels):
                 if len(self.new_labels) < LABELS_LISTED:
                     self.new_labels.add(shown(label))
         return Correction(
@@ -217,17 +228,19 @@ class Intake:
         )
 
     def _needs_inputs(self, item: _Parsed) -> bool:
-        """Whether an item leaves the question itself to the log: it has neither all that an input must have, nor all of a
-        shape of row that holds it otherwise.
+        """Return whether the item's inputs must come from the log.
+
+        That is so if it names a request, and has neither all required fields of an input nor all fields of a row shape.
         """
         if item.request_id is None:
             return False
-        required = {name for name, info in self._kind.Input.model_fields.items() if info.is_required()}
-        shapes = (set(shape) for shape in self._kind.row_shapes)
+        required = {name for name, info in self._task_cls.Input.model_fields.items() if info.is_required()}
+        shapes = (set(shape) for shape in self._task_cls.row_shapes)
         return not required <= item.values.keys() and not any(shape <= item.values.keys() for shape in shapes)
 
-    def _unknown(self, parsed: _Parsed) -> str:
-        needed = ", ".join(name for name, info in self._kind.Input.model_fields.items() if info.is_required())
+    def _not_logged(self, parsed: _Parsed) -> str:
+        """Return why the answer that the item refers to cannot be found, and what the client can do."""
+        needed = ", ".join(name for name, info in self._task_cls.Input.model_fields.items() if info.is_required())
         why = (
             "answers are not logged (feedback.log: 0)"
             if not self.settings.feedback.log
@@ -238,7 +251,7 @@ class Intake:
 
 
 def _object(item: Item) -> dict[str, Any]:
-    """What an item says. Raises ``InvalidInput`` where that is no JSON object."""
+    """Return the content of an item. Raises ``InvalidInput`` unless it is a JSON object."""
     if item.problem is not None:
         raise InvalidInput(item.problem)
     value = item.value
@@ -252,13 +265,13 @@ def _object(item: Item) -> dict[str, Any]:
     return value
 
 
-def _own_id(value: Mapping[str, Any]) -> str | None:
-    """The sender's id of an item, for an account of it; None where it has none that can be repeated."""
+def _id_for_report(value: Mapping[str, Any]) -> str | None:
+    """Return the client's id of an item, for the error report; None if it has none, or one that is too long to repeat."""
     name = value.get("id")
     return name if isinstance(name, str) and len(name) <= LONGEST_ID else None
 
 
-def _name(value: Mapping[str, Any], key: str) -> str | None:
+def _checked_id(value: Mapping[str, Any], key: str) -> str | None:
     name = value.get(key)
     if name is None:
         return None

@@ -1,4 +1,4 @@
-"""How many corrections name each label. Counted once and then kept up: rows are JSON, whose labels only their task knows."""
+"""Counts of corrections by label, updated incrementally in memory: the database stores rows as JSON and knows no labels."""
 
 from __future__ import annotations
 
@@ -15,38 +15,41 @@ from baton.tasks import task_type
 
 
 @dataclass
-class _Tally:
-    """What was counted: ``rows`` corrections up to the id ``until``."""
+class _Counted:
+    """The corrections of one model that were counted so far."""
 
     until: int = 0
+    """The highest id."""
     rows: int = 0
+    """Number of corrections up to ``until``. A different number in the database means that some were deleted."""
     labels: Counter[str] = field(default_factory=Counter)
 
 
 class LabelCounts:
-    """Thread-safe."""
+    """Counts the corrections of every model by label. Thread-safe."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._lock = threading.Lock()
-        self._known: dict[str, _Tally] = {}
+        self._by_model: dict[str, _Counted] = {}
 
     def labels(self, settings: ModelSettings) -> dict[str, int]:
-        """For each label the corrections that name it, the most frequent first; empty for a task without labels.
+        """Return the number of corrections by label, the most frequent first; empty for a task without labels.
 
-        Corrections that the model's task does not take (it is another one by now) are left out. The first call reads all of
-        them, later ones what has come since, unless somebody deleted some.
+        Corrections that do not fit the model's present task are left out. The first call reads all corrections; later calls
+        read only new ones, unless some were deleted.
         """
         store, model, task_cls = self._registry.feedback, settings.name, task_type(settings.task)
         with self._lock:
-            tally = self._known.setdefault(model, _Tally())
-            if store.count_up_to(model, tally.until) != tally.rows:
-                tally = self._known[model] = _Tally()
-            while chunk := store.after(model, tally.until, CHUNK):
-                for told in chunk:
+            counted = self._by_model.setdefault(model, _Counted())
+            if store.count_up_to(model, counted.until) != counted.rows:
+                counted = self._by_model[model] = _Counted()
+            while chunk := store.after(model, counted.until, CHUNK):
+                for correction in chunk:
                     try:
-                        tally.labels.update(task_cls.labels_in(task_cls.Example.model_validate(told.example)))
+                        example = task_cls.Example.model_validate(correction.example)
                     except ValidationError:
                         continue
-                tally.until, tally.rows = chunk[-1].id, tally.rows + len(chunk)
-            return dict(tally.labels.most_common())
+                    counted.labels.update(task_cls.labels_in(example))
+                counted.until, counted.rows = chunk[-1].id, counted.rows + len(chunk)
+            return dict(counted.labels.most_common())

@@ -1,4 +1,4 @@
-"""Live quality, remembered for a few seconds: it costs a query and a scoring, and many ask for it."""
+"""Cache of live quality for a few seconds: each value costs a query and a scoring, and several routes and loops need it."""
 
 from __future__ import annotations
 
@@ -10,36 +10,41 @@ from baton.quality.live import LiveQuality, live_quality
 from baton.store.records import ModelVersion
 from baton.store.registry import Registry
 
-SECONDS = 5.0
-"""How old an answer may be."""
+MAX_AGE_SECONDS = 5.0
+"""Maximum age of a cached value: about the pause between two checks of the retraining triggers, its most frequent user."""
 
 VERSIONS = 10
-"""Versions of a model whose live quality is listed, the newest that have answered something."""
+"""Number of versions whose live quality is listed: the newest ones that have answered requests."""
 
 
 class LiveQualityCache:
-    """Thread-safe. Two that ask at the same moment may both measure."""
+    """Caches the live quality of versions. Thread-safe; concurrent callers may both compute the same value."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._lock = threading.Lock()
-        self._known: dict[tuple[str, int], tuple[float, LiveQuality | None]] = {}
+        self._cached: dict[tuple[str, int], tuple[float, LiveQuality | None]] = {}
+        """By model and version: when it was computed (`time.monotonic`), and the value."""
 
-    def of(self, settings: ModelSettings, version: ModelVersion) -> LiveQuality | None:
-        """The live quality of one version, at most `SECONDS` old; None where none of its answers was corrected."""
+    def get(self, settings: ModelSettings, version: ModelVersion) -> LiveQuality | None:
+        """Return the live quality of one version, at most `MAX_AGE_SECONDS` old; None if none of its answers was corrected."""
         key, now = (settings.name, version.number), time.monotonic()
         with self._lock:
-            measured, live = self._known.get(key, (-SECONDS, None))
-            if key in self._known and now - measured < SECONDS:
-                return live
+            if key in self._cached:
+                computed_at, live = self._cached[key]
+                if now - computed_at < MAX_AGE_SECONDS:
+                    return live
         live = live_quality(self._registry, settings, version, settings.retrain.window)
         with self._lock:
-            self._known = {other: it for other, it in self._known.items() if now - it[0] < SECONDS}
-            self._known[key] = (now, live)
+            self._cached = {other: entry for other, entry in self._cached.items() if now - entry[0] < MAX_AGE_SECONDS}
+            self._cached[key] = (now, live)
         return live
 
     def newest(self, settings: ModelSettings, limit: int = VERSIONS) -> list[LiveQuality]:
-        """The live quality of the newest versions that have answered something, newest first."""
+        """Return the live quality of the newest ``limit`` versions that have answered requests, newest first.
+
+        Versions without corrected answers are left out.
+        """
         numbers = self._registry.feedback.answered_versions(settings.name, limit)
-        found = [self.of(settings, self._registry.version(settings.name, number)) for number in numbers]
-        return [live for live in found if live is not None]
+        qualities = [self.get(settings, self._registry.versions.get(settings.name, number)) for number in numbers]
+        return [live for live in qualities if live is not None]

@@ -1,6 +1,7 @@
-"""When a model is trained anew, and why it is not: triggers, cool-down, back-off, pause.
+"""Automatic retraining: whether a run starts now, and what delays it (pause, active run, cool-down with back-off).
 
-`choose` is pure. `Retrainer` looks at the registry, chooses, starts runs, and tells the history what it did and why.
+`choose` is pure; `services.control.triggers` has the triggers. `Retrainer` reads the registry, chooses, starts runs, and writes
+into the history what it did and why.
 """
 
 from __future__ import annotations
@@ -9,209 +10,196 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import Any
-
-from cronsim import CronSim
 
 from baton.config.model_settings import ModelSettings, RetrainSettings
 from baton.errors import Conflict
 from baton.quality.drift import Drift, compare
-from baton.quality.live import LiveQuality
 from baton.store.records import HistoryKind, ModelVersion, Run, RunState, Verdict
 from baton.store.registry import Registry
 from services.control.live_cache import LiveQualityCache
+from services.control.triggers import MIN_SAMPLES, TRIGGERS, Situation, TriggerName, describe_drift
 
 LONGEST_PAUSE = timedelta(days=1)
-"""Where the doubling of the cool-down ends."""
+"""Maximum of the doubled cool-down: a model that never improves is still tried once a day."""
 
 AFTER_FAILURE = timedelta(seconds=30)
-"""Where the doubling begins at least: without any cool-down, runs that fail would follow each other at once."""
+"""Minimum cool-down after a run without a new champion: otherwise ``cooldown_minutes: 0`` would repeat failing runs at once."""
 
-ENOUGH = 50
-"""Answers, or corrections, below which neither drift nor live F1 says anything."""
+MAX_DOUBLINGS = 20
+"""Maximum exponent of the back-off. Half a minute exceeds `LONGEST_PAUSE` after 12; much higher ones overflow a timedelta."""
 
 FRESH = timedelta(seconds=15)
-"""How old a situation may be that metrics tell of: the control plane looks every few seconds anyway."""
+"""Maximum age of the cached situation that ``GET /metrics`` may use. The control plane renews it every few seconds anyway."""
 
 RUNS_SEEN = 20
-"""Runs that are looked back at for the back-off: it is at its longest before."""
+"""Number of recent runs that the back-off considers. It reaches `LONGEST_PAUSE` well before this many."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Situation:
-    """What a choice rests on. ``ended``: when the last run did; ``since``: when it began, or the model was declared;
-    ``fruitless``: runs in a row, up to the last, that brought no new champion; ``by_itself``: a trigger started the ``active``
-    one; ``new_examples``: corrections that came after those that the newest version's run had looked at. A run that made no
-    version has used nothing up.
-    """
+class Hold(StrEnum):
+    """What keeps a run from starting although a trigger fires."""
 
-    now: datetime
-    since: datetime
-    ended: datetime | None
-    fruitless: int
-    active: str | None
-    by_itself: bool
-    paused: str | None
-    new_examples: int
-    drift: Sequence[Drift]
-    live: LiveQuality | None
+    PAUSED = "paused"
+    ACTIVE = "active"
+    COOL_DOWN = "cool-down"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """Whether to start a run, and why or why not. ``cause`` is the trigger, None when there is none; ``held`` what keeps it."""
+    """Whether a run starts, and why or why not."""
 
-    cause: str | None
-    held: str | None
+    trigger: TriggerName | None
+    """The trigger that fires, if any."""
+    hold: Hold | None
+    """What keeps the run of ``trigger`` from starting, if anything does."""
     text: str
+    """The explanation for users."""
 
     @property
-    def run(self) -> bool:
-        return self.cause is not None and self.held is None
+    def starts_run(self) -> bool:
+        """Whether a run starts."""
+        return self.trigger is not None and self.hold is None
 
 
-def _looked_at(version: ModelVersion) -> int:
-    """The id of the last correction that the data of this version may hold; 0 for one from before there was feedback."""
-    return int(version.lineage.get("dataset", {}).get("feedback_until", 0))
+@dataclass(frozen=True, kw_only=True)
+class _Firing:
+    """A trigger that fires."""
+
+    name: TriggerName
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Blocker:
+    """What blocks a run that a trigger wants to start."""
+
+    hold: Hold
+    reason: str
 
 
 def choose(settings: RetrainSettings, situation: Situation) -> Choice:
-    """Whether this situation calls for a run."""
-    cause = _cause(settings, situation)
-    if cause is None:
-        return Choice(cause=None, held=None, text=_waiting(settings, situation))
-    trigger, text = cause
-    held = _held(settings, situation)
-    return Choice(cause=trigger, held=held[0] if held else None, text=f"{text}; {held[1]}" if held else text)
+    """Return whether a run should start in this situation, and why or why not."""
+    firing = _firing_trigger(settings, situation)
+    if firing is None:
+        return Choice(trigger=None, hold=None, text=_waiting(settings, situation))
+    blocker = _blocker(settings, situation)
+    if blocker is None:
+        return Choice(trigger=firing.name, hold=None, text=firing.reason)
+    return Choice(trigger=firing.name, hold=blocker.hold, text=f"{firing.reason}; but {blocker.reason}")
 
 
-def _cause(settings: RetrainSettings, now: Situation) -> tuple[str, str] | None:
-    """The first trigger that fires, and its sentence. Without a single new example only the schedule does: the same data would
-    make the same model.
-    """
-    if settings.after_examples and now.new_examples >= settings.after_examples:
-        return "examples", f"{now.new_examples} new corrections ({settings.after_examples} wanted)"
-    if settings.every and (due := next(CronSim(settings.every, now.since))) <= now.now:
-        return "schedule", f"due since {due:%Y-%m-%d %H:%M} UTC by schedule {settings.every!r}"
-    if not now.new_examples:
-        return None
-    moved = [drift for drift in now.drift if drift.drifted]
-    if settings.on_drift and moved:
-        return "drift", f"{_moved(moved)}, and {now.new_examples} new correction(s)"
-    live = now.live
-    if settings.live_f1_below and live and live.corrections >= ENOUGH and live.f1 < settings.live_f1_below:
-        return "live F1", (
-            f"live F1 {live.f1:.4f} over {live.corrections} corrections is below {settings.live_f1_below}, "
-            f"and {now.new_examples} new correction(s)"
-        )
+def _firing_trigger(settings: RetrainSettings, situation: Situation) -> _Firing | None:
+    for trigger in TRIGGERS:
+        if trigger.enabled(settings) and (reason := trigger.fires(settings, situation)) is not None:
+            return _Firing(name=trigger.name, reason=reason)
     return None
 
 
-def _held(settings: RetrainSettings, now: Situation) -> tuple[str, str] | None:
-    """What keeps a run that a trigger wants from starting, and its sentence."""
-    if now.paused is not None:
-        return "paused", f"but retraining is paused: {now.paused}"
-    if now.active is not None:
-        return "active", f"but run {now.active} is active"
-    if now.ended is not None:
-        usual = timedelta(minutes=settings.cooldown_minutes)
-        pause = min(max(usual, AFTER_FAILURE if now.fruitless else usual) * 2 ** min(now.fruitless, 20), LONGEST_PAUSE)
-        if now.now < (until := now.ended + pause):
-            after = f" after {now.fruitless} run(s) without a new champion" if now.fruitless else ""
-            return "cool-down", f"but cooling down until {until:%Y-%m-%d %H:%M:%S} UTC{after}"
+def _blocker(settings: RetrainSettings, situation: Situation) -> _Blocker | None:
+    if situation.paused is not None:
+        return _Blocker(hold=Hold.PAUSED, reason=f"retraining is paused: {situation.paused}")
+    if situation.active is not None:
+        return _Blocker(hold=Hold.ACTIVE, reason=f"run {situation.active} is active")
+    failures = situation.runs_without_champion
+    if situation.ended is not None and situation.now < (until := situation.ended + _cool_down(settings, failures)):
+        after = f" after {failures} run(s) without a new champion" if failures else ""
+        return _Blocker(hold=Hold.COOL_DOWN, reason=f"cooling down until {until:%Y-%m-%d %H:%M:%S} UTC{after}")
     return None
 
 
-def _waiting(settings: RetrainSettings, now: Situation) -> str:
-    """What the triggers wait for."""
-    if not settings.triggers:
-        return "no trigger is set (retrain: in baton.yaml); runs start by hand only"
-    parts = []
-    if settings.after_examples:
-        parts.append(f"{now.new_examples} of {settings.after_examples} new corrections")
-    if settings.every:
-        parts.append(f"next by schedule {next(CronSim(settings.every, now.since)):%Y-%m-%d %H:%M} UTC")
-    if settings.on_drift:
-        moved = [drift for drift in now.drift if drift.drifted]
-        parts.append(f"{_moved(moved)}, but no new corrections to learn from" if moved else "no drift")
-    if settings.live_f1_below:
-        known = now.live is not None and now.live.corrections >= ENOUGH
-        parts.append(f"live F1 {now.live.f1:.4f}" if known and now.live else f"fewer than {ENOUGH} corrected answers")
-    return "waiting: " + ", ".join(parts)
+def _cool_down(settings: RetrainSettings, failures: int) -> timedelta:
+    """Return the pause after a run: ``cooldown_minutes``, doubled for each of ``failures`` runs without a new champion."""
+    pause = timedelta(minutes=settings.cooldown_minutes)
+    if failures:
+        pause = max(pause, AFTER_FAILURE)
+    return min(pause * (1 << min(failures, MAX_DOUBLINGS)), LONGEST_PAUSE)
 
 
-def _moved(drifts: Sequence[Drift]) -> str:
-    return "drift of " + ", ".join(f"{drift.feature} (PSI {drift.psi:.2f}, alarm at {drift.alarm:.2f})" for drift in drifts)
+def _waiting(settings: RetrainSettings, situation: Situation) -> str:
+    """Return what the enabled triggers wait for."""
+    enabled = [trigger for trigger in TRIGGERS if trigger.enabled(settings)]
+    if not enabled:
+        return "no trigger is set (retrain: in baton.yaml); only users start runs"
+    return "waiting: " + ", ".join(trigger.waits(settings, situation) for trigger in enabled)
 
 
 class Retrainer:
-    """Starts runs by itself. Holds no truth: killed at any point, its next round finds everything in the registry."""
+    """Starts runs when triggers fire. All its state is in the registry: after a restart, the next check continues."""
 
     def __init__(self, registry: Registry, live: LiveQualityCache, start: Callable[[str, str], Awaitable[Run]]) -> None:
-        """``start``: (model, cause) → the run that was started; raises ``Conflict`` where one is active."""
+        """``start``: starts a run, given the model and the cause; raises ``Conflict`` if one is active."""
         self._registry, self._live = registry, live
         self._start = start
         self._situations: dict[str, Situation] = {}
 
-    async def round(self, settings: ModelSettings) -> Choice:
-        """Look at one model, start a run if its triggers want one, and tell the history what is new."""
-        situation, choice = await asyncio.to_thread(self.look, settings)
-        if not choice.run:
-            expected = choice.held == "active" and situation.by_itself  # the run that these very corrections started
-            key = choice.held if choice.cause and not expected else None
-            await asyncio.to_thread(
-                self._tell, settings.name, HistoryKind.RETRAIN_HELD, key and f"{choice.cause}: {key}", choice.text
-            )
-        else:
+    async def check_once(self, settings: ModelSettings) -> Choice:
+        """Check one model, start a run if a trigger fires and nothing blocks it, and record in the history what is new."""
+        situation, choice = await asyncio.to_thread(self.assess, settings)
+        if choice.starts_run:
             try:
                 run = await self._start(settings.name, choice.text)
-            except Conflict:  # somebody was faster by a moment
+            except Conflict:  # a run was created after the registry was read
                 return choice
             await asyncio.to_thread(
-                self._registry.add_incident, settings.name, HistoryKind.RETRAIN_STARTED, f"Run {run.id}: {choice.text}."
+                self._registry.history.add_incident, settings.name, HistoryKind.RETRAIN_STARTED, f"Run {run.id}: {choice.text}."
             )
-        moved = ", ".join(drift.feature for drift in situation.drift if drift.drifted) or None
-        text = _moved([drift for drift in situation.drift if drift.drifted])
-        await asyncio.to_thread(self._tell, settings.name, HistoryKind.DRIFT, moved, text)
+        else:
+            await asyncio.to_thread(self._record_hold, settings.name, situation, choice)
+        await asyncio.to_thread(self._record_drift, settings.name, situation)
         return choice
 
-    def look(self, settings: ModelSettings) -> tuple[Situation, Choice]:
-        """How things stand for one model, and what follows. Blocks on the database."""
-        situation = self._situations[settings.name] = self._situation(settings)
+    def assess(self, settings: ModelSettings) -> tuple[Situation, Choice]:
+        """Read the situation of one model from the database, and choose. Blocks."""
+        situation = self._situations[settings.name] = self._read_situation(settings)
         return situation, choose(settings.retrain, situation)
 
-    def situation(self, settings: ModelSettings) -> Situation:
-        """How things stood when they were last looked at, `FRESH` at most ago: for whom that is good enough."""
+    def recent_situation(self, settings: ModelSettings) -> Situation:
+        """Return the last situation that was read, if it is younger than `FRESH`; otherwise read it again. Blocks."""
         known = self._situations.get(settings.name)
-        return known if known and datetime.now(UTC) - known.now < FRESH else self.look(settings)[0]
+        return known if known and datetime.now(UTC) - known.now < FRESH else self.assess(settings)[0]
 
-    def _tell(self, model: str, kind: HistoryKind, key: str | None, text: str) -> None:
-        """One entry in the history when ``key`` is not what it was in the round before; none where it is None."""
+    def _record_hold(self, model: str, situation: Situation, choice: Choice) -> None:
+        expected = choice.hold is Hold.ACTIVE and situation.active_is_automatic  # the run that these very corrections started
+        key = f"{choice.trigger}: {choice.hold}" if choice.trigger is not None and not expected else None
+        self._record_change(model, HistoryKind.RETRAIN_HELD, key, choice.text)
+
+    def _record_drift(self, model: str, situation: Situation) -> None:
+        key = ", ".join(drift.feature for drift in situation.drifted) or None
+        self._record_change(model, HistoryKind.DRIFT, key, describe_drift(situation.drifted))
+
+    def _record_change(self, model: str, kind: HistoryKind, key: str | None, text: str) -> None:
+        """Add ``text`` to the history if ``key`` differs from that of the last check and is not None.
+
+        The registry remembers the keys, so that a restart repeats no entry.
+        """
         if self._registry.retrain.changed(model, kind, key) and key is not None:
-            self._registry.add_incident(model, kind, f"{text[:1].upper()}{text[1:]}.")
+            self._registry.history.add_incident(model, kind, f"{text[:1].upper()}{text[1:]}.")
 
-    def _situation(self, settings: ModelSettings) -> Situation:
+    def _read_situation(self, settings: ModelSettings) -> Situation:
         registry, name = self._registry, settings.name
         runs = registry.runs.list(name, limit=RUNS_SEEN)
         active = next((run for run in runs if not run.state.final), None)
-        ended = max((run.finished_at for run in runs if run.finished_at), default=None)
-        newest = registry.versions(name, limit=1)
+        newest = registry.versions.list(name, limit=1)
         champion = registry.champion_version(name)
         return Situation(
             now=datetime.now(UTC),
             since=runs[0].created_at if runs else registry.declared_at(name),
-            ended=ended,
-            fruitless=self._fruitless(runs),
+            ended=max((run.finished_at for run in runs if run.finished_at), default=None),
+            runs_without_champion=self._runs_without_champion(runs),
             active=active.id if active else None,
-            by_itself=active is not None and active.cause is not None,
+            active_is_automatic=active is not None and active.cause is not None,
             paused=registry.retrain.paused(name),
-            new_examples=registry.feedback.count_after(name, _looked_at(newest[0]) if newest else 0),
-            drift=self._drift(name, champion, settings.retrain.window) if champion else (),
-            live=self._live.of(settings, champion) if champion else None,
+            new_examples=registry.feedback.count_after(name, _last_feedback_id(newest[0]) if newest else 0),
+            drift=self._measure_drift(name, champion, settings.retrain.window) if champion else (),
+            live=self._live.get(settings, champion) if champion else None,
         )
 
-    def _fruitless(self, runs: Sequence[Run]) -> int:
-        """How many runs in a row, up to the newest, failed or were refused. Cancelled ones say nothing."""
+    def _runs_without_champion(self, runs: Sequence[Run]) -> int:
+        """Count the newest runs in a row that failed or that the gate refused; skip cancelled and active ones.
+
+        ``runs``: newest first.
+        """
         count = 0
         for run in runs:
             if not run.state.final or run.state is RunState.CANCELLED:
@@ -221,12 +209,18 @@ class Retrainer:
             count += 1
         return count
 
-    def _drift(self, model: str, champion: ModelVersion, window: int) -> list[Drift]:
+    def _measure_drift(self, model: str, champion: ModelVersion, window: int) -> Sequence[Drift]:
+        """Compare the champion's newest answers with those on its holdout; empty if there are too few, or no reference."""
         reference: dict[str, Any] | None = champion.metrics.get("reference")
         if reference is None:
-            return []
+            return ()
         answers = self._registry.feedback.summaries(model, champion.number, window)
-        if len(answers) < ENOUGH:
-            return []
+        if len(answers) < MIN_SAMPLES:
+            return ()
         labels, confidences, lengths = zip(*answers, strict=True)
         return compare(reference, labels, confidences, lengths)
+
+
+def _last_feedback_id(version: ModelVersion) -> int:
+    """Return the id of the last correction that the version's data may contain; 0 for versions older than feedback."""
+    return int(version.lineage.get("dataset", {}).get("feedback_until", 0))

@@ -21,7 +21,7 @@ from baton.artifacts.frozen import QUARANTINE, to_lines
 from baton.artifacts.storage import Storage
 from baton.store import database
 from baton.store.records import RunState
-from services.control.api import app as api_module
+from services.control.api import runs as run_routes
 from services.control.api.app import build_api
 from tests.support.growing import three_versions
 from tests.support.local_control import LocalControl, configured, control_of, publish
@@ -292,7 +292,7 @@ def events_of(text: str) -> list[dict[str, str]]:
 
 
 def test_the_events_of_a_run_are_streamed_until_it_ends(api, monkeypatch):
-    monkeypatch.setattr(api_module, "EVENT_SECONDS", 0.01)
+    monkeypatch.setattr(run_routes, "EVENT_SECONDS", 0.01)
     run = api.post("/api/models/m/runs").json()["id"]
     api.registry.runs.start(run)
     api.registry.runs.report(run, "training", {"epoch": 1})
@@ -510,7 +510,7 @@ def test_a_mistake_of_ours_is_a_problem_without_its_details(api, monkeypatch):
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr(api.registry, "versions", broken)
+    monkeypatch.setattr(api.registry.versions, "list", broken)
     answer = api.get("/api/models/m/versions")
     assert problem(answer, 500) == "internal error (RuntimeError)"
     assert "secret" not in answer.text
@@ -621,5 +621,5 @@ def test_a_match_that_was_played_on_another_holdout_than_the_newest_promotes_not
     """The matches of `local_control` are played on a holdout that is none of the model's data sets."""
     publish(growing.registry, "m", 60)
     told = problem(growing.promote(1), 503)
-    assert told == "the match of v1 was played, but the champion or the data of m changed meanwhile; try again"
+    assert told == "v1 was evaluated, but the champion or the data of m changed in the meantime; try again"
     assert growing.registry.champion("m").version is None

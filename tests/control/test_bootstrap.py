@@ -13,7 +13,7 @@ import pytest
 from baton.artifacts.storage import Storage
 from baton.config.model_settings import ModelSettings
 from baton.store.registry import Registry
-from services.control import plane as control_module
+from services.control import loops
 from tests.support.local_control import LocalControl, configured
 from tests.support.replica import force, publish, served, until
 from tests.support.tiny import save_classifier
@@ -50,7 +50,7 @@ def test_the_control_plane_migrates_an_empty_database_and_declares_its_models(tm
 
 
 def test_it_tries_again_until_the_database_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control_module, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(loops, "WATCH_SECONDS", 0.01)
     (tmp_path / "baton.db").mkdir()  # SQLite cannot open a directory
     control = LocalControl(configured(tmp_path, "first"))
 

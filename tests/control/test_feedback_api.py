@@ -25,7 +25,7 @@ from baton.store.records import LONGEST_ID, DatasetVersion, RunState
 from baton.store.registry import Registry
 from baton.tasks import TASKS, task_type
 from services.control import corrections
-from services.control.api import feedback
+from services.control.api import feedback_body
 from tests.control.test_api import Api, problem
 from tests.support.answers import correct_answers, logged, recent
 from tests.support.local_control import control_of
@@ -123,7 +123,7 @@ def test_labels_that_the_newest_data_set_lacks_are_told(api):
     assert send(api, items[:2]).json()["new_labels"] == []
 
 
-@pytest.mark.parametrize("content_type", feedback.JSON_LINES)
+@pytest.mark.parametrize("content_type", feedback_body.JSON_LINES)
 def test_json_lines_go_by_several_names(api, content_type):
     headers = {"content-type": f"{content_type}; charset=utf-8"}
     answer = api("POST", "/api/models/classification/feedback", content=b'{"text": "a", "label": "b"}\n', headers=headers)
@@ -272,7 +272,7 @@ def test_a_correction_sent_again_is_a_duplicate_even_when_its_answer_has_left_th
 def test_answers_that_never_come_are_waited_for_once_a_request_and_then_told(api, monkeypatch):
     monkeypatch.setattr(corrections, "LOG_SECONDS", 0.05)
     monkeypatch.setattr(corrections, "RETRY_SECONDS", 0.01)
-    monkeypatch.setattr(feedback, "BATCH", 1)
+    monkeypatch.setattr(feedback_body, "BATCH", 1)
     looks: list[int] = []
     store = api.registry.feedback
     look_up = store.predictions
@@ -367,7 +367,7 @@ def test_many_corrections_none_of_which_can_be_used_are_a_problem_that_names_the
 
 def test_the_body_is_described_though_it_is_read_as_a_stream(api):
     body = api.get("/openapi.json").json()["paths"]["/api/models/{model}/feedback"]["post"]["requestBody"]
-    assert {"application/json", *feedback.JSON_LINES} == set(body["content"])
+    assert {"application/json", *feedback_body.JSON_LINES} == set(body["content"])
     described = body["content"]["application/x-ndjson"]["schema"]["properties"]
     assert set(described) == set(corrections.KEYS)
     assert described["id"]["maxLength"] == LONGEST_ID
@@ -447,7 +447,7 @@ def test_an_unknown_model_is_told_with_the_known_ones(api):
 
 def test_other_content_types_are_refused(api):
     answer = api("POST", "/api/models/classification/feedback", content=b"a,b", headers={"content-type": "text/csv"})
-    assert problem(answer, 415) == f"content type 'text/csv'; allowed: application/json, {', '.join(feedback.JSON_LINES)}"
+    assert problem(answer, 415) == f"content type 'text/csv'; allowed: application/json, {', '.join(feedback_body.JSON_LINES)}"
 
 
 @pytest.mark.parametrize(
@@ -460,7 +460,7 @@ def test_a_body_that_is_no_json_is_refused(api, body, expected):
 
 
 def test_a_json_body_that_is_too_large_is_told_the_way_out(api, monkeypatch):
-    monkeypatch.setattr(feedback, "MOST_JSON_BYTES", 1000)
+    monkeypatch.setattr(feedback_body, "MAX_JSON_BYTES", 1000)
     told = problem(send(api, [{"text": "hello", "label": "a"}] * 100), 413)
     assert told == "the body has more than 1,000 bytes; send it as JSON Lines (application/x-ndjson), of any length"
 
@@ -493,13 +493,13 @@ def test_a_long_stream_is_held_in_memory_a_batch_at_a_time(api, monkeypatch):
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert most == feedback.BATCH
+    assert most == feedback_body.BATCH
     assert peak < 6 * 2**20  # a batch takes 4 MiB; all lines, as they come, 9
     assert api.registry.feedback.count_after("classification", 0) == lines + 1
 
 
 def test_long_lines_make_short_batches(api, monkeypatch):
-    monkeypatch.setattr(feedback, "BATCH_BYTES", 5000)
+    monkeypatch.setattr(feedback_body, "BATCH_BYTES", 5000)
     sizes: list[int] = []
     add = api.registry.feedback.add
     monkeypatch.setattr(api.registry.feedback, "add", lambda model, batch: sizes.append(len(batch)) or add(model, batch))
@@ -602,7 +602,7 @@ def test_old_answers_are_deleted_even_of_models_that_left_the_configuration_and_
     for model, days in ages.items():
         for request_id, age in zip(("young", "old"), days, strict=True):
             log(api, request_id, {"text": "hello"}, model, age=age)
-    api.control.forget_old_answers()
+    api.control.housekeeping.delete_old_answers()
     for model in ages:
         assert [it.request_id for it in recent(api.registry.feedback, model, 1, 10)] == ["young"]
     assert len(stored(api)) == 1
@@ -615,12 +615,12 @@ def test_checkpoints_that_a_killed_driver_left_go_after_a_while(api):
     ids.append(runs.create("classification", {}).id)
     for run_id in (*ids, "somebody-elses"):
         (Path(storage.runs_path) / run_id / "checkpoint").mkdir(parents=True)
-    api.control.remove_old_checkpoints()
+    api.control.housekeeping.delete_old_checkpoints()
     assert storage.run_ids() == sorted([*ids, "somebody-elses"])  # one is over, but just now
     raw_sql(
         api.control.config.database, "update runs set finished_at = '2026-01-01 00:00:00.000000' where finished_at is not null"
     )
-    api.control.remove_old_checkpoints()
+    api.control.housekeeping.delete_old_checkpoints()
     assert storage.run_ids() == sorted([ids[1], "somebody-elses"])
 
 
@@ -638,9 +638,9 @@ def promoted(api: Api) -> Api:
     from tests.support.replica import force
 
     for _ in range(2):
-        number = api.registry.reserve_version("classification", None)
+        number = api.registry.versions.reserve("classification", None)
         lineage = {"labels": ["a", "b"]}
-        api.registry.publish_version(
+        api.registry.versions.publish(
             "classification", number, uri="/nowhere", manifest_sha256="a" * 64, metrics={"f1": 0.5}, lineage=lineage
         )
     force(api.registry, "classification", 1)
@@ -671,7 +671,7 @@ def test_live_quality_is_remembered_for_a_while(promoted, monkeypatch):
     for _ in range(3):
         promoted.get("/api/models/classification")
     assert len(looks) == 1
-    monkeypatch.setattr(live_cache, "SECONDS", 0.0)
+    monkeypatch.setattr(live_cache, "MAX_AGE_SECONDS", 0.0)
     promoted.get("/api/models/classification")
     assert len(looks) == 2
 

@@ -178,7 +178,7 @@ def test_health_is_told_to_everybody_with_and_without_a_key(api):
 def test_only_whoever_has_a_key_is_told_why_the_service_is_not_ready(api):
     replicas.force(api.registry, "m", 1)  # no replica serves it
     open_to_all = api("GET", "/readyz")
-    assert (open_to_all.status_code, open_to_all.json()["detail"]) == (503, "not ready; send an API key to be told why")
+    assert (open_to_all.status_code, open_to_all.json()["detail"]) == (503, "not ready; send an API key to see the reason")
     assert api("GET", "/readyz", api.keys.bad[Scope.OPERATE]["expired"]).json() == open_to_all.json()
     told = api("GET", "/readyz", api.keys.right[Scope.PREDICT])
     assert (told.status_code, "m: no replica serves the champion v1" in told.json()["detail"]) == (503, True)
@@ -400,7 +400,7 @@ def test_predictions_go_on_with_the_last_known_keys_while_the_database_is_away(r
     replica.database.mkdir()  # SQLite cannot open a directory
 
     async def noticed() -> bool:
-        return "the last known ones go on" in caplog.text
+        return "the last copy stays in use" in caplog.text
 
     asyncio.run(until(noticed, "the database is missed"))
     token = replica.keys.right[Scope.PREDICT]
@@ -420,7 +420,7 @@ def test_a_key_over_its_rate_is_answered_429_by_the_replica_and_the_clients_wait
     asyncio.run(until(known, "the key is known"))
     answer = replica.ask(token)
     assert answer.status_code == 429
-    assert "may make 0.000277778 requests per second" in answer.json()["error"]
+    assert "is over its rate of 0.000277778 requests per second; retry in " in answer.json()["error"]
     assert 3590 <= int(answer.headers["retry-after"]) <= 3600
 
 
@@ -525,7 +525,7 @@ def test_a_replica_tells_why_it_is_not_ready_to_whoever_has_a_key(tmp_path):
             answer = await client.get("/models/m/health", headers=headers(token))
             return answer.status_code, answer.json()["error"]
 
-    assert asyncio.run(health(None)) == (503, "not ready; send an API key to be told why")
+    assert asyncio.run(health(None)) == (503, "not ready; send an API key to see the reason")
     assert asyncio.run(health(token)) == (503, "m has no champion yet; train one: baton train m --wait")
 
 

@@ -1,4 +1,4 @@
-"""When a run starts by itself: every trigger, everything that keeps one from firing, and what is said about it."""
+"""When an automatic run starts: every trigger, everything that delays a run, and the explanations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 from baton.config.model_settings import RetrainSettings
 from baton.quality.drift import Drift
 from baton.quality.live import LiveQuality
-from services.control.retrain import ENOUGH, LONGEST_PAUSE, Situation, choose
+from services.control.retrain import LONGEST_PAUSE, choose
+from services.control.triggers import MIN_SAMPLES, Situation
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)  # a Monday
 MOVED = Drift(feature="label", psi=0.51, alarm=0.2, now=500, reference=500)
@@ -23,9 +24,9 @@ def situation(**changes: Any) -> Situation:
         "now": NOW,
         "since": NOW - timedelta(days=1),
         "ended": NOW - timedelta(days=1),
-        "fruitless": 0,
+        "runs_without_champion": 0,
         "active": None,
-        "by_itself": False,
+        "active_is_automatic": False,
         "paused": None,
         "new_examples": 0,
         "drift": (),
@@ -38,14 +39,14 @@ def test_without_triggers_nothing_starts_whatever_happens() -> None:
     choice = choose(
         RetrainSettings(), situation(new_examples=10**6, drift=[MOVED], live=LiveQuality(version=1, f1=0.0, corrections=10**6))
     )
-    assert not choice.run
+    assert not choice.starts_run
     assert "no trigger is set" in choice.text
 
 
 @pytest.mark.parametrize(("new", "runs"), [(199, False), (200, True), (5000, True)])
 def test_enough_corrections_start_a_run(new: int, runs: bool) -> None:
     choice = choose(RetrainSettings(after_examples=200), situation(new_examples=new))
-    assert choice.run is runs
+    assert choice.starts_run is runs
     assert str(new) in choice.text
     assert "200" in choice.text
 
@@ -55,45 +56,45 @@ def test_enough_corrections_start_a_run(new: int, runs: bool) -> None:
 )
 def test_a_schedule_is_due_once_its_time_has_passed_since_the_last_run_began(began: datetime, runs: bool) -> None:
     choice = choose(RetrainSettings(every="0 3 * * *"), situation(since=began, ended=began))
-    assert choice.run is runs
+    assert choice.starts_run is runs
     assert ("due since 2026-03-02 03:00" if runs else "next by schedule 2026-03-03 03:00") in choice.text
 
 
 def test_drift_starts_a_run_when_there_is_something_new_to_learn() -> None:
     settings = RetrainSettings(on_drift=True)
     choice = choose(settings, situation(drift=[MOVED, STILL], new_examples=1))
-    assert choice.run
+    assert choice.starts_run
     assert "drift of label (PSI 0.51, alarm at 0.20)" in choice.text
     assert "length" not in choice.text
-    assert not choose(settings, situation(drift=[STILL], new_examples=1)).run
+    assert not choose(settings, situation(drift=[STILL], new_examples=1)).starts_run
 
 
 def test_drift_without_new_examples_is_told_but_starts_nothing() -> None:
     choice = choose(RetrainSettings(on_drift=True), situation(drift=[MOVED]))
-    assert not choice.run
+    assert not choice.starts_run
     assert "no new corrections to learn from" in choice.text
 
 
 @pytest.mark.parametrize(
     ("live", "runs"),
     [
-        (LiveQuality(version=1, f1=0.69, corrections=ENOUGH), True),
-        (LiveQuality(version=1, f1=0.70, corrections=ENOUGH), False),
-        (LiveQuality(version=1, f1=0.1, corrections=ENOUGH - 1), False),
+        (LiveQuality(version=1, f1=0.69, corrections=MIN_SAMPLES), True),
+        (LiveQuality(version=1, f1=0.70, corrections=MIN_SAMPLES), False),
+        (LiveQuality(version=1, f1=0.1, corrections=MIN_SAMPLES - 1), False),
         (None, False),
     ],
 )
 def test_a_low_live_f1_starts_a_run_once_it_rests_on_enough_corrections(live: LiveQuality | None, runs: bool) -> None:
-    assert choose(RetrainSettings(live_f1_below=0.7), situation(live=live, new_examples=3)).run is runs
+    assert choose(RetrainSettings(live_f1_below=0.7), situation(live=live, new_examples=3)).starts_run is runs
 
 
-@pytest.mark.parametrize(("fruitless", "minutes"), [(0, 10), (1, 20), (3, 80), (500, LONGEST_PAUSE / timedelta(minutes=1))])
-def test_every_run_without_a_new_champion_doubles_the_cool_down_up_to_a_day(fruitless: int, minutes: float) -> None:
+@pytest.mark.parametrize(("failures", "minutes"), [(0, 10), (1, 20), (3, 80), (500, LONGEST_PAUSE / timedelta(minutes=1))])
+def test_every_run_without_a_new_champion_doubles_the_cool_down_up_to_a_day(failures: int, minutes: float) -> None:
     settings = RetrainSettings(after_examples=1, cooldown_minutes=10)
     for early, runs in ((timedelta(seconds=1), False), (timedelta(0), True)):
         ended = NOW - timedelta(minutes=minutes) + early
-        choice = choose(settings, situation(new_examples=1, ended=ended, fruitless=fruitless))
-        assert choice.run is runs
+        choice = choose(settings, situation(new_examples=1, ended=ended, runs_without_champion=failures))
+        assert choice.starts_run is runs
         assert runs or "cooling down until 2026-03-02 12:00:01 UTC" in choice.text
 
 
@@ -102,5 +103,5 @@ def test_every_run_without_a_new_champion_doubles_the_cool_down_up_to_a_day(frui
 )
 def test_a_pause_or_an_active_run_holds_a_trigger_back_and_says_so(change: dict[str, str], words: str) -> None:
     choice = choose(RetrainSettings(after_examples=1), situation(new_examples=1, **change))
-    assert (choice.run, choice.cause, choice.held) == (False, "examples", next(iter(change)))
+    assert (choice.starts_run, choice.trigger, choice.hold) == (False, "examples", next(iter(change)))
     assert words in choice.text

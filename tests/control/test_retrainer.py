@@ -1,4 +1,4 @@
-"""Runs that start by themselves: over a real registry and the real control plane, with jobs that live in this process."""
+"""Automatic runs: over a real registry and the real control plane, with jobs that live in this process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from baton.quality.drift import reference_of
+from baton.quality.drift import make_reference
 from baton.store.feedback import Correction
 from baton.store.records import DatasetVersion, RunState
 from services.control.retrain import AFTER_FAILURE, Choice, choose
@@ -22,7 +22,7 @@ LABELS = ("a", "b")
 
 
 def control_with(tmp_path: Path, **retrain: Any) -> LocalControl:
-    """A control plane of one model, ``m``, that is trained anew as ``retrain`` says."""
+    """A control plane of one model, ``m``, with these retraining settings."""
     config = configured(tmp_path, "m")
     raw = config.model_dump(mode="json")
     raw["models"][0]["retrain"] = {"cooldown_minutes": 0, **retrain}
@@ -61,8 +61,8 @@ def promoted(control: LocalControl, right: int, **metrics: Any) -> int:
 
 
 def look(control: LocalControl) -> Choice:
-    """One round."""
-    return asyncio.run(control.retrainer.round(control.config.model("m")))
+    """Check the model once."""
+    return asyncio.run(control.retrainer.check_once(control.config.model("m")))
 
 
 def started_by_corrections(control: LocalControl, count: int) -> str:
@@ -75,16 +75,16 @@ def started_by_corrections(control: LocalControl, count: int) -> str:
 
 
 def told(control: LocalControl, kind: str) -> list[str]:
-    """What the history says of one kind, oldest first."""
-    return [entry.text for entry in control.registry.history("m") if entry.what == kind][::-1]
+    """The history's entries of one kind, oldest first."""
+    return [entry.text for entry in control.registry.history.list("m") if entry.what == kind][::-1]
 
 
 def test_the_wanted_number_of_corrections_starts_one_run_with_its_cause(tmp_path: Path) -> None:
     control = control_with(tmp_path, after_examples=3)
     correct(control, 2)
-    assert not look(control).run
+    assert not look(control).starts_run
     correct(control, 1, start=2)
-    assert look(control).run
+    assert look(control).starts_run
     [run] = control.registry.runs.list("m")
     assert run.cause == "3 new corrections (3 wanted)"
     assert control.jobs.submitted == [run.id]
@@ -96,7 +96,7 @@ def test_while_a_run_is_active_none_other_starts_and_the_history_says_so_once(tm
     run = control.registry.runs.create("m", {})  # by hand
     correct(control, 1)
     for _ in range(3):
-        assert not look(control).run
+        assert not look(control).starts_run
     assert len(control.registry.runs.list("m")) == 1
     assert told(control, "retrain held back") == [f"1 new corrections (1 wanted); but run {run.id} is active."]
 
@@ -106,7 +106,7 @@ def test_the_run_that_corrections_started_is_not_said_to_hold_them_back(tmp_path
     correct(control, 1)
     look(control)
     for _ in range(3):
-        assert not look(control).run
+        assert not look(control).starts_run
     assert len(control.registry.runs.list("m")) == 1
     assert told(control, "retrain held back") == []
 
@@ -117,9 +117,9 @@ def test_corrections_that_a_version_has_looked_at_are_new_no_more(tmp_path: Path
     version = publish(control.registry, "m", 90, run_id, feedback_until=2)
     decision = decide(control.registry, "m", version.number)
     control.registry.runs.finish(run_id, RunState.SUCCEEDED, version=version.number, decision_id=decision.id)
-    assert not look(control).run
+    assert not look(control).starts_run
     correct(control, 2, start=2)
-    assert look(control).run
+    assert look(control).starts_run
     assert len(control.registry.runs.list("m")) == 2
 
 
@@ -140,10 +140,10 @@ def test_a_run_that_fails_uses_no_correction_up_and_is_tried_again_after_a_pause
     control.registry.datasets.add("m", frozen, {})
     control.registry.runs.finish(run_id, RunState.FAILED, reason="out of memory, say")
     choice = look(control)
-    assert (choice.cause, choice.held) == ("examples", "cool-down")
-    situation, _ = control.retrainer.look(control.config.model("m"))
+    assert (choice.trigger, choice.hold) == ("examples", "cool-down")
+    situation, _ = control.retrainer.assess(control.config.model("m"))
     later = replace(situation, now=situation.now + 3 * AFTER_FAILURE)
-    assert choose(control.config.model("m").retrain, later).run
+    assert choose(control.config.model("m").retrain, later).starts_run
 
 
 def test_runs_that_fail_or_lose_lengthen_the_pause_and_a_new_champion_ends_it(tmp_path: Path) -> None:
@@ -159,14 +159,14 @@ def test_runs_that_fail_or_lose_lengthen_the_pause_and_a_new_champion_ends_it(tm
         loser = publish(registry, "m", right, run.id)
         decision = decide(registry, "m", loser.number)
         registry.runs.finish(run.id, RunState.SUCCEEDED, version=loser.number, decision_id=decision.id)
-    situation, choice = control.retrainer.look(control.config.model("m"))
-    assert situation.fruitless == 2
-    assert choice.held == "cool-down"
+    situation, choice = control.retrainer.assess(control.config.model("m"))
+    assert situation.runs_without_champion == 2
+    assert choice.hold == "cool-down"
     assert "after 2 run(s) without a new champion" in choice.text
     run = registry.runs.create("m", {}, started=True)
     winner = publish(registry, "m", 99, run.id)
     registry.runs.finish(run.id, RunState.SUCCEEDED, version=winner.number, decision_id=decide(registry, "m", winner.number).id)
-    assert control.retrainer.look(control.config.model("m"))[0].fruitless == 0
+    assert control.retrainer.assess(control.config.model("m"))[0].runs_without_champion == 0
 
 
 def test_a_pause_lasts_over_a_restart_and_is_explained(tmp_path: Path) -> None:
@@ -174,17 +174,17 @@ def test_a_pause_lasts_over_a_restart_and_is_explained(tmp_path: Path) -> None:
     correct(control, 1)
     control.registry.retrain.pause("m", "the labels are being cleaned")
     again = LocalControl(control.config)
-    assert not look(again).run
+    assert not look(again).starts_run
     assert "paused: the labels are being cleaned" in told(again, "retrain held back")[0]
     again.registry.retrain.pause("m", None)
-    assert look(again).run
+    assert look(again).starts_run
 
 
 @pytest.fixture
 def watched(tmp_path: Path) -> LocalControl:
     """A model whose champion answered half a and half b, all ten characters long, on its holdout."""
     control = control_with(tmp_path, on_drift=True, window=100)
-    reference = reference_of(["a", "b"] * 100, np.linspace(0.8, 1, 200).tolist(), [10] * 200)
+    reference = make_reference(["a", "b"] * 100, np.linspace(0.8, 1, 200).tolist(), [10] * 200)
     promoted(control, 90, reference=reference)
     return control
 
@@ -194,12 +194,12 @@ def test_drift_is_told_once_and_starts_a_run_as_soon_as_there_is_a_correction(wa
     assert champion is not None
     answer(watched, 100, version=champion)  # nothing but a
     for _ in range(2):
-        assert not look(watched).run
+        assert not look(watched).starts_run
     [entry] = told(watched, "drift")
     assert entry.startswith("Drift of label (PSI ")
     correct(watched, 1)
     choice = look(watched)
-    assert (choice.run, choice.cause) == (True, "drift")
+    assert (choice.starts_run, choice.trigger) == (True, "drift")
 
 
 def test_the_corrected_answers_of_the_champion_are_its_live_f1(tmp_path: Path) -> None:
@@ -208,20 +208,20 @@ def test_the_corrected_answers_of_the_champion_are_its_live_f1(tmp_path: Path) -
     answer(control, 100, version=number)
     correct(control, 50)  # right
     correct(control, 50, start=50, label="b")  # wrong: it said a
-    situation, choice = control.retrainer.look(control.config.model("m"))
+    situation, choice = control.retrainer.assess(control.config.model("m"))
     assert situation.live is not None
     assert situation.live.corrections == 100
     assert situation.live.f1 == pytest.approx((2 / 3 + 0) / 2)  # a: precision 1/2, recall 1; b: never said
-    assert (choice.run, choice.cause) == (True, "live F1")
+    assert (choice.starts_run, choice.trigger) == (True, "live F1")
 
 
 def test_a_schedule_counts_from_the_last_run(tmp_path: Path) -> None:
     control = control_with(tmp_path, every="* * * * *")
     settings = control.config.model("m")
-    situation, _ = control.retrainer.look(settings)
+    situation, _ = control.retrainer.assess(settings)
     later = replace(situation, now=situation.since + timedelta(minutes=2))
-    assert choose(settings.retrain, later).cause == "schedule"
-    assert choose(settings.retrain, replace(later, since=later.now)).cause is None
+    assert choose(settings.retrain, later).trigger == "schedule"
+    assert choose(settings.retrain, replace(later, since=later.now)).trigger is None
 
 
 def test_metrics_are_told_of_the_last_look_and_look_themselves_only_when_it_is_old(tmp_path: Path, monkeypatch: Any) -> None:
@@ -230,11 +230,11 @@ def test_metrics_are_told_of_the_last_look_and_look_themselves_only_when_it_is_o
     control = control_with(tmp_path, after_examples=10)
     settings = control.config.model("m")
     correct(control, 1)
-    assert control.retrainer.situation(settings).new_examples == 1
+    assert control.retrainer.recent_situation(settings).new_examples == 1
     correct(control, 1, start=1)
-    assert control.retrainer.situation(settings).new_examples == 1
+    assert control.retrainer.recent_situation(settings).new_examples == 1
     look(control)
-    assert control.retrainer.situation(settings).new_examples == 2
+    assert control.retrainer.recent_situation(settings).new_examples == 2
     correct(control, 1, start=2)
     monkeypatch.setattr(retrain, "FRESH", timedelta(0))
-    assert control.retrainer.situation(settings).new_examples == 3
+    assert control.retrainer.recent_situation(settings).new_examples == 3

@@ -13,12 +13,12 @@ from baton.artifacts.storage import Storage
 from baton.config.file import BatonConfig
 from baton.config.model_settings import GateSettings
 from baton.errors import Conflict
-from baton.store.records import Champion, Decision, HistoryKind, ModelVersion
+from baton.store.records import Champion, Decision, HistoryKind, ModelVersion, ReplicaState
 from baton.store.registry import Registry
 from baton.tasks.classification import Classification
 from services.control.jobs import Jobs
 from services.control.plane import ControlPlane
-from services.control.rollout import Rollouts, State
+from services.control.rollout import Rollouts
 from training.judge import gate
 
 HOLDOUT = "5f" * 32
@@ -33,12 +33,24 @@ class LocalRollouts(Rollouts):
         self.broken: dict[int, str] = {}
         self.serving: dict[str, int] = {}
 
-    async def states(self, model: str) -> list[State]:
-        return [{"replica": "r1", "version": self.serving.get(model), "error": None}]
+    async def states(self, model: str) -> list[ReplicaState]:
+        return [
+            ReplicaState(
+                replica="r1",
+                pid=1,
+                version=self.serving.get(model),
+                sequence=1 if model in self.serving else -1,
+                prepared=(),
+                engine="stand-in",
+                unlogged=0,
+                error=None,
+                unavailable=False,
+            )
+        ]
 
     async def _prepare(self, model: str, version: int) -> None:
         if version in self.broken:
-            self._registry.add_incident(model, HistoryKind.ROLLOUT_FAILED, self.broken[version], version)
+            self._registry.history.add_incident(model, HistoryKind.ROLLOUT_FAILED, self.broken[version], version)
             raise Conflict(f"{model}: {self.broken[version]}; the champion stays")
 
     async def _commit(self, model: str, champion: Champion) -> None:
@@ -67,7 +79,7 @@ class LocalJobs(Jobs):
             return None
         return JobStatus.SUCCEEDED if job.startswith("judge-") else JobStatus.RUNNING
 
-    def _jobs(self) -> Any:
+    def _job_client(self) -> Any:
         class Client:
             def stop_job(self, job: str) -> None: ...
 
@@ -121,8 +133,8 @@ def publish(
     statistics = np.stack([truth, predicted], axis=1).astype(np.int32)
     f1 = float(TASK.resample(statistics, np.ones((1, 100), dtype=np.float32))[0])
     metrics = {"f1": f1, "accuracy": right / 100, "confusion": [[25]], "per_class": {}, "labels": ["a"], **metrics}
-    number = registry.reserve_version(model, run_id)
-    version = registry.publish_version(
+    number = registry.versions.reserve(model, run_id)
+    version = registry.versions.publish(
         model,
         number,
         uri=f"/nowhere/{number}",
@@ -135,15 +147,15 @@ def publish(
             "labels": ["a", "b"],
         },
     )
-    registry.add_evaluation(model, number, HOLDOUT, metrics, statistics)
+    registry.evaluations.add(model, number, HOLDOUT, metrics, statistics)
     return version
 
 
 def decide(registry: Registry, model: str, version: int) -> Decision:
     """The gate's stored decision on ``version`` against today's champion."""
     champion = registry.champion(model).version
-    candidate = registry.evaluation(model, version, HOLDOUT)
-    rival = None if champion is None else registry.evaluation(model, champion, HOLDOUT)
+    candidate = registry.evaluations.get(model, version, HOLDOUT)
+    rival = None if champion is None else registry.evaluations.get(model, champion, HOLDOUT)
     assert candidate is not None
     policy = GateSettings.model_validate(registry.settings(model)["gate"])
     return registry.add_decision(gate.decide(TASK, candidate, rival, policy))

@@ -1,33 +1,25 @@
-"""Routes of the control API about data set versions: what is in them, and what changed from one to another."""
+"""Routes that read data set versions: their rows, their quarantine, and the difference between two of them."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 from fastapi import FastAPI, Path, Query
 
 from baton.artifacts import frozen
 from baton.artifacts.storage import Storage
-from baton.config.file import BatonConfig
 from baton.errors import InvalidInput
-from baton.store.dataset_store import PAGE
-from baton.store.records import DatasetVersion
-from baton.store.registry import Registry
+from baton.store.records import PAGE, DatasetVersion
 from baton.tasks import task_type
+from services.control.api.bodies import Limit
+from services.control.api.protocol import ControlPlane
 from services.control.api.query_params import LARGEST, Before
 
 Number = Annotated[int, Path(ge=1, le=LARGEST, description="A data set version.")]
 
 
-class Control(Protocol):
-    """What these routes need of the control plane."""
-
-    config: BatonConfig
-    registry: Registry
-
-
-def add_datasets(api: FastAPI, control: Control) -> None:
+def add_datasets(api: FastAPI, control: ControlPlane) -> None:
     """Add the routes below ``/api/models/{model}/datasets``."""
     store = control.registry.datasets
     storage = Storage(control.config.storage)
@@ -35,18 +27,18 @@ def add_datasets(api: FastAPI, control: Control) -> None:
     @api.get("/api/models/{model}/datasets", tags=["datasets"])
     def list_datasets(
         model: str,
-        limit: Annotated[int, Query(ge=1, le=500, description="Rows in one page.")] = PAGE,
+        limit: Limit = PAGE,
         before: Before = None,
     ) -> dict[str, Any]:
-        """Data set versions, newest first, without the texts that their records show."""
+        """List data set versions, newest first, without the texts in their records."""
         control.config.model(model)
         found = store.list(model, limit=limit, before=before)
         last = found[-1].number if len(found) == limit else None
-        return {"items": [_brief(version) for version in found], "next": last}
+        return {"items": [_without_texts(version) for version in found], "next": last}
 
     @api.get("/api/models/{model}/datasets/{number}", tags=["datasets"])
     def get_dataset(model: str, number: Number) -> dict[str, Any]:
-        """One data set version: rows by source and label, what was taken out and why."""
+        """Return one data set version: rows by split, source and label, and how many were left out for which reason."""
         control.config.model(model)
         return asdict(store.get(model, number))
 
@@ -54,10 +46,10 @@ def add_datasets(api: FastAPI, control: Control) -> None:
     def list_quarantine(
         model: str,
         number: Number,
-        limit: Annotated[int, Query(ge=1, le=10_000, description="Rows in one page.")] = 500,
-        after: Annotated[int, Query(ge=0, le=LARGEST, description="Rows to skip: `next` of the page before.")] = 0,
+        limit: Annotated[int, Query(ge=1, le=10_000, description="Maximum number of rows in one page.")] = 500,
+        after: Annotated[int, Query(ge=0, le=LARGEST, description="Number of rows to skip: `next` of the previous page.")] = 0,
     ) -> dict[str, Any]:
-        """Rows of a data set version that nobody could use: where each stood, and the reason."""
+        """List the quarantined rows of a data set version: where each came from, and why it could not be used."""
         control.config.model(model)
         rows = frozen.read_quarantine(storage, store.get(model, number).uri)
         end = after + limit
@@ -68,23 +60,22 @@ def add_datasets(api: FastAPI, control: Control) -> None:
         model: str,
         number: Number,
         against: Annotated[
-            int | None, Query(ge=1, le=LARGEST, description="The version to compare with; by default the one before.")
+            int | None, Query(ge=1, le=LARGEST, description="The version to compare with; by default the previous one.")
         ] = None,
     ) -> dict[str, Any]:
-        """Rows added, removed and relabelled on each split since another version, by label, with the first of their texts."""
+        """Return the rows added, removed and relabelled in each split since another version, by label, with the first texts."""
         task_cls = task_type(control.config.model(model).task)
         after = store.get(model, number)
         against = after.previous if against is None else against
         if against is None:
             raise InvalidInput(f"data set {number} is the first of {model}; there is none before it to compare with")
         before = store.get(model, against)
-        splits = [frozen.read_splits(task_cls, storage, version.uri) for version in (before, after)]
-        changes = {split: asdict(change) for split, change in frozen.difference(task_cls, *splits).items()}
+        rows_before, rows_after = (frozen.read_splits(task_cls, storage, version.uri) for version in (before, after))
+        changes = {split: asdict(change) for split, change in frozen.difference(task_cls, rows_before, rows_after).items()}
         return {"model": model, "number": number, "against": before.number, **changes}
 
 
-def _brief(version: DatasetVersion) -> dict[str, Any]:
-    """A version without what fills screens."""
+def _without_texts(version: DatasetVersion) -> dict[str, Any]:
     whole = asdict(version)
     conflicts = {key: value for key, value in version.conflicts.items() if key != "examples"}
     return {key: value for key, value in whole.items() if key != "quarantined"} | {"conflicts": conflicts}

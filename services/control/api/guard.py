@@ -1,6 +1,6 @@
-"""Which API key each call needs: one table, for the check in front of every route, for OpenAPI and for the documentation.
+"""Checks the API key of each call. One table of rules serves the check, OpenAPI and docs/security.md.
 
-A path that the table does not know needs the scope `operate`: a new route is closed until somebody opens it.
+A path that no rule matches needs the scope `operate`: a new route is closed until a rule opens it.
 """
 
 from __future__ import annotations
@@ -10,76 +10,71 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 
-from baton.config.file import BatonConfig, HttpSettings
+from baton.config.file import HttpSettings
 from baton.errors import BatonError, Forbidden, NotFound
 from baton.keys import ALLOWS, Scope
-from baton.store.registry import Registry
 from services import asgi
 from services.asgi import Application, Receive, Send
 from services.control.api.problems import problem
-from services.keyring import Keyring
+from services.control.api.protocol import ControlPlane
 from services.names import HEALTH, ROUTE
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What calls of ``method`` (empty: any) to ``path``, written as routes are, need: a scope, or None for nothing."""
+    """The scope that a call needs."""
 
     method: str
+    """HTTP method; empty for any."""
     path: str
+    """Path in the form of a route: ``{name}`` matches one segment, ``{rest}`` any number of them."""
     scope: Scope | None
+    """None: the call is open, with or without a key."""
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
         return re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(self.path).replace(r"\{rest\}", ".*")))
 
-    def fits(self, method: str, path: str) -> bool:
-        """Whether it is about this call."""
+    def matches(self, method: str, path: str) -> bool:
+        """Return whether the rule is for this call."""
         return self.method in ("", method) and self._pattern.fullmatch(path) is not None
 
 
-CONTROL = (
+RULES = (
     Rule("GET", "/healthz", None),
     Rule("GET", "/readyz", None),
     Rule("GET", "/metrics", Scope.METRICS),
     Rule("POST", "/api/models/{model}/feedback", Scope.FEEDBACK),
-    # Models that the proxy does not know, or does not know yet: what their replicas would ask for.
+    # Models that the proxy has no route to (yet): the scope that their replicas would ask for.
     Rule("", ROUTE + "/{model}", Scope.PREDICT),
     Rule("", ROUTE + "/{model}/{rest}", Scope.PREDICT),
 )
-"""Rules of the control plane; the first that fits counts."""
+"""Rules of the control plane. The first that matches counts."""
 
-OTHERWISE = Scope.OPERATE
+DEFAULT_SCOPE = Scope.OPERATE
+"""The scope of every call that no rule matches."""
 
-REPLICAS = (Rule("GET", f"{ROUTE}/{{model}}{HEALTH}", None), *CONTROL[-2:])
-"""What replicas do, for the documentation: all but `HEALTH` needs `Scope.PREDICT`."""
+REPLICA_RULES = (Rule("GET", f"{ROUTE}/{{model}}{HEALTH}", None), *RULES[-2:])
+"""The rules that replicas apply, for the documentation: every path but `HEALTH` needs `Scope.PREDICT`."""
 
-ABOUT = re.compile(rf"(?:/api/models|{ROUTE})/(?P<model>[^/]+)(?:/.*)?|/api/runs/(?P<run>[^/]+)(?:/.*)?")
-"""Paths that name a model, or a run, which belongs to one."""
-
-
-class Control(Protocol):
-    """What the check needs of the control plane."""
-
-    config: BatonConfig
-    registry: Registry
-    keyring: Keyring
+MODEL_OR_RUN = re.compile(rf"(?:/api/models|{ROUTE})/(?P<model>[^/]+)(?:/.*)?|/api/runs/(?P<run>[^/]+)(?:/.*)?")
+"""Paths that name a model, or a run, which belongs to a model. Keys may be limited to some models."""
 
 
-def needed(method: str, path: str) -> Scope | None:
-    """The scope that a call of the control plane needs; None: it is open to everybody."""
-    return next((rule.scope for rule in CONTROL if rule.fits(method, path)), OTHERWISE)
+def required_scope(method: str, path: str) -> Scope | None:
+    """Return the scope that a call of the control plane needs; None if the call is open."""
+    return next((rule.scope for rule in RULES if rule.matches(method, path)), DEFAULT_SCOPE)
 
 
 class Guard:
-    """ASGI middleware in front of the control API: routes, documentation pages and paths that do not exist alike."""
+    """ASGI middleware that checks the key of every call: to routes, to documentation pages and to unknown paths."""
 
-    def __init__(self, app: Application, control: Control) -> None:
+    def __init__(self, app: Application, control: ControlPlane) -> None:
         self._app, self._control = app, control
 
     async def __call__(self, scope: asgi.Scope, receive: Receive, send: Send) -> None:
@@ -91,47 +86,53 @@ class Guard:
                 await answer(scope, receive, send)
                 return
         elif scope["type"] == "websocket" and self._control.keyring.required:
-            await send({"type": "websocket.close", "code": 1008})  # no route of ours is one
+            await send({"type": "websocket.close", "code": 1008})  # the API has no WebSocket routes
             return
         await self._app(scope, receive, send)
 
     async def _check(self, scope: asgi.Scope) -> None:
         keyring = self._control.keyring
-        headers = dict(reversed(scope["headers"]))  # of several, the first
+        headers = dict(reversed(scope["headers"]))  # the first of repeated headers counts
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        wanted = needed(scope["method"], path)
+        wanted = required_scope(scope["method"], path)
         if wanted is None:
             return
         if not keyring.required:
-            _refuse_other_pages(scope["method"], headers)
+            _refuse_cross_site_writes(scope["method"], headers)
             if self._control.config.http.loopback:
-                _refuse_other_names(headers)
+                _refuse_foreign_host_names(headers)
             return
         key = keyring.identify(headers.get(b"authorization", b""))
-        about = ABOUT.fullmatch(path)
-        model = about["model"] if about else None
-        if about and about["run"] and key.models is not None:
-            model = await asyncio.to_thread(self._model_of, about["run"])
+        named = MODEL_OR_RUN.fullmatch(path)
+        model = named["model"] if named else None
+        if named and named["run"] and key.models is not None:
+            model = await asyncio.to_thread(self._model_of, named["run"])
         keyring.allow(key, wanted, model)
 
     def _model_of(self, run_id: str) -> str:
         try:
             return self._control.registry.runs.get(run_id).model
-        except NotFound:  # for one who may see some runs only, a run that is not there is like another model's
+        except NotFound:  # the same answer as for a run of another model: a limited key must not learn which runs exist
             raise Forbidden("this API key is only for some models, and none of them has such a run") from None
 
 
-def _refuse_other_pages(method: str, headers: Mapping[bytes, bytes]) -> None:
-    """Where no key is asked for, any web page in a browser on this machine could send forms to a service on loopback. Browsers
-    say where a request comes from (Fetch Metadata, W3C); everything else does not send this header.
+def _refuse_cross_site_writes(method: str, headers: Mapping[bytes, bytes]) -> None:
+    """Raise ``Forbidden`` for a write that a web page of another origin sent.
+
+    Without keys, any page in a browser on this machine could post forms to a service on loopback. Browsers name the origin of a
+    request in ``Sec-Fetch-Site`` (Fetch Metadata, W3C); other clients do not send this header.
     """
     origin = headers.get(b"sec-fetch-site", b"none")
     if method not in ("GET", "HEAD") and origin not in (b"none", b"same-origin"):
         raise Forbidden(f"a web page of another origin sent this ({origin.decode('latin-1')}); only Baton's own pages may")
 
 
-def _refuse_other_names(headers: Mapping[bytes, bytes]) -> None:
-    """A page's own name may point to 127.0.0.1 (DNS rebinding), which makes it the same origin; its name stays in ``Host``."""
+def _refuse_foreign_host_names(headers: Mapping[bytes, bytes]) -> None:
+    """Raise ``Forbidden`` unless ``Host`` names this machine's loopback.
+
+    The name of a web page may resolve to 127.0.0.1 (DNS rebinding), which makes the page the same origin as the service; the
+    browser still sends the page's name in ``Host``.
+    """
     host = headers.get(b"host", b"").decode("latin-1")
     try:
         name = urlsplit(f"//{host}").hostname
@@ -142,7 +143,7 @@ def _refuse_other_names(headers: Mapping[bytes, bytes]) -> None:
 
 
 def describe(api: FastAPI) -> None:
-    """Let OpenAPI say which scope each operation needs."""
+    """Add the scope that each operation needs to the OpenAPI document of ``api``."""
     plain = api.openapi
 
     def openapi() -> dict[str, Any]:
@@ -152,18 +153,18 @@ def describe(api: FastAPI) -> None:
         schema.setdefault("components", {})["securitySchemes"] = {"key": bearer}
         for path, operations in schema["paths"].items():
             for method, operation in operations.items():
-                scope = needed(method.upper(), path)
+                scope = required_scope(method.upper(), path)
                 operation["security"] = [] if scope is None else [{"key": [scope.value]}]
         return schema
 
-    setattr(api, "openapi", openapi)  # noqa: B010  as FastAPI's documentation has it; mypy takes it for a mistake
+    setattr(api, "openapi", openapi)  # noqa: B010  FastAPI documents this; mypy refuses to assign to a method
 
 
 def table() -> str:
-    """The rules in Markdown, as docs/security.md has them."""
+    """Return the rules as the Markdown table of docs/security.md."""
     rows = [
         f"| `{rule.method or 'any'} {rule.path.replace('{model}', 'M').replace('{rest}', '…')}` "
         f"| {f'`{rule.scope}`' if rule.scope else 'none: open'} |"
-        for rule in (*REPLICAS, *CONTROL[:-2])
+        for rule in (*REPLICA_RULES, *RULES[:-2])
     ]
-    return "\n".join(["| call | scope |", "|---|---|", *rows, f"| everything else | `{OTHERWISE}` |"])
+    return "\n".join(["| call | scope |", "|---|---|", *rows, f"| everything else | `{DEFAULT_SCOPE}` |"])

@@ -1,4 +1,4 @@
-"""Problem documents (RFC 9457): how the control API says what went wrong."""
+"""Problem documents (RFC 9457): the form of every error that the control API answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 
 class Problem(BaseModel):
-    """RFC 9457."""
+    """The members of a problem document that RFC 9457 names."""
 
     type: str = "about:blank"
     title: str
@@ -18,9 +18,9 @@ class Problem(BaseModel):
 
 
 def problem(status: int, title: str, detail: str, headers: dict[str, str] | None = None, **more: Any) -> JSONResponse:
-    """An answer that says what went wrong; ``more`` are further keys of its document."""
+    """Return an error answer. ``more`` are further members of its document."""
     content = {**Problem(title=title, status=status, detail=detail).model_dump(), **more}
-    # Predictions of unknown models end here too; their clients read the key "error".
+    # Predictions of unknown models are answered here as well; Hugging Face clients read the key "error".
     return JSONResponse(
         {**content, "error": detail}, status_code=status, headers=headers, media_type="application/problem+json"
     )

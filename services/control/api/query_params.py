@@ -1,4 +1,4 @@
-"""Bounds of what routes take, where several routes take the same."""
+"""Parameters that several routes take, with their bounds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import Query
 
 LARGEST = 2**31 - 1
-"""Numbers beyond this fit no integer column."""
+"""The largest number that fits an integer column of PostgreSQL."""
 
-Before = Annotated[int | None, Query(ge=0, le=LARGEST, description="`next` of the page before.")]
-"""Where a page of a listing begins."""
+Before = Annotated[int | None, Query(ge=0, le=LARGEST, description="`next` of the previous page.")]
+"""The item before which a page of a list begins."""

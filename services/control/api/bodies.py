@@ -1,0 +1,29 @@
+"""Bodies of the control API's requests and answers, where several routes share them, and records as JSON values."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import Query
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+Limit = Annotated[int, Query(ge=1, le=500, description="Maximum number of items in one page.")]
+
+
+class Body(BaseModel):
+    """The body of a request. Unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Page(BaseModel):
+    """One page of a list. ``next`` is the value of ``before`` for the next page, None on the last one."""
+
+    items: list[dict[str, Any]]
+    next: int | str | None
+
+
+def to_json_values(record: Any) -> dict[str, Any]:
+    """Return a frozen record as JSON values."""
+    plain: dict[str, Any] = TypeAdapter(type(record)).dump_python(record, mode="json")
+    return plain

@@ -1,0 +1,58 @@
+"""Routes that read models: champions, versions, history."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Path
+
+from baton.store.records import PAGE
+from services.control.api.bodies import Limit, Page, to_json_values
+from services.control.api.protocol import ControlPlane
+from services.control.api.query_params import LARGEST, Before
+
+LONG_METRICS = ("confusion", "per_class", "labels", "reference")
+"""Metrics that a list of versions leaves out because they fill screens."""
+
+
+def add_models(api: FastAPI, control: ControlPlane) -> None:
+    """Add the reading routes below ``/api/models``."""
+    registry = control.registry
+
+    @api.get("/api/models", tags=["models"])
+    async def list_models() -> Page:
+        """List all declared models."""
+        return Page(items=[await control.describe(settings) for settings in control.config.models], next=None)
+
+    @api.get("/api/models/{model}", tags=["models"])
+    async def get_model(model: str) -> dict[str, Any]:
+        """Return one model: its champion, its replicas, its active run and roll-out."""
+        return await control.describe(control.config.model(model))
+
+    @api.get("/api/models/{model}/versions", tags=["models"])
+    def list_versions(model: str, limit: Limit = PAGE, before: Before = None) -> Page:
+        """List versions, newest first, with their main metrics."""
+        control.config.model(model)
+        found = registry.versions.list(model, limit=limit, before=before)
+        champion = registry.champion(model).version
+        items = [{**to_json_values(version), "champion": version.number == champion} for version in found]
+        return Page(
+            items=[_without_long_metrics(item) for item in items], next=found[-1].number if len(found) == limit else None
+        )
+
+    @api.get("/api/models/{model}/versions/{number}", tags=["models"])
+    def get_version(model: str, number: Annotated[int, Path(ge=1, le=LARGEST)]) -> dict[str, Any]:
+        """Return one version with all its metrics and its lineage."""
+        control.config.model(model)
+        champion = registry.champion(model).version
+        return {**to_json_values(registry.versions.get(model, number)), "champion": number == champion}
+
+    @api.get("/api/models/{model}/history", tags=["models"])
+    def history(model: str, limit: Limit = PAGE) -> Page:
+        """List promotions, refusals, failed runs and incidents, newest first."""
+        control.config.model(model)
+        return Page(items=[to_json_values(entry) for entry in registry.history.list(model, limit=limit)], next=None)
+
+
+def _without_long_metrics(version: dict[str, Any]) -> dict[str, Any]:
+    return {**version, "metrics": {key: value for key, value in version["metrics"].items() if key not in LONG_METRICS}}

@@ -1,0 +1,67 @@
+"""Routes that move the champion: promote, roll back, and the list of moves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+from pydantic import Field
+
+from baton.store.records import PAGE
+from services.control.api.bodies import Body, Limit, Page, to_json_values
+from services.control.api.problems import problem
+from services.control.api.protocol import ControlPlane
+from services.control.api.query_params import LARGEST, Before
+
+LONGEST_REASON = 500
+"""Maximum length in characters of a reason."""
+
+
+class PromotionRequest(Body):
+    """Which version should become champion."""
+
+    version: int = Field(ge=1, le=LARGEST)
+    force: bool = Field(False, description="Bypass the gate. Needs a reason, which stays in the history.")
+    reason: str | None = Field(None, max_length=LONGEST_REASON)
+
+
+class RollbackRequest(Body):
+    """Which champion should return."""
+
+    version: int | None = Field(None, ge=1, le=LARGEST, description="An earlier champion; by default the previous one.")
+    reason: str = Field("rolled back by an operator", min_length=1, max_length=LONGEST_REASON)
+
+
+def add_promotions(api: FastAPI, control: ControlPlane) -> None:
+    """Add the routes of promotions and rollbacks."""
+    registry = control.registry
+
+    @api.post("/api/models/{model}/promotions", tags=["promotions"])
+    async def promote(model: str, body: PromotionRequest) -> JSONResponse:
+        """Ask the gate, and swap if it agrees.
+
+        Answers with the Decision: 200 if the version is champion now, 409 if the gate refused it.
+        """
+        control.config.model(model)
+        decision, promotion = await control.promote(model, body.version, force=body.force, reason=body.reason)
+        if promotion is None:
+            return problem(409, "refused by the gate", decision.sentence, decision=to_json_values(decision))
+        return JSONResponse({"decision": to_json_values(decision), "promotion": to_json_values(promotion)})
+
+    @api.get("/api/models/{model}/promotions", tags=["promotions"])
+    def list_promotions(model: str, limit: Limit = PAGE, before: Before = None) -> Page:
+        """List the moves of the champion pointer, newest first."""
+        control.config.model(model)
+        found = registry.promotions(model, limit=limit, before=before)
+        return Page(
+            items=[to_json_values(promotion) for promotion in found], next=found[-1].id if len(found) == limit else None
+        )
+
+    @api.post("/api/models/{model}/rollback", tags=["promotions"])
+    async def rollback(model: str, body: RollbackRequest | None = None) -> dict[str, Any]:
+        """Put the previous champion, or an earlier one, back in service."""
+        control.config.model(model)
+        wanted = body or RollbackRequest()
+        decision, promotion = await control.rollouts.rollback(model, wanted.version, wanted.reason)
+        return {"decision": to_json_values(decision), "promotion": to_json_values(promotion)}

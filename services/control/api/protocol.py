@@ -1,0 +1,71 @@
+"""What the routes of the control API need of the control plane, as one protocol: the API decides nothing and asks it.
+
+The real one is `services.control.plane.ControlPlane`, which imports the API; the API does not import it.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from baton.config.file import BatonConfig
+from baton.config.model_settings import ModelSettings
+from baton.store.records import Decision, Promotion, ReplicaState, Run
+from baton.store.registry import Registry
+from services.control.live_cache import LiveQualityCache
+from services.control.retrain import Retrainer
+from services.keyring import Keyring
+
+
+class Rollouts(Protocol):
+    """Moves models from one version to another."""
+
+    async def rollback(self, model: str, to: int | None, reason: str) -> tuple[Decision, Promotion]:
+        """Put the previous champion, or version ``to``, back in service; raise as `services.control.rollout.Rollouts` does."""
+        ...
+
+    async def states(self, model: str) -> list[ReplicaState]:
+        """Return the state of every live replica of ``model``."""
+        ...
+
+
+class ControlPlane(Protocol):
+    """The control plane behind the API."""
+
+    config: BatonConfig
+    registry: Registry
+    keyring: Keyring
+
+    @property
+    def retrainer(self) -> Retrainer:
+        """Starts runs when triggers fire."""
+        ...
+
+    @property
+    def live(self) -> LiveQualityCache:
+        """Live F1 of the models."""
+        ...
+
+    @property
+    def rollouts(self) -> Rollouts:
+        """Moves models from one version to another."""
+        ...
+
+    async def start_run(self, model: str, assignments: list[str], idempotency_key: str | None) -> Run:
+        """Queue a run with ``KEY=VALUE`` overrides and submit its job. Raise ``Conflict`` while one of ``model`` is active."""
+        ...
+
+    async def cancel_run(self, run_id: str) -> Run:
+        """End an active run now. Raise ``Conflict`` if it is over."""
+        ...
+
+    async def promote(self, model: str, version: int, *, force: bool, reason: str | None) -> tuple[Decision, Promotion | None]:
+        """Ask the gate, and swap if it agrees; ``None`` instead of a promotion if it refuses."""
+        ...
+
+    async def describe(self, settings: ModelSettings) -> dict[str, object]:
+        """Return one model as JSON values: champion, replicas, active run."""
+        ...
+
+    async def unready(self) -> list[str]:
+        """Return the reasons why the service is not ready; none when it is."""
+        ...

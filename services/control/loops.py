@@ -1,0 +1,111 @@
+"""The background loops of the control plane: they watch runs, roll out approved versions, check triggers and delete old data.
+
+What fails is logged and tried again in the next round, and stops neither other models nor other loops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from baton.config.file import BatonConfig
+from baton.errors import NotReady
+from baton.store.records import Decision
+from baton.store.registry import Registry
+from services.control.bootstrap import declare
+from services.control.failures import RegistryHealth, log_failures
+from services.control.housekeeping import Housekeeping
+from services.control.jobs import Jobs
+from services.control.retrain import Retrainer
+from services.control.rollout import Rollouts
+
+WATCH_SECONDS = 1.0
+"""Pause between two looks at active runs and pending decisions. Users wait for both; a look costs three small queries."""
+
+ROLL_OUT_AGAIN_SECONDS = 5.0
+"""Pause before a roll-out is tried again after an outage, so that it does not keep the replicas busy with loading."""
+
+RETRAIN_SECONDS = 5.0
+"""Pause between two checks of the triggers. Runs take longer, so that a start a few seconds later does not matter."""
+
+HOUSEKEEPING_SECONDS = 600.0
+"""Pause between two rounds of `Housekeeping`. Retention is measured in days, and deleting costs queries over whole tables."""
+
+
+class Loops:
+    """The background work of one control plane; `run` does it until it is cancelled."""
+
+    def __init__(
+        self,
+        config: BatonConfig,
+        registry: Registry,
+        *,
+        jobs: Jobs,
+        rollouts: Rollouts,
+        retrainer: Retrainer,
+        housekeeping: Housekeeping,
+    ) -> None:
+        self._config = config
+        self._registry = registry
+        self._jobs = jobs
+        self._rollouts = rollouts
+        self._retrainer = retrainer
+        self._housekeeping = housekeeping
+        self._registry_health = RegistryHealth()
+        self._rolling_out: dict[str, asyncio.Task[None]] = {}
+
+    async def run(self) -> None:
+        """Migrate the schema and declare the models, then run all loops.
+
+        `baton up` has done the first two already; a Serve config that was deployed without it relies on this step.
+        """
+        while not await self._registry_health.run_step(  # noqa: ASYNC110  there is no event to wait for
+            lambda: declare(self._registry, self._config)
+        ):
+            await asyncio.sleep(WATCH_SECONDS)
+        await asyncio.gather(self._watch(), self._retrain(), self._keep_house())
+
+    async def _watch(self) -> None:
+        """Look after active runs and roll out approved decisions. The first round also recovers from a crash."""
+        while True:
+            # The check fails, for example, while a newer Baton, which has migrated the database, takes over.
+            if await self._registry_health.run_step(self._registry.check):
+                with log_failures("reading the registry"):
+                    await self._look_after_runs()
+                    await self._start_roll_outs()
+            await asyncio.sleep(WATCH_SECONDS)
+
+    async def _look_after_runs(self) -> None:
+        for run in await asyncio.to_thread(lambda: self._registry.runs.list(active=True, limit=None)):
+            with log_failures(f"looking after run {run.id}", model=run.model, run_id=run.id):
+                await asyncio.to_thread(self._jobs.look_after, run)
+
+    async def _start_roll_outs(self) -> None:
+        """Start a task for each approved decision, unless one for the same model is in progress."""
+        configured = {settings.name for settings in self._config.models}
+        for decision in await asyncio.to_thread(self._registry.pending_decisions):
+            task = self._rolling_out.get(decision.model)
+            if decision.model in configured and (task is None or task.done()):
+                self._rolling_out[decision.model] = asyncio.create_task(self._roll_out(decision))
+
+    async def _roll_out(self, decision: Decision) -> None:
+        what = f"the roll-out of {decision.model} v{decision.candidate}"
+        with log_failures(what, model=decision.model, version=decision.candidate):
+            try:
+                await self._rollouts.promote(decision)
+            except NotReady:  # an outage, or no replica: the decision stays pending, and the next round tries it again
+                await asyncio.sleep(ROLL_OUT_AGAIN_SECONDS)
+                raise
+
+    async def _retrain(self) -> None:
+        """Check the triggers of every model while the registry can be used."""
+        while True:
+            if self._registry_health.usable:
+                for settings in self._config.models:
+                    with log_failures(f"automatic retraining of {settings.name}", model=settings.name):
+                        await self._retrainer.check_once(settings)
+            await asyncio.sleep(RETRAIN_SECONDS)
+
+    async def _keep_house(self) -> None:
+        while True:
+            await asyncio.to_thread(self._housekeeping.run)
+            await asyncio.sleep(HOUSEKEEPING_SECONDS)
