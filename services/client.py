@@ -1,4 +1,7 @@
-"""The control API as Python calls, for the command line: what `baton.client` does for applications, and the rest of it."""
+"""The HTTP client of the command line and the demo: `baton.client` with the rest of the control API.
+
+Knows HTTP; knows neither Ray nor the database.
+"""
 
 from __future__ import annotations
 
@@ -11,26 +14,33 @@ from baton.client import ServiceError as ApiError
 
 __all__ = ["ApiError", "Client"]
 
-
 PAGE = 10_000
-"""Items of one page, where all are wanted."""
+"""Items per page where all items are requested."""
+
+READ_SECONDS = 900.0
+"""Maximum time to wait for an answer. A promotion is the slowest call: it may evaluate both versions and roll one out."""
+
+CONNECT_SECONDS = 30.0
+"""Maximum time to wait for a connection, and for everything else besides the answer."""
 
 
 class Client(client.Client):
-    """One service at ``url``; its slowest calls play a match. A refused connection is an answer to a person: nothing is sent
-    again unless ``retries`` says so.
+    """A client of the service at ``url``.
+
+    A refused connection or a busy service is reported at once, because a person is waiting. With ``retries``, predictions and
+    corrections are sent again, as `baton.client.Client` does.
     """
 
     def __init__(self, url: str, *, retries: int = 0, key: str | None = None) -> None:
-        super().__init__(url, timeout=httpx.Timeout(30, read=900), retries=retries, key=key)
+        super().__init__(url, timeout=httpx.Timeout(CONNECT_SECONDS, read=READ_SECONDS), retries=retries, key=key)
 
     def get(self, path: str, **parameters: Any) -> Any:
-        """The JSON at ``path``."""
+        """Return the JSON at ``path``. Parameters that are None are left out of the query."""
         present = {key: value for key, value in parameters.items() if value is not None}
         return self._call("GET", path, params=present)
 
     def all_of(self, path: str) -> list[Any]:
-        """The items at ``path``, of all pages."""
+        """Return the items of all pages of the list at ``path``."""
         items: list[Any] = []
         after: int | None = 0
         while after is not None:
@@ -40,7 +50,7 @@ class Client(client.Client):
         return items
 
     def post(self, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Any:
-        """The JSON that ``path`` answers to ``body``."""
+        """Send ``body`` as JSON to ``path`` and return the JSON of the answer."""
         return self._call("POST", path, json=body, headers=headers)
 
     def _call(self, method: str, path: str, **options: Any) -> Any:

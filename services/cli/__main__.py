@@ -1,4 +1,4 @@
-"""``python -m services.cli``: the `baton` command where its script is not on the PATH."""
+"""``python -m services.cli``: run `baton` where its script is not on the PATH."""
 
 from services.cli.app import main
 

@@ -1,4 +1,4 @@
-"""Commands about feedback and live quality: ``baton feedback`` and ``baton live``."""
+"""`baton feedback` and `baton live`: send corrections, and show the quality that they measure."""
 
 from __future__ import annotations
 
@@ -14,81 +14,90 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from baton.client import BATCH, RETRIES, FeedbackReport, content_id
 from baton.errors import BatonError
-from services.cli import show_feedback
 from services.cli.terminal import AsJson, ConfigFile, Model, connect, err, out, print_json, print_value
 from services.client import Client
+from services.tables import show_feedback
 
 ERRORS_SHOWN = 20
-"""Lines with mistakes that people are shown; ``--json`` has more."""
+"""Maximum number of rejected lines that are printed; ``--json`` lists all that the service lists."""
 LABELS_SHOWN = 10
-"""New labels that people are shown; ``--json`` has more."""
+"""Maximum number of new labels that are printed; ``--json`` lists more."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One line of a file: its number, from 1, and its correction, or why it has none."""
+    """One line of a file that is not empty."""
 
     number: int
+    """Its number in the file, from 1."""
     item: Mapping[str, Any] | None
+    """Its correction; None if the line cannot be read."""
     problem: str = ""
+    """Why the line cannot be read."""
 
 
 def feedback(
+    context: typer.Context,
     model: Model,
     file: Annotated[
-        typer.FileBinaryRead, typer.Argument(help="JSON Lines, one correction a line; - reads stdin.", metavar="FILE")
+        typer.FileBinaryRead,
+        typer.Argument(help="JSON Lines file with one correction per line; - reads stdin.", metavar="FILE"),
     ],
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send corrections to a model: rows of its task, or `{"request_id": …, "label": …}` for answers that it gave.
+    """Send corrections to a model: rows of its task, or `{"request_id": …, "label": …}` to correct its answers.
 
-    A line without an `id` gets one made of its content, so that sending a file twice counts nothing twice. Ctrl-C leaves what
-    was acknowledged; send the file again to go on. Exit status 1 when lines were rejected.
+    `baton feedback intents corrections.jsonl`
+
+    A line without an `id` gets one computed from its content, so that a file that is sent twice is counted once. After Ctrl-C,
+    the corrections that the service acknowledged are stored; send the file again to continue. Exit status 1 when lines were
+    rejected.
     """
     report = FeedbackReport()
-    with connect(config, retries=RETRIES) as client, _progress(quiet=as_json) as update:
+    with connect(context, config, retries=RETRIES) as client, _progress(quiet=as_json) as update:
         try:
             for batch in _batches(file):
                 report += _send(client, model, batch)
                 update(report, batch[-1].number)
         except KeyboardInterrupt:
-            err.print(f"\ninterrupted; {_acknowledged(report)}; send the file again to go on", markup=False)
+            err.print(f"\ninterrupted; {_summary(report)}; send the file again to continue", markup=False)
             raise typer.Exit(130) from None
         except BatonError as error:
             if report == FeedbackReport():
                 raise
-            err.print(f"{_acknowledged(report)}; then:", markup=False)
+            err.print(f"{_summary(report)} before this error; send the file again to continue", markup=False)
             raise error from None
-    _tell(report, as_json)
+    _print_report(report, as_json)
     if report.rejected:
         raise typer.Exit(1)
 
 
 def live(
+    context: typer.Context,
     model: Model,
     config: ConfigFile = None,
-    labels: Annotated[bool, typer.Option("--labels", help="Show every label's scores, too.")] = False,
+    labels: Annotated[bool, typer.Option("--labels", help="Also show the scores of each label.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """F1 on corrected answers, by version: how well a model does on what it was really asked."""
-    with connect(config) as client:
+    """Show the live F1 of each version: its quality on the requests whose answers were corrected."""
+    with connect(context, config) as client:
         answer = client.get(f"/api/models/{model}/live")
     print_value(answer["items"] if as_json else answer, as_json, lambda value: show_feedback.live(value, labels=labels))
 
 
 def _send(client: Client, model: str, batch: list[Line]) -> FeedbackReport:
-    """Send what can be read of a batch; errors carry the file's line numbers."""
+    """Send the readable lines of a batch. Return the service's report with line numbers of the file in its errors."""
     readable = [line for line in batch if line.item is not None]
     unreadable = [{"line": line.number, "error": line.problem} for line in batch if line.item is None]
-    sent = client.feedback(model, [line.item for line in readable if line.item is not None])
-    refused = [{"line": readable[error["item"]].number, "error": error["error"]} for error in sent.errors]
+    report = client.feedback(model, [line.item for line in readable if line.item is not None])
+    rejected = [{"line": readable[error["item"]].number, "error": error["error"]} for error in report.errors]
     return FeedbackReport(
-        accepted=sent.accepted,
-        duplicates=sent.duplicates,
-        rejected=sent.rejected + len(unreadable),
-        errors=sorted([*refused, *unreadable], key=lambda error: error["line"]),
-        new_labels=sent.new_labels,
+        accepted=report.accepted,
+        duplicates=report.duplicates,
+        rejected=report.rejected + len(unreadable),
+        errors=sorted([*rejected, *unreadable], key=lambda error: error["line"]),
+        new_labels=report.new_labels,
     )
 
 
@@ -115,22 +124,25 @@ def _lines(source: Iterable[bytes]) -> Iterator[Line]:
 
 @contextmanager
 def _progress(*, quiet: bool) -> Iterator[Any]:
-    """A live line where somebody watches; the yielded function takes the report so far and the number of the last line sent."""
+    """Show the progress in a live line while the block runs, if stderr is a terminal.
+
+    Yields the function to call with the report so far and the number of the last line that was sent.
+    """
     columns = (TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as bar:
-        shown = bar.add_task("sending", total=None)
+        task = bar.add_task("sending", total=None)
 
         def update(report: FeedbackReport, line: int) -> None:
-            bar.update(shown, description=f"line {line:,}: {_acknowledged(report)}")
+            bar.update(task, description=f"line {line:,}: {_summary(report)}")
 
         yield update
 
 
-def _tell(report: FeedbackReport, as_json: bool) -> None:
+def _print_report(report: FeedbackReport, as_json: bool) -> None:
     if as_json:
         print_json(asdict(report))
         return
-    out.print(_acknowledged(report), markup=False)
+    out.print(_summary(report), markup=False)
     if report.new_labels:
         named = ", ".join(map(repr, report.new_labels[:LABELS_SHOWN]))
         more = len(report.new_labels) - LABELS_SHOWN
@@ -142,6 +154,8 @@ def _tell(report: FeedbackReport, as_json: bool) -> None:
         err.print(f"… and {report.rejected - ERRORS_SHOWN:,} more; --json lists them", style="red", markup=False)
 
 
-def _acknowledged(report: FeedbackReport) -> str:
-    known = f", {report.duplicates:,} known already" if report.duplicates else ""
-    return f"{report.accepted:,} accepted{known}" + (f", {report.rejected:,} rejected" if report.rejected else "")
+def _summary(report: FeedbackReport) -> str:
+    """Return the counts of a report, such as ``3 accepted, 1 already known``."""
+    duplicates = f", {report.duplicates:,} already known" if report.duplicates else ""
+    rejected = f", {report.rejected:,} rejected" if report.rejected else ""
+    return f"{report.accepted:,} accepted{duplicates}{rejected}"

@@ -1,4 +1,7 @@
-"""Commands about API keys. They work on the database that baton.yaml names, so that the first key needs no service."""
+"""`baton keys create`, `list` and `revoke`: API keys.
+
+They open the database that ``baton.yaml`` names, not the API, so that the first key can be created before the service runs.
+"""
 
 from __future__ import annotations
 
@@ -21,36 +24,43 @@ from services.cli.terminal import AsJson, ConfigFile, err, out, path_of, print_j
 if TYPE_CHECKING:
     from baton.store.registry import Registry
 
-UNITS = {"d": timedelta(days=1), "h": timedelta(hours=1), "m": timedelta(minutes=1)}
-PER_SECOND = {"s": 1.0, "m": 60.0, "h": 3600.0}
+DURATION_UNITS = {"d": timedelta(days=1), "h": timedelta(hours=1), "m": timedelta(minutes=1)}
+RATE_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+"""Seconds in each unit of time of a rate."""
 
 keys_app = typer.Typer(
     no_args_is_help=True,
-    help="API keys: make, list and revoke them. Needs the database of baton.yaml, not a running service.",
+    help="Create, list and revoke API keys. Needs the database of baton.yaml, not a running service.",
 )
 
 
 @keys_app.command()
 def create(
-    name: Annotated[str, typer.Argument(help="Who uses it, for your own list.", metavar="NAME")],
+    name: Annotated[str, typer.Argument(help="Name of the key's user, for the list of keys.", metavar="NAME")],
     config: ConfigFile = None,
     scope: Annotated[
         list[Scope] | None,
-        typer.Option(help="; ".join(f"{name}: {text}" for name, text in ALLOWS.items()) + ". May be given several times."),
+        typer.Option(
+            help="Allow these calls. May be given several times. "
+            + "; ".join(f"{name}: {text}" for name, text in ALLOWS.items())
+        ),
     ] = None,
     model: Annotated[
-        list[str] | None, typer.Option(help="Only for this model. May be given several times [default: all].", metavar="MODEL")
+        list[str] | None,
+        typer.Option(help="Restrict the key to this model. May be given several times [default: all models].", metavar="MODEL"),
     ] = None,
     expires: Annotated[
-        str | None, typer.Option(help="For how long it is valid: 90d, 12h, 30m [default: until revoked].", metavar="TIME")
+        str | None, typer.Option(help="Let the key expire after this time: 90d, 12h or 30m [default: never].", metavar="TIME")
     ] = None,
     rate: Annotated[
         str | None,
-        typer.Option(help="Most requests that one replica takes: 50/s, 600/m, 1000/h [default: no limit].", metavar="RATE"),
+        typer.Option(
+            help="Limit the requests that each replica accepts: 50/s, 600/m or 1000/h [default: no limit].", metavar="RATE"
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a key and print its token, this once: only a hash of it is kept.
+    """Create a key and print its token. Save the token: it is shown only once, and only its hash is stored.
 
     `baton keys create shop --scope predict --scope feedback --model intents --expires 90d --rate 50/s`
     """
@@ -58,32 +68,32 @@ def create(
     expires_at = datetime.now(UTC) + duration(expires) if expires is not None else None
     per_second = requests_per_second(rate) if rate is not None else None
     registry = _registry(loaded.database)
-    _require_known(model or (), {settings.name for settings in loaded.models} | set(registry.declared()))
+    _require_declared(model or (), {settings.name for settings in loaded.models} | set(registry.declared()))
     key, token = registry.keys.create(name, scope or (), models=model or None, expires_at=expires_at, rate=per_second)
     registry.close()
     if as_json:
         print_json({**plain(key), "token": token})
     else:
         out.print(token, markup=False, highlight=False, soft_wrap=True)
-        err.print(f"key {key.id}; keep the token now, it is not shown again", style="dim", markup=False)
+        err.print(f"key {key.id}; save the token now, it is not shown again", style="dim", markup=False)
 
 
 @keys_app.command("list")
 def list_keys(config: ConfigFile = None, as_json: AsJson = False) -> None:
-    """All keys, newest first, revoked ones too: what they allow, and when they were made, used, revoked."""
+    """List all keys, newest first, also expired and revoked ones: their scopes, models, limits and times."""
     registry = _registry(load_config(path_of(config), os.environ).database)
-    found = registry.keys.all()
+    keys = registry.keys.all()
     registry.close()
-    print_value([plain(key) for key in found], as_json, _table)
+    print_value([plain(key) for key in keys], as_json, _table)
 
 
 @keys_app.command()
 def revoke(
-    key: Annotated[str, typer.Argument(help="A key's id, or the whole key.", metavar="ID")],
+    key: Annotated[str, typer.Argument(help="Id of the key, or its whole token.", metavar="ID")],
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """End a key. Running services refuse it within seconds (`serving.poll_seconds`)."""
+    """Revoke a key. Running services refuse it within seconds: replicas read the keys every `serving.poll_seconds`."""
     registry = _registry(load_config(path_of(config), os.environ).database)
     revoked = registry.keys.revoke(id_of(key.encode()) or key)
     registry.close()
@@ -91,23 +101,23 @@ def revoke(
 
 
 def duration(text: str) -> timedelta:
-    """A length of time written as ``90d``, ``12h`` or ``30m``. Raises ``InvalidInput``."""
-    found = re.fullmatch(r"([1-9]\d{0,4})([dhm])", text)
-    if found is None:
-        raise InvalidInput(f"--expires {text!r} is not allowed; a whole number and d, h or m, for example 90d")
-    return int(found[1]) * UNITS[found[2]]
+    """Parse a length of time written as ``90d``, ``12h`` or ``30m``. Raises ``InvalidInput``."""
+    match = re.fullmatch(r"([1-9]\d{0,4})([dhm])", text)
+    if match is None:
+        raise InvalidInput(f"--expires {text!r} is not allowed; give a whole number followed by d, h or m, for example 90d")
+    return int(match[1]) * DURATION_UNITS[match[2]]
 
 
 def requests_per_second(text: str) -> float:
-    """A rate written as ``50/s``, ``600/m`` or ``1000/h``. Raises ``InvalidInput``."""
-    found = re.fullmatch(r"([1-9]\d{0,8})/([smh])", text)
-    if found is None:
-        raise InvalidInput(f"--rate {text!r} is not allowed; a whole number per s, m or h, for example 50/s")
-    return int(found[1]) / PER_SECOND[found[2]]
+    """Parse a rate written as ``50/s``, ``600/m`` or ``1000/h`` into requests per second. Raises ``InvalidInput``."""
+    match = re.fullmatch(r"([1-9]\d{0,8})/([smh])", text)
+    if match is None:
+        raise InvalidInput(f"--rate {text!r} is not allowed; give a whole number per s, m or h, for example 50/s")
+    return int(match[1]) / RATE_UNITS[match[2]]
 
 
 def plain(key: Key) -> dict[str, Any]:
-    """A key as JSON values; nothing of its token."""
+    """Return a key as JSON values, without anything of its token."""
     stamps = ("created_at", "expires_at", "last_used_at", "revoked_at")
     return {
         "id": key.id,
@@ -121,10 +131,15 @@ def plain(key: Key) -> dict[str, Any]:
 
 
 def _registry(database: str) -> Registry:
-    """The registry, ready for use. A database without a schema gets one: keys may be made before the first `baton up`. An older
-    schema stays as it is, because services may be running on it.
+    """Open the registry at the URL ``database``.
+
+    An empty database is migrated, because keys may be created before the first `baton up`. An older schema is not: services may
+    be using it.
+
+    Raises:
+        RegistryError: the schema is older or newer than this version of Baton.
     """
-    from baton.store.registry import Registry  # SQLAlchemy takes a while to load, and most commands need no database
+    from baton.store.registry import Registry  # imports SQLAlchemy, which is slow; other commands need no database
 
     registry = Registry(database)
     if registry.is_empty():
@@ -133,16 +148,19 @@ def _registry(database: str) -> Registry:
     return registry
 
 
-def _require_known(models: Sequence[str], known: Collection[str]) -> None:
-    """A service may have models that this file does not name, on Kubernetes for instance: the registry knows them, too."""
+def _require_declared(models: Sequence[str], declared: Collection[str]) -> None:
+    """Raise ``NotFound`` unless all ``models`` are declared.
+
+    ``declared`` includes the registry's models: a service on Kubernetes, for example, may have models that this file lacks.
+    """
     for model in models:
-        if model not in known:
-            raise NotFound(f"unknown model {model!r}; declared models: {', '.join(sorted(known))}")
+        if model not in declared:
+            raise NotFound(f"unknown model {model!r}; declared models: {', '.join(sorted(declared))}")
 
 
 def _table(keys: list[dict[str, Any]]) -> RenderableType:
     if not keys:
-        return Text("no keys yet; `baton keys create NAME --scope SCOPE` makes one")
+        return Text("no keys yet; `baton keys create NAME --scope SCOPE` creates one")
     table = Table(box=None, header_style="bold")
     for title in ("id", "name", "state", "scopes", "models", "rate", "created", "expires", "last used"):
         table.add_column(title)

@@ -1,4 +1,4 @@
-"""`baton predict`: asks a served model."""
+"""`baton predict`: send texts to a served model and print its answers."""
 
 from __future__ import annotations
 
@@ -8,53 +8,73 @@ from typing import Annotated, Any
 import typer
 
 from baton.errors import InvalidInput
-from services.cli import show
 from services.cli.terminal import AsJson, ConfigFile, Model, connect, out, print_json
+from services.tables import show_predictions
 
 LABELS_SHOWN = 3
+"""Labels per text that are shown without ``--top-k``."""
 
 
 def predict(
+    context: typer.Context,
     model: Model,
-    texts: Annotated[list[str], typer.Argument(help="Texts; for question answering, questions.", metavar="TEXT…")],
+    texts: Annotated[list[str], typer.Argument(help="Texts to send; for question answering, the questions.", metavar="TEXT…")],
     config: ConfigFile = None,
-    context: Annotated[str | None, typer.Option(help="Text that holds the answers (question answering).")] = None,
-    context_file: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="File with that text.", metavar="FILE")
+    passage: Annotated[
+        str | None, typer.Option("--context", help="Find the answers in this text (question answering only).")
     ] = None,
-    pair: Annotated[str | None, typer.Option(help="Second text to classify each TEXT with.")] = None,
-    top_k: Annotated[int | None, typer.Option(min=1, help="Labels or answers to show [default: 3 labels, 1 answer].")] = None,
+    passage_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--context-file",
+            exists=True,
+            dir_okay=False,
+            help="Find the answers in the text of this UTF-8 file (question answering only).",
+            metavar="FILE",
+        ),
+    ] = None,
+    pair: Annotated[
+        str | None, typer.Option(help="Classify each TEXT together with this second text (classification only).")
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option(min=1, help="Show this many labels or answers [default: 3 labels, 1 answer].")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask a served model.
+    """Send texts to a served model and print its answers.
 
     `baton predict intents "I was charged twice"` · `baton predict help "Who may refund?" --context-file policy.txt`
     """
-    if context_file is not None:
-        if context is not None:
-            raise InvalidInput("--context and --context-file are two ways to give one text; leave one of them out")
-        context = _read_text(context_file)
-    with connect(config) as client:
+    if passage_file is not None:
+        if passage is not None:
+            raise InvalidInput("give --context or --context-file, not both")
+        passage = _read_text(passage_file)
+    with connect(context, config) as client:
         task = client.get(f"/models/{model}/info")["task"]
-        inputs = [_input(task, text, context, pair) for text in texts]
-        choices = top_k or (LABELS_SHOWN if task in ("classification", "multi_label") else None)
-        parameters: dict[str, Any] = {"top_k": choices} if choices else {}
+        inputs = [_input(task, text, passage, pair) for text in texts]
+        if top_k is None and task in ("classification", "multi_label"):
+            top_k = LABELS_SHOWN
+        parameters: dict[str, Any] = {} if top_k is None else {"top_k": top_k}
         answer = client.predict(model, inputs, **parameters)
     if as_json:
         print_json({"version": answer.version, "request_id": answer.request_id, "answers": answer.outputs})
     else:
-        out.print(show.predictions(task, inputs, answer))
+        out.print(show_predictions.predictions(task, inputs, answer))
 
 
-def _input(task: str, text: str, context: str | None, pair: str | None) -> Any:
-    """What the model is asked, as its task takes it."""
+def _input(task: str, text: str, passage: str | None, pair: str | None) -> Any:
+    """Return one input in the form that ``task`` takes.
+
+    Raises:
+        InvalidInput: an option does not fit the task.
+    """
     if pair is not None and task not in ("classification", "multi_label"):
         raise InvalidInput(f"--pair is for classification; this model's task is {task}")
     if task == "qa":
-        if context is None:
-            raise InvalidInput("this model answers questions on a text; give it with --context TEXT or --context-file FILE")
-        return {"question": text, "context": context}
-    if context is not None:
+        if passage is None:
+            raise InvalidInput("this model finds answers in a text; give the text with --context TEXT or --context-file FILE")
+        return {"question": text, "context": passage}
+    if passage is not None:
         raise InvalidInput(f"--context is for question answering; this model's task is {task}")
     return text if pair is None else {"text": text, "text_pair": pair}
 

@@ -1,4 +1,4 @@
-"""`baton render`: a Serve config, or the files of a KubeRay overlay. Talks to no service and no cluster."""
+"""`baton render`: print a Serve config, or write the files of a KubeRay overlay. Contacts no service and no cluster."""
 
 from __future__ import annotations
 
@@ -15,18 +15,26 @@ from services.host import render as rendering
 
 def render(
     config: ConfigFile = None,
-    out: Annotated[Path | None, typer.Option(help="Write the files of a KubeRay overlay there.", metavar="DIR")] = None,
-    rules: Annotated[
-        Path | None, typer.Option(help="Prometheus rules: write them to --out as a PrometheusRule instead.", metavar="FILE")
+    out: Annotated[
+        Path | None, typer.Option(help="Write the files of a KubeRay overlay into this directory.", metavar="DIR")
     ] = None,
-    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit status 1 when --out is out of date.")] = False,
+    rules: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write these Prometheus rules into --out as a PrometheusRule, instead of the overlay.", metavar="FILE"
+        ),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing, and exit with status 1 if the files in --out are out of date.")
+    ] = False,
 ) -> None:
-    """The Serve config of a baton.yaml, for `serve deploy` or KubeRay; the same applications as `baton up` runs.
+    """Print the Serve config of a baton.yaml for `serve deploy`, or write the files of a KubeRay overlay.
 
-    Database and storage are for BATON_DATABASE and BATON_STORAGE to say, on every node.
+    The config has the same applications that `baton up` runs. It names neither database nor storage: set BATON_DATABASE and
+    BATON_STORAGE on every node.
     """
     if out is None and (check or rules):
-        raise InvalidInput("--check and --rules need a directory; name it with --out")
+        raise InvalidInput("--check and --rules require a directory; give it with --out DIR")
     if out is None:
         sys.stdout.write(rendering.serve_config(rendering.portable(path_of(config))))
         return
@@ -34,4 +42,4 @@ def render(
     if not check:
         rendering.write(wanted, out)
     elif old := rendering.outdated(wanted, out):
-        raise Conflict(f"{out}: out of date: {', '.join(old)}; the same command without --check renders anew")
+        raise Conflict(f"{out}: out of date: {', '.join(old)}; run the same command without --check to write them again")

@@ -1,4 +1,4 @@
-"""`baton train`, `runs` and `cancel`: training runs, and watching one until its verdict."""
+"""`baton train`, `runs` and `cancel`: training runs."""
 
 from __future__ import annotations
 
@@ -8,71 +8,91 @@ from typing import Annotated, Any
 
 import typer
 
-from services.cli import show
+from baton.store.records import HistoryKind, RunState, Verdict
 from services.cli.terminal import AsJson, ConfigFile, Limit, Model, connect, err, out, print_json, print_value
 from services.client import Client
+from services.tables import show_runs
 
 POLL_SECONDS = 0.5
 
 
 def train(
+    context: typer.Context,
     model: Model,
     config: ConfigFile = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Show progress until the verdict.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Show progress until the verdict, and until a winner serves.")] = False,
     assign: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override for this run, e.g. training.epochs=5.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Override a setting for this run, for example training.epochs=5. May be given several times.",
+        ),
     ] = None,
-    idempotency_key: Annotated[str | None, typer.Option(help="The same key starts at most one run.")] = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option(help="Start at most one run for this key, even if the command is repeated.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Fine-tune a model on its data; a version that beats the champion takes over.
 
-    With --wait, Ctrl-C stops watching, not the run (`baton cancel RUN` does). Exit status: 0 when the run succeeded,
-    whatever the verdict; 1 when it failed, was cancelled, or won but could not take over.
+    `baton train intents --wait --set training.epochs=5`
+
+    With --wait, the exit status is 0 when the run succeeded, even if the gate refused its version. It is 1 when the run failed
+    or was cancelled, or when its version won but could not take over. Ctrl-C stops waiting, and the run continues:
+    `baton cancel RUN` stops it.
     """
     headers = {"Idempotency-Key": idempotency_key} if idempotency_key else None
-    with connect(config) as client:
+    with connect(context, config) as client:
         run = client.post(f"/api/models/{model}/runs", {"set": [_absolute(item) for item in assign or []]}, headers)
         if wait:
             try:
                 run = _watch(client, run["id"], quiet=as_json)
             except KeyboardInterrupt:
-                err.print(f"\nrun {run['id']} goes on; `baton cancel {run['id']}` ends it, `baton runs {model}` shows it")
+                err.print(f"\nrun {run['id']} continues; `baton cancel {run['id']}` stops it, `baton runs {model}` shows it")
                 raise typer.Exit(130) from None
     if as_json:
         print_json(run)
     elif wait:
-        out.print(show.verdict(run))
+        out.print(show_runs.verdict(run))
     else:
         out.print(f"run [bold]{run['id']}[/] is {run['state']}; watch it with `baton runs {model}`")
-    if wait and (run["state"] != "succeeded" or run.get("rollout_problem")):
+    if wait and (run["state"] != RunState.SUCCEEDED or run.get("rollout_problem")):
         raise typer.Exit(1)
 
 
-def runs(model: Model, config: ConfigFile = None, limit: Limit = 20, as_json: AsJson = False) -> None:
-    """Training runs of a model, newest first."""
-    with connect(config) as client:
+def runs(context: typer.Context, model: Model, config: ConfigFile = None, limit: Limit = 20, as_json: AsJson = False) -> None:
+    """List the training runs of a model, newest first."""
+    with connect(context, config) as client:
         items = client.get(f"/api/models/{model}/runs", limit=limit)["items"]
-    print_value(items, as_json, show.runs)
+    print_value(items, as_json, show_runs.runs)
 
 
-def cancel(run: Annotated[str, typer.Argument(help="A run's id.")], config: ConfigFile = None, as_json: AsJson = False) -> None:
-    """End an active run now; `baton runs MODEL` lists them. Ctrl-C during `baton train --wait` does not."""
-    with connect(config) as client:
+def cancel(
+    context: typer.Context,
+    run: Annotated[str, typer.Argument(help="Id of an active run; `baton runs MODEL` lists them.", metavar="RUN")],
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Cancel an active training run.
+
+    Ctrl-C during `baton train --wait` only stops waiting; this command stops the run itself.
+    """
+    with connect(context, config) as client:
         ended = client.post(f"/api/runs/{run}/cancel")
-    print_value(ended, as_json, _cancelled)
+    print_value(ended, as_json, _cancelled_text)
 
 
-def _cancelled(run: dict[str, Any]) -> str:
-    said = f"run {run['id']} is {run['state']}"
-    if run["cause"] is None:
-        return said
+def _cancelled_text(run: dict[str, Any]) -> str:
+    state = f"run {run['id']} is {run['state']}"
+    if run["cause"] is None:  # a person started it
+        return state
     hint = f"`baton retrain {run['model']} --pause REASON` prevents that"
-    return f"{said}; what started it ({run['cause']}) starts another one after the cool-down: {hint}"
+    return f"{state}; its trigger ({run['cause']}) starts another run after the cool-down; {hint}"
 
 
 def _absolute(assignment: str) -> str:
-    """Files named on the command line are the user's, wherever the job will run."""
+    """Make a file name in ``KEY=VALUE`` absolute: it is relative to the user's directory, not to the job's."""
     key, equals, value = assignment.partition("=")
     if key.strip() in ("data.train", "base_model") and Path(value).exists():
         return f"{key}{equals}{Path(value).resolve()}"
@@ -80,15 +100,18 @@ def _absolute(assignment: str) -> str:
 
 
 def _watch(client: Client, run_id: str, *, quiet: bool) -> dict[str, Any]:
-    """Follow a run to its end, and a winner until it serves."""
-    with show.progress(err, quiet=quiet) as update:
+    """Poll a run until it has ended and, if its version won, until that version serves or cannot.
+
+    Returns the run, with ``rolled_out: True`` or the reason as ``rollout_problem`` added for a winner.
+    """
+    with show_runs.progress(err, quiet=quiet) as update:
         while True:
             run: dict[str, Any] = client.get(f"/api/runs/{run_id}")
             update(run)
-            if run["state"] in ("succeeded", "failed", "cancelled"):
+            if RunState(run["state"]).final:
                 break
             time.sleep(POLL_SECONDS)
-        while (run.get("decision") or {}).get("verdict") == "promote":
+        while (run.get("decision") or {}).get("verdict") == Verdict.PROMOTE:
             model = client.get(f"/api/models/{run['model']}")
             if model["champion"] == run["version"] and not model["rolling_out"]:
                 run["rolled_out"] = True
@@ -101,13 +124,14 @@ def _watch(client: Client, run_id: str, *, quiet: bool) -> dict[str, Any]:
 
 
 def _rollout_problem(client: Client, run: dict[str, Any]) -> str | None:
-    """Why a winner will not serve, or None while it still may."""
+    """Return why the version of ``run``, a winner, will not serve; None while it still may."""
+    # the history first, so that the champion is not older than the history
     recent = client.get(f"/api/models/{run['model']}/history", limit=20)["items"]
-    champion = client.get(f"/api/models/{run['model']}")["champion"]  # after the history: what it tells has happened by now
+    champion = client.get(f"/api/models/{run['model']}")["champion"]
     if champion not in (run["decision"]["champion"], run["version"]):
-        return f"v{champion} took over meanwhile; `baton promote {run['model']} {run['version']}` judges again"
-    mine = [item for item in recent if item["version"] == run["version"]]
-    failed = [item["text"] for item in mine if item["what"] == "rollout failed"]
-    if champion != run["version"] and any(item["what"] == "promoted" for item in mine):
-        return f"v{run['version']} took over, but v{champion} serves by now"
-    return failed[0] if failed else None
+        return f"v{champion} became champion in the meantime; `baton promote {run['model']} {run['version']}` compares again"
+    events = [item for item in recent if item["version"] == run["version"]]
+    failures = [item["text"] for item in events if item["what"] == HistoryKind.ROLLOUT_FAILED]
+    if champion != run["version"] and any(item["what"] == HistoryKind.PROMOTED for item in events):
+        return f"v{run['version']} took over, but v{champion} has replaced it since"
+    return failures[0] if failures else None

@@ -1,4 +1,4 @@
-"""`baton up`, `down` and `status`: the service as a whole."""
+"""`baton up`, `down` and `status`: start, stop and inspect the service."""
 
 from __future__ import annotations
 
@@ -16,55 +16,66 @@ import typer
 
 from baton.config.file import BatonConfig, load_config
 from baton.errors import NotReady
-from services.cli import show
 from services.cli.terminal import AsJson, ConfigFile, connect, err, out, path_of, print_json, state_of
-from services.host import cluster, startup_warnings
+from services.host import processes, startup_warnings
+from services.host.instance import StateDirectory, alive, url_of, wait_for_exit
+from services.host.ports import require_free
+from services.tables import show
 
 logger = logging.getLogger("baton")
 
 DETACHED_SECONDS = 240.0
+"""Maximum time that `baton up --detach` waits until the service is ready."""
+
 DOWN_SECONDS = 60.0
+"""Maximum time that a service may take to stop, before it is killed."""
+
+OUTPUT_LINES = 10
+"""Lines of the output of a start that failed which are shown."""
 
 
 def up(
     config: ConfigFile = None,
     detach: Annotated[
-        bool, typer.Option("--detach", "-d", help="Return once /readyz answers 200; stop it with `baton down`.")
+        bool, typer.Option("--detach", "-d", help="Return when /readyz answers 200. Stop the service with `baton down`.")
     ] = False,
 ) -> None:
-    """Start the service: its own Ray on this machine, or the cluster named by RAY_ADDRESS.
+    """Start the service on its own Ray cluster on this machine, or on the cluster that RAY_ADDRESS names.
 
-    In the foreground it runs until Ctrl-C. It serves every model that has a champion; train the first one with
-    `baton train MODEL --wait`.
+    Without --detach, the command runs until Ctrl-C, which stops the service. On a cluster that RAY_ADDRESS names, it returns
+    when the service is ready. The service serves every model that has a champion; `baton train MODEL --wait` trains the first.
     """
     from services.host import supervisor
 
-    os.environ.pop("BATON_KEY", None)  # all that it starts would inherit it, and nobody there has a use for it
+    os.environ.pop("BATON_KEY", None)  # a secret that the processes started here would inherit and do not need
     path = path_of(config)
     loaded = load_config(path, os.environ)
     if loaded.logging.format == "json" and not detach:
-        _speak_json(loaded)
+        _log_as_json(loaded)
     state = state_of(path)
     address = os.environ.get("RAY_ADDRESS")
     if address:
-        supervisor.run_on_cluster(loaded, address, _say)
+        supervisor.run_on_cluster(loaded, address, _report)
         _print_ready(loaded)
     elif detach:
         _detach(path, state, loaded)
     else:
-        supervisor.run_local(loaded, state, _say, ready=lambda: _print_ready(loaded))
+        supervisor.run_local(loaded, state, _report, ready=lambda: _print_ready(loaded))
 
 
 def down(config: ConfigFile = None) -> None:
-    """Stop the service that was started from this configuration, and everything it started."""
+    """Stop the service that `baton up` started from this configuration, with all its processes.
+
+    With RAY_ADDRESS, remove Baton's applications from that cluster, which itself keeps running.
+    """
     path = path_of(config)
     address = os.environ.get("RAY_ADDRESS")
     if address:
-        from services.host import supervisor
+        from services.host import serve_driver
 
         loaded = load_config(path, os.environ)
-        supervisor.join(loaded, address)
-        supervisor.withdraw(loaded)
+        serve_driver.join(loaded, address)
+        serve_driver.withdraw(loaded)
         out.print(f"removed Baton's applications from {address}")
         return
     state = state_of(path)
@@ -72,25 +83,25 @@ def down(config: ConfigFile = None) -> None:
     if instance is None:
         out.print("nothing is running")
         return
-    if cluster.alive(instance):
+    if alive(instance):
         os.kill(instance.pid, 15)
-        if not cluster.wait_for_exit(instance, DOWN_SECONDS):
+        if not wait_for_exit(instance, DOWN_SECONDS):
             os.kill(instance.pid, 9)
-    left = cluster.sweep(instance)
+    left = processes.stop_all(instance)
     state.clear()
     out.print("stopped" + (f" (cleared {left} leftover processes)" if left else ""))
 
 
-def status(config: ConfigFile = None, as_json: AsJson = False) -> None:
-    """Models, champions, replicas and what is going on."""
+def status(context: typer.Context, config: ConfigFile = None, as_json: AsJson = False) -> None:
+    """Show the champion, the replicas and the current activity of each model."""
     instance = state_of(path_of(config)).read()
     try:
-        with connect(config) as client:
+        with connect(context, config) as client:
             models = client.get("/api/models")["items"]
     except NotReady:
-        if instance is None or not cluster.alive(instance):
+        if instance is None or not alive(instance):
             raise
-        raise NotReady(f"Baton is on its way up at {instance.url} (process {instance.pid}); it does not answer yet") from None
+        raise NotReady(f"Baton is starting at {instance.url} (process {instance.pid}) and does not answer yet") from None
     ports = dict(instance.ports) if instance else {}
     if as_json:
         print_json({"url": client.url, "models": models, "ports": ports})
@@ -104,29 +115,30 @@ def status(config: ConfigFile = None, as_json: AsJson = False) -> None:
         out.print(show.models(models))
 
 
-def _say(text: str) -> None:
+def _report(text: str) -> None:
+    """Report a step of the start, a note or a warning: as a log record if JSON logs are on, else as a line for people."""
     if logger.isEnabledFor(logging.INFO):
         logger.log(logging.WARNING if text.startswith(startup_warnings.WARNING) else logging.INFO, text)
+    elif text.startswith((startup_warnings.WARNING, startup_warnings.NOTE)):
+        _print_progress(f"baton: {text}")
     else:
-        _show(f"baton: {text}" if text.startswith((startup_warnings.WARNING, startup_warnings.NOTE)) else f"baton: {text} …")
+        _print_progress(f"baton: {text} …")
 
 
-def _show(line: str) -> None:
-    """A line about the start; warnings must not be passed over."""
+def _print_progress(line: str) -> None:
+    """Print a line about the start; a warning stands out."""
     style = "bold yellow" if line.startswith(f"baton: {startup_warnings.WARNING}") else "dim"
     err.print(line, style=style, markup=False, soft_wrap=True)
 
 
-def _speak_json(config: BatonConfig) -> None:
-    """Have the supervisor log instead of printing."""
+def _log_as_json(config: BatonConfig) -> None:
+    """Make the supervisor log JSON instead of printing."""
     from baton import logs
 
     logs.set_up(as_json=True, texts=config.logging.texts)
 
 
 def _print_ready(config: BatonConfig) -> None:
-    from services.host.supervisor import url_of
-
     url = url_of(config)
     if logger.isEnabledFor(logging.INFO):
         logger.info(f"ready at {url}")
@@ -134,26 +146,27 @@ def _print_ready(config: BatonConfig) -> None:
     out.print(f"[green]ready[/] at [bold]{url}[/]  API: {url}/docs  models: {url}/models/NAME")
 
 
-def _detach(path: Path, state: cluster.State, config: BatonConfig) -> None:
-    """Start the supervisor in a session of its own, and wait for its word."""
+def _detach(path: Path, state: StateDirectory, config: BatonConfig) -> None:
+    """Start `baton up` as a process in a session of its own, and wait until it reports that the service is ready."""
     from services.host import supervisor
 
-    supervisor.clear_leftovers(state, _say)
+    supervisor.clear_leftovers(state, _report)
     with state.claimed():
-        pass  # who is starting has not noted anything yet
-    cluster.require_free(config.http.host, config.http.port)
+        pass  # refuse early if another `baton up` holds the lock: it may not have recorded its instance yet
+    require_free(config.http.host, config.http.port)
     state.logs.mkdir(parents=True, exist_ok=True)
     log = state.logs / "up.log"
-    with contextlib.suppress(FileNotFoundError):  # there is none, or who starts at this moment took it
-        log.replace(log.with_name("up.log.1"))  # what the last one said, who may have crashed
+    with contextlib.suppress(FileNotFoundError):  # there is no log, or another `baton up` has just moved it
+        log.replace(log.with_name("up.log.1"))  # keep the log of the start before, which may have crashed
     command = [sys.executable, "-P", "-m", "services.cli", "up", "-c", str(path.resolve())]
-    plain = {key: value for key, value in os.environ.items() if key != "FORCE_COLOR"} | {"NO_COLOR": "1"}  # we read its words
-    with log.open("ab") as output, log.open("rb") as words:
+    # without colours: `_await_ready` parses the output
+    plain = {key: value for key, value in os.environ.items() if key != "FORCE_COLOR"} | {"NO_COLOR": "1"}
+    with log.open("ab") as output, log.open("rb") as written:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=plain, start_new_session=True
         )
         try:
-            _await_detached(process, words, log)
+            _await_ready(process, written, log)
         except BaseException:
             process.terminate()
             process.wait(DOWN_SECONDS)
@@ -161,31 +174,36 @@ def _detach(path: Path, state: cluster.State, config: BatonConfig) -> None:
     _print_ready(config)
 
 
-def _await_detached(process: subprocess.Popen[bytes], words: IO[bytes], log: Path) -> None:
-    """Return when the service says in ``words``, the file ``log``, that it is ready; pass on its progress."""
+def _await_ready(process: subprocess.Popen[bytes], output: IO[bytes], log: Path) -> None:
+    """Wait until the service reports in ``output``, the open file ``log``, that it is ready. Print its progress.
+
+    Raises:
+        NotReady: the process ended, with its last lines of output; or the service is not ready after `DETACHED_SECONDS`.
+    """
     deadline = time.monotonic() + DETACHED_SECONDS
     shown = 0
     while time.monotonic() < deadline:
-        words.seek(0)
-        text = words.read().decode(errors="replace")
-        for written in text[shown:].splitlines(keepends=True):
-            if not written.endswith("\n"):
+        output.seek(0)
+        text = output.read().decode(errors="replace")
+        for raw in text[shown:].splitlines(keepends=True):
+            if not raw.endswith("\n"):  # still being written
                 break
-            shown += len(written)
-            line = f"baton: {_logged(written)}" if written.startswith("{") else written
+            shown += len(raw)
+            line = f"baton: {_message_of(raw)}" if raw.startswith("{") else raw
             if line.startswith(("ready ", "baton: ready ")):
                 return
             if line.startswith("baton: "):
-                _show(line.rstrip())
+                _print_progress(line.rstrip())
         if process.poll() is not None:
-            said = [line for line in text.splitlines() if line.strip() and not line.startswith("baton: ")]
-            raise NotReady("\n".join(map(_logged, said[-10:])).removeprefix("error: ") or f"it ended without a word; see {log}")
+            lines = [line for line in text.splitlines() if line.strip() and not line.startswith("baton: ")]
+            reason = "\n".join(map(_message_of, lines[-OUTPUT_LINES:])).removeprefix("error: ")
+            raise NotReady(reason or f"the service ended without an error message; its output is in {log}")
         time.sleep(0.1)
-    raise NotReady(f"not ready after {DETACHED_SECONDS:.0f} s; see {log}")
+    raise NotReady(f"the service is not ready after {DETACHED_SECONDS:.0f} s; its output is in {log}")
 
 
-def _logged(line: str) -> str:
-    """The message of a line in a log, where it is a JSON object."""
+def _message_of(line: str) -> str:
+    """Return the message of a log line that is a JSON object, and any other line as it is."""
     with contextlib.suppress(ValueError, KeyError, TypeError):
         return str(json.loads(line)["message"])
     return line

@@ -1,4 +1,4 @@
-"""What the groups of commands share: where they print, options that several of them have, and the way to the service."""
+"""Parts that the commands share: consoles, common options, the connection to the service, and output as JSON or tables."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,49 +17,62 @@ from rich.console import Console
 from baton.config import file as configuration
 from baton.config.file import load_config
 from services.client import Client
-from services.host import cluster
+from services.host.instance import StateDirectory, alive, url_of
 
 out = Console()
 err = Console(stderr=True)
 
-key_in_use: ContextVar[str | None] = ContextVar("key_in_use", default=None)
-"""The API key of this command: from ``--key`` or BATON_KEY."""
+
+@dataclass(frozen=True, kw_only=True)
+class CommonOptions:
+    """Options that come before the command's name, as in ``baton --key KEY status``. Commands find them in ``context.obj``."""
+
+    key: str | None
+    """API key, from ``--key`` or BATON_KEY."""
+
 
 ConfigFile = Annotated[
     Path | None,
-    typer.Option("-c", "--config", help="Configuration file [env BATON_CONFIG, else ./baton.yaml].", metavar="FILE"),
+    typer.Option(
+        "-c", "--config", help="Read this configuration file [default: BATON_CONFIG, else ./baton.yaml].", metavar="FILE"
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-Model = Annotated[str, typer.Argument(help="A model's name in baton.yaml.", metavar="MODEL")]
-Limit = Annotated[int, typer.Option("--limit", min=1, max=500, help="Rows to show.")]
+Model = Annotated[str, typer.Argument(help="Name of a model in baton.yaml.", metavar="MODEL")]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=500, help="Show at most this many rows.")]
 
 
 def path_of(config: Path | None) -> Path:
-    """The configuration file that a command is meant to read."""
+    """Return the path of the configuration file: the option, else BATON_CONFIG, else ``baton.yaml``."""
     return config or Path(os.environ.get("BATON_CONFIG", configuration.DEFAULT_FILE))
 
 
-def connect(config: Path | None, *, retries: int = 0) -> Client:
-    """A client of the service that BATON_URL names, or that was started from the configuration, or that it says."""
-    from services.host.supervisor import url_of
+def connect(context: typer.Context, config: Path | None, *, retries: int = 0) -> Client:
+    """Return a client of the service, with the API key of this command.
 
+    The URL is BATON_URL, else that of the service that was started from the configuration, else the one in the configuration.
+    """
+    options: CommonOptions = context.obj
     url = os.environ.get("BATON_URL")
     if not url:
         path = path_of(config)
         url = url_of(load_config(path, os.environ))
         instance = None if os.environ.get("RAY_ADDRESS") else state_of(path).read()
-        if instance is not None and cluster.alive(instance):
-            url = instance.url  # it may have been started with another port
-    return Client(url, retries=retries, key=key_in_use.get())
+        if instance is not None and alive(instance):
+            url = instance.url  # its port may differ from the file's, which may have changed since it started
+    return Client(url, retries=retries, key=options.key)
 
 
-def state_of(path: Path) -> cluster.State:
-    """``.baton`` next to the configuration, or BATON_STATE where that place cannot be written to."""
-    return cluster.State(Path(os.environ.get("BATON_STATE") or path.resolve().parent / ".baton").resolve())
+def state_of(path: Path) -> StateDirectory:
+    """Return the state directory: BATON_STATE, else ``.baton`` next to the configuration.
+
+    BATON_STATE is for configurations in directories that this process cannot write to.
+    """
+    return StateDirectory(Path(os.environ.get("BATON_STATE") or path.resolve().parent / ".baton").resolve())
 
 
 def print_value(value: Any, as_json: bool, render: Callable[[Any], Any]) -> None:
-    """A value as JSON, or as ``render`` shows it to people."""
+    """Print ``value`` as JSON for scripts, or as ``render`` shows it to people."""
     if as_json:
         print_json(value)
     else:
@@ -67,6 +80,6 @@ def print_value(value: Any, as_json: bool, render: Callable[[Any], Any]) -> None
 
 
 def print_json(value: Any) -> None:
-    """A value as JSON on stdout."""
+    """Print ``value`` as indented JSON on stdout. A closed pipe (`baton … | head`) is not an error."""
     with suppress(BrokenPipeError):
         sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -25,8 +25,8 @@ from baton.config.model_settings import ModelSettings
 from baton.errors import Conflict
 from baton.store.records import RunState
 from services.cli import app, run_commands
-from services.control import plane
-from services.host import cluster
+from services.control import loops
+from services.host.instance import Instance, StateDirectory
 from services.replica.replica import ModelReplica
 from tests.support import replica as replicas
 from tests.support.growing import three_versions
@@ -178,7 +178,7 @@ def test_missing_data_files_are_told_and_are_no_mistake(baton, tmp_path):
     done = baton("config", "check", "-c", write(tmp_path, GOOD))
     assert done.code == 0
     missing = GOOD["models"][0]["data"]["train"]
-    assert f"m: data.train: {tmp_path / missing} is no file on this machine" in words(done.err)
+    assert f"m: data.train: {tmp_path / missing} does not exist on this machine" in words(done.err)
     for name in GOOD["models"][0]["data"].values():
         (tmp_path / name).write_text("")
     assert words(baton("config", "check", "-c", tmp_path / "baton.yaml").err) == ""
@@ -327,7 +327,7 @@ class Service:
 @pytest.fixture
 def service(baton: Baton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     """Model ``m`` with version 1 (60 % right), the champion, and versions 2 (90 %) and 3 (50 %)."""
-    monkeypatch.setattr(plane, "WATCH_SECONDS", 0.02)
+    monkeypatch.setattr(loops, "WATCH_SECONDS", 0.02)
     monkeypatch.setattr(run_commands, "POLL_SECONDS", 0.01)
     config = configured(tmp_path, "m")
     control = control_of(config)
@@ -417,7 +417,10 @@ def test_force_needs_a_reason_and_passes_the_gate(service):
         (["datasets", "nope"], "unknown model 'nope'; declared models: m"),
         (["datasets", "m", "9"], "m has no data set 9; it has none yet; a training run freezes the first"),
         (["datasets", "m", "--diff", "1", "2"], "m has no data set 2; it has none yet"),
-        (["datasets", "m", "1", "--diff", "1", "2"], "a number shows one version, --diff OLD NEW compares two"),
+        (
+            ["datasets", "m", "1", "--diff", "1", "2"],
+            "give NUMBER to show one version or --diff OLD NEW to compare two, not both",
+        ),
         (["datasets", "m", "--diff", "1", "0"], "0"),
         (["train", "m", "--set", "training.epoch=5"], "training.epoch: unknown key; did you mean 'epochs'?"),
     ],
@@ -457,7 +460,10 @@ def test_the_quarantine_of_a_data_set_is_listed_whole(service, tmp_path):
     listed = service.ok("datasets", "m", 2, "--quarantine").out.splitlines()
     assert [line.strip() for line in listed] == [f"{row['where']}: because" for row in many]
     assert service.ok("datasets", "m", 1, "--quarantine").out.strip() == "no rows in quarantine"
-    assert "name it: baton datasets m NUMBER --quarantine" in service.run("datasets", "m", "--quarantine").err
+    assert (
+        "--quarantine needs the number of a version: baton datasets m NUMBER --quarantine"
+        in service.run("datasets", "m", "--quarantine").err
+    )
 
 
 def test_two_data_sets_are_compared_by_label_and_by_text(service, tmp_path):
@@ -604,22 +610,22 @@ def test_a_served_model_is_asked(service, tiny_base, tmp_path, monkeypatch):
 
 
 def test_a_runs_progress_names_its_trials_its_folds_and_the_loss_on_texts_held_back():
-    from services.cli.show import _progress_text
+    from services.tables.show_runs import progress_text
 
     searching = {"trial": 3, "trials": 8, "f1": 0.5, "best_f1": 0.75, "best": {"epochs": 2}}
-    assert _progress_text("training", searching) == "training  trials 3/8  F1 0.500  best F1 0.750"
-    assert _progress_text("training", {"fold": 2, "folds": 5, "f1": 0.5}) == "training  fold 2/5  F1 0.500"
-    assert _progress_text("adapting", {"held_back_loss": 2.5}) == "adapting  held-back loss 2.500"
+    assert progress_text(searching, "training") == "training  trials 3/8  F1 0.500  best F1 0.750"
+    assert progress_text({"fold": 2, "folds": 5, "f1": 0.5}, "training") == "training  fold 2/5  F1 0.500"
+    assert progress_text({"held_back_loss": 2.5}, "adapting") == "adapting  held-back loss 2.500"
 
 
 def test_the_state_is_kept_where_the_environment_says(baton: Baton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "read-only" / "baton.yaml"
     file.parent.mkdir()
     file.write_text(yaml.safe_dump(GOOD))
-    crashed = cluster.Instance(
+    crashed = Instance(
         id="00000000", pid=2**22 + 1, started=0, url="http://127.0.0.1:1", ports={}, address="", directory=str(tmp_path / "ray")
     )
-    state = cluster.State(tmp_path / "state")
+    state = StateDirectory(tmp_path / "state")
     state.write(crashed)
     assert baton("down", "-c", file).out.strip() == "nothing is running"
     monkeypatch.setenv("BATON_STATE", str(tmp_path / "state"))
@@ -634,11 +640,11 @@ def test_a_service_that_is_starting_is_not_said_to_be_down(baton: Baton, tmp_pat
     url = f"http://127.0.0.1:{port}"
     assert failed(baton("status", "-c", file)).endswith("start it with `baton up`")
     me = psutil.Process()
-    starting = cluster.Instance(
+    starting = Instance(
         id="00000000", pid=me.pid, started=me.create_time(), url=url, ports={}, address="", directory=str(tmp_path)
     )
-    cluster.State(tmp_path / ".baton").write(starting)
-    said = f"Baton is on its way up at {url} (process {me.pid}); it does not answer yet"
+    StateDirectory(tmp_path / ".baton").write(starting)
+    said = f"Baton is starting at {url} (process {me.pid}) and does not answer yet"
     assert failed(baton("status", "-c", file)) == said
 
 
@@ -650,7 +656,7 @@ def test_commands_ask_the_service_that_was_started_from_here_whatever_its_port(
     place.mkdir()
     file = write(place, {**GOOD, "http": {"port": free_port()}})
     me = psutil.Process()
-    running = cluster.Instance(
+    running = Instance(
         id="00000000",
         pid=me.pid,
         started=me.create_time(),
@@ -659,22 +665,26 @@ def test_commands_ask_the_service_that_was_started_from_here_whatever_its_port(
         address="",
         directory=str(place),
     )
-    cluster.State(place / ".baton").write(running)
+    StateDirectory(place / ".baton").write(running)
     assert service.url in words(baton("status", "-c", file).out)
 
 
 def test_of_two_that_start_from_one_place_the_second_is_refused(tmp_path: Path) -> None:
-    second = cluster.State(tmp_path).claimed()
-    with cluster.State(tmp_path).claimed(), pytest.raises(Conflict, match="another `baton up` is at work here"), second:
+    second = StateDirectory(tmp_path).claimed()
+    with (
+        StateDirectory(tmp_path).claimed(),
+        pytest.raises(Conflict, match=r"another `baton up` is using .*; `baton status` shows its progress"),
+        second,
+    ):
         pass
-    with cluster.State(tmp_path).claimed():
+    with StateDirectory(tmp_path).claimed():
         pass
 
 
 def test_the_log_of_the_start_before_is_kept(baton: Baton, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
     file = write(tmp_path, {**GOOD, "http": {"port": free_port()}, "storage": str(tmp_path / "taken" / "storage")})
-    logs = cluster.State(tmp_path / ".baton").logs
+    logs = StateDirectory(tmp_path / ".baton").logs
     logs.mkdir(parents=True)
     (logs / "up.log").write_text("how the one before crashed")
     assert "cannot write to storage" in failed(baton("up", "--detach", "-c", file))
@@ -692,5 +702,5 @@ def test_the_status_shows_that_retraining_is_paused(service: Service) -> None:
 def test_cancelling_a_run_that_started_by_itself_says_that_another_will(service: Service) -> None:
     run = service.control.registry.runs.create("m", {}, cause="23 new corrections (20 wanted)")
     told = words(service.ok("cancel", run.id).out)
-    assert told.startswith(f"run {run.id} is cancelled; what started it (23 new corrections (20 wanted)) starts another one")
+    assert told.startswith(f"run {run.id} is cancelled; its trigger (23 new corrections (20 wanted)) starts another run")
     assert "`baton retrain m --pause REASON` prevents that" in told

@@ -39,7 +39,7 @@ def stored(service: Service) -> list[str]:
 def test_a_file_is_sent_and_sending_it_again_counts_nothing_twice(service, tmp_path):
     path = file_of(tmp_path, [*rows(3), {"id": "mine", "text": "with an id", "label": "b"}])
     assert words(service.ok("feedback", "m", path).out) == "4 accepted"
-    assert words(service.ok("feedback", "m", path).out) == "0 accepted, 4 known already"
+    assert words(service.ok("feedback", "m", path).out) == "0 accepted, 4 already known"
     assert stored(service) == ["text 0", "text 1", "text 2", "with an id"]
     names = [it.client_id for it in service.control.registry.feedback.all("m")]
     assert names[3] == "mine"
@@ -116,10 +116,10 @@ def test_an_interruption_tells_how_many_were_acknowledged(service, tmp_path, mon
     monkeypatch.setattr(feedback_commands, "_send", until_ctrl_c)
     done = service("feedback", "m", file_of(tmp_path, rows(40)))
     assert done.code == 130
-    assert "interrupted; 20 accepted; send the file again to go on" in words(done.err)
+    assert "interrupted; 20 accepted; send the file again to continue" in words(done.err)
     assert len(stored(service)) == 20
     monkeypatch.setattr(feedback_commands, "_send", send)
-    assert words(service.ok("feedback", "m", file_of(tmp_path, rows(40))).out) == "20 accepted, 20 known already"
+    assert words(service.ok("feedback", "m", file_of(tmp_path, rows(40))).out) == "20 accepted, 20 already known"
 
 
 def test_a_service_that_goes_away_in_between_leaves_an_account(service, tmp_path, monkeypatch):
@@ -138,7 +138,7 @@ def test_a_service_that_goes_away_in_between_leaves_an_account(service, tmp_path
     monkeypatch.setattr(feedback_commands, "_send", gone)
     done = service("feedback", "m", file_of(tmp_path, rows(40)))
     assert done.code == 1
-    assert "20 accepted; then: error: Baton does not answer" in words(done.err)
+    assert "20 accepted before this error; send the file again to continue error: Baton does not answer" in words(done.err)
 
 
 def test_ten_thousand_lines_through_a_pipe_are_sent_in_batches(service, tmp_path):
@@ -155,7 +155,7 @@ def test_ten_thousand_lines_through_a_pipe_are_sent_in_batches(service, tmp_path
 @pytest.fixture
 def corrected(service: Service, monkeypatch: pytest.MonkeyPatch) -> Service:
     """v1 with one right and one wrong answer, v2 with a right one."""
-    monkeypatch.setattr(live_cache, "SECONDS", 0)  # the service has looked before: measure anew
+    monkeypatch.setattr(live_cache, "MAX_AGE_SECONDS", 0)  # the service has looked before: measure again
     correct_answers(service.control.registry, "m", [(1, "a", "a"), (1, "a", "b"), (2, "b", "b")])
     return service
 
@@ -163,7 +163,7 @@ def corrected(service: Service, monkeypatch: pytest.MonkeyPatch) -> Service:
 def test_live_f1_is_shown_by_version_and_with_labels_by_label(corrected):
     text = corrected.ok("live", "m").out
     assert [line.split() for line in text.splitlines()[1:3]] == [["v2", "1.0000", "1"], ["v1", "0.3333", "2"]]
-    assert "at most the newest 500 corrections of each" in words(text)
+    assert "computed from at most the newest 500 corrections of each version" in words(text)
     labels = words(corrected.ok("live", "m", "--labels").out)
     assert "v1 label F1 precision recall corrections a 0.6667 0.5000 1.0000 1 b 0.0000 0.0000 0.0000 1" in labels
     items = corrected.ok("live", "m", "--json").json

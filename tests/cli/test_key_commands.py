@@ -15,7 +15,7 @@ from baton.config.file import AuthSettings, BatonConfig, load_config
 from baton.errors import ConfigError
 from baton.keys import Scope
 from baton.store.registry import Registry
-from baton.store.urls import public
+from baton.store.urls import without_passwords
 from services.control import plane
 from services.host import startup_warnings
 from services.keyring import Keyring
@@ -72,7 +72,7 @@ def test_a_key_is_made_as_it_is_asked_for(baton, file):
 
 
 def test_without_keys_the_list_says_how_to_make_one(baton, file):
-    assert words(baton("keys", "list", "-c", file).out) == "no keys yet; `baton keys create NAME --scope SCOPE` makes one"
+    assert words(baton("keys", "list", "-c", file).out) == "no keys yet; `baton keys create NAME --scope SCOPE` creates one"
     assert baton("keys", "list", "--json", "-c", file).json == []
 
 
@@ -104,10 +104,13 @@ def test_an_expired_key_is_listed_as_such(baton, file):
         (["create", "x", "--scope", "predict", "--model", "intnets"], "unknown model 'intnets'; declared models: m"),
         (
             ["create", "x", "--scope", "predict", "--expires", "90"],
-            "--expires '90' is not allowed; a whole number and d, h or m",
+            "--expires '90' is not allowed; give a whole number followed by d, h or m",
         ),
         (["create", "x", "--scope", "predict", "--expires", "-1d"], "--expires '-1d' is not allowed"),
-        (["create", "x", "--scope", "predict", "--rate", "50"], "--rate '50' is not allowed; a whole number per s, m or h"),
+        (
+            ["create", "x", "--scope", "predict", "--rate", "50"],
+            "--rate '50' is not allowed; give a whole number per s, m or h",
+        ),
         (["create", "x", "--scope", "predict", "--rate", "0/s"], "--rate '0/s' is not allowed"),
         (["create", " ", "--scope", "predict"], "1 to 63 characters that say who uses the key"),
         (["revoke", "nobody"], "no key 'nobody'; `baton keys list` shows their ids"),
@@ -175,7 +178,7 @@ def test_a_key_on_the_command_line_wins_over_the_environment(baton, guarded, mon
 def test_without_a_key_a_command_says_that_one_is_needed(baton, guarded):
     said = failed(baton("status"))
     assert "an API key is needed" in said
-    assert said.endswith("set BATON_KEY to it, or give it with --key")
+    assert said.endswith("set BATON_KEY to a valid key, or pass one with --key")
 
 
 def test_a_key_with_odd_characters_is_refused_without_showing_it(baton, guarded, monkeypatch):
@@ -221,8 +224,8 @@ def test_a_bad_value_is_told_with_what_is_allowed(tmp_path, value):
 
 
 def test_on_somebody_elses_cluster_auto_asks_for_keys():
-    assert startup_warnings.closed(config_with("127.0.0.1")).keys_required
-    assert not startup_warnings.closed(config_with("127.0.0.1", False)).keys_required
+    assert startup_warnings.with_keys_by_default(config_with("127.0.0.1")).keys_required
+    assert not startup_warnings.with_keys_by_default(config_with("127.0.0.1", False)).keys_required
 
 
 # --- what `up` says ------------------------------------------------------------------------------------------------------
@@ -231,13 +234,13 @@ PORTS = {"haproxy_stats": 8405, "haproxy_metrics": 9101}
 
 
 def told(config: BatonConfig, registry: Registry) -> str:
-    said = startup_warnings.remarks(config, registry, PORTS)
+    said = startup_warnings.messages(config, registry, PORTS)
     assert all(text.startswith(startup_warnings.WARNING) for text in said)
     return "\n".join(said)
 
 
 def test_a_service_on_loopback_warns_of_nothing_and_notes_what_listens_everywhere_all_the_same(registry):
-    [said] = startup_warnings.remarks(config_with("127.0.0.1"), registry, PORTS)
+    [said] = startup_warnings.messages(config_with("127.0.0.1"), registry, PORTS)
     assert said.startswith(startup_warnings.NOTE)
     assert "(8405, 9101) and Serve's gRPC (random ports) listen on all addresses" in said
 
@@ -253,10 +256,11 @@ def test_a_service_on_loopback_warns_of_nothing_and_notes_what_listens_everywher
     ],
 )
 def test_on_somebody_elses_cluster_a_password_in_the_databases_url_is_warned_of(registry, database, shown):
-    assert public(database) == shown
+    assert without_passwords(database) == shown
     config = config_with("0.0.0.0").model_copy(update={"database": database})
-    said = "\n".join(startup_warnings.remarks(config, registry, {}))
-    assert "WARNING: the database's password goes into what this cluster keeps" in said
+    said = "\n".join(startup_warnings.messages(config, registry, {}))
+    assert "WARNING: this cluster stores and logs the arguments of its applications" in said
+    assert "the database's URL with its password is one of them" in said
     assert "secret" not in said
     assert "password" not in told(config, registry)
 
@@ -266,16 +270,16 @@ def test_on_somebody_elses_cluster_a_password_in_the_databases_url_is_warned_of(
     ["sqlite:////var/lib/baton.db", "postgresql+psycopg://baton@db:5432/baton", "postgresql+psycopg://db:5432/baton"],
 )
 def test_on_somebody_elses_cluster_a_database_without_a_password_is_not_warned_of(registry, database):
-    assert public(database) == database
+    assert without_passwords(database) == database
     config = config_with("0.0.0.0").model_copy(update={"database": database})
-    assert "password" not in "\n".join(startup_warnings.remarks(config, registry, {}))
+    assert "password" not in "\n".join(startup_warnings.messages(config, registry, {}))
 
 
 def test_a_service_that_is_open_without_keys_warns_of_it(registry):
     said = told(config_with("0.0.0.0", False), registry)
     assert "0.0.0.0:8000 and the replicas' own ports (30000 and up) can be reached from outside, and no API key" in said
     assert "(8405, 9101) and Serve's gRPC (random ports) listen on all addresses" in said
-    assert "there is none" not in said
+    assert "there is no valid one" not in said
 
 
 def test_a_service_that_asks_for_keys_and_has_none_that_is_valid_says_how_to_make_one(registry):
@@ -284,9 +288,9 @@ def test_a_service_that_asks_for_keys_and_has_none_that_is_valid_says_how_to_mak
     registry.keys.revoke(revoked.id)
     registry.keys.create("expired", [Scope.OPERATE], expires_at=datetime.now(UTC))
     assert "baton keys create NAME --scope operate" in told(config, registry)
-    assert "no API key is asked for" not in told(config, registry)
+    assert "no API key is required" not in told(config, registry)
     registry.keys.create("shop", [Scope.PREDICT])
-    assert "none of them may operate" in told(config, registry)
+    assert "none of the existing keys has the scope operate" in told(config, registry)
     registry.keys.create("admin", [Scope.OPERATE])
     assert "NAME --scope operate" not in told(config, registry)
     assert "listen on all addresses" in told(config, registry)
@@ -296,4 +300,4 @@ def test_the_schema_for_editors_knows_the_setting(baton):
     schema = json.loads(baton("config", "schema").out)
     required = schema["$defs"]["AuthSettings"]["properties"]["required"]
     assert required["default"] == "auto"
-    assert "auto: yes, unless `http.host` is a loopback address" in required["description"]
+    assert "auto: required, unless `http.host` is a loopback address" in required["description"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from services.cli import show, show_feedback
+from services.tables import show, show_feedback, show_runs
 
 
 def text_of(renderable: Any, width: int = 120) -> str:
@@ -27,7 +27,7 @@ def version(number: int, holdout: str, **training: Any) -> dict[str, Any]:
 
 
 def test_scores_on_different_holdouts_are_told_apart():
-    note = "F1 is on the holdout of its time"
+    note = "these F1 scores were measured on different holdouts"
     assert note not in text_of(show.versions([version(2, "a"), version(1, "a")]))
     assert note in text_of(show.versions([version(2, "b"), version(1, "a")]))
 
@@ -49,7 +49,7 @@ def test_a_runs_id_stays_whole_on_a_narrow_terminal():
         "reason": "the worker died of something that takes many words to describe",
         "cause": None,
     }
-    assert "intents-20261124-140156-61a1d7" in text_of(show.runs([run]), width=60)
+    assert "intents-20261124-140156-61a1d7" in text_of(show_runs.runs([run]), width=60)
 
 
 def test_a_label_that_nobody_corrected_has_no_score():

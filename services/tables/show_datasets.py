@@ -1,4 +1,4 @@
-"""Data set versions, and what differs between two of them, for a terminal. Knows rich; knows neither HTTP nor storage."""
+"""Data set versions and the difference of two, for a terminal. Knows rich; knows neither HTTP nor storage."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from services.cli.show import Json, grid, time_text
+from services.tables.show import Json, grid, time_text
 
 SIGNS = {"added": ("+", "green"), "removed": ("−", "red"), "relabelled": ("~", "yellow")}
+"""Sign and colour of each kind of change."""
 
 LABELS_SHOWN = 12
-"""Labels of one change that are named; the others are counted."""
+"""Labels that are named for one kind of change; the others are counted."""
 
 
 def versions(items: Sequence[Json]) -> RenderableType:
-    """One line a version, with the rows of feedback on both splits; where the holdout is another one than that of the version
-    before, it says so.
+    """Return a table with one line per version, newest first.
+
+    ``new`` marks a holdout that differs from that of the version before. The feedback column has its rows in train + holdout.
     """
     if not items:
         return Text("no data sets yet; a training run freezes the first")
@@ -28,24 +30,24 @@ def versions(items: Sequence[Json]) -> RenderableType:
         holdout = Text(f"{item['holdout_rows']:,}")
         if before is not None and before["holdout_hash"] != item["holdout_hash"]:
             holdout.append(" new", style="yellow")
-        fed = (item["train_feedback"], item["holdout_feedback"])
+        in_train, in_holdout = item["train_feedback"], item["holdout_feedback"]
         table.add_row(
             str(item["number"]),
             f"{item['train_rows']:,}",
             holdout,
-            f"{fed[0]:,} + {fed[1]:,}" if any(fed) else "–",
+            f"{in_train:,} + {in_holdout:,}" if in_train or in_holdout else "–",
             str(len(item["labels"]) or "–"),
-            f"{sum(_counted(item).values()):,}",
+            f"{sum(_left_out_counts(item).values()):,}",
             time_text(item["created_at"]),
         )
     return table
 
 
 def version(item: Json) -> RenderableType:
-    """One version: its rows by source and label, what contradicted itself, and what was kept out with the reasons."""
+    """Return one version in full: rows by label and source, conflicting texts, and rows that were left out, with reasons."""
     heading = f"data set {item['number']}: {item['train_rows']:,} train rows, {item['holdout_rows']:,} holdout rows"
     lines: list[RenderableType] = [Text(heading, style="bold"), _labels(item["counts"])]
-    lines.append(Text.assemble(("left out  ", "bold"), _left_out(item)))
+    lines.append(Text.assemble(("left out  ", "bold"), _left_out_text(item)))
     conflicts = item["conflicts"]
     if conflicts["texts"]:
         lines.append(Text(f"{conflicts['texts']:,} text(s) with different answers, settled by {conflicts['policy']}:"))
@@ -53,7 +55,7 @@ def version(item: Json) -> RenderableType:
         lines += _more(conflicts["texts"], conflicts["examples"])
     if item["quarantined_rows"]:
         lines.append(Text(f"{item['quarantined_rows']:,} row(s) in quarantine:"))
-        lines += [_kept_out(row) for row in item["quarantined"]]
+        lines += [_quarantined(row) for row in item["quarantined"]]
         if hidden := item["quarantined_rows"] - len(item["quarantined"]):
             lines.append(Text(f"  … and {hidden:,} more: --quarantine lists all", style="dim"))
     lines.append(Text(f"hash {item['hash']}, holdout {item['holdout_hash']}", style="dim"))
@@ -61,12 +63,12 @@ def version(item: Json) -> RenderableType:
 
 
 def quarantine(items: Sequence[Json]) -> RenderableType:
-    """One line for each row: where it came from, and the reason."""
-    return Group(*map(_kept_out, items)) if items else Text("no rows in quarantine")
+    """Return one line per quarantined row: where it came from, and why it was quarantined."""
+    return Group(*map(_quarantined, items)) if items else Text("no rows in quarantine")
 
 
 def difference(item: Json) -> RenderableType:
-    """What was added, removed and relabelled on each split, by label, and the first of the texts."""
+    """Return what was added, removed and relabelled in each split: counts by label, and the first changed texts."""
     lines: list[RenderableType] = [Text(f"{item['model']}: data set {item['against']} → {item['number']}", style="bold")]
     for split in ("train", "holdout"):
         change = item[split]
@@ -83,8 +85,8 @@ def difference(item: Json) -> RenderableType:
     return Group(*lines)
 
 
-def _counted(item: Json) -> dict[str, int]:
-    """Rows that came in and stand on neither split, by what became of them."""
+def _left_out_counts(item: Json) -> dict[str, int]:
+    """Return the number of input rows that are in neither split, by the reason."""
     return {
         "leaks": item["removed_leaks"],
         "duplicates": item["removed_duplicates"],
@@ -94,16 +96,16 @@ def _counted(item: Json) -> dict[str, int]:
     }
 
 
-def _left_out(item: Json) -> str:
-    return ", ".join(f"{count:,} {name}" for name, count in _counted(item).items() if count) or "–"
+def _left_out_text(item: Json) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in _left_out_counts(item).items() if count) or "–"
 
 
-def _kept_out(row: Json) -> Text:
+def _quarantined(row: Json) -> Text:
     return Text(f"  {row['where']}: {row['reason']}")
 
 
 def _labels(counts: Json) -> RenderableType:
-    """One line a label, with its rows of each source on each split."""
+    """Return a table with one line per label: its rows by split and source."""
     splits = [(split, source) for split in ("train", "holdout") for source in ("base", "feedback")]
     table = grid("label", *(f"{split}, {source}" for split, source in splits))
     for label in sorted({label for split, source in splits for label in counts[split][source]}):
@@ -123,15 +125,16 @@ def _change(one: Json) -> Text:
 
 
 def _answer(answer: Mapping[str, Any]) -> str:
-    """An answer of one field without the field's name."""
+    """Return an answer as text: its value if it has one field, else JSON."""
     value = next(iter(answer.values())) if len(answer) == 1 else answer
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _listed(labels: Mapping[str, int]) -> str:
-    most = sorted(labels.items(), key=lambda pair: -pair[1])
-    named = ", ".join(f"{label or '(none)'} {count:,}" for label, count in most[:LABELS_SHOWN])
-    return named + (f" and {len(most) - LABELS_SHOWN} more label(s)" if len(most) > LABELS_SHOWN else "")
+    """Return the labels with their counts, the most frequent first, and how many labels are not named."""
+    by_count = sorted(labels.items(), key=lambda pair: -pair[1])
+    named = ", ".join(f"{label or '(none)'} {count:,}" for label, count in by_count[:LABELS_SHOWN])
+    return named + (f" and {len(by_count) - LABELS_SHOWN} more label(s)" if len(by_count) > LABELS_SHOWN else "")
 
 
 def _more(count: int, shown: Sequence[Any]) -> list[RenderableType]:

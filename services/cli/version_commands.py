@@ -1,0 +1,70 @@
+"""`baton versions`, `promote`, `rollback` and `history`: a model's versions, and which of them serves."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from services.cli.terminal import AsJson, ConfigFile, Limit, Model, connect, print_json, print_value
+from services.client import ApiError
+from services.tables import show
+
+
+def versions(
+    context: typer.Context, model: Model, config: ConfigFile = None, limit: Limit = 20, as_json: AsJson = False
+) -> None:
+    """List the versions of a model, newest first."""
+    with connect(context, config) as client:
+        items = client.get(f"/api/models/{model}/versions", limit=limit)["items"]
+    print_value(items, as_json, show.versions)
+
+
+def promote(
+    context: typer.Context,
+    model: Model,
+    version: Annotated[int, typer.Argument(min=1, help="Number of the version that should take over.", metavar="VERSION")],
+    config: ConfigFile = None,
+    force: Annotated[bool, typer.Option("--force", help="Bypass the gate. Requires --reason.")] = False,
+    reason: Annotated[str | None, typer.Option(help="Record this reason in the history.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a version with the champion, and swap it in if it wins.
+
+    Exit status 1 when the gate refuses the version.
+    """
+    body = {"version": version, "force": force, "reason": reason}
+    try:
+        with connect(context, config) as client:
+            answer = client.post(f"/api/models/{model}/promotions", body)
+    except ApiError as error:
+        if as_json and "decision" in error.content:  # without --json, `app.main` prints the decision
+            print_json(error.content)
+            raise typer.Exit(1) from None
+        raise
+    print_value(answer, as_json, lambda item: show.decision(item["decision"]))
+
+
+def rollback(
+    context: typer.Context,
+    model: Model,
+    config: ConfigFile = None,
+    to: Annotated[
+        int | None, typer.Option("--to", min=1, help="Roll back to this earlier champion [default: the previous champion].")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Record this reason in the history.")] = "rolled back by an operator",
+    as_json: AsJson = False,
+) -> None:
+    """Put an earlier champion back into service."""
+    with connect(context, config) as client:
+        answer = client.post(f"/api/models/{model}/rollback", {"version": to, "reason": reason})
+    print_value(answer, as_json, lambda item: show.decision(item["decision"]))
+
+
+def history(
+    context: typer.Context, model: Model, config: ConfigFile = None, limit: Limit = 20, as_json: AsJson = False
+) -> None:
+    """Show what happened to a model: promotions, refusals and failures, newest first."""
+    with connect(context, config) as client:
+        items = client.get(f"/api/models/{model}/history", limit=limit)["items"]
+    print_value(items, as_json, show.history)

@@ -1,0 +1,195 @@
+"""Models, versions, history and retraining for a terminal, and the cells that all tables share.
+
+Takes answers of the API as JSON. Knows rich; knows neither HTTP nor the registry. Runs, predictions, data sets and live quality
+have modules of their own: ``show_*``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from baton.store.records import HistoryKind, Verdict
+
+Json = Mapping[str, Any]
+"""One object in an answer of the API."""
+
+VERDICT_STYLES = {Verdict.PROMOTE: "green", Verdict.REJECT: "red", Verdict.INCONCLUSIVE: "yellow"}
+
+HISTORY_STYLES = {
+    HistoryKind.PROMOTED: "green",
+    HistoryKind.REFUSED: "red",
+    HistoryKind.INCONCLUSIVE: "yellow",
+    HistoryKind.ROLLED_BACK: "cyan",
+    HistoryKind.RETRAIN_STARTED: "cyan",
+}
+"""Colours of a history line by its kind; red for all other kinds."""
+
+OTHER_METRICS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "exact_match": "exact match"}
+"""Metrics that a list of versions shows besides F1, for tasks that have them, with the names to show."""
+
+
+def models(items: Sequence[Json]) -> RenderableType:
+    """Return a table with one line per model."""
+    table = grid("model", "task", "champion", "F1", "live F1", "replicas", "now")
+    for item in items:
+        problems = {state["error"] for state in item["replicas"] if state["error"]}
+        table.add_row(
+            item["name"],
+            item["task"],
+            version_text(item["champion"]),
+            score_text(item["f1"]),
+            _live_text(item),
+            _replicas_text(item),
+            Text("; ".join([*_activities(item), *problems])),
+        )
+    return table
+
+
+def versions(items: Sequence[Json]) -> RenderableType:
+    """Return a table with one line per version and a mark at the champion.
+
+    If the versions were evaluated on different holdouts, a note below says so: their F1 cannot be compared directly.
+    """
+    table = grid("", "version", "F1", "other metrics", "train rows", "holdout", "method", "created")
+    holdouts = set()
+    for item in items:
+        dataset, training, metrics = item["lineage"].get("dataset", {}), item["lineage"].get("training", {}), item["metrics"]
+        holdouts.add(dataset.get("holdout_hash"))
+        table.add_row(
+            "★" if item["champion"] else "",
+            version_text(item["number"]),
+            score_text(metrics.get("f1")),
+            ", ".join(f"{name} {metrics[key]:.4f}" for key, name in OTHER_METRICS.items() if metrics.get(key) is not None),
+            str(dataset.get("train_rows", "")),
+            str(dataset.get("holdout_rows", "")),
+            "few-shot" if training.get("few_shot") else str(training.get("tune", "")),
+            time_text(item["created_at"]),
+        )
+    if not items:
+        return Text("no versions yet; `baton train MODEL --wait` trains the first")
+    if len(holdouts) == 1:
+        return table
+    note = (
+        "these F1 scores were measured on different holdouts, each on the newest of its time; "
+        "`baton promote` compares two versions on the newest holdout"
+    )
+    return Group(table, Text(note, style="dim"))
+
+
+def history(items: Sequence[Json]) -> RenderableType:
+    """Return a table with one line per event of a model, newest first."""
+    table = grid("when", "what", "version", "why")
+    for item in items:
+        style = HISTORY_STYLES.get(item["what"], "red")
+        table.add_row(time_text(item["at"]), Text(item["what"], style=style), version_text(item["version"]), Text(item["text"]))
+    return table if items else Text("nothing has happened yet")
+
+
+def retrain(item: Json) -> RenderableType:
+    """Return whether automatic retraining would start a run now, why, and the measurements behind that."""
+    if item["paused"] is not None:
+        state, style = "paused", "yellow"
+    elif item["starts"]:
+        state, style = "starts now", "green"
+    else:
+        state, style = "no run starts now", "dim"
+    lines: list[RenderableType] = [
+        Text(f"{item['model']}: {state}", style=f"bold {style}"),
+        Text(item["explanation"]),
+        Text(f"{item['new_examples']:,} correction(s) since the last data set"),
+    ]
+    if item["live"]:
+        lines.append(Text(f"live F1 {item['live']['f1']:.4f} over {item['live']['corrections']:,} correction(s)"))
+    if item["drift"]:
+        lines.append(_drift_table(item["drift"]))
+    return Group(*lines)
+
+
+def decision(item: Json) -> RenderableType:
+    """Return the sentence of a decision of the gate, and its reason if it has one, in the verdict's colour."""
+    reason = f" Reason: {item['reason']}" if item.get("reason") else ""
+    return Text(item["sentence"] + reason, style=VERDICT_STYLES[item["verdict"]])
+
+
+# --- cells that all tables share -----------------------------------------------------------------------------------------
+
+
+def grid(*columns: str) -> Table:
+    """Return an empty table with these column titles and no lines between its cells."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        # ids are for copying: on a narrow terminal, the other columns are folded
+        table.add_column(column, overflow="fold", no_wrap=column in ("run", "id"))
+    return table
+
+
+def version_text(number: int | None) -> str:
+    """Return ``v3`` for version 3, and a dash for none."""
+    return "–" if number is None else f"v{number}"
+
+
+def score_text(value: float | None) -> str:
+    """Return a score with four decimals, and a dash for none."""
+    return "–" if value is None else f"{value:.4f}"
+
+
+def time_text(stamp: str | None) -> str:
+    """Return an ISO 8601 time in the zone of this machine, and a dash for none."""
+    return "–" if stamp is None else datetime.fromisoformat(stamp).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration such as ``2 min 05 s``."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+# --- parts of the tables above -------------------------------------------------------------------------------------------
+
+
+def _activities(model: Json) -> list[str]:
+    """Return what a model does now: a roll-out or a run, and whether its automatic retraining is paused."""
+    found = []
+    if model["rolling_out"]:
+        found.append("rolling out")
+    elif model["active_run"]:
+        found.append(f"run {model['active_run']}")
+    if model["retrain_paused"]:
+        found.append(f"retraining is paused: {model['retrain_paused']}")
+    return found
+
+
+def _replicas_text(model: Json) -> str:
+    """Return how many of the wanted replicas serve the champion; without one, how many wait for it."""
+    champion, replicas = model["champion"], model["replicas"]
+    if not champion:
+        return f"{len(replicas)} waiting"
+    current = sum(state["version"] == champion for state in replicas)
+    return f"{current}/{model['replicas_wanted']} on v{champion}"
+
+
+def _live_text(model: Json) -> str:
+    """Return the live F1 and, in brackets, the number of corrections that it was computed from."""
+    corrections = f" ({model['corrections']:,})" if model["corrections"] else ""
+    return score_text(model["live_f1"]) + corrections
+
+
+def _drift_table(drifts: Sequence[Json]) -> Table:
+    table = grid("drift of", "PSI", "alarm at", "answers", "reference")
+    for drift in drifts:
+        style = "bold red" if drift["drifted"] else ""
+        cells = (
+            drift["feature"],
+            f"{drift['psi']:.3f}",
+            f"{drift['alarm']:.3f}",
+            f"{drift['now']:,}",
+            f"{drift['reference']:,}",
+        )
+        table.add_row(*(Text(cell, style=style) for cell in cells))
+    return table
