@@ -1,6 +1,6 @@
-"""Frozen data sets on storage: both splits as they were written, verified, and what differs between two of them.
+"""Frozen data sets: their format in the storage, reading them with verification, and comparing two of them.
 
-Knows nothing of where the rows came from, nor of the registry.
+Knows neither where the rows came from nor the registry.
 """
 
 from __future__ import annotations
@@ -17,74 +17,79 @@ from pydantic import ValidationError
 from baton.artifacts.storage import Storage
 from baton.errors import DataError
 from baton.tasks import AnyTask
-from baton.tasks.base import PAIRED
+from baton.tasks.base import PAIR_SEPARATOR
 from baton.text.normal_form import normalise
 
 TRAIN, HOLDOUT = "train", "holdout"
 SPLITS = (TRAIN, HOLDOUT)
 
 QUARANTINE = "quarantine.jsonl"
-"""Beside the splits: every row in quarantine, with the reason."""
+"""Name of the file next to the splits that holds every row in quarantine, with the reason."""
 
 CHANGES_SHOWN = 20
-"""Changed texts of one split that a difference lists; the others are counted."""
-SHOWN_CHARACTERS = 200
+"""Maximum number of changed texts of one split that a difference lists; the others are only counted."""
 
-NO_LABEL, ANOTHER_ANSWER = "(none)", "another answer"
-"""How a relabelling is named where an answer has no labels, and where they are not what changed."""
+SHOWN_CHARACTERS = 200
+"""Maximum length of a text in a manifest or a listing."""
+
+NO_LABEL = "(none)"
+"""Stands for the labels of an answer that has none, in the name of a relabelling."""
+
+ANOTHER_ANSWER = "another answer"
+"""Name of a relabelling that changed the answer but not its labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitDifference:
-    """How one split of a data set differs from that of an earlier one.
-
-    ``added`` and ``removed``: rows by label. ``relabelled``: rows of the same content that have another answer, by
-    ``before → after``, or ``another answer`` where both have the same labels. ``changes``: the first of them all, each with
-    ``what``, ``text``, ``before`` and ``after``.
-    """
+    """Differences between one split of a data set and the same split of an earlier data set."""
 
     rows: int
     rows_before: int
     added_rows: int
     removed_rows: int
     relabelled_rows: int
+    """Rows whose content is in both splits, with different answers."""
     added: Mapping[str, int]
+    """Added rows by label."""
     removed: Mapping[str, int]
+    """Removed rows by label."""
     relabelled: Mapping[str, int]
+    """Relabelled rows by ``before → after``, or by ``another answer`` if both answers have the same labels."""
     changes: Sequence[Mapping[str, Any]]
+    """The first changed rows, each with ``what``, ``text``, ``before`` and ``after``."""
 
 
 def to_bytes(examples: Iterable[Any]) -> bytes:
-    """A split as JSON Lines: the bytes that `hashes` and `read_splits` are about."""
+    """Return a split as JSON Lines, the form that `hashes` hashes and `read_splits` reads."""
     return "".join(example.model_dump_json(exclude_none=True) + "\n" for example in examples).encode()
 
 
 def to_lines(rows: Iterable[Mapping[str, str]]) -> bytes:
-    """Rows in quarantine as JSON Lines, as `read_quarantine` gives them back."""
+    """Return rows in quarantine as JSON Lines, the form that `read_quarantine` reads."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
 def hashes(splits: Mapping[str, bytes]) -> tuple[str, str]:
-    """The holdout's hash, and that of both splits together."""
+    """Return the hex SHA-256 of the holdout, and that of both splits together."""
     holdout_hash = hashlib.sha256(splits[HOLDOUT]).hexdigest()
     return holdout_hash, hashlib.sha256(holdout_hash.encode() + splits[TRAIN]).hexdigest()
 
 
 def read_splits(task_cls: type[AnyTask], storage: Storage, uri: str) -> dict[str, list[Any]]:
-    """The examples of both splits.
+    """Read the examples of both splits, and verify them against the hash in ``uri``.
 
     Raises:
-        DataError: a split is not what was frozen, or was frozen for another task.
-        StorageError: the storage does not answer.
+        DataError: a split was changed after it was frozen, or was frozen for another task.
+        StorageError: the storage does not respond.
     """
     splits = {name: storage.read_dataset(uri, f"{name}.jsonl") for name in SPLITS}
     _, content_hash = hashes(splits)
     if content_hash != uri.rpartition("/")[2]:
         raise DataError(
-            f"{uri}: the frozen data set was altered: its content has the hash {content_hash}; restore it, or train anew"
+            f"{uri}: the frozen data set was altered: its content has the hash {content_hash}; restore it, or train again"
         )
     try:
-        # bytes: U+2028 and U+0085 end a line of a str, not of a JSONL file
+        # Split bytes, not a str: U+2028 and U+0085 end a line of a str, but not of a JSONL file.
         return {
             name: [task_cls.Example.model_validate_json(line) for line in split.splitlines()] for name, split in splits.items()
         }
@@ -95,10 +100,10 @@ def read_splits(task_cls: type[AnyTask], storage: Storage, uri: str) -> dict[str
 
 
 def read_quarantine(storage: Storage, uri: str) -> list[dict[str, str]]:
-    """All rows that were in quarantine when the data set was frozen last: ``where`` they stood, and the ``reason``.
+    """Read all rows that were in quarantine when the data set was last frozen: ``where`` they came from, and the ``reason``.
 
     Raises:
-        StorageError: the storage does not answer.
+        StorageError: the storage does not respond.
     """
     return [json.loads(line) for line in storage.read_dataset(uri, QUARANTINE).splitlines()]
 
@@ -106,13 +111,13 @@ def read_quarantine(storage: Storage, uri: str) -> list[dict[str, str]]:
 def difference(
     task_cls: type[AnyTask], before: Mapping[str, Sequence[Any]], after: Mapping[str, Sequence[Any]]
 ) -> dict[str, SplitDifference]:
-    """What became of each split. Rows are the same when their normalised content is; see `Task.content`."""
+    """Compare each split of two data sets. Two rows are the same if their normalised content is; see `Task.content`."""
     return {split: _split_difference(task_cls, before[split], after[split]) for split in SPLITS}
 
 
 @dataclass
 class _Tally:
-    """Changes of one type, as they are found."""
+    """Counts the changes of one type, in all and by label."""
 
     rows: int = 0
     labels: Counter[str] = field(default_factory=Counter)
@@ -155,13 +160,13 @@ def _split_difference(task_cls: type[AnyTask], before: Sequence[Any], after: Seq
 
 
 def labels_of(task_cls: type[AnyTask], example: Any) -> tuple[str, ...]:
-    """The labels that a row counts for; ``""`` where its answer names none."""
+    """Return the labels that a row counts for; ``""`` if its answer has none."""
     return tuple(task_cls.labels_in(example)) or ("",)
 
 
 def shown(text: str) -> str:
-    """A content for a manifest or a listing: the two texts of a pair with a stroke between them, cut where it is long."""
-    text = text.replace(PAIRED, " | ")
+    """Return a content for a manifest or a listing: a pair of texts joined by `` | ``, cut at `SHOWN_CHARACTERS`."""
+    text = text.replace(PAIR_SEPARATOR, " | ")
     return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
 
 
@@ -173,7 +178,7 @@ def _by_content(task_cls: type[AnyTask], examples: Sequence[Any]) -> dict[str, l
 
 
 def _unmatched(task_cls: type[AnyTask], old: Sequence[Any], new: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-    """The rows of either split whose answer the other does not have."""
+    """Return the old rows whose answer no new row has, and the new rows whose answer no old row has."""
     come = list(new)
     gone = []
     for example in old:
@@ -187,7 +192,7 @@ def _unmatched(task_cls: type[AnyTask], old: Sequence[Any], new: Sequence[Any]) 
 
 
 def _relabelling(task_cls: type[AnyTask], before: Any, after: Any) -> str:
-    """The labels of a row then and now; where they are the same, the answer differs in something else."""
+    """Return the name of a relabelling; see `SplitDifference.relabelled`."""
     then, now = (", ".join(task_cls.labels_in(example)) or NO_LABEL for example in (before, after))
     return ANOTHER_ANSWER if then == now else f"{then} → {now}"
 

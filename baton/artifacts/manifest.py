@@ -1,4 +1,4 @@
-"""``baton.json``: what a version is, next to its files. Written last, so that its presence means that the version is whole."""
+"""``baton.json``, the manifest next to the files of a version. It is written last: where it exists, the version is complete."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ NAME = "baton.json"
 
 
 class FileEntry(BaseModel):
-    """One file of a version."""
+    """Size and checksum of one file of a version."""
 
     model_config = ConfigDict(frozen=True)
 
     size: int
+    """Bytes."""
     sha256: str
+    """Hex digest."""
 
 
 class Probe(BaseModel):
-    """An input with the answer that the version gave when it was evaluated; a loaded copy must give it again."""
+    """An input and the answer of the version when it was evaluated. A loaded copy must give the same answer."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -42,9 +44,12 @@ class Manifest(BaseModel):
     task: str
     labels: tuple[str, ...]
     max_length: int
+    """Maximum number of tokens in a window."""
     stride: int | None = None
+    """Tokens that neighbouring windows share; None: the task's default."""
     long_text: Literal["truncate", "windows"] | None = None
     calibration: Mapping[str, float] = {}
+    """Values that the task learned from validation rows, for example a threshold for each label."""
     base_model: str
     dataset: Mapping[str, Any]
     training: Mapping[str, Any]
@@ -52,14 +57,15 @@ class Manifest(BaseModel):
     code_version: str
     probes: tuple[Probe, ...] = ()
     files: Mapping[str, FileEntry] = {}
+    """Every other file of the version, by its POSIX path relative to the version's directory."""
 
     def to_bytes(self) -> bytes:
-        """Canonical bytes, the ones that ``manifest_sha256`` pins."""
+        """Return the manifest as JSON, the exact bytes that ``manifest_sha256`` is the hash of."""
         return (self.model_dump_json(indent=2) + "\n").encode()
 
     @classmethod
     def from_bytes(cls, content: bytes, where: str) -> Manifest:
-        """Raises ``CorruptVersion`` naming ``where`` when the content is no manifest."""
+        """Parse a manifest. Raises ``CorruptVersion``, which names ``where``, if the content is not a manifest."""
         try:
             return cls.model_validate_json(content)
         except ValidationError as error:
@@ -67,13 +73,13 @@ class Manifest(BaseModel):
 
 
 def sha256_of(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes, read in chunks (the hashing releases the GIL)."""
+    """Return the hex SHA-256 of a file. It is read in chunks, and hashing releases the GIL."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def entries(directory: Path) -> dict[str, FileEntry]:
-    """Size and SHA-256 of every file below ``directory`` except the manifest itself, by relative POSIX path."""
+    """Return size and SHA-256 of every file below ``directory`` except the manifest, by relative POSIX path."""
     files = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != NAME)
     return {
         path.relative_to(directory).as_posix(): FileEntry(size=path.stat().st_size, sha256=sha256_of(path)) for path in files
@@ -81,14 +87,14 @@ def entries(directory: Path) -> dict[str, FileEntry]:
 
 
 def check_names(directory: Path, manifest: Manifest) -> None:
-    """Raise ``CorruptVersion`` if ``manifest`` names a file outside ``directory``. To be called before writing there."""
+    """Raise ``CorruptVersion`` if ``manifest`` names a file outside ``directory``. Call this before writing its files."""
     for name in manifest.files:
         if not (directory / name).resolve().is_relative_to(directory.resolve()):
             raise CorruptVersion(f"{directory}: the manifest names {name!r}, outside the version's directory")
 
 
 def verify(directory: Path, manifest: Manifest) -> None:
-    """Raise ``CorruptVersion`` on the first file of ``manifest`` that is missing or differs."""
+    """Raise ``CorruptVersion`` if a file of ``manifest`` is missing or differs; the error names the first such file."""
     check_names(directory, manifest)
     for name, entry in manifest.files.items():
         path = directory / name

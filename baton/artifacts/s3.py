@@ -1,6 +1,6 @@
-"""How S3 is spoken to, so that a service that is down, frozen or unreachable is an error in seconds and never a hang.
+"""Settings of the S3 client. A service that is down, frozen or unreachable causes an error within seconds and never a hang.
 
-Credentials and the endpoint come from the environment alone. Knows no paths.
+Credentials and the endpoint come only from the environment. Knows no paths.
 """
 
 from __future__ import annotations
@@ -10,18 +10,24 @@ from typing import Any
 
 from aiobotocore.httpsession import AIOHTTPSession
 
-CONNECT_SECONDS, READ_SECONDS, SEND_SECONDS = 3, 10, 300
-"""How long S3 may take to accept a connection, to be silent, and to take a request with its body (at most 50 MiB)."""
+CONNECT_SECONDS = 3
+"""Maximum time for S3 to accept a connection."""
+
+READ_SECONDS = 10
+"""Maximum time between two parts of a response."""
+
+SEND_SECONDS = 300
+"""Maximum time for a request with its body (at most 50 MiB) until the response begins."""
 
 TRIES, PATIENT_TRIES = 2, 10
-"""How often a request is made. The pauses between ten of them add up to more than a minute."""
+"""Maximum number of attempts for one request. The pauses between ten attempts add up to more than a minute."""
 
 
 class Session(AIOHTTPSession):  # type: ignore[misc]
-    """aiobotocore's own, for servers that fall silent."""
+    """aiobotocore's session, which also gives up on a server that stops responding during a request."""
 
     async def send(self, request: Any) -> Any:
-        """Without ``Expect: 100-continue``: aiohttp waits for that answer for ever."""
+        """Send ``request`` within `SEND_SECONDS`, without ``Expect: 100-continue``: aiohttp waits for a 100 for ever."""
         if "Expect" in request.headers:
             del request.headers["Expect"]
         async with asyncio.timeout(SEND_SECONDS):
@@ -29,7 +35,10 @@ class Session(AIOHTTPSession):  # type: ignore[misc]
 
 
 def options(*, patient: bool) -> dict[str, Any]:
-    """Arguments of s3fs. Listings are not remembered: other processes write, too."""
+    """Return the arguments of s3fs. Listings are not cached, because other processes write, too.
+
+    ``patient``: `PATIENT_TRIES` attempts for each request instead of `TRIES`.
+    """
     return {
         "use_listings_cache": False,
         "config_kwargs": {

@@ -1,7 +1,7 @@
-"""Artifacts on any fsspec file system: versions published whole or not at all, verified whenever they are read.
+"""The artifact storage on any fsspec file system. A version is published completely or not at all, and verified at every read.
 
 Layout: ``models/NAME/versions/N/`` (a Hugging Face directory and ``baton.json``), ``models/NAME/datasets/HASH/``,
-``runs/`` (checkpoints of Ray Train). Knows nothing of the registry.
+``runs/`` (checkpoints of Ray Train). Knows nothing of the registry except the record of a version.
 """
 
 from __future__ import annotations
@@ -26,104 +26,111 @@ from baton.store.records import ModelVersion
 LOCAL_PROTOCOLS = ("file", "local")
 
 OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az")
-"""They write an object whole or not at all, and have no directories: to make one there would make the bucket."""
+"""Schemes of object stores. They write an object completely or not at all, and have no directories: creating a directory would
+create the bucket."""
 
 EXTRAS = {"s3": "s3", "s3a": "s3"}
-"""Schemes whose driver comes with an extra of this package."""
+"""Extra of this package that installs the driver, by scheme."""
 
 DRIVERS = ("botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "azure")
-"""Packages whose exceptions are complaints of the storage, and no `OSError`."""
+"""Packages whose exceptions report an error of the storage although they are not an `OSError`."""
 
 
 class Storage:
-    """One root URL. ``patient``: wait a minute or two for a storage that is down before it is an error.
+    """The files below one root URL: versions, frozen data sets and checkpoints.
 
     Credentials and the endpoint come from the environment (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``, …), never from the URL.
-
-    Raises:
-        StorageError: fsspec cannot open the URL.
     """
 
     def __init__(self, url: str, *, patient: bool = False) -> None:
+        """Open ``url``. ``patient``: wait one or two minutes for a storage that is down before raising an error.
+
+        Raises:
+            StorageError: fsspec cannot open the URL.
+        """
         self.url = url
         scheme = urlsplit(url).scheme
         try:
             self._fs, self._root = fsspec.core.url_to_fs(url, **_options(scheme, patient=patient))
         except (ValueError, ImportError, OSError) as error:
-            hint = f"; `pip install 'baton[{EXTRAS[scheme]}]'` brings the driver" if scheme in EXTRAS else ""
+            hint = f"; `pip install 'baton[{EXTRAS[scheme]}]'` installs the driver" if scheme in EXTRAS else ""
             raise StorageError(f"storage {url!r}: cannot open a {scheme or 'local'} file system: {error}{hint}") from error
         protocol = self._fs.protocol if isinstance(self._fs.protocol, str) else self._fs.protocol[0]
         self.local = protocol in LOCAL_PROTOCOLS
         self._objects = scheme in OBJECT_STORES
         if scheme in ("s3", "s3a"):
-            self._fs.retries = 1  # s3fs repeats what botocore has repeated already
+            self._fs.retries = 1  # botocore already retries; s3fs must not retry again
 
     def check_writable(self) -> None:
-        """Write and delete a small file. Raises ``StorageError`` with the storage's own complaint."""
+        """Write and delete a small file. Raises ``StorageError`` with the storage's own message."""
         name = f"{self._root}/.write-test-{uuid.uuid4().hex}"
-        with self._complain("write to"):
+        with self._as_storage_error("write to"):
             self._make_directory(self._root)
             self._fs.pipe_file(name, b"baton")
             self._fs.rm_file(name)
 
     @property
     def runs_path(self) -> str:
-        """Where Ray Train keeps the checkpoints of runs: a path on `filesystem`."""
+        """Path on `filesystem` where Ray Train keeps the checkpoints of runs."""
         return f"{self._root}/runs"
 
     @property
     def filesystem(self) -> Any:
-        """The fsspec file system that `runs_path` is on, with this storage's endpoint, credentials and patience."""
+        """The fsspec file system of this storage, with its endpoint, credentials and retries."""
         return self._fs
 
     def run_ids(self) -> list[str]:
-        """The runs of which there are checkpoints."""
-        with self._complain("list"):
+        """Return the ids of runs that have checkpoints."""
+        with self._as_storage_error("list"):
             if not self._fs.exists(self.runs_path):
                 return []
             return sorted(path.rstrip("/").rpartition("/")[2] for path in self._fs.ls(self.runs_path, detail=False))
 
     def remove_run(self, run_id: str) -> None:
-        """Delete a finished run's checkpoints; nothing happens when there are none."""
-        with self._complain("delete from"):
+        """Delete the checkpoints of a finished run, if it has any."""
+        with self._as_storage_error("delete from"):
             path = f"{self._root}/runs/{run_id}"
             if self._fs.exists(path):
                 self._fs.rm(path, recursive=True)
 
     def fetch_run(self, path: str, cache: Path) -> Path:
-        """A local directory with the content of ``path``, a directory below `runs_path`; downloaded where that is remote."""
+        """Return a local directory with the content of ``path``, a directory below `runs_path`.
+
+        On a remote storage it is downloaded into ``cache``.
+        """
         source = f"{self._root}/runs/{path}"
         if self.local:
             return Path(source)
-        with self._complain("read from"):
+        with self._as_storage_error("read from"):
             self._fs.get(f"{source}/", f"{cache}/", recursive=True)
         return cache
 
     # --- versions ----------------------------------------------------------------------------------------------------
 
     def newest(self, model: str) -> int:
-        """The greatest number of a version that stands here whole, 0 without one. Raises ``StorageError``."""
-        with self._complain("read from"):
+        """Return the greatest number of a complete version, 0 if there is none. Raises ``StorageError``."""
+        with self._as_storage_error("read from"):
             files = self._fs.find(f"{self._root}/models/{model}/versions")
         parts = (path.split("/") for path in files)
         return max(
-            (int(number) for *_, place, number, name in parts if (place, name) == ("versions", manifests.NAME)), default=0
+            (int(number) for *_, parent, number, name in parts if (parent, name) == ("versions", manifests.NAME)), default=0
         )
 
     def publish(self, number: int, directory: Path, manifest: Manifest) -> tuple[str, str]:
-        """Copy ``directory`` to the version's place, then its manifest with every file's SHA-256, last.
+        """Copy ``directory`` to the path of version ``number``, and last the manifest with the SHA-256 of every file.
 
-        Killed half-way, it leaves a directory without a manifest, which no reader loads and the next call replaces.
+        If the process is killed half-way, a directory without a manifest remains. No reader loads it, and the next call
+        replaces it.
 
         Returns: the version's URL, and the SHA-256 of its manifest.
 
         Raises:
-            StorageError: a whole version stands there already (versions never change), or the storage complains.
+            StorageError: a complete version with this number exists (versions never change), or the storage fails.
         """
         target = f"{self._root}/models/{manifest.model}/versions/{number}"
         complete = manifest.model_copy(update={"files": manifests.entries(directory)})
         content = complete.to_bytes()
-        with self._complain("publish to"):
+        with self._as_storage_error("publish to"):
             if self._fs.exists(f"{target}/{manifests.NAME}"):
                 raise StorageError(f"{target} already holds a published version; does this storage belong to another database?")
             if self._fs.exists(target):
@@ -136,21 +143,21 @@ class Storage:
         return url, hashlib.sha256(content).hexdigest()
 
     def fetch(self, version: ModelVersion, cache: Path) -> tuple[Path, Manifest]:
-        """A local directory that holds exactly the published bytes of ``version``, and its manifest.
+        """Return a local directory with exactly the published bytes of ``version``, and its manifest.
 
-        On local storage that is the version's own directory; otherwise it is downloaded once into ``cache``.
+        On a local storage it is the version's own directory; otherwise the files are downloaded once into ``cache``.
 
         Raises:
-            CorruptVersion: a file is missing or altered; it names the file.
-            StorageError: the storage does not answer.
+            CorruptVersion: a file is missing or was changed; the message names the file.
+            StorageError: the storage does not respond.
         """
         return self.fetch_pinned(version.model, version.number, version.manifest_sha256, cache)
 
     def fetch_pinned(self, model: str, number: int, manifest_sha256: str, cache: Path) -> tuple[Path, Manifest]:
-        """`fetch` for those who know of a version only what pins its bytes."""
+        """Fetch a version like `fetch`, by its number and the SHA-256 of its manifest."""
         where = f"{model} v{number}"
         source = f"{self._root}/models/{model}/versions/{number}"
-        with self._complain("read from"):
+        with self._as_storage_error("read from"):
             try:
                 content: bytes = self._fs.cat_file(f"{source}/{manifests.NAME}")
             except FileNotFoundError:
@@ -172,13 +179,13 @@ class Storage:
             try:
                 manifests.verify(final, manifest)
                 return final
-            except CorruptVersion:  # the copy, not the original: fetch it again
+            except CorruptVersion:  # only the local copy is damaged: download it again
                 shutil.rmtree(final, ignore_errors=True)
         final.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix="partial-", dir=final.parent))
         try:
             manifests.check_names(partial, manifest)
-            with self._complain("read from"):
+            with self._as_storage_error("read from"):
                 for name in manifest.files:
                     (partial / name).parent.mkdir(parents=True, exist_ok=True)
                     try:
@@ -189,7 +196,7 @@ class Storage:
             try:
                 partial.rename(final)
             except OSError:
-                if not final.is_dir():  # another replica of this node was faster: its copy is as good
+                if not final.is_dir():  # another replica on this node finished first; its copy is the same
                     raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -198,30 +205,32 @@ class Storage:
     # --- data sets ---------------------------------------------------------------------------------------------------
 
     def write_dataset(self, path: str, splits: Mapping[str, bytes], account: Mapping[str, bytes]) -> None:
-        """Store a frozen data set's files below ``path``: its splits, unless they are there already, and after them the account
-        of what became of all rows, which is written anew when other rows lead to the same splits.
+        """Store the files of a frozen data set below ``path``.
+
+        ``splits`` never change: they are written only if they are not complete yet. ``account`` (what happened to every row) is
+        written after them, and written again on each call, because other rows may lead to the same splits.
         """
         target = f"{self._root}/{path}"
-        with self._complain("write to"):
+        with self._as_storage_error("write to"):
             self._make_directory(target)
             whole = all(self._fs.exists(f"{target}/{name}") for name in account)
             for name, content in [*(() if whole else splits.items()), *account.items()]:
                 self._write_whole(f"{target}/{name}", content)
 
     def read_dataset(self, path: str, name: str) -> bytes:
-        """One file of a frozen data set."""
-        with self._complain("read from"):
+        """Read one file of a frozen data set."""
+        with self._as_storage_error("read from"):
             content: bytes = self._fs.cat_file(f"{self._root}/{path}/{name}")
             return content
 
-    # --- what kinds of storage differ in -----------------------------------------------------------------------------
+    # --- differences between storages --------------------------------------------------------------------------------
 
     def _make_directory(self, path: str) -> None:
         if not self._objects:
             self._fs.makedirs(path, exist_ok=True)
 
     def _write_whole(self, path: str, content: bytes) -> None:
-        """A file that is there whole or not at all, also for those who look at this moment."""
+        """Write a file that no reader ever sees incomplete."""
         if self._objects:
             self._fs.pipe_file(path, content)
         else:
@@ -229,7 +238,7 @@ class Storage:
             self._fs.mv(f"{path}.partial", path)
 
     @contextmanager
-    def _complain(self, doing: str) -> Iterator[None]:
+    def _as_storage_error(self, doing: str) -> Iterator[None]:
         try:
             yield
         except Exception as error:
@@ -244,7 +253,7 @@ def _of_driver(error: Exception) -> bool:
 
 
 def _options(scheme: str, *, patient: bool) -> dict[str, Any]:
-    """What the driver has to be told."""
+    """Return the arguments of the driver for ``scheme``."""
     if scheme not in ("s3", "s3a"):
         return {}
     from baton.artifacts import s3

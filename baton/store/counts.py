@@ -1,4 +1,4 @@
-"""How often what has happened: counts over the registry's history, for all models at once. Knows no metrics."""
+"""Counts of decisions and of ended runs, for all models at once. Knows no metrics."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import sqlalchemy as sa
 from baton.store import database, schema
 from baton.store.records import DecisionKind, RunState, Verdict
 
-FINAL = [state for state in RunState if state.final]
+FINAL_STATES = [state for state in RunState if state.final]
 
 
 class Counts:
-    """On the registry's engine; every method is one query. Nothing that is counted is ever deleted: counts only grow.
+    """Counts rows of the registry's database; every method is one query. No counted row is ever deleted, so counts only grow.
 
-    Any method raises ``RegistryError`` when the database does not answer.
+    Any method raises ``RegistryError`` if the database does not respond.
     """
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
     def verdicts(self) -> dict[tuple[str, Verdict], int]:
-        """By model and verdict, what the gate has said; forced moves and rollbacks are not the gate's."""
+        """Return the number of gate decisions by model and verdict. Forced promotions and rollbacks do not count."""
         table = schema.decisions
         query = (
             sa.select(table.c.model, table.c.verdict, sa.func.count())
@@ -31,11 +31,11 @@ class Counts:
             return {(model, Verdict(verdict)): int(count) for model, verdict, count in connection.execute(query)}
 
     def ended_runs(self) -> dict[tuple[str, RunState], int]:
-        """By model and final state, the runs that have ended."""
+        """Return the number of ended runs by model and final state."""
         table = schema.runs
         query = (
             sa.select(table.c.model, table.c.state, sa.func.count())
-            .where(table.c.state.in_(FINAL))
+            .where(table.c.state.in_(FINAL_STATES))
             .group_by(table.c.model, table.c.state)
         )
         with database.reading(self._engine) as connection:

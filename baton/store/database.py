@@ -1,4 +1,4 @@
-"""Opens the registry's database, and says what went wrong in one way for every database."""
+"""Opens the registry's database, begins transactions, and turns database errors into Baton's own (`baton.errors`)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from baton.errors import Conflict, InvalidInput, NotFound, RegistryError
 from baton.store import schema
-from baton.store.urls import public
+from baton.store.urls import without_passwords
 
 READ_ONLY = "baton_read_only"
-"""Execution option of a connection that will not write: SQLite then takes no write lock."""
+"""Execution option of a connection that only reads: SQLite then takes no write lock."""
 
 BUSY_TIMEOUT_S = 30
-
+"""Seconds that a transaction on SQLite waits for a lock before it fails."""
 
 EXAMPLES = "examples: sqlite:///.baton/baton.db, postgresql+psycopg://user@host/baton"
 
@@ -27,15 +27,16 @@ POSTGRESQL = ("postgresql", "postgresql+psycopg")
 
 
 def connect(url: str, wait_s: float = 0.0) -> sa.Engine:
-    """An engine for ``url``. Opens no connection yet.
+    """Return an engine for ``url``. Opens no connection yet.
 
-    ``wait_s``: how long a transaction on PostgreSQL may wait, before it begins, for a server that is down.
+    ``wait_s``: how many seconds a transaction on PostgreSQL waits, before it begins, for a server that is down.
 
-    SQLite runs in WAL mode, and a writing transaction takes the write lock when it begins (``BEGIN IMMEDIATE``):
-    a deferred one that reads and then writes could fail with SQLITE_BUSY half-way, whatever the busy timeout.
+    SQLite runs in WAL mode, and a writing transaction takes the write lock when it begins (``BEGIN IMMEDIATE``).
+    A deferred transaction that first reads and then writes could fail with SQLITE_BUSY half-way, whatever the busy timeout.
 
     Raises:
-        RegistryError: the URL is not one that SQLAlchemy understands, or its driver is not installed.
+        RegistryError: SQLAlchemy does not understand the URL, it names another database than SQLite or PostgreSQL, or the
+            driver is not installed.
     """
     try:
         parsed = sa.make_url(url)
@@ -43,13 +44,16 @@ def connect(url: str, wait_s: float = 0.0) -> sa.Engine:
             return _postgres(parsed, wait_s)
         if parsed.get_backend_name() != "sqlite":
             raise RegistryError(
-                f"database {public(url)!r} cannot be opened: {parsed.drivername!r} is neither sqlite nor postgresql; {EXAMPLES}"
+                f"database {without_passwords(url)!r} cannot be opened: "
+                f"{parsed.drivername!r} is neither sqlite nor postgresql; {EXAMPLES}"
             )
         if parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
         engine = sa.create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_S}, hide_parameters=True)
     except (sa.exc.ArgumentError, OSError) as error:
-        raise RegistryError(f"database {public(url)!r} cannot be opened: {public(str(error))}; {EXAMPLES}") from error
+        raise RegistryError(
+            f"database {without_passwords(url)!r} cannot be opened: {without_passwords(str(error))}; {EXAMPLES}"
+        ) from error
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -57,92 +61,98 @@ def connect(url: str, wait_s: float = 0.0) -> sa.Engine:
 
 @contextmanager
 def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """One transaction that may write; committed at the end, undone by an exception.
+    """Open one transaction that may write. It is committed at the end of the block, and rolled back by an exception.
 
     Raises:
-        Conflict: a constraint refused the change.
-        InvalidInput: the database has no room for a value; PostgreSQL for one with a NUL character.
-        RegistryError: the database does not answer.
+        Conflict: the change violates a constraint.
+        InvalidInput: the database cannot store a value; PostgreSQL for example takes no text with a NUL character.
+        RegistryError: the database does not respond.
     """
     try:
         with engine.begin() as connection:
             yield connection
     except sa.exc.IntegrityError as error:
-        raise Conflict(f"the registry refused the change: {_complaint(error)}") from error
+        raise Conflict(f"the registry refused the change: {_message(error)}") from error
     except (sa.exc.DataError, UnicodeEncodeError) as error:
-        raise _unfit(error) from error
+        raise _unstorable(error) from error
     except sa.exc.SQLAlchemyError as error:
         raise unavailable(error) from error
 
 
 @contextmanager
 def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """One transaction that only reads, and holds up no writer. Raises ``RegistryError`` when the database does not answer."""
+    """Open one transaction that only reads and blocks no writer. Raises ``RegistryError`` if the database does not respond."""
     try:
         with engine.connect() as connection:
             yield connection.execution_options(**{READ_ONLY: True})
     except (sa.exc.DataError, UnicodeEncodeError) as error:
-        raise _unfit(error) from error
+        raise _unstorable(error) from error
     except sa.exc.SQLAlchemyError as error:
         raise unavailable(error) from error
 
 
 def lock_model(connection: sa.Connection, model: str) -> None:
-    """Wait for whoever else writes about ``model`` what only one may write at a time, a next number say.
+    """Serialise writers of ``model`` until the transaction ends, for example while a version number is allocated.
 
-    SQLite has one writer at a time anyway; on PostgreSQL the model's row is the turn, held until the transaction ends, and
-    locked no further than that rows which refer to it can be written meanwhile. Raises ``NotFound`` for an unknown model.
+    SQLite has one writer at a time anyway. On PostgreSQL this locks the model's row with ``FOR NO KEY UPDATE``, so that other
+    transactions can still write rows that refer to it. Raises ``NotFound`` for an unknown model.
     """
     row = sa.select(schema.models.c.name).where(schema.models.c.name == model).with_for_update(key_share=True)
     if connection.scalar(row) is None:
         raise unknown_model(connection, model)
 
 
+def require_model(connection: sa.Connection, model: str) -> None:
+    """Raise ``NotFound`` unless ``model`` is declared."""
+    if connection.scalar(sa.select(schema.models.c.name).where(schema.models.c.name == model)) is None:
+        raise unknown_model(connection, model)
+
+
 def unknown_model(connection: sa.Connection, model: str) -> NotFound:
-    """What to raise when no model has this name: says which names there are."""
+    """Return the error for a model that does not exist; its message lists the names of the models that do."""
     known = ", ".join(connection.scalars(sa.select(schema.models.c.name).order_by(schema.models.c.name)))
     return NotFound(f"unknown model {model!r}; known models: {known or 'none'}")
 
 
 def insert(connection: sa.Connection, table: sa.Table) -> Any:
-    """An insert that can be told what to do about conflicts; SQLAlchemy has it by dialect only."""
+    """Return an INSERT with ``on_conflict_do_nothing``, which SQLAlchemy offers only for each dialect."""
     return (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
 
 
 def unavailable(error: sa.exc.SQLAlchemyError) -> RegistryError:
-    """The database's own complaint as a ``RegistryError``, without the SQL."""
-    return RegistryError(f"the registry's database does not answer: {_complaint(error)}")
+    """Return the database's own error message as a ``RegistryError``, without the SQL."""
+    return RegistryError(f"the registry's database does not answer: {_message(error)}")
 
 
-def _unfit(error: Exception) -> InvalidInput:
-    """A value that the database does not take."""
-    return InvalidInput(f"the registry's database cannot hold this value: {_complaint(error)}")
+def _unstorable(error: Exception) -> InvalidInput:
+    return InvalidInput(f"the registry's database cannot hold this value: {_message(error)}")
 
 
-def _complaint(error: Exception) -> str:
-    """What the database says, without the SQL, and without the values: they may be users' texts."""
+def _message(error: Exception) -> str:
+    """Return the database's error message without the SQL and without the values, which may be texts of users."""
     if isinstance(error, UnicodeEncodeError):
-        return "it holds half of a surrogate pair, which is no character"
+        return "it contains half of a surrogate pair, which is not a character"
     cause: Any = getattr(error, "orig", None) or error
     if type(cause).__module__.startswith("psycopg"):
         from baton.store import postgres
 
-        return postgres.complaint(cause)
+        return postgres.message_of(cause)
     return str(cause)
 
 
 def _postgres(url: sa.URL, wait_s: float) -> sa.Engine:
     try:
         from baton.store import postgres
-    except ImportError as error:  # psycopg itself, or the libpq that it looks for
+    except ImportError as error:  # psycopg itself, or the libpq that it loads
         raise RegistryError(
-            f"database {public(str(url))!r} cannot be opened: {error}; `pip install 'baton[postgres]'` brings the driver"
+            f"database {without_passwords(str(url))!r} cannot be opened: {error}; "
+            "`pip install 'baton[postgres]'` installs the driver"
         ) from error
     return postgres.engine(url, wait_s)
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # pysqlite's own implicit BEGIN would come too late
+    connection.isolation_level = None  # pysqlite's own implicit BEGIN comes too late
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")

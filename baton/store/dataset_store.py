@@ -1,6 +1,7 @@
-"""Data set versions of each model, numbered, and the ledger of splits: on which split each text stands, for ever.
+"""Numbered data set versions of each model, and the ledger of splits, which records for ever in which split each text is.
 
-Knows neither tasks nor storage: texts are fingerprints here.
+Knows neither tasks nor the artifact storage: a text is a fingerprint here. The table and the column of the ledger are named
+`sides` and `side`.
 """
 
 from __future__ import annotations
@@ -14,32 +15,29 @@ import sqlalchemy as sa
 
 from baton.errors import Conflict, NotFound
 from baton.store import database, schema
-from baton.store.records import DatasetVersion
-
-PAGE = 50
-"""Rows in one page of a listing unless the caller says otherwise."""
+from baton.store.records import PAGE, DatasetVersion
 
 BATCH = 10_000
-"""Rows of the ledger that one statement writes."""
+"""Maximum number of ledger rows that one statement writes."""
 
 
 class DatasetStore:
-    """Data set versions on the registry's engine. Thread-safe; every method is one transaction.
+    """Stores data set versions in the registry's database. Thread-safe; every method is one transaction.
 
-    Any method raises ``RegistryError`` when the database does not answer.
+    Any method raises ``RegistryError`` if the database does not respond.
     """
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
     def add(self, model: str, version: DatasetVersion, splits: Mapping[str, str]) -> DatasetVersion:
-        """``version`` with its number, recorded together with the splits of its texts' groups (fingerprint → split).
+        """Store ``version`` and the splits of its groups of texts (fingerprint → split), and return it with its number.
 
-        The same hash has the same number again, and is the `latest` again. Its account of what was left out is the
-        newer one: other feedback may have led to the same splits. What was looked at once stays looked at (`feedback_until`).
+        A version with a known hash keeps its number and becomes the `latest` again. Its counts of rows that were left out are
+        replaced, because other feedback may have led to the same splits; its `feedback_until` never decreases.
 
         Raises:
-            Conflict: the ledger holds one of the groups on the other split, or somebody else recorded at the same time.
+            Conflict: the ledger has one of the groups in the other split, or a version was added at the same time.
             NotFound: unknown model.
         """
         table = schema.datasets
@@ -62,12 +60,12 @@ class DatasetStore:
             return again
 
     def ledger(self, model: str) -> dict[str, str]:
-        """The whole ledger: fingerprints of texts' groups → ``train`` or ``holdout``."""
+        """Return the whole ledger: fingerprints of groups of texts → ``train`` or ``holdout``."""
         with database.reading(self._engine) as connection:
             return _ledger(connection, model)
 
     def get(self, model: str, number: int) -> DatasetVersion:
-        """One version. Raises ``NotFound``."""
+        """Return one version. Raises ``NotFound``."""
         table = schema.datasets
         with database.reading(self._engine) as connection:
             row = connection.execute(table.select().where(table.c.model == model, table.c.number == number)).one_or_none()
@@ -78,7 +76,7 @@ class DatasetStore:
         return _version(row)
 
     def list(self, model: str, *, limit: int = PAGE, before: int | None = None) -> Sequence[DatasetVersion]:
-        """Versions, newest first; ``before`` a number for the next page."""
+        """Return versions, newest first. For the next page, pass the last number as ``before``."""
         table = schema.datasets
         query = table.select().where(table.c.model == model).order_by(table.c.number.desc()).limit(limit)
         if before is not None:
@@ -87,8 +85,9 @@ class DatasetStore:
             return [_version(row) for row in connection.execute(query)]
 
     def latest(self, model: str) -> DatasetVersion | None:
-        """The version that was frozen last, or None before the first. Where data came back, it is not the one with the highest
-        number.
+        """Return the version that was frozen last, or None if there is none.
+
+        It need not have the highest number: data that returns to an earlier state keeps the earlier number.
         """
         with database.reading(self._engine) as connection:
             row = connection.execute(_by_turn(model)).one_or_none()
@@ -96,19 +95,19 @@ class DatasetStore:
 
 
 def _by_turn(model: str) -> sa.Select[Any]:
-    """The version that was frozen last."""
+    """Return the query for the version that was frozen last."""
     table = schema.datasets
     return table.select().where(table.c.model == model).order_by(table.c.turn.desc(), table.c.number.desc()).limit(1)
 
 
 def _turn(connection: sa.Connection, model: str) -> int:
-    """A turn after all others."""
+    """Return the next value of the column ``turn``, which orders versions by when they were last frozen."""
     table = schema.datasets
     return int(connection.scalar(sa.select(sa.func.max(table.c.turn)).where(table.c.model == model)) or 0) + 1
 
 
 def _insert(connection: sa.Connection, model: str, version: DatasetVersion) -> DatasetVersion:
-    """``version`` under the next number, after the one that was frozen last."""
+    """Store ``version`` under the next number."""
     table = schema.datasets
     last = connection.scalar(sa.select(sa.func.max(table.c.number)).where(table.c.model == model))
     latest = connection.execute(_by_turn(model)).one_or_none()
@@ -138,7 +137,7 @@ def _ledger(connection: sa.Connection, model: str) -> dict[str, str]:
 
 
 def _extend(connection: sa.Connection, model: str, splits: Mapping[str, str]) -> None:
-    """Write down the groups that are new. Raises ``Conflict`` where one would change splits."""
+    """Add new groups to the ledger. Raises ``Conflict`` if a group would change its split."""
     known = _ledger(connection, model)
     wrong = [group for group, split in splits.items() if known.get(group, split) != split]
     if wrong:

@@ -1,7 +1,7 @@
-"""What models answered (the prediction log), and what applications say that they should have answered (feedback).
+"""The prediction log (what models answered) and feedback (corrections that applications send).
 
-The two are joined by request id and position when they are read, not when they are written: a correction may arrive before the
-log has been written. Knows no tasks.
+The two tables are joined by request id and position when they are read, not when they are written, because a correction may
+arrive before the log is written. Knows no tasks.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from baton.store import database, schema
 from baton.store.records import Feedback, LoggedPrediction
 
 CHUNK = 1000
-"""Rows that are read at once where all are wanted."""
+"""Rows in one query of `FeedbackStore.all`."""
 
-NAMES_AT_ONCE = 500
-"""Client ids or places in one query: databases bound the parameters of a statement."""
+IDS_PER_QUERY = 500
+"""Maximum number of ids in one query: databases limit the number of parameters of a statement."""
 
-FORGOTTEN_AT_ONCE = 5000
-"""Predictions that are deleted in one transaction."""
+DELETED_AT_ONCE = 5000
+"""Maximum number of predictions that one transaction deletes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Correction:
-    """One item of feedback on its way in. Two with the same ``client_id`` are one; without it nobody can tell."""
+    """One item of feedback before it is stored. Two with the same ``client_id`` count once; without one, both are stored."""
 
     client_id: str | None
     request_id: str | None
@@ -38,16 +38,18 @@ class Correction:
 
 @dataclass(frozen=True, kw_only=True)
 class Added:
-    """How many corrections were new, and how many were there already."""
+    """How many corrections were stored, and how many were already known."""
 
     accepted: int
     duplicates: int
 
 
 class FeedbackStore:
-    """On the registry's engine. Thread-safe; every method is one transaction, durable when it returns.
+    """Stores feedback and logged predictions in the registry's database. Thread-safe.
 
-    Any method raises ``RegistryError`` when the database does not answer.
+    Every method is one transaction (`all` and `forget_predictions`: several), which is durable when the method returns.
+
+    Any method raises ``RegistryError`` if the database does not respond.
     """
 
     def __init__(self, engine: sa.Engine) -> None:
@@ -56,9 +58,10 @@ class FeedbackStore:
     # --- feedback ----------------------------------------------------------------------------------------------------
 
     def add(self, model: str, corrections: Sequence[Correction]) -> Added:
-        """Keep what is new of ``corrections``: the first of those with one client id stays.
+        """Store the ``corrections`` that are new. Of several with one client id, the first is kept.
 
-        Senders take turns, model by model, so that ids become visible in their order: who has read up to one misses none below.
+        Writers of one model are serialised, so that ids become visible in ascending order: a reader that has read up to an id
+        never misses a smaller one. Raises ``NotFound`` for an unknown model.
         """
         now = datetime.now(UTC)
         table = schema.feedback
@@ -77,26 +80,26 @@ class FeedbackStore:
         return Added(accepted=len(rows), duplicates=len(corrections) - len(rows))
 
     def known(self, model: str, client_ids: Sequence[str]) -> set[str]:
-        """Which of these ids corrections of ``model`` have."""
+        """Return those of ``client_ids`` that stored corrections of ``model`` have."""
         with database.reading(self._engine) as connection:
             return _known(connection, model, client_ids)
 
     def after(self, model: str, feedback_id: int, limit: int) -> list[Feedback]:
-        """Up to ``limit`` corrections with ids above ``feedback_id``, oldest first."""
+        """Return up to ``limit`` corrections with ids above ``feedback_id``, oldest first."""
         table = schema.feedback
         query = table.select().where(table.c.model == model, table.c.id > feedback_id).order_by(table.c.id).limit(limit)
         with database.reading(self._engine) as connection:
             return [Feedback(**row._mapping) for row in connection.execute(query)]
 
     def all(self, model: str) -> Iterator[Feedback]:
-        """Every correction, oldest first, a chunk at a time."""
+        """Yield every correction, oldest first. Reads `CHUNK` rows at a time."""
         last = 0
         while chunk := self.after(model, last, CHUNK):
             yield from chunk
             last = chunk[-1].id
 
     def newest(self, model: str, limit: int, before: int | None = None) -> list[Feedback]:
-        """Corrections, newest first; ``before`` an id for the next page."""
+        """Return corrections, newest first. For the next page, pass the last id as ``before``."""
         table = schema.feedback
         query = table.select().where(table.c.model == model).order_by(table.c.id.desc()).limit(limit)
         if before is not None:
@@ -105,14 +108,14 @@ class FeedbackStore:
             return [Feedback(**row._mapping) for row in connection.execute(query)]
 
     def count_after(self, model: str, feedback_id: int) -> int:
-        """How many corrections have ids above ``feedback_id``."""
+        """Return the number of corrections with ids above ``feedback_id``."""
         table = schema.feedback
         query = sa.select(sa.func.count()).where(table.c.model == model, table.c.id > feedback_id)
         with database.reading(self._engine) as connection:
             return int(connection.scalar(query) or 0)
 
     def count_up_to(self, model: str, feedback_id: int) -> int:
-        """How many corrections have ids up to ``feedback_id``, it included."""
+        """Return the number of corrections with ids up to and including ``feedback_id``."""
         table = schema.feedback
         query = sa.select(sa.func.count()).where(table.c.model == model, table.c.id <= feedback_id)
         with database.reading(self._engine) as connection:
@@ -121,27 +124,27 @@ class FeedbackStore:
     # --- prediction log ----------------------------------------------------------------------------------------------
 
     def log(self, predictions: Sequence[LoggedPrediction]) -> None:
-        """Keep predictions. A client that uses one request id twice has the first answer kept."""
+        """Store predictions. If a client uses a request id twice, the first answer is kept."""
         if predictions:
             with database.writing(self._engine) as connection:
                 insert = database.insert(connection, schema.predictions).on_conflict_do_nothing()
-                # in one order everywhere: two replicas that log the same request ids must not wait for each other
+                # the same order in every process: replicas that log the same request ids must not deadlock
                 rows = sorted(predictions, key=lambda it: (it.model, it.request_id, it.position))
                 connection.execute(insert, [asdict(prediction) for prediction in rows])
 
-    def predictions(self, model: str, places: Collection[tuple[str, int]]) -> dict[tuple[str, int], LoggedPrediction]:
-        """The logged predictions at these request ids and positions; what is not there (any more, or yet) is missing."""
-        table, wanted = schema.predictions, list(places)
+    def predictions(self, model: str, answers: Collection[tuple[str, int]]) -> dict[tuple[str, int], LoggedPrediction]:
+        """Return the logged predictions with these pairs of request id and position. Pairs without one are left out."""
+        table, wanted = schema.predictions, list(answers)
         found: dict[tuple[str, int], LoggedPrediction] = {}
         with database.reading(self._engine) as connection:
-            for start in range(0, len(wanted), NAMES_AT_ONCE):
-                here = sa.tuple_(table.c.request_id, table.c.position).in_(wanted[start : start + NAMES_AT_ONCE])
+            for start in range(0, len(wanted), IDS_PER_QUERY):
+                here = sa.tuple_(table.c.request_id, table.c.position).in_(wanted[start : start + IDS_PER_QUERY])
                 for row in connection.execute(table.select().where(table.c.model == model, here)):
                     found[row.request_id, row.position] = LoggedPrediction(**row._mapping)
         return found
 
     def summaries(self, model: str, version: int, limit: int) -> list[tuple[str | None, float | None, int]]:
-        """Label, confidence and length of the newest predictions of one version, newest first: what drift is measured by."""
+        """Return label, confidence and text length of a version's newest predictions, newest first, to measure drift."""
         table = schema.predictions
         query = (
             sa.select(table.c.label, table.c.confidence, table.c.length)
@@ -153,46 +156,46 @@ class FeedbackStore:
             return [(row.label, row.confidence, row.length) for row in connection.execute(query)]
 
     def corrected(self, model: str, version: int, limit: int) -> list[tuple[LoggedPrediction, Feedback]]:
-        """The newest corrections of one version's logged answers, newest first. Of two on one answer, the newer counts."""
-        logged, told = schema.predictions, schema.feedback
-        same = _same(logged, told)
+        """Return the newest corrections of a version's logged answers, newest first; only the newest one of each answer."""
+        logged, feedback = schema.predictions, schema.feedback
+        condition = _joined(logged, feedback)
         newest = (
-            sa.select(sa.func.max(told.c.id).label("id"))
-            .select_from(told.join(logged, same))
+            sa.select(sa.func.max(feedback.c.id).label("id"))
+            .select_from(feedback.join(logged, condition))
             .where(logged.c.model == model, logged.c.version == version)
-            .group_by(told.c.request_id, told.c.position)
+            .group_by(feedback.c.request_id, feedback.c.position)
             .order_by(sa.desc("id"))
             .limit(limit)
             .subquery()
         )
         query = (
-            sa.select(logged, told)
-            .select_from(newest.join(told, told.c.id == newest.c.id).join(logged, same))
-            .order_by(told.c.id.desc())
+            sa.select(logged, feedback)
+            .select_from(newest.join(feedback, feedback.c.id == newest.c.id).join(logged, condition))
+            .order_by(feedback.c.id.desc())
         )
         with database.reading(self._engine) as connection:
             return [
                 (
                     LoggedPrediction(**{column.name: row._mapping[column] for column in logged.c}),
-                    Feedback(**{column.name: row._mapping[column] for column in told.c}),
+                    Feedback(**{column.name: row._mapping[column] for column in feedback.c}),
                 )
                 for row in connection.execute(query)
             ]
 
     def corrected_by_version(self, model: str) -> dict[int, int]:
-        """How many corrections of its logged answers each version has."""
-        logged, told = schema.predictions, schema.feedback
+        """Return the number of corrections of logged answers by version."""
+        logged, feedback = schema.predictions, schema.feedback
         query = (
             sa.select(logged.c.version, sa.func.count())
-            .select_from(told.join(logged, _same(logged, told)))
-            .where(told.c.model == model)
+            .select_from(feedback.join(logged, _joined(logged, feedback)))
+            .where(feedback.c.model == model)
             .group_by(logged.c.version)
         )
         with database.reading(self._engine) as connection:
             return {int(version): int(count) for version, count in connection.execute(query)}
 
     def answered_versions(self, model: str, limit: int) -> list[int]:
-        """The newest versions that have logged predictions, newest first: one look at an index for each."""
+        """Return the newest versions with logged predictions, newest first. Each takes one look-up in an index."""
         table = schema.predictions
         found: list[int] = []
         with database.reading(self._engine) as connection:
@@ -205,36 +208,38 @@ class FeedbackStore:
         return found
 
     def forget_predictions(self, model: str, before: datetime) -> int:
-        """Delete a model's predictions from before that moment; returns how many there were.
+        """Delete a model's predictions from before that time, and return how many there were.
 
-        In several transactions, so that others who write never wait for long.
+        Several transactions of `DELETED_AT_ONCE` rows, so that other writers never wait for long.
         """
         table = schema.predictions
         old = table.select().where(table.c.model == model, table.c.created_at < before)
-        some = old.with_only_columns(table.c.request_id, table.c.position).order_by(table.c.created_at).limit(FORGOTTEN_AT_ONCE)
+        some = old.with_only_columns(table.c.request_id, table.c.position).order_by(table.c.created_at).limit(DELETED_AT_ONCE)
         here = sa.tuple_(table.c.request_id, table.c.position).in_(some)
-        forgotten = 0
+        deleted = 0
         while True:
             with database.writing(self._engine) as connection:
                 count = connection.execute(table.delete().where(table.c.model == model, here)).rowcount
-            forgotten += count
-            if count < FORGOTTEN_AT_ONCE:
-                return forgotten
+            deleted += count
+            if count < DELETED_AT_ONCE:
+                return deleted
 
 
-def _same(logged: sa.FromClause, told: sa.FromClause) -> sa.ColumnElement[bool]:
-    """Whether a correction is about a logged answer."""
+def _joined(logged: sa.FromClause, feedback: sa.FromClause) -> sa.ColumnElement[bool]:
+    """Return the condition that a correction belongs to a logged answer."""
     return sa.and_(
-        told.c.model == logged.c.model, told.c.request_id == logged.c.request_id, told.c.position == logged.c.position
+        feedback.c.model == logged.c.model,
+        feedback.c.request_id == logged.c.request_id,
+        feedback.c.position == logged.c.position,
     )
 
 
-def _known(connection: sa.Connection, model: str, names: Sequence[str]) -> set[str]:
-    """Which of these client ids the model has feedback from."""
+def _known(connection: sa.Connection, model: str, client_ids: Sequence[str]) -> set[str]:
+    """Return what `FeedbackStore.known` returns, inside a transaction of the caller."""
     table = schema.feedback
     found: set[str] = set()
-    for start in range(0, len(names), NAMES_AT_ONCE):
-        some = names[start : start + NAMES_AT_ONCE]
+    for start in range(0, len(client_ids), IDS_PER_QUERY):
+        some = client_ids[start : start + IDS_PER_QUERY]
         found.update(
             connection.scalars(sa.select(table.c.client_id).where(table.c.model == model, table.c.client_id.in_(some)))
         )

@@ -1,4 +1,4 @@
-"""The table of API keys: hashes and scopes, never tokens. Knows nothing of HTTP."""
+"""The table of API keys. It holds hashes and scopes, never tokens. Knows nothing of HTTP."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from baton.store import database, schema
 
 
 class KeyStore:
-    """Keys on the registry's engine; every method is one transaction.
+    """Stores API keys in the registry's database. Thread-safe; every method is one transaction.
 
-    Any method raises ``RegistryError`` when the database does not answer.
+    Any method raises ``RegistryError`` if the database does not respond.
     """
 
     def __init__(self, engine: sa.Engine) -> None:
@@ -31,15 +31,20 @@ class KeyStore:
         expires_at: datetime | None = None,
         rate: float | None = None,
     ) -> tuple[Key, str]:
-        """A new key, and its token: the only time that anybody sees it. Raises ``InvalidInput``."""
+        """Create a key, and return it with its token, which is not stored and cannot be shown again. Raises ``InvalidInput``.
+
+        ``models``: the models that the key is valid for; None: all models. ``rate``: maximum number of requests per second.
+        """
         if not 1 <= len(name.strip()) <= 63:
-            raise InvalidInput(f"name: {name!r} is not allowed; 1 to 63 characters that say who uses the key")
+            raise InvalidInput(f"name: {name!r} is not allowed; give 1 to 63 characters that say who uses the key")
         if not scopes:
             raise InvalidInput(f"a key without a scope allows nothing; give at least one of {', '.join(Scope)}")
         if models is not None and not models:
-            raise InvalidInput("a key for no model opens nothing; name at least one, or none at all for every model")
+            raise InvalidInput(
+                "a key for an empty list of models allows nothing; name at least one model, or leave the list out to allow all"
+            )
         if rate is not None and not rate > 0:
-            raise InvalidInput(f"rate: {rate} is not allowed; requests per second, above 0")
+            raise InvalidInput(f"rate: {rate} is not allowed; give a number of requests per second above 0")
         key_id, token = new_token()
         key = Key(
             id=key_id,
@@ -61,15 +66,15 @@ class KeyStore:
         return key, token
 
     def all(self) -> list[Key]:
-        """Every key that ever was, newest first."""
+        """Return every key ever created, also revoked and expired ones, newest first."""
         return self._read(schema.api_keys.select())
 
     def live(self) -> list[Key]:
-        """The keys that are not revoked; expired ones are among them."""
+        """Return all keys that are not revoked, also expired ones, newest first."""
         return self._read(schema.api_keys.select().where(schema.api_keys.c.revoked_at.is_(None)))
 
     def revoke(self, key_id: str) -> Key:
-        """The key is of no use from now on. Revoking it again changes nothing. Raises ``NotFound``."""
+        """Revoke a key, and return it. Revoking it again changes nothing. Raises ``NotFound``."""
         table = schema.api_keys
         with database.writing(self._engine) as connection:
             unrevoked = sa.and_(table.c.id == key_id, table.c.revoked_at.is_(None))
@@ -80,10 +85,10 @@ class KeyStore:
             return _key(row)
 
     def note_use(self, used: Mapping[str, datetime]) -> None:
-        """Remember when keys were last used. A time before the one that is known changes nothing."""
+        """Store when keys were last used, by key id. A time before the stored one changes nothing."""
         table = schema.api_keys
         with database.writing(self._engine) as connection:
-            for key_id, at in sorted(used.items()):  # in one order everywhere: two that wait for each other's row wait for ever
+            for key_id, at in sorted(used.items()):  # the same order in every process: no deadlock
                 older = sa.or_(table.c.last_used_at.is_(None), table.c.last_used_at < at)
                 connection.execute(table.update().where(table.c.id == key_id, older).values(last_used_at=at))
 

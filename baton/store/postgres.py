@@ -1,7 +1,7 @@
-"""Connections to PostgreSQL that never hang: a server that is down, frozen or behind a broken network fails a call in seconds.
+"""Connections to PostgreSQL that never hang: if the server is down, frozen or unreachable, a call fails within seconds.
 
-What the server can bound itself (a long statement, a lock that is not released) it is told to; what it cannot (it no longer
-answers, though its machine still acknowledges packets) is bounded here. Knows no tables.
+The server itself limits long statements and waits for locks, by settings of each connection. A server that no longer responds
+although its machine still acknowledges packets cannot do so: `Connection` limits that wait. Knows no tables.
 """
 
 from __future__ import annotations
@@ -15,33 +15,35 @@ from psycopg.pq import TransactionStatus
 from sqlalchemy import event
 
 CONNECT_SECONDS = 3
-"""How long a server may take to accept a connection; libpq counts in whole seconds."""
+"""Maximum time for the server to accept a connection. An integer, because libpq takes whole seconds."""
 
 PING_SECONDS = 3.0
-"""How long a pooled connection may take to show that it is alive, before a transaction begins on it."""
+"""Maximum time for a pooled connection to respond to the ping before each transaction."""
 
 STATEMENT_SECONDS = 30.0
-"""How long a statement may run, and wait for a lock."""
+"""Maximum time for a statement to run, and to wait for a lock."""
 
 MIGRATION_SECONDS = 3600.0
-"""The same while the schema changes."""
+"""Maximum time for a statement of a migration to run, and to wait for a lock."""
 
 ANSWER_SECONDS = 5.0
-"""How much longer the client waits than the server may take: then it is the server that does not answer."""
+"""Time that the client waits beyond `STATEMENT_SECONDS` before it gives up the connection."""
 
 POOL_SECONDS = 5.0
-"""How long a call waits for one of the pool's connections while all of them are in use."""
+"""Maximum time that a call waits for a connection of the pool while all of them are in use."""
 
 RETRY_SECONDS = 1.0
+"""Pause between two attempts to connect to a server that is down."""
 
 
 class Connection(psycopg.Connection[Any]):
-    """A connection that is given up when the server does not answer for ``patience`` seconds."""
+    """A connection that closes itself when the server does not respond in time."""
 
     patience: float = CONNECT_SECONDS
+    """Seconds to wait for a response of the server."""
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
-        """psycopg's own point of waiting. Raises ``OperationalError``, with the connection closed, when patience runs out."""
+        """Wait as psycopg does, at most for `patience`. Then close the connection and raise ``OperationalError``."""
         if timeout is not None:
             return super().wait(gen, interval, timeout)
         try:
@@ -49,26 +51,26 @@ class Connection(psycopg.Connection[Any]):
         except psycopg.OperationalError as error:
             if self.pgconn.transaction_status != TransactionStatus.ACTIVE:
                 raise
-            self.pgconn.finish()  # an answer that comes late would be taken for the one to the next question
+            self.pgconn.finish()  # a late response would be taken for the response to the next statement
             raise psycopg.OperationalError(f"no answer from the server within {self.patience:g} s") from error
 
 
 def engine(url: sa.URL, wait_s: float) -> sa.Engine:
-    """An engine for a PostgreSQL ``url``.
+    """Return an engine for a PostgreSQL ``url``.
 
-    ``wait_s``: how long a transaction may wait, before it begins, for a server that does not take connections. 0 fails at once.
+    ``wait_s``: how many seconds a transaction waits, before it begins, for a server that is down. 0: fail at once.
     """
     created = sa.create_engine(
         url.set(drivername="postgresql+psycopg"),
         pool_pre_ping=True,
         pool_timeout=POOL_SECONDS,
-        hide_parameters=True,  # they hold users' texts
+        hide_parameters=True,  # parameters hold users' texts, which must not reach error messages
         connect_args={
             "connect_timeout": CONNECT_SECONDS,
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 3,
-            "tcp_user_timeout": 10_000,  # ms; packets that nobody acknowledges
+            "tcp_user_timeout": 10_000,  # ms until unacknowledged packets break the connection
             "options": f"-c statement_timeout={STATEMENT_SECONDS:.0f}s -c lock_timeout={STATEMENT_SECONDS:.0f}s "
             "-c idle_in_transaction_session_timeout=60s -c timezone=UTC",
         },
@@ -99,7 +101,7 @@ def engine(url: sa.URL, wait_s: float) -> sa.Engine:
 
 
 def begin_migration(connection: sa.Connection) -> None:
-    """One migration at a time, whoever starts; and it may take long. Holds until the transaction ends."""
+    """Serialise migrations and give them `MIGRATION_SECONDS`, both until the transaction of ``connection`` ends."""
     driver: Any = connection.connection.driver_connection
     driver.patience = MIGRATION_SECONDS
     for setting in ("statement_timeout", "lock_timeout"):
@@ -107,6 +109,6 @@ def begin_migration(connection: sa.Connection) -> None:
     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext("baton migration"))))
 
 
-def complaint(error: psycopg.Error) -> str:
-    """The server's own words without those parts (DETAIL, CONTEXT) that quote whole rows."""
+def message_of(error: psycopg.Error) -> str:
+    """Return the server's message without the parts (DETAIL, CONTEXT) that quote whole rows."""
     return error.diag.message_primary or str(error).strip().partition("\n")[0]

@@ -1,4 +1,4 @@
-"""Frozen records: what one step of the loop hands to the next. No behaviour, no database, no files."""
+"""Frozen records that stores and services exchange, and the enums of their fields. No behaviour, no database, no files."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+PAGE = 50
+"""Default number of rows in one page of a listing."""
+
 LONGEST_ID = 128
 """Maximum length in characters of the ids that clients choose: request ids, ids of corrections, idempotency keys."""
 
 
 class RunState(StrEnum):
-    """Where a run stands. The last three are final."""
+    """State of a run. The last three are final."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -26,11 +29,12 @@ class RunState(StrEnum):
 
     @property
     def final(self) -> bool:
+        """Whether a run in this state has ended."""
         return self in (RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED)
 
 
 class RunStage(StrEnum):
-    """What a run is doing. The last three equal its final state."""
+    """Step that a run is in. The last three are the final states (`RunState`)."""
 
     QUEUED = "queued"
     PREPARING = "preparing"
@@ -45,7 +49,7 @@ class RunStage(StrEnum):
 
 
 class HistoryKind(StrEnum):
-    """What a line of a model's history records."""
+    """Kind of an entry in a model's history."""
 
     PROMOTED = "promoted"
     ROLLED_BACK = "rolled back"
@@ -62,7 +66,7 @@ class HistoryKind(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What the gate says. ``inconclusive``: better on this holdout, but not with the asked-for confidence."""
+    """Verdict of the gate. ``inconclusive``: better on this holdout, but not with the required confidence."""
 
     PROMOTE = "promote"
     REJECT = "reject"
@@ -70,7 +74,7 @@ class Verdict(StrEnum):
 
 
 class DecisionKind(StrEnum):
-    """Why the champion pointer may move: the gate's verdict, or a person's named act."""
+    """Kind of a decision to move the champion pointer: by the gate, or by a user who forces or rolls back."""
 
     GATE = "gate"
     FORCE = "force"
@@ -79,101 +83,109 @@ class DecisionKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetVersion:
-    """A frozen, validated, leak-free data set. ``hash`` is over the content of both sides."""
+    """A frozen, validated data set whose train split shares no text with its holdout."""
 
     hash: str
+    """Hex SHA-256 of the content of both splits."""
     holdout_hash: str
+    """Hex SHA-256 of the holdout alone."""
     uri: str
+    """Path of its files in the artifact storage."""
     labels: tuple[str, ...]
     train_rows: int
     holdout_rows: int
     removed_leaks: int
-    """Train rows taken out because their normalised text also stands in the holdout, or once stood there."""
+    """Train rows that were removed because their normalised text is, or once was, in the holdout."""
     removed_duplicates: int
-    """Train rows, and feedback rows of the holdout, that repeat another one (same text, same label)."""
+    """Train rows, and feedback rows of the holdout, that were removed as repetitions of another row (same text, same label)."""
     sources: Mapping[str, str] = field(default_factory=dict)
+    """Where the rows of each split came from, by split."""
     number: int | None = None
-    """Given by the registry; None until it is recorded there."""
+    """Assigned by the registry; None until the version is stored there."""
     previous: int | None = None
-    """Number of the version that was the newest one when this was frozen."""
+    """Number of the version that was frozen last before this one; None for the first."""
     counts: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
-    """Rows by side (``train``, ``holdout``), source (``base``, ``feedback``) and label. A row of several labels counts for each
-    of them, one of none under ``""``."""
+    """Rows by split (``train``, ``holdout``), source (``base``, ``feedback``) and label. A row with several labels counts once
+    for each; a row without labels counts under ``""``."""
     train_feedback: int = 0
     """Train rows that came from feedback."""
     holdout_feedback: int = 0
     """Holdout rows that came from feedback."""
     conflicts: Mapping[str, Any] = field(default_factory=dict)
-    """Texts that came with different answers: ``policy``, how many ``texts`` and ``dropped`` rows, a few ``examples``."""
+    """Texts with different answers: the ``policy``, the numbers of ``texts`` and of ``dropped`` rows, and some ``examples``."""
     quarantined: Sequence[Mapping[str, str]] = ()
-    """The first rows that were kept out of both sides: ``where`` and ``reason``."""
+    """The first rows that were kept out of both splits, each with ``where`` it came from and the ``reason``."""
     quarantined_rows: int = 0
+    """Number of all rows that were kept out of both splits."""
     set_aside: int = 0
-    """Feedback rows on rows of the base holdout: they change nothing there, and never reach train."""
+    """Feedback rows whose text is in the base holdout. They do not change the holdout and never enter train."""
     feedback_until: int = 0
-    """Highest id of the feedback that was looked at; 0 when there was none."""
+    """Highest id of the feedback that was read; 0 if there was none."""
     created_at: str | None = None
-    """When the registry recorded it, in ISO 8601: the record goes into manifests as JSON."""
+    """When the registry stored it, in ISO 8601: the record goes into manifests as JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoggedPrediction:
-    """One input that was answered, as the prediction log keeps it: ``input`` may be masked, ``output`` is brief, and None where
-    the request asked for a form that cannot be scored (`Task.scorable`).
-
-    ``label``, ``confidence`` and ``length`` (characters) are what drift is measured by; see `Task.summary`.
-    """
+    """One answered input, as the prediction log stores it. Drift is measured by the last fields; see `Task.summary`."""
 
     model: str
     request_id: str
     position: int
+    """Position of the input in its request, from 0."""
     version: int
+    """The version that answered."""
     input: Mapping[str, Any]
+    """The input; texts that match `feedback.redact` are masked."""
     output: Mapping[str, Any] | None
+    """The answer, shortened by the task; None if the request chose a form that cannot be scored (`Task.scorable`)."""
     label: str | None
+    """The predicted label; None if the task predicts none."""
     confidence: float | None
     length: int
+    """Length of the text in characters."""
     created_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
 class Feedback:
-    """One correction from an application: an example with its right answer.
-
-    ``id`` grows with every correction received, ``client_id`` is the sender's own name for it. ``request_id`` and ``position``
-    name the logged prediction that it corrects, where there is one.
-    """
+    """One correction from an application: an example with its correct answer."""
 
     id: int
+    """Assigned in ascending order of arrival."""
     model: str
     client_id: str | None
+    """Id that the sender chose; a second correction with the same id is not stored."""
     request_id: str | None
+    """Request id of the answer that it corrects, if the sender gave one."""
     position: int
+    """Position of the input in that request, from 0."""
     example: Mapping[str, Any]
+    """The input and its correct answer, in the fields of the task's rows."""
     received_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelVersion:
-    """A published, immutable model. ``manifest_sha256`` pins the bytes of its ``baton.json``."""
+    """A published, immutable version of a model."""
 
     model: str
     number: int
     uri: str
+    """Path or URL of its files in the artifact storage."""
     manifest_sha256: str
+    """Hex SHA-256 of its ``baton.json``, which in turn holds the SHA-256 of every other file."""
     metrics: Mapping[str, Any]
+    """Scores on the holdout that it was first evaluated on."""
     lineage: Mapping[str, Any]
+    """How it was made: data set, training settings, code version and the like."""
     run_id: str | None
     created_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """One version scored on one frozen holdout.
-
-    ``statistics``: int32 array [n, d], the task's compact per-example outcomes, from which its metric can be
-    recomputed for any resample of the n examples (rows in holdout order).
-    """
+    """The scores of one version on one frozen holdout."""
 
     id: int
     model: str
@@ -181,32 +193,43 @@ class Evaluation:
     holdout_hash: str
     metrics: Mapping[str, Any]
     statistics: NDArray[np.int32]
+    """int32 array [n, d]: d counts for each of the n examples, in holdout order. The task can compute its metric from the
+    counts of any resample of the examples."""
     created_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """Why a version may, or may not, become champion. ``champion`` is None for a model's first version."""
+    """A decision whether a version may become champion, and why."""
 
     id: int | None = None
+    """Assigned by the registry; None until the decision is stored."""
     model: str
     candidate: int
     champion: int | None
+    """The champion at the time of the decision; None for a model's first version."""
     kind: DecisionKind
     verdict: Verdict
     sentence: str
+    """The verdict and its reason in one sentence for users."""
     policy: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the gate (`gate` in `baton.yaml`) that the decision used."""
     numbers: Mapping[str, Any] = field(default_factory=dict)
+    """Numbers that the decision rests on, with the ``holdout_hash``; empty unless the gate decided."""
     reason: str | None = None
+    """Why a user forced or rolled back; None if the gate decided."""
     created_at: datetime | None = None
+    """Assigned by the registry; None until the decision is stored."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Champion:
-    """The pointer: which version serves. ``sequence`` grows by one with every move and never repeats."""
+    """The champion pointer of a model."""
 
     version: int | None
+    """The version that serves; None before the first promotion."""
     sequence: int
+    """Number of moves so far. It grows by one with every move and never repeats."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,13 +257,15 @@ class ReplicaState:
 
 @dataclass(frozen=True, kw_only=True)
 class Promotion:
-    """One move of the champion pointer; append-only."""
+    """One move of the champion pointer. The database keeps them all (append-only)."""
 
     id: int
     model: str
     sequence: int
+    """`Champion.sequence` after the move."""
     version: int
     previous: int | None
+    """The champion before the move; None for the first."""
     decision_id: int
     kind: DecisionKind
     created_at: datetime
@@ -248,43 +273,51 @@ class Promotion:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One training run. ``spec`` is the model's whole configuration, frozen when the run was created."""
+    """One training run."""
 
     id: str
     model: str
     state: RunState
     stage: RunStage
     reason: str | None
+    """Why it ended; None if it succeeded or has not ended."""
     spec: Mapping[str, Any]
+    """The model's settings when the run was created, with the overrides of the run."""
     progress: Mapping[str, Any]
+    """The newest progress report."""
     version: int | None
+    """The version that it published; None until it has ended."""
     decision_id: int | None
+    """The gate's decision on that version; None until the run has ended."""
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
     heartbeat_at: datetime | None
     cause: str | None = None
-    """Why it started by itself; None where somebody asked for it."""
+    """Why Baton started it; None if a user requested it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Incident:
-    """Something that went wrong and that an operator should find in the history (a failed prepare, say)."""
+    """An event of a model's history without a table of its own, for example a failed roll-out."""
 
     id: int
     model: str
     version: int | None
+    """The version that it concerns, if any."""
     kind: str
+    """A `HistoryKind`; a string, because the database may hold kinds that other versions of Baton wrote."""
     detail: str
     created_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
 class HistoryEntry:
-    """One line of a model's story, newest first in listings."""
+    """One entry of a model's history."""
 
     at: datetime
     what: str
+    """A `HistoryKind`, or the stored kind of an `Incident`."""
     version: int | None
     text: str
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -292,9 +325,10 @@ class HistoryEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class RunEvent:
-    """One progress report of a run; ``id`` grows and is the SSE event id."""
+    """One progress report of a run."""
 
     id: int
+    """Ascending; also the id of the server-sent event."""
     run_id: str
     at: datetime
     data: Mapping[str, Any]

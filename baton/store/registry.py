@@ -1,76 +1,70 @@
-"""The registry: versions, runs, evaluations, decisions, and the champion pointer.
+"""The registry: the models, the champion pointer of each, and the decisions that may move it.
 
-The pointer moves only in `promote`: by compare-and-swap on its sequence number, in the same transaction that checks the
-stored Decision and appends the Promotion. Knows neither tasks nor storage.
+The pointer moves only in `Registry.promote`. That method compares and swaps the pointer's sequence number, checks the stored
+decision and appends the promotion, all in one transaction. Everything else that the database keeps is in the stores that a
+registry holds (`Registry.versions`, `Registry.runs`, …). Knows neither tasks nor the artifact storage.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-import numpy as np
 import sqlalchemy as sa
-from numpy.typing import NDArray
 
 from baton.errors import Conflict, NotFound
-from baton.store import database, schema
+from baton.store import database, evaluation_store, schema, version_store
 from baton.store.counts import Counts
 from baton.store.dataset_store import DatasetStore
+from baton.store.evaluation_store import EvaluationStore
 from baton.store.feedback import FeedbackStore
+from baton.store.history import History
 from baton.store.key_store import KeyStore
-from baton.store.records import (
-    Champion,
-    Decision,
-    DecisionKind,
-    Evaluation,
-    HistoryEntry,
-    HistoryKind,
-    Incident,
-    ModelVersion,
-    Promotion,
-    RunState,
-    Verdict,
-)
-from baton.store.retrain_state import RetrainState
-from baton.store.run_store import RunStore, as_run
-
-PAGE = 50
-"""Rows in one page of a listing unless the caller says otherwise."""
+from baton.store.records import PAGE, Champion, Decision, DecisionKind, HistoryKind, ModelVersion, Promotion, Verdict
+from baton.store.retrain_store import RetrainStore
+from baton.store.rows import as_decision, as_promotion, now, page
+from baton.store.run_store import RunStore
+from baton.store.version_store import VersionStore
 
 
 class Registry:
-    """All that Baton knows, on one SQLAlchemy engine. Thread-safe; every method is one transaction.
+    """One database of Baton: models, champion pointers and decisions here, everything else in one store for each subject.
 
-    Any method raises ``RegistryError`` when the database does not answer.
+    Thread-safe; every method is one transaction. Any method raises ``RegistryError`` if the database does not respond.
     """
 
     def __init__(self, url: str, *, wait_s: float = 0.0) -> None:
-        """``wait_s``: how long a call may wait for a PostgreSQL server that is down, before it raises."""
+        """Prepare a connection pool for ``url``; no connection is opened yet.
+
+        ``wait_s``: how many seconds a call waits for a PostgreSQL server that is down before it raises ``RegistryError``.
+        """
         self._engine = database.connect(url, wait_s)
         self.counts = Counts(self._engine)
         self.runs = RunStore(self._engine)
         self.datasets = DatasetStore(self._engine)
         self.feedback = FeedbackStore(self._engine)
-        self.retrain = RetrainState(self._engine)
+        self.versions = VersionStore(self._engine)
+        self.evaluations = EvaluationStore(self._engine)
+        self.history = History(self._engine)
+        self.retrain = RetrainStore(self._engine)
         self.keys = KeyStore(self._engine)
 
     def migrate(self) -> None:
-        """Create or upgrade the schema. Raises ``RegistryError`` on a schema newer than this code."""
+        """Create or upgrade the schema. Raises ``RegistryError`` if the schema is newer than this code."""
         from baton.store import upgrade
 
         upgrade.migrate(self._engine)
 
     def check(self) -> None:
-        """Raise ``RegistryError`` unless the database answers with this code's schema."""
+        """Raise ``RegistryError`` unless the database responds and has this code's schema."""
         from baton.store import upgrade
 
         upgrade.check(self._engine)
 
     def is_empty(self) -> bool:
-        """Whether the database has no schema yet, and so nothing in it."""
+        """Return whether the database has no schema yet, and therefore no data."""
         from baton.store import upgrade
 
         return upgrade.is_empty(self._engine)
@@ -82,16 +76,16 @@ class Registry:
     # --- models and their champion -----------------------------------------------------------------------------------
 
     def declare_model(self, name: str, settings: Mapping[str, Any] | None = None) -> None:
-        """Know model ``name`` from now on, with its settings as last declared in `baton.yaml`."""
+        """Register model ``name`` unless it is known. ``settings`` (from `baton.yaml`) replace the stored ones, if given."""
         table = schema.models
         with self._write() as connection:
-            new = database.insert(connection, table).values(name=name, settings=settings or {}, created_at=_now())
+            new = database.insert(connection, table).values(name=name, settings=settings or {}, created_at=now())
             connection.execute(new.on_conflict_do_nothing())
             if settings is not None:
                 connection.execute(table.update().where(table.c.name == name).values(settings=settings))
 
     def settings(self, name: str) -> Mapping[str, Any]:
-        """The settings of a model as last declared. Raises ``NotFound``."""
+        """Return the settings of a model as last declared. Raises ``NotFound``."""
         with self._read() as connection:
             _champion(connection, name)
             row = connection.execute(sa.select(schema.models.c.settings).where(schema.models.c.name == name)).one()
@@ -99,13 +93,13 @@ class Registry:
         return settings
 
     def declared(self) -> dict[str, Mapping[str, Any]]:
-        """All models that ever were in service, with their settings as last declared."""
+        """Return all models ever declared, with their settings as last declared. They need not be in today's `baton.yaml`."""
         with self._read() as connection:
             rows = connection.execute(sa.select(schema.models.c.name, schema.models.c.settings))
             return {row.name: row.settings for row in rows}
 
     def declared_at(self, name: str) -> datetime:
-        """When a model was first declared. Raises ``NotFound``."""
+        """Return when a model was first declared. Raises ``NotFound``."""
         with self._read() as connection:
             _champion(connection, name)
             stamp: datetime = connection.execute(
@@ -114,28 +108,28 @@ class Registry:
         return stamp
 
     def champion(self, model: str) -> Champion:
-        """The pointer of ``model``. Raises ``NotFound``."""
+        """Return the champion pointer of ``model``. Raises ``NotFound``."""
         with self._read() as connection:
             return _champion(connection, model)
 
     def champion_version(self, model: str) -> ModelVersion | None:
-        """The version that serves, or None before the first promotion. Raises ``NotFound`` for an unknown model."""
+        """Return the champion, or None before the first promotion. Raises ``NotFound`` for an unknown model."""
         champion = self.champion(model)
-        return None if champion.version is None else self.version(model, champion.version)
+        return None if champion.version is None else self.versions.get(model, champion.version)
 
     def promote(self, decision: Decision, expected: Champion) -> Promotion:
-        """Make ``decision.candidate`` the champion, if the pointer still is where ``expected`` saw it.
+        """Make ``decision.candidate`` the champion, if the pointer still equals ``expected``.
 
-        A gate decision must already be stored (`add_decision`), pass, and name the then champion; forced moves and
-        rollbacks are stored here, in the same transaction.
+        A gate decision must already be stored (`add_decision`), must allow the promotion, and must have compared the candidate
+        with the champion in ``expected``. Decisions to force or to roll back are stored here, in the same transaction.
 
         Raises:
-            Conflict: the pointer moved meanwhile, or the decision does not allow this move.
+            Conflict: the pointer has moved since ``expected`` was read, or the decision does not allow this move.
             NotFound: the version is not published.
         """
         model, version = decision.model, decision.candidate
         with self._write() as connection:
-            _version(connection, model, version)
+            version_store.find(connection, model, version)
             if version == expected.version:
                 raise Conflict(f"v{version} is already the champion of {model}")
             moved = connection.execute(
@@ -156,7 +150,7 @@ class Registry:
             if decision.champion != expected.version:
                 raise Conflict(
                     f"{model}: this decision is against {_name(decision.champion)}, "
-                    f"but {_name(expected.version)} serves; decide again"
+                    f"but the champion is {_name(expected.version)}; decide again"
                 )
             decision_id = self._admit(connection, decision)
             row = connection.execute(
@@ -168,25 +162,25 @@ class Registry:
                     previous=expected.version,
                     decision_id=decision_id,
                     kind=decision.kind,
-                    created_at=_now(),
+                    created_at=now(),
                 )
                 .returning(schema.promotions)
             ).one()
-        return _promotion(row)
+        return as_promotion(row)
 
     def _admit(self, connection: sa.Connection, decision: Decision) -> int:
-        """The id of the stored decision that allows this move. Raises ``Conflict`` where none does."""
+        """Return the id of the stored decision that allows this move. Raises ``Conflict`` if none does."""
         if decision.kind is DecisionKind.GATE:
             stored = connection.execute(schema.decisions.select().where(schema.decisions.c.id == decision.id)).one_or_none()
             if stored is None:
                 raise Conflict("a gate decision must be stored before it can promote")
-            found = _decision(stored)
+            found = as_decision(stored)
             if (found.model, found.candidate, found.champion) != (decision.model, decision.candidate, decision.champion):
                 raise Conflict(f"decision {found.id} is about another move")
             if found.kind is not DecisionKind.GATE or found.verdict is not Verdict.PROMOTE:
                 raise Conflict(f"decision {found.id} does not allow a promotion: {found.verdict}")
             for version in filter(None, (found.candidate, found.champion)):
-                if _evaluation(connection, found.model, version, str(found.numbers.get("holdout_hash"))) is None:
+                if evaluation_store.find(connection, found.model, version, str(found.numbers.get("holdout_hash"))) is None:
                     raise Conflict(f"decision {found.id}: v{version} has no evaluation on its holdout")
             assert found.id is not None
             return found.id
@@ -197,14 +191,15 @@ class Registry:
         return _insert_decision(connection, decision)
 
     def past_champions(self, model: str) -> set[int]:
-        """All versions that have ever been champion."""
+        """Return the numbers of all versions that have ever been champion."""
         with self._read() as connection:
             return _past_champions(connection, model)
 
     def previous_champion(self, model: str) -> int | None:
-        """The version that a rollback returns to: the champion before the current one, older rollbacks undone.
+        """Return the version that a rollback restores, or None if there is none.
 
-        None where there is nothing to go back to.
+        It is the champion before the current one. Promotions that a rollback has undone do not count: after v1, v2, v3 and a
+        rollback to v2, the next rollback restores v1.
         """
         with self._read() as connection:
             stack: list[int] = []
@@ -221,126 +216,33 @@ class Registry:
             return stack[-2] if len(stack) > 1 else None
 
     def promotions(self, model: str, *, limit: int = PAGE, before: int | None = None) -> list[Promotion]:
-        """Moves of the pointer, newest first; ``before`` a promotion id for the next page."""
+        """Return moves of the pointer, newest first. For the next page, pass the last promotion's id as ``before``."""
         with self._read() as connection:
-            return [_promotion(row) for row in connection.execute(_page(schema.promotions, model, limit, before))]
+            return [as_promotion(row) for row in connection.execute(page(schema.promotions, model, limit, before))]
 
-    # --- versions ----------------------------------------------------------------------------------------------------
-
-    def reserve_version(self, model: str, run_id: str | None, *, above: int = 0) -> int:
-        """A number for a version about to be published. The same run always gets the same number.
-
-        ``above``: the greatest number that the storage holds, which after a restore of the database may be ahead of it.
-        """
-        with self._write() as connection:
-            database.lock_model(connection, model)
-            if run_id is not None:
-                taken = connection.scalar(sa.select(schema.versions.c.number).where(schema.versions.c.run_id == run_id))
-                if taken is not None:
-                    return int(taken)
-            last = connection.scalar(sa.select(sa.func.max(schema.versions.c.number)).where(schema.versions.c.model == model))
-            number = max(int(last or 0), above) + 1
-            connection.execute(
-                schema.versions.insert().values(model=model, number=number, run_id=run_id, published=False, created_at=_now())
-            )
-            return number
-
-    def publish_version(
-        self,
-        model: str,
-        number: int,
-        *,
-        uri: str,
-        manifest_sha256: str,
-        metrics: Mapping[str, Any],
-        lineage: Mapping[str, Any],
-    ) -> ModelVersion:
-        """Mark a reserved version as whole and readable. Only published versions are listed, promoted or served.
-
-        Raises:
-            Conflict: the number was not reserved, or the version is published already: versions never change.
-        """
-        table = schema.versions
-        with self._write() as connection:
-            marked = connection.execute(
-                table.update()
-                .where(table.c.model == model, table.c.number == number, ~table.c.published)
-                .values(uri=uri, manifest_sha256=manifest_sha256, metrics=metrics, lineage=lineage, published=True)
-            )
-            if marked.rowcount != 1:
-                raise Conflict(f"{model} v{number} is not waiting to be published")
-            return _version(connection, model, number)
-
-    def version(self, model: str, number: int) -> ModelVersion:
-        """One published version. Raises ``NotFound``."""
-        with self._read() as connection:
-            return _version(connection, model, number)
-
-    def versions(self, model: str, *, limit: int = PAGE, before: int | None = None) -> list[ModelVersion]:
-        """Published versions, newest first; ``before`` a version number for the next page."""
-        table = schema.versions
-        query = table.select().where(table.c.model == model, table.c.published).order_by(table.c.number.desc()).limit(limit)
-        if before is not None:
-            query = query.where(table.c.number < before)
-        with self._read() as connection:
-            return [_model_version(row) for row in connection.execute(query)]
-
-    # --- evaluations and decisions -----------------------------------------------------------------------------------
-
-    def add_evaluation(
-        self,
-        model: str,
-        version: int,
-        holdout_hash: str,
-        metrics: Mapping[str, Any],
-        statistics: NDArray[np.int32],
-    ) -> Evaluation:
-        """Store one version's scores on one holdout. They are a fact about frozen things: the first one stored stays."""
-        with self._write() as connection:
-            database.lock_model(connection, model)
-            known = _evaluation(connection, model, version, holdout_hash)
-            if known is not None:
-                return known
-            connection.execute(
-                schema.evaluations.insert().values(
-                    model=model,
-                    version=version,
-                    holdout_hash=holdout_hash,
-                    metrics=metrics,
-                    statistics=statistics,
-                    created_at=_now(),
-                )
-            )
-            stored = _evaluation(connection, model, version, holdout_hash)
-            assert stored is not None
-            return stored
-
-    def evaluation(self, model: str, version: int, holdout_hash: str) -> Evaluation | None:
-        """The stored scores of ``version`` on a holdout, or None."""
-        with self._read() as connection:
-            return _evaluation(connection, model, version, holdout_hash)
+    # --- decisions -----------------------------------------------------------------------------------------------------
 
     def add_decision(self, decision: Decision) -> Decision:
-        """Store what the gate said, whatever it said."""
+        """Store a decision of the gate, whatever its verdict, and return it with its id. Raises ``NotFound``."""
         with self._write() as connection:
             _champion(connection, decision.model)
             decision_id = _insert_decision(connection, decision)
-            return _decision(connection.execute(schema.decisions.select().where(schema.decisions.c.id == decision_id)).one())
+            return as_decision(connection.execute(schema.decisions.select().where(schema.decisions.c.id == decision_id)).one())
 
     def decision(self, decision_id: int) -> Decision:
-        """One stored decision. Raises ``NotFound``."""
+        """Return one stored decision. Raises ``NotFound``."""
         with self._read() as connection:
             row = connection.execute(schema.decisions.select().where(schema.decisions.c.id == decision_id)).one_or_none()
         if row is None:
             raise NotFound(f"no decision {decision_id}")
-        return _decision(row)
+        return as_decision(row)
 
     def gate_decision(
         self, model: str, candidate: int, champion: int | None, policy: Mapping[str, Any], holdout_hash: str | None = None
     ) -> Decision | None:
-        """The newest gate decision on exactly this match under exactly this policy, or None when it has not been played.
+        """Return the newest decision of the gate on this candidate, champion and policy, or None if there is none.
 
-        ``holdout_hash``: only a match on this holdout counts; without it, one on any.
+        ``holdout_hash``: consider only decisions on this holdout; None: on any holdout.
         """
         table = schema.decisions
         query = (
@@ -356,13 +258,13 @@ class Registry:
         with self._read() as connection:
             for row in connection.execute(query):
                 if row.policy == dict(policy) and holdout_hash in (None, row.numbers.get("holdout_hash")):
-                    return _decision(row)
+                    return as_decision(row)
         return None
 
     def pending_decisions(self) -> list[Decision]:
-        """Passing gate decisions of finished runs, against today's champion, that nobody has acted on yet.
+        """Return decisions of runs that allow a promotion over the current champion and were not carried out yet.
 
-        A decision that was acted on has a promotion, or, where its roll-out failed, an incident naming its version.
+        A decision was carried out if it has a promotion, or if its roll-out failed: then an incident names its version.
         """
         tables = schema.decisions, schema.runs, schema.models, schema.promotions, schema.incidents
         decisions, runs, models, promotions, incidents = tables
@@ -380,71 +282,13 @@ class Registry:
                     incidents.c.kind == HistoryKind.ROLLOUT_FAILED,
                     incidents.c.created_at >= decisions.c.created_at,
                 ),
-                # A decision that any later move has overtaken stays so, even if its champion serves again one day.
+                # Any later move makes a decision obsolete for good, even if the champion that it names serves again.
                 ~sa.exists().where(promotions.c.model == decisions.c.model, promotions.c.created_at > decisions.c.created_at),
             )
             .order_by(decisions.c.id)
         )
         with self._read() as connection:
-            return [_decision(row) for row in connection.execute(query)]
-
-    # --- history -----------------------------------------------------------------------------------------------------
-
-    def add_incident(self, model: str, kind: HistoryKind, detail: str, version: int | None = None) -> None:
-        """Put something that went wrong into the model's history."""
-        with self._write() as connection:
-            _champion(connection, model)
-            connection.execute(
-                schema.incidents.insert().values(model=model, version=version, kind=kind, detail=detail, created_at=_now())
-            )
-
-    def incidents(self, model: str, *, limit: int = PAGE) -> list[Incident]:
-        """What went wrong, newest first."""
-        with self._read() as connection:
-            rows = connection.execute(_page(schema.incidents, model, limit, None))
-            return [Incident(**row._mapping) for row in rows]
-
-    def history(self, model: str, *, limit: int = PAGE) -> list[HistoryEntry]:
-        """Promotions, refusals, failed runs and incidents as one story, newest first."""
-        with self._read() as connection:
-            decisions = {row.id: _decision(row) for row in connection.execute(_page(schema.decisions, model, limit * 2, None))}
-            promotions = [_promotion(row) for row in connection.execute(_page(schema.promotions, model, limit, None))]
-            incidents = [Incident(**row._mapping) for row in connection.execute(_page(schema.incidents, model, limit, None))]
-            ended = schema.runs.select().where(
-                schema.runs.c.model == model, schema.runs.c.state.in_([RunState.FAILED, RunState.CANCELLED])
-            )
-            runs = [as_run(row) for row in connection.execute(ended.order_by(schema.runs.c.created_at.desc()).limit(limit))]
-        entries = []
-        for promotion in promotions:
-            decision = decisions.get(promotion.decision_id) or self.decision(promotion.decision_id)
-            what = "rolled back" if promotion.kind is DecisionKind.ROLLBACK else "promoted"
-            text = decision.sentence + (f" Reason: {decision.reason}" if decision.reason else "")
-            details = {"previous": promotion.previous, "kind": promotion.kind, "decision_id": promotion.decision_id}
-            entries.append(
-                HistoryEntry(at=promotion.created_at, what=what, version=promotion.version, text=text, details=details)
-            )
-        for decision in decisions.values():
-            if decision.verdict is not Verdict.PROMOTE:
-                assert decision.created_at is not None
-                entries.append(
-                    HistoryEntry(
-                        at=decision.created_at,
-                        what="refused" if decision.verdict is Verdict.REJECT else "inconclusive",
-                        version=decision.candidate,
-                        text=decision.sentence,
-                        details={"decision_id": decision.id},
-                    )
-                )
-        for run in runs:
-            assert run.finished_at is not None
-            what = f"run {run.state}"
-            text = f"Run {run.id}: {run.reason}"
-            entries.append(HistoryEntry(at=run.finished_at, what=what, version=run.version, text=text))
-        for incident in incidents:
-            entries.append(
-                HistoryEntry(at=incident.created_at, what=incident.kind, version=incident.version, text=incident.detail)
-            )
-        return sorted(entries, key=lambda entry: entry.at, reverse=True)[:limit]
+            return [as_decision(row) for row in connection.execute(query)]
 
     def _write(self) -> AbstractContextManager[sa.Connection]:
         return database.writing(self._engine)
@@ -453,39 +297,16 @@ class Registry:
         return database.reading(self._engine)
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
 def _name(version: int | None) -> str:
-    return "nobody" if version is None else f"v{version}"
+    return "none" if version is None else f"v{version}"
 
 
 def _champion(connection: sa.Connection, model: str) -> Champion:
+    """Return the pointer of ``model``. Raises ``NotFound`` for an unknown model."""
     row = connection.execute(schema.models.select().where(schema.models.c.name == model)).one_or_none()
     if row is None:
         raise database.unknown_model(connection, model)
     return Champion(version=row.champion_version, sequence=row.champion_sequence)
-
-
-def _version(connection: sa.Connection, model: str, number: int) -> ModelVersion:
-    table = schema.versions
-    row = connection.execute(
-        table.select().where(table.c.model == model, table.c.number == number, table.c.published)
-    ).one_or_none()
-    if row is None:
-        last = connection.scalar(sa.select(sa.func.max(table.c.number)).where(table.c.model == model, table.c.published))
-        known = f"its versions go from 1 to {last}" if last else "it has no versions yet"
-        raise NotFound(f"{model} has no version {number}; {known}")
-    return _model_version(row)
-
-
-def _evaluation(connection: sa.Connection, model: str, version: int, holdout_hash: str) -> Evaluation | None:
-    table = schema.evaluations
-    row = connection.execute(
-        table.select().where(table.c.model == model, table.c.version == version, table.c.holdout_hash == holdout_hash)
-    ).one_or_none()
-    return None if row is None else Evaluation(**row._mapping)
 
 
 def _past_champions(connection: sa.Connection, model: str) -> set[int]:
@@ -506,34 +327,8 @@ def _insert_decision(connection: sa.Connection, decision: Decision) -> int:
             policy=dict(decision.policy),
             numbers=dict(decision.numbers),
             reason=decision.reason,
-            created_at=_now(),
+            created_at=now(),
         )
         .returning(schema.decisions.c.id)
     )
     return int(inserted.scalar_one())
-
-
-def _page(table: sa.Table, model: str, limit: int, before: int | None) -> sa.Select[Any]:
-    query = table.select().where(table.c.model == model).order_by(table.c.id.desc()).limit(limit)
-    return query if before is None else query.where(table.c.id < before)
-
-
-def _model_version(row: sa.Row[Any]) -> ModelVersion:
-    return ModelVersion(
-        model=row.model,
-        number=row.number,
-        uri=row.uri,
-        manifest_sha256=row.manifest_sha256,
-        metrics=row.metrics,
-        lineage=row.lineage,
-        run_id=row.run_id,
-        created_at=row.created_at,
-    )
-
-
-def _promotion(row: sa.Row[Any]) -> Promotion:
-    return Promotion(**{**row._mapping, "kind": DecisionKind(row.kind)})
-
-
-def _decision(row: sa.Row[Any]) -> Decision:
-    return Decision(**{**row._mapping, "kind": DecisionKind(row.kind), "verdict": Verdict(row.verdict)})

@@ -1,4 +1,4 @@
-"""Runs: what was ordered, how far it is, how it ended. A model has one active run at most."""
+"""Training runs: their settings, their progress and how they ended. At most one run of a model is active at a time."""
 
 from __future__ import annotations
 
@@ -11,16 +11,14 @@ import sqlalchemy as sa
 
 from baton.errors import Conflict, NotFound
 from baton.store import database, schema
-from baton.store.records import Run, RunEvent, RunState
-
-PAGE = 50
-"""Rows in one page of a listing unless the caller says otherwise."""
+from baton.store.records import PAGE, Run, RunEvent, RunStage, RunState
+from baton.store.rows import as_run
 
 
 class RunStore:
-    """Runs on the registry's engine. Thread-safe; every method is one transaction.
+    """Stores runs in the registry's database. Thread-safe; every method is one transaction.
 
-    Any method raises ``RegistryError`` when the database does not answer.
+    Any method raises ``RegistryError`` if the database does not respond.
     """
 
     def __init__(self, engine: sa.Engine) -> None:
@@ -35,9 +33,10 @@ class RunStore:
         started: bool = False,
         cause: str | None = None,
     ) -> Run:
-        """A queued run, or one that its caller carries out itself (``started``).
+        """Create a queued run, or a running one if the caller carries it out itself (``started``), and return it.
 
-        The same idempotency key gives the same run again, whatever became of it.
+        If the model has a run with this idempotency key, return that run instead, whatever its state. ``cause``: why Baton
+        started the run; None if a user requested it.
 
         Raises:
             Conflict: another run of this model is active.
@@ -62,7 +61,7 @@ class RunStore:
                     id=f"{model}-{now:%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}",
                     model=model,
                     state=RunState.RUNNING if started else RunState.QUEUED,
-                    stage="preparing" if started else "queued",
+                    stage=RunStage.PREPARING if started else RunStage.QUEUED,
                     spec=spec,
                     progress={},
                     idempotency_key=idempotency_key,
@@ -76,7 +75,7 @@ class RunStore:
         return as_run(row)
 
     def get(self, run_id: str) -> Run:
-        """One run. Raises ``NotFound``."""
+        """Return one run. Raises ``NotFound``."""
         with database.reading(self._engine) as connection:
             row = connection.execute(schema.runs.select().where(schema.runs.c.id == run_id)).one_or_none()
         if row is None:
@@ -84,9 +83,12 @@ class RunStore:
         return as_run(row)
 
     def list(
-        self, model: str | None = None, *, active: bool = False, limit: int = PAGE, before: str | None = None
+        self, model: str | None = None, *, active: bool = False, limit: int | None = PAGE, before: str | None = None
     ) -> Sequence[Run]:
-        """Runs, newest first; ``before`` a run id for the next page."""
+        """Return runs, newest first; if ``active``, only those that have not ended. ``limit=None`` returns all.
+
+        For the next page, pass the last id as ``before``.
+        """
         table = schema.runs
         query = table.select().order_by(table.c.created_at.desc(), table.c.id.desc()).limit(limit)
         if model is not None:
@@ -100,7 +102,7 @@ class RunStore:
             return [as_run(row) for row in connection.execute(query)]
 
     def start(self, run_id: str) -> Run:
-        """Queued → running. Raises ``Conflict`` when it is no longer queued (cancelled, or started elsewhere)."""
+        """Mark a queued run as running. Raises ``Conflict`` if it is no longer queued (cancelled, or started elsewhere)."""
         now = datetime.now(UTC)
         with database.writing(self._engine) as connection:
             return _advance(
@@ -108,16 +110,16 @@ class RunStore:
                 run_id,
                 [RunState.QUEUED],
                 state=RunState.RUNNING,
-                stage="preparing",
+                stage=RunStage.PREPARING,
                 started_at=now,
                 heartbeat_at=now,
             )
 
-    def report(self, run_id: str, stage: str, progress: Mapping[str, Any]) -> None:
-        """Note progress of a running run, append it to its events and count as a sign of life.
+    def report(self, run_id: str, stage: RunStage, progress: Mapping[str, Any]) -> None:
+        """Store the progress of a running run, append it to the run's events, and count it as a heartbeat.
 
         Raises:
-            Conflict: the run is over (cancelled, say): whoever reports should stop.
+            Conflict: the run has ended, for example because it was cancelled. The caller should stop.
         """
         now = datetime.now(UTC)
         with database.writing(self._engine) as connection:
@@ -125,7 +127,7 @@ class RunStore:
             _note(connection, run_id, now, {"stage": stage, **progress})
 
     def beat(self, run_id: str) -> None:
-        """A sign of life. Raises ``Conflict`` when the run is over."""
+        """Record a heartbeat of a running run. Raises ``Conflict`` if the run has ended."""
         with database.writing(self._engine) as connection:
             _advance(connection, run_id, [RunState.RUNNING], heartbeat_at=datetime.now(UTC))
 
@@ -138,7 +140,7 @@ class RunStore:
         version: int | None = None,
         decision_id: int | None = None,
     ) -> Run:
-        """End an active run. Raises ``Conflict`` when it has ended already: the first end stays."""
+        """End an active run in a final ``state``. Raises ``Conflict`` if it has already ended; its first end is kept."""
         now = datetime.now(UTC)
         with database.writing(self._engine) as connection:
             run = _advance(
@@ -146,7 +148,7 @@ class RunStore:
                 run_id,
                 [RunState.QUEUED, RunState.RUNNING],
                 state=state,
-                stage=state.value,
+                stage=RunStage(state),
                 reason=reason,
                 version=version,
                 decision_id=decision_id,
@@ -156,7 +158,7 @@ class RunStore:
         return run
 
     def events(self, run_id: str, after: int = 0) -> Sequence[RunEvent]:
-        """Progress reports with ids above ``after``, oldest first."""
+        """Return the progress reports of a run with ids above ``after``, oldest first."""
         table = schema.run_events
         with database.reading(self._engine) as connection:
             rows = connection.execute(table.select().where(table.c.run_id == run_id, table.c.id > after).order_by(table.c.id))
@@ -164,7 +166,7 @@ class RunStore:
 
 
 def _advance(connection: sa.Connection, run_id: str, allowed: Sequence[RunState], **values: Any) -> Run:
-    """The run with new values, if it still is in one of the states that allow them."""
+    """Update a run that is in one of the ``allowed`` states. Raises ``Conflict`` for another state, ``NotFound`` for no run."""
     table = schema.runs
     row = connection.execute(
         table.update()
@@ -182,9 +184,3 @@ def _advance(connection: sa.Connection, run_id: str, allowed: Sequence[RunState]
 
 def _note(connection: sa.Connection, run_id: str, at: datetime, data: Mapping[str, Any]) -> None:
     connection.execute(schema.run_events.insert().values(run_id=run_id, at=at, data=dict(data)))
-
-
-def as_run(row: sa.Row[Any]) -> Run:
-    """A row of the table as a record."""
-    values = {key: value for key, value in row._mapping.items() if key != "idempotency_key"}
-    return Run(**{**values, "state": RunState(row.state)})

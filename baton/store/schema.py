@@ -1,4 +1,7 @@
-"""The registry's tables (SQLAlchemy Core) and its two column types. Knows no queries."""
+"""The registry's tables (SQLAlchemy Core) and its two column types. Knows no queries.
+
+A change here needs a migration in `migrations/versions`; a test compares the two.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from sqlalchemy.engine import Dialect
 
 
 class UtcDateTime(sa.types.TypeDecorator[datetime]):
-    """Time-zone aware UTC datetimes on databases with and without time zones."""
+    """A column of time-zone aware datetimes in UTC, on databases with and without time zones."""
 
     impl = sa.DateTime
     cache_ok = True
@@ -32,7 +35,7 @@ class UtcDateTime(sa.types.TypeDecorator[datetime]):
 
 
 class IntArray(sa.types.TypeDecorator[NDArray[np.int32]]):
-    """An int32 numpy array, stored as a compressed .npy (which holds shape and type, and needs no pickle)."""
+    """A column of int32 numpy arrays, stored as compressed .npy files, which keep the shape and need no pickle."""
 
     impl = sa.LargeBinary
     cache_ok = True
@@ -99,6 +102,8 @@ runs = sa.Table(
 )
 
 ACTIVE = "state IN ('queued', 'running')"
+"""Condition on `runs`: the run has not ended."""
+
 sa.Index(
     "uq_runs_one_active",
     runs.c.model,
@@ -198,7 +203,7 @@ feedback = sa.Table(
     sa.Column("example", sa.JSON, nullable=False),
     sa.Column("received_at", UtcDateTime, nullable=False),
     sa.UniqueConstraint("model", "client_id", name="uq_feedback_client_id"),
-    sqlite_autoincrement=True,  # an id that was deleted must not come again: data sets remember up to which one they have read
+    sqlite_autoincrement=True,  # a deleted id must not be used again: data sets store the highest id that they have read
 )
 sa.Index("ix_feedback_model", feedback.c.model, feedback.c.id)
 sa.Index("ix_feedback_request", feedback.c.model, feedback.c.request_id, feedback.c.position)

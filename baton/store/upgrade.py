@@ -1,5 +1,6 @@
-"""Brings the schema of the registry's database up to date. Apart from the database, because Alembic takes long to load, and
-what serves or trains a model never needs it.
+"""Migrates the schema of the registry's database.
+
+A module of its own because Alembic takes long to load and a process that serves or trains a model never needs it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from baton.store import database
 
 
 def migrate(engine: sa.Engine) -> None:
-    """Bring the schema to this code's revision; does nothing when it is there. Safe to call from several processes.
+    """Bring the schema to this code's revision, if it is not there yet. Safe to call from several processes.
 
     Raises:
         RegistryError: the database cannot be reached, or its schema is newer than this code.
@@ -43,7 +44,7 @@ def migrate(engine: sa.Engine) -> None:
 
 
 def check(engine: sa.Engine) -> None:
-    """Raise ``RegistryError`` unless the database answers and has this code's schema."""
+    """Raise ``RegistryError`` unless the database responds and has this code's schema."""
     with database.reading(engine) as connection:
         current = _revision(connection)
     head = _revisions()[0]
@@ -55,7 +56,7 @@ def check(engine: sa.Engine) -> None:
 
 
 def is_empty(engine: sa.Engine) -> bool:
-    """Whether no schema was ever made in this database. Raises ``RegistryError`` when it does not answer."""
+    """Return whether this database has no schema yet. Raises ``RegistryError`` if it does not respond."""
     with database.reading(engine) as connection:
         return _revision(connection) is None
 
@@ -67,7 +68,7 @@ def _alembic() -> Config:
 
 
 def _newer(current: str | None) -> RegistryError | None:
-    """What to raise where the schema ``current`` is from a later version of Baton; its tables may mean something else."""
+    """Return an error if the schema ``current`` is from a later version of Baton, whose tables may mean something else."""
     if current is None or current in _revisions():
         return None
     return RegistryError(
@@ -78,7 +79,7 @@ def _newer(current: str | None) -> RegistryError | None:
 
 @cache
 def _revisions() -> Sequence[str]:
-    """All schemas that this code knows, the newest first."""
+    """Return all schema revisions that this code knows, newest first."""
     return [script.revision for script in ScriptDirectory.from_config(_alembic()).walk_revisions()]
 
 

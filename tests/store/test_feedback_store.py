@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from baton.errors import NotFound
 from baton.store import database, feedback, schema
-from baton.store.feedback import CHUNK, NAMES_AT_ONCE, Added, Correction, FeedbackStore
+from baton.store.feedback import CHUNK, IDS_PER_QUERY, Added, Correction, FeedbackStore
 from baton.store.records import LoggedPrediction
 from baton.store.registry import Registry
 from tests.support import answers
@@ -76,9 +76,9 @@ def test_two_models_may_use_the_same_ids(store):
 
 
 def test_a_batch_of_more_ids_than_one_query_takes_counts_right(store):
-    many = [correction(f"c{number}") for number in range(2 * NAMES_AT_ONCE + 7)]
-    assert store.add("m", many[: NAMES_AT_ONCE + 3]).accepted == NAMES_AT_ONCE + 3
-    assert store.add("m", many) == Added(accepted=NAMES_AT_ONCE + 4, duplicates=NAMES_AT_ONCE + 3)
+    many = [correction(f"c{number}") for number in range(2 * IDS_PER_QUERY + 7)]
+    assert store.add("m", many[: IDS_PER_QUERY + 3]).accepted == IDS_PER_QUERY + 3
+    assert store.add("m", many) == Added(accepted=IDS_PER_QUERY + 4, duplicates=IDS_PER_QUERY + 3)
 
 
 def test_senders_at_the_same_moment_count_each_id_once(registry, store, url):
@@ -178,8 +178,8 @@ def test_of_two_answers_with_one_request_id_the_first_stays(store):
 
 
 def test_many_answers_are_looked_up_at_once(store):
-    store.log([logged(f"r{number}", position=number % 3) for number in range(2 * NAMES_AT_ONCE + 1)])
-    wanted = [(f"r{number}", number % 3) for number in range(2 * NAMES_AT_ONCE + 1)]
+    store.log([logged(f"r{number}", position=number % 3) for number in range(2 * IDS_PER_QUERY + 1)])
+    wanted = [(f"r{number}", number % 3) for number in range(2 * IDS_PER_QUERY + 1)]
     assert store.predictions("m", wanted).keys() == set(wanted)
     assert store.predictions("other", wanted) == {}
 
@@ -217,7 +217,7 @@ def test_old_answers_are_forgotten_and_corrections_stay(store):
 
 
 def test_many_old_answers_are_forgotten_a_few_at_a_time_so_that_others_can_write_in_between(store, monkeypatch):
-    monkeypatch.setattr(feedback, "FORGOTTEN_AT_ONCE", 10)
+    monkeypatch.setattr(feedback, "DELETED_AT_ONCE", 10)
     store.log([logged(f"r{number}", number % 2, minutes=number - 34.5) for number in range(40)])
     deleted: list[int] = []
     sa.event.listen(

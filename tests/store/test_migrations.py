@@ -33,7 +33,7 @@ def value(column: sa.Column[Any]) -> Any:
         return "old"
     if column.name in ("run_id", "decision_id", "id"):
         return "run-1" if isinstance(column.type, sa.String) else 1
-    if column.name == "state":
+    if column.name in ("state", "stage"):
         return RunState.SUCCEEDED.value
     kinds: list[tuple[type[Any], Any]] = [
         (sa.JSON, {"ü": [1, None]}),
@@ -77,7 +77,7 @@ def test_a_database_of_an_older_schema_keeps_every_row_when_it_is_brought_up_to_
         assert {key: after[name][0][key] for key in row} == row
     assert registry.champion("old").version == 1
     assert registry.runs.get("run-1").state is RunState.SUCCEEDED
-    assert registry.reserve_version("old", "run-2") == 2
+    assert registry.versions.reserve("old", "run-2") == 2
     assert registry.feedback.count_after("old", 0) == (1 if "feedback" in filled else 0)
     registry.close()
 

@@ -77,7 +77,7 @@ def test_twenty_writers_lose_no_update_and_no_number_and_never_stand_in_each_oth
         for turn in range(TURNS):
             name = f"{number}-{turn}"
             own.runs.report(run.id, "training", {"writer": number, "turn": turn})
-            own.add_incident("m", "note", name)
+            own.history.add_incident("m", "note", name)
             own.feedback.add("m", [Correction(client_id=it, request_id=it, position=0, example={}) for it in (name, "all")])
             # in opposite orders, as two replicas may see the same request ids
             answers = [logged(f"shared-{turn}-{place}") for place in range(100)] + [logged(name)]
@@ -86,7 +86,7 @@ def test_twenty_writers_lose_no_update_and_no_number_and_never_stand_in_each_oth
                 "m", dataset("a", feedback_until=number * TURNS + turn), {f"{place}": "train" for place in range(9)}
             )
             version = publish(own, run_id=f"run-{name}")
-            own.add_evaluation("m", 1, HOLDOUT, {"f1": 0.5}, STATISTICS)
+            own.evaluations.add("m", 1, HOLDOUT, {"f1": 0.5}, STATISTICS)
             own.add_decision(gate(version, None))
             own.declare_model("m", {"writer": number})
             own.retrain.pause("m", name)
@@ -94,10 +94,10 @@ def test_twenty_writers_lose_no_update_and_no_number_and_never_stand_in_each_oth
     assert at_once(url, write) == [None] * WRITERS
     wanted = WRITERS * TURNS
     assert len(registry.runs.events(run.id)) == wanted
-    assert len(registry.incidents("m", limit=1000)) == wanted
+    assert len(registry.history.incidents("m", limit=1000)) == wanted
     assert registry.feedback.count_after("m", 0) == wanted + 1
     assert len(registry.feedback.predictions("m", [(f"{a}-{b}", 0) for a in range(WRITERS) for b in range(TURNS)])) == wanted
-    assert [it.number for it in registry.versions("m", limit=1000)] == list(range(wanted, 0, -1))
+    assert [it.number for it in registry.versions.list("m", limit=1000)] == list(range(wanted, 0, -1))
     assert registry.datasets.get("m", 1).feedback_until == wanted - 1
     assert len(registry.datasets.ledger("m")) == 9
     registry.close()
@@ -260,7 +260,7 @@ def test_a_refused_change_does_not_quote_the_row(registry):
 @pytest.mark.parametrize("text", ["a\0b", "half \ud800 a pair"])
 def test_text_that_the_database_cannot_hold_is_an_invalid_input_and_no_outage(registry, text):
     with pytest.raises(InvalidInput, match="the registry's database cannot hold this value: "):
-        registry.add_incident("m", "note", text)
+        registry.history.add_incident("m", "note", text)
     with pytest.raises(InvalidInput):
         registry.runs.get(text)
 
@@ -270,7 +270,8 @@ def test_a_missing_driver_says_what_to_install(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "baton.store.postgres", None)
     monkeypatch.delattr("baton.store.postgres")
-    with pytest.raises(RegistryError, match=r"cannot be opened: .*; `pip install 'baton\[postgres\]'` brings the driver") as it:
+    expected = r"cannot be opened: .*; `pip install 'baton\[postgres\]'` installs the driver"
+    with pytest.raises(RegistryError, match=expected) as it:
         Registry("postgresql+psycopg://me:hunter2@host/baton")
     assert "hunter2" not in str(it.value)
 

@@ -37,9 +37,11 @@ def url(either_url: str) -> str:
 
 def publish(registry: Registry, model: str = "m", run_id: str | None = None) -> int:
     """A published and evaluated version."""
-    number = registry.reserve_version(model, run_id)
-    registry.publish_version(model, number, uri=f"/v/{number}", manifest_sha256="a" * 64, metrics={"f1": 0.5}, lineage={"b": 1})
-    registry.add_evaluation(model, number, HOLDOUT, {"f1": 0.5}, STATISTICS)
+    number = registry.versions.reserve(model, run_id)
+    registry.versions.publish(
+        model, number, uri=f"/v/{number}", manifest_sha256="a" * 64, metrics={"f1": 0.5}, lineage={"b": 1}
+    )
+    registry.evaluations.add(model, number, HOLDOUT, {"f1": 0.5}, STATISTICS)
     return number
 
 
@@ -163,7 +165,7 @@ def test_a_lost_swap_leaves_no_trace(registry):
     with pytest.raises(Conflict):
         registry.promote(act(DecisionKind.FORCE, second, None), stale)
     assert len(registry.promotions("m")) == 1
-    assert [entry.version for entry in registry.history("m")] == [first]
+    assert [entry.version for entry in registry.history.list("m")] == [first]
 
 
 def test_a_right_move_number_with_a_wrong_champion_is_refused(registry):
@@ -230,7 +232,7 @@ def test_a_decision_against_another_champion_promotes_nothing(registry):
     promote(registry, 1)
     against_v1 = registry.add_decision(gate(3, 1))
     promote(registry, 2)
-    with pytest.raises(Conflict, match="this decision is against v1, but v2 serves; decide again"):
+    with pytest.raises(Conflict, match="this decision is against v1, but the champion is v2; decide again"):
         registry.promote(against_v1, registry.champion("m"))
     assert registry.champion("m").version == 2
 
@@ -244,7 +246,7 @@ def test_a_decision_whose_candidate_was_not_evaluated_on_its_holdout_promotes_no
 def test_a_decision_whose_champion_was_not_evaluated_on_its_holdout_promotes_nothing(registry):
     promote(registry, publish(registry))
     second = publish(registry)
-    registry.add_evaluation("m", second, "new", {"f1": 0.9}, STATISTICS)
+    registry.evaluations.add("m", second, "new", {"f1": 0.9}, STATISTICS)
     decision = registry.add_decision(gate(second, 1, holdout="new"))
     with pytest.raises(Conflict, match="v1 has no evaluation on its holdout"):
         registry.promote(decision, registry.champion("m"))
@@ -262,11 +264,11 @@ def test_an_act_without_a_reason_moves_nothing(registry, kind, reason):
 
 
 def test_force_moves_the_pointer_without_the_gate_and_keeps_its_reason(registry):
-    version = registry.reserve_version("m", None)
-    registry.publish_version("m", version, uri="/v", manifest_sha256="a" * 64, metrics={}, lineage={})
+    version = registry.versions.reserve("m", None)
+    registry.versions.publish("m", version, uri="/v", manifest_sha256="a" * 64, metrics={}, lineage={})
     promotion = registry.promote(act(DecisionKind.FORCE, version, None, "hotfix 7"), NOBODY)
     assert registry.decision(promotion.decision_id).reason == "hotfix 7"
-    [entry] = registry.history("m")
+    [entry] = registry.history.list("m")
     assert entry.text == "an act Reason: hotfix 7"
     assert entry.details["kind"] == DecisionKind.FORCE
 
@@ -329,26 +331,26 @@ def test_promotions_cannot_be_changed_even_by_raw_sql(registry, url, statement):
 
 
 def test_the_same_run_always_gets_the_same_number(registry):
-    assert registry.reserve_version("m", "run-1") == 1
-    assert registry.reserve_version("m", "run-2") == 2
-    assert registry.reserve_version("m", "run-1") == 1
+    assert registry.versions.reserve("m", "run-1") == 1
+    assert registry.versions.reserve("m", "run-2") == 2
+    assert registry.versions.reserve("m", "run-1") == 1
 
 
 def test_numbers_reserved_at_once_are_distinct(registry):
-    numbers = all_at_once([lambda: registry.reserve_version("m", None)] * 12)
+    numbers = all_at_once([lambda: registry.versions.reserve("m", None)] * 12)
     assert sorted(numbers) == list(range(1, 13))
 
 
 def test_numbers_are_per_model(registry):
     registry.declare_model("other")
-    assert (registry.reserve_version("m", None), registry.reserve_version("other", None)) == (1, 1)
+    assert (registry.versions.reserve("m", None), registry.versions.reserve("other", None)) == (1, 1)
 
 
 def test_an_unpublished_version_cannot_be_seen_or_promoted(registry):
-    number = registry.reserve_version("m", None)
-    assert registry.versions("m") == []
+    number = registry.versions.reserve("m", None)
+    assert registry.versions.list("m") == []
     with pytest.raises(NotFound, match="m has no version 1; it has no versions yet"):
-        registry.version("m", number)
+        registry.versions.get("m", number)
     with pytest.raises(NotFound):
         registry.promote(act(DecisionKind.FORCE, number, None), NOBODY)
     assert registry.champion("m") == NOBODY
@@ -356,30 +358,30 @@ def test_an_unpublished_version_cannot_be_seen_or_promoted(registry):
 
 def test_a_number_that_the_storage_holds_already_is_passed_over(registry):
     """The database was restored from a backup that is older than the files."""
-    assert registry.reserve_version("m", "run-1") == 1
-    assert registry.reserve_version("m", "run-2", above=4) == 5
-    assert registry.reserve_version("m", "run-2", above=5) == 5
-    assert registry.reserve_version("m", "run-3", above=2) == 6
+    assert registry.versions.reserve("m", "run-1") == 1
+    assert registry.versions.reserve("m", "run-2", above=4) == 5
+    assert registry.versions.reserve("m", "run-2", above=5) == 5
+    assert registry.versions.reserve("m", "run-3", above=2) == 6
 
 
 def test_a_version_that_was_not_reserved_cannot_be_published(registry):
     with pytest.raises(Conflict, match="m v7 is not waiting to be published"):
-        registry.publish_version("m", 7, uri="/v", manifest_sha256="a" * 64, metrics={}, lineage={})
+        registry.versions.publish("m", 7, uri="/v", manifest_sha256="a" * 64, metrics={}, lineage={})
 
 
 def test_a_published_version_never_changes(registry):
-    registry.reserve_version("m", "run-1")
-    stored = registry.publish_version("m", 1, uri="/v", manifest_sha256="a" * 64, metrics={}, lineage={})
+    registry.versions.reserve("m", "run-1")
+    stored = registry.versions.publish("m", 1, uri="/v", manifest_sha256="a" * 64, metrics={}, lineage={})
     with pytest.raises(Conflict, match="m v1 is not waiting to be published"):
-        registry.publish_version("m", 1, uri="/w", manifest_sha256="b" * 64, metrics={}, lineage={})
-    assert registry.version("m", 1) == stored
+        registry.versions.publish("m", 1, uri="/w", manifest_sha256="b" * 64, metrics={}, lineage={})
+    assert registry.versions.get("m", 1) == stored
 
 
 def test_a_published_version_comes_back_as_it_was_stored(registry):
-    registry.reserve_version("m", "run-1")
+    registry.versions.reserve("m", "run-1")
     lineage = {"dataset": {"hash": "x", "rows": [1, 2]}, "π": None}
-    stored = registry.publish_version("m", 1, uri="s3://b/1", manifest_sha256="f" * 64, metrics={"f1": 0.1}, lineage=lineage)
-    assert registry.version("m", 1) == stored
+    stored = registry.versions.publish("m", 1, uri="s3://b/1", manifest_sha256="f" * 64, metrics={"f1": 0.1}, lineage=lineage)
+    assert registry.versions.get("m", 1) == stored
     assert (stored.run_id, stored.uri, stored.metrics, stored.lineage) == ("run-1", "s3://b/1", {"f1": 0.1}, lineage)
     assert stored.created_at.tzinfo is not None
 
@@ -387,8 +389,8 @@ def test_a_published_version_comes_back_as_it_was_stored(registry):
 def test_versions_are_listed_newest_first_in_pages(registry):
     for _ in range(5):
         publish(registry)
-    assert [version.number for version in registry.versions("m", limit=2)] == [5, 4]
-    assert [version.number for version in registry.versions("m", limit=2, before=4)] == [3, 2]
+    assert [version.number for version in registry.versions.list("m", limit=2)] == [5, 4]
+    assert [version.number for version in registry.versions.list("m", limit=2, before=4)] == [3, 2]
 
 
 # --- evaluations and decisions -------------------------------------------------------------------------------------------
@@ -398,7 +400,7 @@ def test_versions_are_listed_newest_first_in_pages(registry):
 @given(array=arrays(np.int32, array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)))
 def test_evaluation_statistics_of_any_shape_come_back_exactly(registry, array):
     holdout = f"holdout-{array.shape}-{hash(array.tobytes())}"
-    stored = registry.add_evaluation("m", 1, holdout, {"f1": 0.5}, array)
+    stored = registry.evaluations.add("m", 1, holdout, {"f1": 0.5}, array)
     assert stored.statistics.dtype == np.int32
     assert stored.statistics.shape == array.shape
     assert np.array_equal(stored.statistics, array)
@@ -406,18 +408,18 @@ def test_evaluation_statistics_of_any_shape_come_back_exactly(registry, array):
 
 def test_statistics_in_column_order_come_back_as_the_same_matrix(registry):
     array = np.asfortranarray(np.arange(12, dtype=np.int32).reshape(4, 3))
-    assert np.array_equal(registry.add_evaluation("m", 1, HOLDOUT, {}, array).statistics, array)
+    assert np.array_equal(registry.evaluations.add("m", 1, HOLDOUT, {}, array).statistics, array)
 
 
 def test_the_first_evaluation_of_a_version_on_a_holdout_stays(registry):
-    first = registry.add_evaluation("m", 1, HOLDOUT, {"f1": 0.5}, STATISTICS)
-    second = registry.add_evaluation("m", 1, HOLDOUT, {"f1": 0.9}, STATISTICS)
+    first = registry.evaluations.add("m", 1, HOLDOUT, {"f1": 0.5}, STATISTICS)
+    second = registry.evaluations.add("m", 1, HOLDOUT, {"f1": 0.9}, STATISTICS)
     assert (second.id, second.metrics) == (first.id, {"f1": 0.5})
 
 
 def test_a_match_that_was_not_played_has_no_evaluation_and_no_decision(registry):
     registry.add_decision(gate(2, 1))
-    assert registry.evaluation("m", 1, HOLDOUT) is None
+    assert registry.evaluations.get("m", 1, HOLDOUT) is None
     assert registry.gate_decision("m", 2, None, {"min_gain": 0.0}) is None
     assert registry.gate_decision("m", 2, 1, {"min_gain": 0.1}) is None
     assert registry.gate_decision("m", 3, 1, {"min_gain": 0.0}) is None
@@ -545,9 +547,9 @@ def test_history_tells_promotions_refusals_and_incidents_newest_first(registry):
     registry.add_decision(gate(2, 1, Verdict.REJECT))
     registry.add_decision(gate(2, 1, Verdict.INCONCLUSIVE))
     promote(registry, 2)
-    registry.add_incident("m", "prepare failed", "replica 3: no memory", version=2)
+    registry.history.add_incident("m", "prepare failed", "replica 3: no memory", version=2)
     move(registry, DecisionKind.ROLLBACK, 1)
-    story = [(entry.what, entry.version) for entry in registry.history("m")]
+    story = [(entry.what, entry.version) for entry in registry.history.list("m")]
     assert story == [
         ("rolled back", 1),
         ("prepare failed", 2),
@@ -556,15 +558,15 @@ def test_history_tells_promotions_refusals_and_incidents_newest_first(registry):
         ("refused", 2),
         ("promoted", 1),
     ]
-    assert [entry.what for entry in registry.history("m", limit=2)] == ["rolled back", "prepare failed"]
+    assert [entry.what for entry in registry.history.list("m", limit=2)] == ["rolled back", "prepare failed"]
 
 
 def test_incidents_and_promotions_of_other_models_stay_out(registry):
     registry.declare_model("other")
-    registry.add_incident("other", "boom", "x")
-    assert registry.history("m") == []
-    assert registry.incidents("m") == []
-    assert registry.incidents("other")[0].detail == "x"
+    registry.history.add_incident("other", "boom", "x")
+    assert registry.history.list("m") == []
+    assert registry.history.incidents("m") == []
+    assert registry.history.incidents("other")[0].detail == "x"
 
 
 def test_promotions_are_listed_newest_first_in_pages(registry):
@@ -584,10 +586,10 @@ def test_promotions_are_listed_newest_first_in_pages(registry):
         lambda registry: registry.champion("x"),
         lambda registry: registry.champion_version("x"),
         lambda registry: registry.settings("x"),
-        lambda registry: registry.reserve_version("x", None),
+        lambda registry: registry.versions.reserve("x", None),
         lambda registry: registry.runs.create("x", {}),
-        lambda registry: registry.add_incident("x", "boom", "detail"),
-        lambda registry: registry.add_evaluation("x", 1, HOLDOUT, {}, STATISTICS),
+        lambda registry: registry.history.add_incident("x", "boom", "detail"),
+        lambda registry: registry.evaluations.add("x", 1, HOLDOUT, {}, STATISTICS),
         lambda registry: registry.add_decision(Decision(**{**vars(gate(1, None)), "model": "x"})),
     ],
 )
@@ -600,7 +602,7 @@ def test_an_unknown_model_is_not_found_and_the_known_ones_are_named(registry, ca
 def test_an_unknown_version_is_told_which_exist(registry):
     publish(registry), publish(registry)
     with pytest.raises(NotFound, match="m has no version 9; its versions go from 1 to 2"):
-        registry.version("m", 9)
+        registry.versions.get("m", 9)
 
 
 @pytest.mark.parametrize("name", ["get", "start", "beat"])
@@ -678,7 +680,7 @@ def test_everything_is_still_there_after_reopening(registry, url):
     assert again.champion("m") == Champion(version=1, sequence=1)
     assert again.promotions("m") == registry.promotions("m")
     assert again.runs.get(run.id) == run
-    assert np.array_equal(again.evaluation("m", 1, HOLDOUT).statistics, STATISTICS)
+    assert np.array_equal(again.evaluations.get("m", 1, HOLDOUT).statistics, STATISTICS)
     again.close()
 
 
@@ -688,12 +690,12 @@ def test_many_threads_may_write_at_once(registry):
     def write(writer: int) -> None:
         for turn in range(10):
             registry.runs.report(run.id, "training", {"writer": writer, "turn": turn})
-            registry.add_incident("m", "note", f"{writer}/{turn}")
+            registry.history.add_incident("m", "note", f"{writer}/{turn}")
 
     results = all_at_once([lambda writer=writer: write(writer) for writer in range(8)])
     assert results == [None] * 8
     assert len(registry.runs.events(run.id)) == 80
-    assert len(registry.incidents("m", limit=100)) == 80
+    assert len(registry.history.incidents("m", limit=100)) == 80
 
 
 def test_readers_and_health_checks_do_not_wait_for_a_writer(registry, url):
@@ -760,11 +762,11 @@ def test_a_winner_that_another_move_has_overtaken_stays_out_when_its_champion_se
 
 def test_a_winner_whose_roll_out_failed_is_not_tried_again(registry):
     decision = decided_by_a_run(registry, None)
-    registry.add_incident("m", HistoryKind.ROLLOUT_FAILED, "a file is missing", decision.candidate)
+    registry.history.add_incident("m", HistoryKind.ROLLOUT_FAILED, "a file is missing", decision.candidate)
     assert registry.pending_decisions() == []
 
 
 def test_an_older_incident_of_the_same_number_holds_no_winner_back(registry):
-    registry.add_incident("m", HistoryKind.ROLLOUT_FAILED, "there was no such version then", 1)
+    registry.history.add_incident("m", HistoryKind.ROLLOUT_FAILED, "there was no such version then", 1)
     decision = decided_by_a_run(registry, None)
     assert registry.pending_decisions() == [decision]

@@ -1,4 +1,4 @@
-"""Triggers that migrations put on tables."""
+"""Triggers that migrations create on tables."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from alembic import op
 
 
 def append_only(table: str) -> None:
-    """Let ``table`` only grow, whoever holds the connection."""
+    """Make the database reject every UPDATE, DELETE and TRUNCATE of ``table``, also from other programs."""
     if op.get_bind().dialect.name == "sqlite":
         for verb in ("UPDATE", "DELETE"):
             op.execute(
@@ -22,7 +22,7 @@ def append_only(table: str) -> None:
             f"CREATE TRIGGER {table}_append_only BEFORE UPDATE OR DELETE ON {table} "
             f"FOR EACH ROW EXECUTE FUNCTION {table}_append_only()"
         )
-        op.execute(  # it touches no row, so that no trigger for rows sees it
+        op.execute(  # TRUNCATE fires no trigger for rows
             f"CREATE TRIGGER {table}_no_truncate BEFORE TRUNCATE ON {table} "
             f"FOR EACH STATEMENT EXECUTE FUNCTION {table}_append_only()"
         )

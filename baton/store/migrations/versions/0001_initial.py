@@ -1,6 +1,6 @@
 """The first schema: models, versions, runs, evaluations, decisions, promotions, incidents.
 
-`promotions` is append-only; a trigger keeps it so, whoever holds the connection.
+`promotions` is append-only: triggers enforce it, also against other programs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What models answered, and what applications say that they should have answered."""
+"""Logged predictions and the corrections that applications send."""
 
 from __future__ import annotations
 

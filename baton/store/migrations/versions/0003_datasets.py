@@ -1,6 +1,6 @@
-"""Data set versions, and the side on which each text stands for ever.
+"""Data set versions, and the split (`side`) of each text, which never changes.
 
-`sides` only grows; a trigger keeps it so, whoever holds the connection.
+`sides` is append-only: triggers enforce it, also against other programs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Why runs started, and what retraining remembers between two looks."""
+"""The causes of runs, and what automatic retraining remembers between two checks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ down_revision = "0003_datasets"
 
 
 def upgrade() -> None:
-    """Create `retrain_state`; runs get a cause."""
+    """Create `retrain_state`, and add a cause to runs."""
     op.add_column("runs", sa.Column("cause", sa.Text(), nullable=True))
     op.create_table(
         "retrain_state",

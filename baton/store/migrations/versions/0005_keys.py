@@ -1,4 +1,4 @@
-"""API keys: of a token its SHA-256 alone, what it allows, and when it was made, used and revoked."""
+"""API keys: the SHA-256 of the token, what the key allows, and when it was created, used and revoked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What retraining must remember between two looks: who paused it, and what the history has been told. Knows no triggers."""
+"""What automatic retraining remembers between two checks: whether it is paused, and what it has already reported.
+
+Knows no triggers.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +10,26 @@ import sqlalchemy as sa
 from baton.store import database, schema
 
 
-class RetrainState:
-    """On the registry's engine; every method is one transaction.
+class RetrainStore:
+    """Stores one value for each model and kind in the registry's database. Every method is one transaction, except `changed`.
 
-    Any method raises ``RegistryError`` when the database does not answer.
+    Any method raises ``RegistryError`` if the database does not respond.
     """
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
     def pause(self, model: str, reason: str | None) -> None:
-        """No run of ``model`` starts by itself from now on; with None, runs may again."""
+        """Stop automatic retraining of ``model`` for ``reason``; None resumes it. Raises ``NotFound`` for an unknown model."""
         self._put(model, "paused", reason)
 
     def paused(self, model: str) -> str | None:
-        """Why retraining is paused; None while it is not."""
+        """Return why retraining is paused, or None while it is not."""
         with database.reading(self._engine) as connection:
             return self._get(connection, model, "paused")
 
     def changed(self, model: str, kind: str, key: str | None) -> bool:
-        """Whether ``key`` differs from the one of the last call with this ``kind``; it is remembered."""
+        """Store ``key`` as the newest one of this ``kind``, and return whether it differs from the one stored before."""
         with database.reading(self._engine) as connection:
             if self._get(connection, model, kind) == key:
                 return False

@@ -1,0 +1,125 @@
+"""The history of a model: promotions, refusals, failed runs and incidents as one list, newest first.
+
+`History` reads the rows; the functions below it turn each row into one entry with its text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from baton.store import database, schema
+from baton.store.records import (
+    PAGE,
+    Decision,
+    DecisionKind,
+    HistoryEntry,
+    HistoryKind,
+    Incident,
+    Promotion,
+    Run,
+    RunState,
+    Verdict,
+)
+from baton.store.rows import as_decision, as_promotion, as_run, now, page
+
+ENDED_BADLY = {RunState.FAILED: HistoryKind.RUN_FAILED, RunState.CANCELLED: HistoryKind.RUN_CANCELLED}
+NOT_PROMOTED = {Verdict.REJECT: HistoryKind.REFUSED, Verdict.INCONCLUSIVE: HistoryKind.INCONCLUSIVE}
+
+
+class History:
+    """Stores incidents in the registry's database, and lists them with the other events. Thread-safe.
+
+    Every method is one transaction. Any method raises ``RegistryError`` if the database does not respond.
+    """
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def add_incident(self, model: str, kind: HistoryKind, detail: str, version: int | None = None) -> None:
+        """Add an event without a table of its own, for example a failed roll-out. Raises ``NotFound`` for an unknown model."""
+        with database.writing(self._engine) as connection:
+            database.require_model(connection, model)
+            connection.execute(
+                schema.incidents.insert().values(model=model, version=version, kind=kind, detail=detail, created_at=now())
+            )
+
+    def incidents(self, model: str, *, limit: int = PAGE) -> Sequence[Incident]:
+        """Return incidents, newest first."""
+        with database.reading(self._engine) as connection:
+            return _incidents(connection, model, limit)
+
+    def list(self, model: str, *, limit: int = PAGE) -> Sequence[HistoryEntry]:
+        """Return the ``limit`` newest entries of a model's history, newest first."""
+        with database.reading(self._engine) as connection:
+            entries = [
+                *(_moved(promotion, decision) for promotion, decision in _promotions(connection, model, limit)),
+                *(_not_promoted(decision) for decision in _refusals(connection, model, limit)),
+                *(_run_ended(run) for run in _failed_runs(connection, model, limit)),
+                *(_happened(incident) for incident in _incidents(connection, model, limit)),
+            ]
+        return sorted(entries, key=lambda entry: entry.at, reverse=True)[:limit]
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def _promotions(connection: sa.Connection, model: str, limit: int) -> list[tuple[Promotion, Decision]]:
+    """Return the newest promotions, each with the decision that allowed it."""
+    promotions = [as_promotion(row) for row in connection.execute(page(schema.promotions, model, limit))]
+    ids = [promotion.decision_id for promotion in promotions]
+    rows = connection.execute(schema.decisions.select().where(schema.decisions.c.id.in_(ids)))
+    decisions = {row.id: as_decision(row) for row in rows}
+    return [(promotion, decisions[promotion.decision_id]) for promotion in promotions]
+
+
+def _refusals(connection: sa.Connection, model: str, limit: int) -> list[Decision]:
+    """Return the newest decisions that did not allow a promotion."""
+    query = page(schema.decisions, model, limit).where(schema.decisions.c.verdict.in_(list(NOT_PROMOTED)))
+    return [as_decision(row) for row in connection.execute(query)]
+
+
+def _failed_runs(connection: sa.Connection, model: str, limit: int) -> list[Run]:
+    table = schema.runs
+    query = table.select().where(table.c.model == model, table.c.state.in_(list(ENDED_BADLY)))
+    return [as_run(row) for row in connection.execute(query.order_by(table.c.created_at.desc()).limit(limit))]
+
+
+def _incidents(connection: sa.Connection, model: str, limit: int) -> list[Incident]:
+    return [Incident(**row._mapping) for row in connection.execute(page(schema.incidents, model, limit))]
+
+
+# --- telling ---------------------------------------------------------------------------------------------------------
+
+
+def _moved(promotion: Promotion, decision: Decision) -> HistoryEntry:
+    return HistoryEntry(
+        at=promotion.created_at,
+        what=HistoryKind.ROLLED_BACK if promotion.kind is DecisionKind.ROLLBACK else HistoryKind.PROMOTED,
+        version=promotion.version,
+        text=decision.sentence + (f" Reason: {decision.reason}" if decision.reason else ""),
+        details={"previous": promotion.previous, "kind": promotion.kind, "decision_id": promotion.decision_id},
+    )
+
+
+def _not_promoted(decision: Decision) -> HistoryEntry:
+    assert decision.created_at is not None
+    return HistoryEntry(
+        at=decision.created_at,
+        what=NOT_PROMOTED[decision.verdict],
+        version=decision.candidate,
+        text=decision.sentence,
+        details={"decision_id": decision.id},
+    )
+
+
+def _run_ended(run: Run) -> HistoryEntry:
+    assert run.finished_at is not None
+    return HistoryEntry(
+        at=run.finished_at, what=ENDED_BADLY[run.state], version=run.version, text=f"Run {run.id}: {run.reason}"
+    )
+
+
+def _happened(incident: Incident) -> HistoryEntry:
+    return HistoryEntry(at=incident.created_at, what=incident.kind, version=incident.version, text=incident.detail)
