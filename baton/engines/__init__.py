@@ -1,4 +1,10 @@
-"""How a forward pass runs. `load_engine` is the only way in, so that a new engine is a new module and one line here."""
+"""Engines: how a forward pass runs.
+
+`load_engine` is the only function that chooses an engine, so a new one is a new module and one line here. `base` has the
+protocol: numpy arrays in, numpy arrays out. An engine must not know tasks, tokenizers or the registry.
+
+Start with `base`, then `torch_engine`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +15,10 @@ from baton.engines.base import Batch, Engine, EngineSettings, Logits
 
 
 def load_engine(directory: Path, auto_model: str, heads: Sequence[str], settings: EngineSettings) -> Engine:
-    """The model in ``directory``, which answers with its outputs ``heads``. Raises ``CorruptVersion`` when it does not load."""
+    """Load the model in ``directory`` into an engine that returns the model's outputs ``heads``.
+
+    Raises ``CorruptVersion`` if the model cannot be loaded, ``ConfigError`` if the device does not exist.
+    """
     from baton.engines.torch_engine import TorchEngine
 
     return TorchEngine(directory, auto_model, heads, settings)

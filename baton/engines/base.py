@@ -1,4 +1,4 @@
-"""What an engine is: numpy arrays in, numpy arrays out. Knows no task and no library that runs models."""
+"""The engine protocol: numpy arrays in, numpy arrays out. Knows neither tasks nor a library that runs models."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ Batch = Mapping[str, NDArray[np.int64]]
 """``input_ids``, ``attention_mask`` and ``token_type_ids``, each [windows, tokens], padded on the right."""
 
 Logits = Mapping[str, NDArray[np.float32]]
-"""The model's output heads by name, first axis windows."""
+"""The model's outputs by name; the first axis is windows."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSettings:
-    """How to run a forward pass; the same settings judge a version and serve it."""
+    """How to run a forward pass. A version is evaluated and served with the same settings."""
 
-    kind: Literal["auto", "torch"] = "auto"
+    engine: Literal["auto", "torch"] = "auto"
     device: Literal["auto", "cpu", "gpu"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     threads: int | None = None
-    """CPU threads of one forward pass; None leaves the library's own choice."""
+    """CPU threads of one forward pass; None: the library's default."""
 
 
 class Engine(Protocol):
-    """A loaded model. `forward` is called from one thread at a time."""
+    """A loaded model. Only one thread at a time may call `forward`."""
 
     description: str
-    """Engine, device and precision, for people: ``torch cpu bf16``."""
+    """Engine, device and precision as people read them: ``torch cpu bf16``."""
     overhead_tokens: int
-    """What starting one forward pass costs, in tokens that could have been computed instead; an estimate."""
+    """An estimate of the cost of starting one forward pass: how many tokens take the same time."""
 
     def forward(self, batch: Batch) -> Logits:
-        """Run the model once."""
+        """Run one forward pass."""
         ...

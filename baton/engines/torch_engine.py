@@ -1,4 +1,4 @@
-"""Runs models with PyTorch, in fp32 or bf16, on CPU or GPU. The only module through which torch reaches the predictor."""
+"""Runs models with PyTorch, in fp32 or bf16, on CPU or GPU. The predictor uses torch only through this module."""
 
 from __future__ import annotations
 
@@ -18,32 +18,33 @@ from baton.engines.base import Batch, EngineSettings, Logits
 from baton.errors import ConfigError, CorruptVersion
 
 OVERHEAD_TOKENS = {"cpu": 96, "cuda": 4096}
-"""Cost of starting a forward pass (`Engine.overhead_tokens`), as estimates: they choose how batches are cut, not what they
-answer. On 2 CPU cores a pass of one short text takes about as long as a hundred more tokens do; the GPU's is a guess."""
+"""Estimates of `Engine.overhead_tokens` for each device. They decide how windows are grouped into passes; answers do not depend
+on them. On 2 CPU cores, starting a pass takes about as long as a hundred tokens. The value for GPUs is a guess."""
 
 
-def bf16_pays(device: str) -> bool:
-    """Whether bf16 arithmetic runs in hardware there. On CPUs that lack it, bf16 is emulated and slower than fp32."""
+def has_fast_bf16(device: str) -> bool:
+    """Return whether ``device`` has bf16 arithmetic in hardware. CPUs without it emulate bf16, slower than fp32."""
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def pick_device(wanted: str) -> str:
-    """``cpu`` or ``cuda``. Raises ``ConfigError`` when a GPU is asked for and none is visible."""
-    if wanted == "gpu" and not torch.cuda.is_available():
-        raise ConfigError("device: 'gpu' was asked for, but no GPU is visible to this process; allowed here: auto, cpu")
-    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
+def pick_device(requested: str) -> str:
+    """Return ``cpu`` or ``cuda``. Raises ``ConfigError`` if a GPU is requested and none is visible."""
+    if requested == "gpu" and not torch.cuda.is_available():
+        raise ConfigError("device: 'gpu' is configured, but no GPU is visible to this process; allowed here: auto, cpu")
+    return "cuda" if requested != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def load_model(auto_model: str, directory: Path | str, labels: Sequence[str] | None = None) -> Any:
-    """A transformers model in fp32 from a directory, with a fresh head when ``labels`` are given: one output for each of
-    them, or, when they are empty, the head that its class has by default (a question-answering model's).
+    """Load a transformers model in fp32 from a directory. Only safetensors are read; no code from the directory is run.
 
-    Only safetensors are read and no code from the directory is run.
+    Args:
+        labels: None to load the model with its head. A list to give the model a new head with one output for each label.
+            An empty list to give it the head that its class has by default, as for question answering.
 
     Raises:
-        ValueError: the directory lacks weights (without ``labels``: the head's too, which would be random).
+        ValueError: if ``labels`` is None and weights are missing, in the head or elsewhere: they would be random.
     """
     extra: dict[str, Any] = {}
     if labels is not None:
@@ -69,26 +70,26 @@ def load_model(auto_model: str, directory: Path | str, labels: Sequence[str] | N
 
 
 class TorchEngine:
-    """One model in evaluation mode."""
+    """A model that PyTorch runs, in evaluation mode."""
 
     def __init__(self, directory: Path, auto_model: str, heads: Sequence[str], settings: EngineSettings) -> None:
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         device = pick_device(settings.device)
-        bf16 = settings.precision == "bf16" or (settings.precision == "auto" and bf16_pays(device))
+        bf16 = settings.precision == "bf16" or (settings.precision == "auto" and has_fast_bf16(device))
         try:
             model = load_model(auto_model, directory)
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:  # RuntimeError: a wrong shape
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:  # RuntimeError: wrong shapes
             raise CorruptVersion(f"{directory} does not load as {auto_model}: {error}") from error
         self._device = torch.device(device)
         self._model = model.eval().requires_grad_(False).to(self._device, torch.bfloat16 if bf16 else torch.float32)
-        self._accepts = frozenset(inspect.signature(model.forward).parameters)  # DistilBERT, say, has no token_type_ids
+        self._accepts = frozenset(inspect.signature(model.forward).parameters)  # DistilBERT for example has no token_type_ids
         self._heads = tuple(heads)
         self.overhead_tokens = OVERHEAD_TOKENS[device]
         self.description = f"torch {'gpu' if device == 'cuda' else 'cpu'} {'bf16' if bf16 else 'fp32'}"
 
     def forward(self, batch: Batch) -> Logits:
-        """One forward pass without autograd; logits come back as fp32."""
+        """Run one forward pass without autograd and return the logits in fp32."""
         tensors = {name: torch.from_numpy(array).to(self._device) for name, array in batch.items() if name in self._accepts}
         with torch.inference_mode():
             output = self._model(**tensors)

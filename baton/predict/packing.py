@@ -1,4 +1,4 @@
-"""Cuts windows of many lengths into forward passes: little padding, few passes, none over the token budget."""
+"""Groups windows of many lengths into forward passes: little padding, few passes, none above the token budget."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from numpy.typing import NDArray
 
 
 def pack(widths: NDArray[np.int64], budget: int, overhead: int) -> Iterator[NDArray[np.int64]]:
-    """Indices of the windows of each forward pass, widest windows first.
+    """Yield the indices of the windows of each forward pass, the pass with the widest windows first.
 
-    The cut minimises the sum over passes of ``overhead`` + padded tokens. Passes hold neighbours in the order of width,
-    so dynamic programming over the distinct widths finds the optimum (as in optimal 1-D partitioning); where the budget
-    then cuts a group again, the result may be a little off it.
+    The groups minimise the sum over passes of ``overhead`` + padded tokens. A pass has neighbours in the order of width, so
+    dynamic programming over the distinct widths finds the optimum (as in optimal 1-D partitioning). A group above the budget
+    is then split, so the result may be slightly worse than the optimum.
 
     Args:
-        widths: [windows], the tokens that each window takes once it is padded to its own step.
-        budget: most padded tokens in one pass; a single window may exceed it.
-        overhead: what starting one pass costs, in tokens.
+        widths: [windows], the tokens of each window after padding to a multiple of the length step.
+        budget: maximum padded tokens in one pass; a single window may exceed it.
+        overhead: the cost of starting one pass, in tokens.
     """
     order = np.argsort(-widths, kind="stable")
     ordered = widths[order]
@@ -30,7 +30,7 @@ def pack(widths: NDArray[np.int64], budget: int, overhead: int) -> Iterator[NDAr
 
 
 def _groups(ordered: NDArray[np.int64], starts: NDArray[np.int64], overhead: int) -> list[tuple[int, int]]:
-    """The cheapest cut of the descending widths ``ordered`` at some of ``starts``, as half-open ranges."""
+    """Return the cheapest partition of the descending widths ``ordered`` at some of ``starts``, as half-open ranges."""
     edges = [*starts.tolist(), len(ordered)]
     cost = [0.0] + [float("inf")] * (len(edges) - 1)
     came_from = [0] * len(edges)

@@ -1,6 +1,6 @@
-"""A loaded version: typed inputs in, typed outputs out. Evaluation and serving use this one class.
+"""A loaded version: typed inputs in, typed outputs out. Evaluation and serving use the same class.
 
-Reaches a model only through an `Engine`, and a task only through its contract.
+It uses a model only through an `Engine`, and a task only through the `Task` contract.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ from baton.config.model_settings import ServingSettings
 from baton.engines import Engine, EngineSettings, load_engine
 from baton.errors import CorruptVersion, NotFinite
 from baton.predict.packing import pack
-from baton.tasks import task_type
-from baton.tasks.base import Task, Windows
+from baton.tasks import AnyTask, task_type
+from baton.tasks.base import Windows
 
 PROBE_TOLERANCE = 0.02
-"""Largest difference of a probe's scores between evaluation and a loaded copy: bf16 on another CPU rounds differently."""
+"""Maximum difference of a probe's scores between evaluation and a loaded copy: bf16 on another CPU rounds differently."""
 
 LENGTH_STEP = 8
-"""Batches are padded to a multiple of this, which matrix kernels like and which bounds the number of shapes."""
+"""Batches are padded to a multiple of this: matrix kernels are faster on such shapes, and there are fewer of them."""
 
 
 @dataclass
 class Work:
-    """Tokens that have gone through the model, and how many of them were padding. Counted by one thread, read by any."""
+    """Counts the tokens that went through the model. One thread writes it, any thread may read it."""
 
     tokens: int = 0
+    """All tokens, padding included."""
     padding: int = 0
+    """Padding tokens among them."""
 
 
 class Predictor:
-    """One version of one model, in memory. `predict` is called from one thread at a time.
+    """One version of one model, in memory. Only one thread at a time may call `predict`.
 
-    No forward pass has more than ``max_batch_tokens`` tokens, padding included, unless a single window does.
+    No forward pass has more than ``max_batch_tokens`` tokens, padding included, unless it has a single, longer window.
     """
 
-    def __init__(
-        self, *, task: Task[Any, Any, Any, Any], tokenizer: Tokenizer, pad_id: int, engine: Engine, max_batch_tokens: int
-    ) -> None:
+    def __init__(self, *, task: AnyTask, tokenizer: Tokenizer, pad_id: int, engine: Engine, max_batch_tokens: int) -> None:
         self.task = task
         self.engine = engine
         self.work = Work()
@@ -56,17 +56,17 @@ class Predictor:
 
     @classmethod
     def load(cls, directory: Path, manifest: Manifest, serving: ServingSettings, *, threads: int | None = None) -> Predictor:
-        """The version in ``directory`` as ``serving`` says that it runs, in evaluation and in service alike.
+        """Load the version in ``directory`` with the settings of ``serving``, for evaluation and serving alike.
 
         ``threads`` (default: ``serving.threads``) changes the speed of an evaluation, not its answers.
 
         Raises:
-            CorruptVersion: its files do not make a working model.
+            CorruptVersion: if the files in ``directory`` do not give a working model.
         """
         task_cls = task_type(manifest.task)
         tokenizer, pad_id = load_tokenizer(directory)
         settings = EngineSettings(
-            kind=serving.engine,
+            engine=serving.engine,
             device=serving.device,
             precision=serving.precision,
             threads=threads or serving.threads,
@@ -86,7 +86,7 @@ class Predictor:
         )
 
     def predict(self, inputs: Sequence[Any], options: Sequence[Any] | None = None) -> list[Any]:
-        """Outputs of the task's inputs, in order; ``options[i]`` belongs to input i (defaults when None)."""
+        """Return the outputs of the task's inputs, in order; ``options[i]`` belongs to input i (None: the defaults for all)."""
         *_, outputs = self.steps(inputs, options)
         assert outputs is not None
         return outputs
@@ -94,9 +94,13 @@ class Predictor:
     def steps(
         self, inputs: Sequence[Any], options: Sequence[Any] | None = None, budget: int | None = None
     ) -> Iterator[list[Any] | None]:
-        """`predict`, one forward pass at a time: yields None after each, so that others may have the model; the outputs last.
+        """Run `predict` step by step: yield None after each forward pass, and the outputs at last.
 
-        ``budget`` lowers the most tokens of one pass below ``max_batch_tokens``.
+        Between two steps the caller may use the model for other inputs. ``budget`` limits the tokens of one pass to less than
+        ``max_batch_tokens``.
+
+        Raises:
+            NotFinite: if the model gives NaN or infinity.
         """
         if not inputs:
             yield []
@@ -120,14 +124,14 @@ class Predictor:
         yield self.task.decode(windows, heads, options)
 
     def warm(self) -> None:
-        """Run the task's samples, alone and together, so that the first real request meets warm code paths."""
+        """Predict the task's samples, alone and together, so that the first request does not pay for one-time set-up."""
         samples = self.task.samples()
         for sample in samples:
             self.predict([sample])
         self.predict(samples * 4)
 
     def probe(self) -> tuple[Probe, ...]:
-        """Answers to the task's samples, to be checked again wherever the version is loaded."""
+        """Return the answers to the task's samples, which `check` compares wherever the version is loaded."""
         samples = self.task.samples()
         outputs = self.predict(samples)
         return tuple(
@@ -136,7 +140,7 @@ class Predictor:
         )
 
     def check(self, probes: Sequence[Probe]) -> None:
-        """Raise ``CorruptVersion`` unless every probe is answered as it was when the version was evaluated."""
+        """Raise ``CorruptVersion`` unless each probe gets the same answer as when the version was evaluated."""
         for probe in probes:
             [output] = self.predict([self.task.Input(**probe.input)])
             difference = self.task.difference(self.task.Output(**probe.output), output)
@@ -147,7 +151,7 @@ class Predictor:
                 )
 
     def _width(self, length: int) -> int:
-        """``length`` rounded up, but not beyond the longest input: the model may have no positions there."""
+        """Return ``length`` rounded up, but at most ``max_length``: the model may not have positions beyond."""
         return max(length, min(-(-length // LENGTH_STEP) * LENGTH_STEP, self.task.max_length))
 
     def _pad(self, windows: Windows, chosen: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
@@ -164,7 +168,7 @@ class Predictor:
 
 
 def load_tokenizer(directory: Path) -> tuple[Tokenizer, int]:
-    """The fast tokenizer of a Hugging Face directory, and its model's padding id."""
+    """Load the fast tokenizer of a Hugging Face directory. Return it with the model's padding id. Raises ``CorruptVersion``."""
     try:
         tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))

@@ -1,4 +1,11 @@
-"""The tasks that Baton knows, by the name that `baton.yaml` uses: every task class of every module of this package."""
+"""What a model is trained to do: the Task contract and one task a file.
+
+`TASKS` has every concrete subclass of `Task` in the modules of this package, by the name that ``baton.yaml`` uses. Tasks
+work on texts, tokens and numpy arrays. They must not import the registry, the storage, the engines or torch.
+
+Start with `base` (the contract that training, evaluation and serving share), then `classification` on `text_classifier` as the
+simplest task, then `ner` or `qa`, which read long texts in windows. `rows` turns data rows into a task's examples.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +34,7 @@ TASKS: dict[str, type[AnyTask]] = _find()
 
 
 def task_type(name: str) -> type[AnyTask]:
-    """The task class called ``name``. Raises ``NotFound``."""
+    """Return the task class called ``name``. Raises ``NotFound``."""
     try:
         return TASKS[name]
     except KeyError:

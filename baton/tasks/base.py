@@ -24,47 +24,48 @@ ExampleT = TypeVar("ExampleT", bound=BaseModel)
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
 Target = Literal["class", "classes", "tokens", "span"]
-"""What one window's loss is computed against; each has its loss in `training.fit.losses`.
+"""What the loss of one window is computed against. `training.fit.losses` has a loss for each.
 
 - ``class``: the index of the one right label.
-- ``classes``: a float for each label, 1 where it applies and 0 where it does not.
-- ``tokens``: for each token the index of its label, `IGNORED` where the loss must not look.
+- ``classes``: a float for each label: 1 if it applies, else 0.
+- ``tokens``: for each token the index of its label, or `IGNORED`.
 - ``span``: the positions of the answer's first and last token in the window.
 """
 
 LongText = Literal["truncate", "windows"]
+"""How to read a text of more than ``max_length`` tokens: only its beginning, or all of it in windows."""
 
-PAIRED = "\0"
-"""Stands between the texts of a `Task.content` that has two; unlike white space it survives normalising, so that "a b" with "c"
-is told apart from "a" with "b c"."""
+PAIR_SEPARATOR = "\0"
+"""Separates the two texts of a pair in `Task.content`. Unlike white space it survives normalisation, so that the pairs
+"a b", "c" and "a", "b c" stay different."""
 
 IGNORED = -100
-"""Target of a token that the loss passes over."""
+"""Target of a token that does not count in the loss."""
 
 CHARACTERS_PER_TOKEN = 3
-"""A low estimate for cutting batches before the text is tokenised; the predictor cuts again by real lengths."""
+"""A low estimate, to form batches before the texts are tokenised. The predictor forms them again by the real lengths."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Windows:
-    """Encoded inputs. One input may have become many windows.
-
-    ``ids[w]`` and ``type_ids[w]`` are the token and segment ids of window w, special tokens included, unpadded;
-    ``owner[w]`` is the index in ``inputs`` of the input it came from; the windows of one input are neighbours, in the order
-    of its text. ``encodings[w]`` tells where in the text its tokens stand; empty where the task does not ask.
-    """
+    """Encoded inputs. One input may have become many windows, which are neighbours here, in the order of its text."""
 
     inputs: Sequence[Any]
     ids: Sequence[Sequence[int]]
+    """``ids[w]``: token ids of window w, special tokens included, unpadded."""
     type_ids: Sequence[Sequence[int]]
+    """``type_ids[w]``: segment ids of window w, one for each token."""
     owner: Sequence[int]
+    """``owner[w]``: the index in ``inputs`` of the input that window w is part of."""
     encodings: Sequence[Encoding] = ()
+    """``encodings[w]``: the tokenizer's record of window w, with the character offsets of its tokens. Empty if the task
+    does not need it."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def of_input(self) -> list[range]:
-        """For each input the windows that it became."""
+    def ranges_by_input(self) -> list[range]:
+        """Return for each input the indices of its windows: with owners [0, 0, 1], [range(0, 2), range(2, 3)]."""
         owners = np.asarray(self.owner)
         edges = np.searchsorted(owners, np.arange(len(self.inputs) + 1))
         return [range(int(start), int(end)) for start, end in itertools.pairwise(edges)]
@@ -72,21 +73,19 @@ class Windows:
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """Metrics of a set of outputs, and the per-example outcomes from which `Task.resample` recomputes the main one.
-
-    ``statistics``: int32 [n, d], one row an example.
-    """
+    """Metrics of a set of outputs, with what `Task.resample` needs to recompute the main metric."""
 
     metrics: Mapping[str, Any]
     statistics: NDArray[np.int32]
+    """[n, d]: one row of d numbers for each example."""
 
 
 class Task(ABC, Generic[InputT, OutputT, ExampleT, OptionsT]):
-    """One kind of model, with its labels, its windows, and what a version of it learned about its own scores."""
+    """What a model is trained to do. An object has the labels, the window sizes and the calibration of one version."""
 
     name: ClassVar[str]
     metric: ClassVar[str] = "f1"
-    """Key of the main metric, the gate's F1, in `Score.metrics`; in [0, 1], higher is better."""
+    """Key in `Score.metrics` of the main metric, by which the gate decides. It is in [0, 1]; higher is better."""
     auto_model: ClassVar[str]
     """Name of the transformers class that loads this task's models."""
     heads: ClassVar[tuple[str, ...]] = ("logits",)
@@ -99,18 +98,18 @@ class Task(ABC, Generic[InputT, OutputT, ExampleT, OptionsT]):
     Options: type[OptionsT]
 
     row_shapes: ClassVar[tuple[tuple[str, ...], ...]]
-    """Fields of a data row: it must have all of at least one of these shapes. `Example` is validated from them as they are."""
+    """Alternative sets of fields: a data row must have all fields of at least one. `Example` validates their raw values."""
     optional_fields: ClassVar[tuple[str, ...]] = ()
-    """Further fields of a row that `Example` takes where they are present."""
+    """Further fields of a row, which `Example` gets if the row has them."""
 
-    alterable: ClassVar[tuple[str, ...]] = ()
-    """Text fields of a row whose words may be altered in training without making its answer wrong (`training.augment`)."""
+    augmentable: ClassVar[tuple[str, ...]] = ()
+    """Text fields of a row that `training.augment` may change without making its answer wrong."""
 
     nest_single: ClassVar[bool] = False
-    """Whether the answer to a single input still comes in a list (text-classification does that)."""
+    """Whether the answer to a single input is still wrapped in a list, as that of Hugging Face's text-classification is."""
     default_max_length: ClassVar[int] = 128
     long_texts: ClassVar[tuple[LongText, ...]] = ("windows",)
-    """What may become of texts longer than ``max_length`` tokens, the default first."""
+    """The allowed ways to read texts of more than ``max_length`` tokens, the default first."""
 
     def __init__(
         self,
@@ -121,8 +120,13 @@ class Task(ABC, Generic[InputT, OutputT, ExampleT, OptionsT]):
         long_text: LongText | None = None,
         calibration: Mapping[str, float] | None = None,
     ) -> None:
-        """``max_length``: longest window in tokens, special ones included. ``stride``: tokens that neighbouring windows share
-        (default: a quarter of ``max_length``). ``calibration``: what `calibrate` returned for this version.
+        """
+        Args:
+            labels: the labels of the model's outputs, in order.
+            max_length: maximum tokens in a window, special ones included.
+            stride: tokens that neighbouring windows share; a quarter of ``max_length`` by default.
+            long_text: one of `long_texts`; the first by default.
+            calibration: what `calibrate` returned for this version.
         """
         self.labels = tuple(labels)
         self.max_length = max_length
@@ -135,87 +139,93 @@ class Task(ABC, Generic[InputT, OutputT, ExampleT, OptionsT]):
     @classmethod
     @abstractmethod
     def labels_of(cls, examples: Iterable[ExampleT]) -> tuple[str, ...]:
-        """The labels of the model's outputs, in their order, for these training examples; empty where the task has none.
+        """Return the labels that a model trained on these examples has, in the order of its outputs; () if the task has none.
 
-        Raises ``DataError`` when nothing can be learnt from them.
+        Raises ``DataError`` if a model cannot learn from these examples.
         """
 
     @classmethod
     @abstractmethod
     def strata(cls, examples: Sequence[ExampleT]) -> list[str]:
-        """For each example the group within which a holdout is drawn."""
+        """Return the stratum of each example: a holdout is drawn from each stratum in proportion."""
 
     @classmethod
     @abstractmethod
     def content(cls, example: ExampleT) -> str:
-        """The input side of an example as one string: examples with the same content are duplicates."""
+        """Return the input of an example as one string. Examples with the same content are duplicates."""
 
     @classmethod
     def group(cls, example: ExampleT) -> str:
-        """Examples with the same group never stand on both sides of a split; by default those with the same content."""
+        """Return the group of an example, by default its content. All examples of one group go into the same split."""
         return cls.content(example)
 
     @classmethod
     def labels_in(cls, example: ExampleT) -> tuple[str, ...]:
-        """The labels that an example's answer names, each once; to be overridden where `labels_of` collects them."""
+        """Return the labels in an example's answer, each once. Override it if `labels_of` collects labels from examples."""
         return ()
 
     @classmethod
     def answer_of(cls, example: ExampleT) -> dict[str, Any]:
-        """The answer side of an example, as JSON values: two examples of one content with different answers contradict."""
+        """Return the answer of an example as JSON values. Two examples with the same content must have the same answer."""
         answer: dict[str, Any] = example.model_dump(mode="json", exclude={*cls.Input.model_fields, *cls.optional_fields})
         return answer
 
     @abstractmethod
     def check(self, examples: Sequence[ExampleT]) -> None:
-        """Raise ``DataError`` when the examples cannot be scored with these labels."""
+        """Raise ``DataError`` unless the examples can be scored with `labels`."""
 
     # --- inference ---------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def prepare_tokenizer(self, tokenizer: Tokenizer) -> Tokenizer:
-        """Set truncation to what `encode` expects."""
+        """Set the tokenizer's truncation and padding to what `encode` needs, and return the tokenizer."""
 
     @abstractmethod
     def encode(self, tokenizer: Tokenizer, inputs: Sequence[InputT], options: Sequence[OptionsT]) -> Windows:
-        """Token windows of the inputs, in order; ``options[i]`` belongs to input i."""
+        """Return the windows of the inputs, in order. ``options[i]`` belongs to input i.
+
+        Everything that `decode` and `targets` need to know about the tokenizer must be in the result: they do not see it.
+        """
 
     @abstractmethod
     def decode(
         self, windows: Windows, logits: Mapping[str, Sequence[NDArray[np.float32]]], options: Sequence[OptionsT]
     ) -> list[OutputT]:
-        """Outputs of the inputs, in order.
+        """Return the outputs of the inputs, in order.
 
-        ``logits[name][w]`` belongs to window w, ``options[i]`` to input i. Logits of tokens are padded: [tokens or more, …].
+        Args:
+            windows: what `encode` returned for the same options.
+            logits: ``logits[name][w]`` is that output of the model for window w. Logits of tokens are padded: their first
+                axis may be longer than the window.
+            options: ``options[i]`` belongs to input i.
         """
 
     @abstractmethod
     def difference(self, expected: OutputT, actual: OutputT) -> float:
-        """Largest difference of scores between two answers to the same input; infinite where they disagree in kind."""
+        """Return the largest difference between scores of two answers to one input; infinity if they cannot be compared."""
 
     @abstractmethod
-    def tokens(self, item: InputT) -> int:
-        """About how many tokens the windows of an input have together: a low estimate, made without a tokenizer."""
+    def estimate_tokens(self, item: InputT) -> int:
+        """Estimate how many tokens the windows of an input have together, on the low side and without a tokenizer."""
 
     # --- the prediction log ------------------------------------------------------------------------------------------
 
     @abstractmethod
     def summary(self, output: OutputT, options: OptionsT) -> tuple[str | None, float | None]:
-        """What drift is measured by: the label that was predicted, and a confidence in [0, 1]; None where there is none.
+        """Return what drift is measured by: the predicted label, and the confidence in [0, 1]. Either may be None.
 
-        ``options`` are those of the request: scores that were asked for in another form are no confidence.
+        ``options`` are those of the request. If it requested another form of scores, they are not confidences.
         """
 
     def brief(self, output: OutputT, item: InputT) -> OutputT:
-        """What is kept of an answer so that it can be scored one day. Where it repeats parts of its input it is to take them
-        from ``item``, in which some characters may have been masked.
+        """Return the part of an answer that the log keeps, enough to score it later.
+
+        Texts that the answer quotes must be taken from ``item``, where personal data may be masked.
         """
         return output
 
     def scorable(self, options: OptionsT) -> bool:
-        """Whether answers that were asked for with these options say all that `score` wants to know. Those that do not are no
-        part of live quality.
-        """
+        """Return whether answers with these options have everything that `score` needs. Live quality leaves out the others."""
         return True
 
     # --- wire (the Hugging Face shapes; other dialects build on them) ----------------------------------------------------
@@ -223,87 +233,89 @@ class Task(ABC, Generic[InputT, OutputT, ExampleT, OptionsT]):
     @classmethod
     @abstractmethod
     def from_wire(cls, value: object) -> InputT:
-        """One element of a request's ``inputs``. Raises ``InvalidInput`` with what is allowed."""
+        """Parse one element of a request's ``inputs``. Raises ``InvalidInput``, which says what is allowed."""
 
     @classmethod
     @abstractmethod
     def to_wire(cls, output: OutputT) -> Any:
-        """The answer to one input, as JSON values."""
+        """Return the answer to one input as JSON values."""
 
-    # --- training and judging ----------------------------------------------------------------------------------------
+    # --- training and evaluation -------------------------------------------------------------------------------------
 
     @abstractmethod
     def input_of(self, example: ExampleT) -> InputT:
-        """The question without its answer."""
+        """Return the input of an example, without its answer."""
 
     @abstractmethod
     def targets(self, examples: Sequence[ExampleT], windows: Windows) -> list[Any]:
-        """For each window what its loss is computed against: see `Target`."""
+        """Return for each window what its loss is computed against: see `Target`."""
 
     @classmethod
     def calibrates(cls) -> bool:
-        """Whether versions learn something from `calibrate`."""
+        """Return whether the task overrides `calibrate`."""
         return cls.calibrate is not Task.calibrate
 
     def calibrate(self, outputs: Sequence[OutputT], examples: Sequence[ExampleT]) -> dict[str, float]:
-        """What a version learns about its own scores from its validation rows (thresholds, say); kept with the version."""
+        """Return what a version learns from its outputs for validation rows, such as thresholds; stored as ``calibration``."""
         return {}
 
     @abstractmethod
     def score(self, outputs: Sequence[OutputT], examples: Sequence[ExampleT]) -> Score:
-        """Score outputs against their examples."""
+        """Return the metrics of ``outputs``; ``examples[i]`` has the right answer for ``outputs[i]``."""
 
     @abstractmethod
     def resample(self, statistics: NDArray[np.int32], weights: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The main metric of weighted resamples.
+        """Return the main metric of b weighted resamples of n examples, [b].
 
         Args:
             statistics: [n, d], as `score` returned it.
-            weights: [b, n], how often each example is drawn in each of b resamples.
-
-        Returns: [b].
+            weights: [b, n], how often each example is drawn in each resample.
         """
 
     @abstractmethod
     def samples(self) -> list[InputT]:
-        """A few inputs for warm-up, short and long."""
+        """Return a few inputs, short and long, for warm-up and for the self-check of a loaded version."""
 
 
 AnyTask = Task[Any, Any, Any, Any]
-"""A task whatever its rows and answers; `type[AnyTask]` is its class, called ``task_cls``."""
+"""A task with any types of rows and answers. A variable for the class, `type[AnyTask]`, is called ``task_cls``."""
 
 
 def without_truncation(tokenizer: Tokenizer) -> Tokenizer:
-    """``tokenizer`` set to leave texts whole: for tasks that `cut` them into windows themselves."""
+    """Switch off ``tokenizer``'s truncation and padding, for tasks that call `split_into_windows`, and return it."""
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
 
 
 def split_into_windows(encoding: Encoding, limit: int, stride: int) -> list[Encoding]:
-    """A text's tokens, encoded without special ones, as windows of at most ``limit``; neighbours share ``stride`` of them.
+    """Split a text's tokens, encoded without special tokens, into windows of at most ``limit`` tokens.
 
-    They share at most half, so that the tokens of all windows together grow linearly with the text. ``encoding`` itself is used
-    up. Special tokens are then added by ``tokenizer.post_process``, which joins everything that was cut off one text with
-    everything that was cut off the other, as the tokenizers' own truncation does: for two long texts that is tens of gigabytes.
-    Hence no window carries the others along.
+    Neighbouring windows share ``stride`` tokens, but at most half of ``limit``, so that the tokens of all windows together
+    grow linearly with the text. Six tokens with ``limit=4`` and ``stride=2`` become the windows [0 1 2 3] and [2 3 4 5]; with
+    ``stride=0`` they become [0 1 2 3] and [4 5]. The caller must not use ``encoding`` afterwards.
+
+    `Encoding.truncate` leaves the first window in ``encoding`` and attaches all others to it as its ``overflowing``. None of
+    the windows returned here has others attached. Otherwise ``tokenizer.post_process``, which adds the special tokens, would
+    combine each window attached to one text with each attached to the other: tens of gigabytes for two long texts.
     """
     if len(encoding) <= limit:
         return [encoding]
-    step = limit - min(stride, limit // 2)
-    encoding.pad(len(encoding) + step, direction="left")  # a first piece to throw away: the one that carries the others
-    encoding.truncate(limit, stride=limit - step)
-    pieces: list[Encoding] = encoding.overflowing
-    return pieces
+    overlap = min(stride, limit // 2)
+    step = limit - overlap
+    encoding.pad(len(encoding) + step, direction="left")  # shifts the text: its own first token begins window 1
+    encoding.truncate(limit, stride=overlap)
+    windows: list[Encoding] = encoding.overflowing  # all but window 0
+    return windows
 
 
 def first_tokens(encoding: Encoding, limit: int) -> Encoding:
-    """The first ``limit`` tokens of a text, which do not carry the rest along either."""
+    """Return the first ``limit`` tokens of a text, without the rest attached (see `split_into_windows`)."""
     return split_into_windows(encoding, limit, 0)[0]
 
 
 def check_text(value: str, what: str) -> str:
-    """``value`` if a tokenizer can take it. Raises ``ValueError``, so that pydantic validators may call it."""
+    """Return ``value`` if a tokenizer can read it. Raises ``ValueError``, as pydantic validators must."""
     if not value.strip():
         raise ValueError(f"{what} is empty; send at least one character that is not white space")
     if not value.isascii():
@@ -315,22 +327,22 @@ def check_text(value: str, what: str) -> str:
 
 
 def text_length(item: BaseModel) -> int:
-    """Characters of all texts of an input."""
+    """Return the number of characters in all texts of an input."""
     return sum(len(value) for _, value in item if isinstance(value, str))
 
 
 def from_cell(value: object) -> object:
-    """The JSON list or object that a CSV cell holds; any other value as it is. Raises ``ValueError``."""
+    """Parse a CSV cell that holds a JSON list or object, and return any other value unchanged. Raises ``ValueError``."""
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
             return from_json(value)
         except ValueError:
-            raise ValueError("it starts like a JSON list or object but is none") from None
+            raise ValueError("it starts like a JSON list or object, but is not valid JSON") from None
     return value
 
 
 def first_problem(error: ValidationError) -> str:
-    """The first mistake of a pydantic error as ``field: message (got VALUE)``, without pydantic's own prefixes."""
+    """Return the first problem of a pydantic error as ``field: message (got VALUE)``, without pydantic's own prefixes."""
     problem = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in problem["loc"])
     match problem["type"]:
@@ -338,7 +350,7 @@ def first_problem(error: ValidationError) -> str:
             message = "missing"
         case "extra_forbidden":
             message = "unknown"
-        case "value_error":  # a check of our own, which tells the value
+        case "value_error":  # from a validator of ours, whose message has the value
             message = str(problem["msg"]).removeprefix("Value error, ")
         case _:
             message = f"{problem['msg']} (got {short_repr(problem['input'])})"
@@ -346,6 +358,6 @@ def first_problem(error: ValidationError) -> str:
 
 
 def short_repr(value: object) -> str:
-    """A value for an error message, cut where it is long."""
+    """Return the repr of a value for an error message, at most 60 characters of it."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "…"

@@ -1,4 +1,4 @@
-"""Multi-label classification: every label that applies to a text or a pair of texts, or none. Judged by micro-F1."""
+"""Multi-label classification: all labels that apply to a text or a pair of texts. The main metric is micro-F1."""
 
 from __future__ import annotations
 
@@ -12,58 +12,58 @@ from pydantic import field_validator
 
 from baton.errors import DataError
 from baton.tasks.base import Score, Target, Windows, from_cell
-from baton.tasks.classification import ClassificationOptions, LabelScores, TextInput, TextTask, activate, ranking
+from baton.tasks.text_classifier import ClassificationOptions, LabelScores, TextClassifier, TextInput, activate, ranking
 
 THRESHOLD = 0.5
-"""A label applies from this score on, where `MultiLabel.calibrate` has said nothing else."""
+"""A label applies from this score on, unless `MultiLabel.calibrate` gave it another threshold."""
 
 
 class MultiLabelExample(TextInput):
-    """A text with the labels that apply to it, sorted; there may be none."""
+    """A text or a pair of texts with the labels that apply to it, sorted; there may be none."""
 
     label: tuple[str, ...]
 
     @field_validator("label", mode="before")
     @classmethod
     def _as_list(cls, value: object) -> object:
-        """A list as it is; a string as the JSON list that it holds, since CSV has no lists, or as the one label that it is."""
+        """Return a list unchanged. Parse a string as a JSON list, which CSV cells hold, or else take it as the only label."""
         value = from_cell(value)
         if isinstance(value, str):
             return (value,)
         if not isinstance(value, list | tuple):
-            raise ValueError('a list of labels is expected, like ["a", "b"] or [], or one label')
+            raise ValueError('expected a list of labels, like ["a", "b"] or [], or one label')
         return value
 
     @field_validator("label")
     @classmethod
     def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not all(label.strip() for label in value):
-            raise ValueError("a label is empty; write [] where none applies")
-        twice = [label for label, count in Counter(value).items() if count > 1]
-        if twice:
-            raise ValueError(f"the label {twice[0]!r} stands there more than once")
+            raise ValueError("a label is empty; write [] if no label applies")
+        repeated = [label for label, count in Counter(value).items() if count > 1]
+        if repeated:
+            raise ValueError(f"the label {repeated[0]!r} is listed more than once")
         return tuple(sorted(value))
 
 
 class MultiLabelScores(LabelScores):
-    """Scores of all labels, best first, and for each of them whether it applies."""
+    """The labels with their scores, best first, and for each label whether it applies."""
 
     assigned: tuple[bool, ...]
 
     @property
     def applying(self) -> tuple[str, ...]:
-        """The labels that apply, best first."""
+        """Return the labels that apply, best first."""
         return tuple(label for label, applies in zip(self.labels, self.assigned, strict=True) if applies)
 
 
 class MultiLabelOptions(ClassificationOptions):
-    """The ``parameters`` of the Hugging Face text-classification request; each label is scored on its own by default."""
+    """The ``parameters`` of the Hugging Face text-classification request. By default each label is scored independently."""
 
     function_to_apply: Literal["softmax", "sigmoid", "none"] = "sigmoid"
 
 
-class MultiLabel(TextTask[MultiLabelScores, MultiLabelExample, MultiLabelOptions]):
-    """Any number of labels for each input. ``calibration``: the threshold of each label."""
+class MultiLabel(TextClassifier[MultiLabelScores, MultiLabelExample, MultiLabelOptions]):
+    """Gives each input any number of labels. ``calibration`` has the threshold of each label."""
 
     name: ClassVar[str] = "multi_label"
     target: ClassVar[Target] = "classes"
@@ -93,7 +93,7 @@ class MultiLabel(TextTask[MultiLabelScores, MultiLabelExample, MultiLabelOptions
     def check(self, examples: Sequence[MultiLabelExample]) -> None:
         super().check(examples)
         if not any(example.label for example in examples):
-            raise DataError(f"none of the {len(examples)} holdout row(s) has a label; F1 needs at least one that has")
+            raise DataError(f"none of the {len(examples)} holdout row(s) has a label; F1 needs at least one row with a label")
 
     def answer(self, logits: NDArray[np.float64], options: MultiLabelOptions) -> MultiLabelScores:
         scores = activate(options.function_to_apply, logits)
@@ -115,9 +115,9 @@ class MultiLabel(TextTask[MultiLabelScores, MultiLabelExample, MultiLabelOptions
         return [matrix[owner] for owner in windows.owner]
 
     def calibrate(self, outputs: Sequence[MultiLabelScores], examples: Sequence[MultiLabelExample]) -> dict[str, float]:
-        """For each label the threshold that gives it the best F1 on these rows.
+        """Return for each label the threshold with the best F1 on these rows.
 
-        ``outputs`` hold the sigmoid of every label, as the default options give it.
+        ``outputs`` must have the sigmoid scores of all labels, as with the default options.
         """
         truth = indicators(self.labels, [example.label for example in examples])
         index = {label: position for position, label in enumerate(self.labels)}
@@ -134,16 +134,19 @@ class MultiLabel(TextTask[MultiLabelScores, MultiLabelExample, MultiLabelOptions
         return MultiLabelScores(labels=labels, scores=scores, assigned=assigned)
 
     def scorable(self, options: MultiLabelOptions) -> bool:
-        """Not where ``top_k`` may have cut off labels that apply."""
+        """Return False if ``top_k`` may have cut off labels that apply."""
         return options.top_k is None or options.top_k >= len(self.labels) > 0
 
     def score(self, outputs: Sequence[MultiLabelScores], examples: Sequence[MultiLabelExample]) -> Score:
-        """Micro-F1, precision and recall of the labels that apply, over all of them together; macro-F1 over the labels that
-        occur as truth or prediction; the share of rows whose labels are exactly right, and that of wrong decisions (Hamming
-        loss); per-class precision, recall, F1 and support. 0/0 counts as 0, as scikit-learn's `zero_division=0` does.
+        """Return micro-F1, with the details behind it.
+
+        ``f1`` (micro), ``precision`` and ``recall`` are over all labels together; ``macro_f1`` is the mean F1 of the labels
+        that occur as truth or prediction. ``exact_match`` is the share of rows whose labels are all right, ``hamming_loss``
+        the share of wrong decisions. ``per_class`` has precision, recall, F1 and support of each label. 0/0 counts as 0, as
+        with scikit-learn's ``zero_division=0``.
         """
-        strange = sorted({label for example in examples for label in example.label} - set(self.labels))  # an older version
-        names = [*self.labels, *strange]
+        unseen = sorted({label for example in examples for label in example.label} - set(self.labels))  # of an older version
+        names = [*self.labels, *unseen]
         truth = indicators(names, [example.label for example in examples])
         predicted = indicators(names, [output.applying for output in outputs])
         decisions = (truth & predicted, predicted, truth)
@@ -171,24 +174,24 @@ class MultiLabel(TextTask[MultiLabelScores, MultiLabelExample, MultiLabelOptions
         return Score(metrics=metrics, statistics=statistics)
 
     def resample(self, statistics: NDArray[np.int32], weights: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Micro-F1 = 2 · correct / (predicted + true), all counts weighted; 0 where nothing is predicted or true."""
+        """Return micro-F1 = 2 · correct / (predicted + true), all counts weighted; 0 if nothing is predicted or true."""
         correct, found, wanted = (weights.astype(np.float64) @ statistics).T
         return _ratio(2 * correct, found + wanted)
 
 
 def indicators(names: Sequence[str], labels: Sequence[Sequence[str]]) -> NDArray[np.bool_]:
-    """[rows, names]: whether a name is among a row's labels, all of which are names."""
+    """Return the matrix [rows, names] of whether a name is among a row's labels. All labels must be names."""
     index = {name: position for position, name in enumerate(names)}
     matrix = np.zeros((len(labels), len(names)), dtype=bool)
-    for row, mine in zip(matrix, labels, strict=True):
-        row[[index[label] for label in mine]] = True
+    for row, labels_of_row in zip(matrix, labels, strict=True):
+        row[[index[label] for label in labels_of_row]] = True
     return matrix
 
 
 def best_threshold(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
-    """The threshold at which ``score >= threshold`` has the best F1, of all midpoints between neighbouring scores.
+    """Return the threshold at which ``score >= threshold`` has the best F1, of all midpoints between neighbouring scores.
 
-    Among equally good ones the one nearest to 0.5 (of two as near, the higher); 0.5 where nothing is true.
+    Of equally good thresholds it is the one nearest to 0.5 (of two equally near, the higher). If nothing is true, it is 0.5.
 
     Args:
         scores: [n], in [0, 1].
@@ -201,7 +204,7 @@ def best_threshold(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> flo
     above = scores[order]
     below = np.append(above[1:], 0.0)  # the last threshold lets every row pass
     f1 = 2 * np.cumsum(truth[order]) / (np.arange(1, len(scores) + 1) + positives)
-    cuts = np.append(above[1:] < above[:-1], True)  # equal scores stand on one side
+    cuts = np.append(above[1:] < above[:-1], True)  # equal scores are on the same side of a threshold
     middle = (above + below) / 2
     thresholds = np.where(middle > below, middle, above)  # no float lies between neighbouring floats
     best = thresholds[cuts & (f1 == f1[cuts].max())]
@@ -209,6 +212,6 @@ def best_threshold(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> flo
 
 
 def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
-    """``part`` / ``whole``, 0 where the whole is 0."""
+    """Return ``part`` / ``whole``, 0 where the whole is 0."""
     result: NDArray[np.float64] = np.divide(part, whole, out=np.zeros(np.shape(whole)), where=np.asarray(whole) > 0)
     return result

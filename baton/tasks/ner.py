@@ -1,16 +1,20 @@
-"""Named entity recognition: which parts of a text name something, and of what type. Judged by the F1 of whole entities."""
+"""Named entity recognition: which parts of a text name something, and of which type. The main metric is F1 of whole entities.
+
+Read `Ner` first. `ner_rows` has the data rows, `ner_tokens` the tokens over all windows, `ner_entities` the step from scores of
+tokens to entities.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Tokenizer
 
 from baton.errors import DataError, InvalidInput
 from baton.tasks.base import (
@@ -25,20 +29,17 @@ from baton.tasks.base import (
     split_into_windows,
     without_truncation,
 )
-from baton.tasks.ner_entities import Entities, Entity, Labels, NerOptions, Tokens, find_entities, softmax, spanned
+from baton.tasks.ner_entities import Entities, Entity, Labels, NerOptions, Tokens, find_entities, softmax, word_offsets
 from baton.tasks.ner_rows import NerExample, NerInput, Span
+from baton.tasks.ner_tokens import NerWindows, TextTokens, WordPieces, first_tokens_of_words, label_words
 from baton.text import tags
-from baton.text.words import word_starts
-
-UNKNOWN = ("[UNK]", "<unk>")
-"""What tokenizers call a word that they do not know. Such a token is a word of its own."""
 
 
 class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
-    """Labels are ``O``, and B-X and I-X of every type X.
+    """Finds entities in a text. Its labels are O, and B-X and I-X for each type X.
 
-    A long text is read in overlapping windows. Each token is labelled by the window in which it stands farthest from a cut
-    («maximum context» in the code of Devlin et al. 2019, «BERT»); the ends of the text are no cuts.
+    A long text is read in overlapping windows. Each token is labelled by the window in which it is farthest from a cut
+    («maximum context» in the code of Devlin et al. 2019, «BERT»). The ends of the text are not cuts.
     """
 
     name: ClassVar[str] = "ner"
@@ -49,9 +50,6 @@ class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
     Output = Entities
     Example = NerExample
     Options = NerOptions
-
-    _prefixed = True
-    _unknown: frozenset[int | None] = frozenset()
 
     @cached_property
     def _labels(self) -> Labels:
@@ -91,89 +89,68 @@ class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
     # --- windows -----------------------------------------------------------------------------------------------------
 
     def prepare_tokenizer(self, tokenizer: Tokenizer) -> Tokenizer:
-        """Also remember how this one shows that a token goes on with a word: `decode` never sees it."""
-        self._prefixed = bool(getattr(tokenizer.model, "continuing_subword_prefix", None))
-        self._unknown = frozenset(map(tokenizer.token_to_id, UNKNOWN))
         return without_truncation(tokenizer)
 
-    def encode(self, tokenizer: Tokenizer, inputs: Sequence[NerInput], options: Sequence[NerOptions]) -> Windows:
+    def encode(self, tokenizer: Tokenizer, inputs: Sequence[NerInput], options: Sequence[NerOptions]) -> NerWindows:
         room = self.max_length - tokenizer.num_special_tokens_to_add(False)
         texts = tokenizer.encode_batch([item.text for item in inputs], add_special_tokens=False)
-        windows = [
-            split_into_windows(text, room, self._overlap(room, choice)) for text, choice in zip(texts, options, strict=True)
-        ]
-        flat = [tokenizer.post_process(window) for mine in windows for window in mine]
-        return Windows(
+        overlaps = [self._overlap(room, choice) for choice in options]
+        windows = [split_into_windows(text, room, overlap) for text, overlap in zip(texts, overlaps, strict=True)]
+        flat = [tokenizer.post_process(window) for windows_of_text in windows for window in windows_of_text]
+        return NerWindows(
             inputs=inputs,
             ids=[window.ids for window in flat],
             type_ids=[window.type_ids for window in flat],
-            owner=[owner for owner, mine in enumerate(windows) for _ in mine],
+            owner=[owner for owner, windows_of_text in enumerate(windows) for _ in windows_of_text],
             encodings=flat,
+            overlaps=overlaps,
+            word_pieces=WordPieces.of(tokenizer),
         )
 
     def _overlap(self, room: int, options: NerOptions) -> int:
-        """How many tokens neighbouring windows of ``room`` tokens share: at most half, so that none stands in three windows."""
-        return min(self.stride if options.stride is None else options.stride, room // 2)
+        """Return how many tokens neighbouring windows of ``room`` tokens share: the stride, but at most half of the room.
 
-    def _token_owner_slices(self, windows: Sequence[Encoding], options: NerOptions) -> list[slice]:
-        """For each window of one text the positions that it labels; one after the other they are the text's tokens.
-
-        Of the tokens that two windows share, the earlier one labels the first half: they stand farther from its cut.
+        More than half would put tokens into three windows. With a room of 4, a stride of 3 gives an overlap of 2.
         """
-        bounds = [_bounds(window) for window in windows]
-        shared = self._overlap(bounds[0][1] - bounds[0][0], options)  # the first of several windows is full
-        begins = [bounds[0][0], *(first + (shared + 1) // 2 for first, _ in bounds[1:])]
-        ends = [*(after - shared // 2 for _, after in bounds[:-1]), bounds[-1][1]]
-        return [slice(begin, end) for begin, end in zip(begins, ends, strict=True)]
+        return min(self.stride if options.stride is None else options.stride, room // 2)
 
     # --- inference ---------------------------------------------------------------------------------------------------
 
     def decode(
         self, windows: Windows, logits: Mapping[str, Sequence[NDArray[np.float32]]], options: Sequence[NerOptions]
     ) -> list[Entities]:
-        outputs = []
-        for item, mine, choice in zip(windows.inputs, windows.of_input(), options, strict=True):
-            encodings = windows.encodings[mine.start : mine.stop]
-            parts = self._token_owner_slices(encodings, choice)
-            rows = [row[part] for row, part in zip(logits["logits"][mine.start : mine.stop], parts, strict=True)]
-            offsets = _offsets(encodings, parts)
-            tokens = Tokens(
-                text=item.text,
-                offsets=offsets,
-                scores=softmax(np.concatenate(rows)),
-                starts=_starts(item.text, offsets),
-                later=partial(self._is_continuation, item.text, offsets, encodings, parts),
-                index=parts[0].start,
-            )
-            outputs.append(find_entities(tokens, self._labels, choice))
-        return outputs
+        assert isinstance(windows, NerWindows), "decode reads what Ner.encode returned"
+        texts = zip(windows.inputs, _tokens_by_input(windows), windows.ranges_by_input(), options, strict=True)
+        return [
+            self._entities(item.text, tokens, logits["logits"][indices.start : indices.stop], windows.word_pieces, choice)
+            for item, tokens, indices, choice in texts
+        ]
 
-    def _is_continuation(
-        self, text: str, offsets: NDArray[np.int64], encodings: Sequence[Encoding], parts: Sequence[slice]
-    ) -> NDArray[np.bool_]:
-        """Whether each token goes on with the word of the one before it.
-
-        As the Hugging Face pipeline has it: where later pieces carry a prefix (WordPiece), tokens that are not as long as
-        their text do; with other tokenizers those without a space before them. Clients see words cut as they know it, at the
-        price of its mistakes: a word that lost accents on its way to the vocabulary counts as a later piece, too.
-        """
-        pairs = list(zip(encodings, parts, strict=True))
-        if self._prefixed:
-            lengths = np.array([len(token) for encoding, part in pairs for token in encoding.tokens[part]], dtype=np.int64)
-            later = lengths != offsets[:, 1] - offsets[:, 0]
-        else:
-            starts = offsets[:, 0].tolist()
-            later = np.array([start > 0 and " " not in text[start - 1 : start + 1] for start in starts], dtype=bool)
-        known = [identity not in self._unknown for encoding, part in pairs for identity in encoding.ids[part]]
-        return np.asarray(later & np.array(known, dtype=bool))
+    def _entities(
+        self,
+        text: str,
+        tokens: TextTokens,
+        logits: Sequence[NDArray[np.float32]],
+        word_pieces: WordPieces,
+        options: NerOptions,
+    ) -> Entities:
+        scored = Tokens(
+            text=text,
+            offsets=tokens.offsets,
+            scores=softmax(tokens.pick(logits)),
+            word_firsts=first_tokens_of_words(text, tokens.offsets),
+            continue_words=partial(tokens.continue_words, text, word_pieces),
+            first_index=tokens.owned[0].start,
+        )
+        return find_entities(scored, self._labels, options)
 
     def difference(self, expected: Entities, actual: Entities) -> float:
-        """Largest change of a word's score that the two answers prove, whether or not either of them has entities.
+        """Return the largest change of a word's score that the two answers prove, even if neither has entities.
 
-        A word whose best label is the same changed by the difference of its scores. Where label A with score a gave way to B
-        with score b, A now has at most b and at most 1 − b: it lost a − min(b, 1 − b) or more. B, which had at most a and at
-        most 1 − a, gained b − min(a, 1 − a) or more. So a close call that falls the other way on another processor is a small
-        change, and the entities that come and go with it are no further one.
+        If the best label of a word is the same in both, its score changed by the difference of its scores. If label A with
+        score a gave way to B with score b, A now has at most b and at most 1 − b, so it lost at least a − min(b, 1 − b). B,
+        which had at most a and at most 1 − a, gained at least b − min(a, 1 − a). So a close call that goes the other way on
+        another processor is a small change, and entities that appear or vanish because of it add nothing.
         """
         if len(expected.word_labels) != len(actual.word_labels):
             return np.inf
@@ -183,7 +160,7 @@ class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
         changes = np.where(same, np.abs(before - after), np.maximum(lost, gained))
         return float(changes.max(initial=0.0))
 
-    def tokens(self, item: NerInput) -> int:
+    def estimate_tokens(self, item: NerInput) -> int:
         return 2 + len(item.text) // CHARACTERS_PER_TOKEN
 
     def samples(self) -> list[NerInput]:
@@ -193,18 +170,18 @@ class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
     # --- the prediction log ------------------------------------------------------------------------------------------
 
     def summary(self, output: Entities, options: NerOptions) -> tuple[str | None, float | None]:
-        """The type of the surest entity and its score; `tags.OUTSIDE` where nothing was found."""
+        """Return the type and score of the entity with the highest score; `tags.OUTSIDE` and None if there are no entities."""
         if not self.scorable(options):
             return None, None
-        surest = max(output.entities, key=lambda entity: entity.score, default=None)
-        return (tags.OUTSIDE, None) if surest is None else (surest.label, surest.score)
+        best = max(output.entities, key=lambda entity: entity.score, default=None)
+        return (tags.OUTSIDE, None) if best is None else (best.label, best.score)
 
     def brief(self, output: Entities, item: NerInput) -> Entities:
         entities = tuple(replace(entity, word=item.text[entity.start : entity.end]) for entity in output.entities)
         return Entities(entities=entities, word_labels=(), word_scores=())
 
     def scorable(self, options: NerOptions) -> bool:
-        """Not where tokens were asked for, or some types left out."""
+        """Return False if the request asked for tokens instead of entities, or left out some types."""
         return options.aggregation_strategy != "none" and set(options.ignore_labels) == {tags.OUTSIDE}
 
     # --- wire --------------------------------------------------------------------------------------------------------
@@ -234,61 +211,40 @@ class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
             for entity in output.entities
         ]
 
-    # --- training and judging ----------------------------------------------------------------------------------------
+    # --- training and evaluation -------------------------------------------------------------------------------------
 
     def input_of(self, example: NerExample) -> NerInput:
         return NerInput.model_construct(text=example.text)
 
     def targets(self, examples: Sequence[NerExample], windows: Windows) -> list[list[int]]:
-        """For the first token of each word B-X where it is the first that has a character of an entity, I-X where it is a later
-        one, else O. The other tokens of words are not learned from: names that happen to be cut into many pieces would
-        outweigh the rest, and be learned by heart (benchmarks/RESULTS.md).
+        """Return for each window the labels of its tokens: the word's label at the first token of each word, else `IGNORED`.
+
+        A word's label is B-X if it is the first word of an entity of type X, I-X if it is a later one, else O. The other
+        tokens of a word are not trained on: names that happen to be split into many tokens would outweigh the rest and be
+        memorised (benchmarks/RESULTS.md).
         """
+        assert isinstance(windows, NerWindows), "targets reads what Ner.encode returned"
         targets = []
-        for example, mine in zip(examples, windows.of_input(), strict=True):
-            encodings = windows.encodings[mine.start : mine.stop]
-            parts = self._token_owner_slices(encodings, self.Options())
-            offsets = _offsets(encodings, parts)
-            starts = _starts(example.text, offsets)
-            tagged = np.full(len(offsets), IGNORED)
-            tagged[starts] = self._tagged(spanned(offsets, starts), example.entities)
-            done = 0
-            for encoding, part in zip(encodings, parts, strict=True):
-                first, after = _bounds(encoding)
-                begin = done - (part.start - first)
-                row = np.full(len(encoding), IGNORED)
-                row[first:after] = tagged[begin : begin + after - first]
-                targets.append(row.tolist())
-                done += part.stop - part.start
+        for example, tokens in zip(examples, _tokens_by_input(windows), strict=True):
+            firsts = first_tokens_of_words(example.text, tokens.offsets)
+            labels = np.full(len(tokens.offsets), IGNORED)
+            labels[firsts] = label_words(word_offsets(tokens.offsets, firsts), example.entities, self.labels)
+            targets += tokens.spread(labels)
         return targets
 
-    def _tagged(self, offsets: NDArray[np.int64], entities: Sequence[Span]) -> NDArray[np.int64]:
-        """Labels [n] of a text's words, which stand at ``offsets`` [n, 2]."""
-        places = {name: place for place, name in enumerate(self.labels)}
-        labels = np.full(len(offsets), places[tags.OUTSIDE])
-        if not entities:
-            return labels
-        starts, ends = np.array([(span.start, span.end) for span in entities]).T
-        nearest = np.searchsorted(ends, offsets[:, 0], side="right")  # the first entity that ends after the token's beginning
-        inside = np.flatnonzero(starts[np.minimum(nearest, len(ends) - 1)] < np.where(nearest < len(ends), offsets[:, 1], 0))
-        found, first = np.unique(nearest[inside], return_index=True)
-        labels[inside] = np.array([places[f"I-{span.label}"] for span in entities])[nearest[inside]]
-        labels[inside[first]] = [places[f"B-{entities[entity].label}"] for entity in found]
-        return labels
-
     def score(self, outputs: Sequence[Entities], examples: Sequence[NerExample]) -> Score:
-        """Of whole entities, right when type, start and end are: precision, recall and F1 over all of them (``f1`` is micro),
-        for each type, and the mean F1 of the types that occur as truth or prediction. These are seqeval's strict scores.
-        ``accuracy`` is the share of characters, white space left out, whose type (or none) is right.
+        """Compare whole entities, which are right if type, start and end are: seqeval's strict scores.
 
-        A score without anything to divide by is 0, as with seqeval's ``zero_division=0``.
+        ``f1``, ``precision`` and ``recall`` are over all entities together (``f1`` is micro-F1), ``per_class`` has those of
+        each type, and ``macro_f1`` is the mean F1 of the types that occur as truth or prediction. ``accuracy`` is the share of
+        characters, white space left out, whose type (or none) is right. 0/0 counts as 0, as with seqeval's ``zero_division=0``.
         """
         found = [{(entity.label, entity.start, entity.end) for entity in output.entities} for output in outputs]
         truth = [{(span.label, span.start, span.end) for span in example.entities} for example in examples]
         right = [one & other for one, other in zip(found, truth, strict=True)]
-        statistics = np.array([list(map(len, sides)) for sides in zip(right, found, truth, strict=True)], dtype=np.int32)
+        statistics = np.array([list(map(len, sets)) for sets in zip(right, found, truth, strict=True)], dtype=np.int32)
         statistics = statistics.reshape(-1, 3)
-        counts = [Counter(label for entities in side for label, _, _ in entities) for side in (right, found, truth)]
+        counts = [Counter(label for entities in sets for label, _, _ in entities) for sets in (right, found, truth)]
         types = sorted({*self._labels.types, *counts[1], *counts[2]} - {tags.OUTSIDE})
         per_class = {label: _ratios(*(count[label] for count in counts)) for label in types}
         occurring = [per_class[label]["f1"] for label in types if counts[1][label] or counts[2][label]]
@@ -303,33 +259,15 @@ class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
         return Score(metrics=metrics, statistics=statistics)
 
     def resample(self, statistics: NDArray[np.int32], weights: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Micro-F1 = 2 · right / (found + true), counts weighted; 0 where nothing is found and nothing true."""
+        """Return micro-F1 = 2 · right / (found + true) of the weighted counts; 0 if nothing is found and nothing is true."""
         right, found, truth = (weights.astype(np.float64) @ statistics).T
         result: NDArray[np.float64] = np.divide(2 * right, found + truth, out=np.zeros(len(weights)), where=found + truth > 0)
         return result
 
 
-def _bounds(encoding: Encoding) -> tuple[int, int]:
-    """The position of the first token that is not special, and the one after the last."""
-    special = encoding.special_tokens_mask
-    count = special.count(0)
-    first = special.index(0) if count else len(special)
-    return first, first + count
-
-
-def _offsets(encodings: Sequence[Encoding], parts: Sequence[slice]) -> NDArray[np.int64]:
-    """Where in the text the tokens of these parts begin and end [n, 2]."""
-    pairs = [pair for encoding, part in zip(encodings, parts, strict=True) for pair in encoding.offsets[part]]
-    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
-
-
-def _starts(text: str, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The first token of each word, of tokens that stand at ``offsets``: the first of all, and those by whose end more words
-    have begun than by the end of any before. So tokens that share a character (Hangul, taken apart) do not begin it twice, and
-    a word whose first character the tokenizer drops begins with what is left of it.
-    """
-    begun = np.append(0, np.cumsum(word_starts(text)))[offsets[:, 1]]
-    return np.flatnonzero(np.diff(np.maximum.accumulate(begun), prepend=-1))
+def _tokens_by_input(windows: NerWindows) -> Iterator[TextTokens]:
+    for rows, overlap in zip(windows.ranges_by_input(), windows.overlaps, strict=True):
+        yield TextTokens.of(windows.encodings[rows.start : rows.stop], overlap)
 
 
 def _ratios(right: int, found: int, truth: int) -> dict[str, Any]:
@@ -342,7 +280,7 @@ def _ratios(right: int, found: int, truth: int) -> dict[str, Any]:
 
 
 def _types(length: int, spans: Iterable[Entity | Span]) -> list[str]:
-    """The type of each character of a text of this length."""
+    """Return the type of each character of a text with ``length`` characters."""
     types = [tags.OUTSIDE] * length
     for span in spans:
         types[span.start : span.end] = [span.label] * (span.end - span.start)
@@ -352,8 +290,10 @@ def _types(length: int, spans: Iterable[Entity | Span]) -> list[str]:
 def _character_accuracy(outputs: Sequence[Entities], examples: Sequence[NerExample]) -> float:
     right = total = 0
     for output, example in zip(outputs, examples, strict=True):
-        sides = (_types(len(example.text), side) for side in (output.entities, example.entities))
-        same = [one == other for character, one, other in zip(example.text, *sides, strict=True) if not character.isspace()]
+        found, truth = (_types(len(example.text), spans) for spans in (output.entities, example.entities))
+        same = [
+            one == other for character, one, other in zip(example.text, found, truth, strict=True) if not character.isspace()
+        ]
         right += sum(same)
         total += len(same)
     return right / total if total else 0.0

@@ -1,6 +1,6 @@
-"""Scores of tokens → entities: by whole words, or with a strategy of the Hugging Face token-classification pipeline.
+"""From scores of tokens to entities: by whole words, or by a strategy of the Hugging Face token-classification pipeline.
 
-Works on one text at a time and knows neither windows nor tokenizers.
+Works on one text at a time and knows neither windows nor tokenizers. Read `find_entities` first.
 """
 
 from __future__ import annotations
@@ -20,19 +20,22 @@ Strategy = Literal["words", "none", "simple", "first", "average", "max"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entity:
-    """An entity that was found, or, with strategy ``none``, a token with its label and its ``index`` among the tokens."""
+    """An entity that was found, or, with strategy ``none``, one token with its label."""
 
     label: str
     score: float
     start: int
     end: int
     word: str
+    """``text[start:end]``."""
     index: int | None = None
+    """With strategy ``none``: the token's position in the text's tokens, special ones included."""
 
 
 class Entities(BaseModel):
-    """What was found in a text, in order; and of each of its words the best label and its score, by which two answers can
-    be compared even where nothing was found.
+    """The entities of a text, in order.
+
+    Also the best label of each word and its score: they allow to compare two answers even if neither has entities.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -49,12 +52,14 @@ class NerOptions(BaseModel):
 
     aggregation_strategy: Strategy = Field(
         "words",
-        description="How tokens become entities. words: whole words, in sequences of tags that make sense; the others "
-        "as in the transformers pipeline (none: each token is answered).",
+        description="How to combine tokens into entities. words: label whole words, with valid sequences of tags only. The "
+        "other strategies work as in the transformers pipeline; none returns each token.",
     )
-    ignore_labels: tuple[str, ...] = Field((OUTSIDE,), description="Labels that are not answered.")
+    ignore_labels: tuple[str, ...] = Field((OUTSIDE,), description="Labels to leave out of the answer.")
     stride: int | None = Field(
-        None, ge=0, description="Tokens that neighbouring windows of a long text share; half a window at most."
+        None,
+        ge=0,
+        description="Tokens that neighbouring windows of a long text share, at most half a window. Default: the model's.",
     )
 
     @field_validator("aggregation_strategy", "ignore_labels", mode="before")
@@ -64,68 +69,75 @@ class NerOptions(BaseModel):
 
 
 class Labels:
-    """A model's labels: ``names[i]`` is B-X, I-X or O, ``types[codes[i]]`` its X or O, ``begins[i]`` whether it is a B-X.
-
-    ``follows[i, j]``: whether label j may come after label i, and ``follows[-1, j]`` whether it may come first: an I-X goes on
-    with an X.
-    """
+    """A model's labels, taken apart into arrays. Label i is ``names[i]``: B-X, I-X or O."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        bare = [name[2:] if name.startswith(("B-", "I-")) else name for name in names]
+        types = [name[2:] if name.startswith(("B-", "I-")) else name for name in names]
         self.names = tuple(names)
-        self.types = tuple(sorted(set(bare)))
-        self.codes = np.array([self.types.index(name) for name in bare])
+        self.types = tuple(sorted(set(types)))
+        self.codes = np.array([self.types.index(name) for name in types])
+        """``types[codes[i]]``: the X of label i, or O."""
         self.begins = np.array([name.startswith("B-") for name in names])
-        goes_on = np.array([name.startswith("I-") for name in names])
-        self.follows = np.append(~goes_on | (self.codes[:, None] == self.codes), [~goes_on], axis=0)
+        """``begins[i]``: whether label i is a B-X."""
+        continues = np.array([name.startswith("I-") for name in names])
+        self.follows = np.append(~continues | (self.codes[:, None] == self.codes), [~continues], axis=0)
+        """``follows[i, j]``: whether label j may follow label i: an I-X follows only B-X and I-X. ``follows[-1, j]``: whether
+        label j may be the first of a text."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
-    """The tokens of a text, special ones left out. ``offsets`` [n, 2]: where each begins and ends; ``scores`` [n, labels]:
-    probabilities; ``starts`` [words]: the first token of each word; ``later()`` [n]: whether a token goes on with the word of
-    the one before, as the pipeline sees words; ``index``: the first token's.
-    """
+    """The n tokens of a text with their scores, without special tokens."""
 
     text: str
     offsets: NDArray[np.int64]
+    """[n, 2]: the character at which each token begins, and the one after its last."""
     scores: NDArray[np.float32]
-    starts: NDArray[np.int64]
-    later: Callable[[], NDArray[np.bool_]]
-    index: int
+    """[n, labels]: probabilities."""
+    word_firsts: NDArray[np.int64]
+    """[words]: the first token of each word, as Baton splits words."""
+    continue_words: Callable[[], NDArray[np.bool_]]
+    """Returns for each token [n] whether it continues the word of the one before, as the pipeline splits words."""
+    first_index: int
+    """Position of the first token when special tokens are counted: the `Entity.index` of the first."""
 
 
 def find_entities(tokens: Tokens, labels: Labels, options: NerOptions) -> Entities:
-    """The entities of a text.
+    """Return the entities of a text.
 
-    ``words``, the default, is Baton's own and what its models are trained for: a word has the scores of its first token, and
-    the most probable sequence of labels that may follow each other wins.
+    ``words``, the default, is Baton's own strategy, and what its models are trained for: a word has the scores of its first
+    token, and the most probable valid sequence of labels wins.
 
-    The other strategies are those of transformers 5: ``none`` answers tokens; ``simple`` joins neighbouring tokens of one type,
-    a B- always beginning anew; ``first``, ``average`` and ``max`` do so with words, a word having the scores of its first
-    token, the mean of its tokens' scores, or those of its surest token. They differ from the pipeline's in three ways. ``word``
-    is the slice of the text (there: the tokens, put together). White space at the edges of an entity, which tokenizers other
-    than WordPiece keep with words, is not part of it. And of entities that share characters, as tokens can, one is answered,
-    by the rule that the pipeline has for windows.
+    The other strategies are those of transformers 5:
 
-    An entity's score is the mean of its parts' scores. Labels are ignored last: an ignored one still separates what stands
-    around it.
+    - ``none`` returns each token.
+    - ``simple`` joins neighbouring tokens of one type; a B- always begins a new entity.
+    - ``first``, ``average`` and ``max`` join neighbouring words in the same way. The scores of a word are those of its first
+      token, the mean over its tokens, or those of its token with the highest score.
+
+    They differ from the pipeline's in three ways. ``word`` is a slice of the text; the pipeline joins the tokens. An entity has
+    no white space at its edges, which tokenizers other than WordPiece count as part of words. If entities share characters, as
+    tokens can, one of them is returned, chosen by the rule that the pipeline has for overlapping windows.
+
+    The score of an entity is the mean of the scores of its tokens or words. ``ignore_labels`` is applied last: an ignored label
+    still separates the entities around it.
     """
     strategy, ignored = options.aggregation_strategy, options.ignore_labels
-    words = tokens.scores[tokens.starts]
+    words = tokens.scores[tokens.word_firsts]
     if strategy == "words":
         chosen = likeliest_sequence(words, labels.follows)
-        entities = _grouped(tokens.text, spanned(tokens.offsets, tokens.starts), words, chosen, labels=labels, ignored=ignored)
+        offsets = word_offsets(tokens.offsets, tokens.word_firsts)
+        entities = _join_runs(tokens.text, offsets, words, chosen, labels=labels, ignored=ignored)
     elif strategy == "none":
-        entities = _each(tokens, labels, ignored)
+        entities = _labelled_tokens(tokens, labels, ignored)
     elif strategy == "simple":
         best = tokens.scores.argmax(axis=1)
-        entities = _grouped(tokens.text, tokens.offsets, tokens.scores, best, labels=labels, ignored=ignored)
+        entities = _join_runs(tokens.text, tokens.offsets, tokens.scores, best, labels=labels, ignored=ignored)
     else:
-        starts = np.flatnonzero(~tokens.later() | (np.arange(len(tokens.scores)) == 0))
-        scores = _of_words(strategy, tokens.scores, starts)
-        best = scores.argmax(axis=1)
-        entities = _grouped(tokens.text, spanned(tokens.offsets, starts), scores, best, labels=labels, ignored=ignored)
+        firsts = np.flatnonzero(~tokens.continue_words() | (np.arange(len(tokens.scores)) == 0))
+        scores = _word_scores(strategy, tokens.scores, firsts)
+        offsets, best = word_offsets(tokens.offsets, firsts), scores.argmax(axis=1)
+        entities = _join_runs(tokens.text, offsets, scores, best, labels=labels, ignored=ignored)
     return Entities.model_construct(
         entities=tuple(entities),
         word_labels=tuple(labels.names[label] for label in words.argmax(axis=1).tolist()),
@@ -133,17 +145,29 @@ def find_entities(tokens: Tokens, labels: Labels, options: NerOptions) -> Entiti
     )
 
 
-def spanned(offsets: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where words begin and end [words, 2], whose first tokens are ``starts``, among tokens that do at ``offsets``."""
-    last = np.append(starts, len(offsets))[1:] - 1
-    return np.stack([offsets[starts, 0], offsets[last, 1]], axis=1)
+def word_offsets(offsets: NDArray[np.int64], firsts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return where words begin and end [words, 2]; ``firsts`` [words] are their first tokens, ``offsets`` [n, 2] all tokens'.
+
+    >>> word_offsets(np.array([(0, 3), (3, 6), (6, 7), (7, 8)]), np.array([0, 2])).tolist()
+    [[0, 6], [6, 8]]
+    """
+    lasts = np.append(firsts, len(offsets))[1:] - 1
+    return np.stack([offsets[firsts, 0], offsets[lasts, 1]], axis=1)
 
 
 def likeliest_sequence(scores: NDArray[np.float32], follows: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The labels [n] with the largest product of ``scores`` [n, labels] among those that ``follows`` allows (Viterbi 1967)."""
+    """Return the labels [n] with the largest product of ``scores`` [n, labels] that `Labels.follows` allows (Viterbi 1967).
+
+    If B-LOC may not be followed by I-PER, the second word is not I-PER even though that label has the best score:
+
+    >>> labels = Labels(["O", "B-LOC", "I-LOC", "B-PER", "I-PER"])
+    >>> scores = np.array([[0.1, 0.6, 0.1, 0.1, 0.1], [0.1, 0.1, 0.3, 0.1, 0.4]], dtype=np.float32)
+    >>> [labels.names[index] for index in likeliest_sequence(scores, labels.follows)]
+    ['B-LOC', 'I-LOC']
+    """
     best = scores.argmax(axis=1)
     if follows[np.append(-1, best[:-1]), best].all():
-        return np.asarray(best)  # the best labels make sense as they are
+        return np.asarray(best)  # each word's best label gives a valid sequence
     logs = np.log(np.maximum(scores, np.finfo(np.float32).tiny), dtype=np.float64)
     forbidden = np.where(follows, 0.0, -np.inf)
     total, came_from = logs[0] + forbidden[-1], []
@@ -158,28 +182,28 @@ def likeliest_sequence(scores: NDArray[np.float32], follows: NDArray[np.bool_]) 
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scores [n, labels] of logits [n, labels]; shifted by the row's maximum so that it cannot overflow.
+    """Return the scores [n, labels] of logits [n, labels], shifted by each row's maximum so that they cannot overflow.
 
-    In single precision, as the pipeline has it: ties between saturated scores then fall the same way.
+    In single precision, as in the pipeline, so that ties between saturated scores are broken in the same way.
     """
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
 
 
-def _of_words(strategy: Strategy, scores: NDArray[np.float32], starts: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Scores [words, labels] of words whose first tokens are ``starts``."""
-    if strategy == "first" or not len(starts):
-        return scores[starts]
-    lengths = np.diff(starts, append=len(scores))
+def _word_scores(strategy: Strategy, scores: NDArray[np.float32], firsts: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return scores [words, labels] of words with the first tokens ``firsts``, from the ``scores`` [n, labels] of tokens."""
+    if strategy == "first" or not len(firsts):
+        return scores[firsts]
+    lengths = np.diff(firsts, append=len(scores))
     if strategy == "average":
-        return np.asarray(np.add.reduceat(scores, starts, axis=0) / lengths[:, None])
+        return np.asarray(np.add.reduceat(scores, firsts, axis=0) / lengths[:, None])
     tops = scores.max(axis=1)
-    surest = np.flatnonzero(tops == np.repeat(np.maximum.reduceat(tops, starts), lengths))
-    return scores[surest[np.searchsorted(surest, starts)]]  # the first of those that are equally sure
+    best = np.flatnonzero(tops == np.repeat(np.maximum.reduceat(tops, firsts), lengths))
+    return scores[best[np.searchsorted(best, firsts)]]  # the first of equally good ones
 
 
-def _each(tokens: Tokens, labels: Labels, ignored: Sequence[str]) -> list[Entity]:
-    """Every token whose label is not ignored."""
+def _labelled_tokens(tokens: Tokens, labels: Labels, ignored: Sequence[str]) -> list[Entity]:
+    """Return each token whose best label is not ignored."""
     columns = (tokens.scores.argmax(axis=1), tokens.scores.max(axis=1), tokens.offsets)
     return [
         Entity(
@@ -188,42 +212,46 @@ def _each(tokens: Tokens, labels: Labels, ignored: Sequence[str]) -> list[Entity
             start=start,
             end=end,
             word=tokens.text[start:end],
-            index=tokens.index + place,
+            index=tokens.first_index + position,
         )
-        for place, (label, score, (start, end)) in enumerate(zip(*(column.tolist() for column in columns), strict=True))
+        for position, (label, score, (start, end)) in enumerate(zip(*(column.tolist() for column in columns), strict=True))
         if labels.names[label] not in ignored
     ]
 
 
-def _grouped(
+def _join_runs(
     text: str,
-    places: NDArray[np.int64],
+    offsets: NDArray[np.int64],
     scores: NDArray[np.float32],
     best: NDArray[np.int64],
     *,
     labels: Labels,
     ignored: Sequence[str],
 ) -> list[Entity]:
-    """Runs of one type among tokens or words with the labels ``best`` [n], which stand at ``places`` [n, 2] and have ``scores``
-    [n, labels].
+    """Join neighbours of one type into entities.
+
+    Args:
+        offsets: [n, 2], where the tokens or words begin and end in ``text``.
+        scores: [n, labels].
+        best: [n], the label of each.
     """
     tops = scores[np.arange(len(best)), best]
     codes = labels.codes[best]
     starts = np.flatnonzero(labels.begins[best] | (np.diff(codes, prepend=-1) != 0))
     ends = np.append(starts, len(best))[1:]
     sums = np.add.reduceat(tops, starts, dtype=np.float64) if len(starts) else tops
-    columns = (codes[starts], sums / (ends - starts), places[starts, 0], places[ends - 1, 1])
+    columns = (codes[starts], sums / (ends - starts), offsets[starts, 0], offsets[ends - 1, 1])
     found = []
     for code, score, begin, end in zip(*(column.tolist() for column in columns), strict=True):
         label, word = labels.types[code], text[begin:end].strip()
         if word and label not in ignored:
             start = text.index(word, begin)
             found.append(Entity(label=label, score=score, start=start, end=start + len(word), word=word))
-    return _apart(found)
+    return _without_overlaps(found)
 
 
-def _apart(entities: Sequence[Entity]) -> list[Entity]:
-    """Without overlaps: of two entities that share characters the longer one stays, else the surer one, else the first."""
+def _without_overlaps(entities: Sequence[Entity]) -> list[Entity]:
+    """Of two entities that share characters, keep the longer one, else the one with the higher score, else the first."""
     kept: list[Entity] = []
     for entity in entities:
         if kept and entity.start < kept[-1].end:

@@ -1,4 +1,4 @@
-"""Rows of named entity recognition: texts with entities, or tokens with tags, which become the former. Knows no model."""
+"""Rows of named entity recognition: texts with entities, or tokens with tags, which become texts with entities."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from baton.text import tags
 
 
 class NerInput(BaseModel):
-    """A text to look for entities in."""
+    """A text to find entities in."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -35,19 +35,20 @@ class NerInput(BaseModel):
 
 
 class Span(BaseModel):
-    """Where an entity stands in its text, in code points (``end`` is the first one after it), and its type."""
+    """An entity: the type of ``text[start:end]``. Positions count code points."""
 
     model_config = ConfigDict(frozen=True)
 
     start: int = Field(ge=0)
     end: int
+    """The position after the entity's last character."""
     label: str = Field(min_length=1)
 
     @field_validator("label")
     @classmethod
     def _label(cls, value: str) -> str:
         if value == tags.OUTSIDE:
-            raise ValueError(f"{value} is no type: it means that there is no entity; leave such spans out")
+            raise ValueError(f"{value} is not an entity type: it means that there is no entity; leave such spans out")
         return value
 
     @model_validator(mode="after")
@@ -61,7 +62,7 @@ class Span(BaseModel):
 
 
 class TaggedTokens(BaseModel):
-    """The other shape of a row: tokens, and for each of them a tag of some scheme that `tags.spans` reads."""
+    """The other shape of a row: tokens with a tag each, in one of the schemes that `tags.spans` reads."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -70,18 +71,18 @@ class TaggedTokens(BaseModel):
 
     @field_validator("tags")
     @classmethod
-    def _nested(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _valid_sequence(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         tags.spans(value)
         return value
 
     @model_validator(mode="after")
-    def _alike(self) -> TaggedTokens:
+    def _same_length(self) -> TaggedTokens:
         if len(self.tokens) != len(self.tags):
             raise ValueError(f"{len(self.tokens)} tokens but {len(self.tags)} tags; each token needs one tag")
         return self
 
     def as_text(self) -> dict[str, Any]:
-        """The same as ``text`` and ``entities``."""
+        """Return the same row with ``text`` and ``entities``."""
         text, starts = tags.join(self.tokens)
         ends = [start + len(token) for start, token in zip(starts, self.tokens, strict=True)]
         entities = [
@@ -91,7 +92,7 @@ class TaggedTokens(BaseModel):
 
 
 class NerExample(NerInput):
-    """A text with all of its entities, in order. Also made from ``tokens`` and ``tags``."""
+    """A text with all of its entities, in order. It also accepts ``tokens`` and ``tags``."""
 
     entities: tuple[Span, ...]
 
@@ -108,16 +109,16 @@ class NerExample(NerInput):
     @classmethod
     def _in_text(cls, value: tuple[Span, ...], info: ValidationInfo) -> tuple[Span, ...]:
         text = info.data.get("text")
-        if text is None:  # which has its own error
+        if text is None:  # its own error is reported
             return value
         for span in value:
             if span.end > len(text):
                 raise ValueError(f"{span} ends beyond the text, which has {len(text)} characters")
             part = text[span.start : span.end]
             if part != part.strip():
-                raise ValueError(f"{span} is {short_repr(part)}; an entity neither begins nor ends with white space")
+                raise ValueError(f"{span} is {short_repr(part)}; an entity must not begin or end with white space")
         ordered = tuple(sorted(value, key=lambda span: span.start))
         for span, after in pairwise(ordered):
             if after.start < span.end:
-                raise ValueError(f"{span} and {after} overlap; each character belongs to one entity at most")
+                raise ValueError(f"{span} and {after} overlap; a character may be part of one entity only")
         return ordered

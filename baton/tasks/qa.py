@@ -1,6 +1,7 @@
-"""Extractive question answering: the span of a context that answers a question, or that there is none. Judged by SQuAD's F1.
+"""Extractive question answering: the span of a context that answers a question, or no answer. The main metric is SQuAD's F1.
 
-A long context is read in overlapping windows, and spans of all of them compete for the answer.
+A long context is read in overlapping windows, and spans of all windows compete to be the answer. `qa_rows` has the data rows,
+`qa_tokens` the tokens over all windows, `baton.text.answers` the search for spans and the scores.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from tokenizers import Encoding, Tokenizer
 from baton.errors import DataError, InvalidInput
 from baton.tasks.base import (
     CHARACTERS_PER_TOKEN,
-    PAIRED,
+    PAIR_SEPARATOR,
     LongText,
     Score,
     Target,
@@ -35,14 +36,14 @@ from baton.tasks.qa_tokens import ContextTokens
 from baton.text.answers import best_spans, best_threshold, exact_match, f1
 
 NO_ANSWER = [0, 0]
-"""Target of a window without the answer: the position of [CLS] (Devlin et al. 2019, «BERT», section 4.3)."""
+"""Target of a window that does not contain the answer: the position of [CLS] (Devlin et al. 2019, «BERT», section 4.3)."""
 
 SPECIAL_TOKENS = 3
-"""[CLS], and [SEP] after question and context: for estimates made without a tokenizer."""
+"""How many special tokens a window has: [CLS], and [SEP] after question and context. For estimates without a tokenizer."""
 
 
 class Answer(BaseModel):
-    """``context[start:end]`` and its probability; the empty text at 0 says that the context has no answer."""
+    """The text ``context[start:end]`` and its probability. An empty text at 0 means that the context has no answer."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -53,41 +54,44 @@ class Answer(BaseModel):
 
 
 class Answers(BaseModel):
-    """The answers to one question, best first, one of them at least."""
+    """The answers to one question, best first; at least one."""
 
     model_config = ConfigDict(frozen=True)
 
     answers: tuple[Answer, ...]
     many: bool = False
-    """Whether they were asked for as a list."""
+    """Whether the request wants a list: ``top_k`` is above 1."""
     best: Answer | None = None
-    """The best answer that is not empty, given or not; None when the context has no tokens."""
+    """The best answer that is not empty, whether it is in ``answers`` or not. None if the context has no tokens."""
     margin: float | None = None
-    """By how much the logits prefer no answer to `best`; None when there is none."""
+    """How much the logits prefer the empty answer to `best`. None if `best` is None."""
 
     @property
     def top(self) -> Answer:
+        """Return the best answer."""
         return self.answers[0]
 
 
 class QaOptions(BaseModel):
-    """The ``parameters`` of the Hugging Face question-answering request; null stands for the default."""
+    """The ``parameters`` of the Hugging Face question-answering request. null means the default."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    top_k: int = Field(1, ge=1, le=1000, description="How many answers; more than one come as a list.")
+    top_k: int = Field(1, ge=1, le=1000, description="Maximum number of answers. Above 1, the answer is a list.")
     doc_stride: int | None = Field(
-        None, ge=0, description="Tokens that neighbouring windows share, at most half of a window's context; the model's own."
+        None,
+        ge=0,
+        description="Tokens that neighbouring windows share, at most half of a window's context. Default: the model's own.",
     )
-    max_answer_len: int = Field(15, ge=1, description="Longest answer in tokens.")
-    max_seq_len: int | None = Field(None, ge=8, description="Longest window in tokens; by default, and at most, the model's.")
+    max_answer_len: int = Field(15, ge=1, description="Maximum tokens of an answer.")
+    max_seq_len: int | None = Field(None, ge=8, description="Maximum tokens of a window. Default and limit: the model's.")
     max_question_len: int = Field(
-        64, ge=1, description="Tokens of the question that are read; they take at most half of a window."
+        64, ge=1, description="Tokens of the question to read, from its beginning; at most half of a window."
     )
     handle_impossible_answer: bool | None = Field(
-        None, description="Whether the answer may be empty; by default where the model has learned when to leave it so."
+        None, description="Whether the answer may be empty. Default: true if the model was trained on questions without answer."
     )
-    align_to_words: bool = Field(True, description="Extend answers to whole words, in scripts that put spaces between them.")
+    align_to_words: bool = Field(True, description="Extend answers to whole words, in scripts with spaces between words.")
 
     @model_validator(mode="before")
     @classmethod
@@ -96,7 +100,7 @@ class QaOptions(BaseModel):
 
 
 class QuestionAnswering(Task[QaInput, Answers, QaExample, QaOptions]):
-    """The answer to a question, as a span of its context."""
+    """Answers a question with a span of its context."""
 
     name: ClassVar[str] = "qa"
     auto_model: ClassVar[str] = "AutoModelForQuestionAnswering"
@@ -120,14 +124,14 @@ class QuestionAnswering(Task[QaInput, Answers, QaExample, QaOptions]):
         long_text: LongText | None = None,
         calibration: Mapping[str, float] | None = None,
     ) -> None:
-        """As every task, with a default stride of a third: 128 of 384 tokens, as in BERT's own run on SQuAD."""
+        """See `Task`. The default stride is a third of ``max_length``: 128 of 384 tokens, as in BERT's own run on SQuAD."""
         stride = max_length // 3 if stride is None else stride
         super().__init__(labels, max_length, stride=stride, long_text=long_text, calibration=calibration)
 
     @classmethod
     def labels_of(cls, examples: Iterable[QaExample]) -> tuple[str, ...]:
         if not any(example.answers.text for example in examples):
-            raise DataError("qa needs answers to learn from; none of the training rows has one")
+            raise DataError("qa needs at least one answer in the training data; it has none")
         return ()
 
     @classmethod
@@ -136,14 +140,14 @@ class QuestionAnswering(Task[QaInput, Answers, QaExample, QaOptions]):
 
     @classmethod
     def content(cls, example: QaExample) -> str:
-        return f"{example.question}{PAIRED}{example.context}"
+        return f"{example.question}{PAIR_SEPARATOR}{example.context}"
 
     @classmethod
     def group(cls, example: QaExample) -> str:
         return example.context
 
     def check(self, examples: Sequence[QaExample]) -> None:
-        """Nothing to check: there are no labels, and a row without an answer can be scored as well."""
+        """Accept any examples: there are no labels, and rows without an answer can be scored, too."""
 
     def prepare_tokenizer(self, tokenizer: Tokenizer) -> Tokenizer:
         return without_truncation(tokenizer)
@@ -151,33 +155,37 @@ class QuestionAnswering(Task[QaInput, Answers, QaExample, QaOptions]):
     def encode(self, tokenizer: Tokenizer, inputs: Sequence[QaInput], options: Sequence[QaOptions]) -> Windows:
         questions = tokenizer.encode_batch([item.question for item in inputs], add_special_tokens=False)
         contexts = tokenizer.encode_batch([item.context for item in inputs], add_special_tokens=False)
-        cuts = [
-            self._cut(tokenizer, question, context, choice)
+        windows = [
+            self._windows(tokenizer, question, context, choice)
             for question, context, choice in zip(questions, contexts, options, strict=True)
         ]
-        flat = [window for mine in cuts for window in mine]
+        flat = [window for windows_of_input in windows for window in windows_of_input]
         return Windows(
             inputs=inputs,
             ids=[window.ids for window in flat],
             type_ids=[window.type_ids for window in flat],
-            owner=[owner for owner, mine in enumerate(cuts) for _ in mine],
+            owner=[owner for owner, windows_of_input in enumerate(windows) for _ in windows_of_input],
             encodings=flat,
         )
 
-    def _cut(self, tokenizer: Tokenizer, question: Encoding, context: Encoding, options: QaOptions) -> list[Encoding]:
-        """Windows over the context, each after the question, which takes at most half of the room."""
+    def _windows(self, tokenizer: Tokenizer, question: Encoding, context: Encoding, options: QaOptions) -> list[Encoding]:
+        """Return the windows of the context. Each begins with the question, cut to at most half of the room.
+
+        With room for 8 tokens, a question of 3 tokens and a context of 8 become, with stride 1, the windows [0 1 2 3 4] and
+        [4 5 6 7] of the context, each after the question.
+        """
         room = min(options.max_seq_len or self.max_length, self.max_length) - tokenizer.num_special_tokens_to_add(True)
-        asked = first_tokens(question, min(options.max_question_len, room // 2))
+        start = first_tokens(question, min(options.max_question_len, room // 2))
         stride = self.stride if options.doc_stride is None else options.doc_stride
-        return [tokenizer.post_process(asked, piece) for piece in split_into_windows(context, room - len(asked), stride)]
+        return [tokenizer.post_process(start, window) for window in split_into_windows(context, room - len(start), stride)]
 
     def decode(
         self, windows: Windows, logits: Mapping[str, Sequence[NDArray[np.float32]]], options: Sequence[QaOptions]
     ) -> list[Answers]:
         start_logits, end_logits = (logits[head] for head in self.heads)
         return [
-            self._answer(item.context, windows.encodings[mine], start_logits[mine], end_logits[mine], choice)
-            for item, mine, choice in zip(windows.inputs, map(_slice, windows.of_input()), options, strict=True)
+            self._answer(item.context, windows.encodings[indices], start_logits[indices], end_logits[indices], choice)
+            for item, indices, choice in zip(windows.inputs, map(_slice, windows.ranges_by_input()), options, strict=True)
         ]
 
     def _answer(
@@ -188,25 +196,25 @@ class QuestionAnswering(Task[QaInput, Answers, QaExample, QaOptions]):
         end_logits: Sequence[NDArray[np.float32]],
         options: QaOptions,
     ) -> Answers:
-        """The answers of one input with all its windows.
+        """Return the answers to one input from all its windows.
 
-        A span's score is p_start · p_end, each a softmax over the context's positions in all windows. Where the answer may
+        The score of a span is p_start · p_end, each a softmax over the context's positions in all windows. If the answer may
         be empty, one more position takes part: the [CLS] of the window with the smallest start + end there, since a context
-        lacks the answer only if each window does (Devlin et al. 2019, section 4.3). Half of the threshold is taken off each
-        of its two logits, so that the empty answer has the best score exactly when the margin exceeds the threshold.
+        lacks the answer only if each window lacks it (Devlin et al. 2019, section 4.3). Half of the threshold is subtracted
+        from each of its two logits, so that the empty answer has the best score exactly if the margin exceeds the threshold.
         """
         tokens = ContextTokens.of(context, encodings, align=options.align_to_words)
-        sides = [tokens.pick(start_logits), tokens.pick(end_logits)]
+        both = [tokens.pick(start_logits), tokens.pick(end_logits)]
         spans, sums = best_spans(
-            tokens.begins, tokens.finishes, tokens.limits, *sides, longest=options.max_answer_len, count=options.top_k
+            tokens.begins, tokens.finishes, tokens.limits, *both, longest=options.max_answer_len, count=options.top_k
         )
         null = min(((float(start[0]), float(end[0])) for start, end in zip(start_logits, end_logits, strict=True)), key=sum)
         threshold = self.calibration.get("null_threshold")
         may_abstain = threshold is not None if options.handle_impossible_answer is None else options.handle_impossible_answer
         empty = sum(null) - (threshold or 0.0)
         if may_abstain:
-            sides = [np.append(side, logit - (threshold or 0.0) / 2) for side, logit in zip(sides, null, strict=True)]
-        total = sum(_log_sum_exp(side) for side in sides)
+            both = [np.append(values, logit - (threshold or 0.0) / 2) for values, logit in zip(both, null, strict=True)]
+        total = sum(_log_sum_exp(values) for values in both)
         answers = [
             Answer.model_construct(answer=context[start:end], score=_probability(value - total), start=start, end=end)
             for (start, end), value in zip(spans.tolist(), sums.tolist(), strict=True)
@@ -225,18 +233,18 @@ class QuestionAnswering(Task[QaInput, Answers, QaExample, QaOptions]):
         )
 
     def difference(self, expected: Answers, actual: Answers) -> float:
-        """The least by which scores must differ between two versions that gave these answers, rank by rank.
+        """Return the smallest difference of scores that explains these two answers, rank by rank.
 
-        Where both name the same span, that is the difference of its scores p and q. Where they name two, rounding may have
-        flipped a tie: what came second had any score up to the winner's, but no more than the winner left to it, since the
-        scores of an input sum to 1 at most. So the first span lost at least p - min(q, 1 - q), the other won as much as
-        q - min(p, 1 - p): two sure answers differ by p + q - 1, two doubtful ones by |p - q|.
+        If both have the same span at a rank, it is the difference of the span's scores p and q. If they have different spans,
+        rounding may have flipped a tie: the span that lost may have any score up to the winner's, but no more than the winner
+        leaves, since the scores of an input sum to at most 1. So the first span lost at least p - min(q, 1 - q), and the other
+        gained at least q - min(p, 1 - p): the maximum of |p - q| and p + q - 1.
         """
         if expected.many != actual.many or len(expected.answers) != len(actual.answers):
             return np.inf
         return max(_least_change(before, after) for before, after in zip(expected.answers, actual.answers, strict=True))
 
-    def tokens(self, item: QaInput) -> int:
+    def estimate_tokens(self, item: QaInput) -> int:
         room = self.max_length - SPECIAL_TOKENS
         question = min(self.Options().max_question_len, len(item.question) // CHARACTERS_PER_TOKEN, room // 2)
         context = len(item.context) // CHARACTERS_PER_TOKEN
@@ -246,7 +254,7 @@ class QuestionAnswering(Task[QaInput, Answers, QaExample, QaOptions]):
         return context + more * stride + (1 + more) * (question + SPECIAL_TOKENS)
 
     def summary(self, output: Answers, options: QaOptions) -> tuple[str | None, float | None]:
-        """Whether there was an answer, and the best one's score."""
+        """Return whether there is an answer, and the score of the best one."""
         return "answer" if output.top.answer else "no answer", output.top.score
 
     def brief(self, output: Answers, item: QaInput) -> Answers:
@@ -258,7 +266,7 @@ class QuestionAnswering(Task[QaInput, Answers, QaExample, QaOptions]):
     def from_wire(cls, value: object) -> QaInput:
         if not isinstance(value, dict):
             raise InvalidInput(
-                f'inputs: {{"question", "context"}} is expected, not {type(value).__name__} ({short_repr(value)})'
+                f'inputs: expected an object {{"question", "context"}}, not {type(value).__name__} ({short_repr(value)})'
             )
         try:
             return QaInput.model_validate(value)
@@ -274,17 +282,20 @@ class QuestionAnswering(Task[QaInput, Answers, QaExample, QaOptions]):
         return QaInput.model_construct(question=example.question, context=example.context)
 
     def targets(self, examples: Sequence[QaExample], windows: Windows) -> list[list[int]]:
-        """Positions of the first reference's first and last token in each window that holds it whole; else `NO_ANSWER`."""
+        """Return for each window the positions of the first and last token of the first right answer, or `NO_ANSWER`.
+
+        A window that has only a part of the answer gets `NO_ANSWER`.
+        """
         return [
             target
-            for example, mine in zip(examples, map(_slice, windows.of_input()), strict=True)
-            for target in _targets(example, windows.encodings[mine])
+            for example, indices in zip(examples, map(_slice, windows.ranges_by_input()), strict=True)
+            for target in _targets(example, windows.encodings[indices])
         ]
 
     def calibrate(self, outputs: Sequence[Answers], examples: Sequence[QaExample]) -> dict[str, float]:
-        """The margin beyond which no answer is given: the one with the highest mean F1 over these rows.
+        """Return the margin above which the answer is empty: the one with the highest mean F1 over these rows.
 
-        Nothing where every row has an answer. Rows whose context has no tokens are never answered and have no say.
+        Empty if every row has an answer. Rows whose context has no tokens do not count: they always get the empty answer.
         """
         if all(example.answers.text for example in examples):
             return {}
@@ -299,7 +310,7 @@ class QuestionAnswering(Task[QaInput, Answers, QaExample, QaOptions]):
         return {"null_threshold": best_threshold(margins, _ratios(answered), _ratios(abstained))}
 
     def score(self, outputs: Sequence[Answers], examples: Sequence[QaExample]) -> Score:
-        """SQuAD's exact match and F1, as shares of 1; where some rows have an answer and some have none, F1 of each kind."""
+        """Return SQuAD's exact match and F1 in [0, 1]; also F1 of rows with and without an answer, if there are both."""
         given = [(output.top.answer, example.answers.text) for output, example in zip(outputs, examples, strict=True)]
         statistics = np.array([f1(answer, references) for answer, references in given], dtype=np.int32)
         ratios = _ratios(statistics)
@@ -314,7 +325,7 @@ class QuestionAnswering(Task[QaInput, Answers, QaExample, QaOptions]):
         return Score(metrics={**metrics, "examples": len(given)}, statistics=statistics)
 
     def resample(self, statistics: NDArray[np.int32], weights: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The weighted mean of the rows' F1, numerator / denominator."""
+        """Return the weighted means of the rows' F1 = numerator / denominator."""
         exact = weights.astype(np.float64)
         return np.asarray(exact @ _ratios(statistics) / exact.sum(axis=1))
 
@@ -330,7 +341,10 @@ class QuestionAnswering(Task[QaInput, Answers, QaExample, QaOptions]):
 
 
 def _targets(example: QaExample, encodings: Sequence[Encoding]) -> list[list[int]]:
-    """A window holds the answer whole when its tokens of it reach as far to both sides as those of any window."""
+    """Return the targets of the windows of one example.
+
+    A window has the whole answer if its tokens cover as much of the answer, to both sides, as those of any window.
+    """
     if not example.answers.text:
         return [NO_ANSWER] * len(encodings)
     start = example.answers.answer_start[0]
@@ -338,10 +352,10 @@ def _targets(example: QaExample, encodings: Sequence[Encoding]) -> list[list[int
     touching = (tokens.begins < start + len(example.answers.text[0])) & (tokens.finishes > start)
     begin, finish = tokens.begins[touching].min(initial=len(example.context)), tokens.finishes[touching].max(initial=0)
     targets = []
-    for place, (first, last) in zip(tokens.places, itertools.pairwise(tokens.edges), strict=True):
-        inside = np.flatnonzero(touching[first:last])
+    for positions, (first, after) in zip(tokens.positions, itertools.pairwise(tokens.edges), strict=True):
+        inside = np.flatnonzero(touching[first:after])
         if len(inside) and tokens.begins[first + inside[0]] == begin and tokens.finishes[first + inside[-1]] == finish:
-            targets.append([place.start + int(inside[0]), place.start + int(inside[-1])])
+            targets.append([positions.start + int(inside[0]), positions.start + int(inside[-1])])
         else:
             targets.append(NO_ANSWER)
     return targets
@@ -355,7 +369,7 @@ def _least_change(before: Answer, after: Answer) -> float:
 
 
 def _ratios(fractions: ArrayLike) -> NDArray[np.float64]:
-    """Fractions [n, 2] as numbers [n]."""
+    """Return the values [n] of fractions [n, 2]."""
     pairs = np.asarray(fractions)
     return np.asarray(pairs[:, 0] / pairs[:, 1])
 
@@ -365,10 +379,10 @@ def _slice(numbers: range) -> slice:
 
 
 def _log_sum_exp(values: NDArray[np.float64]) -> float:
-    """log Σ exp(values), shifted by the maximum so that it cannot overflow; -inf of nothing."""
+    """Return log Σ exp(values), shifted by the maximum so that it cannot overflow; -inf if there are no values."""
     peak = values.max(initial=-np.inf)
     return float(peak + np.log(np.exp(values - peak).sum())) if len(values) else -np.inf
 
 
 def _probability(log: float) -> float:
-    return math.exp(min(0.0, log))  # rounding must not carry it over 1
+    return math.exp(min(0.0, log))  # rounding must not make it exceed 1

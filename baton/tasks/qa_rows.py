@@ -1,4 +1,4 @@
-"""What question answering is asked, and labelled rows as SQuAD writes them."""
+"""Inputs and data rows of question answering. Rows have the shape of SQuAD's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from baton.tasks.base import check_text, from_cell, short_repr
 
 
 class QaInput(BaseModel):
-    """A question, and the text that may hold its answer."""
+    """A question, and the text that may contain its answer."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -29,19 +29,20 @@ class QaInput(BaseModel):
 
 
 class References(BaseModel):
-    """Right answers as SQuAD writes them: texts, and the characters of the context at which they start.
+    """The right answers to a question, in the shape of the `datasets` copy of SQuAD; empty if there is no answer.
 
-    Also read from a list of ``{"text", "answer_start"}``, the shape of SQuAD's own files. Empty: there is no answer.
+    It also accepts a list of ``{"text", "answer_start"}``, the shape of SQuAD's own files.
     """
 
     model_config = ConfigDict(frozen=True)
 
     text: tuple[str, ...]
     answer_start: tuple[Annotated[int, Field(strict=True)], ...]
+    """For each text the position in the context of its first character."""
 
     @model_validator(mode="before")
     @classmethod
-    def _columns(cls, value: object) -> object:
+    def _as_columns(cls, value: object) -> object:
         keys = ("text", "answer_start")
         value = from_cell(value)
         if isinstance(value, list | tuple) and all(isinstance(item, dict) and item.keys() >= {*keys} for item in value):
@@ -51,23 +52,23 @@ class References(BaseModel):
         raise ValueError('allowed: {"text": […], "answer_start": […]}, or a list of {"text", "answer_start"}')
 
     @model_validator(mode="after")
-    def _pairs(self) -> References:
+    def _same_length(self) -> References:
         if len(self.text) != len(self.answer_start):
             raise ValueError(
-                f"{len(self.text)} text(s), but {len(self.answer_start)} answer_start(s); each text needs its start"
+                f"{len(self.text)} text(s), but {len(self.answer_start)} answer_start(s); each text needs one answer_start"
             )
         return self
 
 
 class QaExample(QaInput):
-    """A question with its right answers; the first of them is trained on, the best is scored."""
+    """A question with its right answers. Training uses the first; a score is that of the answer that fits best."""
 
     answers: References
     id: str | int | None = None
     is_impossible: bool | None = None
 
     @model_validator(mode="after")
-    def _answers_stand_there(self) -> QaExample:
+    def _answers_are_in_the_context(self) -> QaExample:
         if self.is_impossible and self.answers.text:
             raise ValueError(
                 f"is_impossible is true, but answers has {short_repr(self.answers.text[0])}; leave one of them out"
@@ -80,7 +81,11 @@ class QaExample(QaInput):
 
 
 def _misplaced(context: str, text: str, start: int) -> str:
-    found = f"stands {short_repr(context[start : start + len(text)])}" if 0 <= start < len(context) else "is nothing"
+    wanted = short_repr(text)
+    if 0 <= start < len(context):
+        problem = f"the context has {short_repr(context[start : start + len(text)])} at character {start}, not {wanted}"
+    else:
+        problem = f"answer_start {start} of {wanted} is outside the context, which has {len(context)} characters"
     where = context.find(text)
-    hint = f"it stands at {where}" if where >= 0 else "the context does not hold it"
-    return f"answers: at {start} of the context {found}, not {short_repr(text)}; {hint} (characters are counted, from 0)"
+    hint = f"it has that text at character {where}" if where >= 0 else "it does not contain that text"
+    return f"answers: {problem}; {hint} (characters are counted from 0)"

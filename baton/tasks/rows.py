@@ -1,4 +1,4 @@
-"""One raw row → a task's example, or a complaint that names place, field and value. Knows neither files nor HTTP."""
+"""Turns one raw row into a task's example, or raises an error with place, field and value. Knows neither files nor HTTP."""
 
 from __future__ import annotations
 
@@ -15,17 +15,22 @@ from baton.tasks.base import AnyTask, short_repr
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One raw row and where it stands, for error messages: ``data/train.jsonl line 7``."""
+    """One raw row, before validation."""
 
     where: str
+    """Its place for error messages: ``data/train.jsonl line 7``."""
     values: Mapping[str, Any]
 
 
 def example_of(task_cls: type[AnyTask], row: Row, columns: Mapping[str, str], *, advice: str = "") -> Any:
-    """One row as the task's example; ``columns`` names those fields that are called otherwise in the row.
+    """Return a row as the task's example.
+
+    Args:
+        columns: the row's names of fields, for fields that have another name there.
+        advice: appended to the error message if a field is missing.
 
     Raises:
-        DataError: with its place, the field, the value and what is allowed; ``advice`` follows where a field is missing.
+        DataError: with the row's place, the field, the value and what is allowed.
     """
     shape = _shape(task_cls, columns, row.values)
     missing = [columns.get(field, field) for field in shape if columns.get(field, field) not in row.values]
@@ -39,18 +44,18 @@ def example_of(task_cls: type[AnyTask], row: Row, columns: Mapping[str, str], *,
 
 
 def _shape(task_cls: type[AnyTask], columns: Mapping[str, str], values: Mapping[str, Any]) -> tuple[str, ...]:
-    """The fields that this row is meant to have: of all shapes that the task takes, the first that misses fewest."""
+    """Return the shape that the row is closest to: of `Task.row_shapes`, the first with the fewest fields missing in it."""
     return min(task_cls.row_shapes, key=lambda shape: sum(columns.get(field, field) not in values for field in shape))
 
 
 def _explain(error: ValidationError, columns: Mapping[str, str]) -> str:
     problem = error.errors()[0]
     message = str(problem["msg"]).removeprefix("Value error, ")
-    if not problem["loc"]:  # fields that contradict each other: the message names them
+    if not problem["loc"]:  # fields contradict each other; the message names them
         return f": {message}"
     field, *inner = problem["loc"]
-    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in inner)
-    return f", field {columns.get(str(field), str(field)) + place!r}: {short_repr(problem['input'])}: {message}"
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in inner)
+    return f", field {columns.get(str(field), str(field)) + path!r}: {short_repr(problem['input'])}: {message}"
 
 
 def _missing(column: str, values: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Personal data in the texts of an input, masked character by character, so that offsets into them stay right."""
+"""Masks personal data in the texts of an input, character by character, so that offsets into the texts stay right."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pydantic import BaseModel
 from baton.text.normal_form import normalise
 
 MASK = "█"
-"""Stands for each character of what a pattern matches."""
+"""Replaces each character that a pattern matches."""
 
 
 def masker(patterns: Sequence[str]) -> Callable[[Any], Any]:
-    """A function that masks what any of ``patterns`` matches in the texts of an input, character by character.
+    """Return a function that masks everything that any of ``patterns`` matches in the texts of an input.
 
-    Each pattern sees the text as it was sent, not what others have left of it.
+    Each pattern is applied to the text as it was sent, not to the text that other patterns have masked.
     """
     compiled = [re.compile(pattern) for pattern in patterns]
 
@@ -32,8 +32,10 @@ def masker(patterns: Sequence[str]) -> Callable[[Any], Any]:
 
 
 def remainder(patterns: Sequence[str]) -> Callable[[str], str]:
-    """A function that gives what masks leave of a text: the same for a text and for what `masker` made of it, in any way of
-    writing them in which the patterns find the same. Of a text of which nothing but masks is left, it gives all.
+    """Return a function that maps a text, masked or not, to the part that masks leave of it, to find duplicates.
+
+    The result is the same for a text and for its copy masked by `masker`, also if they differ in case or white space, as long
+    as the patterns match the same in both. A text of which only masks would be left is returned whole, normalised.
     """
     as_written = [re.compile(pattern) for pattern in patterns]
     folded = [re.compile(pattern, re.IGNORECASE) for pattern in patterns]  # a normalised text has no capitals
@@ -47,7 +49,7 @@ def remainder(patterns: Sequence[str]) -> Callable[[str], str]:
 
 
 def same_but_for_masks(masked: Mapping[str, Any], item: BaseModel) -> bool:
-    """Whether ``masked``, an input as JSON values, is ``item`` with some characters masked."""
+    """Return whether ``masked``, an input as JSON values, is ``item`` with some characters masked, or none."""
     return all(_hides(masked.get(name), value) for name, value in item)
 
 
@@ -70,7 +72,7 @@ def _masked(patterns: Sequence[re.Pattern[str]], text: str) -> str:
 
 
 def _masked_whole(patterns: Sequence[re.Pattern[str]], text: str) -> str:
-    """Masked until nothing more is found: what is masked already may be part of another match."""
+    """Mask again until nothing changes: a mask may be part of another match."""
     before = ""
     while text != before:
         before, text = text, _masked(patterns, text)

@@ -1,4 +1,4 @@
-"""When two texts count as the same, and the numbers that depend on a text alone. Knows neither tasks nor files."""
+"""Normal forms and hashes of texts, which decide whether two texts count as the same. Knows neither tasks nor files."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import unicodedata
 
 
 def normalise(text: str) -> str:
-    """Unicode NFKC, case-folded, white space collapsed: what counts as the same text.
+    """Return ``text`` in Unicode NFKC, case-folded, with single spaces. Texts with the same result count as the same.
 
-    Folding takes some characters apart (ΐ, ǰ), so that NFKC has to follow as well: D146 of the Unicode standard.
+    Case folding decomposes some characters (ΐ, ǰ), so NFKC must also follow it: D146 of the Unicode standard.
     """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     return " ".join(folded.split())
 
 
 def fingerprint(text: str) -> str:
-    """Hex SHA-256 of the normalised text; the same for every way of writing it."""
+    """Return the hex SHA-256 of the normalised text."""
     return hashlib.sha256(normalise(text).encode()).hexdigest()
 
 
 def hash_fraction(fingerprint: str) -> float:
-    """A number in [0, 1) that depends on the fingerprint alone; in the order of fingerprints."""
+    """Return a number in [0, 1) that depends on the fingerprint only, and increases with it."""
     return int(fingerprint[:16], 16) / 2**64

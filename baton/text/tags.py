@@ -1,4 +1,4 @@
-"""Tag schemes of labelled tokens (BIO, IOB1, BIOES, BILOU), and the texts that tokens make. Knows neither tasks nor models."""
+"""Tag schemes of labelled tokens (BIO, IOB1, BIOES, BILOU), and joining tokens into texts. Knows neither tasks nor models."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from itertools import pairwise
 from baton.text.words import UNSPACED
 
 OUTSIDE = "O"
+"""The tag of a token that is not part of an entity, in all schemes."""
+
 TAG = re.compile(r"O|[BIESLU]-.+", re.DOTALL)
 
 TokenSpan = tuple[int, int, str]
@@ -16,23 +18,27 @@ TokenSpan = tuple[int, int, str]
 
 
 def check_tag(tag: str) -> str:
-    """``tag`` if some scheme knows it; else ``ValueError``."""
+    """Return ``tag`` if it is valid in some scheme. Raises ``ValueError``."""
     if not TAG.fullmatch(tag):
-        raise ValueError("not a tag; allowed: O, or B-, I-, E-, S-, L- or U- and a type, B-PER for example")
+        raise ValueError("not a tag; allowed: O, or B-, I-, E-, S-, L- or U- with a type, for example B-PER")
     return tag
 
 
 def spans(tags: Sequence[str]) -> list[TokenSpan]:
-    """The entities that the tags of one text mark, in order.
+    """Return the entities that the tags of one text mark, in order.
 
-    Any of E-, S-, L- and U- means BIOES (also called BILOU: L is E, U is S), read strictly. Otherwise an entity begins with
-    B-X, or with an I-X that does not follow an X: that reads BIO (IOB2) and IOB1 alike, because they do not contradict.
+    If any tag is E-, S-, L- or U-, the scheme is BIOES (also called BILOU: L is E, U is S), read strictly. Otherwise an entity
+    begins with B-X, or with an I-X that does not follow an X. This rule reads both BIO (IOB2) and IOB1, which do not
+    contradict each other.
+
+    >>> spans(["B-PER", "I-PER", "O", "I-LOC"])
+    [(0, 2, 'PER'), (3, 4, 'LOC')]
 
     Raises:
-        ValueError: BIOES tags that do not nest: the tag, its index, and what would be right there.
+        ValueError: for an invalid sequence of BIOES tags, with the tag, its index and what would be right there.
     """
     if any(tag[0] in "ESLU" for tag in tags):
-        return list(_closed(tags))
+        return list(_bioes_spans(tags))
     found: list[TokenSpan] = []
     for index, (before, tag) in enumerate(pairwise((OUTSIDE, *tags))):
         if tag == OUTSIDE:
@@ -45,33 +51,33 @@ def spans(tags: Sequence[str]) -> list[TokenSpan]:
     return found
 
 
-def _closed(tags: Sequence[str]) -> Iterator[TokenSpan]:
-    """Entities of BIOES tags: S-X alone, or B-X, any number of I-X, E-X."""
-    begun: int | None = None
+def _bioes_spans(tags: Sequence[str]) -> Iterator[TokenSpan]:
+    """Yield the entities of BIOES tags: a single S-X, or B-X, any number of I-X, E-X."""
+    start: int | None = None
     for index, tag in enumerate(tags):
         prefix, label = tag[0], tag[2:]
-        if begun is None:
+        if start is None:
             if prefix in "IEL":
                 raise ValueError(f"tag {index}, {tag!r}, has no B-{label} before it (the tags are BIOES)")
             if prefix in "SU":
                 yield index, index + 1, label
-            begun = index if prefix == "B" else None
-        elif prefix not in "IEL" or label != tags[begun][2:]:
-            opened = tags[begun][2:]
-            raise ValueError(f"tag {index}, {tag!r}, must be I-{opened} or E-{opened}: tag {begun} began that entity (BIOES)")
+            start = index if prefix == "B" else None
+        elif prefix not in "IEL" or label != tags[start][2:]:
+            current = tags[start][2:]
+            raise ValueError(f"tag {index}, {tag!r}, must be I-{current} or E-{current}: tag {start} began that entity (BIOES)")
         elif prefix in "EL":
-            yield begun, index + 1, label
-            begun = None
-    if begun is not None:
-        raise ValueError(f"tag {begun}, {tags[begun]!r}, has no E-{tags[begun][2:]} after it (the tags are BIOES)")
+            yield start, index + 1, label
+            start = None
+    if start is not None:
+        raise ValueError(f"tag {start}, {tags[start]!r}, has no E-{tags[start][2:]} after it (the tags are BIOES)")
 
 
 def join(tokens: Sequence[str]) -> tuple[str, list[int]]:
-    """The text of some tokens (none of them empty), and where in it each of them starts.
+    """Join tokens, none of them empty, and return the text and the position at which each token starts in it.
 
-    Single spaces stand between tokens. Where most of the tokens with letters are of scripts that are written without spaces,
-    they stand only between tokens that meet at letters of other scripts or at digits: «用iPhone 15拍» keeps its two words
-    apart. Tokens are counted, not letters, because a foreign name has as many letters as a whole Chinese sentence.
+    Tokens are joined by single spaces. If most tokens with letters are of scripts written without spaces, a space is put only
+    between two tokens that meet at letters of other scripts or at digits, so that «用iPhone 15拍» keeps «iPhone» and «15»
+    separate. The rule counts tokens, not letters, because one foreign name has as many letters as a whole Chinese sentence.
     """
     words = [token for token in tokens if any(map(str.isalpha, token))]
     spaced = 2 * sum(bool(UNSPACED.search(word)) for word in words) <= len(words)

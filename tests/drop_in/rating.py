@@ -1,4 +1,7 @@
-"""A toy task for the tests: how many stars a review gives. Nothing else of Baton knows it; one file makes it a task."""
+"""A complete task in one file, for the tests and as an example: how many stars a review gives.
+
+Nothing else in Baton mentions it. Copied into `baton/tasks/`, it can be configured, trained, evaluated and served.
+"""
 
 from __future__ import annotations
 
@@ -13,31 +16,39 @@ from tokenizers import Tokenizer
 from baton.errors import DataError, InvalidInput
 from baton.tasks.base import CHARACTERS_PER_TOKEN, Score, Target, Task, Windows, check_text
 
-MOST = 5
+MAX_STARS = 5
 
 
 class Review(BaseModel):
+    """The input: the text of a review."""
+
     model_config = ConfigDict(frozen=True)
 
     review: str
 
 
 class RatedReview(Review):
-    stars: int = Field(ge=1, le=MOST)
+    """A data row: a review with its stars."""
+
+    stars: int = Field(ge=1, le=MAX_STARS)
 
 
 class Stars(BaseModel):
-    """The expected number of stars, and the likeliest."""
+    """The output: the expected number of stars, and the most probable one."""
 
     expected: float
     likeliest: int
 
 
 class NoOptions(BaseModel):
+    """The ``parameters`` of a request: none."""
+
     model_config = ConfigDict(extra="forbid")
 
 
 class Rating(Task[Review, Stars, RatedReview, NoOptions]):
+    """Rates a review. A model has one output for each number of stars."""
+
     name: ClassVar[str] = "rating"
     auto_model: ClassVar[str] = "AutoModelForSequenceClassification"
     target: ClassVar[Target] = "class"
@@ -48,8 +59,8 @@ class Rating(Task[Review, Stars, RatedReview, NoOptions]):
     @classmethod
     def labels_of(cls, examples: Iterable[RatedReview]) -> tuple[str, ...]:
         if not list(examples):
-            raise DataError("no reviews")
-        return tuple(f"{stars} stars" for stars in range(1, MOST + 1))
+            raise DataError("rating needs at least one review in the training data; it has none")
+        return tuple(f"{stars} stars" for stars in range(1, MAX_STARS + 1))
 
     @classmethod
     def strata(cls, examples: Sequence[RatedReview]) -> list[str]:
@@ -60,7 +71,7 @@ class Rating(Task[Review, Stars, RatedReview, NoOptions]):
         return example.review
 
     def check(self, examples: Sequence[RatedReview]) -> None:
-        """Any review can be scored."""
+        """Accept any reviews: all of them can be scored."""
 
     def prepare_tokenizer(self, tokenizer: Tokenizer) -> Tokenizer:
         tokenizer.no_padding()
@@ -81,15 +92,15 @@ class Rating(Task[Review, Stars, RatedReview, NoOptions]):
     ) -> list[Stars]:
         outputs = []
         for row in logits["logits"]:
-            shares = np.exp(row - row.max())
-            expected = float(shares @ np.arange(1, MOST + 1) / shares.sum())
+            weights = np.exp(row - row.max())  # softmax without its division
+            expected = float(weights @ np.arange(1, MAX_STARS + 1) / weights.sum())
             outputs.append(Stars(expected=expected, likeliest=int(row.argmax()) + 1))
         return outputs
 
     def difference(self, expected: Stars, actual: Stars) -> float:
         return abs(expected.expected - actual.expected)
 
-    def tokens(self, item: Review) -> int:
+    def estimate_tokens(self, item: Review) -> int:
         return min(self.max_length, 2 + len(item.review) // CHARACTERS_PER_TOKEN)
 
     def summary(self, output: Stars, options: NoOptions) -> tuple[str | None, float | None]:
@@ -117,8 +128,8 @@ class Rating(Task[Review, Stars, RatedReview, NoOptions]):
         return Score(metrics={"f1": float(right.mean()), "examples": len(examples)}, statistics=right.astype(np.int32))
 
     def resample(self, statistics: NDArray[np.int32], weights: NDArray[np.float32]) -> NDArray[np.float64]:
-        shares: NDArray[np.float64] = (weights @ statistics[:, 0]) / weights.sum(axis=1)
-        return shares
+        accuracy: NDArray[np.float64] = (weights @ statistics[:, 0]) / weights.sum(axis=1)
+        return accuracy
 
     def samples(self) -> list[Review]:
         return [Review(review="Lovely, would buy again."), Review(review="It broke on the second day. " * 8)]

@@ -21,7 +21,8 @@ from baton.config.model_settings import ServingSettings
 from baton.engines import Batch, Logits
 from baton.errors import ConfigError, CorruptVersion, NotFinite, NotFound
 from baton.predict.predictor import Predictor, load_tokenizer
-from baton.tasks.classification import Classification, ClassificationOptions, LabelScores, TextInput
+from baton.tasks.classification import Classification
+from baton.tasks.text_classifier import ClassificationOptions, LabelScores, TextInput
 from tests.support.tiny import keyword_rows, save_classifier
 
 LABELS = ("billing", "bug", "shipping", "cancel")
@@ -316,7 +317,7 @@ def test_asking_for_a_gpu_that_is_not_there_says_what_is_allowed(directory):
     if torch.cuda.is_available():
         pytest.skip("a GPU is visible")
     with pytest.raises(
-        ConfigError, match="device: 'gpu' was asked for, but no GPU is visible to this process; allowed here: auto, cpu"
+        ConfigError, match="device: 'gpu' is configured, but no GPU is visible to this process; allowed here: auto, cpu"
     ):
         Predictor.load(directory, manifest(), ServingSettings(device="gpu"))
 
@@ -331,7 +332,8 @@ import json
 from pathlib import Path
 import numpy as np
 from baton.predict.predictor import Predictor, load_tokenizer
-from baton.tasks.classification import Classification, TextInput
+from baton.tasks.classification import Classification
+from baton.tasks.text_classifier import TextInput
 
 class Lengths:
     description = "lengths"

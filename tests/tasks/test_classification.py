@@ -15,7 +15,8 @@ from sklearn import metrics as reference
 from baton.errors import DataError, InvalidInput, NotFound
 from baton.tasks import task_type
 from baton.tasks.base import Windows
-from baton.tasks.classification import Classification, ClassificationOptions, LabelScores, TextExample, TextInput
+from baton.tasks.classification import Classification, TextExample
+from baton.tasks.text_classifier import ClassificationOptions, LabelScores, TextInput
 
 LABELS = ("a", "b", "c", "d")
 

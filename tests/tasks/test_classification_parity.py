@@ -17,7 +17,7 @@ from transformers import pipeline
 from baton.artifacts.manifest import Manifest
 from baton.config.model_settings import ServingSettings
 from baton.predict.predictor import Predictor
-from baton.tasks.classification import TextInput
+from baton.tasks.text_classifier import TextInput
 from tests.support.tiny import FILLERS, TOPICS, save_classifier
 
 LABELS = ("account", "billing", "bug", "cancel", "shipping", "weather")

@@ -24,8 +24,8 @@ from baton.config.model_settings import DataSettings
 from baton.errors import DataError
 from baton.tasks import task_type
 from baton.tasks.base import Windows
-from baton.tasks.classification import TextInput
 from baton.tasks.multi_label import MultiLabel, MultiLabelExample, MultiLabelOptions, MultiLabelScores, best_threshold
+from baton.tasks.text_classifier import TextInput
 from training.data import datasets, sources
 from training.data.splits import split_rows
 
@@ -399,17 +399,17 @@ def test_labels_are_a_list_a_json_list_or_one_label(given_label, expected):
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        (["a", "b", "a"], "the label 'a' stands there more than once"),
-        ('["a", "a"]', "the label 'a' stands there more than once"),
-        (["a", ""], r"a label is empty; write \[\] where none applies"),
+        (["a", "b", "a"], "the label 'a' is listed more than once"),
+        ('["a", "a"]', "the label 'a' is listed more than once"),
+        (["a", ""], r"a label is empty; write \[\] if no label applies"),
         (["a", " \t"], "a label is empty"),
         ("", "a label is empty"),
-        ("['a', 'b']", r"it starts like a JSON list or object but is none"),
-        ('["a"', "it starts like a JSON list or object but is none"),
-        ("[" * 5000, "it starts like a JSON list or object but is none"),
-        (None, r'a list of labels is expected, like \["a", "b"\] or \[\], or one label'),
-        (7, "a list of labels is expected"),
-        ({"a": True}, "a list of labels is expected"),
+        ("['a', 'b']", r"it starts like a JSON list or object, but is not valid JSON"),
+        ('["a"', "it starts like a JSON list or object, but is not valid JSON"),
+        ("[" * 5000, "it starts like a JSON list or object, but is not valid JSON"),
+        (None, r'expected a list of labels, like \["a", "b"\] or \[\], or one label'),
+        (7, "expected a list of labels"),
+        ({"a": True}, "expected a list of labels"),
         (["a", 7], "valid string"),
         ("[1, 2]", "valid string"),
         ([["a"]], "valid string"),
@@ -518,7 +518,7 @@ def test_a_broken_row_is_told_with_its_line_and_value(tmp_path):
     path = write(tmp_path / "train.jsonl", [*ROWS[:1], {"text": "x", "label": ["bug", "bug"]}])
     with pytest.raises(DataError) as caught:
         sources.parse(MultiLabel, {}, sources.read(str(path), "train"), str(path))
-    assert f"{path} line 2, field 'label': ['bug', 'bug']: the label 'bug' stands there more than once" in str(caught.value)
+    assert f"{path} line 2, field 'label': ['bug', 'bug']: the label 'bug' is listed more than once" in str(caught.value)
 
 
 def test_a_fraction_holds_out_rows_of_every_label_that_has_two_texts(tmp_path):

@@ -144,8 +144,8 @@ def test_tags_that_do_not_nest_are_refused_with_their_place(written, message):
 @pytest.mark.parametrize("tag", ["", "PER", "X-PER", "M-PER", "B-", "B", "o", "b-PER", "B_PER", " O"])
 def test_what_is_no_tag_is_refused_with_its_place(tag):
     assert problem({"tokens": ["a", "b"], "tags": ["O", tag]}) == (
-        f"f.jsonl line 3, field 'tags[1]': {tag!r}: not a tag; allowed: O, or B-, I-, E-, S-, L- or U- and a type, "
-        "B-PER for example"
+        f"f.jsonl line 3, field 'tags[1]': {tag!r}: not a tag; allowed: O, or B-, I-, E-, S-, L- or U- with a type, "
+        "for example B-PER"
     )
 
 
@@ -236,11 +236,11 @@ def test_a_frozen_row_holds_one_shape():
         ({"text": "Oslo", "entities": [{"start": 3, "end": 1, "label": "X"}]},
          "'X' at 3–1 is empty; end must be greater than start"),
         ({"text": "in Oslo", "entities": [{"start": 3, "end": 7, "label": "X"}, {"start": 0, "end": 4, "label": "Y"}]},
-         "'Y' at 0–4 and 'X' at 3–7 overlap; each character belongs to one entity at most"),
+         "'Y' at 0–4 and 'X' at 3–7 overlap; a character may be part of one entity only"),
         ({"text": "in Oslo", "entities": [{"start": 2, "end": 7, "label": "X"}]},
-         "'X' at 2–7 is ' Oslo'; an entity neither begins nor ends with white space"),
+         "'X' at 2–7 is ' Oslo'; an entity must not begin or end with white space"),
         ({"text": "Oslo", "entities": [{"start": 0, "end": 4, "label": "O"}]},
-         ", field 'entities[0].label': 'O': O is no type: it means that there is no entity; leave such spans out"),
+         ", field 'entities[0].label': 'O': O is not an entity type: it means that there is no entity; leave such spans out"),
         ({"text": "Oslo", "entities": [{"start": 0, "end": 4, "label": ""}]},
          ", field 'entities[0].label': '': String should have at least 1 character"),
         ({"text": "Oslo", "entities": [{"start": 0, "end": 4}]},
@@ -990,4 +990,4 @@ def test_the_answers_on_the_wire_are_those_of_the_hugging_face_client():
 
 def test_samples_are_a_short_and_a_long_text_that_need_no_labels():
     short, long = Ner((), 128).samples()
-    assert Ner((), 128).tokens(short) < 32 < Ner((), 128).tokens(long)
+    assert Ner((), 128).estimate_tokens(short) < 32 < Ner((), 128).estimate_tokens(long)

@@ -180,13 +180,13 @@ def test_starts_count_characters_whatever_their_bytes():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"answers": {"text": ["Porto"], "answer_start": [3]}}, r"at 3 of the context stands 'r ord', not 'Porto'"),
-        ({"answers": {"text": ["Paris"], "answer_start": [3]}}, r"not 'Paris'; the context does not hold it"),
-        ({"answers": {"text": ["Porto"], "answer_start": [5000]}}, r"at 5000 of the context is nothing, not 'Porto'"),
-        ({"answers": {"text": ["it."], "answer_start": [-3]}}, r"at -3 of the context is nothing, not 'it.'; it stands at 91"),
-        ({"answers": {"text": ["Porto, x"], "answer_start": [START]}}, r"stands 'Porto, w', not 'Porto, x'"),
-        ({"answers": {"text": [CONTEXT * 2], "answer_start": [0]}}, r"stands 'Your order .{45}…, not 'Your order .{45}…;"),
-        ({"answers": {"text": ["Porto"], "answer_start": []}}, r"1 text\(s\), but 0 answer_start\(s\); each text needs"),
+        ({"answers": {"text": ["Porto"], "answer_start": [3]}}, r"has 'r ord' at character 3, not 'Porto'; it has that text"),
+        ({"answers": {"text": ["Paris"], "answer_start": [3]}}, r"not 'Paris'; it does not contain that text"),
+        ({"answers": {"text": ["Porto"], "answer_start": [5000]}}, r"5000 of 'Porto' is outside the context, which has \d+ "),
+        ({"answers": {"text": ["it."], "answer_start": [-3]}}, r"-3 of 'it.' is outside .*; it has that text at character 91"),
+        ({"answers": {"text": ["Porto, x"], "answer_start": [START]}}, r"has 'Porto, w' at character \d+, not 'Porto, x'"),
+        ({"answers": {"text": [CONTEXT * 2], "answer_start": [0]}}, r"'Your order .{45}… at character 0, not 'Your .{45}"),
+        ({"answers": {"text": ["Porto"], "answer_start": []}}, r"1 text\(s\), but 0 answer_start\(s\); each text needs one"),
         ({"answers": {"text": ["Porto"], "answer_start": [54.0]}}, r"'answers.answer_start\[0\]': 54.0: .*valid integer"),
         ({"answers": {"text": ["Porto"], "answer_start": ["54"]}}, r"'answers.answer_start\[0\]': '54': .*valid integer"),
         ({"answers": {"text": ["Porto"], "answer_start": [True]}}, r"'answers.answer_start\[0\]': True: .*valid integer"),
@@ -216,7 +216,7 @@ def test_rows_may_name_their_columns_otherwise_and_carry_more():
 
 
 def test_training_without_any_answer_is_refused():
-    with pytest.raises(DataError, match="qa needs answers to learn from; none of the training rows has one"):
+    with pytest.raises(DataError, match="qa needs at least one answer in the training data; it has none"):
         QuestionAnswering.labels_of([answered(CONTEXT)] * 3)
     assert QuestionAnswering.labels_of([answered(CONTEXT), answered(CONTEXT, "Porto")]) == ()
 
@@ -251,7 +251,7 @@ def test_a_question_with_its_context_is_accepted():
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("Where?", 'inputs: {"question", "context"} is expected, not str \\(\'Where\\?\'\\)'),
+        ("Where?", 'inputs: expected an object {"question", "context"}, not str \\(\'Where\\?\'\\)'),
         (None, "inputs: .* not NoneType"),
         (["Where?", "There."], "inputs: .* not list"),
         ({"question": "Where?"}, "inputs.context: missing; allowed: question, context"),
@@ -357,10 +357,10 @@ def test_each_input_has_its_own_options_and_windows(bundled):
     options = [QaOptions(), QaOptions(max_seq_len=32, doc_stride=4), QaOptions()]
     task = QuestionAnswering((), 128)
     windows = task.encode(bundled, inputs, options)
-    for item, choice, mine in zip(inputs, options, windows.of_input(), strict=True):
+    for item, choice, mine in zip(inputs, options, windows.ranges_by_input(), strict=True):
         alone = task.encode(bundled, [item], [choice])
         assert [windows.ids[window] for window in mine] == alone.ids
-    assert [len(mine) for mine in windows.of_input()] == [1, 36, 9]
+    assert [len(mine) for mine in windows.ranges_by_input()] == [1, 36, 9]
 
 
 def test_a_long_question_is_cut_to_what_the_options_say_and_to_half_of_the_window(bundled):
@@ -393,7 +393,7 @@ def test_a_stride_as_wide_as_the_window_still_gets_through_the_text(bundled):
 def test_the_estimate_of_tokens_is_near_their_number(bundled, number, max_length):
     context = " ".join(LONG.split(". ")[:number])
     task = QuestionAnswering((), max_length)
-    estimate = task.tokens(QaInput(question=QUESTION, context=context))
+    estimate = task.estimate_tokens(QaInput(question=QUESTION, context=context))
     real = sum(map(len, encode(task, bundled, context).ids))
     assert 0.5 * real < estimate < 3 * real
 

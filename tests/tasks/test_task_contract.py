@@ -186,7 +186,7 @@ def test_long_texts_become_many_windows_or_are_cut_as_asked(task_cls, bundled):
         task = task_cls(task_cls.labels_of(examples_of(task_cls.name)), 64, long_text=long_text)
         windows = task.encode(task.prepare_tokenizer(bundled()), [long], [task.Options()])
         assert (len(windows) > 1) == (long_text == "windows")
-        assert task.tokens(long) > 0
+        assert task.estimate_tokens(long) > 0
 
 
 def test_examples_survive_being_frozen_as_json(task_cls):

@@ -25,7 +25,8 @@ from baton.engines import Batch, Logits
 from baton.errors import DataError, InvalidInput
 from baton.predict.predictor import Predictor, load_tokenizer
 from baton.tasks.base import Windows
-from baton.tasks.classification import Classification, ClassificationOptions, TextExample, TextInput
+from baton.tasks.classification import Classification, TextExample
+from baton.tasks.text_classifier import ClassificationOptions, TextInput
 from baton.text.normal_form import normalise
 from services.replica.protocols import huggingface
 from tests.support.tiny import FILLERS, FOREIGN, save_classifier
@@ -370,9 +371,9 @@ def test_the_estimate_of_a_long_text_is_bounded_only_where_it_is_cut():
     cut, windows = (Classification(LABELS, 64, long_text=way) for way in ("truncate", "windows"))
     short, long = TextInput(text="refund"), TextInput(text=characters(9_000))
     pair = TextInput(text=characters(9_000), text_pair=characters(9_000))
-    assert cut.tokens(short) == windows.tokens(short) < 64
-    assert cut.tokens(long) == cut.tokens(pair) == 64
-    assert 3_000 <= windows.tokens(long) < windows.tokens(pair)
+    assert cut.estimate_tokens(short) == windows.estimate_tokens(short) < 64
+    assert cut.estimate_tokens(long) == cut.estimate_tokens(pair) == 64
+    assert 3_000 <= windows.estimate_tokens(long) < windows.estimate_tokens(pair)
 
 
 # --- targets -------------------------------------------------------------------------------------------------------------
@@ -387,7 +388,7 @@ def test_each_window_is_trained_towards_the_label_of_its_text(tokenizer):
     task = Classification(LABELS, 64, long_text="windows")
     inputs = [task.input_of(example) for example in examples]
     windows = task.encode(task.prepare_tokenizer(tokenizer), inputs, [task.Options()] * 3)
-    counts = [len(mine) for mine in windows.of_input()]
+    counts = [len(mine) for mine in windows.ranges_by_input()]
     assert counts[0] > 2
     assert counts[1] == 1
     assert counts[2] > 1
