@@ -1,4 +1,4 @@
-"""Our dropout drops like torch's, and nothing else changes."""
+"""The fast dropout has the distribution of torch's dropout, and changes nothing else in a model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.fit.dropout import FastDropout, quicken
+from training.fit.dropout import FastDropout, use_fast_dropout
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.1, 0.5, 0.9])
@@ -58,6 +58,6 @@ def test_evaluation_changes_nothing(rate):
 def test_a_model_gets_it_everywhere_and_keeps_its_weights():
     model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.2), nn.Sequential(nn.Dropout(0.5)))
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    quicken(model)
+    use_fast_dropout(model)
     assert [(type(layer), layer.p) for layer in (model[1], model[2][0])] == [(FastDropout, 0.2), (FastDropout, 0.5)]
     assert model.state_dict().keys() == before.keys()

@@ -1,4 +1,4 @@
-"""Starting from the champion: its weights bit for bit, its outputs found again by name, on every machine, and on record."""
+"""Starting from the champion: exactly its weights, with its outputs mapped by label, on every machine, and recorded."""
 
 from __future__ import annotations
 
@@ -39,30 +39,30 @@ def world(tiny_base: Path, tmp_path: Path) -> World:
 
 @pytest.fixture(scope="module")
 def checkpoint(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What an epoch of training leaves; every world below begins with the same data."""
+    """The checkpoint of an epoch of training. Every world below begins with the same data."""
     trainer = World(tiny_base, tmp_path_factory.mktemp("first"), rows=60).trainer(tmp_path_factory.mktemp("scratch"), epochs=1)
     trainer.train()
     return last_checkpoint(trainer)
 
 
-def crowned(world: World, checkpoint: Path) -> ModelVersion:
-    """The checkpoint as the world's champion."""
+def published_champion(world: World, checkpoint: Path) -> ModelVersion:
+    """Publish the checkpoint, and make it the world's champion."""
     version = world.publish(checkpoint)
-    world.crown(version)
+    world.make_champion(version)
     return version
 
 
 def begin(world: World, **training: Any) -> Start:
-    """What the driver finds, noted in the world's job for its trainers."""
-    found = starts.find(world.settings(**training), world.registry, world.storage, world.dataset)
+    """Return the start that the driver finds, and set it for the world's trainers."""
+    found = starts.find_start(world.settings(**training), world.registry, world.storage, world.dataset)
     world.worker_config = replace(world.worker_config, start=asdict(found))
     return found
 
 
-def learn_more(world: World, labels: Sequence[str], rows: int = 100) -> None:
-    """A data set with further rows, and these labels."""
+def freeze_more(world: World, labels: Sequence[str], rows: int = 100) -> None:
+    """Freeze a data set with further rows, and with these labels only."""
     old = [row.model_dump(exclude_none=True) for row in world.dataset.train if row.label in labels]
-    world.learn([*old, *keyword_rows(rows, labels, seed=5)], keyword_rows(40, labels, seed=6))
+    world.freeze([*old, *keyword_rows(rows, labels, seed=5)], keyword_rows(40, labels, seed=6))
 
 
 def classifier_logits(model: Any, ids: Sequence[int] = (2, 40, 41, 42, 3)) -> torch.Tensor:
@@ -77,7 +77,7 @@ def classifier_logits(model: Any, ids: Sequence[int] = (2, 40, 41, 42, 3)) -> to
 def test_a_run_starts_with_the_champions_very_weights(tiny_base, checkpoint, tmp_path, url):
     (tmp_path / "world").mkdir()
     world = World(tiny_base, tmp_path / "world", rows=60, storage=url and url.format(uuid.uuid4().hex))
-    version = crowned(world, checkpoint)
+    version = published_champion(world, checkpoint)
     assert begin(world, **CHAMPION).parent == version.number
     directory, _ = world.storage.fetch(version, tmp_path / "cache")
     assert same(load_file(directory / "model.safetensors"), weights_of(world.trainer(tmp_path / "next", **CHAMPION)))
@@ -85,17 +85,17 @@ def test_a_run_starts_with_the_champions_very_weights(tiny_base, checkpoint, tmp
 
 def test_a_run_from_the_base_takes_nothing_from_the_champion(world, checkpoint, tmp_path):
     fresh = weights_of(world.trainer(tmp_path / "before"))
-    crowned(world, checkpoint)
+    published_champion(world, checkpoint)
     found = begin(world)
     assert (found.parent, found.reason) == (None, "training.start_from is base")
     assert same(fresh, weights_of(world.trainer(tmp_path / "after")))
 
 
 def test_new_labels_extend_the_head_and_old_ones_keep_their_logits_wherever_they_stand(world, checkpoint, tmp_path):
-    version = crowned(world, checkpoint)
+    version = published_champion(world, checkpoint)
     directory, _ = world.storage.fetch(version, tmp_path / "cache")
     champion = load_model("AutoModelForSequenceClassification", directory)
-    learn_more(world, MORE)
+    freeze_more(world, MORE)
     found = begin(world, **CHAMPION)
     assert (list(found.new_labels), list(found.dropped_labels)) == (["account"], [])
     trainer = world.trainer(tmp_path / "next", **CHAMPION)
@@ -109,10 +109,10 @@ def test_new_labels_extend_the_head_and_old_ones_keep_their_logits_wherever_they
 
 
 def test_a_label_that_the_data_lack_disappears(world, checkpoint, tmp_path):
-    version = crowned(world, checkpoint)
+    version = published_champion(world, checkpoint)
     directory, _ = world.storage.fetch(version, tmp_path / "cache")
     head = load_file(directory / "model.safetensors")["classifier.weight"]
-    learn_more(world, ["billing", "cancel", "shipping"])
+    freeze_more(world, ["billing", "cancel", "shipping"])
     found = begin(world, **CHAMPION)
     assert (list(found.new_labels), list(found.dropped_labels)) == ([], ["bug"])
     model = world.trainer(tmp_path / "next", **CHAMPION).model
@@ -157,7 +157,7 @@ def test_question_answering_goes_on_with_its_head_as_it_is(tiny_base):
 
 
 def test_adapters_and_frozen_layers_go_on_from_the_champion(world, checkpoint, tmp_path):
-    version = crowned(world, checkpoint)
+    version = published_champion(world, checkpoint)
     directory, _ = world.storage.fetch(version, tmp_path / "cache")
     before = load_file(directory / "model.safetensors")
     begin(world, **CHAMPION)
@@ -171,8 +171,8 @@ def test_adapters_and_frozen_layers_go_on_from_the_champion(world, checkpoint, t
 
 
 def test_a_resumed_run_ends_as_if_it_had_never_stopped(world, checkpoint, tmp_path):
-    crowned(world, checkpoint)
-    learn_more(world, MORE, rows=40)
+    published_champion(world, checkpoint)
+    freeze_more(world, MORE, rows=40)
     begin(world, **CHAMPION)
     assert same(*whole_and_resumed(world, tmp_path, epochs=2, replay=1.0, **CHAMPION))
 
@@ -187,9 +187,9 @@ def test_replay_keeps_what_the_champion_knew_and_without_it_that_is_forgotten(ti
     asked = world.dataset.holdout
     trainer = world.trainer(tmp_path / "first")
     trainer.train()
-    crowned(world, last_checkpoint(trainer))
+    published_champion(world, last_checkpoint(trainer))
     assert world.f1(last_checkpoint(trainer), asked) > 0.9
-    world.learn([*old, *keyword_rows(60, ["account"], seed=5)], [row.model_dump(exclude_none=True) for row in asked])
+    world.freeze([*old, *keyword_rows(60, ["account"], seed=5)], [row.model_dump(exclude_none=True) for row in asked])
 
     def after(replay: float) -> float:
         """F1 on the old labels' rows, after the new label was learned."""
@@ -203,15 +203,15 @@ def test_replay_keeps_what_the_champion_knew_and_without_it_that_is_forgotten(ti
 
 
 def test_the_driver_reports_the_rows_that_the_workers_train_on(world, checkpoint, tmp_path):
-    crowned(world, checkpoint)
+    published_champion(world, checkpoint)
     known = {row.text for row in world.dataset.train}
-    learn_more(world, MORE, rows=30)
+    freeze_more(world, MORE, rows=30)
     found = begin(world, replay=0.5, **CHAMPION)
     trainer = world.trainer(tmp_path / "next", replay=0.5, **CHAMPION)
     assert len(trainer.train_dataset) == found.new_rows + found.replayed_rows
     assert found.replayed_rows == round(0.5 * found.new_rows)
     assert 0 < found.replayed_rows < found.known_rows
-    counts = f"{found.new_rows} new row(s), {found.replayed_rows} of {found.known_rows} known one(s)"
+    counts = f"{found.new_rows} new row(s), {found.replayed_rows} of {found.known_rows} known row(s) replayed"
     assert found.sentence() == f"from v1: {counts}"
     tokens = {tuple(trainer.processing_class(text)["input_ids"]) for text in known}
     replayed = sum(tuple(row["input_ids"]) in tokens for row in trainer.train_dataset)
@@ -219,8 +219,8 @@ def test_the_driver_reports_the_rows_that_the_workers_train_on(world, checkpoint
 
 
 def test_the_champion_is_judged_on_a_holdout_with_a_label_that_it_does_not_know(world, checkpoint, tmp_path):
-    crowned(world, checkpoint)
-    learn_more(world, MORE)
+    published_champion(world, checkpoint)
+    freeze_more(world, MORE)
     version = world.dataset.version
     evaluation = pipeline.evaluate_champion(world.context(), version.uri, version.holdout_hash)
     assert evaluation is not None
@@ -239,17 +239,17 @@ def test_the_first_run_of_a_model_starts_from_the_base_and_says_so(world, tmp_pa
 
 
 def test_a_champion_of_another_base_model_or_task_is_not_gone_on_from_and_the_reason_says_so(world, checkpoint, tmp_path):
-    crowned(world, checkpoint)
+    published_champion(world, checkpoint)
     for what, ours in (("base_model", "some/bert"), ("task", "multi_label")):
         settings = world.settings(**CHAMPION).model_copy(update={what: ours})
-        found = starts.find(settings, world.registry, world.storage, world.dataset)
+        found = starts.find_start(settings, world.registry, world.storage, world.dataset)
         assert found.parent is None
         assert found.reason.startswith(f"the champion, v1, has the {what.replace('_', ' ')} ")
-        assert found.reason.endswith(f", and this run {ours}")
+        assert found.reason.endswith(f", but this run has {ours}")
 
 
 def test_a_champion_that_was_altered_ends_the_run_before_any_worker_starts(world, checkpoint, tmp_path):
-    version = crowned(world, checkpoint)
+    version = published_champion(world, checkpoint)
     directory, _ = world.storage.fetch(version, tmp_path / "cache")
     weights = bytearray((directory / "model.safetensors").read_bytes())
     weights[-1] ^= 1
@@ -259,7 +259,7 @@ def test_a_champion_that_was_altered_ends_the_run_before_any_worker_starts(world
 
 
 def test_a_worker_never_starts_from_other_bytes_than_the_driver_saw(world, checkpoint, tmp_path):
-    crowned(world, checkpoint)
+    published_champion(world, checkpoint)
     found = begin(world, **CHAMPION)
     worker_config = replace(world.worker_config, start=asdict(replace(found, manifest_sha256="0" * 64)))
     with pytest.raises(CorruptVersion, match="is not the one that was registered"):
@@ -267,8 +267,8 @@ def test_a_worker_never_starts_from_other_bytes_than_the_driver_saw(world, check
 
 
 def test_the_lineage_names_the_parent_and_counts_the_rows(world, checkpoint, tmp_path):
-    assert crowned(world, checkpoint).lineage["parent"] is None
-    learn_more(world, MORE, rows=30)
+    assert published_champion(world, checkpoint).lineage["parent"] is None
+    freeze_more(world, MORE, rows=30)
     found = begin(world, **CHAMPION)
     trainer = world.trainer(tmp_path / "next", epochs=1, tune="head", **CHAMPION)
     trainer.train()

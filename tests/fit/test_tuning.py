@@ -19,7 +19,7 @@ from baton.config.training_settings import TrainingSettings
 from baton.engines.torch_engine import load_model
 from baton.errors import ConfigError
 from tests.support.world import LABELS, World, last_checkpoint, same, whole_and_resumed
-from training.fit.lora import ADAPTERS, layers, merged
+from training.fit.lora import ADAPTERS, adapted_layers, merged_state
 from training.fit.tuning import tune
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -62,7 +62,7 @@ def test_adapters_leave_the_answers_of_an_untrained_model_as_they_are(tiny_base)
 
 def test_adapters_have_the_rank_and_the_scale_that_the_settings_say(world, tmp_path):
     trainer = world.trainer(tmp_path, **{**LORA, "lora_rank": 3, "lora_alpha": 12.0, "lora_dropout": 0.25})
-    for layer in layers(trainer.model).values():
+    for layer in adapted_layers(trainer.model).values():
         assert layer.lora_A["default"].weight.shape == (3, layer.in_features)
         assert layer.lora_B["default"].weight.shape == (layer.out_features, 3)
         assert (layer.scaling["default"], layer.lora_dropout["default"].p) == (12.0 / 3, 0.25)
@@ -71,7 +71,7 @@ def test_adapters_have_the_rank_and_the_scale_that_the_settings_say(world, tmp_p
 def test_the_encoders_linear_layers_have_adapters_and_nothing_else_learns_but_the_head(world, tmp_path):
     model = world.trainer(tmp_path, **LORA).model
     expected = {f"bert.encoder.layer.{number}.{name}" for number in (0, 1) for name in ADAPTED}
-    assert set(layers(model)) == expected
+    assert set(adapted_layers(model)) == expected
     learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     head = {f"{name}.{kind}" for name in ("bert.pooler.dense", "classifier") for kind in ("weight", "bias")}
     assert learning == head | {f"{name}.lora_{side}.default.weight" for name in expected for side in "AB"}
@@ -107,7 +107,9 @@ def test_an_encoder_of_another_architecture_has_adapters_in_the_same_places():
     model = transformers.DistilBertForSequenceClassification(config)
     tune(model, TrainingSettings(**LORA))
     names = ("attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "ffn.lin1", "ffn.lin2")
-    assert set(layers(model)) == {f"distilbert.transformer.layer.{number}.{name}" for number in (0, 1) for name in names}
+    assert set(adapted_layers(model)) == {
+        f"distilbert.transformer.layer.{number}.{name}" for number in (0, 1) for name in names
+    }
 
 
 def test_a_base_model_without_linear_layers_is_refused_with_what_is_allowed():
@@ -130,7 +132,7 @@ def test_a_checkpoint_opens_as_a_plain_model_that_answers_like_the_trained_one(t
 
 def test_merging_changes_nothing_of_the_model_that_goes_on_training(trained):
     before = {name: tensor.clone() for name, tensor in trained.model.state_dict().items()}
-    merged(trained.model)
+    merged_state(trained.model)
     assert same(before, trained.model.state_dict())
 
 
@@ -153,7 +155,7 @@ def test_a_checkpoint_of_another_model_is_not_resumed_from(world, trained, tmp_p
     learnt = load_file(last_checkpoint(trained) / ADAPTERS)
     del learnt["classifier.bias"]
     save_file(learnt, tmp_path / ADAPTERS)
-    with pytest.raises(ValueError, match=r"is of another model: \['classifier.bias'\]"):
+    with pytest.raises(ValueError, match=r"does not fit this model; parameters that differ: \['classifier.bias'\]"):
         world.trainer(tmp_path, **LORA)._load_from_checkpoint(str(tmp_path))
 
 

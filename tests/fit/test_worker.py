@@ -1,6 +1,7 @@
-"""What a worker trains: it learns, it touches only what it may, and neither workers nor steps change the gradient.
+"""The training of a worker: it learns, it changes only the allowed weights, and the gradient does not depend on the number of
+workers or accumulation steps.
 
-Without Ray: the `Trainer` that Ray Train's workers run is built and run in this process.
+The `Trainer` of Ray Train's workers is built and run in this process, without Ray.
 """
 
 from __future__ import annotations
@@ -130,8 +131,12 @@ def test_without_validation_every_row_is_trained_on_and_the_last_epoch_is_the_be
 
 def test_a_training_process_yields_to_serving_and_never_takes_priority_back():
     script = (
-        "import os; from baton.config.training_settings import TrainingSettings; from training.fit.priority import settle\n"
-        "for niceness in (7, 3): settle(1, TrainingSettings(niceness=niceness)); print(os.getpriority(os.PRIO_PROCESS, 0))"
+        "import os\n"
+        "from baton.config.training_settings import TrainingSettings\n"
+        "from training.fit.priority import limit_process\n"
+        "for niceness in (7, 3):\n"
+        "    limit_process(1, TrainingSettings(niceness=niceness))\n"
+        "    print(os.getpriority(os.PRIO_PROCESS, 0))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     before = os.getpriority(os.PRIO_PROCESS, 0)
@@ -328,23 +333,23 @@ def still_base(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture(scope="module")
-def order(small: World, still_base: Path) -> dict[str, Any]:
+def plan(small: World, still_base: Path) -> dict[str, Any]:
     """WorkerConfig and settings of `one_step`, as plain values."""
     settings = settings_of(still_base, small.directory / "train.jsonl", small.directory / "holdout.jsonl")
     return {"worker_config": vars(small.worker_config), "settings": settings.model_dump(mode="json")}
 
 
 @pytest.fixture(scope="module")
-def in_one_batch(order: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[float, Weights, Weights]:
-    return one_step(WorkerConfig(**order["worker_config"]), order["settings"], tmp_path_factory.mktemp("one-batch"))
+def in_one_batch(plan: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[float, Weights, Weights]:
+    return one_step(WorkerConfig(**plan["worker_config"]), plan["settings"], tmp_path_factory.mktemp("one-batch"))
 
 
 @pytest.fixture(scope="module")
-def two_workers(order: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess.Popen, Path]]:
+def two_workers(plan: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess.Popen, Path]]:
     """Two workers on the batch, each with half of it; one step for each of `STEPS`."""
     directory = tmp_path_factory.mktemp("two-workers")
-    (directory / "order.json").write_text(json.dumps({**order, "steps": STEPS}))
-    command = [sys.executable, "-m", "tests.support.two_workers", str(directory / "order.json"), str(directory)]
+    (directory / "plan.json").write_text(json.dumps({**plan, "steps": STEPS}))
+    command = [sys.executable, "-m", "tests.support.two_workers", str(directory / "plan.json"), str(directory)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     yield process, directory
     process.kill()
@@ -360,27 +365,27 @@ def assert_same_step(first: tuple[float, Weights, Weights], second: tuple[float,
 
 
 @pytest.mark.parametrize("accumulation", [2, 4])
-def test_a_batch_accumulated_in_parts_gives_the_step_of_the_whole_batch(order, in_one_batch, tmp_path, accumulation):
+def test_a_batch_accumulated_in_parts_gives_the_step_of_the_whole_batch(plan, in_one_batch, tmp_path, accumulation):
     assert_same_step(
-        in_one_batch, one_step(WorkerConfig(**order["worker_config"]), order["settings"], tmp_path, accumulation=accumulation)
+        in_one_batch, one_step(WorkerConfig(**plan["worker_config"]), plan["settings"], tmp_path, accumulation=accumulation)
     )
     assert max(gradient.abs().max() for gradient in in_one_batch[1].values()) > 0.01
 
 
-def test_the_loss_of_that_batch_is_the_mean_cross_entropy_of_its_rows(order, in_one_batch, tmp_path, still_base):
-    built = build_trainer(WorkerConfig(**order["worker_config"]), ModelSettings.model_validate(order["settings"]), tmp_path, 1)
+def test_the_loss_of_that_batch_is_the_mean_cross_entropy_of_its_rows(plan, in_one_batch, tmp_path, still_base):
+    built = build_trainer(WorkerConfig(**plan["worker_config"]), ModelSettings.model_validate(plan["settings"]), tmp_path, 1)
     batch = Collator(0, ACCEPTED)(built.train_dataset[:BATCH])
     logits = built.model.eval()(**batch).logits
     assert in_one_batch[0] == pytest.approx(torch.nn.functional.cross_entropy(logits, batch["labels"]).item(), abs=1e-4)
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_two_workers_with_half_the_batch_each_take_the_step_of_the_whole_batch(order, two_workers, tmp_path, step):
+def test_two_workers_with_half_the_batch_each_take_the_step_of_the_whole_batch(plan, two_workers, tmp_path, step):
     process, directory = two_workers
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 0, said
     alone = {name: value for name, value in STEPS[step].items() if name != "accumulation"}
-    whole = one_step(WorkerConfig(**order["worker_config"]), order["settings"], tmp_path, **alone)
+    whole = one_step(WorkerConfig(**plan["worker_config"]), plan["settings"], tmp_path, **alone)
     results = [torch.load(directory / f"{step}-{rank}.pt", weights_only=True) for rank in (0, 1)]
     for result in results:
         assert_same_step(whole, (result["loss"], result["gradients"], result["weights"]))
@@ -516,7 +521,7 @@ def test_a_model_that_diverged_is_refused_and_nothing_is_published(large, traine
     save_file(weights, checkpoint / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(NotFinite, match=r"the model's logits are not numbers for some inputs; did its training diverge\?"):
         pipeline.publish(large.context(), "diverged", large.dataset, Trained(directory=checkpoint, f1=0.0, epoch=1))
-    assert large.registry.versions("m") == []
+    assert large.registry.versions.list("m") == []
 
 
 def test_what_is_published_is_the_checkpoint_with_the_scores_that_it_gets_when_fetched_again(large, trained):
@@ -540,7 +545,7 @@ def test_a_fresh_head_is_made_for_the_labels_of_the_data(tiny_base):
     assert model.config.label2id == {label: index for index, label in enumerate(LABELS)}
 
 
-def test_a_model_without_token_types_learns(tiny_base, order, tmp_path):
+def test_a_model_without_token_types_learns(tiny_base, plan, tmp_path):
     config = transformers.DistilBertConfig(
         vocab_size=json.loads((tiny_base / "config.json").read_text())["vocab_size"],
         dim=32,
@@ -552,8 +557,8 @@ def test_a_model_without_token_types_learns(tiny_base, order, tmp_path):
     transformers.DistilBertModel(config).save_pretrained(tmp_path / "base")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / "base" / name).write_bytes((tiny_base / name).read_bytes())
-    settings = ModelSettings.model_validate({**order["settings"], "base_model": str(tmp_path / "base")})
-    built = build_trainer(WorkerConfig(**order["worker_config"]), settings, tmp_path, 1)
+    settings = ModelSettings.model_validate({**plan["settings"], "base_model": str(tmp_path / "base")})
+    built = build_trainer(WorkerConfig(**plan["worker_config"]), settings, tmp_path, 1)
     assert "token_type_ids" not in built.data_collator(built.train_dataset[:4])
     before = built.model.classifier.weight.detach().clone()
     built.args.max_steps = 2

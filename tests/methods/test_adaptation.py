@@ -1,4 +1,4 @@
-"""Adaptation: which texts it takes, that it learns their words, and that fine-tuning starts from what it learnt."""
+"""Adaptation: it selects the right texts, learns from them, and fine-tuning starts from the adapted base model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from training.fit import weights
 from training.fit.start import Start
 from training.fit.worker import build_trainer
 from training.methods import masked
-from training.methods.domain_texts import Texts, gather
+from training.methods.domain_texts import Texts, gather_texts
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ADAPT = {"data": "texts.txt", "epochs": 2, "learning_rate": 1e-3, "batch_size": 16}
@@ -48,35 +48,35 @@ def example(text: str, **more: Any) -> Any:
 
 def test_texts_of_the_holdout_are_left_out_however_they_are_written_and_counted(tmp_path):
     settings = write(tmp_path / "texts.txt", ["One", "two", "HOLD  me", "ｈｏｌｄ me", "three", "", "  ", "One", "four"])
-    texts = gather(settings, Classification, [example("Hold me")])
+    texts = gather_texts(settings, Classification, [example("Hold me")])
     assert sorted((*texts.train, *texts.held_back)) == ["One", "four", "three", "two"]
     assert (texts.removed_leaks, texts.removed_duplicates) == (2, 1)
 
 
 def test_texts_that_belong_to_the_holdout_for_ever_are_left_out_though_it_lacks_them_now(tmp_path):
     settings = write(tmp_path / "texts.txt", ["one", "HELD  before", "two"])
-    texts = gather(settings, Classification, [], {fingerprint("held before")})
+    texts = gather_texts(settings, Classification, [], {fingerprint("held before")})
     assert sorted((*texts.train, *texts.held_back)) == ["one", "two"]
     assert texts.removed_leaks == 1
 
 
 def test_each_text_of_a_pair_is_a_leak(tmp_path):
     settings = write(tmp_path / "texts.txt", ["first", "second", "third", "fourth"])
-    texts = gather(settings, Classification, [example("First", text_pair="Second")])
+    texts = gather_texts(settings, Classification, [example("First", text_pair="Second")])
     assert sorted((*texts.train, *texts.held_back)) == ["fourth", "third"]
 
 
 def test_a_question_and_its_context_are_leaks(tmp_path):
     task_cls = task_type("qa")
     row = task_cls.Example(question="Who?", context="It was Ada.", answers={"text": ["Ada"], "answer_start": [7]})
-    texts = gather(write(tmp_path / "texts.txt", ["who?", "it was  ada.", "a", "b"]), task_cls, [row])
+    texts = gather_texts(write(tmp_path / "texts.txt", ["who?", "it was  ada.", "a", "b"]), task_cls, [row])
     assert texts.removed_leaks == 2
 
 
 def test_which_texts_are_held_back_does_not_depend_on_their_order(tmp_path):
     many = [f"text number {number}" for number in range(50)]
-    first = gather(write(tmp_path / "one.txt", many), Classification, [])
-    second = gather(write(tmp_path / "two.txt", many[::-1]), Classification, [])
+    first = gather_texts(write(tmp_path / "one.txt", many), Classification, [])
+    second = gather_texts(write(tmp_path / "two.txt", many[::-1]), Classification, [])
     assert first == second
     assert len(first.held_back) == 5
     assert set(first.train).isdisjoint(first.held_back)
@@ -85,7 +85,7 @@ def test_which_texts_are_held_back_does_not_depend_on_their_order(tmp_path):
 def test_json_lines_have_the_field_text(tmp_path):
     path = tmp_path / "texts.jsonl"
     path.write_text('{"text": "one", "label": "ignored"}\n{"text": "two"}\n')
-    texts = gather(AdaptSettings(data=str(path)), Classification, [])
+    texts = gather_texts(AdaptSettings(data=str(path)), Classification, [])
     assert sorted((*texts.train, *texts.held_back)) == ["one", "two"]
 
 
@@ -94,7 +94,11 @@ def test_json_lines_have_the_field_text(tmp_path):
     [
         ("a.jsonl", '{"text": "one"}\n{"txt": "two"}\n', "line 2: field 'text' must be a string, not None"),
         ("a.jsonl", "no json\n", "line 1: not valid JSON"),
-        ("a.txt", "hold me\none\n", "1 text(s) to adapt to, 1 left out with the holdout; 2 are needed"),
+        (
+            "a.txt",
+            "hold me\none\n",
+            "1 text(s) are left to adapt to (1 removed because they are in the holdout); at least 2 are needed",
+        ),
         ("a.txt", None, "cannot be read"),
     ],
 )
@@ -102,7 +106,7 @@ def test_a_file_that_cannot_be_used_is_told_with_the_reason(tmp_path, name, cont
     if content is not None:
         (tmp_path / name).write_text(content)
     with pytest.raises(DataError) as caught:
-        gather(AdaptSettings(data=str(tmp_path / name)), Classification, [example("hold me")])
+        gather_texts(AdaptSettings(data=str(tmp_path / name)), Classification, [example("hold me")])
     assert said in str(caught.value)
 
 
@@ -131,7 +135,7 @@ def world(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.fixture(scope="module")
 def trained(world: World, texts: Texts, tmp_path_factory: pytest.TempPathFactory) -> tuple[transformers.Trainer, float]:
     """A trainer that has adapted the tiny base, and the loss before."""
-    trainer = masked.build_masked(world.settings(adapt=ADAPT), texts, tmp_path_factory.mktemp("adapt"), 1)
+    trainer = masked.build_masked_trainer(world.settings(adapt=ADAPT), texts, tmp_path_factory.mktemp("adapt"), 1)
     before = trainer.evaluate()["eval_loss"]
     trainer.train()
     return trainer, before
@@ -144,7 +148,7 @@ def test_the_loss_on_texts_held_back_falls(trained):
 
 
 def test_a_share_of_the_tokens_is_to_be_guessed_anew_in_each_epoch_and_the_measure_stays(world, texts, tmp_path):
-    trainer = masked.build_masked(world.settings(adapt={**ADAPT, "mask": 0.3}), texts, tmp_path, 1)
+    trainer = masked.build_masked_trainer(world.settings(adapt={**ADAPT, "mask": 0.3}), texts, tmp_path, 1)
     rows = trainer.train_dataset[:60]
     first, second = trainer.data_collator(rows), trainer.data_collator(rows)
     share = (first["labels"] != -100).sum() / first["attention_mask"].sum()
@@ -207,7 +211,7 @@ def test_from_remote_storage_the_adapted_base_is_fetched(tiny_base, tmp_path):
     settings = ModelSettings.model_validate({"name": "m", "task": "classification", "data": {"train": "x.jsonl"}})
     origin = weights.fetch(Start(adapted="run/adapt/checkpoint/base"), settings, storage, tmp_path / "cache")
     assert {path.name for path in origin.directory.iterdir()} == {path.name for path in tiny_base.iterdir()}
-    assert origin.model(Classification, LABELS).config.num_labels == len(LABELS)
+    assert origin.load(Classification, LABELS).config.num_labels == len(LABELS)
 
 
 def test_a_tokenizer_without_a_mask_is_refused(world, texts, tmp_path):
@@ -217,5 +221,7 @@ def test_a_tokenizer_without_a_mask_is_refused(world, texts, tmp_path):
     (base / "tokenizer_config.json").write_text(json.dumps(told))
     shutil.rmtree(base / "special_tokens_map.json", ignore_errors=True)
     settings = world.settings(adapt=ADAPT).model_copy(update={"base_model": str(base)})
-    with pytest.raises(ConfigError, match=r"the tokenizer of .* has no mask; adapt is for BERT-type models"):
-        masked.build_masked(settings, texts, tmp_path, 1)
+    with pytest.raises(
+        ConfigError, match=r"the tokenizer of .* has no mask token; use a base model that was trained with masks, such as BERT"
+    ):
+        masked.build_masked_trainer(settings, texts, tmp_path, 1)

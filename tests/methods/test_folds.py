@@ -1,4 +1,6 @@
-"""Cross-validation: every row validates once, no text stands in two folds, the last training sees all and lasts the median."""
+"""Cross-validation: every row is validated on once, no text is in two folds, and the last training uses all rows.
+
+The last training takes the median of the folds' best epochs."""
 
 from __future__ import annotations
 
@@ -24,9 +26,9 @@ from tests.support.tiny import keyword_rows
 from tests.support.world import LABELS, World
 from training.data import datasets, splits
 from training.fit.request import WorkerConfig
-from training.fit.start import Start, rows
+from training.fit.start import Start, select_rows
 from training.fit.worker import build_trainer
-from training.methods.choose import method
+from training.methods.choose import choose_method
 from training.methods.folds import Fold, cross_validate, train_all, train_fold
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -86,7 +88,7 @@ def test_every_row_validates_once_and_is_trained_on_otherwise(world):
     everything = sorted(row.text for row in world.dataset.train)
     validated = []
     for fold in range(3):
-        found = rows(Start(), settings, world.storage, world.dataset.version.uri, fold)
+        found = select_rows(Start(), settings, world.storage, world.dataset.version.uri, fold)
         assert sorted(row.text for row in (*found.train, *found.validation)) == everything
         assert {row.text for row in found.train}.isdisjoint(row.text for row in found.validation)
         validated += [row.text for row in found.validation]
@@ -144,7 +146,7 @@ def test_the_last_training_ends_after_the_epochs_that_the_folds_chose(world, tmp
 )
 def test_a_folds_best_epoch_is_the_first_best_and_one_that_stopped_early_counts_as_it_ended(scores, best, at_four):
     fold = Fold(rows=[], scores=scores, outputs=[])
-    assert (fold.best_epoch, fold.at(4)) == (best, at_four)
+    assert (fold.best_epoch, fold.index_of(4)) == (best, at_four)
 
 
 def test_a_task_that_calibrates_itself_gets_an_output_for_each_row_that_was_held_back_in_each_epoch(tiny_base, tmp_path):
@@ -163,7 +165,7 @@ def test_a_task_that_calibrates_itself_gets_an_output_for_each_row_that_was_held
     registry.migrate()
     registry.declare_model("m")
     frozen = datasets.freeze("m", task_type("multi_label"), settings.data, storage)
-    job = WorkerConfig(
+    worker_config = WorkerConfig(
         run_id=registry.runs.create("m", {}, started=True).id,
         settings=settings.model_dump(mode="json"),
         labels=frozen.version.labels,
@@ -172,7 +174,7 @@ def test_a_task_that_calibrates_itself_gets_an_output_for_each_row_that_was_held
         database=f"sqlite:///{tmp_path}/baton.db",
         threads=1,
     )
-    folds = [train_fold(asdict(replace(job, fold=number)), 2) for number in range(2)]
+    folds = [train_fold(asdict(replace(worker_config, fold=number)), 2) for number in range(2)]
     assert sorted(row.text for fold in folds for row in fold.rows) == sorted(row.text for row in frozen.train)
     for fold in folds:
         assert [len(outputs) for outputs in fold.outputs] == [len(fold.rows)] * 2
@@ -183,4 +185,4 @@ def test_a_task_that_calibrates_itself_gets_an_output_for_each_row_that_was_held
 
 
 def test_the_settings_choose_the_method(world):
-    assert method(world.settings(**FOLDS).training) is cross_validate
+    assert choose_method(world.settings(**FOLDS).training) is cross_validate

@@ -1,4 +1,4 @@
-"""Logged answers of a classifier, and corrections of them, as a replica and an application would leave them in a registry."""
+"""Logged predictions of a classifier and corrections of them, as a replica and an application store them in a registry."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def logged(
     length: int | None = None,
     at: datetime | None = None,
 ) -> LoggedPrediction:
-    """The answer ``label`` to ``text``, given now unless ``at`` says when."""
+    """Return a logged prediction ``label`` for ``text``, made at ``at`` (default: now)."""
     return LoggedPrediction(
         model=model,
         request_id=request_id,
@@ -38,15 +38,15 @@ def logged(
 
 
 def correct_answers(registry: Registry, model: str, answers: Iterable[tuple[int, str, str]]) -> None:
-    """Answers (version, label given, right label), each logged and corrected."""
-    for place, (version, said, right) in enumerate(answers):
-        registry.feedback.log([logged(f"r{place}", model=model, version=version, label=said)])
+    """Log each of ``answers`` (version, predicted label, right label), and correct it."""
+    for index, (version, predicted, right) in enumerate(answers):
+        registry.feedback.log([logged(f"r{index}", model=model, version=version, label=predicted)])
         example = {"text": "hello", "label": right}
-        registry.feedback.add(model, [Correction(client_id=None, request_id=f"r{place}", position=0, example=example)])
+        registry.feedback.add(model, [Correction(client_id=None, request_id=f"r{index}", position=0, example=example)])
 
 
 def recent(store: FeedbackStore, model: str = "m", version: int = 1, limit: int = 10_000) -> list[LoggedPrediction]:
-    """The logged answers of one version, newest first."""
+    """Return the logged predictions of a version, newest first."""
     table = schema.predictions
     query = table.select().where(table.c.model == model, table.c.version == version)
     with database.reading(store._engine) as connection:

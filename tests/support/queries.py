@@ -1,4 +1,4 @@
-"""The queries of all dashboards and alert rules, as Prometheus is asked them."""
+"""The queries of all dashboards and alert rules, as Prometheus receives them."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def dashboard(file: Path) -> dict[str, Any]:
 
 
 def panel_queries(model: str = ".*", window: str = "1m") -> Iterator[tuple[str, str]]:
-    """Where each query of a panel, a variable's or an annotation's stands, and the query with Grafana's variables filled in."""
+    """Yield (where, query) for each query of a panel or an annotation, with Grafana's variables replaced."""
     for file in DASHBOARDS:
         board = dashboard(file)
-        asked = [
+        queries = [
             (f"{file.stem}: {panel['title']} {target['refId']}", target["expr"])
             for panel in board["panels"]
             for target in panel["targets"]
         ]
-        asked += [(f"{file.stem}: {note['name']}", note["expr"]) for note in board["annotations"]["list"]]
-        for where, query in asked:
+        queries += [(f"{file.stem}: {note['name']}", note["expr"]) for note in board["annotations"]["list"]]
+        for where, query in queries:
             yield where, query.replace("$model", model).replace("$__rate_interval", window)
 
 
 def alerts() -> list[dict[str, Any]]:
-    """All alert rules."""
+    """Return all alert rules."""
     return [rule for group in yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"] for rule in group["rules"]]

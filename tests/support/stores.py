@@ -1,4 +1,4 @@
-"""A real PostgreSQL and a real S3 over HTTP (moto's server) for tests and benchmarks: on loopback, thrown away afterwards.
+"""A real PostgreSQL and a real S3 over HTTP (moto's server) for tests and benchmarks, on loopback, removed afterwards.
 
 Both can be stopped, frozen and started again, as in an outage.
 """
@@ -23,23 +23,23 @@ import sqlalchemy as sa
 from tests.support.waiting import free_port, until
 
 DEBIAN = Path("/usr/lib/postgresql")
-"""Where Debian puts each major version's server programs, off the PATH."""
+"""Directory in which Debian installs the server programs of each major version. It is not in PATH."""
 
 USERS = ("postgres", "nobody")
-"""Whom root becomes: the server refuses to run as root."""
+"""Users as which the server runs if the tests run as root, because it refuses to run as root."""
 
 START_SECONDS = 60.0
 
 
 def missing_for_postgres() -> str | None:
-    """Why no PostgreSQL can be started here; None where it can."""
+    """Return why PostgreSQL cannot be started here; None if it can."""
     if importlib.util.find_spec("psycopg") is None:
         return "psycopg is not installed (pip install 'baton[postgres]')"
     return None if _programs() else "PostgreSQL's server is not installed (Debian: apt-get install postgresql)"
 
 
 def missing_for_s3() -> str | None:
-    """Why no S3 can be started here; None where it can."""
+    """Return why the S3 server cannot be started here; None if it can."""
     for name in ("s3fs", "moto", "flask"):
         if importlib.util.find_spec(name) is None:
             return f"{name} is not installed (pip install 'baton[dev]')"
@@ -47,7 +47,7 @@ def missing_for_s3() -> str | None:
 
 
 class Postgres:
-    """One cluster in a directory of its own, without durability: it lives as long as a test session."""
+    """A PostgreSQL server with its own directory, without durability: it is used for one test session."""
 
     def __init__(self) -> None:
         programs = _programs()
@@ -63,46 +63,46 @@ class Postgres:
         self.start()
 
     def start(self) -> None:
-        """Start, or start again; returns when it takes connections."""
+        """Start, or start again. Return when it accepts connections."""
         options = (
             f"-p {self.port} -k '' -c listen_addresses=127.0.0.1 -c fsync=off -c full_page_writes=off -c max_connections=200"
         )
         self._control("start", "-l", self._log, "-o", options)
 
     def stop(self) -> None:
-        """Gone at once, in the middle of whatever it does."""
+        """Stop at once, without finishing current work."""
         self._control("stop", "-m", "immediate")
 
     def freeze(self) -> None:
-        """All its processes stand still; their sockets stay open, and nobody answers."""
+        """Suspend all its processes: their sockets stay open, but get no answers."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """They go on."""
+        """Resume the processes after `freeze`."""
         self._signal(signal.SIGCONT)
 
     def close(self) -> None:
-        """Stop, and remove everything."""
+        """Stop the server and remove its directory."""
         self.thaw()
         self._run("pg_ctl", "-D", self._data, "stop", "-m", "immediate", check=False)
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def url(self, database: str) -> str:
-        """How SQLAlchemy gets at one of its databases."""
+        """Return SQLAlchemy's URL of a database."""
         return f"postgresql+psycopg://baton@127.0.0.1:{self.port}/{database}"
 
     def create(self, template: str | None = None) -> str:
-        """A new database, a copy of ``template``'s, and its name."""
+        """Create a database, as a copy of ``template`` if given. Return its name."""
         name = f"t{uuid.uuid4().hex[:12]}"
         self.execute(f"CREATE DATABASE {name}" + (f" TEMPLATE {template} STRATEGY file_copy" if template else ""))
         return name
 
     def drop(self, name: str) -> None:
-        """Remove a database, whoever is connected to it."""
+        """Remove a database, and end the connections to it."""
         self.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
     def execute(self, statement: str, database: str = "postgres") -> None:
-        """One statement outside of any transaction."""
+        """Execute a statement outside a transaction."""
         import psycopg
 
         with psycopg.connect(f"postgresql://baton@127.0.0.1:{self.port}/{database}", autocommit=True) as connection:
@@ -114,7 +114,7 @@ class Postgres:
     def _run(self, program: str, *arguments: str | Path, check: bool = True) -> None:
         become = ["setpriv", f"--reuid={self._user}", "--init-groups", "--reset-env"] if self._user else []
         command = [*become, str(self._programs / program), *map(str, arguments)]
-        # not a pipe: the server would inherit it, and it would never end
+        # not a pipe: the server would inherit it and keep it open
         with tempfile.TemporaryFile() as output:
             done = subprocess.run(command, cwd="/", stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False)
             output.seek(0)
@@ -132,7 +132,7 @@ class Postgres:
 
 
 class S3:
-    """moto's server with one bucket. Its content is lost when it is stopped, so an outage is a `freeze` or a `refuse`."""
+    """moto's S3 server with one bucket. Its content is lost when it stops: use `freeze` for an outage."""
 
     BUCKET = "baton"
 
@@ -151,7 +151,7 @@ class S3:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process must find to use it."""
+        """Return the environment variables with which a process uses it."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ACCESS_KEY_ID": "test",
@@ -161,19 +161,19 @@ class S3:
         }
 
     def url(self) -> str:
-        """A prefix that nobody has used."""
+        """Return a storage URL with a new prefix."""
         return f"s3://{self.BUCKET}/{uuid.uuid4().hex[:12]}"
 
     def freeze(self) -> None:
-        """It takes connections and never answers."""
+        """Suspend the server: it accepts connections, but does not answer."""
         self._process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """It goes on."""
+        """Resume the server after `freeze`."""
         self._process.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
-        """Stop it."""
+        """Stop the server."""
         self.thaw()
         self._process.terminate()
         self._process.wait(timeout=30)
@@ -189,7 +189,7 @@ class S3:
 
 
 def raw_sql(url: str, statement: str) -> list[tuple[Any, ...]]:
-    """What somebody may do who has the database's password, and its answer."""
+    """Execute ``statement`` with the database's own rights, past all of Baton's checks. Return the rows of the result."""
     engine = sa.create_engine(url)
     try:
         with engine.begin() as connection:
@@ -200,7 +200,7 @@ def raw_sql(url: str, statement: str) -> list[tuple[Any, ...]]:
 
 
 def _programs() -> Path | None:
-    """The directory of the newest installed server programs."""
+    """Return the directory of the newest installed server programs."""
     found = [path.parent for path in DEBIAN.glob("*/bin/initdb")]
     if found:
         return max(found, key=lambda path: float(path.parent.name))

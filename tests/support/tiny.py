@@ -1,4 +1,4 @@
-"""A real BERT small enough to train in seconds, and rows that it can learn from. No test data is downloaded."""
+"""A real BERT that trains in seconds, and rows that it can learn. Nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TOPICS = {
     "sports": ("goal", "match", "referee", "league", "coach"),
     "weather": ("rain", "storm", "cloud", "sunshine", "wind"),
 }
-"""Keywords of labels with these names; any other label gets made-up words, always the same ones."""
+"""Keywords of labels with these names. Other labels get random words that depend only on the name."""
 
 OPENINGS = ("hello", "hi", "so", "well", "please", "today", "again", "yesterday", "honestly", "just now")
 MIDDLES = (
@@ -37,7 +37,7 @@ MIDDLES = (
     "nobody here knows the {}",
 )
 FOREIGN = "中文日本語漢字한국שלוםمرحباпривет😀🎉"
-"""Characters that the tokenizer knows beside ASCII, so that texts in other scripts are more than [UNK]."""
+"""Characters outside ASCII in the tokenizer's vocabulary, so that texts in other scripts do not become [UNK]."""
 
 FILLERS = (
     "table", "window", "river", "green", "small", "morning", "paper", "house", "seven", "quiet", "garden", "letter", "music",
@@ -47,7 +47,7 @@ FILLERS = (
 
 
 def build_tiny_base(directory: Path) -> Path:
-    """Write a random 2-layer BERT (hidden 64, 128 positions) with its tokenizer into ``directory``; returns it."""
+    """Write a random 2-layer BERT (hidden 64, 128 positions) and its tokenizer to ``directory``. Return ``directory``."""
     import torch
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
@@ -65,7 +65,7 @@ def build_tiny_base(directory: Path) -> Path:
         torch.manual_seed(0)
         model = BertModel(config)
         with torch.no_grad():
-            for layer in model.encoder.layer:  # values and outputs pass tokens on, so that [CLS] starts as a bag of words
+            for layer in model.encoder.layer:  # attention passes tokens on unchanged, so that [CLS] starts as a bag of words
                 torch.nn.init.eye_(layer.attention.self.value.weight).mul_(4)
                 torch.nn.init.eye_(layer.attention.output.dense.weight)
             torch.nn.init.eye_(model.pooler.dense.weight)
@@ -84,7 +84,7 @@ def build_tiny_base(directory: Path) -> Path:
 
 
 def save_classifier(base: Path, labels: Sequence[str], directory: Path, *, spread: float = 1.0) -> Path:
-    """A classifier on ``base`` with a random head, saved by transformers; ``spread`` scales how far its scores differ."""
+    """Save a classifier on ``base`` with a random head to ``directory``. ``spread``: deviation of its weights."""
     import torch
     from transformers import AutoTokenizer
 
@@ -100,35 +100,35 @@ def save_classifier(base: Path, labels: Sequence[str], directory: Path, *, sprea
 
 
 def keyword_rows(n: int, labels: Sequence[str], seed: int, noise: float = 0.0) -> list[dict[str, str]]:
-    """``n`` rows with distinct texts, labels in balance; a share ``noise`` of them carries another label than its keyword."""
-    source = random.Random(seed)
+    """Return ``n`` rows with distinct texts and balanced labels. A share ``noise`` of them has a wrong label."""
+    rng = random.Random(seed)
     rows: list[dict[str, str]] = []
     seen: set[str] = set()
     wanted = itertools.cycle(labels)
     while len(rows) < n:
         label = next(wanted)
-        text = _sentence(source, keywords(label))
+        text = _sentence(rng, keywords(label))
         while text in seen:
-            text = _sentence(source, keywords(label))
+            text = _sentence(rng, keywords(label))
         seen.add(text)
-        if source.random() < noise:
-            label = source.choice([other for other in labels if other != label])
+        if rng.random() < noise:
+            label = rng.choice([other for other in labels if other != label])
         rows.append({"text": text, "label": label})
-    source.shuffle(rows)
+    rng.shuffle(rows)
     return rows
 
 
 def keywords(label: str) -> tuple[str, ...]:
-    """The words that give ``label`` away; they depend on nothing but its name."""
+    """Return the keywords of ``label``. They depend only on its name."""
     if label in TOPICS:
         return TOPICS[label]
-    source = random.Random(hashlib.sha256(label.encode()).hexdigest())
-    return tuple("".join(source.choice("bdfgklmnprstvz") + source.choice("aeiou") for _ in "ab") for _ in range(4))
+    rng = random.Random(hashlib.sha256(label.encode()).hexdigest())
+    return tuple("".join(rng.choice("bdfgklmnprstvz") + rng.choice("aeiou") for _ in "ab") for _ in range(4))
 
 
-def _sentence(source: random.Random, words: Sequence[str]) -> str:
-    fillers = source.sample(FILLERS, source.randint(1, 3))
-    return f"{source.choice(OPENINGS)}, {source.choice(MIDDLES).format(source.choice(words))}: {' '.join(fillers)}."
+def _sentence(rng: random.Random, words: Sequence[str]) -> str:
+    fillers = rng.sample(FILLERS, rng.randint(1, 3))
+    return f"{rng.choice(OPENINGS)}, {rng.choice(MIDDLES).format(rng.choice(words))}: {' '.join(fillers)}."
 
 
 def _tokenizer():
@@ -142,7 +142,7 @@ def _tokenizer():
     words |= {word for line in (*OPENINGS, *MIDDLES) for word in line.replace("{}", "").split()}
     pieces = [*special, *characters, *(f"##{it}" for it in characters), *pairs, *(f"##{it}" for it in pairs)]
     vocabulary = dict.fromkeys([*pieces, *sorted(words)])
-    tokenizer = Tokenizer(models.WordPiece({piece: place for place, piece in enumerate(vocabulary)}, unk_token="[UNK]"))
+    tokenizer = Tokenizer(models.WordPiece({piece: index for index, piece in enumerate(vocabulary)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))

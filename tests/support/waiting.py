@@ -1,4 +1,4 @@
-"""Waiting for a condition, never for a time; and ports for what is waited for."""
+"""Wait for conditions instead of sleeping; find free ports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Found = TypeVar("Found")
 
 
 def until(condition: Callable[[], Found], timeout: float, what: str) -> Found:
-    """The first true value of ``condition``. Fails, and names ``what``, after ``timeout`` seconds without one."""
+    """Return the first true value of ``condition``. Fail with ``what`` if there is none within ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
     while not (found := condition()):
         assert time.monotonic() < deadline, f"not within {timeout:.0f} s: {what}; last seen: {found!r}"
@@ -21,7 +21,7 @@ def until(condition: Callable[[], Found], timeout: float, what: str) -> Found:
 
 
 def free_port() -> int:
-    """A port below those that the system hands out by itself: only who draws the same one takes it in the meantime."""
+    """Return a free port outside the system's ephemeral range, so that no other program gets it by chance."""
     for port in random.sample(range(20000, 29000), 100):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) != 0:

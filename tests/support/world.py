@@ -1,4 +1,4 @@
-"""A frozen data set of `tests.support.tiny` rows and the trainers that Ray Train's workers would build on it; without Ray."""
+"""A frozen data set of `tests.support.tiny` rows, and trainers on it as Ray Train's workers build them, without Ray."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def settings_of(base: Path, train: Path, holdout: Path, **training: Any) -> Mode
 
 
 class World:
-    """A frozen data set, a registry with a model ``m``, and trainers on them."""
+    """A frozen data set, a storage, a registry with a model ``m``, and trainers that use them."""
 
     def __init__(self, base: Path, directory: Path, rows: int, noise: float = 0.0, storage: str | None = None) -> None:
         self.base, self.directory = base, directory
@@ -55,10 +55,10 @@ class World:
         self.registry = Registry(f"sqlite:///{directory}/baton.db")
         self.registry.migrate()
         self.registry.declare_model("m")
-        self.learn(keyword_rows(rows, LABELS, seed=1, noise=noise), keyword_rows(120, LABELS, seed=2, noise=noise))
+        self.freeze(keyword_rows(rows, LABELS, seed=1, noise=noise), keyword_rows(120, LABELS, seed=2, noise=noise))
 
-    def learn(self, train: Sequence[Mapping[str, Any]], holdout: Sequence[Mapping[str, Any]]) -> None:
-        """Freeze these rows; jobs and trainers are for them from now on."""
+    def freeze(self, train: Sequence[Mapping[str, Any]], holdout: Sequence[Mapping[str, Any]]) -> None:
+        """Freeze these rows as the data set of all trainers that are built from now on."""
         for name, rows in (("train", train), ("holdout", holdout)):
             (self.directory / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         data = DataSettings(train=str(self.directory / "train.jsonl"), holdout=str(self.directory / "holdout.jsonl"))
@@ -85,12 +85,12 @@ class World:
         return pipeline.Context(settings=settings, registry=self.registry, storage=self.storage, clock=clock)
 
     def publish(self, checkpoint: Path, start: Start | None = None, **training: Any) -> ModelVersion:
-        """A checkpoint as a published version; the gate is not asked."""
+        """Publish a checkpoint as a version, without asking the gate."""
         best = Trained(directory=checkpoint, f1=0.5, epoch=1, start=start or Start())
         return pipeline.publish(self.context(**training), f"by-hand-{uuid.uuid4().hex}", self.dataset, best)[0]
 
-    def crown(self, version: ModelVersion) -> None:
-        """Make a version the champion."""
+    def make_champion(self, version: ModelVersion) -> None:
+        """Promote a version without a comparison."""
         champion = self.registry.champion("m")
         decision = Decision(
             model="m",
@@ -139,7 +139,7 @@ def same(first: Weights, second: Weights) -> bool:
 
 
 class StopAfter(transformers.TrainerCallback):
-    """Ends training once the checkpoint of an epoch is written, as a killed worker would."""
+    """Ends a training once the checkpoint of ``epoch`` is written, as if its worker had been killed."""
 
     def __init__(self, epoch: int) -> None:
         self._epoch = epoch
@@ -149,7 +149,7 @@ class StopAfter(transformers.TrainerCallback):
 
 
 def whole_and_resumed(world: World, scratch: Path, **training: Any) -> tuple[Weights, Weights]:
-    """Weights after a training that nobody disturbed, and after one that was killed when its first epoch was over."""
+    """Return the weights after an undisturbed training, and after one that was killed and resumed after its first epoch."""
     whole = world.trainer(scratch / "whole", **training)
     whole.train()
     first = world.trainer(scratch / "first", **training)

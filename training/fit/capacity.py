@@ -1,4 +1,7 @@
-"""What a run may take of the cluster, and what it waits for while it cannot start. Knows runs, not what they train."""
+"""The resources that a run requests from the Ray cluster, and the message it reports while it waits for them.
+
+Knows the training settings and the cluster's nodes; knows nothing of models or data.
+"""
 
 from __future__ import annotations
 
@@ -17,116 +20,139 @@ from baton.config.training_settings import TrainingSettings
 from baton.errors import TrainingFailed
 
 PATIENCE_SECONDS = 10.0
-"""How long workers may take to start before a run says what it waits for, and how often it says so again."""
+"""Seconds that workers may take to start before a run reports what it waits for; also the seconds between two such reports."""
 
 CPUS_PER_PROCESS = 2
-"""By default, where a run trains several models side by side: small ones gain little from more."""
-
-Say = Callable[[str], None]
+"""Default CPUs of each process where a run trains several models side by side. Small models gain little from more."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Capacity:
-    """What each of a run's workers asks for. ``labels`` select the nodes that may run it."""
+    """The resources that a run requests for its workers."""
 
     workers: int
+    """Number of workers, or of processes that train side by side."""
     threads: int
+    """CPUs of each worker."""
     use_gpu: bool
+    """Whether each worker gets a GPU of its own."""
     labels: Mapping[str, str]
+    """Labels that a node must have to run a worker; empty: any node."""
 
     @property
     def resources(self) -> dict[str, float]:
-        """Of one worker, as Ray counts them."""
+        """The resources of one worker, by Ray's names."""
         return {"CPU": self.threads, **({"GPU": 1} if self.use_gpu else {})}
 
-    def sentence(self) -> str:
-        """What has to be free before the run can start, and what is."""
+    def waiting_message(self) -> str:
+        """Return a message for users: which resources the run waits for, and how many of them are free now."""
         each = " and ".join(f"{number} {name}{'s' if number > 1 else ''}" for name, number in self.resources.items())
         where = f" on nodes labelled {', '.join(f'{key}={value}' for key, value in self.labels.items())}" if self.labels else ""
         if self.labels and not _nodes(self.labels):
-            free = "the cluster has no such node"
+            state = "the cluster has no such node"
         else:
-            total, left = ray.cluster_resources(), ray.available_resources()
-            free = ", ".join(f"{left.get(name, 0):g} of {total.get(name, 0):g} {name} free" for name in self.resources)
-            free = f"in the whole cluster {free}" if self.labels else free
-        return f"waits for {self.workers} worker(s) with {each}{where}; {free}"
+            total, free = ray.cluster_resources(), ray.available_resources()
+            state = ", ".join(f"{free.get(name, 0):g} of {total.get(name, 0):g} {name}s" for name in self.resources)
+            state += " are free in the whole cluster" if self.labels else " are free"
+        return f"waiting for {self.workers} worker(s) with {each}{where}; {state}"
 
 
-def capacity_of(training: TrainingSettings) -> Capacity:
-    """What the workers of one training ask for: their share of the CPUs that no service reserves.
+def capacity_for_workers(training: TrainingSettings) -> Capacity:
+    """Return the resources of the workers of one training: their share of the CPUs that no service reserves.
 
-    What other runs hold counts as free: the run waits for it, rather than to train for hours on what they happen to leave.
+    CPUs that other runs hold count as free. The run waits for them, because training for hours on the few CPUs that happen to
+    be left takes longer.
 
     Raises:
-        TrainingFailed: the cluster can never give what ``training`` asks for.
+        TrainingFailed: the cluster can never give what ``training`` requests.
     """
     cpus, gpus = int(ray.cluster_resources().get("CPU", 0)), gpus_for(training)
     if training.workers > cpus and not training.nodes:
         raise TrainingFailed(f"training.workers is {training.workers}, but the cluster has {cpus} CPU(s); allowed: 1 to {cpus}")
     return Capacity(
         workers=training.workers,
-        threads=_share(_rooms(training), training, training.workers),
+        threads=_cpus_per_process(_cpus_by_node(training), training, training.workers),
         use_gpu=training.device == "gpu" or gpus >= training.workers,
         labels=training.nodes,
     )
 
 
-def side_by_side(training: TrainingSettings, most: int, wanted: int | None = None) -> Capacity:
-    """What a run asks for that trains ``most`` models, as many at once as are ``wanted``, or as there is room for. Each has a
-    process, and a GPU of its own where the run may use GPUs.
+def capacity_for_models(training: TrainingSettings, models: int, concurrent: int | None = None) -> Capacity:
+    """Return the resources of a run that trains ``models`` models side by side, each in one process.
+
+    As many models train at the same time as ``concurrent`` allows; None: as many as fit into the cluster. Each process gets a
+    GPU of its own where the run may use GPUs.
 
     Raises:
-        TrainingFailed: it wants GPUs, and the cluster has none.
+        TrainingFailed: ``training`` requests GPUs, and the cluster has too few.
     """
-    rooms, gpus = _rooms(training), gpus_for(training)
-    room = gpus or max(1, _fitting(rooms, training, CPUS_PER_PROCESS))
-    processes = min(most, wanted or room, gpus or most)
-    return Capacity(workers=processes, threads=_share(rooms, training, processes), use_gpu=gpus > 0, labels={})
+    cpus_by_node, gpus = _cpus_by_node(training), gpus_for(training)
+    slots = gpus or max(1, _slots(cpus_by_node, training, CPUS_PER_PROCESS))
+    processes = min(models, concurrent or slots, gpus or models)
+    return Capacity(
+        workers=processes, threads=_cpus_per_process(cpus_by_node, training, processes), use_gpu=gpus > 0, labels={}
+    )
 
 
 def gpus_for(training: TrainingSettings) -> int:
-    """How many GPUs a run may use; nodes that it is bound to may come, with theirs, when they are asked for.
+    """Return how many GPUs a run may use: those of all nodes, or of the nodes with the labels ``training.nodes``.
+
+    A run with ``training.nodes`` is never refused here: an autoscaler may start such nodes, with GPUs, once they are requested.
 
     Raises:
-        TrainingFailed: it wants GPUs, and the cluster has too few.
+        TrainingFailed: ``training`` requests GPUs, and the cluster has too few.
     """
     gpus = _total(_nodes(training.nodes), "GPU") if training.device != "cpu" else 0
     if training.device == "gpu" and gpus < training.workers and not training.nodes:
-        raise TrainingFailed(f"training.device is gpu with {training.workers} worker(s), but the cluster has {gpus} GPU(s)")
+        raise TrainingFailed(
+            f"training.device is gpu with {training.workers} worker(s), but the cluster has {gpus} GPU(s); "
+            "use fewer workers, or set training.device to auto or cpu"
+        )
     return gpus
 
 
-def _rooms(training: TrainingSettings) -> list[float]:
-    """CPUs of each node that a run may share out: all that services leave there.
+def _cpus_by_node(training: TrainingSettings) -> list[float]:
+    """Return the CPUs of each node that a run may use: those that no service reserves.
 
-    Nodes that a run is bound to are there for training: all of theirs. Where none of them is up yet, whatever node comes has
-    one for each worker, and `training.cpus` says where it has more.
+    CPUs in placement groups belong to other runs (nothing but training reserves in groups), so they count as usable. Example: a
+    node has 8 CPUs, a replica reserves 2, and another run holds a group of 4; Ray reports 2 free CPUs, and the node counts 6.
+
+    Nodes with the labels ``training.nodes`` are reserved for training: all of their CPUs count. If no such node is up yet, the
+    size of the node that will start is unknown. It is taken to have ``training.cpus`` CPUs, or else one for each worker.
     """
     if training.nodes:
         return [node["Resources"].get("CPU", 0) for node in _nodes(training.nodes)] or [training.cpus or training.workers]
-    rooms: dict[str, float] = defaultdict(float)
+    usable: dict[str, float] = defaultdict(float)
     for node, resources in available_resources_per_node().items():
-        rooms[node] += resources.get("CPU", 0)
-    for group in placement_group_table().values():  # only training reserves in groups
+        usable[node] += resources.get("CPU", 0)
+    for group in placement_group_table().values():
         for key, bundle in group["bundles"].items() if group["state"] == "CREATED" else ():
-            rooms[group["bundles_to_node_id"][key]] += bundle.get("CPU", 0)
-    return list(rooms.values())
+            usable[group["bundles_to_node_id"][key]] += bundle.get("CPU", 0)
+    return list(usable.values())
 
 
-def _share(rooms: Sequence[float], training: TrainingSettings, processes: int) -> int:
-    """The most CPUs that each of so many processes can have at the same time; one where there are too few."""
-    most = int(min(sum(rooms), training.cpus or sum(rooms))) // processes
-    return next((cpus for cpus in range(most, 1, -1) if _fitting(rooms, training, cpus) >= processes), 1)
+def _cpus_per_process(cpus_by_node: Sequence[float], training: TrainingSettings, processes: int) -> int:
+    """Return the maximum number of CPUs that each of ``processes`` can have at the same time; 1 if there are too few.
+
+    A process runs on one node. Example: nodes with 2 and 4 usable CPUs and 2 processes. 6 CPUs / 2 processes = 3, but only one
+    process with 3 CPUs fits (on the second node), so each gets 2.
+    """
+    available = min(sum(cpus_by_node), training.cpus or sum(cpus_by_node))
+    upper_bound = int(available) // processes
+    return next((cpus for cpus in range(upper_bound, 1, -1) if _slots(cpus_by_node, training, cpus) >= processes), 1)
 
 
-def _fitting(rooms: Sequence[float], training: TrainingSettings, cpus: int) -> int:
-    """How many processes with ``cpus`` each have a place, within ``training.cpus``."""
-    places = sum(int(room) // cpus for room in rooms)
-    return min(places, training.cpus // cpus) if training.cpus else places
+def _slots(cpus_by_node: Sequence[float], training: TrainingSettings, cpus: int) -> int:
+    """Return how many processes with ``cpus`` CPUs each fit, within ``training.cpus``.
+
+    Example: nodes with 3 and 5 usable CPUs have 1 + 2 = 3 slots of 2 CPUs; ``training.cpus: 4`` limits them to 2.
+    """
+    slots = sum(int(available) // cpus for available in cpus_by_node)
+    return min(slots, training.cpus // cpus) if training.cpus else slots
 
 
 def _nodes(labels: Mapping[str, str]) -> list[Mapping[str, Any]]:
-    """The live nodes that have all of ``labels``."""
+    """Return the live nodes that have all of ``labels``."""
     alive = (node for node in ray.nodes() if node["Alive"])
     return [node for node in alive if all((node.get("Labels") or {}).get(key) == value for key, value in labels.items())]
 
@@ -135,20 +161,23 @@ def _total(nodes: Iterable[Mapping[str, Any]], resource: str) -> int:
     return int(sum(node["Resources"].get(resource, 0) for node in nodes))
 
 
-def is_there(place: PlacementGroup) -> bool:
-    """Whether the cluster has given a place, or is still asked for it."""
-    state: str = placement_group_table(place)["state"]
+def is_placed(group: PlacementGroup) -> bool:
+    """Return whether the cluster has reserved the resources of ``group``."""
+    state: str = placement_group_table(group)["state"]
     return state == "CREATED"
 
 
 @contextmanager
-def watched(capacity: Capacity, started: Callable[[], bool], say: Say) -> Iterator[None]:
-    """While the block waits for its workers, ``say`` what they wait for, until one has ``started``."""
+def report_waiting(capacity: Capacity, started: Callable[[], bool], report: Callable[[str], None]) -> Iterator[None]:
+    """While the block waits for its workers, call ``report`` with the waiting message every `PATIENCE_SECONDS`.
+
+    The reports end once ``started()`` is true, or when the block ends. ``started`` and ``report`` run on a thread of their own.
+    """
     done = threading.Event()
 
     def watch() -> None:
         while not done.wait(PATIENCE_SECONDS) and not started():
-            say(capacity.sentence())
+            report(capacity.waiting_message())
 
     watcher = threading.Thread(target=watch, daemon=True, name="capacity")
     watcher.start()

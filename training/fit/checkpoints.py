@@ -1,4 +1,4 @@
-"""What stands in a checkpoint of a run besides the `Trainer`'s own files. Knows neither Ray nor torch."""
+"""The files that Baton adds to a checkpoint of the `transformers.Trainer`. Knows neither Ray nor torch."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 NOTE = "baton-checkpoint.json"
-"""Name of the note: epoch and scores of the checkpoint, which Ray's own bookkeeping does not keep with the files."""
+"""File name of the note: the epoch and the scores of a checkpoint. Ray keeps them apart from the checkpoint's files."""
 
 ADAPTED_BASE = "base"
-"""In a checkpoint of an adaptation: the folder of the adapted base model, a plain Hugging Face directory."""
+"""Folder of the adapted base model in a checkpoint of an adaptation: a plain Hugging Face directory."""
 
 
 def checkpoint_directory(args: Any, state: Any) -> Path:
-    """Return the directory into which a `transformers.Trainer` saved the checkpoint of its present step."""
+    """Return the directory into which a `transformers.Trainer` saved the checkpoint of its current step."""
     return Path(args.output_dir) / f"checkpoint-{state.global_step}"
 
 

@@ -1,4 +1,7 @@
-"""Logs of a run's processes, driver and workers: as the service was told that submitted it. Reads the environment."""
+"""Logging in the processes of a run, driver and workers: with the same settings as the service that submitted the run.
+
+Reads those settings from the environment.
+"""
 
 from __future__ import annotations
 
@@ -9,32 +12,32 @@ from typing import Any
 from baton import logs
 
 
-def speaks_json() -> bool:
-    """Whether lines are to be JSON objects."""
+def logs_json() -> bool:
+    """Return whether log lines are JSON objects (``logging.format: json``)."""
     return os.environ.get("BATON_LOGGING_FORMAT") == "json"
 
 
-def may_quote() -> bool:
-    """Whether lines may hold what rows and requests say."""
+def may_log_texts() -> bool:
+    """Return whether log lines may quote the texts of rows and requests (``logging.texts: true``)."""
     return os.environ.get("BATON_LOGGING_TEXTS") == "true"
 
 
 def set_up() -> None:
-    """Logging of a driver, before Ray is there."""
-    logs.set_up(as_json=speaks_json(), texts=may_quote())
+    """Set up logging in a driver, before Ray starts."""
+    logs.set_up(as_json=logs_json(), texts=may_log_texts())
 
 
 def set_up_worker(**facts: Any) -> None:
-    """Logging of a process that Ray has set up."""
-    if not may_quote():
+    """Set up logging in a process that Ray started. Every line carries ``facts``."""
+    if not may_log_texts():
         logs.conceal_texts()
-    know(**facts)
+    set_facts(**facts)
 
 
-def know(**facts: Any) -> None:
-    """Have every line from now on say ``facts`` (`logs.FACTS`)."""
+def set_facts(**facts: Any) -> None:
+    """Add ``facts`` (keys: `logs.FACTS`) to every log line from now on."""
     for handler in logging.getLogger().handlers:
-        logs.state(handler, lambda: facts)
-    if speaks_json():  # Ray's own set-up lets everybody say everything
+        logs.add_facts(handler, lambda: facts)
+    if logs_json():  # Ray's JSON set-up lets every logger write at every level
         for name, level in ((None, logging.WARNING), ("ray", logging.WARNING), ("baton", logging.INFO)):
             logging.getLogger(name).setLevel(level)

@@ -1,8 +1,8 @@
-"""The loss of each kind of target (`baton.tasks.base.Target`), whatever the spread of a batch over workers and steps.
+"""The loss for each type of target (`baton.tasks.base.Target`), independent of how a batch is spread over workers and steps.
 
-`Trainer` 5 believes that BERT-type models divide by ``num_items_in_batch`` (targets of the whole batch, over all workers and
-accumulation steps) themselves; these losses do divide. `Trainer` then multiplies by the number of workers, because DDP
-averages gradients over them.
+`Trainer` 5 assumes that BERT-type models divide by ``num_items_in_batch`` (the number of targets in the whole batch, over all
+workers and accumulation steps) themselves, so these losses divide by it. `Trainer` then multiplies by the number of workers,
+because DDP averages gradients over them.
 """
 
 from __future__ import annotations
@@ -20,14 +20,17 @@ from baton.config.training_settings import TrainingSettings
 from baton.tasks.base import IGNORED, Target
 
 Loss = Callable[..., torch.Tensor]
-"""(the model's outputs, targets [windows, …], number of targets in the whole batch or None) → a scalar."""
+"""(outputs of the model, targets [windows, …], number of targets in the whole batch or None) → the loss, a scalar."""
 
-LEAST_DOUBT = torch.finfo(torch.float32).eps
-"""Floor of 1 − p in focal loss: at 0 its power has no finite gradient for γ below 1."""
+MIN_MISS = torch.finfo(torch.float32).eps
+"""Minimum of 1 − p in focal loss: at 0, (1 − p)^γ has no finite gradient for γ below 1."""
 
 
 def loss_function(target: Target, training: TrainingSettings, targets: Sequence[Any], labels: int) -> Loss:
-    """The loss for a task's kind of target, as ``training`` wants it; ``targets`` are those of the training windows."""
+    """Return the loss for a task's type of ``target`` with the options of ``training``.
+
+    ``targets`` are those of the training windows, from which class weights are computed; ``labels`` is the number of labels.
+    """
     if target == "span":
         return partial(span_loss, smoothing=training.label_smoothing)
     weights = None
@@ -47,16 +50,17 @@ def label_loss(
     weights: torch.Tensor | None = None,
     gamma: float = 0.0,
 ) -> torch.Tensor:
-    """Cross-entropy over one label for each window or token.
+    """Return the cross-entropy of targets that are one label for each window or token.
 
     ``smoothing`` spreads that share of each target over all labels (Szegedy et al. 2016, «Rethinking the Inception
-    architecture»). With ``gamma``, focal loss: the term of a label with probability p shrinks by (1 − p)^γ (Lin et al. 2017,
-    «Focal loss for dense object detection»). It shrinks label by label, so that a smoothed target's small shares keep their
-    weight; a factor for the whole target would go to 0 with certainty and leave smoothing without effect.
+    architecture»). ``gamma`` > 0 gives focal loss: the term of a label with probability p is multiplied by (1 − p)^γ (Lin et
+    al. 2017, «Focal loss for dense object detection»). The factor is applied to each label separately, so that the small shares
+    of a smoothed target keep their weight. One factor for the whole target would approach 0 as the model becomes certain, and
+    smoothing would have no effect.
 
-    ``weights`` [labels] multiply the whole term of each target by its label's weight, after smoothing; `torch` would weigh
-    each label's share by itself, and so smooth towards rare labels. The sum is divided by the number of targets, which all
-    workers know, not by the sum of their weights; balanced weights average 1.
+    ``weights`` [labels] multiply the whole term of each target by the weight of its label, after smoothing. `torch` would
+    weight the share of each label separately, and so smooth towards rare labels. The sum is divided by the number of targets,
+    which all workers know, and not by the sum of their weights; balanced weights average 1.
     """
     logits = outputs["logits"].float()
     logits, labels = logits.view(-1, logits.shape[-1]), labels.view(-1)
@@ -65,9 +69,9 @@ def label_loss(
     if gamma:
         size = logits.shape[-1]
         target = functional.one_hot(safe, size) * (1 - smoothing) + smoothing / size
-        known = functional.log_softmax(logits, dim=-1)
-        doubt = -torch.expm1(known)  # 1 − p, exact where p is close to 1
-        terms = -(target * doubt.clamp_min(LEAST_DOUBT) ** gamma * known).sum(dim=-1)
+        log_p = functional.log_softmax(logits, dim=-1)
+        miss = -torch.expm1(log_p)  # 1 − p, exact where p is close to 1
+        terms = -(target * miss.clamp_min(MIN_MISS) ** gamma * log_p).sum(dim=-1)
     else:
         terms = functional.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing, ignore_index=IGNORED)
     if weights is not None:
@@ -84,10 +88,10 @@ def multi_label_loss(
     weights: torch.Tensor | None = None,
     gamma: float = 0.0,
 ) -> torch.Tensor:
-    """Binary cross-entropy of every label, averaged over windows and labels; ``labels`` [windows, labels] are 0 or 1.
+    """Return the binary cross-entropy of ``labels`` [windows, labels], which are 0 or 1, averaged over windows and labels.
 
-    ``smoothing`` moves targets towards ½. ``gamma`` as in `label_loss`, for the two answers "applies" and "does not".
-    ``weights`` [labels] multiply the terms of labels that apply, after smoothing.
+    ``smoothing`` moves targets towards ½. ``gamma`` works as in `label_loss`, on the two answers "applies" and "does not
+    apply". ``weights`` [labels] multiply the terms of labels that apply, after smoothing.
     """
     logits = outputs["logits"].float()
     yes, no = functional.logsigmoid(logits), functional.logsigmoid(-logits)
@@ -99,31 +103,32 @@ def multi_label_loss(
 
 
 def span_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None, *, smoothing: float = 0.0) -> torch.Tensor:
-    """Cross-entropy of the first and of the last token's position, averaged (Devlin et al. 2019, «BERT», section 4.2).
+    """Return the cross-entropy of the first and the last token's position, averaged (Devlin et al. 2019, «BERT», section 4.2).
 
-    Positions are those of the padded batch, as in transformers' own models.
+    ``labels`` [windows, 2] are positions in the padded batch, as in transformers' own models.
     """
     both = [
-        functional.cross_entropy(outputs[head].float(), labels[:, side], reduction="sum", label_smoothing=smoothing)
-        for side, head in enumerate(("start_logits", "end_logits"))
+        functional.cross_entropy(outputs[head].float(), labels[:, column], reduction="sum", label_smoothing=smoothing)
+        for column, head in enumerate(("start_logits", "end_logits"))
     ]
     return _mean(torch.stack(both), labels.numel(), num_items_in_batch)
 
 
-def _mean(terms: torch.Tensor, own: Any, whole: Any) -> torch.Tensor:
-    """The sum of ``terms`` over the number of targets: that of the ``whole`` batch if it is known, else these terms' ``own``.
+def _mean(terms: torch.Tensor, own_targets: Any, batch_targets: Any) -> torch.Tensor:
+    """Return the sum of ``terms`` divided by the number of targets in the whole batch, or in ``terms`` if that is None.
 
-    A batch may have none (tokens that are all ignored): its loss is 0.
+    The loss of a batch without targets (all tokens ignored) is 0.
     """
-    return terms.sum() / torch.as_tensor(own if whole is None else whole).clamp_min(1)
+    return terms.sum() / torch.as_tensor(own_targets if batch_targets is None else batch_targets).clamp_min(1)
 
 
 def balanced_weights(target: Target, targets: Sequence[Any], labels: int) -> NDArray[np.float64]:
-    """Weights [labels] that make each label weigh as much as any other.
+    """Return weights [labels] with which each label has the same total weight.
 
-    One label each: n / (labels that occur · n_label), so that the weights of all targets average 1 (scikit-learn's
-    ``balanced``). Many labels: negatives / positives of each label, so that both sides weigh the same. A label that never
-    occurs weighs 1, and so does one of many that always applies: a weight of 0 would leave it unlearnt.
+    One label per target: n / (number of labels that occur · n_label), so that the weights of all targets average 1
+    (scikit-learn's ``balanced``). Many labels per target (``classes``): negatives / positives of each label, so that both have
+    the same total weight. A label that never occurs has weight 1. So has one of many labels that always applies: with a weight
+    of 0 it would not be learnt.
     """
     if target == "classes":
         matrix = np.asarray(targets, dtype=np.float64)

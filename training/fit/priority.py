@@ -1,4 +1,7 @@
-"""How the processes of a run share their machine with serving. Imports no torch before it is told to."""
+"""How the processes of a run share their machine with serving: threads and scheduling priority.
+
+Imports torch only inside `limit_process`, so that the driver can lower its priority without it.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,11 @@ from pathlib import Path
 from baton.config.training_settings import TrainingSettings
 
 AUTOGROUP = Path("/proc/self/autogroup")
+"""Linux's file with the priority of this process's session."""
 
 
-def settle(threads: int, training: TrainingSettings) -> None:
-    """Make this process, which serves one run alone, one that trains: on so many threads, and yielding to serving."""
+def limit_process(threads: int, training: TrainingSettings) -> None:
+    """Limit torch to ``threads`` threads and lower the priority. For processes that do nothing but train for one run."""
     import torch
 
     torch.set_num_threads(threads)
@@ -20,19 +24,21 @@ def settle(threads: int, training: TrainingSettings) -> None:
 
 
 def yield_to_serving(training: TrainingSettings) -> None:
-    """Lower this process's priority as far as ``training`` says; it is never raised.
+    """Lower this process's priority to ``training.niceness``. A priority that is lower already stays.
 
-    Where Linux weighs sessions against each other before their processes (sched(7), autogroup), that of a Ray job, which is a
-    session of its own, has to yield as well.
+    Linux may weigh sessions against each other before it weighs their processes (sched(7), autogroup). A Ray job is a session
+    of its own, so the priority of the session is lowered as well.
     """
     niceness = max(training.niceness, os.getpriority(os.PRIO_PROCESS, 0))
     os.setpriority(os.PRIO_PROCESS, 0, niceness)
-    if os.getsid(0) == os.getpgrp() and AUTOGROUP.exists():  # the session of a job: a shell with jobs gives each another group
-        with suppress(OSError):  # the kernel takes ten such wishes a second, and /proc may be read-only
+    # A job's process is in the first process group of its session. In a terminal it is not (the shell starts each job in a
+    # group of its own), and the session is the user's.
+    if os.getsid(0) == os.getpgrp() and AUTOGROUP.exists():
+        with suppress(OSError):  # the kernel allows ten writes a second, and /proc may be read-only
             AUTOGROUP.write_text(str(niceness))
 
 
-def threads_here(training: TrainingSettings) -> int:
-    """Threads for scoring versions where a run's driver is: no more than the run may take of the cluster."""
+def scoring_threads(training: TrainingSettings) -> int:
+    """Return the threads for scoring versions in a run's driver: the machine's CPUs, at most ``training.cpus``."""
     cpus = os.cpu_count() or 1
     return min(cpus, training.cpus or cpus)

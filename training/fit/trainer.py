@@ -1,6 +1,6 @@
-"""The Ray Train driver: spreads a run over workers, restarts it from its last checkpoint, returns the best one.
+"""The driver of Ray Train: runs a training on workers, restarts it from its last checkpoint, and returns the best checkpoint.
 
-Knows nothing of evaluation, the gate or the registry's versions.
+Knows nothing of evaluation, the gate or published versions.
 """
 
 from __future__ import annotations
@@ -21,25 +21,27 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 from baton.artifacts.storage import Storage
 from baton.errors import TrainingFailed
 from baton.store.registry import Registry
-from training.fit.capacity import capacity_of, watched
+from training.fit.capacity import capacity_for_workers, report_waiting
 from training.fit.checkpoints import read_note
-from training.fit.request import Trained, TrainingRequest
+from training.fit.request import Trained, TrainingRequest, workers_started
 
 
 @contextmanager
 def fine_tune(request: TrainingRequest) -> Iterator[Trained]:
-    """Train and yield the checkpoint with the best validation F1; it is readable inside the ``with`` block.
+    """Train, and yield the checkpoint with the best validation F1. It is readable inside the ``with`` block.
 
     Raises:
-        TrainingFailed: as `fit` does.
+        TrainingFailed: see `run_workers`.
     """
-    checkpoint = fit(request, _train, {}, storage_path=request.runs_path, name=request.run_id, score="rank", mode="max")
+    checkpoint = run_workers(
+        request, _run_worker, {}, storage_path=request.runs_path, name=request.run_id, score="rank", mode="max"
+    )
     with checkpoint.as_directory() as directory:
         note = read_note(directory)
         yield Trained(directory=Path(directory), f1=note["f1"], epoch=int(note["epoch"]), start=request.start)
 
 
-def fit(
+def run_workers(
     request: TrainingRequest,
     loop: Callable[[dict[str, Any]], None],
     config: Mapping[str, Any],
@@ -49,19 +51,23 @@ def fit(
     score: str,
     mode: Literal["max", "min"],
 ) -> Any:
-    """Run ``loop`` in the request's workers, with its `WorkerConfig` under the key ``worker_config`` beside ``config``.
+    """Run ``loop`` in the workers of a request, and return the Ray checkpoint that they reported with the best ``score``.
 
-    Returns: of the checkpoints that it reported, the one whose metric ``score`` is best. They are kept below ``storage_path``.
+    Args:
+        loop: called in each worker with ``config`` and, under the key ``worker_config``, the fields of its `WorkerConfig`.
+        storage_path: Ray keeps the checkpoints in the folder ``name`` below it.
+        score: key of the reported metrics.
+        mode: whether the maximum or the minimum of ``score`` is best.
 
     Raises:
-        TrainingFailed: the workers failed more often than ``training.retries`` allows; the message is their last error.
+        TrainingFailed: the workers failed more often than ``training.retries`` allows. The message is their last error.
     """
     training = request.settings.training
     registry = Registry(request.database)
-    capacity = capacity_of(training)
+    capacity = capacity_for_workers(training)
 
     def started() -> bool:
-        return "step" in registry.runs.get(request.run_id).progress
+        return workers_started(registry.runs.get(request.run_id).progress)
 
     trainer = _Trainer(
         loop,
@@ -81,20 +87,22 @@ def fit(
         ),
     )
     try:
-        with watched(capacity, started, lambda text: request.progress(waiting=text)):
+        with report_waiting(capacity, started, lambda text: request.progress(waiting=text)):
             result = trainer.fit()
     except ray.train.v2.api.exceptions.TrainingFailedError as error:
         raise TrainingFailed(last_line(str(error))) from error
     if not result.best_checkpoints:
-        raise TrainingFailed("the workers ended without a checkpoint")
-    choose = max if mode == "max" else min
-    checkpoint, _ = choose(result.best_checkpoints, key=lambda item: float(item[1][score]))
+        raise TrainingFailed("the workers ended without a checkpoint; the run's log may show why")
+    best_of = max if mode == "max" else min
+    checkpoint, _ = best_of(result.best_checkpoints, key=lambda item: float(item[1][score]))
     return checkpoint
 
 
 class _Trainer(TorchTrainer):  # type: ignore[misc]  # Ray has no types
-    """Ray Train without two helpers that are processes of their own, each seconds of CPU at every start: one hands out Ray Data
-    sets, of which our runs have none; the other removes placement groups of a killed controller, which Ray does by itself.
+    """Ray's `TorchTrainer` without two of its helper processes, each of which costs seconds of CPU at every start.
+
+    One distributes Ray Data sets, which our runs do not use. The other removes placement groups of a killed controller, which
+    Ray does by itself.
     """
 
     def _create_default_callbacks(self) -> list[Any]:
@@ -103,21 +111,22 @@ class _Trainer(TorchTrainer):  # type: ignore[misc]  # Ray has no types
 
 
 def filesystem_of(storage: str) -> pyarrow.fs.FileSystem | None:
-    """What Ray writes checkpoints through where storage is remote: the same driver, endpoint and credentials as everywhere
-    else. None for local storage, which Ray knows by itself.
+    """Return the file system through which Ray writes checkpoints to a remote ``storage``; None for a local one.
+
+    It has the driver, the endpoint and the credentials that `Storage` uses. Ray handles local paths by itself.
     """
     opened = Storage(storage, patient=True)
     return None if opened.local else pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(opened.filesystem))
 
 
-def _train(config: dict[str, Any]) -> None:
-    # Imported where it runs: its libraries take seconds to load, and the driver can do without them.
+def _run_worker(config: dict[str, Any]) -> None:
+    # Imported in the worker: its libraries take seconds to load, and the driver does not need them.
     from training.fit import worker
 
     worker.train(config)
 
 
 def last_line(text: str) -> str:
-    """The last line that says something: of a traceback, the error itself."""
+    """Return the last line of ``text`` that is not blank. In a traceback that is the error."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "no reason given"

@@ -1,4 +1,4 @@
-"""What a run may change of a model: ``training.tune`` as gradients that are on or off."""
+"""Which parameters of a model a run trains (``training.tune``). The others get no gradients."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from baton.config.training_settings import TrainingSettings
 
 
 def tune(model: Any, training: TrainingSettings) -> None:
-    """Leave gradients to what ``training.tune`` trains, and to nothing else.
+    """Enable gradients for the parameters that ``training.tune`` names, and disable them for all others.
 
     Raises:
-        ConfigError: the model has no place for adapters.
+        ConfigError: ``tune`` is ``lora``, and the model's encoder has no linear layers.
     """
     if training.tune == "full":
         return
@@ -23,13 +23,13 @@ def tune(model: Any, training: TrainingSettings) -> None:
     if training.tune == "last_n":
         stack[-training.last_n :].requires_grad_(True)
     if training.tune == "lora":
-        from training.fit.lora import add_adapters  # peft takes a second to load, and most runs do without
+        from training.fit.lora import add_adapters  # peft takes a second to load, and most runs do not need it
 
         add_adapters(model, stack, training)
 
 
 def layer_stack(model: Any) -> torch.nn.ModuleList:
-    """The encoder's layers: the largest list of modules in ``base_model``.
+    """Return the encoder's layers: the largest list of modules in ``base_model``.
 
     The encoder is the embeddings and the stack of layers; the pooler and everything outside ``base_model`` is the head.
     """

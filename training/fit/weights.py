@@ -9,34 +9,40 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 
 from baton.artifacts.storage import Storage
 from baton.config.base_models import find_base_model
 from baton.config.model_settings import ModelSettings
 from baton.engines.torch_engine import load_model
+from baton.predict.predictor import load_tokenizer
 from baton.tasks import AnyTask
 from training.fit.start import Start
 
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """A start on a worker's disk: the directory to load from, and the labels of its head (None: a base model has no head)."""
+    """The model that training starts from, on the local disk."""
 
     directory: Path
+    """A Hugging Face directory: the base model, or the parent version."""
     labels: Sequence[str] | None
+    """The labels of the parent's head, in the order of its outputs. None: a base model, which has no head."""
 
-    def model(self, task_cls: type[AnyTask], labels: Sequence[str]) -> Any:
-        """The model to train, with an output for each of ``labels``; what is fresh in it is drawn from torch's generator."""
+    def load(self, task_cls: type[AnyTask], labels: Sequence[str]) -> Any:
+        """Load the model to train, with one output for each of ``labels``. New weights use torch's global RNG."""
         if self.labels is None:
             return load_model(task_cls.auto_model, self.directory, labels)
         return relabel(load_model(task_cls.auto_model, self.directory), self.labels, labels)
 
 
 def fetch(start: Start, settings: ModelSettings, storage: Storage, cache: Path) -> Origin:
-    """The files that ``start`` names: those of the base model, adapted or not, or the parent's, verified.
+    """Fetch the model that ``start`` names: the adapted base model, the parent (its files are verified), or the base model.
 
     Raises:
-        BaseModelNotFound, CorruptVersion, StorageError: with the reason.
+        BaseModelNotFound: the base model is not available on this machine.
+        CorruptVersion: the parent's files are not those that the driver saw.
+        StorageError: the storage does not answer.
     """
     if start.adapted:
         return Origin(directory=storage.fetch_run(start.adapted, cache), labels=None)
@@ -46,36 +52,52 @@ def fetch(start: Start, settings: ModelSettings, storage: Storage, cache: Path) 
     return Origin(directory=directory, labels=manifest.labels)
 
 
-def relabel(model: Any, known: Sequence[str], labels: Sequence[str]) -> Any:
-    """``model``, whose outputs are the labels ``known``, with one output for each of ``labels``, in their order.
+def save_tokenizer(wrapper: Any, model: Path, directory: Path) -> tuple[Tokenizer, int]:
+    """Save ``wrapper``, transformers' tokenizer of the model in ``model``, to ``directory``.
 
-    A label of both keeps its weights, wherever it stands now, and so its logit; a new one starts as in a fresh model; one that
-    ``labels`` lack is gone. Everything else stays. Draws from torch's generator where anything changes.
+    Return the fast tokenizer that it wraps, and the padding id. Saving writes ``tokenizer.json``, which some base models lack.
+    A copy of the model's ``config.json`` gives the padding id.
     """
-    if tuple(known) == tuple(labels):
+    wrapper.save_pretrained(str(directory))
+    (directory / "config.json").write_bytes((model / "config.json").read_bytes())
+    return load_tokenizer(directory)
+
+
+def relabel(model: Any, old_labels: Sequence[str], new_labels: Sequence[str]) -> Any:
+    """Return ``model``, whose outputs are ``old_labels``, with one output for each of ``new_labels``, in their order.
+
+    Example: ["bug", "cancel"] → ["account", "bug"]. The row of "bug" moves to output 1 and keeps its weights, and so its logit;
+    "account" gets a fresh row; "cancel" is gone. Everything else stays. If anything changes, torch's global RNG is used.
+    """
+    if tuple(old_labels) == tuple(new_labels):
         return model
-    fresh = type(model)(_config(model.config, labels))
-    by_label = _by_label(type(model), model.config, labels)
-    places = {label: place for place, label in enumerate(known)}
-    kept = [index for index, label in enumerate(labels) if label in places]
-    before = [places[labels[index]] for index in kept]
-    old = model.state_dict()
+    fresh = type(model)(_config_with_labels(model.config, new_labels))
+    label_parameters = _label_parameters(type(model), model.config, new_labels)
+    old_row_of = {label: row for row, label in enumerate(old_labels)}
+    kept_rows = [row for row, label in enumerate(new_labels) if label in old_row_of]
+    old_rows = [old_row_of[new_labels[row]] for row in kept_rows]
+    old_state = model.state_dict()
     for name, tensor in fresh.state_dict().items():  # shares its memory with the parameters
-        if name in by_label:
-            tensor[kept] = old[name][before]
+        if name in label_parameters:
+            tensor[kept_rows] = old_state[name][old_rows]
         else:
-            tensor.copy_(old[name])
+            tensor.copy_(old_state[name])
     return fresh
 
 
-def _by_label(task_cls: type[Any], config: Any, labels: Sequence[str]) -> set[str]:
-    """Names of the parameters that have a row for each label: those whose shape follows the number of labels."""
+def _label_parameters(model_cls: type[Any], config: Any, labels: Sequence[str]) -> set[str]:
+    """Return the names of the parameters that have one row per label.
+
+    They are found by comparing a model for ``labels`` with one that has a label more: the shapes of these parameters differ. On
+    the meta device neither takes memory.
+    """
     with torch.device("meta"):
-        these, more = (task_cls(_config(config, names)).state_dict() for names in (labels, [*labels, ""]))
-    return {name for name in these if these[name].shape != more[name].shape}
+        state = model_cls(_config_with_labels(config, labels)).state_dict()
+        state_with_one_more = model_cls(_config_with_labels(config, [*labels, ""])).state_dict()
+    return {name for name in state if state[name].shape != state_with_one_more[name].shape}
 
 
-def _config(config: Any, labels: Sequence[str]) -> Any:
+def _config_with_labels(config: Any, labels: Sequence[str]) -> Any:
     changed = copy.deepcopy(config)
     changed.id2label = dict(enumerate(labels))
     changed.label2id = {label: index for index, label in enumerate(labels)}

@@ -1,6 +1,7 @@
-"""What each Ray Train worker runs: a Hugging Face `Trainer` on the task's own features.
+"""The training that each Ray Train worker runs: a Hugging Face `Trainer` on the task's own features.
 
-Rank 0 saves a checkpoint each epoch, and every rank reports it; a restarted worker goes on from the last one.
+`train` is the entry point, `build_trainer` makes the `Trainer`, and `Reporter` reports its progress. After each epoch rank 0
+saves a checkpoint and every rank reports it; a restarted worker resumes from the last one.
 """
 
 from __future__ import annotations
@@ -8,8 +9,9 @@ from __future__ import annotations
 import inspect
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,42 +23,43 @@ import transformers
 from baton.artifacts.storage import Storage
 from baton.config.model_settings import ModelSettings
 from baton.config.training_settings import TrainingSettings
-from baton.engines.torch_engine import bf16_pays
+from baton.engines.torch_engine import has_fast_bf16
 from baton.errors import Conflict, DataError, RegistryError
-from baton.predict.predictor import load_tokenizer
+from baton.store.records import RunStage
 from baton.store.registry import Registry
-from baton.tasks import AnyTask, task_type
+from baton.tasks import AnyTask
 from baton.tasks.base import Windows
 from training.data.augmentation import AugmentedDataset, ReaugmentCallback
 from training.data.batches import Collator, OrderedTrainer, encode, features, training_features
-from training.fit import start, weights
+from training.data.replay import Selection
+from training.fit import weights
 from training.fit.checkpoints import checkpoint_directory, write_note
-from training.fit.dropout import quicken
+from training.fit.dropout import use_fast_dropout
 from training.fit.log import set_up_worker
 from training.fit.losses import loss_function
-from training.fit.priority import settle
-from training.fit.request import WorkerConfig
-from training.fit.start import Start
+from training.fit.priority import limit_process
+from training.fit.request import STEP, WorkerConfig
+from training.fit.start import Start, select_rows
 from training.fit.tuning import tune
-from training.fit.vocabulary import narrow
+from training.fit.vocabulary import train_seen_embeddings
 
 LONG_WINDOWS = 64
 """Mean tokens of a window from which plain attention code is faster in training on CPUs. With dropout, torch's fused attention
 falls back to slow code there: 1.5 times a whole step at 220 tokens; at 17 tokens there is no difference."""
 
 REPORT_SECONDS = 1.0
-"""Least time between two progress reports."""
+"""Minimum seconds between two progress reports."""
 
 
 def train(config: dict[str, Any]) -> None:
-    """Fine-tune as ``WorkerConfig(**config["worker_config"])`` says; report one checkpoint an epoch.
+    """Fine-tune with the configuration ``WorkerConfig(**config["worker_config"])``, and report one checkpoint per epoch.
 
     The entry point of Ray Train's workers.
     """
     worker_config = WorkerConfig(**config["worker_config"])
     settings = ModelSettings.model_validate(worker_config.settings)
     set_up_worker(run_id=worker_config.run_id, model=settings.name)
-    settle(worker_config.threads, settings.training)
+    limit_process(worker_config.threads, settings.training)
     with tempfile.TemporaryDirectory(prefix="baton-train-") as scratch:
         trainer = build_trainer(worker_config, settings, Path(scratch), ray.train.get_context().get_world_size())
         trainer.add_callback(Reporter(worker_config, settings.training.early_stopping))
@@ -68,75 +71,123 @@ def train(config: dict[str, Any]) -> None:
                 trainer.train(resume_from_checkpoint=directory)
 
 
+# --- the trainer ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedRows:
+    """The rows of a run as the `Trainer` takes them. Each element of ``train`` and ``validation`` is one window's features."""
+
+    train: Sequence[Any]
+    """With ``training.augment``, the features change in each epoch."""
+    train_token_ids: Iterable[Sequence[int]]
+    """The token ids of every window that the training will see, in all epochs. Can be read once."""
+    validation: Sequence[Any]
+    validation_windows: Windows
+    validation_rows: Sequence[Any]
+    callbacks: Sequence[transformers.TrainerCallback] = ()
+    """Callbacks that ``train`` needs."""
+
+
 def build_trainer(worker_config: WorkerConfig, settings: ModelSettings, scratch: Path, world_size: int) -> transformers.Trainer:
-    """The configured `Trainer` of one of ``world_size`` workers; all that is random is seeded."""
+    """Build the `Trainer` of one of ``world_size`` workers. Everything random in it is seeded.
+
+    Raises:
+        DataError: no row can be used for validation.
+    """
     training = settings.training
-    transformers.set_seed(training.seed)  # the fresh head's weights, and the adapters'
-    storage, begin = Storage(worker_config.storage, patient=True), Start(**worker_config.start)
-    origin = weights.fetch(begin, settings, storage, scratch / "parent")
+    transformers.set_seed(training.seed)  # for the weights of a fresh head and of adapters
+    storage, start = Storage(worker_config.storage, patient=True), Start(**worker_config.start)
+    origin = weights.fetch(start, settings, storage, scratch / "parent")
     wrapper = transformers.AutoTokenizer.from_pretrained(str(origin.directory), local_files_only=True, trust_remote_code=False)
-    wrapper.save_pretrained(str(scratch / "tokenizer"))
-    (scratch / "tokenizer" / "config.json").write_bytes((origin.directory / "config.json").read_bytes())
-    tokenizer, pad_id = load_tokenizer(scratch / "tokenizer")
-    task_cls = task_type(settings.task)
+    tokenizer, pad_id = weights.save_tokenizer(wrapper, origin.directory, scratch / "tokenizer")
     task = settings.make_task(worker_config.labels)
     tokenizer = task.prepare_tokenizer(tokenizer)
-    selected = start.rows(begin, settings, storage, worker_config.dataset_uri, worker_config.fold)
-    if not selected.validation and training.folds is None and training.validation != 0:
-        raise DataError(
-            f"{len(selected.train)} training row(s) leave none for validation; at least one label needs two texts "
-            "(in question answering: two contexts are needed)"
-        )
-    # batches of like lengths need little padding
-    validation_rows = sorted(selected.validation, key=lambda row: len(task_cls.content(row)))
-    model = origin.model(task_cls, worker_config.labels)
-    if task_cls.target == "classes":
-        model.config.problem_type = "multi_label_classification"  # transformers' own pipelines then answer as we do
-    tune(model, training)
-    train: Sequence[Any]
-    callbacks = []
-    if training.augment.active:
-        train = AugmentedDataset(task, tokenizer, selected.train, training.augment, training.seed)
-        seen = train.token_ids(training.epochs)
-        callbacks = [ReaugmentCallback(train)]
-    else:
-        train = training_features(task, tokenizer, selected.train)
-        seen = (row["input_ids"] for row in train)
-    validation_windows = encode(task, tokenizer, validation_rows)
-    validation = features(task, validation_windows, validation_rows)
-    quicken(model)
+    selection = select_rows(start, settings, storage, worker_config.dataset_uri, worker_config.fold)
+    _check_validation(selection, training)
+    model = _load_model(origin, task, training)
+    rows = _encode_rows(task, tokenizer, selection, training)
     on_gpu = torch.cuda.is_available() and training.device != "cpu"
-    if not on_gpu and np.mean([len(row["input_ids"]) for row in train]) >= LONG_WINDOWS:
-        model.set_attn_implementation("eager")
-    narrow(model, [[pad_id], *seen, *(row["input_ids"] for row in validation)])
+    _make_faster(model, rows, pad_id, on_gpu=on_gpu)
     return trainer_type(training)(
         model=model,
-        args=arguments_of(training, scratch, world_size, on_gpu=on_gpu, validates=bool(validation)),
-        train_dataset=train,
-        eval_dataset=validation,
+        args=training_arguments(training, scratch, world_size, on_gpu=on_gpu, validates=bool(rows.validation)),
+        train_dataset=rows.train,
+        eval_dataset=rows.validation,
         data_collator=Collator(
-            pad_id, {"labels", *inspect.signature(model.forward).parameters}, token_labels=task_cls.target == "tokens"
+            pad_id, {"labels", *inspect.signature(model.forward).parameters}, token_labels=task.target == "tokens"
         ),
         processing_class=wrapper,
-        compute_loss_func=loss_function(task_cls.target, training, [row["labels"] for row in train], len(worker_config.labels)),
-        compute_metrics=Validate(task, validation_windows, validation_rows),
+        compute_loss_func=loss_function(task.target, training, [row["labels"] for row in rows.train], len(task.labels)),
+        compute_metrics=Validate(task, rows.validation_windows, rows.validation_rows),
+        callbacks=list(rows.callbacks),
+    )
+
+
+def _check_validation(selection: Selection, training: TrainingSettings) -> None:
+    """Raise ``DataError`` if the settings require validation rows and there are none."""
+    if not selection.validation and training.folds is None and training.validation != 0:
+        raise DataError(
+            f"none of the {len(selection.train)} training row(s) can be used for validation; at least one label needs two "
+            "different texts (question answering: two different contexts)"
+        )
+
+
+def _load_model(origin: weights.Origin, task: AnyTask, training: TrainingSettings) -> Any:
+    """Load the model, with gradients for the parameters that ``training.tune`` trains."""
+    model = origin.load(type(task), task.labels)
+    if task.target == "classes":
+        model.config.problem_type = "multi_label_classification"  # transformers' own pipelines then answer as we do
+    tune(model, training)
+    return model
+
+
+def _encode_rows(task: AnyTask, tokenizer: Any, selection: Selection, training: TrainingSettings) -> EncodedRows:
+    """Encode the training rows, augmented if configured, and the validation rows."""
+    # sorted by length: batches of similar lengths need little padding
+    validation_rows = sorted(selection.validation, key=lambda row: len(type(task).content(row)))
+    train: Sequence[Any]
+    train_token_ids: Iterable[Sequence[int]]
+    callbacks: list[transformers.TrainerCallback] = []
+    if training.augment.active:
+        train = AugmentedDataset(task, tokenizer, selection.train, training.augment, training.seed)
+        train_token_ids = train.token_ids(training.epochs)
+        callbacks = [ReaugmentCallback(train)]
+    else:
+        train = training_features(task, tokenizer, selection.train)
+        train_token_ids = (row["input_ids"] for row in train)
+    validation_windows = encode(task, tokenizer, validation_rows)
+    return EncodedRows(
+        train=train,
+        train_token_ids=train_token_ids,
+        validation=features(task, validation_windows, validation_rows),
+        validation_windows=validation_windows,
+        validation_rows=validation_rows,
         callbacks=callbacks,
     )
 
 
+def _make_faster(model: Any, rows: EncodedRows, pad_id: int, *, on_gpu: bool) -> None:
+    """Replace parts of ``model`` by faster ones that train the same: dropout, attention and embeddings."""
+    use_fast_dropout(model)
+    if not on_gpu and np.mean([len(row["input_ids"]) for row in rows.train]) >= LONG_WINDOWS:
+        model.set_attn_implementation("eager")
+    train_seen_embeddings(model, [[pad_id], *rows.train_token_ids, *(row["input_ids"] for row in rows.validation)])
+
+
 def trainer_type(training: TrainingSettings) -> type[OrderedTrainer]:
-    """The `Trainer` whose checkpoints fit what is trained."""
+    """Return the `Trainer` class whose checkpoints fit ``training.tune``."""
     if training.tune != "lora":
         return OrderedTrainer
-    from training.fit.lora import AdapterTrainer  # peft takes a second to load, and most runs do without
+    from training.fit.lora import AdapterTrainer  # peft takes a second to load, and most runs do not need it
 
     return AdapterTrainer
 
 
-def arguments_of(
+def training_arguments(
     training: TrainingSettings, scratch: Path, world_size: int, *, on_gpu: bool, validates: bool
 ) -> transformers.TrainingArguments:
-    """The settings in the `Trainer`'s own terms, for one of ``world_size`` workers."""
+    """Return the settings as the `Trainer`'s arguments, for one of ``world_size`` workers."""
     return transformers.TrainingArguments(
         output_dir=str(scratch / "checkpoints"),
         num_train_epochs=training.epochs,
@@ -148,7 +199,7 @@ def arguments_of(
         weight_decay=training.weight_decay,
         lr_scheduler_type=training.schedule,
         train_sampling_strategy="group_by_length",
-        bf16=training.precision == "bf16" or (training.precision == "auto" and bf16_pays("cuda" if on_gpu else "cpu")),
+        bf16=training.precision == "bf16" or (training.precision == "auto" and has_fast_bf16("cuda" if on_gpu else "cpu")),
         use_cpu=not on_gpu,
         ddp_find_unused_parameters=False if world_size > 1 else None,
         ddp_broadcast_buffers=False if world_size > 1 else None,
@@ -167,21 +218,26 @@ def arguments_of(
 
 
 class Validate:
-    """The task's own main metric on the validation rows, through the same `decode` and `score` as everywhere."""
+    """Computes the task's main metric on the validation rows (the `Trainer`'s ``compute_metrics``).
+
+    It uses the same `Task.decode` and `Task.score` as evaluation and serving. ``rows`` are the validation rows, in the order of
+    the predictions.
+    """
 
     def __init__(self, task: AnyTask, windows: Windows, rows: Sequence[Any]) -> None:
         self.task, self._windows, self.rows = task, windows, rows
 
     def __call__(self, prediction: Any) -> dict[str, float]:
+        """Return the main metric of a `transformers.EvalPrediction`, under the key ``f1``."""
         logits = self._logits(prediction)
         outputs = self._decode(logits)
-        if self.task.calibrates():  # as its version would be, so that the epochs are compared as they would serve
+        if self.task.calibrates():  # a version is calibrated before it serves, so epochs are compared after calibration
             self.task.calibration = self.task.calibrate(outputs, self.rows)
             outputs = self._decode(logits)
         return {"f1": float(self.task.score(outputs, self.rows).metrics[self.task.metric])}
 
     def outputs(self, prediction: Any) -> list[Any]:
-        """The outputs for ``rows``, in order, as `Task.calibrate` takes them."""
+        """Return the outputs for ``rows``, in order, as `Task.calibrate` takes them."""
         return self._decode(self._logits(prediction))
 
     def _logits(self, prediction: Any) -> dict[str, list[Any]]:
@@ -192,28 +248,35 @@ class Validate:
         return self.task.decode(self._windows, logits, [self.task.Options()] * len(self.rows))
 
 
-class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
-    """Progress to the registry (rank 0), checkpoints to Ray Train (every rank), early stopping.
+# --- callbacks -----------------------------------------------------------------------------------------------------------
 
-    ``facts`` go into each progress report.
+
+class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
+    """Reports progress to the registry (rank 0) and checkpoints to Ray Train (every rank), and stops a training early.
+
+    Args:
+        worker_config: the configuration of this worker.
+        patience: epochs without a better F1 after which the training stops.
+        facts: added to each progress report.
     """
 
-    stage: ClassVar[str] = "training"
+    stage: ClassVar[RunStage] = RunStage.TRAINING
+    """The stage under which progress is reported."""
     names: ClassVar[Mapping[str, str]] = {"loss": "loss", "learning_rate": "learning_rate", "eval_f1": "f1"}
-    """What is reported of the `Trainer`'s log, and as what."""
+    """Keys of the `Trainer`'s log that are reported → keys of the progress."""
     reports_progress: ClassVar[bool] = True
-    """Whether rank 0 writes its progress into the run's record."""
+    """Whether rank 0 reports progress to the registry."""
 
     def __init__(self, worker_config: WorkerConfig, patience: int, **facts: Any) -> None:
         self._worker_config, self._patience, self._facts = worker_config, patience, facts
         self._registry = Registry(worker_config.database)
-        self._last = 0.0
-        self._began = (0.0, 0)
+        self._last_report = 0.0
+        self._began_at, self._first_step = 0.0, 0
         self._latest: dict[str, float] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Remember where this attempt began, for the time left."""
-        self._began = (time.monotonic(), state.global_step)
+        """Note the time and the step at which this attempt begins: the time left is estimated from them."""
+        self._began_at, self._first_step = time.monotonic(), state.global_step
         if state.is_world_process_zero:
             self._report(state, force=True)
 
@@ -225,15 +288,16 @@ class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
             self._report(state, force=any(key.startswith("eval_") for key in found))
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Stop when the last ``patience`` epochs brought no better F1."""
+        """Stop the training if the last ``patience`` epochs brought no better F1."""
         scores = [entry["eval_f1"] for entry in state.log_history if "eval_f1" in entry]
         if len(scores) - 1 - int(np.argmax(scores)) >= self._patience:
             control.should_training_stop = True
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Hand the epoch's checkpoint to Ray Train. Every rank takes part: the report is a barrier."""
+        """Report the epoch's checkpoint to Ray Train. Every rank must call it, because Ray waits for all of them."""
         epoch, f1 = round(state.epoch), self._latest.get("f1")
-        metrics = {"f1": f1, "epoch": epoch, "rank": epoch if f1 is None else f1}  # nothing to choose by: the last is the best
+        # without validation there is no score to choose by: the rank makes the last epoch the best
+        metrics = {"f1": f1, "epoch": epoch, "rank": epoch if f1 is None else f1}
         checkpoint = None
         if state.is_world_process_zero:
             directory = checkpoint_directory(args, state)
@@ -242,24 +306,37 @@ class Reporter(transformers.TrainerCallback):  # type: ignore[misc]
         ray.train.report(metrics, checkpoint=checkpoint)
 
     def _report(self, state: Any, *, force: bool) -> None:
+        """Report the progress, unless the last report is too recent (``force`` reports it all the same)."""
         now = time.monotonic()
-        if not self.reports_progress or (not force and now - self._last < REPORT_SECONDS):
+        if not self.reports_progress or (not force and now - self._last_report < REPORT_SECONDS):
             return
-        self._last = now
-        began, first_step = self._began
-        done = state.global_step - first_step
-        left = (now - began) / done * (state.max_steps - state.global_step) if done else None
+        self._last_report = now
         progress = {
             **self._facts,
             "epoch": round(state.epoch or 0.0, 2),
             "epochs": state.num_train_epochs,
-            "step": state.global_step,
+            STEP: state.global_step,
             "steps": state.max_steps,
-            "seconds_left": None if left is None else round(left, 1),
+            "seconds_left": self._seconds_left(state, now),
             "start": Start(**self._worker_config.start).sentence(),
             **self._latest,
         }
-        with suppress(
-            RegistryError, Conflict
-        ):  # a lost database costs progress lines, not the run; its driver stops an ended one
+        # A lost database costs progress reports, not the run. A run that has ended is stopped by its driver.
+        with suppress(RegistryError, Conflict):
             self._registry.runs.report(self._worker_config.run_id, self.stage, progress)
+
+    def _seconds_left(self, state: Any, now: float) -> float | None:
+        """Estimate the remaining seconds from the mean time of this attempt's steps; None before its first step."""
+        done = state.global_step - self._first_step
+        return round((now - self._began_at) / done * (state.max_steps - state.global_step), 1) if done else None
+
+
+class StopAfterEpochs(transformers.TrainerCallback):  # type: ignore[misc]
+    """Stops a training after ``epochs`` epochs. The learning-rate schedule stays that of the configured number of epochs."""
+
+    def __init__(self, epochs: int) -> None:
+        self._epochs = epochs
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Stop the training if the last epoch is over."""
+        control.should_training_stop |= round(state.epoch) >= self._epochs

@@ -1,6 +1,6 @@
-"""Domain adaptation: continued masked-language training of the base model on texts without labels, before anything else.
+"""Domain adaptation: masked-language training of the base model on texts without labels, before the run's own training.
 
-The outcome is a base model like any other, whose encoder has read the domain's texts. Texts of the holdout are left out.
+The result is a base model like any other, whose encoder was trained on the domain's texts. Texts of the holdout are left out.
 """
 
 from __future__ import annotations
@@ -15,39 +15,47 @@ from baton.tasks import task_type
 from training.data.datasets import Dataset
 from training.fit.checkpoints import ADAPTED_BASE, read_note
 from training.fit.request import TrainingRequest
-from training.fit.trainer import fit
-from training.methods.domain_texts import gather
+from training.fit.trainer import run_workers
+from training.methods.domain_texts import gather_texts
 
 FOLDER = "adapt"
 """Folder of the adaptation among the run's files."""
 
 
-def adapt(request: TrainingRequest, dataset: Dataset, held: Collection[str]) -> tuple[TrainingRequest, dict[str, Any]]:
-    """``request`` with an adapted base model to start from, and how that came about, for the lineage. ``held``: see `gather`.
+def adapt(
+    request: TrainingRequest, dataset: Dataset, holdout_fingerprints: Collection[str]
+) -> tuple[TrainingRequest, dict[str, Any]]:
+    """Adapt the base model. Return ``request`` with the adapted base model as its start, and the facts for the lineage.
 
-    Of the epochs, the one with the lowest loss on the texts held back counts.
+    The epoch with the lowest loss on the texts held back is kept. For ``holdout_fingerprints`` see `gather_texts`.
 
     Raises:
-        DataError: the texts cannot be read.
-        TrainingFailed: as `training.fit.trainer.fit` does.
+        DataError: the texts cannot be read, or too few are left.
+        TrainingFailed: see `training.fit.trainer.run_workers`.
     """
     settings = request.settings.training.adapt
     assert settings is not None
-    texts = gather(settings, task_type(request.settings.task), dataset.holdout, held)
+    texts = gather_texts(settings, task_type(request.settings.task), dataset.holdout, holdout_fingerprints)
     request.progress(**texts.facts())
-    folder = f"{request.run_id}/{FOLDER}"
-    checkpoint = fit(
-        request, _train, {"texts": ray.put(texts)}, storage_path=f"{request.runs_path}/{request.run_id}", name=FOLDER,
-        score="loss", mode="min",
-    )  # fmt: skip
+    checkpoint = run_workers(
+        request,
+        _run_worker,
+        {"texts": ray.put(texts)},
+        storage_path=f"{request.runs_path}/{request.run_id}",
+        name=FOLDER,
+        score="loss",
+        mode="min",
+    )
     with checkpoint.as_directory() as directory:
         note = read_note(directory)
-    adapted = f"{folder}/{checkpoint.path.rstrip('/').rpartition('/')[2]}/{ADAPTED_BASE}"
+    checkpoint_name = checkpoint.path.rstrip("/").rpartition("/")[2]
+    adapted = f"{request.run_id}/{FOLDER}/{checkpoint_name}/{ADAPTED_BASE}"
     facts = {"data": settings.data, **texts.facts(), **note}
     return replace(request, start=replace(request.start, adapted=adapted)), {"adaptation": facts}
 
 
-def _train(config: dict[str, Any]) -> None:
+def _run_worker(config: dict[str, Any]) -> None:
+    # Imported in the worker: its libraries take seconds to load, and the driver does not need them.
     from training.methods import masked
 
     masked.train(config)

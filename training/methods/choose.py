@@ -1,4 +1,4 @@
-"""The ways to make a checkpoint, and which of them a model's settings choose."""
+"""Selects the way to make a checkpoint by a model's training settings."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from training.fit.request import Trained, TrainingRequest
 from training.fit.trainer import fine_tune
 
 Method = Callable[[TrainingRequest], AbstractContextManager[Trained]]
-"""Makes a checkpoint, which is readable inside its ``with`` block."""
+"""Makes a checkpoint, which is readable inside the ``with`` block."""
 
 
-def method(training: TrainingSettings) -> Method:
-    """The way that ``training`` asks for. The modules are imported here, because their libraries take seconds to load."""
+def choose_method(training: TrainingSettings) -> Method:
+    """Return the method that ``training`` selects. Each is imported when it is needed: their libraries take seconds to load."""
     if training.few_shot:
         from training.methods.few_shot import few_shot
 

@@ -11,25 +11,32 @@ from typing import Any
 from baton.config.training_settings import AdaptSettings
 from baton.errors import DataError
 from baton.tasks import AnyTask
-from baton.tasks.base import PAIRED
+from baton.tasks.base import PAIR_SEPARATOR
 from baton.text.normal_form import fingerprint, normalise
 from training.data.sources import read
 
-HELD_BACK, MOST_HELD_BACK = 0.1, 500
-"""Share of the texts, and the most of them, whose loss says whether adaptation helps."""
+HELD_BACK_FRACTION = 0.1
+"""Fraction of the texts that is held back from training. Their loss shows whether the adaptation helps."""
+
+MAX_HELD_BACK = 500
+"""Maximum number of texts that are held back."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Texts:
-    """Texts to adapt to, those held back to measure by, and what was left out."""
+    """The texts of one adaptation."""
 
     train: Sequence[str]
+    """Texts to train on."""
     held_back: Sequence[str]
+    """Texts on which the loss is measured."""
     removed_leaks: int
+    """Number of texts that were removed because they are in the holdout."""
     removed_duplicates: int
+    """Number of texts that were removed because they repeat another one."""
 
     def facts(self) -> dict[str, int]:
-        """For the lineage."""
+        """Return the counts for the lineage."""
         return {
             "texts": len(self.train),
             "held_back": len(self.held_back),
@@ -38,17 +45,24 @@ class Texts:
         }
 
 
-def gather(settings: AdaptSettings, task_cls: type[AnyTask], holdout: Sequence[Any], held: Collection[str] = ()) -> Texts:
-    """The texts of ``settings.data``, without empty ones, repetitions, and those that also stand in the holdout, or belong
-    there for ever (``held``: fingerprints of the ledger).
+def gather_texts(
+    settings: AdaptSettings, task_cls: type[AnyTask], holdout: Sequence[Any], holdout_fingerprints: Collection[str] = ()
+) -> Texts:
+    """Read the texts of ``settings.data``, without empty ones, duplicates, and texts of the holdout.
 
-    What counts as the same is normalised (`baton.text.normal_form.normalise`); each text of a pair counts, a question and its
-    context as well. Which texts are held back follows from their hash.
+    Texts are compared in their normal form (`baton.text.normal_form.normalise`). Every text of a ``holdout`` row is left out:
+    both texts of a pair, the question and its context. Which texts are held back depends on their hash, not on their order.
+
+    Args:
+        settings: the source of the texts.
+        task_cls: the task of the holdout rows.
+        holdout: the rows of the holdout.
+        holdout_fingerprints: fingerprints of all texts that were ever in the holdout, from the ledger. They are left out too.
 
     Raises:
         DataError: the file cannot be read, a row has no text, or fewer than two texts are left.
     """
-    forbidden = {normalise(text) for row in holdout for text in _texts_of(task_cls, row)}
+    holdout_texts = {normalise(text) for row in holdout for text in _texts_of(task_cls, row)}
     seen: set[str] = set()
     kept: list[tuple[bytes, str]] = []
     leaks = duplicates = 0
@@ -56,7 +70,7 @@ def gather(settings: AdaptSettings, task_cls: type[AnyTask], holdout: Sequence[A
         content = normalise(text)
         if not content:
             continue
-        if content in forbidden or fingerprint(text) in held:
+        if content in holdout_texts or fingerprint(text) in holdout_fingerprints:
             leaks += 1
         elif content in seen:
             duplicates += 1
@@ -64,15 +78,22 @@ def gather(settings: AdaptSettings, task_cls: type[AnyTask], holdout: Sequence[A
             seen.add(content)
             kept.append((hashlib.sha256(content.encode()).digest(), text))
     if len(kept) < 2:
-        raise DataError(f"{settings.data}: {len(kept)} text(s) to adapt to, {leaks} left out with the holdout; 2 are needed")
+        raise DataError(
+            f"{settings.data}: {len(kept)} text(s) are left to adapt to ({leaks} removed because they are in the holdout); "
+            "at least 2 are needed"
+        )
     kept.sort()
-    measured = min(max(1, round(HELD_BACK * len(kept))), MOST_HELD_BACK)
+    held_back = min(max(1, round(HELD_BACK_FRACTION * len(kept))), MAX_HELD_BACK)
     texts = [text for _, text in kept]
-    return Texts(train=texts[measured:], held_back=texts[:measured], removed_leaks=leaks, removed_duplicates=duplicates)
+    return Texts(train=texts[held_back:], held_back=texts[:held_back], removed_leaks=leaks, removed_duplicates=duplicates)
 
 
 def read_texts(source: str) -> Iterator[str]:
-    """The lines of a .txt file, or the field ``text`` of a .jsonl file. Raises ``DataError``."""
+    """Yield the lines of a .txt file, or the field ``text`` of each row of a .jsonl file.
+
+    Raises:
+        DataError: the file cannot be read, or a row has no text.
+    """
     path = Path(source)
     if path.suffix == ".jsonl":
         for row in read(source, "train"):
@@ -87,6 +108,6 @@ def read_texts(source: str) -> Iterator[str]:
 
 
 def _texts_of(task_cls: type[AnyTask], row: Any) -> Iterable[str]:
-    """Every text that a holdout row shows to a model, each alone."""
+    """Return every text that a holdout row shows to a model, each as a string of its own."""
     texts = [value for name in task_cls.Input.model_fields if isinstance(value := getattr(row, name, None), str)]
-    return [*texts, task_cls.group(row), *task_cls.content(row).split(PAIRED)]
+    return [*texts, task_cls.group(row), *task_cls.content(row).split(PAIR_SEPARATOR)]

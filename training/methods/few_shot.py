@@ -1,6 +1,6 @@
-"""Few-shot training: a linear head on the frozen encoder's sentence embeddings, for about 8 rows a label, in seconds.
+"""Few-shot training: a linear head on the frozen encoder's sentence embeddings, for about 8 rows per label, in seconds.
 
-Runs in the process of its caller; needs no worker of Ray.
+It runs in the caller's process and needs no Ray worker.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ import transformers
 
 from baton.artifacts.storage import Storage
 from baton.config.model_settings import ModelSettings
-from baton.engines.torch_engine import OVERHEAD_TOKENS, bf16_pays, load_model
+from baton.engines.torch_engine import OVERHEAD_TOKENS, has_fast_bf16, load_model
 from baton.predict.packing import pack
-from baton.predict.predictor import load_tokenizer
 from baton.tasks import AnyTask, task_type
 from baton.tasks.base import Windows
 from training.data import datasets
@@ -35,19 +34,21 @@ from training.methods import linear
 from training.methods.pooling import family_of, pool_mean
 
 STRENGTHS = (0.03, 0.3, 3.0, 30.0)
-"""Regularisations to choose from; the larger, the weaker."""
+"""Candidates for the strength of the head (see `linear.fit`): the larger, the weaker its regularisation."""
 
 DEFAULT_STRENGTH = 0.3
-"""Where the rows are too few to choose."""
+"""The strength where there are too few rows to choose one."""
 
 FOLDS = 5
-PASS_TOKENS = 8192
-"""Most tokens, padding included, of one forward pass."""
+"""Folds of the cross-validation that chooses the strength."""
+
+MAX_PASS_TOKENS = 8192
+"""Maximum tokens of one forward pass, padding included."""
 
 
 @contextmanager
 def few_shot(request: TrainingRequest) -> Iterator[Trained]:
-    """Fit a head to all training rows; the F1 is that of predictions for rows held back from it in their turn."""
+    """Fit a head to all training rows, and yield it with the encoder. The F1 comes from cross-validation."""
     storage, task_cls = Storage(request.storage, patient=True), task_type(request.settings.task)
     rows = datasets.load_split(task_cls, storage, request.dataset.uri, "train")
     with tempfile.TemporaryDirectory(prefix="baton-few-shot-") as scratch:
@@ -69,12 +70,15 @@ def few_shot(request: TrainingRequest) -> Iterator[Trained]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fitted:
-    """How a head was fitted, with what it scored on rows held back from it, and what it learned about its scores there."""
+class FittedHead:
+    """The result of fitting a head. The head's weights are in the directory that `fit_head` wrote."""
 
     strength: float
+    """The chosen strength."""
     f1: float
+    """The task's main metric, cross-validated."""
     calibration: Mapping[str, float]
+    """The calibration of the scores, from the cross-validation; empty if the task does not calibrate."""
 
 
 def fit_head(
@@ -85,19 +89,25 @@ def fit_head(
     *,
     directory: Path,
     report: Callable[[int, int], None],
-) -> Fitted:
-    """Write a classifier with the encoder in ``base`` and a head fitted to ``rows`` into ``directory``, for serving as it is.
+) -> FittedHead:
+    """Write a classifier with the encoder in ``base`` and a head fitted to ``rows`` into ``directory``, ready for serving.
 
-    ``report(done, total)`` counts encoded windows. Dropout is off, and the encoder keeps its weights.
+    The encoder keeps its weights, and dropout is off.
+
+    Args:
+        base: Hugging Face directory of the base model.
+        settings: the model's settings.
+        labels: the labels of the head, in the order of its outputs.
+        rows: the training rows.
+        directory: where to write the classifier.
+        report: called with the number of encoded windows and the number of all windows.
 
     Raises:
-        ConfigError: a family of models whose head cannot pass sentence embeddings on.
+        ConfigError: the base model's family is not one of `pooling.FAMILIES`.
     """
     task = settings.make_task(labels)
     wrapper = transformers.AutoTokenizer.from_pretrained(str(base), local_files_only=True, trust_remote_code=False)
-    wrapper.save_pretrained(str(directory))
-    (directory / "config.json").write_bytes((base / "config.json").read_bytes())
-    tokenizer, pad_id = load_tokenizer(directory)
+    tokenizer, pad_id = weights.save_tokenizer(wrapper, base, directory)
     windows = encode(task, task.prepare_tokenizer(tokenizer), rows)
     transformers.set_seed(settings.training.seed)
     model = load_model(task.auto_model, base, labels).eval().requires_grad_(False)
@@ -106,20 +116,24 @@ def fit_head(
     family = family_of(model, settings.base_model)
     pool_mean(model, family)
     head = model.get_submodule(family.head)
-    precise = settings.training.precision == "fp32" or (settings.training.precision == "auto" and not bf16_pays("cpu"))
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=not precise):
+    precision = settings.training.precision
+    bf16 = precision == "bf16" or (precision == "auto" and has_fast_bf16("cpu"))
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
         embeddings = embed(model, head, features(task, windows, rows), pad_id, report)
     with one_thread():
-        fitted, best = choose(task, embeddings, windows, rows, settings)
-    head.weight.copy_(best.weight)
-    head.bias.copy_(best.bias)
+        fitted, linear_head = fit_linear_head(task, embeddings, windows, rows, settings)
+    head.weight.copy_(linear_head.weight)
+    head.bias.copy_(linear_head.bias)
     model.save_pretrained(str(directory))
     return fitted
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Threads that wait for each other between two small products take longer than one alone, above all on busy cores."""
+    """Run the block with one torch thread.
+
+    It is faster for small matrices: several threads wait for each other between two products, above all on busy cores.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -131,51 +145,58 @@ def one_thread() -> Iterator[None]:
 def embed(
     model: Any, head: Any, rows: Sequence[Mapping[str, Any]], pad_id: int, report: Callable[[int, int], None]
 ) -> torch.Tensor:
-    """What reaches ``head``, the last layer of ``model``, for each of the windows ``rows``: fp32 [windows, features]."""
+    """Return the sentence embedding of each window, fp32 [windows, features].
+
+    These are the inputs of ``head``, the last layer of ``model``. ``rows`` are the features of the windows. ``report`` is
+    called with the number of encoded windows and the number of all windows.
+    """
     collate = Collator(pad_id, inspect.signature(model.forward).parameters.keys() - {"labels"})
-    reached: dict[int, torch.Tensor] = {}
-    caught: list[torch.Tensor] = []
-    hook = head.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0].float()))
-    for chosen in pack(np.array([len(row["input_ids"]) for row in rows]), PASS_TOKENS, OVERHEAD_TOKENS["cpu"]):
+    embedding_of_window: dict[int, torch.Tensor] = {}
+    head_inputs: list[torch.Tensor] = []
+    hook = head.register_forward_pre_hook(lambda _, inputs: head_inputs.append(inputs[0].float()))
+    for batch in pack(np.array([len(row["input_ids"]) for row in rows]), MAX_PASS_TOKENS, OVERHEAD_TOKENS["cpu"]):
         with torch.no_grad():
-            model(**collate([rows[window] for window in chosen]))
-        reached |= zip(chosen.tolist(), caught.pop(), strict=True)
-        report(len(reached), len(rows))
+            model(**collate([rows[window] for window in batch]))
+        embedding_of_window |= zip(batch.tolist(), head_inputs.pop(), strict=True)
+        report(len(embedding_of_window), len(rows))
     hook.remove()
-    return torch.stack([reached[window] for window in range(len(rows))])
+    return torch.stack([embedding_of_window[window] for window in range(len(rows))])
 
 
-def choose(
+def fit_linear_head(
     task: AnyTask, embeddings: torch.Tensor, windows: Windows, rows: Sequence[Any], settings: ModelSettings
-) -> tuple[Fitted, linear.Linear]:
-    """The head fitted to all rows, as regular as cross-validation wants it, and what that showed.
+) -> tuple[FittedHead, linear.Linear]:
+    """Choose the strength by cross-validation, and fit a head with it to all rows.
 
-    Each row is predicted once by a head that has not seen it; these predictions choose the regularisation by their loss, and
-    give the F1 and the calibration.
+    For each candidate, every row is predicted once by a head that was not fitted to it. The candidate whose predictions have
+    the lowest loss is chosen; its predictions also give the F1 and the calibration.
     """
     targets = torch.tensor(task.targets(rows, windows))
     labels = len(task.labels)
     loss = loss_function(task.target, settings.training, targets.tolist(), labels)
-    part = torch.tensor(folds(type(task), rows, FOLDS))[torch.tensor(windows.owner)]
+    fold_of_window = torch.tensor(folds(type(task), rows, FOLDS))[torch.tensor(windows.owner)]
 
-    def held_back(strength: float) -> torch.Tensor:
+    def cross_validated_logits(strength: float) -> torch.Tensor:
         logits = torch.zeros(len(embeddings), labels)
-        for number in part.unique():
-            theirs = part == number
-            logits[theirs] = linear.fit(embeddings[~theirs], targets[~theirs], labels, loss, strength)(embeddings[theirs])
+        for fold in fold_of_window.unique():
+            held = fold_of_window == fold
+            logits[held] = linear.fit(embeddings[~held], targets[~held], labels, loss, strength)(embeddings[held])
         return logits
 
-    counts = Counter(type(task).strata(rows))
-    candidates = STRENGTHS if np.median(list(counts.values())) >= 2 else (DEFAULT_STRENGTH,)
-    tried = {strength: held_back(strength) for strength in candidates}
-    strength = min(tried, key=lambda one: float(loss({"logits": tried[one]}, targets)))
-    f1 = evaluate_held_out(task, windows, tried[strength], rows)
-    fitted = Fitted(strength=strength, f1=f1, calibration=task.calibration)
+    rows_per_label = Counter(type(task).strata(rows))
+    candidates = STRENGTHS if np.median(list(rows_per_label.values())) >= 2 else (DEFAULT_STRENGTH,)
+    logits_of = {strength: cross_validated_logits(strength) for strength in candidates}
+    strength = min(logits_of, key=lambda candidate: float(loss({"logits": logits_of[candidate]}, targets)))
+    f1 = evaluate_held_out(task, windows, logits_of[strength], rows)
+    fitted = FittedHead(strength=strength, f1=f1, calibration=task.calibration)
     return fitted, linear.fit(embeddings, targets, labels, loss, strength)
 
 
 def evaluate_held_out(task: AnyTask, windows: Windows, logits: torch.Tensor, rows: Sequence[Any]) -> float:
-    """The main metric of predictions on ``rows``; a task that calibrates itself does so on them."""
+    """Return the task's main metric of the predictions ``logits`` for ``rows``.
+
+    A task that calibrates is calibrated on these predictions first, and keeps that calibration.
+    """
     options = [task.Options()] * len(rows)
     outputs = task.decode(windows, {"logits": list(logits.numpy())}, options)
     if task.calibrates():

@@ -1,13 +1,14 @@
-"""What each worker of an adaptation runs: masked-language training (Devlin et al. 2019, «BERT», section 3.1) of the base model.
+"""The training that each worker of an adaptation runs: masked-language training of the base model (Devlin et al. 2019, «BERT»,
+section 3.1).
 
-A checkpoint holds, beside what resuming needs, the adapted base model as a plain Hugging Face directory.
+A checkpoint holds the files for resuming, and the adapted base model as a plain Hugging Face directory.
 """
 
 from __future__ import annotations
 
 import inspect
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,30 +21,32 @@ from baton.config.base_models import find_base_model
 from baton.config.model_settings import ModelSettings
 from baton.engines.torch_engine import load_model
 from baton.errors import ConfigError
-from baton.predict.predictor import load_tokenizer
+from baton.store.records import RunStage
 from baton.tasks.base import split_into_windows, without_truncation
 from training.data.batches import Collator, OrderedTrainer
 from training.fit.checkpoints import ADAPTED_BASE, checkpoint_directory, read_note, write_note
-from training.fit.dropout import quicken
+from training.fit.dropout import use_fast_dropout
 from training.fit.log import set_up_worker
 from training.fit.losses import label_loss
-from training.fit.priority import settle
+from training.fit.priority import limit_process
 from training.fit.request import WorkerConfig
-from training.fit.worker import Reporter, arguments_of
+from training.fit.weights import save_tokenizer
+from training.fit.worker import Reporter, training_arguments
 from training.methods.domain_texts import Texts
 
 
 def train(config: dict[str, Any]) -> None:
-    """Adapt to ``config["texts"]`` as ``WorkerConfig(**config["worker_config"])`` says; report one checkpoint an epoch.
+    """Adapt the base model to ``config["texts"]``, and report one checkpoint per epoch.
 
-    The entry point of Ray Train's workers.
+    The configuration is ``WorkerConfig(**config["worker_config"])``. The entry point of Ray Train's workers.
     """
     worker_config = WorkerConfig(**config["worker_config"])
     settings = ModelSettings.model_validate(worker_config.settings)
     set_up_worker(run_id=worker_config.run_id, model=settings.name)
-    settle(worker_config.threads, settings.training)
+    limit_process(worker_config.threads, settings.training)
     with tempfile.TemporaryDirectory(prefix="baton-adapt-") as scratch:
-        trainer = build_masked(settings, ray.get(config["texts"]), Path(scratch), ray.train.get_context().get_world_size())
+        texts, world_size = ray.get(config["texts"]), ray.train.get_context().get_world_size()
+        trainer = build_masked_trainer(settings, texts, Path(scratch), world_size)
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is None:
             trainer.add_callback(MaskedReporter(worker_config, trainer, float(trainer.evaluate()["eval_loss"])))
@@ -55,14 +58,15 @@ def train(config: dict[str, Any]) -> None:
                 trainer.train(resume_from_checkpoint=directory)
 
 
-def build_masked(settings: ModelSettings, texts: Texts, scratch: Path, world_size: int) -> transformers.Trainer:
-    """The `Trainer` of one of ``world_size`` workers. Its training tokens are masked anew in each epoch; those that measure it
-    are masked once.
+def build_masked_trainer(settings: ModelSettings, texts: Texts, scratch: Path, world_size: int) -> transformers.Trainer:
+    """Build the `Trainer` of one of ``world_size`` workers.
 
-    A base model without a head for words (a sentence encoder) gets a fresh one, whose weights are the embeddings'.
+    The training texts are masked again in each epoch. The texts held back are masked once, so that the losses of all epochs can
+    be compared. A base model without a language-model head (a sentence encoder) gets a fresh one that shares the weights of the
+    embeddings.
 
     Raises:
-        ConfigError: the base model's tokenizer has no mask.
+        ConfigError: the base model's tokenizer has no mask token.
     """
     adapt, training = settings.training.adapt, settings.training
     assert adapt is not None
@@ -70,20 +74,21 @@ def build_masked(settings: ModelSettings, texts: Texts, scratch: Path, world_siz
     base = find_base_model(settings.base_model)
     wrapper = transformers.AutoTokenizer.from_pretrained(str(base), local_files_only=True, trust_remote_code=False)
     if wrapper.mask_token is None:
-        raise ConfigError(f"training.adapt: the tokenizer of {settings.base_model} has no mask; adapt is for BERT-type models")
-    wrapper.save_pretrained(str(scratch / "tokenizer"))
-    (scratch / "tokenizer" / "config.json").write_bytes((base / "config.json").read_bytes())
-    tokenizer, pad_id = load_tokenizer(scratch / "tokenizer")
+        raise ConfigError(
+            f"training.adapt: the tokenizer of {settings.base_model} has no mask token; use a base model that was trained with "
+            "masks, such as BERT, or leave adapt out"
+        )
+    tokenizer, pad_id = save_tokenizer(wrapper, base, scratch / "tokenizer")
     model = load_model("AutoModelForMaskedLM", base, ())
-    quicken(model)
-    collate = Masked(wrapper, adapt.mask, pad_id, inspect.signature(model.forward).parameters.keys())
+    use_fast_dropout(model)
+    collate = MaskingCollator(wrapper, adapt.mask, pad_id, inspect.signature(model.forward).parameters.keys())
     on_gpu = torch.cuda.is_available() and training.device != "cpu"
     changes = {"epochs": adapt.epochs, "learning_rate": adapt.learning_rate, "batch_size": adapt.batch_size, "accumulation": 1}
     return OrderedTrainer(
         model=model,
-        args=arguments_of(training.model_copy(update=changes), scratch, world_size, on_gpu=on_gpu, validates=True),
+        args=training_arguments(training.model_copy(update=changes), scratch, world_size, on_gpu=on_gpu, validates=True),
         train_dataset=windows(tokenizer, texts.train, settings.max_length),
-        eval_dataset=collate.once(windows(tokenizer, texts.held_back, settings.max_length), training.seed),
+        eval_dataset=collate.mask_once(windows(tokenizer, texts.held_back, settings.max_length), training.seed),
         data_collator=collate,
         processing_class=wrapper,
         compute_loss_func=label_loss,
@@ -91,57 +96,68 @@ def build_masked(settings: ModelSettings, texts: Texts, scratch: Path, world_siz
 
 
 def windows(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> list[dict[str, Any]]:
-    """``input_ids`` of the texts in windows of at most ``max_length`` tokens, special ones included, none of which repeats."""
+    """Split the texts into windows that do not overlap, and return the ``input_ids`` of each.
+
+    A window has at most ``max_length`` tokens, special ones included.
+    """
     room = max_length - tokenizer.num_special_tokens_to_add(False)
     encodings = without_truncation(tokenizer).encode_batch_fast(list(texts), add_special_tokens=False)
     pieces = [piece for encoding in encodings if len(encoding) for piece in split_into_windows(encoding, room, 0)]
     return [{"input_ids": tokenizer.post_process(piece).ids} for piece in pieces]
 
 
-class Masked:
-    """Masks a batch at random, unless it was masked before, and pads it."""
+class MaskingCollator:
+    """Pads a batch of windows, and masks tokens at random unless the windows have labels, which means that they are masked.
 
-    def __init__(self, wrapper: Any, share: float, pad_id: int, accepted: Any) -> None:
+    Args:
+        wrapper: transformers' tokenizer.
+        share: share of the tokens that are masked.
+        pad_id: id of the padding token.
+        accepted: names of the tensors that the model takes.
+    """
+
+    def __init__(self, wrapper: Any, share: float, pad_id: int, accepted: Container[str]) -> None:
         self._wrapper, self._share = wrapper, share
-        self._draw = transformers.DataCollatorForLanguageModeling(wrapper, mlm_probability=share)
+        self._mask = transformers.DataCollatorForLanguageModeling(wrapper, mlm_probability=share)
         self._pad = Collator(pad_id, accepted, token_labels=True)
         self._accepted = accepted
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        batch = self._pad(rows) if "labels" in rows[0] else self._draw(rows)
+        """Return the tensors of a batch."""
+        batch = self._pad(rows) if "labels" in rows[0] else self._mask(rows)
         return {name: tensor for name, tensor in batch.items() if name in self._accepted}
 
-    def once(self, rows: Sequence[Mapping[str, Any]], seed: int) -> list[dict[str, Any]]:
-        """``rows`` masked for good, so that each epoch has the same to guess."""
-        draw = transformers.DataCollatorForLanguageModeling(self._wrapper, mlm_probability=self._share, seed=seed)
-        masked = (draw([row]) for row in rows)
+    def mask_once(self, rows: Sequence[Mapping[str, Any]], seed: int) -> list[dict[str, Any]]:
+        """Return ``rows`` with masks and labels, so that each epoch predicts the same tokens."""
+        mask = transformers.DataCollatorForLanguageModeling(self._wrapper, mlm_probability=self._share, seed=seed)
+        batches = (mask([row]) for row in rows)
         return [
             {
                 "input_ids": batch["input_ids"][0].tolist(),
                 "token_type_ids": [0] * batch["input_ids"].shape[1],
                 "labels": batch["labels"][0].tolist(),
             }
-            for batch in masked
+            for batch in batches
         ]
 
 
 class MaskedReporter(Reporter):
-    """Tells of the loss on texts held back, and hands each epoch's adapted base model to Ray Train."""
+    """Reports the loss on the texts held back, and each epoch's adapted base model to Ray Train."""
 
-    stage: ClassVar[str] = "adapting"
+    stage: ClassVar[RunStage] = RunStage.ADAPTING
     names: ClassVar[Mapping[str, str]] = {"loss": "loss", "learning_rate": "learning_rate", "eval_loss": "held_back_loss"}
 
     def __init__(self, worker_config: WorkerConfig, trainer: Any, loss_before: float) -> None:
         super().__init__(worker_config, patience=1, held_back_loss=loss_before)
-        self._trainer, self._before = trainer, loss_before
+        self._trainer, self._loss_before = trainer, loss_before
         self._base_model = str(worker_config.settings["base_model"])
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Adaptation has no early end: the best epoch counts."""
+        """Do nothing: an adaptation does not stop early, and its best epoch is kept."""
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Report an epoch; every rank takes part."""
-        note = {"loss": self._latest["held_back_loss"], "loss_before": self._before, "epoch": round(state.epoch)}
+        """Report the epoch's adapted base model to Ray Train. Every rank must call it, because Ray waits for all of them."""
+        note = {"loss": self._latest["held_back_loss"], "loss_before": self._loss_before, "epoch": round(state.epoch)}
         checkpoint = None
         if state.is_world_process_zero:
             directory = checkpoint_directory(args, state)
@@ -152,7 +168,10 @@ class MaskedReporter(Reporter):
 
 
 def save_base(trainer: Any, base: Path, directory: Path) -> None:
-    """Write the base model with the trainer's encoder: what masked-language training has no use for (a pooler) stays."""
+    """Save the base model in ``base`` with the trainer's encoder to ``directory``.
+
+    Weights that masked-language training does not use (a pooler) are those of ``base``.
+    """
     trained = trainer.accelerator.unwrap_model(trainer.model)
     model = load_model("AutoModel", base, ())
     model.load_state_dict(trained.base_model.state_dict(), strict=False)

@@ -1,4 +1,4 @@
-"""What the process of one trial runs: the same training as a run's worker, with the settings that the search drew for it."""
+"""The process of one search trial: the training of a run's worker, with the settings that the search sampled for the trial."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from baton.config.base_models import check_length, find_base_model
 from baton.config.file import trial_settings
 from training.fit.checkpoints import checkpoint_directory, write_note
 from training.fit.log import set_up_worker
-from training.fit.priority import settle
+from training.fit.priority import limit_process
 from training.fit.request import WorkerConfig
 from training.fit.worker import Reporter, build_trainer
 
 
 class TuneReporter(Reporter):
-    """Hands each epoch to Ray Tune instead of Ray Train; the driver of the search reports progress."""
+    """Reports each epoch to Ray Tune instead of Ray Train. The search's driver reports the progress of the run."""
 
     reports_progress: ClassVar[bool] = False
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Report an epoch's F1 and checkpoint to Tune."""
+        """Report the epoch's F1 and checkpoint to Ray Tune, and whether it was the trial's last epoch."""
         directory = checkpoint_directory(args, state)
         epoch = round(state.epoch)
         metrics = {"f1": self._latest["f1"], "epoch": epoch}
@@ -33,15 +33,15 @@ class TuneReporter(Reporter):
         tune.report({**metrics, "ended": ended}, checkpoint=tune.Checkpoint.from_directory(directory))
 
 
-def train(worker_config: Mapping[str, Any], drawn: Mapping[str, Any]) -> None:
-    """Train as ``WorkerConfig(**worker_config)`` says, with the training settings ``drawn`` by the search."""
+def train(worker_config: Mapping[str, Any], sampled: Mapping[str, Any]) -> None:
+    """Train with the configuration ``WorkerConfig(**worker_config)`` and the ``sampled`` training settings."""
     config = WorkerConfig(**worker_config)
-    settings = trial_settings(config.settings, drawn)
+    settings = trial_settings(config.settings, sampled)
     check_length(find_base_model(settings.base_model), settings.base_model, settings.max_length)
     set_up_worker(run_id=config.run_id, model=settings.name)
-    settle(config.threads, settings.training)
+    limit_process(config.threads, settings.training)
     with tempfile.TemporaryDirectory(prefix="baton-trial-") as scratch:
         trainer = build_trainer(config, settings, Path(scratch), world_size=1)
-        trainer.args.save_only_model = True  # nobody resumes it
+        trainer.args.save_only_model = True  # a trial is never resumed
         trainer.add_callback(TuneReporter(config, settings.training.early_stopping))
         trainer.train()
