@@ -138,7 +138,10 @@ def test_min_f1_is_not_asked_of_a_challenger():
 
 def test_scores_on_different_holdouts_are_not_compared():
     truth = balanced(100)
-    with pytest.raises(Conflict, match="scored on different holdouts; evaluate both on one"):
+    with pytest.raises(
+        Conflict,
+        match=r"^candidate v2 and champion v1 were evaluated on different holdouts .*; evaluate both on the same holdout$",
+    ):
         decide(TASK, evaluation(2, truth, truth), evaluation(1, truth, truth, "00" * 32), POLICY)
 
 

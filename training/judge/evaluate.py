@@ -1,4 +1,4 @@
-"""A version and a holdout → a Score. The predictor is the one that serves. Knows no registry."""
+"""A model and a holdout → a Score. Predicts with the predictor that serves. Does not know the registry."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ from dataclasses import replace
 from typing import Any
 
 from baton.predict.predictor import Predictor
-from baton.quality.drift import reference_of
+from baton.quality.drift import make_reference
 from baton.tasks import AnyTask
 from baton.tasks.base import Score, text_length
 
 CHUNK = 512
-"""Examples predicted between two progress reports."""
+"""Number of examples that are predicted between two progress reports."""
 
 
 def evaluate(predictor: Predictor, examples: Sequence[Any], report: Callable[[int, int], None]) -> Score:
-    """Predict every example and score the answers; ``report(done, total)`` after each chunk."""
+    """Predict every example and score the outputs. Calls ``report(done, total)`` after each chunk.
+
+    Metric ``reference`` describes inputs and outputs, for drift monitoring.
+    """
     inputs = [predictor.task.input_of(example) for example in examples]
     outputs: list[Any] = []
     for start in range(0, len(inputs), CHUNK):
@@ -27,10 +30,10 @@ def evaluate(predictor: Predictor, examples: Sequence[Any], report: Callable[[in
 
 
 def reference(task: AnyTask, inputs: Sequence[Any], outputs: Sequence[Any]) -> dict[str, Any]:
-    """What the version's answers look like where all is well: what its answers in service are compared with."""
-    usual = task.Options()
-    summaries = [task.summary(output, usual) for output in outputs]
-    return reference_of(
+    """Return the distributions of labels, confidences and text lengths on the holdout. Drift is measured against them."""
+    options = task.Options()
+    summaries = [task.summary(output, options) for output in outputs]
+    return make_reference(
         [label for label, _ in summaries],
         [confidence for _, confidence in summaries],
         [text_length(item) for item in inputs],

@@ -1,7 +1,11 @@
-"""The gate: (candidate, champion, policy) → Decision. Pure; knows no registry, no model, no Ray."""
+"""The gate: (candidate, champion, policy) → Decision, in three pure steps: compare, verdict, explain.
+
+Knows neither the registry, nor a model, nor Ray.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -10,111 +14,171 @@ import numpy as np
 from baton.config.model_settings import GateSettings
 from baton.errors import Conflict
 from baton.store.records import Decision, DecisionKind, Evaluation, Verdict
-from baton.tasks.base import Task
+from baton.tasks import AnyTask
 from training.judge.statistics import bootstrap, interval
 
 
-def decide(
-    task: Task[Any, Any, Any, Any], candidate: Evaluation, champion: Evaluation | None, policy: GateSettings
-) -> Decision:
-    """Whether ``candidate`` may take over from ``champion`` (None: the model's first version).
+@dataclass(frozen=True, kw_only=True)
+class Gain:
+    """How far a candidate is ahead of the champion on the same holdout."""
 
-    A first version must reach ``min_f1``. A challenger must gain strictly, by at least ``min_gain``, and the paired
-    bootstrap must give the gain a one-sided ``confidence`` of being above zero.
+    champion: int
+    """The champion's version number."""
+    champion_f1: float
+    champion_f1_interval: tuple[float, float]
+    """Central bootstrap interval of the champion's F1 that holds ``gate.confidence``."""
+    gain: float
+    """The candidate's F1 minus the champion's."""
+    lower_bound: float
+    """One-sided lower confidence bound of ``gain``, at ``gate.confidence``."""
+    confidence: float
+    """Share of the resamples in which the candidate is better."""
+
+    @property
+    def detectable(self) -> float:
+        """About the smallest gain that this holdout could show with ``gate.confidence``."""
+        return self.gain - self.lower_bound
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The numbers behind a verdict."""
+
+    candidate: int
+    """The candidate's version number."""
+    f1: float
+    f1_interval: tuple[float, float]
+    """Central bootstrap interval of the candidate's F1 that holds ``gate.confidence``."""
+    against: Gain | None
+    """The comparison with the champion; None for a model's first version."""
+    examples: int
+    """Number of holdout rows."""
+    holdout_hash: str
+
+    def numbers(self) -> dict[str, Any]:
+        """Return the numbers as a stored Decision has them (`Decision.numbers`)."""
+        numbers: dict[str, Any] = {"f1": self.f1, "f1_interval": self.f1_interval}
+        if self.against is not None:
+            numbers |= {
+                "champion_f1": self.against.champion_f1,
+                "champion_f1_interval": self.against.champion_f1_interval,
+                "gain": self.against.gain,
+                "gain_lower_bound": self.against.lower_bound,
+                "confidence": self.against.confidence,
+                "detectable_gain": self.against.detectable,
+            }
+        return {**numbers, "examples": self.examples, "holdout_hash": self.holdout_hash}
+
+
+def decide(task: AnyTask, candidate: Evaluation, champion: Evaluation | None, policy: GateSettings) -> Decision:
+    """Decide whether ``candidate`` may replace ``champion`` (None: the candidate is the model's first version).
 
     Raises:
-        Conflict: the two were not scored on the same holdout.
+        Conflict: the two were evaluated on different holdouts.
     """
-    if champion is None:
-        return _first(task, candidate, policy)
-    if candidate.holdout_hash != champion.holdout_hash:
-        raise Conflict("candidate and champion were scored on different holdouts; evaluate both on one")
-    new, old = _f1(task, candidate), _f1(task, champion)
-    gain = new - old
-    count = len(candidate.statistics)
-    draws = bootstrap(
-        [partial(task.resample, candidate.statistics), partial(task.resample, champion.statistics)], count, _seed(candidate)
+    comparison = compare(task, candidate, champion, policy)
+    decided = verdict(comparison, policy)
+    return Decision(
+        model=candidate.model,
+        candidate=candidate.version,
+        champion=None if champion is None else champion.version,
+        kind=DecisionKind.GATE,
+        verdict=decided,
+        sentence=explain(comparison, decided, policy),
+        policy=policy.model_dump(mode="json"),
+        numbers=comparison.numbers(),
     )
-    gains = draws[:, 0] - draws[:, 1]
-    chance = float(np.mean(gains > 0))
-    lower = float(np.quantile(gains, 1 - policy.confidence))
-    detectable = gain - lower
-    numbers = {
-        "f1": new,
-        "f1_interval": interval(draws[:, 0], policy.confidence),
-        "champion_f1": old,
-        "champion_f1_interval": interval(draws[:, 1], policy.confidence),
-        "gain": gain,
-        "gain_lower_bound": lower,
-        "confidence": chance,
-        "detectable_gain": detectable,
-        "examples": count,
-        "holdout_hash": candidate.holdout_hash,
-    }
-    who = (
-        f"v{candidate.version} (F1 {new:.4f}) against champion v{champion.version} (F1 {old:.4f}) "
-        f"on the same {count:,} holdout rows"
-    )
-    wanted = f"at least {policy.min_gain:+.4f} is required" if policy.min_gain > 0 else "a strict gain is required"
-    if gain <= 0 or gain < policy.min_gain:
-        verdict = Verdict.REJECT
-        sentence = f"Refused: {who}: gain {gain:+.4f}, {wanted}. v{champion.version} stays."
-    elif chance < policy.confidence:
-        verdict = Verdict.INCONCLUSIVE
-        sentence = (
-            f"Inconclusive: {who}: gain {gain:+.4f}, but only {chance:.1%} confidence that it is real "
-            f"({policy.confidence:.0%} required; this holdout can show gains from about {detectable:.4f}). "
-            f"v{champion.version} stays."
+
+
+def compare(task: AnyTask, candidate: Evaluation, champion: Evaluation | None, policy: GateSettings) -> Comparison:
+    """Compute all numbers that the verdict depends on, by a paired bootstrap over the holdout rows.
+
+    Of ``policy``, only ``confidence`` is used. The same evaluations always give the same numbers.
+
+    Raises:
+        Conflict: the two were evaluated on different holdouts.
+    """
+    if champion is not None and candidate.holdout_hash != champion.holdout_hash:
+        raise Conflict(
+            f"candidate v{candidate.version} and champion v{champion.version} were evaluated on different holdouts "
+            f"({candidate.holdout_hash[:12]} and {champion.holdout_hash[:12]}); evaluate both on the same holdout"
         )
-    else:
-        verdict = Verdict.PROMOTE
-        sentence = f"Promote: {who}: gain {gain:+.4f} with {chance:.1%} confidence ({policy.confidence:.0%} required)."
-    return _decision(candidate, champion.version, policy, verdict=verdict, sentence=sentence, numbers=numbers)
-
-
-def _first(task: Task[Any, Any, Any, Any], candidate: Evaluation, policy: GateSettings) -> Decision:
+    evaluations = [candidate] if champion is None else [candidate, champion]
+    examples = len(candidate.statistics)
+    scores = bootstrap(
+        [partial(task.resample, evaluation.statistics) for evaluation in evaluations], examples, _seed(candidate)
+    )
     f1 = _f1(task, candidate)
-    count = len(candidate.statistics)
-    draws = bootstrap([partial(task.resample, candidate.statistics)], count, _seed(candidate))
-    numbers = {
-        "f1": f1,
-        "f1_interval": interval(draws[:, 0], policy.confidence),
-        "examples": count,
-        "holdout_hash": candidate.holdout_hash,
-    }
-    who = f"v{candidate.version}, the first version, reaches F1 {f1:.4f} on {count:,} holdout rows"
-    if f1 >= policy.min_f1:
-        sentence = f"Promote: {who} ({policy.min_f1:.4f} required)."
-        return _decision(candidate, None, policy, verdict=Verdict.PROMOTE, sentence=sentence, numbers=numbers)
-    sentence = f"Refused: {who}, but {policy.min_f1:.4f} is required (gate.min_f1)."
-    return _decision(candidate, None, policy, verdict=Verdict.REJECT, sentence=sentence, numbers=numbers)
+    against = None
+    if champion is not None:
+        champion_f1 = _f1(task, champion)
+        gains = scores[:, 0] - scores[:, 1]
+        against = Gain(
+            champion=champion.version,
+            champion_f1=champion_f1,
+            champion_f1_interval=interval(scores[:, 1], policy.confidence),
+            gain=f1 - champion_f1,
+            lower_bound=float(np.quantile(gains, 1 - policy.confidence)),
+            confidence=float(np.mean(gains > 0)),
+        )
+    return Comparison(
+        candidate=candidate.version,
+        f1=f1,
+        f1_interval=interval(scores[:, 0], policy.confidence),
+        against=against,
+        examples=examples,
+        holdout_hash=candidate.holdout_hash,
+    )
 
 
-def _f1(task: Task[Any, Any, Any, Any], evaluation: Evaluation) -> float:
+def verdict(comparison: Comparison, policy: GateSettings) -> Verdict:
+    """Return the verdict of ``policy`` on a comparison.
+
+    A first version must reach ``min_f1``. A challenger must be strictly better, by at least ``min_gain``; it is promoted only if
+    the share of resamples in which it is better reaches ``confidence``, and is inconclusive otherwise.
+    """
+    against = comparison.against
+    if against is None:
+        return Verdict.PROMOTE if comparison.f1 >= policy.min_f1 else Verdict.REJECT
+    if against.gain <= 0 or against.gain < policy.min_gain:
+        return Verdict.REJECT
+    return Verdict.PROMOTE if against.confidence >= policy.confidence else Verdict.INCONCLUSIVE
+
+
+def explain(comparison: Comparison, verdict: Verdict, policy: GateSettings) -> str:
+    """Return one sentence for users: the verdict, the numbers that it depends on, and what is required."""
+    against = comparison.against
+    if against is None:
+        return _explain_first(comparison, verdict, policy)
+    subject = (
+        f"v{comparison.candidate} (F1 {comparison.f1:.4f}) against champion v{against.champion} "
+        f"(F1 {against.champion_f1:.4f}) on the same {comparison.examples:,} holdout rows: gain {against.gain:+.4f}"
+    )
+    if verdict is Verdict.PROMOTE:
+        return f"Promote: {subject} with {against.confidence:.1%} confidence ({policy.confidence:.0%} required)."
+    if verdict is Verdict.REJECT:
+        required = f"at least {policy.min_gain:+.4f} is required" if policy.min_gain > 0 else "a strict gain is required"
+        return f"Refused: {subject}, {required}. v{against.champion} stays."
+    return (
+        f"Inconclusive: {subject}, but only {against.confidence:.1%} confidence that it is real "
+        f"({policy.confidence:.0%} required; this holdout can show gains from about {against.detectable:.4f}). "
+        f"v{against.champion} stays."
+    )
+
+
+def _explain_first(comparison: Comparison, verdict: Verdict, policy: GateSettings) -> str:
+    subject = (
+        f"v{comparison.candidate}, the first version, reaches F1 {comparison.f1:.4f} on {comparison.examples:,} holdout rows"
+    )
+    if verdict is Verdict.PROMOTE:
+        return f"Promote: {subject} ({policy.min_f1:.4f} required)."
+    return f"Refused: {subject}, but {policy.min_f1:.4f} is required (gate.min_f1)."
+
+
+def _f1(task: AnyTask, evaluation: Evaluation) -> float:
     return float(evaluation.metrics[task.metric])
 
 
 def _seed(evaluation: Evaluation) -> int:
-    """From the holdout, so that the same match always ends the same way."""
+    """Return a seed that depends on the holdout alone, so that the same comparison always gives the same numbers."""
     return int(evaluation.holdout_hash[:12], 16)
-
-
-def _decision(
-    candidate: Evaluation,
-    champion: int | None,
-    policy: GateSettings,
-    *,
-    verdict: Verdict,
-    sentence: str,
-    numbers: dict[str, Any],
-) -> Decision:
-    return Decision(
-        model=candidate.model,
-        candidate=candidate.version,
-        champion=champion,
-        kind=DecisionKind.GATE,
-        verdict=verdict,
-        sentence=sentence,
-        policy=policy.model_dump(mode="json"),
-        numbers=numbers,
-    )
