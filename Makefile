@@ -11,12 +11,11 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export PYTHONUNBUFFERED := 1
 
 .PHONY: help demo test test-parts test-service test-clusters up check bench image render clean
-help:  ## this list
+help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
-# Compiled at once, because a process that finds no bytecode takes much longer to load its libraries, and where
-# PYTHONDONTWRITEBYTECODE is set each one does; by compileall, which works on all cores, where pip works on one. What is for another
-# Python than this one stays as it is.
+# Compile everything once: a process that finds no bytecode loads its libraries much more slowly, and with PYTHONDONTWRITEBYTECODE
+# every process would. compileall uses all cores; pip would use one. Files for another version of Python are left as they are.
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --no-compile -c constraints.txt torch==2.13.0 -e ".[offline,dev]"
@@ -26,44 +25,44 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## install and run the whole loop on the bundled samples
 	$(BIN)/baton demo
 
-# All at once: tests of a running service wait half of the time, and take precedence. One part prints as it goes, the others when
-# they are over.
+# The three parts run at the same time: the tests of a running service wait half of the time, and have priority. One part prints
+# while it runs, the others when they have ended.
 test: $(STAMP)  ## install and run the test suite
 	@$(MAKE) --no-print-directory -j3 test-parts test-service test-clusters
 
 test-parts test-service test-clusters: export HF_HUB_OFFLINE := 1
 PYTEST := $(BIN)/python -m pytest
-in_the_end = >$(VENV)/$@.log 2>&1; status=$$?; cat $(VENV)/$@.log; exit $$status
+print_when_done = >$(VENV)/$@.log 2>&1; status=$$?; cat $(VENV)/$@.log; exit $$status
 
 test-parts: $(STAMP)
-	@OMP_NUM_THREADS=1 nice -n 5 $(PYTEST) -n auto --dist loadfile --no-loadscope-reorder -m "not cluster" $(in_the_end)
+	@OMP_NUM_THREADS=1 nice -n 5 $(PYTEST) -n auto --dist loadfile --no-loadscope-reorder -m "not cluster" $(print_when_done)
 
 test-service: $(STAMP)
 	$(PYTEST) tests/cluster -m "cluster and not own_cluster" --durations=15
 
 test-clusters: $(STAMP)
-	@$(PYTEST) tests/cluster -m own_cluster --durations=15 $(in_the_end)
+	@$(PYTEST) tests/cluster -m own_cluster --durations=15 $(print_when_done)
 
-up: $(STAMP)  ## the service on 127.0.0.1:8000 with baton.yaml
+up: $(STAMP)  ## start the service on 127.0.0.1:8000 with baton.yaml
 	$(BIN)/baton up
 
-check: $(STAMP)  ## lint, types, import contracts
+check: $(STAMP)  ## check format, lint, types and import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(STAMP)  ## training, serving, hand-over, metrics; the other benchmarks are modules of their own (benchmarks/)
+bench: $(STAMP)  ## measure training, serving, hand-over and metrics; run other benchmarks by module (benchmarks/)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks --data $(DATA) --task $(TASK)
 
-image:  ## the container image (arguments for the build in IMAGE_ARGS)
+image:  ## build the container image (pass build arguments in IMAGE_ARGS)
 	@if command -v docker >/dev/null && docker info >/dev/null 2>&1; then docker build -t $(IMAGE) $(IMAGE_ARGS) .; \
 	elif command -v buildah >/dev/null; then buildah build --format docker -t $(IMAGE) $(IMAGE_ARGS) .; \
-	else echo "make image needs a Docker engine that answers, or buildah. Elsewhere, with this directory as the context:"; \
+	else echo "make image needs a running Docker engine, or buildah. On a machine that has one, run in this directory:"; \
 	echo "  docker build -t $(IMAGE) $(IMAGE_ARGS) .      or      buildah build --format docker -t $(IMAGE) $(IMAGE_ARGS) ."; \
 	exit 1; fi
 
-render: $(STAMP)  ## anew from baton.yaml and the alert rules: what deploy/kuberay needs of them
+render: $(STAMP)  ## write the files of deploy/kuberay that come from baton.yaml and the alert rules
 	for overlay in cpu gpu; do $(BIN)/baton render -c $(KUBERAY)/overlays/$$overlay/baton.yaml --out $(KUBERAY)/overlays/$$overlay || exit 1; done
 	$(BIN)/baton render --rules deploy/prometheus/rules.yml --out $(KUBERAY)/base
 
