@@ -1,4 +1,4 @@
-"""Run the benchmarks against a service of their own, and write what was measured to ``benchmarks/RESULTS.md``."""
+"""Run the main benchmarks against a service that is started for them, and write the results to ``benchmarks/RESULTS.md``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECTIONS: Mapping[str, Callable[[Service], str]] = {
     "hand_over": hand_over.measure,
     "observability": observability.measure,
 }
-"""In the order in which they run: the version that the first one trains serves in the others."""
+"""The benchmarks in the order in which they run. The others serve the version that the first one trains."""
 
 PREAMBLE = (
     "# Results\n\n"
@@ -34,7 +34,7 @@ PREAMBLE = (
 
 
 def main() -> None:
-    """Parse the command line, run, write."""
+    """Parse the command line, run the benchmarks, write the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
         "--data",
@@ -44,8 +44,10 @@ def main() -> None:
     )
     parser.add_argument("--task", choices=tuple(SUBJECTS), default="classification", help="default: classification")
     parser.add_argument("--only", choices=tuple(SECTIONS), action="append", help="default: all that the task has")
-    parser.add_argument("--rounds", type=int, default=1, help="of training, each with a seed of its own; default: 1")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="sections of the same heading are replaced, others kept")
+    parser.add_argument("--rounds", type=int, default=1, help="rounds of training, each with its own seed; default: 1")
+    parser.add_argument(
+        "--out", type=Path, default=RESULTS, help="file to write; only sections with the same heading are replaced"
+    )
     arguments = parser.parse_args()
     offered = list(SECTIONS) if arguments.task == "classification" else ["training"]
     wanted = arguments.only or offered
@@ -60,25 +62,28 @@ def main() -> None:
                 options = f"--data …/{arguments.data.resolve().name} --task {arguments.task} --only {section}"
                 if section == "training" and arguments.rounds > 1:
                     options += f" --rounds {arguments.rounds}"
-                # written at once: one that fails later takes nothing with it
+                # written at once, so that a benchmark that fails later does not lose it
                 write(arguments.out, measures[section](service), head_of("benchmarks", options))
     print(f"written to {arguments.out}")
 
 
 def write(out: Path, section: str, head: str) -> None:
-    """Put ``section``, ``head`` under its heading, in the place of the one with the same heading, or at the end of ``out``."""
+    """Write ``section`` to ``out``, with ``head`` below its heading.
+
+    It replaces the section with the same heading, if there is one; otherwise it is appended.
+    """
     heading, _, body = section.partition("\n\n")
     new = f"{heading}\n\n{head}\n{body.rstrip()}\n"
     old = out.read_text(encoding="utf-8") if out.exists() else PREAMBLE
     parts = [part.rstrip() + "\n" for part in re.split(r"^(?=## )", old, flags=re.MULTILINE)]
     headings = [part.partition("\n")[0] for part in parts]
-    place = headings.index(heading) if heading in headings else len(parts)
-    parts[place : place + 1] = [new]
+    index = headings.index(heading) if heading in headings else len(parts)
+    parts[index : index + 1] = [new]
     out.write_text("\n".join(parts), encoding="utf-8")
 
 
 def head_of(module: str, options: str, model: str | None = f"{BASE_MODEL.rpartition('/')[2]} (22.7 M parameters)") -> str:
-    """What stands under a section's heading: when, where, with what and by which command it was measured."""
+    """Return the lines below a section's heading: the date, the machine, the software, the base model and the command."""
     base = f"Base model: {model}. " if model else ""
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
     return (

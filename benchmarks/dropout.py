@@ -1,4 +1,4 @@
-"""Dropout alone: `nn.Dropout` against `FastDropout`, alternating, on the activations of a batch of short texts.
+"""Compare `nn.Dropout` with `FastDropout`, alternating, on the activations of a batch of short texts.
 
 ``python -m benchmarks.dropout`` prints one line.
 """
@@ -14,16 +14,16 @@ from torch import nn
 from training.fit.dropout import FastDropout
 
 SHAPE = (32, 16, 384)
-"""Rows, tokens, hidden size of all-MiniLM-L6-v2; banking77 has about 14 tokens a text."""
+"""Rows, tokens and hidden size of all-MiniLM-L6-v2. A text of banking77 has about 14 tokens."""
 
 LAYERS = 14
-"""Dropout modules that a step of that model passes through."""
+"""Number of dropout modules in a forward pass of that model."""
 
 ROUNDS = 50
 
 
 def main() -> None:
-    """Median milliseconds that dropout takes of one training step, forward only."""
+    """Print the median milliseconds that dropout takes in the forward pass of a training step."""
     torch.set_num_threads(torch.multiprocessing.cpu_count())
     values = torch.randn(SHAPE, dtype=torch.bfloat16)
     both: dict[str, list[float]] = {"torch": [], "ours": []}

@@ -1,9 +1,9 @@
-"""Few-shot: seconds and macro-F1 from a few rows of each label, over several choices of them.
+"""Measure few-shot training: seconds and macro-F1 from a few rows of each label, for several choices of rows.
 
     python -m benchmarks.few_shot --data path/to/banking77
 
-Each time the whole way: encoding the rows, choosing the regularisation, fitting, writing the version. It is then loaded and
-scored on the test file by the predictor that would serve it.
+Each time includes encoding the rows, choosing the regularisation, fitting, and writing the version. The version is then loaded
+and evaluated on the test file by the predictor that would serve it.
 """
 
 from __future__ import annotations
@@ -38,22 +38,27 @@ PER_LABEL = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One choice of rows."""
+    """The measurement for one choice of rows."""
 
     seed: int
     seconds: float
     strength: float
+    """Regularisation strength that was chosen."""
     held_back_f1: float
+    """Cross-validated macro-F1 on the training rows."""
     f1: float
+    """Macro-F1 on the test file."""
 
 
 def main() -> None:
-    """Parse the command line, measure, write."""
+    """Parse the command line, measure, write the section."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.few_shot", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="directory with train.jsonl and test.jsonl: text and label")
     parser.add_argument("--per-label", type=int, default=PER_LABEL, help=f"rows of each label; default {PER_LABEL}")
-    parser.add_argument("--seeds", type=int, default=5, help="choices of rows; default 5")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="the section of the same heading is replaced, others kept")
+    parser.add_argument("--seeds", type=int, default=5, help="number of choices of rows; default 5")
+    parser.add_argument(
+        "--out", type=Path, default=RESULTS, help="file to write; only the section with the same heading is replaced"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(torch.multiprocessing.cpu_count())
     task_cls = task_type("classification")
@@ -61,8 +66,8 @@ def main() -> None:
         parse(task_cls, {}, read(str(file), split), str(file))
         for file, split in ((train_of(arguments.data), "train"), (holdout_of(arguments.data), "test"))
     )
-    held = {normalise(row.text) for row in test}
-    rows = [row for row in train if normalise(row.text) not in held]
+    test_texts = {normalise(row.text) for row in test}
+    rows = [row for row in train if normalise(row.text) not in test_texts]
     results = []
     for seed in range(arguments.seeds):
         results.append(measure(rows, test, arguments.per_label, seed))
@@ -72,7 +77,7 @@ def main() -> None:
 
 
 def measure(rows: Sequence[Any], test: Sequence[Any], per_label: int, seed: int) -> Result:
-    """Fit ``per_label`` rows of each label, chosen by ``seed``, and score the version on ``test``."""
+    """Train on ``per_label`` rows of each label, sampled with ``seed``, and evaluate the version on ``test``."""
     labels = task_type("classification").labels_of(rows)
     rng = random.Random(seed)
     chosen = [row for label in labels for row in rng.sample([row for row in rows if row.label == label], per_label)]
@@ -109,8 +114,8 @@ def measure(rows: Sequence[Any], test: Sequence[Any], per_label: int, seed: int)
 
 
 def section(results: Sequence[Result], per_label: int, tested: int) -> str:
-    """The results' section."""
-    heads = ("seed", "time", "strength", "F1 of rows held back in turn", "macro-F1")
+    """Return the section of the results."""
+    heads = ("seed", "time", "strength", "F1 of rows test_texts back in turn", "macro-F1")
     rows = [
         (str(it.seed), f"{it.seconds:.1f} s", f"{it.strength:g}", f"{it.held_back_f1:.4f}", f"{it.f1:.4f}") for it in results
     ]

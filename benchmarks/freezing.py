@@ -1,8 +1,8 @@
-"""Data sets: processor time and memory to freeze base data with much feedback, and to say what changed.
+"""Measure processor time and memory to freeze a data set with much feedback, and to compare two data sets.
 
     python -m benchmarks.freezing
 
-The texts are made up: their number, length and repetitions matter here, not what they say.
+The texts are random: only their number, length and repetitions matter here.
 """
 
 from __future__ import annotations
@@ -30,14 +30,16 @@ BASE, FEEDBACK = 10_000, 100_000
 LABELS = tuple(f"intent {number}" for number in range(77))
 WORDS = 9
 REPEATED, CONTRADICTED = 0.2, 0.05
-"""Shares of feedback on a text that was seen before: with its answer, and with another one."""
+"""Shares of feedback on a text that was seen before: with the same label, and with another one."""
 
 
 def main() -> None:
-    """Parse the command line, measure, write."""
+    """Parse the command line, measure, write the section."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.freezing", description=__doc__)
     parser.add_argument("--feedback", type=int, default=FEEDBACK, help=f"rows of feedback; default {FEEDBACK}")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="the section of the same heading is replaced, others kept")
+    parser.add_argument(
+        "--out", type=Path, default=RESULTS, help="file to write; only the section with the same heading is replaced"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="baton-freezing-") as home:
         text = measure(Path(home), arguments.feedback)
@@ -46,19 +48,22 @@ def main() -> None:
 
 
 def measure(home: Path, rows: int) -> str:
-    """One model's first data set without feedback, the next with all of it, the same again, and the difference."""
+    """Freeze a data set without feedback, one with all feedback, and the same again; then compare the first two.
+
+    Return a section of the results.
+    """
     registry, storage = Registry(f"sqlite:///{home}/baton.db"), Storage(str(home / "storage"))
     registry.migrate()
     registry.declare_model("m")
-    made = texts(random.Random(0))
-    base = [next(made) for _ in range(BASE)]
+    new_rows = texts(random.Random(0))
+    base = [next(new_rows) for _ in range(BASE)]
     (home / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in base))
     data = {"train": str(home / "train.jsonl"), "holdout": 0.2}
     settings = ModelSettings.model_validate({"name": "m", "task": "classification", "data": data})
     clock = pipeline.Clock(lambda stage, progress: None)
     context = pipeline.Context(settings=settings, registry=registry, storage=storage, clock=clock)
     first, alone = timed(lambda: pipeline.freeze(context).version)
-    give(registry, made, base, rows)
+    add_feedback(registry, new_rows, base, rows)
     before = peak_mib()
     second, grown = timed(lambda: pipeline.freeze(context).version)
     after = peak_mib()
@@ -83,14 +88,14 @@ def measure(home: Path, rows: int) -> str:
 
 
 def texts(rng: random.Random) -> Iterator[dict[str, str]]:
-    """Rows of different texts."""
+    """Yield rows with random texts and labels."""
     words = ["".join(rng.choices("abcdefghijklmnoprstuvwyé", k=rng.randint(2, 9))) for _ in range(5000)]
     while True:
         yield {"text": " ".join(rng.choices(words, k=WORDS)).capitalize(), "label": rng.choice(LABELS)}
 
 
-def give(registry: Registry, made: Iterator[dict[str, str]], base: list[dict[str, str]], rows: int) -> None:
-    """Feedback as applications send it, in the registry."""
+def add_feedback(registry: Registry, new_rows: Iterator[dict[str, str]], base: list[dict[str, str]], rows: int) -> None:
+    """Store ``rows`` corrections in the registry, as applications send them."""
     rng, seen = random.Random(1), list(base)
     while rows:
         examples = []
@@ -100,7 +105,7 @@ def give(registry: Registry, made: Iterator[dict[str, str]], base: list[dict[str
                 old = rng.choice(seen)
                 examples.append({**old, "label": rng.choice(LABELS)} if drawn < CONTRADICTED else old)
             else:
-                examples.append(next(made))
+                examples.append(next(new_rows))
                 seen.append(examples[-1])
         registry.feedback.add(
             "m", [Correction(client_id=None, request_id=None, position=0, example=dict(example)) for example in examples]
@@ -109,14 +114,17 @@ def give(registry: Registry, made: Iterator[dict[str, str]], base: list[dict[str
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    """What ``work`` gives, and the seconds of processor time that it took: others use the machine too."""
+    """Return the result of ``work`` and the processor time that it took, in seconds.
+
+    Not wall time, because other programs may use the machine.
+    """
     start = time.process_time()
     result = work()
     return result, time.process_time() - start
 
 
 def peak_mib() -> float:
-    """The most memory that this process has had so far."""
+    """Return the maximum resident memory of this process so far, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

@@ -1,4 +1,4 @@
-"""A hand-over under load: five promotions and rollbacks in a row at concurrency 16, beside the steady state of the same run."""
+"""Measure hand-overs under load: five promotions and rollbacks in a row at concurrency 16, compared to steady load before."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ SWAPS = 5
 
 
 def measure(service: Service) -> str:
-    """One section of the results."""
+    """Measure, and return a section of the results."""
     old = service.first_version()
     run, _ = service.train("training.epochs=1", "training.tune=head", "training.seed=1")
     new = int(run["version"])
     first_move = {"version": new, "force": True, "reason": "the benchmark needs two champions"}
     if run["decision"]["verdict"] == "promote":
-        service.wait_for(new)  # it takes over by itself
+        service.wait_for(new)  # it is promoted automatically
     else:
         service.client.post(f"/api/models/{MODEL}/promotions", first_move)
     service.client.post(f"/api/models/{MODEL}/rollback", {"reason": "back to the start"})
@@ -60,5 +60,5 @@ def _row(name: str, exchanges: list[Exchange]) -> str:
 
 
 def _between(exchanges: list[Exchange], since: float, until: float) -> list[Exchange]:
-    """Requests that were in flight at some time between ``since`` and ``until``."""
+    """Return the requests that were in flight at any time between ``since`` and ``until``."""
     return [exchange for exchange in exchanges if exchange.answered > since and exchange.sent < until]

@@ -1,4 +1,4 @@
-"""Feedback by stream into a control API in a process of its own: rows a second, memory before and after, duplicates ignored.
+"""Measure streamed feedback into a control API in a separate process: rows per second, memory, and ignored duplicates.
 
 ``python -m benchmarks.ingestion`` writes its section to ``benchmarks/RESULTS.md``. Needs neither Ray nor a model.
 """
@@ -26,14 +26,14 @@ from baton.config.file import BatonConfig
 MODEL = "intents"
 ROWS = 100_000
 PASSES = {"new": "first", "the same again": "first", "new, into the filled table": "second"}
-"""What the results call a pass → the prefix of its ids."""
+"""Names of the passes, with the prefix of the ids that each sends."""
 
 LINES_A_CHUNK = 100
 SAMPLE_SECONDS = 0.05
 
 
 def main() -> None:
-    """Measure, and write the section; or, with ``--serve``, be the server that is measured."""
+    """Measure, and write the section. With ``--serve``, be the server that is measured."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ingestion", description=__doc__)
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--rows", type=int, default=ROWS, help=f"default: {ROWS:,}")
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def measure(home: Path, rows: int) -> str:
-    """One section of the results."""
+    """Measure, and return a section of the results."""
     table = []
     with _server(home) as (process, url), httpx.Client(base_url=url, timeout=600) as client:
         _send(client, "warm-up", 1000)
@@ -93,14 +93,14 @@ def _send(client: httpx.Client, batch: str, rows: int) -> dict[str, int]:
 
 @contextlib.contextmanager
 def _peak(process: psutil.Process) -> Iterator[list[int]]:
-    """Resident sizes of a process while the block runs, looked at every `SAMPLE_SECONDS`."""
+    """Yield a list to which the resident size of ``process`` is added every `SAMPLE_SECONDS` while the block runs."""
     seen, done = [process.memory_info().rss], threading.Event()
 
-    def look() -> None:
+    def sample() -> None:
         while not done.wait(SAMPLE_SECONDS):
             seen.append(process.memory_info().rss)
 
-    thread = threading.Thread(target=look)
+    thread = threading.Thread(target=sample)
     thread.start()
     try:
         yield seen
@@ -111,7 +111,7 @@ def _peak(process: psutil.Process) -> Iterator[list[int]]:
 
 @contextlib.contextmanager
 def _server(home: Path) -> Iterator[tuple[psutil.Process, str]]:
-    """The control API over an empty registry in ``home``, and its URL."""
+    """Run the control API with an empty registry in ``home``. Yield its process and its URL."""
     model = {"name": MODEL, "task": "classification", "data": {"train": "nowhere.jsonl"}}
     content = {"storage": str(home / "storage"), "database": f"sqlite:///{home}/baton.db", "models": [model]}
     path = home / "config.json"
@@ -129,7 +129,7 @@ def _server(home: Path) -> Iterator[tuple[psutil.Process, str]]:
 
 
 def _serve(path: Path) -> None:
-    """Serve the control API on a free port, and print it."""
+    """Serve the control API on a free port, and print the port."""
     import uvicorn
 
     from services.control.api.app import build_api

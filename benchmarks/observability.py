@@ -1,7 +1,7 @@
-"""What metrics and access logs cost: a model served with both, with metrics only, and twice with neither, in turn.
+"""Measure the cost of metrics and access logs: a model served with both, with metrics only, and twice with neither, in turn.
 
-Two processes that run the same code differ for as long as they live, by a few percent. So all replicas are started anew several
-times, and the second model with neither shows what difference is none.
+Two processes that run the same code differ by a few percent for as long as they live. Therefore all replicas are started
+several times, and the second model without both shows how large a difference is noise.
 """
 
 from __future__ import annotations
@@ -22,32 +22,35 @@ import psutil
 from baton.config.file import load_config
 from benchmarks import wrk
 from benchmarks.service import MODEL, Service
-from services.host import cluster, supervisor
+from services.host import cluster, processes, serve_driver
+from services.host.instance import Instance, StateDirectory
 from services.names import DEPLOYMENT, application, route
 
-LOGGED, COUNTED, QUIET, AGAIN = "logged", "counted", "quiet", "again"
-"""Serve's names for the model with metrics and Serve's access log, with metrics only, and with neither, twice."""
+LOGGED, COUNTED, WITHOUT, WITHOUT_AGAIN = "logged", "counted", "quiet", "again"
+"""Names of the Serve applications: metrics and access log, metrics only, and twice neither."""
 
-WAYS = {LOGGED: "both", COUNTED: "metrics", QUIET: "neither", AGAIN: "neither, again"}
+VARIANTS = {LOGGED: "both", COUNTED: "metrics", WITHOUT: "neither", WITHOUT_AGAIN: "neither, again"}
 
 CONCURRENCIES = (8, 64)
 SECONDS, ROUNDS, STARTS = 3, 3, 6
 
 
 class Cost(NamedTuple):
-    """Requests a second, and CPU milliseconds of the replicas for one of them."""
+    """The cost of one measurement."""
 
     rate: float
+    """Requests per second."""
     cpu_ms: float
+    """CPU milliseconds of the replicas per request."""
 
 
 def measure(service: Service) -> str:
-    """One section of the results."""
+    """Measure, and return a section of the results."""
     service.first_version()
     script = wrk.write_script(service.home / "observability.lua", service.texts())
-    starts = [_one_start(service, script, list(WAYS)[:: 1 if start % 2 else -1]) for start in range(STARTS)]
+    starts = [_one_start(service, script, list(VARIANTS)[:: 1 if start % 2 else -1]) for start in range(STARTS)]
     logs = load_config(service.file, os.environ).logging.format  # BATON_LOGGING_FORMAT=json measures the other one
-    rows = [_row(concurrency, way, starts) for concurrency in CONCURRENCIES for way in WAYS]
+    rows = [_row(concurrency, variant, starts) for concurrency in CONCURRENCIES for variant in VARIANTS]
     return (
         f"## Metrics and access logs ({logs})\n\n"
         "Two replicas with metrics and Serve's access log (`logging.requests: true`), two with metrics only, and twice two\n"
@@ -61,32 +64,32 @@ def measure(service: Service) -> str:
 
 
 Rounds = dict[tuple[int, str], list[Cost]]
-"""By concurrency and way of `WAYS`: what each round cost."""
+"""The cost of each round, by concurrency and variant."""
 
 
-def _one_start(service: Service, script: Path, ways: Sequence[str]) -> Rounds:
-    """Start the model in all ``ways`` in their order, and load each in turn."""
+def _one_start(service: Service, script: Path, variants: Sequence[str]) -> Rounds:
+    """Start the model in all ``variants``, in their order, and send load to each in turn."""
     seen: Rounds = {}
-    with _beside(service, ways) as instance:
+    with _served(service, variants) as instance:
         for number in range(-1, ROUNDS):  # the first round warms up
             for concurrency in CONCURRENCIES:
-                for way in ways[:: 1 if number % 2 else -1]:
-                    cost = _cost(service, instance, script, concurrency, way)
+                for variant in variants[:: 1 if number % 2 else -1]:
+                    cost = _cost(service, instance, script, concurrency, variant)
                     if number >= 0:
-                        seen.setdefault((concurrency, way), []).append(cost)
+                        seen.setdefault((concurrency, variant), []).append(cost)
     return seen
 
 
-def _row(concurrency: int, way: str, starts: Sequence[Rounds]) -> str:
+def _row(concurrency: int, variant: str, starts: Sequence[Rounds]) -> str:
     rates, times, rate_ratios, time_ratios = [], [], [], []
     for start in starts:
-        pairs = list(zip(start[concurrency, way], start[concurrency, QUIET], strict=True))
+        pairs = list(zip(start[concurrency, variant], start[concurrency, WITHOUT], strict=True))
         rates.append(statistics.median(one.rate for one, _ in pairs))
         times.append(statistics.median(one.cpu_ms for one, _ in pairs))
         rate_ratios.append(statistics.median(one.rate / other.rate for one, other in pairs))
         time_ratios.append(statistics.median(one.cpu_ms / other.cpu_ms for one, other in pairs))
     return (
-        f"| {concurrency} | {WAYS[way]} | {statistics.median(rates):.0f} | {_quartiles(rate_ratios)} "
+        f"| {concurrency} | {VARIANTS[variant]} | {statistics.median(rates):.0f} | {_quartiles(rate_ratios)} "
         f"| {statistics.median(times):.3f} ms | {_quartiles(time_ratios)} |"
     )
 
@@ -97,27 +100,27 @@ def _quartiles(values: list[float]) -> str:
 
 
 @contextlib.contextmanager
-def _beside(service: Service, ways: Sequence[str]) -> Iterator[cluster.Instance]:
-    """The model in all ``ways`` of `WAYS` on the cluster of ``service``, while the block runs."""
+def _served(service: Service, variants: Sequence[str]) -> Iterator[Instance]:
+    """Serve the model in all ``variants`` on the cluster of ``service`` while the block runs."""
     config = load_config(service.file, os.environ)
-    instance = cluster.State(service.file.parent / ".baton").read()
+    instance = StateDirectory(service.file.parent / ".baton").read()
     assert instance is not None
     settings = config.model(MODEL)
-    # Before Ray is imported, which decides then which address is its own; and taken back, because `baton down` ends every
-    # process that carries the marks of the cluster's own.
+    # Set before Ray is imported, because Ray chooses its own address then. Restored afterwards, because `baton down` stops
+    # every process whose environment has the mark of the cluster.
     with mock.patch.dict(os.environ, cluster.environment(instance)):
         from ray import cloudpickle, serve
 
-        from benchmarks import quiet
+        from benchmarks import replica_without_metrics
         from services.app import serve_logging
         from services.replica.replica import ModelReplica
 
-        cloudpickle.register_pickle_by_value(quiet)  # Ray's workers do not import from here
-        supervisor.join(config, instance.address)
+        cloudpickle.register_pickle_by_value(replica_without_metrics)  # Ray's workers cannot import it
+        serve_driver.join(config, instance.address)
         arguments = settings.model_dump(mode="json"), config.database, config.storage
         try:
-            for name in ways:
-                replica = quiet.Quiet if name in (QUIET, AGAIN) else ModelReplica
+            for name in variants:
+                replica = replica_without_metrics.ReplicaWithoutMetrics if name in (WITHOUT, WITHOUT_AGAIN) else ModelReplica
                 deployment = serve.deployment(
                     name=DEPLOYMENT,
                     num_replicas=settings.serving.replicas,
@@ -126,21 +129,23 @@ def _beside(service: Service, ways: Sequence[str]) -> Iterator[cluster.Instance]
                     logging_config={**serve_logging(config.logging), "enable_access_log": name == LOGGED},
                 )(serve.ingress()(replica))
                 serve.run(deployment.bind(*arguments), name=application(name), route_prefix=route(name))
-                while httpx.get(f"{service.client.url}{route(name)}/health").status_code != 200:  # until the proxy knows it
+                while (
+                    httpx.get(f"{service.client.url}{route(name)}/health").status_code != 200
+                ):  # until the proxy knows the route
                     time.sleep(0.1)
             yield instance
         finally:
-            with ThreadPoolExecutor(len(ways)) as pool:  # each one drains for half a minute
-                list(pool.map(serve.delete, map(application, ways)))
-            supervisor.leave()
+            with ThreadPoolExecutor(len(variants)) as pool:  # each drains for half a minute
+                list(pool.map(serve.delete, map(application, variants)))
+            serve_driver.leave()
 
 
-def _cost(service: Service, instance: cluster.Instance, script: Path, concurrency: int, way: str) -> Cost:
-    title = f"ray::ServeReplica:{application(way)}:{DEPLOYMENT}"
-    replicas = [process for process in cluster.processes(instance.id) if title in " ".join(process.cmdline())]
-    assert len(replicas) == 2, (way, replicas)
+def _cost(service: Service, instance: Instance, script: Path, concurrency: int, variant: str) -> Cost:
+    title = f"ray::ServeReplica:{application(variant)}:{DEPLOYMENT}"
+    replicas = [process for process in processes.find(instance.id) if title in " ".join(process.cmdline())]
+    assert len(replicas) == 2, (variant, replicas)
     before = _cpu_seconds(replicas)
-    load = wrk.load(script, f"{service.client.url}{route(way)}", concurrency, SECONDS)
+    load = wrk.load(script, f"{service.client.url}{route(variant)}", concurrency, SECONDS)
     spent = _cpu_seconds(replicas) - before
     return Cost(rate=load.rate, cpu_ms=1000 * spent / load.requests)
 

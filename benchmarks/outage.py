@@ -1,7 +1,7 @@
-"""Half a minute without the database, and half a minute without the storage, under load.
+"""Measure outages of the database and of the storage, half a minute each, under load.
 
-``python -m benchmarks.outage --data DIRECTORY`` starts a PostgreSQL and an S3 server (moto) of its own, and writes its section
-to ``benchmarks/RESULTS.md``.
+``python -m benchmarks.outage --data DIRECTORY`` starts its own PostgreSQL and S3 server (moto), and writes its section to
+``benchmarks/RESULTS.md``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks.service import MODEL, Running, holdout_of, read_rows, train_of
+from benchmarks.service import MODEL, OneModelService, holdout_of, read_rows, train_of
 from services.demo.traffic import Exchange, Traffic, failed, latency_ms
 from tests.support.stores import S3, Postgres
 
@@ -30,29 +30,37 @@ CALL_SECONDS = 1.0
 
 @dataclass(kw_only=True)
 class Phase:
-    """One outage: when it was, what control calls got meanwhile, and how long they did after it."""
+    """One outage, or the steady time before, and the control calls during it."""
 
     name: str
     began: float = 0.0
+    """In seconds of `time.perf_counter`."""
     ended: float = 0.0
+    """In the same seconds."""
     statuses: Counter[int] = field(default_factory=Counter)
+    """Number of control calls, by HTTP status."""
     slowest: float = 0.0
+    """Duration of the slowest control call, in seconds."""
     reason: str = ""
-    back: float = 0.0
+    """Error message of the last control call."""
+    recovery: float = 0.0
+    """Seconds from the end of the outage until the control call succeeded."""
 
 
 def main() -> None:
-    """Measure, and write the section."""
+    """Measure, and write the section to the results."""
     from benchmarks.__main__ import RESULTS, head_of, write
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.outage", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="directory with train.jsonl and test.jsonl or holdout.jsonl")
-    parser.add_argument("--seconds", type=float, default=OUTAGE_SECONDS, help=f"of each outage; default: {OUTAGE_SECONDS:.0f}")
+    parser.add_argument(
+        "--seconds", type=float, default=OUTAGE_SECONDS, help=f"duration of each outage; default: {OUTAGE_SECONDS:.0f}"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     database, bucket = Postgres(), S3()
     try:
-        os.environ |= bucket.environment  # for the service, which is started from here
+        os.environ |= bucket.environment  # for the service, which inherits it
         os.environ |= {"BATON_DATABASE": database.url(database.create()), "BATON_STORAGE": bucket.url()}
         with tempfile.TemporaryDirectory(prefix="baton-bench-") as home:
             section = measure(Path(home), arguments.data.resolve(), arguments.seconds, database, bucket)
@@ -63,7 +71,7 @@ def main() -> None:
 
 
 def measure(home: Path, data: Path, seconds: float, database: Postgres, bucket: S3) -> str:
-    """One section of the results."""
+    """Measure, and return a section of the results."""
     model = {
         "task": "classification",
         "data": {"train": str(train_of(data)), "holdout": str(holdout_of(data))},
@@ -71,7 +79,7 @@ def measure(home: Path, data: Path, seconds: float, database: Postgres, bucket: 
         "gate": {"min_f1": 0.0},
     }
     texts = [row["text"] for row in read_rows(holdout_of(data))[:500]]
-    with Running(home, model) as service:
+    with OneModelService(home, model) as service:
         first, _ = service.train()
         service.wait_for(first["version"])
         second, _ = service.train("training.seed=1")
@@ -81,7 +89,7 @@ def measure(home: Path, data: Path, seconds: float, database: Postgres, bucket: 
         other = first["version"] + second["version"] - champion
         move = {"version": other, "force": True, "reason": "during an outage"}
 
-        def ask() -> httpx.Response:
+        def list_versions() -> httpx.Response:
             return control.get(f"/api/models/{MODEL}/versions")
 
         def promote() -> httpx.Response:
@@ -93,8 +101,8 @@ def measure(home: Path, data: Path, seconds: float, database: Postgres, bucket: 
             time.sleep(STEADY_SECONDS)
             steady.ended = time.perf_counter()
             phases = [
-                _outage("PostgreSQL stopped", database.stop, database.start, ask, seconds),
-                _outage("PostgreSQL frozen", database.freeze, database.thaw, ask, seconds),
+                _outage("PostgreSQL stopped", database.stop, database.start, list_versions, seconds),
+                _outage("PostgreSQL frozen", database.freeze, database.thaw, list_versions, seconds),
                 _outage("S3 frozen", bucket.freeze, bucket.thaw, promote, seconds),
             ]
             time.sleep(3.0)
@@ -106,7 +114,7 @@ def measure(home: Path, data: Path, seconds: float, database: Postgres, bucket: 
 def _outage(
     name: str, begin: Callable[[], None], end: Callable[[], None], call: Callable[[], httpx.Response], seconds: float
 ) -> Phase:
-    """``call`` again and again while the store is away, then until it succeeds."""
+    """Repeat ``call`` during an outage, and after it until ``call`` succeeds."""
     phase = Phase(name=name, began=time.perf_counter())
     begin()
     try:
@@ -122,15 +130,15 @@ def _outage(
     phase.ended = time.perf_counter()
     while call().status_code != 200:
         time.sleep(0.1)
-    phase.back = time.perf_counter() - phase.ended
+    phase.recovery = time.perf_counter() - phase.ended
     return phase
 
 
-def _section(everything: list[Exchange], steady: Phase, phases: list[Phase], unlogged: int, seconds: float) -> str:
-    rows = [_row(steady, everything, "", "", "")]
+def _section(exchanges: list[Exchange], steady: Phase, phases: list[Phase], unlogged: int, seconds: float) -> str:
+    rows = [_row(steady, exchanges, "", "", "")]
     for phase in phases:
         statuses = ", ".join(f"{count} × {status}" for status, count in sorted(phase.statuses.items()))
-        rows.append(_row(phase, everything, statuses, f"{phase.slowest:.1f} s", f"{phase.back:.1f} s"))
+        rows.append(_row(phase, exchanges, statuses, f"{phase.slowest:.1f} s", f"{phase.recovery:.1f} s"))
     reasons = "\n".join(f"- {phase.name}: «{phase.reason}»" for phase in phases)
     return (
         "## Outages under load\n\n"
@@ -140,13 +148,13 @@ def _section(everything: list[Exchange], steady: Phase, phases: list[Phase], unl
         "promotion means that the version serves.\n\n"
         "| | predictions | failed | p50 | p99 | control calls | slowest answer | back after |\n"
         "|---|---|---|---|---|---|---|---|\n" + "\n".join(rows) + "\n\n"
-        f"All predictions of the run: {len(everything):,}, failed: {failed(everything)}, missing in the log of answers:\n"
+        f"All predictions of the run: {len(exchanges):,}, failed: {failed(exchanges)}, missing in the log of answers:\n"
         f"{unlogged}. The last control call of each outage was told:\n\n{reasons}\n"
     )
 
 
-def _row(phase: Phase, everything: list[Exchange], *control: str) -> str:
-    during = [it for it in everything if it.answered > phase.began and it.sent < phase.ended]
+def _row(phase: Phase, exchanges: list[Exchange], *control: str) -> str:
+    during = [it for it in exchanges if it.answered > phase.began and it.sent < phase.ended]
     p50, p99 = latency_ms(during, 0.5), latency_ms(during, 0.99)
     return f"| {phase.name} | {len(during):,} | {failed(during)} | {p50:.1f} ms | {p99:.1f} ms | {' | '.join(control)} |"
 

@@ -1,7 +1,7 @@
-"""What the prediction log costs: a replica that logs every answer and one that logs none, under load in turn.
+"""Measure the cost of the prediction log: a replica that logs every answer and one that logs none, under load in turn.
 
-``python -m benchmarks.prediction_log`` writes its section to ``benchmarks/RESULTS.md``. Needs wrk; each replica is a process of
-its own behind uvicorn, without Ray. The version that they serve has a random head: what it says does not matter here.
+``python -m benchmarks.prediction_log`` writes its section to ``benchmarks/RESULTS.md``. Needs wrk. Each replica is a separate
+process behind uvicorn, without Ray. The version has a random head: its answers do not matter here.
 """
 
 from __future__ import annotations
@@ -30,21 +30,24 @@ TEXTS = (
     "The app crashes when I open my profile",
     "How do I change the address of a delivery that is on its way?",
 )
-WAYS = {"off": {"log": 0.0}, "on": {}, "on, two patterns masked": {"redact": [r"\b\d{13,19}\b", r"\S+@\S+"]}}
+VARIANTS = {"off": {"log": 0.0}, "on": {}, "on, two patterns masked": {"redact": [r"\b\d{13,19}\b", r"\S+@\S+"]}}
 CONCURRENCIES = (8, 64)
 SECONDS, ROUNDS = 6, 5
 
 
 class Cost(NamedTuple):
-    """Requests a second, CPU milliseconds of the replica for one of them, and the 99th percentile of the latency (ms)."""
+    """The cost of one measurement."""
 
     rate: float
+    """Requests per second."""
     cpu_ms: float
+    """CPU milliseconds of the replica per request."""
     p99_ms: float
+    """99th percentile of the latency, in milliseconds."""
 
 
 def main() -> None:
-    """Measure, and write the section; or, with ``--serve``, be the replica that is measured."""
+    """Measure, and write the section. With ``--serve``, be the replica that is measured."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.prediction_log", description=__doc__)
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--home", type=Path, help=argparse.SUPPRESS)
@@ -62,25 +65,25 @@ def main() -> None:
 
 
 def measure(home: Path, rounds: int) -> str:
-    """One section of the results."""
+    """Measure, and return a section of the results."""
     seen: dict[tuple[int, str], list[Cost]] = {}
-    for way in WAYS:
-        _publish(home / way)
+    for variant in VARIANTS:
+        _publish(home / variant)
     with contextlib.ExitStack() as stack:
-        replicas = {way: stack.enter_context(_replica(home, way)) for way in WAYS}
+        replicas = {variant: stack.enter_context(_replica(home, variant)) for variant in VARIANTS}
         for number in range(-1, rounds):  # the first round warms up
             for concurrency in CONCURRENCIES:
-                for way, (process, url) in replicas.items():
+                for variant, (process, url) in replicas.items():
                     cost = _cost(home, process, url, concurrency, f"{concurrency}-{number}")
                     if number >= 0:
-                        seen.setdefault((concurrency, way), []).append(cost)
-    logged = ", ".join(f"{way}: {_logged(home / way):,}" for way in WAYS)
+                        seen.setdefault((concurrency, variant), []).append(cost)
+    logged = ", ".join(f"{variant}: {_logged(home / variant):,}" for variant in VARIANTS)
     rows = []
-    for (concurrency, way), loads in seen.items():
+    for (concurrency, variant), loads in seen.items():
         rate, cpu, p99 = (statistics.median(column) for column in zip(*loads, strict=True))
         more = statistics.median(load.cpu_ms / off.cpu_ms for load, off in zip(loads, seen[concurrency, "off"], strict=True))
         extremes = f"{min(load.rate for load in loads):.0f}–{max(load.rate for load in loads):.0f}"
-        rows.append(f"| {concurrency} | {way} | {rate:.0f} ({extremes}) | {cpu:.2f} ms | {more:.2f} | {p99:.0f} ms |")
+        rows.append(f"| {concurrency} | {variant} | {rate:.0f} ({extremes}) | {cpu:.2f} ms | {more:.2f} | {p99:.0f} ms |")
     return (
         "## The prediction log\n\n"
         f"One replica of {len(LABELS)} labels (uvicorn, one model thread, SQLite), `wrk -t1 -cN -d{SECONDS}s`, one text a\n"
@@ -92,20 +95,20 @@ def measure(home: Path, rounds: int) -> str:
     )
 
 
-def _settings(way: str) -> ModelSettings:
+def _settings(variant: str) -> ModelSettings:
     return ModelSettings.model_validate(
         {
             "name": MODEL,
             "task": "classification",
             "data": {"train": "nowhere.jsonl"},
-            "feedback": WAYS[way],
+            "feedback": VARIANTS[variant],
             "serving": {"device": "cpu"},
         }
     )
 
 
 def _publish(home: Path) -> None:
-    """A version with a random head on its own storage and registry, champion."""
+    """Publish a version with a random head to a storage and registry in ``home``, and make it the champion."""
     from transformers import AutoTokenizer
 
     from baton.artifacts.manifest import Manifest
@@ -136,9 +139,9 @@ def _publish(home: Path) -> None:
     registry = Registry(f"sqlite:///{home}/baton.db")
     registry.migrate()
     registry.declare_model(MODEL)
-    number = registry.reserve_version(MODEL, None)
+    number = registry.versions.reserve(MODEL, None)
     uri, sha256 = Storage(str(home / "storage")).publish(number, directory, manifest.model_copy(update={"probes": probes}))
-    registry.publish_version(MODEL, number, uri=uri, manifest_sha256=sha256, metrics={}, lineage={})
+    registry.versions.publish(MODEL, number, uri=uri, manifest_sha256=sha256, metrics={}, lineage={})
     decision = Decision(
         model=MODEL,
         candidate=number,
@@ -152,9 +155,12 @@ def _publish(home: Path) -> None:
 
 
 @contextlib.contextmanager
-def _replica(home: Path, way: str) -> Iterator[tuple[psutil.Process, str]]:
-    """A replica that logs this way, and its URL. It ends as Serve ends one: what waits is written."""
-    command = [sys.executable, "-m", "benchmarks.prediction_log", "--serve", way, "--home", str(home)]
+def _replica(home: Path, variant: str) -> Iterator[tuple[psutil.Process, str]]:
+    """Run a replica with the log of ``variant``. Yield its process and its URL.
+
+    It is stopped as Serve stops a replica, so that it writes what is still in memory.
+    """
+    command = [sys.executable, "-m", "benchmarks.prediction_log", "--serve", variant, "--home", str(home)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
@@ -166,14 +172,14 @@ def _replica(home: Path, way: str) -> Iterator[tuple[psutil.Process, str]]:
             server.terminate()
 
 
-def _serve(home: Path, way: str) -> None:
-    """Serve on a free port, and print it."""
+def _serve(home: Path, variant: str) -> None:
+    """Serve on a free port, and print the port."""
     import uvicorn
 
     from services.replica.replica import ModelReplica
 
-    database, storage = f"sqlite:///{home / way}/baton.db", str(home / way / "storage")
-    replica = ModelReplica(_settings(way).model_dump(mode="json"), database, storage, replica_id=way)
+    database, storage = f"sqlite:///{home / variant}/baton.db", str(home / variant / "storage")
+    replica = ModelReplica(_settings(variant).model_dump(mode="json"), database, storage, replica_id=variant)
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""What one request pays for its API key and for being counted, in this process alone, without HTTP and without Ray.
+"""Measure what a request pays for the check of its API key and for metrics, in this process, without HTTP and Ray.
 
 ``python -m benchmarks.request_costs`` writes its section to ``benchmarks/RESULTS.md``.
 """
@@ -15,17 +15,17 @@ from baton.keys import Scope
 from baton.store.registry import Registry
 from benchmarks.__main__ import RESULTS, head_of, write
 from services.keyring import Keyring
-from services.replica.batching import Answer
+from services.replica.batching import Prediction
 from services.replica.telemetry import Telemetry
 
 KEYS = 200
-"""Keys besides the one that is sent."""
+"""Number of other keys in the registry."""
 
 CALLS, REPEATS = 20_000, 7
 
 
 def main() -> None:
-    """Measure, and write the section."""
+    """Measure, and write the section to the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.request_costs", description=__doc__)
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def measure(home: Path) -> str:
-    """One section of the results."""
+    """Measure, and return a section of the results."""
     registry = Registry(f"sqlite:///{home}/baton.db")
     registry.migrate()
     registry.declare_model("m")
@@ -47,12 +47,14 @@ def measure(home: Path) -> str:
     keyring.refresh()
     header = f"Bearer {token}".encode()
     telemetry = Telemetry("m", "r", exported=False)
-    answer = Answer(outputs=[], version=1, queue_ms=0.1, inference_ms=2.0)
+    prediction = Prediction(outputs=[], version=1, queue_ms=0.1, inference_ms=2.0)
     rows = {
         f"check of its API key (one of {KEYS + 1}, with a rate)": _microseconds(
             lambda: keyring.admit(header, Scope.PREDICT, "m")
         ),
-        "being counted: requests by status, three histograms": _microseconds(lambda: telemetry.answered(answer, 0.003)),
+        "being counted: requests by status, three histograms": _microseconds(
+            lambda: telemetry.count_prediction(prediction, 0.003)
+        ),
     }
     registry.close()
     lines = "\n".join(f"| {what} | {took:.1f} µs |" for what, took in rows.items())

@@ -1,6 +1,4 @@
-"""What the benchmarks train for each task, on which rows, and a service of their own: started in a temporary directory, on a
-free port, stopped at the end.
-"""
+"""Models, data and services of the benchmarks. A service runs in a temporary directory, on a free port, until the end."""
 
 from __future__ import annotations
 
@@ -24,18 +22,17 @@ MODEL = "benchmark"
 BASE_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
 TRAIN_QUESTIONS, TEST_QUESTIONS, QUESTIONS_SEED = 3000, 1000, 0
-"""How much of SQuAD a run on two cores has time for, and how it is drawn."""
+"""Size of the random part of SQuAD that a run on two cores can finish, and its seed."""
 
-MOST_ANSWER_TOKENS = 30
-"""Longest answer of the plain script, as Hugging Face's example script `run_qa.py` has it by default."""
-
+MAX_ANSWER_TOKENS = 30
+"""Maximum length of an answer in the plain script: the default of Hugging Face's example script `run_qa.py`."""
 
 EVERY_ROW = "Both train on every row and take the last epoch (Baton: validation 0; it leaves repeated rows out)."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Training settings under their names in `baton.yaml`; both sides take them from here."""
+    """Training settings, by their names in `baton.yaml`. Baton and the plain script both use them."""
 
     epochs: int
     batch_size: int
@@ -49,17 +46,17 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """One task's benchmark of training.
-
-    ``plain``: the module that trains without Baton. ``metrics``: key in the scores of both sides → name in the results.
-    """
+    """How training is measured for one task."""
 
     recipe: Recipe
     plain: str
+    """The module that trains without Baton."""
     metrics: Mapping[str, str]
+    """Names in the results of the metrics that both report, by key."""
     note: str
+    """Remarks in the results."""
     validation: float | None = None
-    """Baton's share of the training rows for validation; by default its own."""
+    """Baton's `training.validation`; None for its default."""
 
 
 SUBJECTS: Mapping[str, Subject] = {
@@ -85,19 +82,19 @@ SUBJECTS: Mapping[str, Subject] = {
         metrics={"f1": "F1", "exact_match": "exact match"},
         note=f"Data: {TRAIN_QUESTIONS:,} random rows to train on and {TEST_QUESTIONS:,} to score by, or all where there are\n"
         f"fewer (seed {QUESTIONS_SEED}), the same files for both. F1 and exact match are SQuAD v1.1's. Plain answers with at\n"
-        f"most {MOST_ANSWER_TOKENS} tokens, Baton with at most 15, its default.",
+        f"most {MAX_ANSWER_TOKENS} tokens, Baton with at most 15, its default.",
     ),
 }
-"""By the name that `baton.yaml` has for the task."""
+"""By name of the task in `baton.yaml`."""
 
 
 def train_of(data: Path) -> Path:
-    """The rows to train on: ``train.jsonl``, or the SquadShifts file ``train_new_wiki.jsonl``."""
+    """Return the training file in ``data``: ``train.jsonl``, or the SquadShifts file ``train_new_wiki.jsonl``."""
     return _first(data, "train.jsonl", "train_new_wiki.jsonl")
 
 
 def holdout_of(data: Path) -> Path:
-    """The rows to score by: ``test.jsonl`` or ``holdout.jsonl``."""
+    """Return the test file in ``data``: ``test.jsonl`` or ``holdout.jsonl``."""
     return _first(data, "test.jsonl", "holdout.jsonl")
 
 
@@ -105,39 +102,39 @@ def _first(data: Path, *names: str) -> Path:
     for name in names:
         if (data / name).is_file():
             return data / name
-    raise FileNotFoundError(f"{data} holds none of {', '.join(names)}; one is needed")
+    raise FileNotFoundError(f"{data} contains neither {' nor '.join(names)}; one of them is needed")
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSON Lines file."""
-    return [json.loads(line) for line in path.read_bytes().splitlines()]  # bytes: U+2028 ends a line of a str
+    """Return the rows of a JSON Lines file."""
+    return [json.loads(line) for line in path.read_bytes().splitlines()]  # of bytes: str.splitlines() splits at U+2028, too
 
 
 def draw_questions(data: Path, folder: Path) -> Path:
-    """A random part of ``data`` in SQuAD's form, written to ``folder`` as train.jsonl and test.jsonl; returns ``folder``.
+    """Write a random sample of ``data``, in SQuAD's form, to ``folder`` as train.jsonl and test.jsonl. Return ``folder``.
 
-    A reference that does not stand in its context where the row says (some starts of the test rows are inferred) is left
-    out, and so is a row without any reference: Baton refuses the one, and SQuAD v1.1 has no score for the other.
+    References that are not in the context at their ``answer_start`` are left out, because Baton refuses them; some starts of
+    the test rows are inferred. Rows without any reference are left out, because SQuAD v1.1 has no score for them.
     """
     folder.mkdir()
     for path, name, count in (
         (train_of(data), "train.jsonl", TRAIN_QUESTIONS),
         (holdout_of(data), "test.jsonl", TEST_QUESTIONS),
     ):
-        rows = [row for row in map(_placed, read_rows(path)) if row["answers"]["text"]]
+        rows = [row for row in map(_with_valid_references, read_rows(path)) if row["answers"]["text"]]
         drawn = random.Random(QUESTIONS_SEED).sample(rows, min(count, len(rows)))
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in drawn), encoding="utf-8")
     return folder
 
 
-def _placed(row: dict[str, Any]) -> dict[str, Any]:
+def _with_valid_references(row: dict[str, Any]) -> dict[str, Any]:
     pairs = zip(row["answers"]["text"], row["answers"]["answer_start"], strict=True)
     found = [(text, start) for text, start in pairs if row["context"][start : start + len(text)] == text]
     return {**row, "answers": {"text": [text for text, _ in found], "answer_start": [start for _, start in found]}}
 
 
-class Running:
-    """A service of one model, as ``model`` has it in `baton.yaml`, that runs in ``home`` while the block does."""
+class OneModelService:
+    """A service of one model that runs in ``home`` during a ``with`` block. ``model``: its settings in `baton.yaml`."""
 
     def __init__(self, home: Path, model: Mapping[str, Any]) -> None:
         self.home = home
@@ -158,7 +155,7 @@ class Running:
         self._baton("down")
 
     def train(self, *assignments: str) -> tuple[dict[str, Any], float]:
-        """A run watched to its end, and the seconds from asking for it to its decision."""
+        """Start a run and wait until it ends. Return it, and the seconds from the request to its decision."""
         began = time.perf_counter()
         run: dict[str, Any] = self.client.post(f"/api/models/{MODEL}/runs", {"set": list(assignments)})
         while run["state"] in ("queued", "running"):
@@ -169,13 +166,13 @@ class Running:
         return run, time.perf_counter() - began
 
     def newest_run(self) -> dict[str, Any]:
-        """The run that was asked for last, with its decision where there is one."""
+        """Return the newest run, with its decision if there is one."""
         run = self.client.get(f"/api/models/{MODEL}/runs", limit=1)["items"][0]
         found: dict[str, Any] = self.client.get(f"/api/runs/{run['id']}")
         return found
 
     def wait_for(self, version: int) -> None:
-        """Until ``version`` serves everywhere."""
+        """Wait until all replicas serve ``version``."""
         while True:
             model = self.client.get(f"/api/models/{MODEL}")
             if model["champion"] == version and not model["rolling_out"]:
@@ -187,8 +184,8 @@ class Running:
         subprocess.run(command, check=True)
 
 
-class Service(Running):
-    """Two replicas of one model over the rows in ``data``, without a version at first."""
+class Service(OneModelService):
+    """A service with two replicas of one model, trained and tested on ``data``. It starts without a version."""
 
     def __init__(self, home: Path, data: Path, task: str) -> None:
         self.data = data.resolve()
@@ -210,11 +207,11 @@ class Service(Running):
         )
 
     def texts(self, count: int = 500) -> list[str]:
-        """Texts of the holdout, where its rows have a ``text``."""
+        """Return texts of the holdout. Its rows must have a ``text``."""
         return [row["text"] for row in read_rows(holdout_of(self.data))[:count]]
 
     def first_version(self) -> int:
-        """A quickly trained champion, where no benchmark has made one."""
+        """Return the champion. Train one quickly if there is none yet."""
         champion = self.client.get(f"/api/models/{MODEL}")["champion"]
         if champion is None:
             run, _ = self.train("training.epochs=1", "training.tune=head")

@@ -1,4 +1,4 @@
-"""Serving: throughput and latency through HTTP at several concurrencies, against the in-process limit, alternating."""
+"""Measure throughput and latency over HTTP at several concurrencies, compared to the in-process limit, alternating."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROUNDS = 3
 
 
 def measure(service: Service) -> str:
-    """One section of the results."""
+    """Measure, and return a section of the results."""
     version = service.first_version()
     directory = Path(service.client.get(f"/api/models/{MODEL}/versions/{version}")["uri"])
     texts = service.texts()

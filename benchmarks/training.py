@@ -1,6 +1,6 @@
-"""Training: wall time and F1 of a Baton run against the plain single-process `Trainer`, one after the other, alternating.
+"""Compare wall time and F1 of a Baton run with the plain single-process `Trainer`, alternating.
 
-Each round has the seed of its number, from 0, on both sides.
+In each round both use the same seed: the number of the round, from 0.
 """
 
 from __future__ import annotations
@@ -19,30 +19,33 @@ from benchmarks.service import MODEL, Service
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One side's training: wall time, scores by metric, and (Baton's) seconds by stage."""
+    """One training, by Baton or by the plain script."""
 
     seconds: float
+    """Wall time."""
     scores: Mapping[str, float]
+    """Scores on the test file, by metric."""
     stages: Mapping[str, float]
+    """Seconds by stage; empty for the plain script."""
 
 
 def measure(service: Service, rounds: int = 1) -> str:
-    """One section of the results. The service is up but idle meanwhile."""
-    plain, ours = [], []
+    """Measure, and return a section of the results. The service runs, but is idle during the measurement."""
+    plain_results, baton_results = [], []
     for seed in range(rounds):
-        plain.append(_plain(service, seed))
-        ours.append(_ours(service, seed))
+        plain_results.append(_train_plain(service, seed))
+        baton_results.append(_train_baton(service, seed))
     metrics = service.subject.metrics
     heads = ["seed", "plain `Trainer`", *metrics.values(), "Baton run", *metrics.values(), "wall time ratio"]
     rows = [
-        [str(number), *_cells(theirs, metrics), *_cells(mine, metrics), f"{mine.seconds / theirs.seconds:.2f}"]
-        for number, (theirs, mine) in enumerate(zip(plain, ours, strict=True))
+        [str(number), *_cells(plain, metrics), *_cells(baton, metrics), f"{baton.seconds / plain.seconds:.2f}"]
+        for number, (plain, baton) in enumerate(zip(plain_results, baton_results, strict=True))
     ]
     if rounds > 1:
-        theirs, mine = _mean(plain), _mean(ours)
-        rows.append(["mean", *_cells(theirs, metrics), *_cells(mine, metrics), f"{mine.seconds / theirs.seconds:.2f}"])
+        plain, baton = _mean(plain_results), _mean(baton_results)
+        rows.append(["mean", *_cells(plain, metrics), *_cells(baton, metrics), f"{baton.seconds / plain.seconds:.2f}"])
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows))
-    stages = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in ours[-1].stages.items())
+    stages = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in baton_results[-1].stages.items())
     recipe = {key: value for key, value in asdict(service.subject.recipe).items() if key != "seed" and value is not None}
     settings = ", ".join(f"{key} {value}" for key, value in recipe.items())
     return (
@@ -67,14 +70,14 @@ def _mean(results: Sequence[Result]) -> Result:
     )
 
 
-def _plain(service: Service, seed: int) -> Result:
+def _train_plain(service: Service, seed: int) -> Result:
     command = [sys.executable, "-m", service.subject.plain, str(service.data), str(seed)]
     began = time.perf_counter()
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return Result(seconds=time.perf_counter() - began, scores=json.loads(done.stdout.splitlines()[-1]), stages={})
 
 
-def _ours(service: Service, seed: int) -> Result:
+def _train_baton(service: Service, seed: int) -> Result:
     run, seconds = service.train(f"training.seed={seed}")
     version: dict[str, Any] = service.client.get(f"/api/models/{MODEL}/versions/{run['version']}")
     if run["decision"]["verdict"] == "promote":

@@ -1,8 +1,8 @@
-"""What each ``training.tune`` costs and reaches: macro-F1, time and peak memory, by the training code itself.
+"""Measure macro-F1, time and peak memory of training with each value of ``training.tune``.
 
-``python -m benchmarks.tuning --data DIRECTORY`` measures them one after the other, each in a process of its own, and writes a
-section of the results. There is no service and no Ray: the `Trainer` that a Ray Train worker runs is built and run here, and
-its last checkpoint is scored by the predictor that would serve it. ``--rows`` and ``--set`` are for trying settings.
+``python -m benchmarks.tuning --data DIRECTORY`` measures one after the other, each in a separate process, and writes a section
+of the results. It needs no service and no Ray: it builds and runs the `Trainer` of a Ray Train worker, and evaluates the last
+checkpoint with the predictor that would serve it. ``--rows`` and ``--set`` are for experiments with settings.
 """
 
 from __future__ import annotations
@@ -39,41 +39,46 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     "lora": {"epochs": 3, "learning_rate": 2.0e-3},
     "head": {"epochs": 10, "learning_rate": 5.0e-3},
 }
-"""Settings that suit each: the fewer weights learn, the larger a step they take."""
+"""Suitable settings for each value: the fewer weights are trained, the higher is the learning rate."""
 
 SHARED: Mapping[str, Any] = {"batch_size": 32, "device": "cpu"}
 
 
 def main() -> None:
-    """Parse the command line; measure all in processes of their own, or (``--one``) a single way in this one."""
+    """Parse the command line. Measure each value in a separate process, or (``--one``) a single value in this process."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tuning", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="directory with train.jsonl and test.jsonl: text and label")
-    parser.add_argument("--rows", type=int, help="train on this many random rows; nothing is then written")
+    parser.add_argument("--rows", type=int, help="train on this many random rows and write nothing")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default: all cores; fewer on a busy machine")
     parser.add_argument("--only", choices=tuple(RECIPES), action="append", help="default: all")
-    parser.add_argument("--set", dest="assign", action="append", default=[], help="training.KEY=VALUE, for all of them")
-    parser.add_argument("--one", choices=tuple(RECIPES), help="measure one way in this process and print one JSON line")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="the section of the same heading is replaced, others kept")
+    parser.add_argument("--set", dest="assign", action="append", default=[], help="training.KEY=VALUE, for all measurements")
+    parser.add_argument("--one", choices=tuple(RECIPES), help="measure one value in this process and print one JSON line")
+    parser.add_argument(
+        "--out", type=Path, default=RESULTS, help="file to write; only the section with the same heading is replaced"
+    )
     arguments = parser.parse_args()
     if arguments.one:
         print(json.dumps(measure(arguments)))
         return
     results = {}
-    for way in arguments.only or RECIPES:
-        results[way] = _apart(way, arguments)
-        print(way, json.dumps(results[way]), flush=True)
+    for tune in arguments.only or RECIPES:
+        results[tune] = _in_own_process(tune, arguments)
+        print(tune, json.dumps(results[tune]), flush=True)
     if arguments.rows is None:
         options = [f"--data …/{arguments.data.resolve().name}", f"--threads {arguments.threads}"]
-        options += [f"--only {way}" for way in arguments.only or ()] + [f"--set {item}" for item in arguments.assign]
+        options += [f"--only {tune}" for tune in arguments.only or ()] + [f"--set {item}" for item in arguments.assign]
         write(arguments.out, section(results), head_of("benchmarks.tuning", " ".join(options)))
         print(f"written to {arguments.out}")
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Train one way in this process: macro-F1 on the test file, seconds and peak memory of training, and what was trained."""
+    """Train with one value of ``training.tune`` in this process.
+
+    Return macro-F1 on the test file, seconds and peak memory of training, the number of trained weights, and the settings.
+    """
     from training.fit.worker import build_trainer
 
-    way, assign, threads = arguments.one, arguments.assign, arguments.threads
+    tune, assign, threads = arguments.one, arguments.assign, arguments.threads
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory(prefix="baton-bench-") as name:
         storage = Storage(f"{name}/storage")
@@ -81,10 +86,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         task_cls = task_type(settings.task)
         dataset = datasets.freeze(settings.name, task_cls, settings.data, storage)
         began = time.perf_counter()
-        trainer = build_trainer(_job(settings, dataset, storage, threads), settings, Path(name), world_size=1)
+        trainer = build_trainer(_worker_config(settings, dataset, storage, threads), settings, Path(name), world_size=1)
         trainer.train()
         seconds = time.perf_counter() - began
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10  # before scoring adds to it
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10  # before the evaluation adds to it
         checkpoint = Path(trainer.args.output_dir) / f"checkpoint-{trainer.state.global_step}"
         predictor = Predictor.load(checkpoint, _manifest(settings, dataset), settings.serving, threads=threads)
         score = evaluate(predictor, dataset.holdout, lambda done, total: None)
@@ -94,17 +99,17 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "seconds": seconds,
         "peak_mib": peak,
         "trained": trained,
-        "settings": {**RECIPES[way], **dict(item.removeprefix("training.").split("=") for item in assign)},
+        "settings": {**RECIPES[tune], **dict(item.removeprefix("training.").split("=") for item in assign)},
     }
 
 
 def section(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """The results' section, every F1 beside that of full tuning."""
+    """Return the section of the results, with the ratio of each F1 to that of full tuning."""
     full = results["full"]["f1"] if "full" in results else None
     heads = ("tune", "settings", "trained weights", "macro-F1", "of full", "time", "peak memory")
     rows = [
         (
-            way,
+            tune,
             ", ".join(f"{key} {value}" for key, value in result["settings"].items()),
             f"{result['trained'] / 1e6:.2f} M",
             f"{result['f1']:.4f}",
@@ -112,7 +117,7 @@ def section(results: Mapping[str, Mapping[str, Any]]) -> str:
             f"{result['seconds']:.0f} s",
             f"{result['peak_mib']:.0f} MiB",
         )
-        for way, result in results.items()
+        for tune, result in results.items()
     ]
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows))
     return (
@@ -125,8 +130,8 @@ def section(results: Mapping[str, Mapping[str, Any]]) -> str:
     )
 
 
-def _apart(way: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.tuning", "--data", str(arguments.data), "--one", way]
+def _in_own_process(tune: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.tuning", "--data", str(arguments.data), "--one", tune]
     command += ["--threads", str(arguments.threads)]
     command += [] if arguments.rows is None else ["--rows", str(arguments.rows)]
     command += [part for item in arguments.assign for part in ("--set", item)]
@@ -152,7 +157,7 @@ def _settings(arguments: argparse.Namespace, folder: Path) -> ModelSettings:
     )
 
 
-def _job(settings: ModelSettings, dataset: datasets.Dataset, storage: Storage, threads: int) -> Any:
+def _worker_config(settings: ModelSettings, dataset: datasets.Dataset, storage: Storage, threads: int) -> Any:
     from training.fit.request import WorkerConfig
 
     return WorkerConfig(

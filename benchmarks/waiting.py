@@ -1,4 +1,4 @@
-"""How the threads of a training process should wait for each other, alone and beside processes that compute.
+"""Compare two ways in which threads of a training process wait for each other, alone and beside processes that compute.
 
 ``python -m benchmarks.waiting`` writes its section to ``benchmarks/RESULTS.md``.
 """
@@ -21,23 +21,23 @@ from benchmarks.service import BASE_MODEL
 
 WAYS = {"spinning (the default)": {}, "asleep (`OMP_WAIT_POLICY=PASSIVE`)": {"OMP_WAIT_POLICY": "PASSIVE"}}
 BESIDE = (0, 1, 2)
-"""Processes that are busy half of the time, as serving ones are."""
+"""Numbers of processes that compute half of the time, as serving processes do."""
 
 BURST_SECONDS = 0.003
-"""A busy process computes for so long, and then waits for as long."""
+"""How long such a process computes, and then sleeps."""
 
 THREADS, STEPS, ROUNDS = 2, 20, 3
 BATCH, TOKENS = 32, 20
 
 
 def main() -> None:
-    """Measure, and write the section."""
+    """Measure, and write the section to the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.waiting", description=__doc__)
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--part", choices=("train", "compute"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.part == "train":
-        print(_seconds_a_step())
+        print(_seconds_per_step())
     elif arguments.part == "compute":
         _compute()
     else:
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def measure() -> str:
-    """One section of the results."""
+    """Measure, and return a section of the results."""
     rows = []
     for count in BESIDE:
         seen: dict[str, list[float]] = {way: [] for way in WAYS}
@@ -86,14 +86,14 @@ def _compute() -> None:
 
 
 def _trained(environment: dict[str, str]) -> float:
-    """Seconds that a step takes in a process of its own."""
+    """Return the seconds of a training step, measured in a separate process."""
     command = [sys.executable, "-m", "benchmarks.waiting", "--part", "train"]
     clean = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     done = subprocess.run(command, env={**clean, **environment}, stdout=subprocess.PIPE, text=True, check=True)
     return float(done.stdout.split()[-1])
 
 
-def _seconds_a_step() -> float:
+def _seconds_per_step() -> float:
     import torch
 
     from baton.engines.torch_engine import load_model

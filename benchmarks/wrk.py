@@ -1,4 +1,4 @@
-"""Load by wrk (Debian: apt-get install wrk): given request bodies in turn, as fast as they are answered."""
+"""Sends load with wrk (Debian: apt-get install wrk): request bodies in turn, each client as fast as it gets answers."""
 
 from __future__ import annotations
 
@@ -31,18 +31,19 @@ end
 
 
 class Load(NamedTuple):
-    """What the load saw: requests a second, latency in ms, and how many requests there were."""
+    """Results of a load."""
 
     rate: float
+    """Requests per second."""
     p50_ms: float
     p99_ms: float
     requests: int
 
 
 def write_script(path: Path, texts: Sequence[str], request_ids: str | None = None) -> Path:
-    """A script at ``path`` that asks for the top 5 labels of ``texts`` in turn, one a request.
+    """Write a script to ``path`` that requests the top 5 labels of ``texts`` in turn, one text per request. Return ``path``.
 
-    ``request_ids``: start of the id that each request brings; without it the replica makes one up.
+    ``request_ids``: prefix of the ids that the requests carry; None to let the replica create the ids.
     """
     bodies = ", ".join(f"[==[{json.dumps({'inputs': text, 'parameters': {'top_k': 5}})}]==]" for text in texts)
     path.write_text(SCRIPT % (bodies, "nil" if request_ids is None else f'"{request_ids}-" .. count'), encoding="utf-8")
@@ -50,7 +51,7 @@ def write_script(path: Path, texts: Sequence[str], request_ids: str | None = Non
 
 
 def load(script: Path, url: str, concurrency: int, seconds: float) -> Load:
-    """Send requests for ``seconds``. Raises ``RuntimeError`` when one fails: figures with failed requests say nothing."""
+    """Send requests for ``seconds``. Raise ``RuntimeError`` if one fails, because results with failed requests are useless."""
     if shutil.which("wrk") is None:
         raise RuntimeError("this benchmark needs wrk (Debian: apt-get install wrk)")
     options = ["-t1", f"-c{concurrency}", f"-d{seconds}s", "--timeout", f"{TIMEOUT_SECONDS}s", "-s", str(script)]

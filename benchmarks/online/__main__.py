@@ -1,4 +1,4 @@
-"""Run the online benchmarks on banking77, and write what was measured to ``benchmarks/RESULTS.md``."""
+"""Run the online benchmarks on banking77, and write the results to ``benchmarks/RESULTS.md``."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 
 from benchmarks.__main__ import RESULTS, head_of, write
 from benchmarks.online import delay, drifting, plot, stream
-from benchmarks.online.scene import CORRECTED, INTENTS, THINNED, Scene, set_scene
+from benchmarks.online.scenario import CORRECTED, INTENTS, THINNED, Scenario, build_scenario
 from benchmarks.service import holdout_of, read_rows
 
 PICTURE = Path(__file__).with_name("online.svg")
 
 
 def main() -> None:
-    """Parse the command line, run, write."""
+    """Parse the command line, run the benchmarks, write the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.online", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="directory with banking77's train.jsonl and test.jsonl")
     parser.add_argument("--strangers", type=Path, help="directory whose test rows have `tokens` of another domain (drift)")
@@ -32,34 +32,34 @@ def main() -> None:
     for section in (section for section in SECTIONS if section in wanted):
         with tempfile.TemporaryDirectory(prefix="baton-online-") as name:
             home = Path(name)
-            text = SECTIONS[section](set_scene(arguments.data, home), home, arguments)
+            text = SECTIONS[section](build_scenario(arguments.data, home), home, arguments)
         strangers = f" --strangers …/{arguments.strangers.name}" if section == "drift" else ""
         write(arguments.out, text, head_of("benchmarks.online", f"--data …/banking77{strangers} --only {section}"))
     print(f"written to {arguments.out}")
 
 
-def _stream(scene: Scene, home: Path, _: argparse.Namespace) -> str:
-    story = stream.tell(scene, home)
-    plot.draw(story, PICTURE)
-    rows = "\n".join(_row(step, first=number == 0) for number, step in enumerate(story.steps))
-    falls = [before.first_f1 - after.first_f1 for before, after in itertools.pairwise(story.steps)]
-    gate = scene.model("full", stream.AFTER_EXAMPLES)["gate"]
+def _stream(scenario: Scenario, home: Path, _: argparse.Namespace) -> str:
+    result = stream.measure(scenario, home)
+    plot.draw(result, PICTURE)
+    rows = "\n".join(_row(step, first=number == 0) for number, step in enumerate(result.steps))
+    falls = [before.first_f1 - after.first_f1 for before, after in itertools.pairwise(result.steps)]
+    gate = scenario.model("full", stream.AFTER_EXAMPLES)["gate"]
     return (
         "## Online fine-tuning\n\n"
         f"banking77: the first champion knows {INTENTS} of 77 intents from {THINNED:.0%} of their rows. The application then\n"
-        f"sends {story.requests:,} texts of all intents, {stream.PER_SECOND:.0f} a second, and corrects {CORRECTED:.0%} of the "
-        f"answers by request id; every\n{stream.AFTER_EXAMPLES} corrections start a run from the champion (5 epochs, 3 old "
+        f"sends {result.requests:,} texts of all intents, {stream.PER_SECOND:.0f} a second, and corrects {CORRECTED:.0%} of "
+        f"the answers by request id; every\n{stream.AFTER_EXAMPLES} corrections start a run from the champion (5 epochs, 3 old "
         "rows for each new one) without a cool-down;\n"
         f"the gate asks for a confidence of {gate['confidence']:.0%}. 2 replicas; nobody in between. F1 is macro, on test "
         "rows that nobody trained on;\nof the first 40 intents it is over these 40 alone, on their rows.\n\n"
         "| champion | took over | train rows | F1, all intents | F1, first 40 | live F1 (corrections) | answered | right |\n"
         "| --- | --- | --- | --- | --- | --- | --- | --- |\n"
         f"{rows}\n\n"
-        f"Requests failed: {story.failed} of {story.requests:,}; corrections failed: {story.failed_corrections} of "
-        f"{story.corrections + story.failed_corrections:,}; versions\nrefused by the gate: {story.refused}. "
+        f"Requests failed: {result.failed} of {result.requests:,}; corrections failed: {result.failed_corrections} of "
+        f"{result.corrections + result.failed_corrections:,}; versions\nrefused by the gate: {result.refused}. "
         "Largest fall of F1 on the first 40 from one champion to the next: "
         f"{100 * max([0.0, *falls]):.1f} points.\n"
-        f"p50 {story.p50_ms:.0f} ms, p99 {story.p99_ms:.0f} ms over the whole time, training included.\n\n"
+        f"p50 {result.p50_ms:.0f} ms, p99 {result.p99_ms:.0f} ms over the whole time, training included.\n\n"
         "![F1 and right answers over time](online/online.svg)\n"
     )
 
@@ -74,12 +74,12 @@ def _row(step: stream.Step, *, first: bool) -> str:
     )
 
 
-def _delay(scene: Scene, home: Path, _: argparse.Namespace) -> str:
+def _delay(scenario: Scenario, home: Path, _: argparse.Namespace) -> str:
     delays = []
     for tune in ("full", "lora", "head"):
         place = home / tune
         place.mkdir()
-        delays.append(delay.measure(scene, place, tune))
+        delays.append(delay.measure(scenario, place, tune))
     rows = "\n".join(
         f"| {it.tune} | {it.seconds:.0f} s | {it.training:.0f} s | {it.f1_before:.4f} | {it.f1_after:.4f} |" for it in delays
     )
@@ -93,20 +93,21 @@ def _delay(scene: Scene, home: Path, _: argparse.Namespace) -> str:
     )
 
 
-def _drift(scene: Scene, home: Path, arguments: argparse.Namespace) -> str:
+def _drift(scenario: Scenario, home: Path, arguments: argparse.Namespace) -> str:
     strangers = [" ".join(row["tokens"]) for row in read_rows(holdout_of(arguments.strangers))]
-    found = drifting.measure(scene, home, strangers)
+    found = drifting.measure(scenario, home, strangers)
     after = "none within" if found.after is None else f"after {found.after} of"
     return (
         "## Drift\n\n"
-        f"{drifting.CLEAN:,} requests, one text each, like the holdout's; looked at after every {drifting.LOOK_EVERY}:\n"
-        f"an alarm at {found.clean} of {found.looks} looks. Then texts of another domain ({arguments.strangers.name}):\n"
+        f"{drifting.CLEAN:,} requests, one text each, like the holdout's; looked at after every {drifting.CHECK_EVERY}:\n"
+        f"an alarm at {found.false_alarms} of {found.checks} looks. Then texts of another domain "
+        f"({arguments.strangers.name}):\n"
         f"alarm {after} {drifting.OTHER}"
         f"{' (' + ', '.join(found.features) + ')' if found.features else ''}.\n"
     )
 
 
-SECTIONS: Mapping[str, Callable[[Scene, Path, argparse.Namespace], str]] = {
+SECTIONS: Mapping[str, Callable[[Scenario, Path, argparse.Namespace], str]] = {
     "stream": _stream,
     "delay": _delay,
     "drift": _drift,

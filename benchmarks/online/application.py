@@ -1,4 +1,4 @@
-"""A simulated application: sends its texts at a steady pace, and corrects a share of the answers by their request ids."""
+"""A simulated application: sends texts at a steady rate, and corrects a share of the answers by their request ids."""
 
 from __future__ import annotations
 
@@ -12,22 +12,26 @@ from typing import Any
 
 import aiohttp
 
-from benchmarks.online.scene import CORRECTED, SEED, Rows
+from benchmarks.online.scenario import CORRECTED, SEED, Rows
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exchange:
-    """One request of the application: seconds since it began, status (0: no answer), version, and whether it was right."""
+    """One request of the application."""
 
     at: float
+    """When it was sent, in seconds since the application started."""
     status: int
+    """HTTP status; 0 without an answer."""
     version: int | None
     right: bool
+    """Whether the first label was right."""
     latency: float
+    """In seconds."""
 
 
 class Application:
-    """Runs in a thread of its own from the start of the block until its texts are used up (`join`), or the block ends."""
+    """Sends ``rows`` in a separate thread, from the start of a ``with`` block until all are sent or the block ends."""
 
     def __init__(self, url: str, feedback_url: str, rows: Rows, *, per_second: float, concurrency: int = 8) -> None:
         self._url, self._feedback_url, self._rows = url, feedback_url, rows
@@ -48,7 +52,7 @@ class Application:
         self._thread.join()
 
     def finished(self) -> bool:
-        """Whether all texts were sent."""
+        """Return whether all texts were sent."""
         return not self._thread.is_alive()
 
     async def _run(self) -> None:
@@ -61,12 +65,12 @@ class Application:
         while queue and not self._stop.is_set():
             number, row, corrects = queue.pop()
             due = time.perf_counter() + self._pause
-            await self._ask(session, number, row)
+            await self._predict(session, number, row)
             if corrects:
                 await self._correct(session, number, row)
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
 
-    async def _ask(self, session: aiohttp.ClientSession, number: int, row: dict[str, Any]) -> None:
+    async def _predict(self, session: aiohttp.ClientSession, number: int, row: dict[str, Any]) -> None:
         sent = time.perf_counter()
         status, version, right = 0, None, False
         try:

@@ -1,4 +1,4 @@
-"""From the 200th correction to the new version answering requests, for each way to tune."""
+"""Measure the time from the 200th correction to the first answer of the new version, for each value of ``training.tune``."""
 
 from __future__ import annotations
 
@@ -8,32 +8,37 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks.online.scene import Scene
-from benchmarks.service import MODEL, Running
+from benchmarks.online.scenario import Scenario
+from benchmarks.service import MODEL, OneModelService
 
 CORRECTIONS = 200
-PATIENCE_SECONDS = 600.0
+TIMEOUT_SECONDS = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Delay:
-    """Seconds from the answer to the last correction until the new version answered, of that in training; F1 before, after."""
+    """The measurement for one value of ``training.tune``."""
 
     tune: str
     seconds: float
+    """Seconds from the answer to the last correction until the new version answered a request."""
     training: float
+    """Seconds of them in the stage training."""
     f1_before: float
+    """Holdout F1 of the first version."""
     f1_after: float
+    """Holdout F1 of the new version."""
 
 
-def measure(scene: Scene, home: Path, tune: str) -> Delay:
-    """One champion, 200 corrections, one new version. Any gain lets it take over: what is measured is the time, and so few
-    corrections seldom show a gain for sure.
+def measure(scenario: Scenario, home: Path, tune: str) -> Delay:
+    """Train a champion, send 200 corrections, and wait until a new version answers.
+
+    Any gain is enough for the gate, because only the time is measured, and so few corrections seldom give a significant gain.
     """
-    with Running(home, {**scene.model(tune, CORRECTIONS), "gate": {"min_f1": 0.1, "confidence": 0.5}}) as service:
+    with OneModelService(home, {**scenario.model(tune, CORRECTIONS), "gate": {"min_f1": 0.1, "confidence": 0.5}}) as service:
         run, _ = service.train()
         service.wait_for(run["version"])
-        items = [{"id": str(number), **row} for number, row in enumerate(scene.stream[:CORRECTIONS])]
+        items = [{"id": str(number), **row} for number, row in enumerate(scenario.stream[:CORRECTIONS])]
         service.client.post(f"/api/models/{MODEL}/feedback", items)
         began = time.perf_counter()
         version = run["version"]
@@ -42,10 +47,10 @@ def measure(scene: Scene, home: Path, tune: str) -> Delay:
             verdict = (newest.get("decision") or {}).get("verdict", "promote")
             if newest["state"] in ("failed", "cancelled") or verdict != "promote":
                 raise RuntimeError(f"no new version takes over: {newest}")
-            if time.perf_counter() - began > PATIENCE_SECONDS:
-                raise RuntimeError(f"no new version answered within {PATIENCE_SECONDS:.0f} s: {newest}")
+            if time.perf_counter() - began > TIMEOUT_SECONDS:
+                raise RuntimeError(f"no new version answered within {TIMEOUT_SECONDS:.0f} s: {newest}")
             time.sleep(0.1)
-            answer = httpx.post(service.url, json={"inputs": scene.test[0]["text"]}, timeout=30)
+            answer = httpx.post(service.url, json={"inputs": scenario.test[0]["text"]}, timeout=30)
             version = int(answer.raise_for_status().headers["x-model-version"])
         seconds = time.perf_counter() - began
         decision = service.newest_run()["decision"]

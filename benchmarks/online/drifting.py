@@ -1,4 +1,4 @@
-"""Drift alarms: none in clean traffic, one soon after the domain changes."""
+"""Measure drift alarms: false alarms in traffic like the holdout, and the delay of an alarm after the domain changes."""
 
 from __future__ import annotations
 
@@ -9,49 +9,55 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks.online.scene import SEED, Scene
-from benchmarks.service import MODEL, Running
+from benchmarks.online.scenario import SEED, Scenario
+from benchmarks.service import MODEL, OneModelService
 
 CLEAN = 5000
+"""Requests with texts like the holdout's. Each request has one text."""
+
 OTHER = 500
-LOOK_EVERY = 25
-"""Requests, of one text each."""
+"""Maximum number of requests with texts of another domain."""
+
+CHECK_EVERY = 25
+"""Requests between two checks for an alarm."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Alarms:
-    """``clean``: looks at which an alarm stood, of ``looks``, while texts like the holdout's were answered. ``after``: requests
-    with texts of the other domain until the first alarm (None: none), and the ``features`` that raised it.
-    """
+    """The result of the benchmark."""
 
-    looks: int
-    clean: int
+    checks: int
+    """Checks during traffic like the holdout."""
+    false_alarms: int
+    """How many of them found an alarm."""
     after: int | None
+    """Requests with texts of the other domain until the first alarm; None without an alarm."""
     features: Sequence[str]
+    """The features that raised it."""
 
 
-def measure(scene: Scene, home: Path, strangers: Sequence[str]) -> Alarms:
-    """``strangers``: texts of another domain."""
-    known = [row["text"] for row in scene.stream if row["label"] in scene.first]
+def measure(scenario: Scenario, home: Path, strangers: Sequence[str]) -> Alarms:
+    """Send traffic like the holdout, then ``strangers``, texts of another domain, until a feature drifts."""
+    known = [row["text"] for row in scenario.stream if row["label"] in scenario.first]
     random.Random(SEED).shuffle(known)
-    model = scene.model("full", 10**6)
-    with Running(home, {**model, "retrain": {"on_drift": True}}) as service:
+    model = scenario.model("full", 10**6)
+    with OneModelService(home, {**model, "retrain": {"on_drift": True}}) as service:
         run, _ = service.train()
         service.wait_for(run["version"])
-        looks = [_look(service, known, start) for start in range(0, CLEAN, LOOK_EVERY)]
+        checks = [_drifted_features(service, known, start) for start in range(0, CLEAN, CHECK_EVERY)]
         after, features = None, []
-        for start in range(0, OTHER, LOOK_EVERY):
-            features = _look(service, strangers, start)
+        for start in range(0, OTHER, CHECK_EVERY):
+            features = _drifted_features(service, strangers, start)
             if features:
-                after = start + LOOK_EVERY
+                after = start + CHECK_EVERY
                 break
-    return Alarms(looks=len(looks), clean=sum(map(bool, looks)), after=after, features=features)
+    return Alarms(checks=len(checks), false_alarms=sum(map(bool, checks)), after=after, features=features)
 
 
-def _look(service: Running, texts: Sequence[str], start: int) -> list[str]:
-    """Have the next texts answered, and look which features have drifted. The log is a second behind."""
+def _drifted_features(service: OneModelService, texts: Sequence[str], start: int) -> list[str]:
+    """Send the next texts, and return the features that have drifted. The prediction log lags by a second."""
     with httpx.Client(timeout=30) as client:
-        for place in range(start, start + LOOK_EVERY):
-            client.post(service.url, json={"inputs": texts[place % len(texts)]}).raise_for_status()
+        for index in range(start, start + CHECK_EVERY):
+            client.post(service.url, json={"inputs": texts[index % len(texts)]}).raise_for_status()
     state = service.client.get(f"/api/models/{MODEL}/retrain")
     return [drift["feature"] for drift in state["drift"] if drift["drifted"]]

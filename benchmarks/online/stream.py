@@ -1,4 +1,4 @@
-"""The whole loop with nobody in between: an application streams and corrects, the system retrains and swaps by itself."""
+"""Measure the whole loop without an operator: an application sends texts and corrections, Baton retrains and swaps."""
 
 from __future__ import annotations
 
@@ -13,62 +13,72 @@ import numpy as np
 from baton.artifacts.storage import Storage
 from baton.config.file import load_config
 from baton.predict.predictor import Predictor
+from baton.store.records import HistoryKind
 from baton.store.registry import Registry
-from baton.tasks.classification import TextExample, TextInput
+from baton.tasks.classification import TextExample
+from baton.tasks.text_classifier import TextInput
 from benchmarks.online.application import Application
-from benchmarks.online.scene import Scene
-from benchmarks.service import MODEL, Running
+from benchmarks.online.scenario import Scenario
+from benchmarks.service import MODEL, OneModelService
 
 AFTER_EXAMPLES = 400
 PER_SECOND = 12.0
-"""Slow enough that most versions take over while the application still asks: a run takes minutes beside its traffic."""
+"""Low enough that most versions take over while the application still sends: a run takes minutes beside its traffic."""
 
 EVALUATED_AT_ONCE = 512
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One version: when it took over (seconds into the traffic; None: after it), and how good it is, as shares of 1.
-
-    ``f1`` and ``first_f1``: macro-F1 on the test rows of all intents, and on those of the first champion's. ``live_f1`` and
-    ``corrections``: as Baton reports them. ``answered`` and ``right``: the application's requests that it answered.
-    """
+    """One version that became champion. Scores are between 0 and 1."""
 
     version: int
     at: float | None
+    """When it took over, in seconds from the start of the traffic; None if it took over after the traffic."""
     f1: float
+    """Macro-F1 on the test rows of all intents."""
     first_f1: float
+    """Macro-F1 on the test rows of the first champion's intents."""
     live_f1: float | None
+    """Live F1, as Baton reports it."""
     corrections: int
+    """Corrections that live F1 is computed from."""
     answered: int
+    """Requests of the application that it answered."""
     right: float | None
+    """Share of these answers that were right; None without answers."""
     train_rows: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Story:
-    """What happened. ``refused``: versions that the gate turned down; ``failed`` counts requests and corrections."""
+class StreamResult:
+    """The result of the benchmark."""
 
     steps: Sequence[Step]
+    """All champions, oldest first."""
     refused: int
+    """Versions that the gate did not promote."""
     requests: int
     failed: int
+    """Requests that failed."""
     failed_corrections: int
     corrections: int
+    """Corrections that were accepted."""
     seconds: float
+    """Duration of the traffic."""
     p50_ms: float
     p99_ms: float
     running: Sequence[tuple[float, float]]
-    """(seconds, share right) of the application's requests, in windows of 300."""
+    """(seconds, share of right answers) for each 300 requests of the application."""
 
 
-def tell(scene: Scene, home: Path, tune: str = "full") -> Story:
-    """Run the story once."""
-    with Running(home, scene.model(tune, AFTER_EXAMPLES)) as service:
+def measure(scenario: Scenario, home: Path, tune: str = "full") -> StreamResult:
+    """Run the traffic once, and wait until no further version is to be expected."""
+    with OneModelService(home, scenario.model(tune, AFTER_EXAMPLES)) as service:
         run, _ = service.train()
         service.wait_for(run["version"])
         feedback = f"{service.client.url}/api/models/{MODEL}/feedback"
-        with Application(service.url, feedback, scene.stream, per_second=PER_SECOND) as application:
+        with Application(service.url, feedback, scenario.stream, per_second=PER_SECOND) as application:
             while not application.finished():
                 time.sleep(1.0)
             seconds = application.exchanges[-1].at
@@ -76,11 +86,11 @@ def tell(scene: Scene, home: Path, tune: str = "full") -> Story:
                 time.sleep(1.0)
         live = {item["version"]: item for item in service.client.get(f"/api/models/{MODEL}/live")["items"]}
         history = service.client.get(f"/api/models/{MODEL}/history", limit=500)["items"]
-        steps = _steps(service, scene, application, live)
+        steps = _steps(service, scenario, application, live)
     latencies = np.array([exchange.latency for exchange in application.exchanges]) * 1000
-    return Story(
+    return StreamResult(
         steps=steps,
-        refused=sum(entry["what"] in ("refused", "inconclusive") for entry in history),
+        refused=sum(entry["what"] in (HistoryKind.REFUSED, HistoryKind.INCONCLUSIVE) for entry in history),
         requests=len(application.exchanges),
         failed=sum(exchange.status != 200 for exchange in application.exchanges),
         failed_corrections=application.failed_corrections,
@@ -92,8 +102,8 @@ def tell(scene: Scene, home: Path, tune: str = "full") -> Story:
     )
 
 
-def _more_to_come(service: Running) -> bool:
-    """Whether a run is active or about to start by itself, or a winner about to take over."""
+def _more_to_come(service: OneModelService) -> bool:
+    """Return whether a run is active or is about to start automatically, or a version is about to take over."""
     state, model = service.client.get(f"/api/models/{MODEL}/retrain"), service.client.get(f"/api/models/{MODEL}")
     decision = service.newest_run().get("decision") or {}
     waits = decision.get("verdict") == "promote" and decision["candidate"] != model["champion"]
@@ -106,35 +116,39 @@ def _windows(application: Application, size: int = 300) -> list[tuple[float, flo
     return [(part[-1].at, float(np.mean([exchange.right for exchange in part]))) for part in parts]
 
 
-def _steps(service: Running, scene: Scene, application: Application, live: dict[int, dict[str, Any]]) -> list[Step]:
-    """Every champion, oldest first, scored here on the whole test set."""
+def _steps(
+    service: OneModelService, scenario: Scenario, application: Application, live: dict[int, dict[str, Any]]
+) -> list[Step]:
+    """Return all champions, oldest first, evaluated on the whole test set."""
     config = load_config(service.file, {})
     registry, storage = Registry(config.database), Storage(config.storage)
     steps = []
     for promotion in reversed(registry.promotions(MODEL, limit=500)):
-        mine = [exchange for exchange in application.exchanges if exchange.version == promotion.version]
-        directory, manifest = storage.fetch(registry.version(MODEL, promotion.version), service.home / "cache")
+        answered = [exchange for exchange in application.exchanges if exchange.version == promotion.version]
+        directory, manifest = storage.fetch(registry.versions.get(MODEL, promotion.version), service.home / "cache")
         predictor = Predictor.load(directory, manifest, config.model(MODEL).serving, threads=2)
-        told = live.get(promotion.version)
+        live_quality = live.get(promotion.version)
         steps.append(
             Step(
                 version=promotion.version,
-                at=min((exchange.at for exchange in mine), default=None),
-                f1=_f1(predictor, scene.test, scene.labels),
-                first_f1=_f1(predictor, [row for row in scene.test if row["label"] in scene.first], scene.first),
-                live_f1=told["f1"] if told else None,
-                corrections=told["corrections"] if told else 0,
-                answered=len(mine),
-                right=float(np.mean([exchange.right for exchange in mine])) if mine else None,
-                train_rows=int(registry.version(MODEL, promotion.version).lineage["dataset"]["train_rows"]),
+                at=min((exchange.at for exchange in answered), default=None),
+                f1=_f1(predictor, scenario.test, scenario.labels),
+                first_f1=_f1(predictor, [row for row in scenario.test if row["label"] in scenario.first], scenario.first),
+                live_f1=live_quality["f1"] if live_quality else None,
+                corrections=live_quality["corrections"] if live_quality else 0,
+                answered=len(answered),
+                right=float(np.mean([exchange.right for exchange in answered])) if answered else None,
+                train_rows=int(registry.versions.get(MODEL, promotion.version).lineage["dataset"]["train_rows"]),
             )
         )
     return steps
 
 
 def _f1(predictor: Predictor, rows: Sequence[dict[str, Any]], labels: Collection[str]) -> float:
-    """Macro-F1 over exactly ``labels``: the metric's own mean takes in all that are predicted, and a model that knows more
-    labels than the rows have would lose by that alone.
+    """Return macro-F1 over exactly ``labels``.
+
+    The metric's own mean includes all predicted labels. A model that knows more labels than the rows have would score lower
+    only because of that.
     """
     outputs: list[Any] = []
     for start in range(0, len(rows), EVALUATED_AT_ONCE):

@@ -1,6 +1,6 @@
-"""The limit that serving is held against: the same predictor in a bare loop, no HTTP, no batching, no Ray.
+"""Measure the limit of serving: the same predictor in a bare loop, without HTTP, batching and Ray.
 
-Prints one JSON line: texts per second for each batch size.
+Prints one JSON line: texts per second, by batch size.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SECONDS = 3.0
 
 
 def main(directory: Path, threads: int, texts_file: Path) -> None:
-    """Measure the version in ``directory``."""
+    """Measure the version in ``directory`` and print the result."""
     manifest = Manifest.from_bytes((directory / "baton.json").read_bytes(), str(directory))
     predictor = Predictor.load(directory, manifest, ServingSettings(), threads=threads)
     predictor.warm()

@@ -1,6 +1,6 @@
-"""Extractive question answering without Baton, for SQuAD v1.1: overlapping windows, the best span of them all.
+"""Extractive question answering without Baton, for SQuAD v1.1: the best span of all overlapping windows.
 
-``python -m benchmarks.plain.qa DIRECTORY SEED`` prints one JSON line: the holdout's F1 and exact match.
+``python -m benchmarks.plain.qa DIRECTORY SEED`` prints one JSON line: F1 and exact match on the holdout.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ import numpy as np
 import transformers
 from numpy.typing import NDArray
 
-from benchmarks.plain.trainer import Features, begin, fit, predict
-from benchmarks.service import MOST_ANSWER_TOKENS, SUBJECTS, Recipe, holdout_of, read_rows, train_of
+from benchmarks.plain.trainer import Features, fit, load_base, predict
+from benchmarks.service import MAX_ANSWER_TOKENS, SUBJECTS, Recipe, holdout_of, read_rows, train_of
 
 N_BEST = 20
-"""Starts and ends of a window that are combined to spans."""
+"""Number of the best starts and ends of a window that are combined to spans."""
 
 PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def main(data: Path, seed: int) -> None:
-    """Train on the questions in ``data``, score on its holdout."""
+    """Train on the questions in ``data``, and print the scores on its holdout."""
     recipe = replace(SUBJECTS["qa"].recipe, seed=seed)
-    base, tokenizer = begin(recipe)
+    base, tokenizer = load_base(recipe)
     train, test = read_rows(train_of(data)), read_rows(holdout_of(data))
     model = transformers.AutoModelForQuestionAnswering.from_pretrained(base)
     encoded = _encode(tokenizer, train, recipe)
@@ -45,7 +45,7 @@ def main(data: Path, seed: int) -> None:
 
 
 def _encode(tokenizer: Any, rows: Sequence[dict[str, Any]], recipe: Recipe) -> Any:
-    """Windows of question and context; only the context is cut."""
+    """Return windows of question and context. Only the context is split."""
     return tokenizer(
         [row["question"].strip() for row in rows],
         [row["context"] for row in rows],
@@ -63,14 +63,14 @@ def _features(encoded: Any) -> Features:
 
 
 def _context(encoded: Any, window: int) -> tuple[int, NDArray[np.int64]]:
-    """The first token of the context in this window, and the characters [tokens, 2] where its tokens start and end."""
+    """Return the index of the context's first token in a window, and the start and end characters of its tokens [tokens, 2]."""
     parts = encoded.sequence_ids(window)
     first = parts.index(1)
     return first, np.array(encoded["offset_mapping"][window][first : first + parts.count(1)])
 
 
 def _target(encoded: Any, window: int, answers: dict[str, Any]) -> tuple[int, int]:
-    """First and last token of the first reference; [CLS] twice where the window does not hold it whole."""
+    """Return the first and the last token of the first reference; [CLS] twice if the window does not contain all of it."""
     start = answers["answer_start"][0]
     end = start + len(answers["text"][0])
     first, characters = _context(encoded, window)
@@ -82,7 +82,7 @@ def _target(encoded: Any, window: int, answers: dict[str, Any]) -> tuple[int, in
 
 
 def _answers(encoded: Any, starts: NDArray[np.float32], ends: NDArray[np.float32], rows: Sequence[dict[str, Any]]) -> list[str]:
-    """For each row the span with the highest sum of start and end logit, of all its windows."""
+    """Return for each row the span with the highest sum of start and end logit in all of its windows."""
     best = [(-np.inf, "")] * len(rows)
     for window, owner in enumerate(encoded["overflow_to_sample_mapping"]):
         first, characters = _context(encoded, window)
@@ -94,17 +94,20 @@ def _answers(encoded: Any, starts: NDArray[np.float32], ends: NDArray[np.float32
 
 
 def _best_span(starts: NDArray[np.float32], ends: NDArray[np.float32]) -> tuple[float, int, int]:
-    """Value, first and last token of the best allowed span among the likeliest starts and ends; -inf when none is allowed."""
+    """Return score, first and last token of the best allowed span of the best starts and ends; the score is -inf if none is."""
     begin, end = (np.argsort(-logits)[:N_BEST] for logits in (starts, ends))
     values = starts[begin, None] + ends[None, end]
     lengths = end[None, :] - begin[:, None] + 1
-    values[(lengths < 1) | (lengths > MOST_ANSWER_TOKENS)] = -np.inf
+    values[(lengths < 1) | (lengths > MAX_ANSWER_TOKENS)] = -np.inf
     row, column = np.unravel_index(np.argmax(values), values.shape)
     return float(values[row, column]), int(begin[row]), int(end[column])
 
 
 def score(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
-    """Means of SQuAD v1.1's F1 and exact match, each the best over a row's references (Rajpurkar et al. 2016, section 6.1)."""
+    """Return the means of SQuAD v1.1's F1 and exact match over the rows.
+
+    A row counts with its best reference (Rajpurkar et al. 2016, section 6.1).
+    """
     f1, exact = [], []
     for prediction, texts in zip(predictions, references, strict=True):
         words, wanted = normalised(prediction), [normalised(text) for text in texts]
@@ -114,12 +117,12 @@ def score(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> di
 
 
 def normalised(text: str) -> list[str]:
-    """Words in lower case, without punctuation (ASCII) and articles."""
+    """Return the words of ``text`` in lower case, without ASCII punctuation and articles."""
     return re.sub(r"\b(a|an|the)\b", " ", text.lower().translate(PUNCTUATION)).split()
 
 
 def _overlap(predicted: Sequence[str], reference: Sequence[str]) -> float:
-    """F1 of two bags of words: 2·common / all, which is 2PR / (P + R)."""
+    """Return F1 of two bags of words: 2·common / all, which equals 2PR / (P + R)."""
     common = (Counter(predicted) & Counter(reference)).total()
     return 2 * common / max(1, len(predicted) + len(reference))
 

@@ -1,7 +1,7 @@
-"""What a careful engineer writes without Baton: one process, the Hugging Face `Trainer`, the same data and settings.
+"""Training without Baton, as a careful engineer writes it: one process, the Hugging Face `Trainer`, the same data and settings.
 
-Here is what all tasks share, and the script for classification. ``python -m benchmarks.plain.trainer DIRECTORY SEED``
-prints one JSON line: the holdout's macro-F1.
+Contains the functions that all tasks share, and the script for classification. ``python -m benchmarks.plain.trainer DIRECTORY
+SEED`` prints one JSON line: macro-F1 on the holdout.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from baton.config.base_models import find_base_model
 from benchmarks.service import BASE_MODEL, SUBJECTS, Recipe, holdout_of, read_rows, train_of
 
 Features = list[dict[str, Any]]
-"""One dict a window: ``input_ids``, ``attention_mask``, and what else the model takes."""
+"""A dict for each window: ``input_ids``, ``attention_mask``, and the model's other inputs."""
 
 
 def main(data: Path, seed: int) -> None:
-    """Train on the texts and labels in ``data``, score on its holdout."""
+    """Train on the texts and labels in ``data``, and print the score on its holdout."""
     recipe = replace(SUBJECTS["classification"].recipe, seed=seed)
-    base, tokenizer = begin(recipe)
+    base, tokenizer = load_base(recipe)
     train, test = read_rows(train_of(data)), read_rows(holdout_of(data))
     labels = sorted({row["label"] for row in train})
     index = {label: number for number, label in enumerate(labels)}
@@ -49,8 +49,8 @@ def main(data: Path, seed: int) -> None:
     print(json.dumps({"f1": float(f1)}))
 
 
-def begin(recipe: Recipe) -> tuple[str, Any]:
-    """The base model's directory and its tokenizer; all cores are put to use and all that is random is seeded."""
+def load_base(recipe: Recipe) -> tuple[str, Any]:
+    """Return the base model's directory and its tokenizer. Set the number of threads to all cores, and all random seeds."""
     torch.set_num_threads(torch.multiprocessing.cpu_count())
     transformers.set_seed(recipe.seed)
     base = str(find_base_model(BASE_MODEL))
@@ -58,7 +58,7 @@ def begin(recipe: Recipe) -> tuple[str, Any]:
 
 
 def fit(model: Any, tokenizer: Any, collator: Callable[..., Any], features: Features, recipe: Recipe) -> Any:
-    """The `Trainer`, after training."""
+    """Train ``model`` and return its `Trainer`."""
     with tempfile.TemporaryDirectory() as scratch:
         trainer = transformers.Trainer(
             model=model,
@@ -87,10 +87,10 @@ def fit(model: Any, tokenizer: Any, collator: Callable[..., Any], features: Feat
 
 
 def predict(trainer: Any, features: Features) -> tuple[NDArray[np.float32], ...]:
-    """Each of the model's outputs for ``features``, in their order; those of tokens are padded to the longest window."""
-    order = np.argsort([len(window["input_ids"]) for window in features], kind="stable")  # little padding in a batch
-    trainer.args.train_sampling_strategy = "random"  # grouping by length would shuffle what is predicted, too
-    outputs = trainer.predict([features[place] for place in order]).predictions
+    """Return the model's outputs for ``features``, in their order. Outputs of tokens are padded to the longest window."""
+    order = np.argsort([len(window["input_ids"]) for window in features], kind="stable")  # keeps padding low
+    trainer.args.train_sampling_strategy = "random"  # grouping by length would shuffle the predictions, too
+    outputs = trainer.predict([features[index] for index in order]).predictions
     heads = outputs if isinstance(outputs, tuple) else (outputs,)
     back = np.argsort(order)
     return tuple(head[back] for head in heads)

@@ -1,4 +1,4 @@
-"""The scene of the online benchmarks: a model that knows some intents from few rows, and traffic that brings all of them."""
+"""The scenario of the online benchmarks: a first champion trained on few rows of some intents, and traffic with all intents."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 from benchmarks.service import holdout_of, read_rows, train_of
 
 INTENTS = 40
-"""Of the 77 intents, how many the first champion knows."""
+"""Number of the 77 intents that the first champion knows."""
 
 THINNED = 0.1
-"""Share of their training rows that it has seen."""
+"""Share of the training rows of these intents that it is trained on."""
 
 CORRECTED = 0.3
 """Share of the traffic that the application corrects."""
@@ -29,28 +29,31 @@ TRAINING: Mapping[str, Mapping[str, Any]] = {
     "lora": {"tune": "lora", "learning_rate": 2.0e-3},
     "head": {"tune": "head", "learning_rate": 5.0e-3},
 }
-"""What differs between the ways to tune."""
+"""Settings that differ between the values of ``training.tune``."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scene:
-    """``train`` and ``holdout``: files for the first champion. ``stream``: rows of the traffic, shuffled. ``test``: rows of all
-    intents, which nobody trains on; ``first`` are the intents that the first champion knows.
-    """
+class Scenario:
+    """The rows of the scenario."""
 
     train: Path
+    """Training file of the first champion."""
     holdout: Path
+    """Its holdout file."""
     stream: Rows
+    """The rows of the traffic, shuffled."""
     test: Rows
+    """Rows of all intents, which no version is trained on."""
     first: frozenset[str]
+    """The intents that the first champion knows."""
 
     @property
     def labels(self) -> frozenset[str]:
-        """All intents."""
+        """Return all intents."""
         return frozenset(row["label"] for row in self.test)
 
     def model(self, tune: str, after_examples: int) -> dict[str, Any]:
-        """The model's part of `baton.yaml`."""
+        """Return the model's settings in `baton.yaml`."""
         return {
             "task": "classification",
             "data": {"train": str(self.train), "holdout": str(self.holdout)},
@@ -67,8 +70,8 @@ class Scene:
         }
 
 
-def set_scene(data: Path, home: Path) -> Scene:
-    """Draw the scene from banking77 in ``data``, seeded."""
+def build_scenario(data: Path, home: Path) -> Scenario:
+    """Sample the scenario from banking77 in ``data``, with a fixed seed. Write its files to ``home``."""
     train, test = read_rows(train_of(data)), read_rows(holdout_of(data))
     rng = random.Random(SEED)
     first = frozenset(rng.sample(sorted({row["label"] for row in train}), INTENTS))
@@ -77,7 +80,7 @@ def set_scene(data: Path, home: Path) -> Scene:
     stream: Rows = []
     for row in train:
         (known if row["label"] in first and rng.random() < THINNED else stream).append(row)
-    return Scene(
+    return Scenario(
         train=_write(home / "train.jsonl", known),
         holdout=_write(home / "holdout.jsonl", [row for row in test if row["label"] in first]),
         stream=stream,
