@@ -1,9 +1,9 @@
-"""Builders of the Serve applications, as named in Serve configs: ``services.app:model`` and ``services.app:control``.
+"""Builders of the Serve applications; Serve configs name them as ``services.app:model`` and ``services.app:control``.
 
-A configuration from `baton render` names neither database nor storage. The replicas then read both from the environment of the
-node that they run on, so that the database's password stands neither in a Serve config nor in what Ray keeps of it.
+A Serve config from `baton render` contains neither database nor storage. The applications then read both URLs from the
+environment of their node, so that the database's password appears neither in the config nor in Ray's copy of it.
 
-Without `from __future__ import annotations`: Serve makes a builder's argument from its annotation, if that is a class.
+No `from __future__ import annotations` here: Serve builds the argument of a builder from its annotation, which must be a class.
 """
 
 import os
@@ -17,29 +17,40 @@ from baton.config.file import BatonConfig, LoggingSettings
 from baton.config.model_settings import ModelSettings
 from baton.errors import ConfigError
 from services.control.plane import ControlPlane
-from services.environment import STORES, of_jobs
-from services.names import DEPLOYMENT
+from services.environment import STORE_VARIABLES, job_environment
+from services.names import CONTROL_DEPLOYMENT, DEPLOYMENT
 from services.replica.replica import ModelReplica
 
-ONGOING = 8192
-"""Requests that Serve lets into a replica at once. The replica's own bounded queue answers 429 long before."""
+MAX_ONGOING_REQUESTS = 8192
+"""Requests that Serve passes to a replica at once. Far above the default of ``serving.max_queue``, so that the replica's own
+bounded queue decides and answers 429, instead of a queue of Serve's in which requests wait uncounted.
+"""
+
+HEALTH_CHECK_PERIOD_S = 5
+"""Half of Serve's default, so that a replica that hangs is found, and replaced, sooner."""
+
+HEALTH_CHECK_TIMEOUT_S = 30
+"""Serve's default: a replica on a busy machine is slow to answer, but not dead."""
+
+GRACEFUL_SHUTDOWN_TIMEOUT_S = 20
+"""Serve's default: time for the batches that are running, and for the prediction log to be written."""
 
 
 class ModelArgs(BaseModel):
-    """Arguments of `model`: the model's settings, what is logged, and where truth and artifacts live; None: where the
-    environment says.
-    """
+    """Arguments of `model` in a Serve config."""
 
     settings: ModelSettings
     database: str | None = None
+    """URL of the registry's database; None: from the environment of the replica's node."""
     storage: str | None = None
+    """URL of the artifact storage; None: from the environment of the replica's node."""
     keys_required: bool = True
-    """Fails closed: who starts replicas without a word about keys gets replicas that ask for them."""
+    """Whether requests need an API key: yes, unless a Serve config disables it explicitly."""
     logging: LoggingSettings = LoggingSettings()
 
 
-class Model(ModelReplica):
-    """A replica that finds out where truth and artifacts live, where it was not told."""
+class EnvModelReplica(ModelReplica):
+    """A replica that reads the URLs that its Serve config leaves out from BATON_DATABASE and BATON_STORAGE."""
 
     def __init__(
         self, settings: dict[str, Any], database: str | None, storage: str | None, *, keys_required: bool, texts: bool
@@ -53,46 +64,49 @@ class Model(ModelReplica):
         )
 
 
-class Control(ControlPlane):
-    """A control plane that finds out where truth and artifacts live, where it was not told. So will its jobs, on any node."""
+class EnvControlPlane(ControlPlane):
+    """A control plane that reads the URLs that its Serve config leaves out from BATON_DATABASE and BATON_STORAGE.
+
+    Its jobs do the same on their nodes: only URLs that are in the Serve config are passed on to them.
+    """
 
     def __init__(self, config: dict[str, Any]) -> None:
-        found = {key: _from_environment(key) for key in STORES if key not in config}
-        told = {variable: config[key] for key, variable in STORES.items() if key in config}
-        super().__init__({**config, **found}, {**of_jobs(os.environ), **told})
+        from_node = {key: _from_environment(key) for key in STORE_VARIABLES if key not in config}
+        configured = {variable: config[key] for key, variable in STORE_VARIABLES.items() if key in config}
+        super().__init__({**config, **from_node}, {**job_environment(os.environ), **configured})
 
 
 def _from_environment(key: str) -> str:
-    variable = STORES[key]
+    variable = STORE_VARIABLES[key]
     if variable not in os.environ:
         raise ConfigError(f"{key} is neither in the Serve config nor in the environment; set {variable} on every node")
     return os.environ[variable]
 
 
 def serve_logging(settings: LoggingSettings) -> dict[str, Any]:
-    """The settings as Ray Serve takes them, for its own processes and for deployments."""
+    """Return the settings in the form of Ray Serve, for its own processes and for deployments."""
     if settings.format == "text":
         return {"encoding": "TEXT"}
     return {"encoding": "JSON", "additional_log_standard_attrs": ["name"]}
 
 
 def model(args: ModelArgs) -> serve.Application:
-    """The application of one model."""
+    """Build the application of one model."""
     serving = args.settings.serving
     deployment = serve.deployment(
         name=DEPLOYMENT,
         num_replicas=serving.replicas,
-        max_ongoing_requests=ONGOING,
+        max_ongoing_requests=MAX_ONGOING_REQUESTS,
         ray_actor_options={
             "num_cpus": serving.cpus,
             "num_gpus": serving.gpus,
             **({"label_selector": dict(serving.nodes)} if serving.nodes else {}),
         },
-        health_check_period_s=5,
-        health_check_timeout_s=30,
-        graceful_shutdown_timeout_s=20,
+        health_check_period_s=HEALTH_CHECK_PERIOD_S,
+        health_check_timeout_s=HEALTH_CHECK_TIMEOUT_S,
+        graceful_shutdown_timeout_s=GRACEFUL_SHUTDOWN_TIMEOUT_S,
         logging_config={**serve_logging(args.logging), "enable_access_log": args.logging.requests},
-    )(serve.ingress()(Model))
+    )(serve.ingress()(EnvModelReplica))
     return deployment.bind(
         args.settings.model_dump(mode="json"),
         args.database,
@@ -103,22 +117,22 @@ def model(args: ModelArgs) -> serve.Application:
 
 
 def control(args: BatonConfig) -> serve.Application:
-    """The control plane's application. What `args` does not set of `STORES` is left to the environment."""
+    """Build the application of the control plane. URLs that ``args`` does not set are read from the environment of its node."""
     deployment = serve.deployment(
-        name="Control",
+        name=CONTROL_DEPLOYMENT,
         num_replicas=1,
-        max_ongoing_requests=ONGOING,
+        max_ongoing_requests=MAX_ONGOING_REQUESTS,
         ray_actor_options={"num_cpus": 0},
-        health_check_period_s=5,
-        health_check_timeout_s=30,
+        health_check_period_s=HEALTH_CHECK_PERIOD_S,
+        health_check_timeout_s=HEALTH_CHECK_TIMEOUT_S,
         logging_config=serve_logging(args.logging),
-    )(serve.ingress()(Control))
-    dumped: dict[str, Any] = args.model_dump(mode="json", exclude=set(STORES) - args.model_fields_set)
+    )(serve.ingress()(EnvControlPlane))
+    dumped: dict[str, Any] = args.model_dump(mode="json", exclude=set(STORE_VARIABLES) - args.model_fields_set)
     return deployment.bind(dumped)
 
 
 def build(import_path: str, args: Mapping[str, Any]) -> serve.Application:
-    """What Serve makes of ``import_path`` and ``args`` in a Serve config."""
+    """Build the application that Ray Serve builds from ``import_path`` and ``args`` in a Serve config."""
     if import_path == "services.app:control":
         return control(BatonConfig.model_validate(args))
     assert import_path == "services.app:model"

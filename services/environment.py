@@ -1,4 +1,7 @@
-"""Environment variables that every node of a cluster needs, a laptop's or KubeRay's, before Ray starts."""
+"""Environment variables that Baton sets or reads, for nodes of every kind of cluster: of a laptop, or of KubeRay.
+
+Reads no environment itself: entry points pass theirs in.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,13 @@ from collections.abc import Mapping
 
 from baton.config.file import BatonConfig
 
-STORES = {"database": "BATON_DATABASE", "storage": "BATON_STORAGE"}
-"""Keys of a configuration that the applications find in these variables: the database's URL may hold a password, and what Serve
-and jobs are told stands in Ray's state and logs.
+STORE_VARIABLES = {"database": "BATON_DATABASE", "storage": "BATON_STORAGE"}
+"""Keys of `baton.yaml` that the applications can also read from these variables.
+
+The database's URL may hold a password, and arguments of Serve applications and of jobs appear in Ray's state and logs.
 """
 
-EVERYWHERE = {
+NODE_VARIABLES = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "0",
@@ -22,17 +26,18 @@ EVERYWHERE = {
     "RAY_DEDUP_LOGS": "0",
     "TOKENIZERS_PARALLELISM": "false",
 }
-"""What every node of any cluster needs in its environment before Ray starts, a laptop's or KubeRay's."""
+"""Environment of every node before Ray starts."""
 
 
-def of_jobs(node: Mapping[str, str]) -> Mapping[str, str]:
-    """What jobs get besides: how their threads wait for each other, unless the environment of the ``node`` says so.
+def job_environment(node: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the variables that jobs get in addition to `NODE_VARIABLES`, where ``node`` is the environment of the node.
 
-    Asleep: threads that spin, their default, take processors that serving may need (`benchmarks/waiting.py`).
+    OpenMP threads sleep while they wait for each other, unless ``node`` sets another policy. By default they spin, and take
+    processor time that serving may need (measured by `benchmarks/waiting.py`).
     """
     return {"OMP_WAIT_POLICY": node.get("OMP_WAIT_POLICY", "PASSIVE")}
 
 
-def stores(config: BatonConfig) -> Mapping[str, str]:
-    """`STORES` as ``config`` has them."""
-    return {variable: getattr(config, key) for key, variable in STORES.items()}
+def store_environment(config: BatonConfig) -> Mapping[str, str]:
+    """Return the variables of `STORE_VARIABLES` with their values in ``config``."""
+    return {variable: getattr(config, key) for key, variable in STORE_VARIABLES.items()}

@@ -1,8 +1,10 @@
-"""Every metric that Baton exports, as one declarative table: names, types, labels, buckets. Counts nothing itself.
+"""The table of every metric that Baton exports: name, type, labels, buckets and HELP text. It counts nothing itself.
 
-``docs/metrics.md`` is made from it, and dashboards and alert rules may use no other names. The data plane's metrics travel
-through Ray's agent (`services.replica.telemetry`); the control plane's are read from `GET /metrics`
-(`services.control.control_metrics`).
+The reference in ``docs/metrics.md`` is generated from this table. Dashboards and alert rules may use no other names.
+
+To add a metric, define it here and count it in `services.replica.telemetry` (data plane, exported through Ray's agent) or in
+`services.control.control_metrics` (control plane, exported at ``GET /metrics``). Prometheus shows each HELP text alone, so each
+must be understood alone and name its unit.
 """
 
 from __future__ import annotations
@@ -13,13 +15,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 RAY = "ray_"
-"""What Ray's agent puts before the name of every metric."""
+"""Prefix that Ray's agent adds to the name of every metric."""
 
 INFINITY = "+Inf"
+"""Value of the label ``le`` of a histogram's last bucket, as the Prometheus text format spells it."""
 
 
 class MetricType(StrEnum):
-    """A metric's Prometheus type."""
+    """The Prometheus type of a metric."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
@@ -27,7 +30,7 @@ class MetricType(StrEnum):
 
 
 class Plane(StrEnum):
-    """Who exports a metric."""
+    """The part of Baton that exports a metric: the replicas (data plane) or the control plane."""
 
     DATA = "data"
     CONTROL = "control"
@@ -35,19 +38,21 @@ class Plane(StrEnum):
 
 LABELS: Mapping[str, str] = {
     "model": "a model of `baton.yaml`",
-    "version": "a version's number; `none` where none is loaded. A replica tells of the one that serves and the one before",
-    "status": "of `baton_requests`: `2xx`, `4xx` or `5xx`; of `baton_errors`: the HTTP status",
-    "kind": "the error's title, as in the control plane's problem documents: one of the classes in `baton/errors.py`",
-    "replica": "the replica's name in Ray Serve. All its series end half a minute after it",
-    "le": "upper bound of a histogram's bucket, inclusive",
+    "version": "number of a version; `none` if none is loaded. A replica exports the version that it serves and the one before",
+    "status": "in `baton_requests`: `2xx`, `4xx` or `5xx`; in `baton_errors`: the HTTP status code",
+    "kind": "title of the error, as in the problem documents of the control plane; `baton/errors.py` lists all titles",
+    "replica": "id of the replica in Ray Serve. Its series end half a minute after the replica does",
+    "le": "inclusive upper bound of a histogram bucket",
     "result": "`accepted`, `duplicate` or `rejected`",
     "verdict": "`promote`, `reject` or `inconclusive`",
     "state": "`succeeded`, `failed` or `cancelled`",
     "feature": "`length`, `label` or `confidence`",
-    "label": "a label of the champion's, as its data has it",
+    "label": "a label that the champion predicts, spelled as in its training data",
 }
-"""What each label holds, and so what bounds its values."""
+"""Values that each label can take. They must be few: every combination of values is a series of its own."""
 
+# Bucket bounds. SECONDS spans a short text on a GPU to a long one on a busy CPU. INPUTS ends at the default of
+# serving.max_inputs, TOKENS at four times the default of serving.max_batch_tokens, so that tuned models fit in, too.
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 INPUTS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 TOKENS = (16.0, 64.0, 256.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0, 32768.0, 65536.0)
@@ -55,25 +60,28 @@ TOKENS = (16.0, 64.0, 256.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0, 32768.0, 6
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """One metric. ``name`` is without what its way to Prometheus adds; ``buckets`` are upper bounds, without infinity."""
+    """The definition of one metric."""
 
     name: str
+    """Base name: without Ray's prefix and without suffixes such as ``_total``; `series` has the names in Prometheus."""
     type: MetricType
     plane: Plane
     help: str
+    """HELP text: one sentence or two that stand alone, with the unit."""
     labels: tuple[str, ...] = ("model",)
     buckets: tuple[float, ...] = ()
+    """Inclusive upper bounds of a histogram's buckets, in ascending order and without infinity; empty for other types."""
 
     @property
     def parts(self) -> Mapping[str, tuple[str, ...]]:
-        """The names of the numbers that it is made of, each with its labels: one, or a histogram's buckets, sum and count."""
+        """Names of the exported numbers, each with its labels: one, or three for a histogram (buckets, sum, count)."""
         if self.type is not MetricType.HISTOGRAM:
             return {f"{self.name}_total" if self.type is MetricType.COUNTER else self.name: self.labels}
         return {f"{self.name}_bucket": (*self.labels, "le"), f"{self.name}_sum": self.labels, f"{self.name}_count": self.labels}
 
     @property
     def series(self) -> Mapping[str, tuple[str, ...]]:
-        """The same under the names that Prometheus knows."""
+        """`parts` under the names that Prometheus stores: with Ray's prefix for the data plane."""
         prefix = RAY if self.plane is Plane.DATA else ""
         return {f"{prefix}{name}": labels for name, labels in self.parts.items()}
 
@@ -93,30 +101,62 @@ def _control(name: str, metric_type: MetricType, text: str, *labels: str) -> Met
 REQUESTS = _data(
     "baton_requests",
     MetricType.COUNTER,
-    "Requests to the model that were answered; not /health and /info.",
+    "Requests to the model that a replica answered, errors included; /health and /info are not counted.",
     "version",
     "status",
 )
 ERRORS = _data(
-    "baton_errors", MetricType.COUNTER, "Requests that were answered with an error, by what it was.", "status", "kind"
+    "baton_errors",
+    MetricType.COUNTER,
+    "Requests to the model that a replica answered with an error, by HTTP status code and title of the error.",
+    "status",
+    "kind",
 )
 REQUEST_SECONDS = _data(
     "baton_request_seconds",
     MetricType.HISTOGRAM,
-    "From a request's arrival to its prediction, errors left out.",
+    "Seconds from the arrival of a request at a replica to its prediction; requests that failed are not counted.",
     buckets=SECONDS,
 )
-QUEUE_SECONDS = _data("baton_queue_seconds", MetricType.HISTOGRAM, "Of that, waiting for a batch.", buckets=SECONDS)
-INFERENCE_SECONDS = _data("baton_inference_seconds", MetricType.HISTOGRAM, "Of that, in the model.", buckets=SECONDS)
-BATCH_INPUTS = _data("baton_batch_inputs", MetricType.HISTOGRAM, "Inputs (texts) in one batch.", buckets=INPUTS)
-BATCH_TOKENS = _data(
-    "baton_batch_tokens", MetricType.HISTOGRAM, "Tokens in one batch, as serving.max_batch_tokens counts them.", buckets=TOKENS
+QUEUE_SECONDS = _data(
+    "baton_queue_seconds",
+    MetricType.HISTOGRAM,
+    "Seconds that a request waited in a replica for a batch; requests that failed are not counted.",
+    buckets=SECONDS,
 )
-MODEL_TOKENS = _data("baton_model_tokens", MetricType.COUNTER, "Tokens that went through the model, padding included.")
-PADDING_TOKENS = _data("baton_padding_tokens", MetricType.COUNTER, "Of those, padding.")
-SWAPS = _data("baton_swaps", MetricType.COUNTER, "Times that a replica changed the version that it serves.")
-SERVING_VERSION = _data("baton_serving_version", MetricType.GAUGE, "The version that a replica serves, 0 for none.")
-QUEUE_DEPTH = _data("baton_queue_depth", MetricType.GAUGE, "Requests that wait in a replica.")
+INFERENCE_SECONDS = _data(
+    "baton_inference_seconds",
+    MetricType.HISTOGRAM,
+    "Seconds that a request spent in the model, from tokenizing to decoding; requests that failed are not counted.",
+    buckets=SECONDS,
+)
+BATCH_INPUTS = _data(
+    "baton_batch_inputs",
+    MetricType.HISTOGRAM,
+    "Inputs (texts) in one batch of the model; a long request is a batch of its own.",
+    buckets=INPUTS,
+)
+BATCH_TOKENS = _data(
+    "baton_batch_tokens",
+    MetricType.HISTOGRAM,
+    "Estimated tokens in one batch of the model, without padding; to compare with serving.max_batch_tokens.",
+    buckets=TOKENS,
+)
+MODEL_TOKENS = _data(
+    "baton_model_tokens", MetricType.COUNTER, "Tokens that went through the model to answer requests, padding tokens included."
+)
+PADDING_TOKENS = _data(
+    "baton_padding_tokens", MetricType.COUNTER, "Padding tokens that went through the model to answer requests."
+)
+SWAPS = _data(
+    "baton_swaps",
+    MetricType.COUNTER,
+    "Times that a replica replaced the version that it served by another one; its first version is not counted.",
+)
+SERVING_VERSION = _data(
+    "baton_serving_version", MetricType.GAUGE, "Number of the model version that a replica serves; 0 if it serves none."
+)
+QUEUE_DEPTH = _data("baton_queue_depth", MetricType.GAUGE, "Requests that wait in a replica for a batch.")
 
 # --- control plane -----------------------------------------------------------------------------------------------------
 
@@ -124,67 +164,109 @@ REGISTRY_UP = Metric(
     name="baton_registry_up",
     type=MetricType.GAUGE,
     plane=Plane.CONTROL,
-    help="1 where the database answers. Where it does not, what is read from it is left out.",
+    help="1 if the database answered this scrape, 0 if not; then all metrics that are read from the database are missing.",
     labels=(),
 )
 CHAMPION_VERSION = _control(
-    "baton_champion_version", MetricType.GAUGE, "The version that serves; none before the first champion."
+    "baton_champion_version",
+    MetricType.GAUGE,
+    "Number of the version that is champion; missing before the model has its first champion.",
 )
-CHAMPION_F1 = _control("baton_champion_f1", MetricType.GAUGE, "F1 of the champion on its holdout.")
-CHAMPION_LIVE_F1 = _control("baton_champion_live_f1", MetricType.GAUGE, "F1 of the champion on its newest corrected answers.")
+CHAMPION_F1 = _control("baton_champion_f1", MetricType.GAUGE, "F1 of the champion on its holdout, from 0 to 1.")
+CHAMPION_LIVE_F1 = _control(
+    "baton_champion_live_f1",
+    MetricType.GAUGE,
+    "F1 of the champion on its newest corrected answers (live F1), from 0 to 1; missing while no answer is corrected.",
+)
 CHAMPION_LABEL_LIVE_F1 = _control(
-    "baton_champion_label_live_f1", MetricType.GAUGE, "The same for each of its labels, the 50 most corrected.", "label"
+    "baton_champion_label_live_f1",
+    MetricType.GAUGE,
+    "F1 of the champion for one label on its newest corrected answers, from 0 to 1; only the 50 most corrected labels.",
+    "label",
 )
-CHAMPION_CORRECTIONS = _control("baton_champion_corrections", MetricType.GAUGE, "Corrected answers that this live F1 rests on.")
-LIVE_F1 = _control("baton_live_f1", MetricType.GAUGE, "F1 on the newest corrected answers, of the newest versions.", "version")
+CHAMPION_CORRECTIONS = _control(
+    "baton_champion_corrections", MetricType.GAUGE, "Corrected answers from which the F1 in baton_champion_live_f1 is computed."
+)
+LIVE_F1 = _control(
+    "baton_live_f1",
+    MetricType.GAUGE,
+    "F1 of a version on its newest corrected answers, from 0 to 1; only the champion and the 3 newest that answered.",
+    "version",
+)
 LIVE_F1_FLOOR = _control(
     "baton_live_f1_floor",
     MetricType.GAUGE,
-    "Live F1 below this is bad: retrain.live_f1_below, or gate.min_f1 where that is not set.",
+    "Lowest acceptable F1 on corrected answers, from 0 to 1: retrain.live_f1_below, or gate.min_f1 if that is not set.",
 )
 LAST_PROMOTION = _control(
-    "baton_last_promotion_timestamp_seconds", MetricType.GAUGE, "When the champion last changed, in seconds since the epoch."
+    "baton_last_promotion_timestamp_seconds",
+    MetricType.GAUGE,
+    "Time of the last change of the champion, in seconds since 1970-01-01 00:00 UTC.",
 )
 GATE_VERDICTS = _control(
-    "baton_gate_verdicts", MetricType.COUNTER, "What the gate said, since the model was declared.", "verdict"
+    "baton_gate_verdicts", MetricType.COUNTER, "Verdicts of the gate since the model was declared.", "verdict"
 )
-RUNS = _control("baton_runs", MetricType.COUNTER, "Training runs that ended, since the model was declared.", "state")
-LAST_RUN_SECONDS = _control("baton_last_run_seconds", MetricType.GAUGE, "How long the newest ended run took, from its start.")
-RUN_IN_PROGRESS = _control("baton_run_in_progress", MetricType.GAUGE, "1 while a run is queued or running.")
+RUNS = _control(
+    "baton_runs", MetricType.COUNTER, "Training runs that ended since the model was declared, by their final state.", "state"
+)
+LAST_RUN_SECONDS = _control(
+    "baton_last_run_seconds", MetricType.GAUGE, "Seconds from the start to the end of the newest training run that ended."
+)
+RUN_IN_PROGRESS = _control(
+    "baton_run_in_progress", MetricType.GAUGE, "1 while a training run of the model is queued or running, otherwise 0."
+)
 RUN_ELAPSED = _control(
-    "baton_run_elapsed_seconds", MetricType.GAUGE, "How long ago the run in progress was asked for; 0 without."
+    "baton_run_elapsed_seconds",
+    MetricType.GAUGE,
+    "Seconds since the training run in progress was requested, its time in the queue included; 0 if there is none.",
 )
-FEEDBACK = _control("baton_feedback", MetricType.COUNTER, "Corrections received since the control plane started.", "result")
+FEEDBACK = _control(
+    "baton_feedback", MetricType.COUNTER, "Corrections received since the control plane started, by their result.", "result"
+)
 FEEDBACK_WAITING = _control(
-    "baton_feedback_waiting", MetricType.GAUGE, "Corrections that came after those that the newest version's run looked at."
+    "baton_feedback_waiting",
+    MetricType.GAUGE,
+    "Corrections that arrived after the newest version's training run read the corrections.",
 )
 DRIFT_PSI = _control(
-    "baton_drift_psi", MetricType.GAUGE, "How far the newest answers are from those on the holdout (PSI).", "feature"
+    "baton_drift_psi",
+    MetricType.GAUGE,
+    "Population stability index (PSI) between the newest answers and those on the holdout; 0 means no difference.",
+    "feature",
 )
-DRIFT_ALARM = _control("baton_drift_alarm", MetricType.GAUGE, "The PSI that counts as drift.", "feature")
-REPLICAS_WANTED = _control("baton_replicas_wanted", MetricType.GAUGE, "Replicas that the configuration asks for.")
-REPLICAS = _control("baton_replicas", MetricType.GAUGE, "Replicas that answer.")
-REPLICAS_AGREEING = _control("baton_replicas_agreeing", MetricType.GAUGE, "Replicas that serve the champion.")
+DRIFT_ALARM = _control(
+    "baton_drift_alarm",
+    MetricType.GAUGE,
+    "Population stability index (PSI) above which a feature counts as drifted.",
+    "feature",
+)
+REPLICAS_WANTED = _control(
+    "baton_replicas_wanted", MetricType.GAUGE, "Replicas of the model that the configuration requests (serving.replicas)."
+)
+REPLICAS = _control("baton_replicas", MetricType.GAUGE, "Replicas of the model that answered the control plane at this scrape.")
+REPLICAS_AGREEING = _control(
+    "baton_replicas_agreeing", MetricType.GAUGE, "Replicas of the model that serve its champion version."
+)
 
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
-"""All of them, in the order above."""
+"""All metrics, in the order of their definition above."""
 
 SCRAPE_LABELS = ("job", "instance", "namespace")
-"""What Prometheus itself adds to whatever it scrapes; the namespace on Kubernetes only."""
+"""Labels that Prometheus adds to everything that it scrapes; ``namespace`` only on Kubernetes."""
 
 FOREIGN: Mapping[str, tuple[str, ...]] = {
     "up": (),
     "haproxy_frontend_http_responses_total": ("proxy", "code"),
     "ray_node_cpu_utilization": (),
 }
-"""Metrics of others that dashboards and alert rules use, with the labels that they use."""
+"""Metrics of Prometheus, HAProxy and Ray that dashboards and alert rules use, with the labels that these use."""
 
 
 def reference() -> str:
-    """The reference in ``docs/metrics.md``, as Markdown: ``python -m services.metrics`` prints it."""
+    """Return the reference in ``docs/metrics.md``, as Markdown; ``python -m services.metrics`` prints it."""
     lines = []
     for plane, title in ((Plane.DATA, "Data plane"), (Plane.CONTROL, "Control plane")):
-        lines += [f"### {title}", "", "| metric | type | labels | is |", "|---|---|---|---|"]
+        lines += [f"### {title}", "", "| metric | type | labels | meaning |", "|---|---|---|---|"]
         for metric in METRICS:
             if metric.plane is plane:
                 labels = ", ".join(f"`{label}`" for label in metric.labels)
@@ -195,7 +277,7 @@ def reference() -> str:
     for buckets in dict.fromkeys(metric.buckets for metric in METRICS if metric.buckets):
         names = ", ".join(f"`{metric.name}`" for metric in METRICS if metric.buckets == buckets)
         lines.append(f"- {names}: {', '.join(f'{bound:g}' for bound in buckets)}")
-    lines += ["", "| label | holds |", "|---|---|"]
+    lines += ["", "| label | values |", "|---|---|"]
     lines += [f"| `{label}` | {text} |" for label, text in LABELS.items()]
     return "\n".join(lines) + "\n"
 

@@ -1,17 +1,25 @@
-"""Names under which Serve knows Baton's applications. They stand in Serve configs and dashboards: do not change them."""
+"""Names of Baton's applications and deployments in Ray Serve.
+
+Serve configs, dashboards and alert rules contain them: do not change them.
+"""
 
 DEPLOYMENT = "Model"
+"""The deployment of replicas in the application of a model."""
 CONTROL = "control"
+"""The application of the control plane."""
+CONTROL_DEPLOYMENT = "Control"
+"""The deployment in the application of the control plane."""
 ROUTE = "/models"
+"""The path below which all models answer."""
 HEALTH = "/health"
-"""The path below a model's route that its replicas answer to everybody, with or without an API key."""
+"""The path below a model's route that reports whether a replica is ready; it needs no API key."""
 
 
 def application(model: str) -> str:
-    """The Serve application of a model."""
+    """Return the name of a model's Serve application."""
     return f"model-{model}"
 
 
 def route(model: str) -> str:
-    """The path below which a model answers."""
+    """Return the path below which a model answers."""
     return f"{ROUTE}/{model}"

@@ -80,7 +80,7 @@ def test_a_key_comes_back_as_it_was_made(registry):
 @pytest.mark.parametrize(
     ("name", "scopes", "rate", "said"),
     [
-        ("  ", [Scope.PREDICT], None, "name: '  ' is not allowed; 1 to 63 characters"),
+        ("  ", [Scope.PREDICT], None, "name: '  ' is not allowed; give 1 to 63 characters"),
         ("x" * 64, [Scope.PREDICT], None, "1 to 63 characters"),
         ("shop", [], None, "give at least one of predict, feedback, operate, metrics"),
         ("shop", [Scope.PREDICT], 0.0, "rate: 0.0 is not allowed"),
@@ -94,7 +94,7 @@ def test_a_key_that_makes_no_sense_is_not_made(registry, name, scopes, rate, sai
 
 
 def test_a_key_for_no_model_is_not_one_for_every_model(registry):
-    with pytest.raises(InvalidInput, match="a key for no model opens nothing"):
+    with pytest.raises(InvalidInput, match="a key for an empty list of models allows nothing"):
         registry.keys.create("shop", [Scope.PREDICT], models=[])
     assert registry.keys.all() == []
 
@@ -158,7 +158,7 @@ def test_hashes_are_compared_in_constant_time_whether_the_id_is_known_or_not(reg
     assert [len(one) for one, _ in compared] == [len(other) for _, other in compared] == [32, 32, 32]
     assert compared[0][0] == compared[0][1] == hashlib.sha256(token.encode()).digest()
     assert compared[1][1] == compared[0][1]
-    assert compared[2][1] == keyrings.NOBODY
+    assert compared[2][1] == keyrings.UNKNOWN_KEY_DIGEST
 
 
 def test_a_key_without_the_scope_is_told_which_one_is_missing(registry):
@@ -236,7 +236,7 @@ def test_while_the_database_is_down_the_last_known_keys_go_on(registry, tmp_path
     with pytest.raises(RegistryError):
         keyring.refresh()
     asyncio.run(keyring.try_refresh())
-    assert "the last known ones go on" in caplog.text
+    assert "the last copy stays in use" in caplog.text
     assert token not in caplog.text
     keyring.admit(bearer(token), Scope.PREDICT, "m")
 
@@ -274,7 +274,7 @@ def test_a_busy_key_is_written_to_the_database_once_a_minute_at_most(registry):
 
     first = noted()
     assert noted() == first
-    keyring._noted[id_of(token.encode())] -= keyrings.NOTE_USE
+    keyring._noted[id_of(token.encode())] -= keyrings.USE_WRITE_INTERVAL
     assert noted() > first
 
 
@@ -321,7 +321,9 @@ def test_a_key_over_its_rate_is_told_when_to_come_back_and_others_are_not_held_u
     keyring = ring(registry)
     for _ in range(2):
         keyring.admit(bearer(slow), Scope.PREDICT, "m")
-    with pytest.raises(OverRate, match=r"API key [0-9a-f]{12} may make 2 requests per second") as refused:
+    with pytest.raises(
+        OverRate, match=r"API key [0-9a-f]{12} is over its rate of 2 requests per second; retry in 1 s"
+    ) as refused:
         keyring.admit(bearer(slow), Scope.PREDICT, "m")
     assert (refused.value.status, refused.value.headers) == (429, {"retry-after": "1"})
     for _ in range(50):

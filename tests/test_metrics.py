@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from baton.quality.drift import reference_of
+from baton.quality.drift import make_reference
 from baton.store.feedback import Correction
 from baton.store.records import RunState
 from services import metrics
@@ -141,7 +141,7 @@ def test_runs_are_counted_by_how_they_ended_and_the_one_in_progress_is_timed(con
 
 
 def test_drift_of_the_champions_answers_is_told_by_feature_with_its_alarm(control):
-    reference = reference_of(["a"] * 100, [0.9] * 100, [40] * 100)
+    reference = make_reference(["a"] * 100, [0.9] * 100, [40] * 100)
     publish(control.registry, "one", 80, reference=reference)
     force(control.registry, "one", 1)
     answer(control, "b")
@@ -167,7 +167,7 @@ def test_corrections_tell_the_live_f1_of_the_champion_and_of_its_most_corrected_
     assert found["baton_champion_label_live_f1{label=a,model=one}"] == pytest.approx(a)
     assert found["baton_champion_label_live_f1{label=b,model=one}"] == 0
     assert found["baton_champion_live_f1{model=one}"] == pytest.approx(a / 2)
-    monkeypatch.setattr(control_metrics, "LABELS_TOLD", 1)
+    monkeypatch.setattr(control_metrics, "LABELS_EXPORTED", 1)
     assert [name for name in scrape(control) if "label_live" in name] == ["baton_champion_label_live_f1{label=a,model=one}"]
 
 
@@ -181,7 +181,7 @@ def test_without_its_database_the_control_plane_still_tells_what_it_knows_itself
 
 
 def test_every_sample_is_one_of_the_table(control):
-    publish(control.registry, "one", 80, reference=reference_of(["a"] * 100, [0.9] * 100, [40] * 100))
+    publish(control.registry, "one", 80, reference=make_reference(["a"] * 100, [0.9] * 100, [40] * 100))
     force(control.registry, "one", 1)
     answer(control, "a")
     run = control.registry.runs.create("one", {}, started=True)

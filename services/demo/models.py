@@ -1,4 +1,4 @@
-"""The demo's three models: their bundled samples, how they train, what they are asked, and how their labels are spoilt.
+"""The demo's three models: their samples, training settings and example questions, and how their labels are corrupted.
 
 Knows nothing of the service.
 """
@@ -18,23 +18,29 @@ import yaml
 Row = dict[str, Any]
 
 CORRUPTED = 0.6
-"""Share of the labels that the bad version learns from."""
+"""Share of rows with a wrong label in the data of the bad version."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoModel:
-    """One model. ``name`` is that of its samples, too; ``spoil`` gives a row a wrong label, out of all that occur."""
+    """A model of the demo."""
 
     name: str
+    """Also the name of its directory in `baton.samples`."""
     task: str
     training: Mapping[str, Any]
+    """Its section ``training`` in baton.yaml."""
     gate: Mapping[str, float]
+    """Its section ``gate`` in baton.yaml."""
     question: Any
+    """The input whose answer the demo prints."""
     inputs: Callable[[Row], Any]
-    spoil: Callable[[Row, Sequence[str], random.Random], Row]
+    """Returns the model's input of a row."""
+    corrupt: Callable[[Row, Sequence[str], random.Random], Row]
+    """Returns a copy of a row with a wrong label, chosen among all labels."""
 
     def settings(self) -> Mapping[str, Any]:
-        """Its section of baton.yaml."""
+        """Return its entry in ``models`` of baton.yaml."""
         return {
             "name": self.name,
             "task": self.task,
@@ -45,12 +51,15 @@ class DemoModel:
         }
 
     def write(self, home: Path) -> list[Any]:
-        """Its files below ``home``: train, a third of it, a corrupted copy, holdout. Returns the holdout's inputs, for load."""
+        """Write its data files below ``home``: train, the first third of it, a corrupted copy of it, holdout.
+
+        Return the inputs of the holdout rows.
+        """
         samples = resources.files("baton.samples") / self.name
         train, holdout = (_rows((samples / f"{split}.jsonl").read_text(encoding="utf-8")) for split in ("train", "holdout"))
         rng = random.Random(0)
         labels = sorted({label for row in train for label in _labels(row)})
-        corrupted = [self.spoil(row, labels, rng) if rng.random() < CORRUPTED else row for row in train]
+        corrupted = [self.corrupt(row, labels, rng) if rng.random() < CORRUPTED else row for row in train]
         (home / self.name).mkdir()
         splits = {"train": train, "third": train[: len(train) // 3], "corrupted": corrupted, "holdout": holdout}
         for split, rows in splits.items():
@@ -59,18 +68,18 @@ class DemoModel:
         return [self.inputs(row) for row in holdout]
 
 
-def _spoil_label(row: Row, labels: Sequence[str], rng: random.Random) -> Row:
+def _corrupt_label(row: Row, labels: Sequence[str], rng: random.Random) -> Row:
     return {**row, "label": rng.choice([label for label in labels if label != row["label"]])}
 
 
-def _spoil_entities(row: Row, labels: Sequence[str], rng: random.Random) -> Row:
-    """Every entity gets another type."""
+def _corrupt_entities(row: Row, labels: Sequence[str], rng: random.Random) -> Row:
+    """Give every entity another type."""
     wrong = [{**one, "label": rng.choice([label for label in labels if label != one["label"]])} for one in row["entities"]]
     return {**row, "entities": wrong}
 
 
-def _spoil_answer(row: Row, labels: Sequence[str], rng: random.Random) -> Row:
-    """Some other words of the context are the answer."""
+def _corrupt_answer(row: Row, labels: Sequence[str], rng: random.Random) -> Row:
+    """Take two random words of the context as the answer."""
     words = row["context"].split()
     first = rng.randrange(len(words) - 2)
     text = " ".join(words[first : first + 2])
@@ -85,16 +94,16 @@ MODELS = (
         gate={"min_f1": 0.5},
         question="I was charged twice this month, please send the second payment back.",
         inputs=lambda row: row["text"],
-        spoil=_spoil_label,
+        corrupt=_corrupt_label,
     ),
     DemoModel(
         name="entities",
         task="ner",
         training={"epochs": 8, "learning_rate": 3.0e-4, "batch_size": 8, "early_stopping": 8},
-        gate={"min_f1": 0.2, "confidence": 0.8},  # its holdout is small, and a third of its data teaches much already
+        gate={"min_f1": 0.2, "confidence": 0.8},  # its holdout is small, and a third of its data already gives a good F1
         question="Ines Kovar of Harbourline Logistics wants to move to the Business plan before 12 May.",
         inputs=lambda row: row["text"],
-        spoil=_spoil_entities,
+        corrupt=_corrupt_entities,
     ),
     DemoModel(
         name="help",
@@ -107,13 +116,13 @@ MODELS = (
             "under Settings > Billing, and guests see neither invoices nor prices.",
         },
         inputs=lambda row: {"question": row["question"], "context": row["context"]},
-        spoil=_spoil_answer,
+        corrupt=_corrupt_answer,
     ),
 )
 
 
 def write_home(home: Path, port: int) -> dict[str, list[Any]]:
-    """A configuration with all models, and their data. Returns each model's holdout inputs."""
+    """Write a configuration with all models, and their data, into ``home``. Return the inputs of each model's holdout rows."""
     inputs = {model.name: model.write(home) for model in MODELS}
     content = {"http": {"port": port}, "models": [model.settings() for model in MODELS]}
     (home / "baton.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")

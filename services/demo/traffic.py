@@ -1,6 +1,6 @@
-"""Steady load on a served model, every answer kept: what the demo, the benchmarks and the tests watch a hand-over with.
+"""Steady load on a served model that keeps every answer. The demo, benchmarks and tests use it to observe a hand-over.
 
-Knows the Hugging Face dialect and the version header; knows nothing of how versions change.
+Knows the Hugging Face dialect and the version header. Does not know how versions change.
 """
 
 from __future__ import annotations
@@ -19,22 +19,23 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True)
 class Exchange:
-    """One request: when it was sent and answered (`time.perf_counter` seconds), and what came back.
-
-    ``status`` is 0 and ``version`` None when no answer came.
-    """
+    """One request and its answer."""
 
     sent: float
+    """When it was sent, in seconds of `time.perf_counter`."""
     answered: float
+    """When its answer was complete, or its connection failed, in the same seconds."""
     status: int
+    """HTTP status; 0 without an answer."""
     version: int | None
+    """The version that answered; None without an answer, or if the answer names no version."""
 
 
 class Traffic:
-    """``concurrency`` clients that each send one request after the other, from the start of the ``with`` block to its end.
+    """``concurrency`` clients that each send one request after the other, from the start of a ``with`` block to its end.
 
-    Each request carries one of ``inputs``, as the model's task takes them. ``pause``: seconds from an answer to the client's
-    next request, for a load that leaves the processors to others.
+    Each request carries one of ``inputs``, in the form that the model's task takes.
+    ``pause``: seconds between an answer and the client's next request, for a load that does not use all processors.
     """
 
     def __init__(self, url: str, inputs: Sequence[Any], concurrency: int, *, pause: float = 0.0) -> None:
@@ -42,7 +43,7 @@ class Traffic:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
         self.exchanges: list[Exchange] = []
-        """Every finished request so far, in the order of their answers. Grows while the traffic runs."""
+        """Every finished request so far, in the order of the answers. Grows while the load runs."""
 
     def __enter__(self) -> Traffic:
         self._thread.start()
@@ -76,19 +77,19 @@ class Traffic:
 
 
 def failed(exchanges: Sequence[Exchange]) -> int:
-    """How many were not answered 200."""
+    """Return how many requests were not answered with status 200."""
     return sum(exchange.status != 200 for exchange in exchanges)
 
 
 def stale(exchanges: Sequence[Exchange], version: int, since: float, until: float = float("inf")) -> int:
-    """How many sent after ``since`` (and before ``until``) were answered by another version than ``version``."""
+    """Return how many requests sent between ``since`` and ``until`` were answered 200 by another version than ``version``."""
     return sum(
         exchange.version != version for exchange in exchanges if since < exchange.sent < until and exchange.status == 200
     )
 
 
 def latency_ms(exchanges: Sequence[Exchange], quantile: float) -> float:
-    """A quantile of the latencies in milliseconds; NaN when there are none."""
+    """Return a quantile of the latencies in milliseconds; NaN without requests."""
     if not exchanges:
         return float("nan")
     return float(np.quantile([exchange.answered - exchange.sent for exchange in exchanges], quantile)) * 1000

@@ -1,0 +1,8 @@
+"""Starts, stops and renders the service: `baton up`, `baton down` and `baton render`.
+
+Runs a Ray cluster of its own on this machine, deploys to a cluster that someone else runs, or writes the files with which
+Kubernetes does so. Must not import the command line: progress goes to a callback.
+
+Start reading with `supervisor` (what `baton up` does, in order), then `cluster` (Ray on this machine) and `serve_driver` (the
+applications on a cluster). `instance`, `processes` and `ports` are the parts of `cluster`. `render` needs no cluster.
+"""

@@ -1,6 +1,7 @@
-"""What Serve and KubeRay are told of a ``baton.yaml``: the applications, as `baton up` runs them, and the pods' environment.
+"""Translates a ``baton.yaml`` for Serve and KubeRay: the applications, as `baton up` runs them, and the pods' environment.
 
-Knows neither a cluster nor what the applications do. Names no database: its URL holds a password, and comes from a Secret.
+Talks to no cluster, and does not know what the applications do. The database is left out: its URL contains a password, and
+comes from a Secret.
 """
 
 from __future__ import annotations
@@ -14,38 +15,40 @@ import yaml
 
 from baton.config.file import BatonConfig, load_config, read_config
 from baton.errors import ConfigError
-from services.environment import EVERYWHERE, STORES
+from services.environment import NODE_VARIABLES, STORE_VARIABLES
 from services.names import CONTROL, application, route
 
 SERVE, ENVIRONMENT, RULES = "serve-config.yaml", "pods.env", "prometheusrule.yaml"
-"""The files that are written."""
+"""Names of the rendered files."""
 
 NOTE = "# Written by `baton render`: edit baton.yaml (or the rules) and run `make render`.\n"
-EVERY_ADDRESS = "0.0.0.0"
+ALL_ADDRESSES = "0.0.0.0"
 NAME = "baton"
-"""The RayService, and what goes with it."""
+"""Name of the RayService and of the PrometheusRule."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Application:
-    """One Serve application. ``args`` are plain values for the builder at ``import_path``, without the `STORES`."""
+    """A Serve application."""
 
     name: str
     route: str
     import_path: str
+    """Where Serve finds the builder of the application."""
     args: Mapping[str, Any]
+    """Arguments of the builder, as plain values, without the keys of `STORE_VARIABLES`."""
 
 
 def applications(config: BatonConfig) -> list[Application]:
-    """All applications of ``config``: the control plane's, and one for each model."""
-    whole = config.model_dump(mode="json", exclude_defaults=True, exclude=set(STORES))
-    found = [Application(name=CONTROL, route="/", import_path="services.app:control", args=whole)]
+    """Return all applications of ``config``: the control plane, and one for each model."""
+    whole = config.model_dump(mode="json", exclude_defaults=True, exclude=set(STORE_VARIABLES))
+    specs = [Application(name=CONTROL, route="/", import_path="services.app:control", args=whole)]
     shared: dict[str, Any] = {} if config.keys_required else {"keys_required": False}
     if logging := config.logging.model_dump(mode="json", exclude_defaults=True):
         shared["logging"] = logging
     for model in config.models:
         settings = model.model_dump(mode="json", exclude_defaults=True)
-        found.append(
+        specs.append(
             Application(
                 name=application(model.name),
                 route=route(model.name),
@@ -53,54 +56,57 @@ def applications(config: BatonConfig) -> list[Application]:
                 args={"settings": settings, **shared},
             )
         )
-    return found
+    return specs
 
 
 def serve_config(config: BatonConfig) -> str:
-    """The file for `serve deploy`, and for a RayService's ``serveConfigV2``. Nodes listen on all addresses, and know it."""
-    config = config.model_copy(update={"http": config.http.model_copy(update={"host": EVERY_ADDRESS})})
+    """Return the file for `serve deploy`, which is also a RayService's ``serveConfigV2``.
+
+    The nodes listen on all addresses, and ``http.host`` says so: `auth.required: auto` then requires API keys.
+    """
+    config = config.model_copy(update={"http": config.http.model_copy(update={"host": ALL_ADDRESSES})})
     return _yaml(
         {
             "proxy_location": "EveryNode",
-            "http_options": {"host": EVERY_ADDRESS, "port": config.http.port},
+            "http_options": {"host": ALL_ADDRESSES, "port": config.http.port},
             "applications": [
-                {"name": found.name, "route_prefix": found.route, "import_path": found.import_path, "args": dict(found.args)}
-                for found in applications(config)
+                {"name": spec.name, "route_prefix": spec.route, "import_path": spec.import_path, "args": dict(spec.args)}
+                for spec in applications(config)
             ],
         }
     )
 
 
 def portable(path: Path) -> BatonConfig:
-    """The configuration at ``path``, which must mean the same on every machine; the environment has no say.
+    """Load the configuration at ``path``, which must mean the same on every machine. Environment variables are ignored.
 
     Raises:
-        ConfigError: a file name is relative to the file's own place, which pods do not have.
+        ConfigError: it contains a path that is relative to its own directory, which pods do not have.
     """
     here, resolved = read_config(path, {}), load_config(path, {})
-    unset = set(STORES) - here.model_fields_set
+    unset = set(STORE_VARIABLES) - here.model_fields_set
     local = list(_differences(here.model_dump(exclude=unset), resolved.model_dump(exclude=unset), ""))
     if local:
         raise ConfigError(
-            f"{path}: {', '.join(local)}: relative to this file, which pods do not have; give an absolute path in the image, "
+            f"{path}: {', '.join(local)}: relative to this file, which pods do not have; use an absolute path in the image, "
             "or a URL"
         )
     return here
 
 
 def files(config: BatonConfig) -> dict[str, str]:
-    """What `deploy/kuberay` needs of ``config``, by file name: the RayService's part, and the pods' environment."""
+    """Return the files of a KubeRay overlay for ``config``, by name: a patch of the RayService, and the pods' environment."""
     indented = "".join(f"    {line}\n" for line in serve_config(config).splitlines())
     head = f"apiVersion: ray.io/v1\nkind: RayService\nmetadata:\n  name: {NAME}\nspec:\n  serveConfigV2: |\n"
-    variables = dict(EVERYWHERE)
+    variables = dict(NODE_VARIABLES)
     if "storage" in config.model_fields_set:
-        variables[STORES["storage"]] = config.storage
+        variables[STORE_VARIABLES["storage"]] = config.storage
     lines = "".join(f"{name}={value}\n" for name, value in sorted(variables.items()))
     return {SERVE: NOTE + head + indented, ENVIRONMENT: NOTE + lines}
 
 
 def rule_file(rules: Path) -> dict[str, str]:
-    """Prometheus's rule file at ``rules`` as the resource that its operator reads."""
+    """Return the Prometheus rule file at ``rules`` as the resource that the Prometheus operator reads, by file name."""
     try:
         content = yaml.safe_load(rules.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
@@ -115,20 +121,23 @@ def rule_file(rules: Path) -> dict[str, str]:
 
 
 def write(wanted: Mapping[str, str], directory: Path) -> None:
-    """Write ``wanted`` files into ``directory``."""
+    """Write the files ``wanted``, given as contents by name, into ``directory``."""
     directory.mkdir(parents=True, exist_ok=True)
     for name, content in wanted.items():
         (directory / name).write_text(content, encoding="utf-8")
 
 
 def outdated(wanted: Mapping[str, str], directory: Path) -> list[str]:
-    """Which of the ``wanted`` files are not in ``directory`` as they should be."""
+    """Return the names of ``wanted`` files that are missing in ``directory`` or have another content."""
     found = ((name, directory / name, content) for name, content in wanted.items())
     return [name for name, path, content in found if not path.is_file() or path.read_text(encoding="utf-8") != content]
 
 
 def _differences(first: Any, second: Any, key: str) -> Iterator[str]:
-    """Where two dumps of one shape differ, as key and value of the first. Absolute paths differ by symbolic links only."""
+    """Yield "key value" of ``first`` wherever it differs from ``second``, a dump of the same shape.
+
+    Absolute paths are skipped: they can differ only by resolved symbolic links.
+    """
     if isinstance(first, Mapping):
         for name in first:
             yield from _differences(first[name], second[name], f"{key}.{name}".lstrip("."))

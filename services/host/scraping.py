@@ -1,4 +1,4 @@
-"""The Prometheus configuration of a service on this machine: three targets, and the alert rules where they are at hand."""
+"""The Prometheus configuration for a service on this machine: three targets, and the alert rules if this is a checkout."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 FILE = "prometheus.yml"
-"""In the directory ``.baton``."""
+"""File name in the directory ``.baton``."""
 
 KEY_FILE = "metrics-key"
-"""Beside it: where Prometheus finds an API key, when the service asks for one."""
+"""File in the same directory from which Prometheus reads an API key, if the service requires one. The user writes it."""
 
 AUTHORIZATION = """\
     authorization: {{credentials_file: {file}}}  # baton keys create prometheus --scope metrics > {file}
 """
 
 RULES = Path(__file__).parents[2] / "deploy" / "prometheus" / "rules.yml"
-"""In a checkout; an installed package has none."""
+"""The alert rules in a checkout; an installed package has none."""
 
 CONTROL, NODES, HAPROXY = "baton-control", "baton-nodes", "baton-haproxy"
-"""Jobs, by which dashboards and rules know the targets."""
+"""Job names of the targets. Dashboards and rules use them."""
 
 TEMPLATE = """\
-# Written by `baton up` at each start: copy what you want to keep.
+# Written by `baton up` at each start: your changes are lost unless you keep them in a copy.
 global:
   scrape_interval: 15s
   evaluation_interval: 15s
@@ -40,9 +40,10 @@ scrape_configs:
 
 
 def scrape_config(url: str, ports: Mapping[str, int], key: Path | None, rules: Path = RULES) -> str:
-    """What Prometheus must read to watch the service at ``url`` whose other ports are ``ports``.
+    """Return the configuration with which Prometheus scrapes the service at ``url``.
 
-    ``key``: the file that holds an API key; None where the service asks for none.
+    ``ports``: the instance's other ports, by name.
+    ``key``: the file that contains an API key; None if the service requires none.
     """
     return TEMPLATE.format(
         rules=json.dumps(str(rules)) if rules.is_file() else "",

@@ -1,4 +1,7 @@
-"""What a configuration opens to others, and what whoever starts it should know. Knows no Ray."""
+"""What an operator must know before a service starts: what can be reached from outside, and whether API keys protect it.
+
+Knows no Ray.
+"""
 
 from __future__ import annotations
 
@@ -8,45 +11,54 @@ from typing import TYPE_CHECKING
 
 from baton.config.file import AuthSettings, BatonConfig
 from baton.keys import Scope
-from baton.store.urls import public
+from baton.store.urls import without_passwords
 
 if TYPE_CHECKING:
     from baton.store.registry import Registry
 
 WARNING, NOTE = "WARNING: ", "NOTE: "
-"""How the sentences begin: what must be looked at, and what is so on every machine."""
+"""Prefixes of the messages. A warning asks for action; a note is true on every machine."""
 
 
-def closed(config: BatonConfig) -> BatonConfig:
-    """``config`` for a cluster that somebody else runs: nobody knows where that listens, so that `auto` asks for keys."""
+def with_keys_by_default(config: BatonConfig) -> BatonConfig:
+    """Return ``config`` with ``auth.required: auto`` resolved to true, for a cluster that someone else runs.
+
+    The addresses on which such a cluster listens are not known here, so that API keys are required unless the file says false.
+    """
     if config.auth.required != "auto":
         return config
     return config.model_copy(update={"auth": AuthSettings(required=True)})
 
 
-def remarks(config: BatonConfig, registry: Registry, ports: Mapping[str, int]) -> list[str]:
-    """What to tell before it starts; ``ports`` are those of Baton's own Ray. Raises ``RegistryError``."""
+def messages(config: BatonConfig, registry: Registry, ports: Mapping[str, int]) -> list[str]:
+    """Return the warnings and notes for a service that is about to start.
+
+    ``ports``: those of Baton's own Ray cluster; empty for a cluster that someone else runs.
+
+    Raises:
+        RegistryError: the API keys cannot be read.
+    """
     found = []
-    if not ports and public(config.database) != config.database:
+    if not ports and without_passwords(config.database) != config.database:
         found.append(
-            f"{WARNING}the database's password goes into what this cluster keeps and logs of its applications; `baton render` "
-            "leaves it to the environment of the nodes"
+            f"{WARNING}this cluster stores and logs the arguments of its applications, and the database's URL with its "
+            "password is one of them. Deploy with `baton render` instead: it leaves the URL to the environment of the nodes"
         )
     host, port = config.http.host, config.http.port
     if not config.keys_required and not config.http.loopback:
         found.append(
             f"{WARNING}{host}:{port} and the replicas' own ports (30000 and up) can be reached from outside, and no API key is "
-            "asked for (auth.required: false): anybody there can predict, correct, train and promote. Set auth.required: auto, "
-            "and see docs/security.md"
+            "required (auth.required: false): anyone who reaches them can predict, correct, train and promote. Set "
+            "auth.required: auto, and see docs/security.md"
         )
     listed = ", ".join(str(ports[name]) for name in ("haproxy_stats", "haproxy_metrics") if name in ports) or "8404, 9101"
     found.append(
         f"{NOTE if config.http.loopback else WARNING}HAProxy's statistics and metrics ({listed}) and Serve's gRPC "
-        "(random ports) listen on all addresses and know no API keys: keep a firewall in front"
+        "(random ports) listen on all addresses and do not check API keys: block them with a firewall"
     )
     now = datetime.now(UTC)
     valid = [key for key in registry.keys.live() if not key.expired(now)] if config.keys_required else []
     if config.keys_required and not any(Scope.OPERATE in key.scopes for key in valid):
-        which = "none of them may operate" if valid else "there is none"
-        found.append(f"{WARNING}API keys are asked for, and {which}: make one with `baton keys create NAME --scope operate`")
+        problem = "none of the existing keys has the scope operate" if valid else "there is no valid one"
+        found.append(f"{WARNING}API keys are required, and {problem}: create one with `baton keys create NAME --scope operate`")
     return found

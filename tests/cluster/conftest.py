@@ -26,7 +26,8 @@ from baton.config.file import BatonConfig, load_config
 from baton.config.model_settings import ModelSettings
 from baton.store.records import ModelVersion, Run
 from baton.store.registry import Registry
-from services.host import cluster
+from services.host import processes
+from services.host.instance import Instance, StateDirectory
 from tests.support.tiny import keyword_rows, save_classifier
 from tests.support.waiting import free_port, until
 
@@ -112,8 +113,8 @@ class Service:
         return f"http://127.0.0.1:{self.config.http.port}"
 
     @property
-    def instance(self) -> cluster.Instance:
-        instance = cluster.State(self.file.parent / ".baton").read()
+    def instance(self) -> Instance:
+        instance = StateDirectory(self.file.parent / ".baton").read()
         assert instance is not None
         return instance
 
@@ -213,7 +214,7 @@ class Service:
     def processes(self, title: str) -> list[psutil.Process]:
         """The service's processes whose command line contains ``title``."""
         found = []
-        for process in cluster.processes(self.instance.id):
+        for process in processes.find(self.instance.id):
             try:
                 if title in " ".join(process.cmdline()):
                     found.append(process)

@@ -101,7 +101,7 @@ def guarded(tiny_base: Path, data: Path, tmp_path_factory: pytest.TempPathFactor
         # Serve keeps the last thousand lines of a replica's log in memory; here they shall be where they can be searched.
         unbuffered = {"RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1"}
         started = service.baton("up", "--detach", timeout=240, BATON_KEY=service.unused(), **unbuffered)
-        assert "API keys are asked for, and there is none" in started.stderr
+        assert "API keys are required, and there is no valid one" in started.stderr
         until(lambda: service.http.get("/api/models").status_code == 200, 30, "the first key, made while it runs, is known")
         publish(service, MODEL, save_classifier(tiny_base, LABELS, directory / "checkpoint"))
         service.force(MODEL, 1)

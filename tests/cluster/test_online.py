@@ -49,6 +49,6 @@ def test_corrections_by_request_id_start_a_run_that_learns_from_them_and_takes_o
     assert frozen.train_feedback + frozen.holdout_feedback == len(ROWS)
     service.await_replicas("online", 2)
     assert service.registry.champion("online").version == 2
-    assert "retrain started" in [entry.what for entry in service.registry.history("online")]
+    assert "retrain started" in [entry.what for entry in service.registry.history.list("online")]
     state = service.http.get("/api/models/online/retrain").json()
     assert (state["starts"], state["new_examples"]) == (False, 0)

@@ -41,7 +41,7 @@ def test_a_run_goes_on_from_the_champion_with_adapters_survives_a_killed_worker_
     run = runs.await_run(run_id)
     assert (run.state.value, run.reason) == ("succeeded", None)
 
-    version = runs.registry.version("runs", run.version)
+    version = runs.registry.versions.get("runs", run.version)
     start = version.lineage["start"]
     assert version.lineage["parent"] == start["parent"] == champion.number
     assert 0 < start["new_rows"] <= 120

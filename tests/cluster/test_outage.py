@@ -121,7 +121,7 @@ def test_a_run_on_postgresql_and_s3_publishes_there_and_leaves_no_checkpoint(sto
     }
     assert {"baton.json", "config.json", "model.safetensors", "tokenizer.json"} <= names
     assert files.find(f"{root}/runs") == []
-    version = stored.registry.version(MODEL, 1)
+    version = stored.registry.versions.get(MODEL, 1)
     assert version.uri == f"{stored.config.storage}/models/{MODEL}/versions/1"
     assert version.metrics["f1"] > 0.5
     assert stored.predict(MODEL).headers["x-model-version"] == "1"
@@ -173,7 +173,7 @@ def test_without_its_storage_every_prediction_is_answered_and_a_version_takes_ov
         stored.await_replicas(MODEL, 2)
         back = stored.rollback(MODEL)
         assert back.status_code == 200, back.text
-    assert all(entry.what != "rollout failed" for entry in stored.registry.history(MODEL))
+    assert all(entry.what != "rollout failed" for entry in stored.registry.history.list(MODEL))
 
 
 def test_a_run_goes_on_through_an_outage_of_the_database_and_of_the_storage(

@@ -78,7 +78,7 @@ def test_whatever_finds_no_place_says_what_it_waits_for_and_takes_it_when_it_is_
                 return runs.registry.runs.get(run_id).progress.get("waiting")
 
             said = until(says, 120, f"what the {what} waits for")
-            assert re.fullmatch(r"waits for \d worker\(s\) with \d+ CPUs?; 0 of \d+ CPU free", said), what
+            assert re.fullmatch(r"waiting for \d worker\(s\) with \d+ CPUs?; 0 of \d+ CPUs are free", said), what
     finally:
         worker.resume()
     for run_id in (waiting["search"], waiting["run"], first):
@@ -87,7 +87,7 @@ def test_whatever_finds_no_place_says_what_it_waits_for_and_takes_it_when_it_is_
 
 
 def test_cancel_ends_a_run_at_once_and_leaves_neither_process_nor_version(runs: Service) -> None:
-    before = [version.number for version in runs.registry.versions("runs")]
+    before = [version.number for version in runs.registry.versions.list("runs")]
     run_id = runs.start_run("runs", *SLOW)
     runs.await_training(run_id, epoch=0.0)
     done = runs.baton("cancel", run_id)
@@ -95,7 +95,7 @@ def test_cancel_ends_a_run_at_once_and_leaves_neither_process_nor_version(runs: 
     run = runs.registry.runs.get(run_id)
     assert (run.state, run.reason) == (RunState.CANCELLED, "cancelled")
     until(lambda: not runs.drivers(run_id) and not runs.processes(WORKER), 30, "driver and training process are gone")
-    assert [version.number for version in runs.registry.versions("runs")] == before
+    assert [version.number for version in runs.registry.versions.list("runs")] == before
     assert runs.registry.runs.get(run_id).state is RunState.CANCELLED
     again = runs.http.post(f"/api/runs/{run_id}/cancel")
     assert (again.status_code, again.json()["detail"]) == (409, f"run {run_id} is over: cancelled")

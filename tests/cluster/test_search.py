@@ -24,7 +24,7 @@ def carry_out(service: Service, settings: Mapping[str, Any]) -> tuple[Run, Mappi
     run = service.await_run(service.start_run("runs", *assignments(settings)))
     assert run.state is RunState.SUCCEEDED, run.reason
     assert run.version is not None
-    return run, service.registry.version("runs", run.version).lineage, service.events(run.id)
+    return run, service.registry.versions.get("runs", run.version).lineage, service.events(run.id)
 
 
 def assignments(settings: Mapping[str, Any]) -> list[str]:
@@ -55,7 +55,7 @@ def test_a_search_publishes_its_best_trial_ends_bad_ones_early_and_survives_fail
     assert {key: published[key] for key in best["settings"]} == best["settings"]
     assert published["search"] is None
     assert (lineage["validation_f1"], lineage["best_epoch"]) == (best["f1"], best["best_epoch"])
-    version = runs.registry.version("runs", run.version or 0)
+    version = runs.registry.versions.get("runs", run.version or 0)
     _, manifest = runs.storage.fetch(version, Path("unused: the storage is local"))
     assert (manifest.stride, manifest.max_length) == (8, 100)
     counted = [event["trial"] for event in events if "trials" in event]
@@ -75,7 +75,7 @@ def test_a_search_whose_trials_all_fail_fails_with_the_reason(runs: Service) -> 
 
 
 def test_cancel_ends_a_search_with_its_trials(runs: Service) -> None:
-    before = [version.number for version in runs.registry.versions("runs")]
+    before = [version.number for version in runs.registry.versions.list("runs")]
     settings = {"epochs": 50, "early_stopping": 50, "search": {"trials": 4, "space": {"seed": [1, 2, 3, 4]}}}
     run_id = runs.start_run("runs", *assignments(settings))
     until(lambda: "best_f1" in runs.registry.runs.get(run_id).progress, 120, "a trial has told of its first epoch")
@@ -83,7 +83,7 @@ def test_cancel_ends_a_search_with_its_trials(runs: Service) -> None:
     runs.baton("cancel", run_id)
     until(lambda: not runs.drivers(run_id) and not runs.processes(TRIAL), 30, "driver and trials are gone")
     assert runs.registry.runs.get(run_id).state is RunState.CANCELLED
-    assert [version.number for version in runs.registry.versions("runs")] == before
+    assert [version.number for version in runs.registry.versions.list("runs")] == before
 
 
 def test_cross_validation_publishes_a_version_that_was_trained_on_all_rows_for_the_median_epoch(runs: Service) -> None:
@@ -102,7 +102,7 @@ def test_few_shot_makes_a_version_without_a_training_process(runs: Service) -> N
     run = runs.await_run(run_id)
     assert run.state is RunState.SUCCEEDED, run.reason
     assert runs.processes(WORKER) == []
-    lineage = runs.registry.version("runs", run.version or 0).lineage
+    lineage = runs.registry.versions.get("runs", run.version or 0).lineage
     assert lineage["best_epoch"] == 0
     assert lineage["few_shot"]["strength"] > 0
     assert lineage["validation_f1"] > 2 / len(LABELS)

@@ -13,8 +13,9 @@ import httpx
 import pytest
 import yaml
 
-from services.environment import STORES
-from services.host import cluster
+from services.environment import STORE_VARIABLES
+from services.host import cluster, processes
+from services.host.instance import Instance
 from tests.cluster.conftest import Service, baton, environment
 from tests.support.waiting import free_port, until
 
@@ -29,7 +30,7 @@ class Cluster:
 
     service: Service
     shell: dict[str, str]
-    instance: cluster.Instance
+    instance: Instance
 
     @property
     def dashboard(self) -> str:
@@ -85,7 +86,7 @@ def pods(tiny_base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     file.write_text(yaml.safe_dump(content))
     service = Service(file)
     instance = cluster.plan(service.url, reserved=service.config.http.port)
-    stores = {variable: content[key] for key, variable in STORES.items()}
+    stores = {variable: content[key] for key, variable in STORE_VARIABLES.items()}
     shell = {**cluster.environment(instance), **stores, "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1"}
     for key, value in shell.items():
         monkeypatch.setenv(key, value)
@@ -93,7 +94,7 @@ def pods(tiny_base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.Monkey
         cluster.start(instance, tmp_path / "ray.log")
         yield Cluster(service, shell, instance)
     finally:
-        cluster.sweep(instance)
+        processes.stop_all(instance)
         service.close()
 
 

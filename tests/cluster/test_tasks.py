@@ -140,7 +140,7 @@ def publish_again(service: Service, task: str, scratch: Path) -> None:
     """The model's first version, once more, as its second, which is no better."""
     from training import pipeline
 
-    files, _ = service.storage.fetch(service.registry.version(task, 1), scratch)
+    files, _ = service.storage.fetch(service.registry.versions.get(task, 1), scratch)
     assert publish(service, task, files).number == 2
     decision = pipeline.judge(task, 2, service.registry, service.storage)
     assert (decision.champion, decision.verdict) == (1, Verdict.REJECT), decision.sentence

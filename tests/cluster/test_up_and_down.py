@@ -14,7 +14,8 @@ import yaml
 
 from baton.keys import Scope
 from baton.store.records import RunState
-from services.host import cluster
+from services.host import cluster, processes
+from services.host.instance import StateDirectory
 from tests.cluster.conftest import BATON, Service, baton, environment, marked, write_config
 from tests.support.waiting import free_port, until
 
@@ -52,7 +53,7 @@ def test_up_runs_once_clears_up_after_a_crash_and_stops_without_a_trace_at_ctrl_
     [(winner, _), (_, loser)] = sorted(said, key=lambda it: f"ready at {small.url}" not in it[0])
     assert sorted(process.returncode for process in both) == [0, 1], said
     assert f"ready at {small.url}" in winner
-    assert "another `baton up` is at work here" in loser or f"already running at {small.url}" in loser, loser
+    assert "another `baton up` is using " in loser or f"already running at {small.url}" in loser, loser
     assert small.http.get("/readyz").status_code == 200
     crashed = small.instance
 
@@ -105,7 +106,7 @@ def test_up_joins_the_cluster_of_ray_address_and_down_leaves_it_as_it_was(
         started = baton("up", "-c", small.file, timeout=240, RAY_ADDRESS=address, **shell)
         assert started.returncode == 0, started.stderr
         assert small.http.get("/readyz").json() == {"status": "ready"}
-        assert "API keys are asked for, and there is none" in started.stderr  # who knows where that cluster listens
+        assert "API keys are required, and there is no valid one" in started.stderr  # the cluster may listen anywhere
         assert small.http.get("/api/models/small").status_code == 401
         _, token = small.registry.keys.create("test", [Scope.OPERATE])
         small.http.headers["authorization"] = f"Bearer {token}"
@@ -114,11 +115,11 @@ def test_up_joins_the_cluster_of_ray_address_and_down_leaves_it_as_it_was(
         stopped = baton("down", "-c", small.file, RAY_ADDRESS=address, **shell)
         assert stopped.returncode == 0, stopped.stderr
         assert f"removed Baton's applications from {address}" in stopped.stdout
-        names = [" ".join(process.cmdline()) for process in cluster.processes(instance.id)]
+        names = [" ".join(process.cmdline()) for process in processes.find(instance.id)]
         assert [name for name in names if "ServeReplica" in name] == []
         assert [name for name in names if "gcs_server" in name] != []
     finally:
-        cluster.sweep(instance)
+        processes.stop_all(instance)
     assert marked(instance.id) == []
 
 
@@ -129,10 +130,10 @@ def test_a_demo_that_is_terminated_leaves_nothing_running(tmp_path: Path) -> Non
             [str(BATON), "demo"], env=environment({"TMPDIR": str(tmp_path)}), stdout=output, stderr=output
         )
         try:
-            until(lambda: "Act 1" in log.read_text() or process.poll() is not None, 240, "the demo's first act")
+            until(lambda: "Step 1" in log.read_text() or process.poll() is not None, 240, "the demo's first step")
             assert process.poll() is None, log.read_text()
             [home] = tmp_path.glob("baton-demo-*")
-            instance = cluster.State(home / ".baton").read()
+            instance = StateDirectory(home / ".baton").read()
             assert instance is not None
             assert marked(instance.id) != []
             process.terminate()

@@ -1,4 +1,4 @@
-"""Everything in `deploy/` and the Dockerfile, resolved against the code: import paths, ports, keys, names, secrets, files."""
+"""`deploy/` and the Dockerfile match the code: import paths, ports, keys, names, secrets, files."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from ray.serve.schema import ServeDeploySchema
 from baton.config.file import load_config
 from services import environment
 from services.host import cluster, render
+from services.host.ports import PREFERRED_PORTS
 from services.names import CONTROL, application, route
 
 ROOT = Path(__file__).parents[2]
@@ -29,14 +30,14 @@ OVERLAYS = ("cpu", "gpu")
 CODE = ("baton", "services", "training")
 
 HEALTH = {"/api/healthz": 52365, "/-/healthz": 8000}
-"""Ray's own word on a node, and its proxy's: path and port."""
+"""Ports of the health checks, by path: of a Ray node, and of its Serve proxy."""
 
 overlays = pytest.mark.parametrize("overlay", OVERLAYS)
 
 
 @cache
 def kustomized(overlay: str) -> tuple[dict[str, Any], ...]:
-    """What `kubectl apply -k` would send."""
+    """Return the resources that `kubectl apply -k` would send."""
     if shutil.which("kubectl") is None:
         pytest.skip("kubectl is not installed; with its kustomize this test renders the overlays")
     done = subprocess.run(
@@ -57,7 +58,7 @@ def service(overlay: str) -> dict[str, Any]:
 
 
 def groups(overlay: str) -> dict[str, dict[str, Any]]:
-    """The head's group and the workers', by name."""
+    """Return the head group and the worker groups, by name."""
     cluster_spec = service(overlay)["rayClusterConfig"]
     return {"head": cluster_spec["headGroupSpec"]} | {group["groupName"]: group for group in cluster_spec["workerGroupSpecs"]}
 
@@ -67,12 +68,12 @@ def pods(overlay: str) -> dict[str, dict[str, Any]]:
 
 
 def containers(overlay: str) -> dict[str, dict[str, Any]]:
-    """Ray's container of each group."""
+    """Return the Ray container of each group."""
     return {name: pod["containers"][0] for name, pod in pods(overlay).items()}
 
 
 def every(value: Any, key: str) -> Iterator[Any]:
-    """All values of ``key``, however deep."""
+    """Yield all values of ``key`` at any depth."""
     if isinstance(value, dict):
         for name, item in value.items():
             if name == key:
@@ -92,14 +93,14 @@ def dockerfile() -> str:
 
 
 def image_environment() -> dict[str, str]:
-    """The variables that the image's last stage sets."""
+    """Return the environment variables of the image's last stage."""
     last = dockerfile().rpartition("\nFROM ")[2]
     (line,) = re.findall(r"^ENV (.*)$", last, re.MULTILINE)
     return dict(pair.split("=", 1) for pair in line.split())
 
 
 def known_variables() -> set[str]:
-    """Every BATON_… variable that the code reads."""
+    """Return all BATON_… variables in the code."""
     sources = (path.read_text() for package in CODE for path in (ROOT / package).rglob("*.py"))
     return {name for source in sources for name in re.findall(r"\bBATON_[A-Z_]+\b", source)}
 
@@ -151,7 +152,7 @@ def test_head_and_workers_get_the_environment_that_ray_needs_everywhere(overlay:
     for name, container in containers(overlay).items():
         (source,) = container["envFrom"]
         data = maps[source["configMapRef"]["name"]]
-        assert data.items() >= environment.EVERYWHERE.items(), name
+        assert data.items() >= environment.NODE_VARIABLES.items(), name
         assert data["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
 
 
@@ -162,7 +163,7 @@ def test_every_ray_pod_has_the_database_and_the_storage(overlay: str) -> None:
         given = {entry["name"] for entry in container["env"]}
         for source in container["envFrom"]:
             given |= maps[source["configMapRef"]["name"]].keys()
-        assert given >= set(environment.STORES.values()), name
+        assert given >= set(environment.STORE_VARIABLES.values()), name
         assert {variable for variable in given if variable.startswith("BATON_")} <= known_variables(), name
 
 
@@ -180,7 +181,7 @@ def test_secrets_are_referenced_only_and_the_example_has_all_of_them(overlay: st
 @overlays
 def test_ports_of_pods_probes_and_monitors_are_those_that_serve_and_ray_listen_on(overlay: str) -> None:
     serve_port = yaml.safe_load(service(overlay)["serveConfigV2"])["http_options"]["port"]
-    named = {"serve": serve_port, "metrics": 8080, "haproxy": cluster.PREFERRED["haproxy_metrics"]}
+    named = {"serve": serve_port, "metrics": 8080, "haproxy": PREFERRED_PORTS["haproxy_metrics"]}
     for name, container in containers(overlay).items():
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}
         assert ports.items() >= named.items(), name
@@ -387,8 +388,8 @@ def test_prometheus_asks_the_ports_that_a_lone_instance_opens() -> None:
     asked = {job["job_name"]: job["static_configs"][0]["targets"] for job in config["scrape_configs"]}
     assert asked == {
         "baton-control": [f"127.0.0.1:{port}"],
-        "baton-nodes": [f"127.0.0.1:{cluster.PREFERRED['metrics']}"],
-        "baton-haproxy": [f"127.0.0.1:{cluster.PREFERRED['haproxy_metrics']}"],
+        "baton-nodes": [f"127.0.0.1:{PREFERRED_PORTS['metrics']}"],
+        "baton-haproxy": [f"127.0.0.1:{PREFERRED_PORTS['haproxy_metrics']}"],
     }
 
 

@@ -1,4 +1,4 @@
-"""Dashboards, alerts, runbook, scrape configuration: they fit the metrics that there are and the tools that read them."""
+"""Dashboards, alerts, runbook and scrape configuration match the existing metrics and the tools that read them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ needs_promtool = pytest.mark.skipif(
 
 
 def promtool(*arguments: str | Path) -> str:
-    """What promtool says; a failed test where it is not content."""
+    """Return the output of promtool. Fail unless its exit status is 0."""
     done = subprocess.run(["promtool", *map(str, arguments)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -43,14 +43,14 @@ def promtool(*arguments: str | Path) -> str:
 
 
 def mistakes(query: str) -> list[str]:
-    """What in a query no metric has: names, and labels that are matched, kept or joined by."""
+    """Return names in a query that no metric has, and labels in its matchers, aggregations and joins that its metrics lack."""
     found: list[str] = []
     _known(promql.parse(query), found)
     return found
 
 
 def _known(expression: Any, found: list[str]) -> set[str]:
-    """The labels that all metrics in ``expression`` have; mistakes are added to ``found``."""
+    """Return the labels that all metrics in ``expression`` have. Append errors to ``found``."""
     if isinstance(expression, promql.MatrixSelector):
         expression = expression.vector_selector
     if isinstance(expression, promql.VectorSelector):
@@ -80,7 +80,7 @@ def _parts(expression: Any) -> list[Any]:
 
 
 def _kept(expression: Any) -> list[str] | None:
-    """Labels of an aggregation's «by» or a match's «on»."""
+    """Return the labels of an aggregation's «by» or a join's «on»; None without them."""
     if isinstance(expression, promql.AggregateExpr) and expression.modifier is not None:
         return list(expression.modifier.labels)
     if isinstance(expression, promql.BinaryExpr) and expression.modifier and expression.modifier.matching:
@@ -124,7 +124,7 @@ def test_every_metric_is_on_a_dashboard():
 
 
 def lost(before: Any, after: Any, where: str) -> Iterator[str]:
-    """What is in ``before`` and not in ``after``."""
+    """Yield the paths of values in ``before`` that are missing or different in ``after``."""
     if isinstance(before, dict):
         for key, value in before.items():
             if isinstance(after, dict) and key in after:
@@ -132,8 +132,8 @@ def lost(before: Any, after: Any, where: str) -> Iterator[str]:
             elif value not in ({}, [], None):
                 yield f"{where}.{key}"
     elif isinstance(before, list):
-        for place, value in enumerate(before):
-            yield from lost(value, after[place], f"{where}[{place}]")
+        for index, value in enumerate(before):
+            yield from lost(value, after[index], f"{where}[{index}]")
     elif before != after:
         yield where
 
@@ -142,7 +142,7 @@ def lost(before: Any, after: Any, where: str) -> Iterator[str]:
 def test_grafana_knows_every_key_of_a_dashboard(file):
     register_default_plugins()
     content = json.loads(file.read_text(encoding="utf-8"))
-    read = json.loads(JSONEncoder().encode(Dashboard.from_json(content)))  # which drops what Grafana's schema does not have
+    read = json.loads(JSONEncoder().encode(Dashboard.from_json(content)))  # drops keys that Grafana's schema does not have
     assert list(lost(content, read, file.stem)) == []
 
 

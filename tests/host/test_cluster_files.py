@@ -1,4 +1,4 @@
-"""Files that a service of this machine leaves behind, and those that it must not."""
+"""What remains of an instance on this machine after it stops: no files, no processes, no shared ports."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from services.host import cluster
+from services.host import cluster, processes
 
 
 def test_temporary_files_of_a_killed_process_go_when_the_service_stops():
@@ -25,18 +25,18 @@ def test_temporary_files_of_a_killed_process_go_when_the_service_stops():
     )
     left = Path(killed.stdout.strip())
     assert left.is_dir()
-    cluster.sweep(instance)
+    processes.stop_all(instance)
     assert not left.exists()
     assert not Path(instance.directory).exists()
 
 
 PLAN = """
 import json, sys
-from services.host import cluster
+from services.host import cluster, processes
 instance = cluster.plan("http://127.0.0.1:8000", reserved=8000)
 print(json.dumps(dict(instance.ports)), flush=True)
 sys.stdin.read()
-cluster.sweep(instance)
+processes.stop_all(instance)
 """
 
 
@@ -54,8 +54,8 @@ def test_instances_that_start_at_once_plan_with_different_ports():
 def test_a_command_that_inherited_an_instances_environment_stops_that_and_not_itself():
     instance = cluster.plan("http://127.0.0.1:8000", reserved=8000)
     code = (
-        "import json, sys; from services.host import cluster\n"
-        "print(cluster.sweep(cluster.Instance(**json.loads(sys.argv[1]))), flush=True)"
+        "import json, sys; from services.host import instance, processes\n"
+        "print(processes.stop_all(instance.Instance(**json.loads(sys.argv[1]))), flush=True)"
     )
     environment = {**os.environ, **cluster.environment(instance)}
     with subprocess.Popen([sys.executable, "-c", "input()"], env=environment, stdin=subprocess.PIPE) as other:

@@ -16,7 +16,7 @@ from baton.config.file import load_config
 from baton.errors import ConfigError
 from services import app
 from services.cli import app as command_line
-from services.host import render, supervisor
+from services.host import render, serve_driver
 
 MODEL = {
     "name": "tickets",
@@ -41,7 +41,7 @@ def rendered(path: Path) -> dict[str, Any]:
 
 
 def deployments(application: serve.Application) -> Any:
-    """What Serve would run of an application: its deployment's options and arguments."""
+    """Return the options and arguments of the deployment that Serve would run."""
     bound = application._bound_deployment
     return bound.name, bound.num_replicas, bound.ray_actor_options, bound.init_args
 
@@ -68,7 +68,7 @@ def test_serve_builds_the_applications_that_baton_up_runs(tmp_path: Path, monkey
     path = written(tmp_path, http={"host": "0.0.0.0", "port": 8123})
     run: list[Any] = []
     monkeypatch.setattr("ray.serve.api.run_many", run.extend)
-    supervisor.deploy(load_config(path, {}), lambda text: None, {})
+    serve_driver.deploy(load_config(path, {}), lambda text: None, {})
     ours = [
         (
             one["name"],
@@ -96,9 +96,9 @@ def test_replicas_without_stores_take_them_from_the_environment_and_say_which_is
     monkeypatch.delenv("BATON_DATABASE", raising=False)
     monkeypatch.setenv("BATON_STORAGE", str(tmp_path))
     with pytest.raises(ConfigError, match="database is neither in the Serve config nor in the environment; set BATON_DATABASE"):
-        app.Control(config)
+        app.EnvControlPlane(config)
     monkeypatch.setenv("BATON_DATABASE", f"sqlite:///{tmp_path}/here.db")
-    plane = app.Control(config)
+    plane = app.EnvControlPlane(config)
     assert plane.config.database == f"sqlite:///{tmp_path}/here.db"
     assert plane.config.storage == str(tmp_path)
     plane.registry.close()

@@ -1,4 +1,4 @@
-"""What `up` makes of a signal that arrives while Ray's compiled code runs, and of Serve's own errors."""
+"""How `baton up` handles a signal that arrives while Ray's compiled code runs, and Serve's own errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from ray import serve
 
 from baton.config.file import BatonConfig
 from baton.errors import NotReady
-from services.host.supervisor import SIGNALS, Stopped, _raise_on_signals, join, was_stopped
+from services.host.serve_driver import join
+from services.host.supervisor import SIGNALS, Stopped, _raise_on_signals, was_stopped
 
 
 def wrapped(inner: BaseException) -> SystemError:

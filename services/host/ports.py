@@ -1,0 +1,89 @@
+"""Free TCP ports on this machine. Knows nothing of Ray."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+from pathlib import Path
+
+import psutil
+
+from baton.errors import ConfigError, Conflict
+
+PREFERRED_PORTS = {
+    "dashboard": 8265,
+    "metrics": 8080,
+    "haproxy_stats": 8404,
+    "haproxy_metrics": 9101,
+    "fallback": 8500,
+    "client": 10001,
+}
+"""Ports that an instance needs in addition to the service's own. Where one is taken, the next free one is used."""
+
+LOCKS = Path("/tmp")
+"""Directory of the locks with which instances reserve ports. Fixed, because all instances must use the same one, whatever their
+TMPDIR."""
+
+
+def require_free(host: str, port: int) -> None:
+    """Raise unless this machine can listen on ``port`` of ``host``.
+
+    Raises:
+        Conflict: a process listens there already; the message names it.
+        ConfigError: nothing could listen there, for example because this machine does not have the address.
+    """
+    try:
+        _bind(host, port)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise ConfigError(f"http: cannot listen on {host}:{port}: {error.strerror or error}") from error
+    else:
+        return
+    holder = "another process"
+    with contextlib.suppress(psutil.Error):
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.pid and connection.laddr[1:2] == (port,):
+                holder = f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
+    raise Conflict(f"port {port} is taken by {holder}; stop it, or choose another port with http.port or BATON_HTTP_PORT")
+
+
+def reserve(excluded: int) -> dict[str, int]:
+    """Reserve a free port for each name in `PREFERRED_PORTS`, other than ``excluded``, until this process ends."""
+    taken = {excluded}
+    reserved: dict[str, int] = {}
+    for name, preferred in PREFERRED_PORTS.items():
+        port = preferred
+        while port in taken or not _try_reserve(port):
+            port += 1
+        taken.add(port)
+        reserved[name] = port
+    return reserved
+
+
+def _try_reserve(port: int) -> bool:
+    """Reserve ``port`` for this process, and return whether that succeeded.
+
+    A check that the port is free is not enough: Ray takes it seconds later, and a second instance that starts meanwhile would
+    choose the same one. The lock file prevents that.
+    """
+    try:
+        lock = os.open(LOCKS / f"baton-port-{port}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:  # the lock file belongs to another user
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _bind("0.0.0.0", port)
+    except OSError:
+        os.close(lock)
+        return False
+    return True  # the file stays open: the lock ends with this process
+
+
+def _bind(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((host, port))

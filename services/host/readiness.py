@@ -1,0 +1,63 @@
+"""Waits until a service that was just deployed answers requests. Asks over HTTP, as a client does; needs no Ray."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+import httpx
+
+from baton.config.file import BatonConfig
+from baton.errors import NotReady
+from services.host.instance import url_of
+from services.host.serve_driver import Report
+from services.names import HEALTH, route
+
+READY_SECONDS = 180.0
+
+
+def wait_until_ready(config: BatonConfig, report: Report) -> None:
+    """Wait until /readyz answers 200 and the proxy knows every route.
+
+    A champion that cannot be loaded keeps /readyz at 503 permanently. In that case the service keeps running: the other models
+    answer, and a rollback needs the control plane.
+
+    Raises:
+        NotReady: nothing answers within `READY_SECONDS`.
+    """
+    url = url_of(config)
+    report("waiting until the service answers")
+    deadline = time.monotonic() + READY_SECONDS
+    last = "no answer"
+    while time.monotonic() < deadline:
+        with contextlib.suppress(httpx.HTTPError):
+            answer = httpx.get(f"{url}/readyz", timeout=5)
+            last = answer.text[:500]
+            if answer.status_code == 200 and _routes_known(config):
+                return
+        time.sleep(0.1)
+    if not _answers(url):
+        raise NotReady(f"the service did not become ready within {READY_SECONDS:.0f} s: {last}")
+    report(
+        f"NOT READY after {READY_SECONDS:.0f} s: {last}\n"
+        "the service keeps running, so that you can roll back or restore the version"
+    )
+
+
+def _answers(url: str) -> bool:
+    with contextlib.suppress(httpx.HTTPError):
+        return httpx.get(f"{url}/healthz", timeout=5).status_code == 200
+    return False
+
+
+def _routes_known(config: BatonConfig) -> bool:
+    """Return whether the proxy sends each model's requests to the model.
+
+    It learns of new applications some hundred milliseconds late. Until then it sends their requests to the control plane, whose
+    errors are problem documents. A replica's health check, which is used here, needs no API key.
+    """
+    for model in config.models:
+        answer = httpx.get(f"{url_of(config)}{route(model.name)}{HEALTH}", timeout=5)
+        if answer.headers.get("content-type") != "application/json":
+            return False
+    return True

@@ -1,0 +1,106 @@
+"""Makes this process a driver of a Ray cluster, and deploys or removes Baton's Serve applications there.
+
+Works the same for Baton's own cluster and for one that someone else runs. Functions import Ray themselves: that is slow, and
+most commands do not need it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+
+from baton import logs
+from baton.config.file import BatonConfig
+from baton.errors import NotReady
+from services.host.render import applications
+
+Report = Callable[[str], None]
+"""Receives one line of progress, or one of `startup_warnings`, for the terminal or the log."""
+
+
+def join(config: BatonConfig, address: str) -> None:
+    """Make this process a driver of the cluster at ``address``, with Serve listening where ``config`` says.
+
+    Raises:
+        NotReady: no cluster answers there, or Serve does not start.
+    """
+    import ray
+    from ray import serve
+
+    from services.app import serve_logging
+
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, namespace="serve")
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise NotReady(f"no Ray cluster answers at {address!r}: {_lines(error)[0]}") from error
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    try:
+        serve.start(
+            http_options={"host": config.http.host, "port": config.http.port}, logging_config=serve_logging(config.logging)
+        )
+    except (ray.exceptions.RayError, TimeoutError, RuntimeError) as error:
+        lines = _lines(error)
+        details = f"\n\n{error}" if len(lines) > 1 else ""  # the reason is the last line, often below a traceback
+        raise NotReady(f"Ray Serve did not start: {lines[-1]}{details}") from error
+    if config.logging.format == "json":
+        logs.reformat("ray", "ray.serve")
+
+
+def leave() -> None:
+    """Stop being a driver; the applications keep running. A driver whose cluster is stopped would hang for a minute."""
+    import ray
+
+    ray.shutdown()
+
+
+def deploy(config: BatonConfig, report: Report, store_urls: Mapping[str, str]) -> None:
+    """Run all applications of ``config`` on the cluster that this process has joined.
+
+    ``store_urls``: values for the keys of `services.environment.STORES` that the applications get as arguments. Leave out those
+    that are set in the environment of the cluster's nodes.
+
+    Raises:
+        NotReady: Serve could not start an application.
+    """
+    from ray.serve.api import RunTarget, run_many
+
+    from services import app
+
+    report(f"starting {len(config.models)} model(s): {', '.join(settings.name for settings in config.models)}")
+    targets = [
+        RunTarget(app.build(spec.import_path, {**spec.args, **store_urls}), name=spec.name, route_prefix=spec.route)
+        for spec in applications(config)
+    ]
+    try:
+        run_many(targets)
+    except RuntimeError as error:
+        raise NotReady(f"Ray Serve could not start the applications: {_deployment_errors() or error}") from error
+
+
+def withdraw(config: BatonConfig) -> None:
+    """Remove the applications of ``config`` from the cluster that this process has joined."""
+    from ray import serve
+
+    names = [spec.name for spec in applications(config)]
+    for name in names:
+        serve.delete(name, _blocking=False)
+    for name in names:  # each drains for half a minute: wait for all at once, not for one after the other
+        serve.delete(name, _blocking=True)
+
+
+def _deployment_errors() -> str:
+    """Return the messages of all deployments. Serve's own error only says that one of them failed."""
+    from ray import serve
+
+    messages = [
+        deployment.message
+        for application in serve.status().applications.values()
+        for deployment in application.deployments.values()
+        if deployment.message
+    ]
+    return "\n".join(messages)
+
+
+def _lines(error: Exception) -> list[str]:
+    """Return the lines of an error's message that are not empty, or the name of its type if it has none."""
+    return [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
