@@ -1,4 +1,4 @@
-"""Data sets in the pipeline: frozen with the registry's feedback and ledger, and the newest is what a match is played on."""
+"""Data sets in the pipeline: frozen with the registry's feedback and ledger; versions are compared on the newest."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_what_one_run_trained_on_does_not_judge_in_the_next(world):
     write(world, "holdout", [*read(world, "holdout"), read(world, "train")[0]])
     version = freeze(world)
     assert version.quarantined_rows == 1
-    assert version.quarantined[0]["reason"] == "its text stood in the train split of an earlier data set"
+    assert version.quarantined[0]["reason"] == "its text was in the train split of an earlier data set"
 
 
 def test_a_past_that_somebody_else_wrote_meanwhile_is_a_conflict_and_nothing_trains(world, monkeypatch):
@@ -102,14 +102,14 @@ def test_a_past_that_somebody_else_wrote_meanwhile_is_a_conflict_and_nothing_tra
 def test_a_match_is_played_on_the_newest_holdout_by_both_sides(world):
     freeze(world)
     champion, candidate = publish(world, "champion"), publish(world, "candidate")
-    world.crown(champion)
+    world.make_champion(champion)
     correct(world.registry, "m", NEW_HOLDOUT)
     newest = freeze(world)
     decision = pipeline.judge("m", candidate.number, world.registry, world.storage)
     assert (decision.candidate, decision.champion) == (candidate.number, champion.number)
     assert decision.numbers["holdout_hash"] == newest.holdout_hash
     for version in (champion, candidate):
-        evaluation = world.registry.evaluation("m", version.number, newest.holdout_hash)
+        evaluation = world.registry.evaluations.get("m", version.number, newest.holdout_hash)
         assert len(evaluation.statistics) == newest.holdout_rows == 121
 
 
@@ -135,8 +135,8 @@ def test_without_a_recorded_data_set_a_version_is_judged_on_its_own(world):
 def test_where_train_alone_grew_the_known_evaluation_counts(world):
     freeze(world)
     version = publish(world, "version")
-    known = world.registry.evaluation("m", version.number, world.dataset.version.holdout_hash)
+    known = world.registry.evaluations.get("m", version.number, world.dataset.version.holdout_hash)
     correct(world.registry, "m", NEW_TRAIN)
     assert freeze(world).holdout_hash == world.dataset.version.holdout_hash
     pipeline.judge("m", version.number, world.registry, world.storage)
-    assert world.registry.evaluation("m", version.number, known.holdout_hash).created_at == known.created_at
+    assert world.registry.evaluations.get("m", version.number, known.holdout_hash).created_at == known.created_at

@@ -1,4 +1,7 @@
-"""``python -m training``: the job that makes and judges versions. Reads the environment; everything else is handed on."""
+"""``python -m training``: the job that makes and evaluates versions.
+
+Reads the environment and passes everything on as parameters.
+"""
 
 from __future__ import annotations
 
@@ -20,34 +23,39 @@ from baton.config.model_settings import ModelSettings
 from baton.errors import BatonError, Conflict, DataError, RegistryError, TrainingFailed
 from baton.store.records import RunState
 from baton.store.registry import Registry
-from training.fit.log import know, may_quote, set_up, speaks_json
+from training.fit.log import logs_json, may_log_texts, set_facts, set_up
 from training.fit.priority import yield_to_serving
 
 logger = logging.getLogger("baton")
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Make and judge model versions. Jobs of a Ray cluster.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Make and evaluate versions of a model, as a job on a Ray cluster."
+)
 
 HEARTBEAT_SECONDS = 5.0
+"""How often a run records in the registry that it is alive."""
 
-PATIENCE_SECONDS = 600.0
-"""How long a run waits for a database that is down; a match, which somebody waits for, does not."""
+DATABASE_WAIT_SECONDS = 600.0
+"""How long a run waits for a database that is down. `judge` does not wait: a user is waiting for its answer."""
 
 
 @app.command()
 def run(
-    target: Annotated[str, typer.Argument(help="A queued run's id, or with -c the name of a model to start a run for.")],
+    target: Annotated[str, typer.Argument(help="The id of a queued run. With -c: the name of the model to train.")],
     config: Annotated[
-        Path | None, typer.Option("-c", "--config", help=f"The configuration, {DEFAULT_FILE} for instance.")
+        Path | None, typer.Option("-c", "--config", help=f"Path of the configuration file, for example {DEFAULT_FILE}.")
     ] = None,
-    assign: Annotated[list[str] | None, typer.Option("--set", help="Override, e.g. training.epochs=5 (with -c).")] = None,
+    assign: Annotated[
+        list[str] | None, typer.Option("--set", help="With -c: override a setting of the model, for example training.epochs=5.")
+    ] = None,
 ) -> None:
-    """Carry out one run, from data to a stored decision.
+    """Carry out one training run, from the data to a stored decision.
 
     As a job of the service: `run RUN_ID` with BATON_DATABASE and BATON_STORAGE in the environment.
     By hand: `run intents -c baton.yaml --set training.epochs=5`.
     """
     if config is None:
-        registry, storage, database = _from_environment(PATIENCE_SECONDS)
+        registry, storage, database = _from_environment(DATABASE_WAIT_SECONDS)
         run_id = registry.runs.start(target).id
     else:
         loaded = load_config(config, os.environ)
@@ -56,61 +64,67 @@ def run(
         registry.migrate()
         registry.declare_model(target, loaded.model(target).model_dump(mode="json"))
         run_id = registry.runs.create(target, settings.model_dump(mode="json"), started=True).id
-    with _recorded(registry, run_id, quietly=config is None and not may_quote()):
+    with _record_end(registry, run_id, conceal_data_errors=config is None and not may_log_texts()):
         import ray
 
         from training import pipeline
 
         storage.check_writable()
         ray.init(log_to_driver=False, **_ray_logging())
-        know(run_id=run_id, model=registry.runs.get(run_id).model)
+        set_facts(run_id=run_id, model=registry.runs.get(run_id).model)
         yield_to_serving(ModelSettings.model_validate(registry.runs.get(run_id).spec).training)
         decision = pipeline.run(run_id, registry, storage, database=database)
-    _tell(decision.sentence)
+    _print_or_log(decision.sentence)
 
 
 @app.command()
-def judge(model: str, version: int) -> None:
-    """Play the match of a version against today's champion and store the decision."""
+def judge(
+    model: Annotated[str, typer.Argument(help="Name of the model.")],
+    version: Annotated[int, typer.Argument(help="Number of the published version to compare with the champion.")],
+) -> None:
+    """Compare a published version with the current champion on the newest holdout, and store the decision.
+
+    Reads BATON_DATABASE and BATON_STORAGE from the environment.
+    """
     from training import pipeline
 
     registry, storage, _ = _from_environment(0.0)
-    know(model=model, version=version)
+    set_facts(model=model, version=version)
     yield_to_serving(ModelSettings.model_validate(registry.settings(model)).training)
-    _tell(pipeline.judge(model, version, registry, storage).sentence)
+    _print_or_log(pipeline.judge(model, version, registry, storage).sentence)
 
 
 def main() -> None:
-    """Entry point: errors for people on one line, exit status 1."""
+    """Run the command line. Report an error that a user can fix on one line, and exit with status 1."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     set_up()
     try:
         app()
     except BatonError as error:
-        if speaks_json():
+        if logs_json():
             logger.error(str(error))
         else:
             typer.echo(f"error: {error}", err=True)
         sys.exit(1)
     except Exception:
-        logger.exception("the job failed")
+        logger.exception("the training job failed with an unexpected error")
         sys.exit(1)
 
 
-def _tell(sentence: str) -> None:
-    if speaks_json():
+def _print_or_log(sentence: str) -> None:
+    if logs_json():
         logger.info(sentence)
     else:
         typer.echo(sentence)
 
 
 def _ray_logging() -> dict[str, Any]:
-    """How Ray is to log in this process and in those of its workers."""
+    """Return the arguments of `ray.init` for logging in this process and its workers."""
     import ray
 
-    if not speaks_json():
+    if not logs_json():
         return {"logging_level": logging.WARNING}
-    logging.getLogger().handlers.clear()  # Ray brings its own, with the same keys
+    logging.getLogger().handlers.clear()  # Ray adds its own handler, which writes the same keys
     return {
         "logging_config": ray.LoggingConfig(encoding="JSON", log_level="INFO", additional_log_standard_attrs=["name"]),
     }
@@ -119,7 +133,9 @@ def _ray_logging() -> dict[str, Any]:
 def _from_environment(wait_s: float) -> tuple[Registry, Storage, str]:
     missing = [name for name in ("BATON_DATABASE", "BATON_STORAGE") if name not in os.environ]
     if missing:
-        raise typer.BadParameter(f"set {' and '.join(missing)}, or name a file with -c")
+        raise typer.BadParameter(
+            f"{' and '.join(missing)}: not set in the environment; set both (`run` can read a configuration with -c instead)"
+        )
     database = os.environ["BATON_DATABASE"]
     registry = Registry(database, wait_s=wait_s)
     registry.check()
@@ -127,37 +143,44 @@ def _from_environment(wait_s: float) -> tuple[Registry, Storage, str]:
 
 
 @contextmanager
-def _recorded(registry: Registry, run_id: str, *, quietly: bool) -> Iterator[None]:
-    """Keep a started run's record alive, and end it with the reason whatever happens short of a SIGKILL. ``quietly``: a reason
-    that may quote the data stands in the record only, and not in the job's log.
+def _record_end(registry: Registry, run_id: str, *, conceal_data_errors: bool) -> Iterator[None]:
+    """Send heartbeats of a started run, and record the reason if it fails or is cancelled (but not if it is killed by SIGKILL).
+
+    With ``conceal_data_errors``, the reason of a `DataError` is in the run's record only: it may quote the data, and the job's
+    log must not.
     """
     done = threading.Event()
-    threading.Thread(target=_beat, args=(registry, run_id, done), daemon=True).start()
+    threading.Thread(target=_send_heartbeats, args=(registry, run_id, done), daemon=True).start()
     try:
         yield
     except BaseException as error:
-        cancelled = isinstance(error, KeyboardInterrupt)
-        reason = (
-            "cancelled" if cancelled else str(error) if isinstance(error, BatonError) else f"{type(error).__name__}: {error}"
-        )
-        with suppress(Conflict, RegistryError):  # ended by somebody else, or nobody to tell: the heartbeat stops anyway
-            registry.runs.finish(run_id, RunState.CANCELLED if cancelled else RunState.FAILED, reason=reason)
-        if quietly and isinstance(error, DataError):
-            raise TrainingFailed(f"the data cannot be used; the record of run {run_id} says why") from None
+        state, reason = _end_of(error)
+        # Conflict: the run has ended already. RegistryError: no database; without heartbeats, the service ends the run.
+        with suppress(Conflict, RegistryError):
+            registry.runs.finish(run_id, state, reason=reason)
+        if conceal_data_errors and isinstance(error, DataError):
+            raise TrainingFailed(f"the data cannot be used; see the reason in the record of run {run_id}") from None
         raise
     finally:
         done.set()
 
 
-def _beat(registry: Registry, run_id: str, done: threading.Event) -> None:
+def _end_of(error: BaseException) -> tuple[RunState, str]:
+    """Return the final state of a run that ``error`` ended, and the reason for users."""
+    if isinstance(error, KeyboardInterrupt):
+        return RunState.CANCELLED, "cancelled"
+    return RunState.FAILED, str(error) if isinstance(error, BatonError) else f"{type(error).__name__}: {error}"
+
+
+def _send_heartbeats(registry: Registry, run_id: str, done: threading.Event) -> None:
     while not done.wait(HEARTBEAT_SECONDS):
         try:
             registry.runs.beat(run_id)
-        except Conflict:  # cancelled or given up by the service: stop working
+        except Conflict:  # the run was cancelled, or ended by the service: stop working
             os.kill(os.getpid(), signal.SIGINT)
             return
         except RegistryError:
-            continue  # a lost database does not end a run
+            continue  # a run outlives an outage of the database
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The loop, readable as ten lines: freeze the data, train, evaluate, publish, evaluate the champion, decide.
+"""The loop, readable as ten lines (`run`): freeze the data, train, publish, evaluate the champion, decide.
 
-Ends with a stored Decision. Rolling out what passed is the service's work.
+Ends with a stored Decision. The service rolls out what was promoted.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -22,29 +23,30 @@ from baton.artifacts.storage import Storage
 from baton.config.base_models import check_length, find_base_model
 from baton.config.model_settings import ModelSettings
 from baton.predict.predictor import Predictor
-from baton.store.records import Decision, Evaluation, ModelVersion, RunState
+from baton.store.records import Decision, Evaluation, ModelVersion, RunStage, RunState
 from baton.store.registry import Registry
 from baton.tasks import task_type
+from baton.tasks.base import Score
 from training.data import datasets
 from training.data.splits import split_rows
 from training.fit import start as starts
-from training.fit.priority import threads_here
+from training.fit.priority import scoring_threads
 from training.fit.request import Trained, TrainingRequest
 from training.judge import gate
 from training.judge.evaluate import evaluate
 from training.methods.adaptation import adapt
-from training.methods.choose import method
+from training.methods.choose import choose_method
 
-Report = Callable[[str, dict[str, Any]], None]
-"""Stage and progress → the run's record. Raises ``Conflict`` when the run is over."""
+Report = Callable[[RunStage, dict[str, Any]], None]
+"""Stores a run's stage and progress. Raises ``Conflict`` if the run has ended."""
 
 VERSION_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-"""What a version takes from a checkpoint: no optimiser state, no pickles."""
+"""Files that a version takes from a checkpoint: no optimiser state, no pickles."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What every step of one run needs."""
+    """What every step of a run needs."""
 
     settings: ModelSettings
     registry: Registry
@@ -53,37 +55,17 @@ class Context:
 
 
 def run(run_id: str, registry: Registry, storage: Storage, *, database: str) -> Decision:
-    """Carry out a started run: from its frozen settings to a stored Decision and a finished record."""
+    """Carry out a started run, from its frozen settings to a stored Decision and a finished record."""
     settings = ModelSettings.model_validate(registry.runs.get(run_id).spec)
     clock = Clock(lambda stage, progress: registry.runs.report(run_id, stage, progress))
     context = Context(settings=settings, registry=registry, storage=storage, clock=clock)
     try:
-        clock("preparing")
-        check_length(find_base_model(settings.base_model), settings.base_model, settings.max_length)
-        dataset = freeze(context)
-        start = starts.find(settings, registry, storage, dataset)
-        request = TrainingRequest(
-            run_id=run_id,
-            settings=settings,
-            dataset=dataset.version,
-            start=start,
-            storage=storage.url,
-            runs_path=storage.runs_path,
-            database=database,
-            progress=clock.note,
-        )
-        adaptation: dict[str, Any] = {}
-        if settings.training.adapt is not None:
-            clock("adapting", dataset=asdict(dataset.version))
-            ledger = registry.datasets.ledger(settings.name)
-            request, adaptation = adapt(request, dataset, {text for text, split in ledger.items() if split == HOLDOUT})
-        clock("training", dataset=asdict(dataset.version), start=start.facts())
-        make = method(settings.training)
-        _import_early("baton.engines.torch_engine")
-        with make(request) as best:
-            version, candidate = publish(context, run_id, dataset, replace(best, details={**adaptation, **best.details}))
+        dataset, request = prepare(context, run_id, database)
+        request, adaptation = adapt_base_model(context, dataset, request)
+        with train(context, request) as best:
+            trained = replace(best, details={**adaptation, **best.details})
+            version, candidate = publish(context, run_id, dataset, trained)
         champion = evaluate_champion(context, dataset.version.uri, dataset.version.holdout_hash)
-        clock("deciding")
         decision = decide(context, candidate, champion)
         registry.runs.finish(run_id, RunState.SUCCEEDED, version=version.number, decision_id=decision.id)
     finally:
@@ -91,15 +73,42 @@ def run(run_id: str, registry: Registry, storage: Storage, *, database: str) -> 
     return decision
 
 
-def _import_early(module: str) -> None:
-    """Load what scoring needs in the background, while the workers start. What this process imports itself comes before:
-    transformers does not bear being imported by two threads at once.
-    """
-    threading.Thread(target=importlib.import_module, args=[module], daemon=True).start()
+def judge(model: str, number: int, registry: Registry, storage: Storage) -> Decision:
+    """Compare a published version with the current champion on the model's newest holdout, and store the decision."""
+    settings = ModelSettings.model_validate(registry.settings(model))
+    context = Context(settings=settings, registry=registry, storage=storage, clock=Clock(lambda stage, progress: None))
+    version = registry.versions.get(model, number)
+    newest = registry.datasets.latest(model)
+    # a version from before the registry recorded data sets: its lineage has its own
+    dataset = version.lineage["dataset"] if newest is None else asdict(newest)
+    candidate = evaluate_version(context, version, dataset["uri"], dataset["holdout_hash"])
+    return decide(context, candidate, evaluate_champion(context, dataset["uri"], dataset["holdout_hash"]))
+
+
+# --- the steps -----------------------------------------------------------------------------------------------------------
+
+
+def prepare(context: Context, run_id: str, database: str) -> tuple[datasets.Dataset, TrainingRequest]:
+    """Check the base model, freeze the data and choose what training starts from."""
+    settings, storage = context.settings, context.storage
+    context.clock.enter(RunStage.PREPARING)
+    check_length(find_base_model(settings.base_model), settings.base_model, settings.max_length)
+    dataset = freeze(context)
+    request = TrainingRequest(
+        run_id=run_id,
+        settings=settings,
+        dataset=dataset.version,
+        start=starts.find_start(settings, context.registry, storage, dataset),
+        storage=storage.url,
+        runs_path=storage.runs_path,
+        database=database,
+        progress=context.clock.note,
+    )
+    return dataset, request
 
 
 def freeze(context: Context) -> datasets.Dataset:
-    """The base data with all feedback, as a version that the registry knows, splits and all, before anything trains on it."""
+    """Freeze the base data and all feedback so far, and record version and splits in the registry before training starts."""
     settings, registry = context.settings, context.registry
     newest = registry.datasets.latest(settings.name)
     history = datasets.History(
@@ -112,75 +121,93 @@ def freeze(context: Context) -> datasets.Dataset:
     return replace(dataset, version=registry.datasets.add(settings.name, dataset.version, dataset.splits))
 
 
-def judge(model: str, number: int, registry: Registry, storage: Storage) -> Decision:
-    """Play the match of a published version against today's champion, on the model's newest holdout, and store it."""
-    settings = ModelSettings.model_validate(registry.settings(model))
-    context = Context(settings=settings, registry=registry, storage=storage, clock=Clock(lambda stage, progress: None))
-    version = registry.version(model, number)
-    newest = registry.datasets.latest(model)
-    # versions of before there were numbered data sets have none but their own
-    dataset = version.lineage["dataset"] if newest is None else asdict(newest)
-    candidate = evaluate_version(context, version, dataset["uri"], dataset["holdout_hash"])
-    return decide(context, candidate, evaluate_champion(context, dataset["uri"], dataset["holdout_hash"]))
+def adapt_base_model(
+    context: Context, dataset: datasets.Dataset, request: TrainingRequest
+) -> tuple[TrainingRequest, dict[str, Any]]:
+    """With ``training.adapt``, adapt the base model to texts without labels.
+
+    Return the request to train with, and facts for the lineage.
+    """
+    if context.settings.training.adapt is None:
+        return request, {}
+    context.clock.enter(RunStage.ADAPTING, dataset=asdict(dataset.version))
+    ledger = context.registry.datasets.ledger(context.settings.name)
+    return adapt(request, dataset, {fingerprint for fingerprint, split in ledger.items() if split == HOLDOUT})
+
+
+def train(context: Context, request: TrainingRequest) -> AbstractContextManager[Trained]:
+    """Train with the method that the settings choose. The checkpoint is readable inside the ``with`` block."""
+    context.clock.enter(RunStage.TRAINING, dataset=asdict(request.dataset), start=request.start.facts())
+    method = choose_method(context.settings.training)
+    _import_early("baton.engines.torch_engine")
+    return method(request)
 
 
 def publish(context: Context, run_id: str, dataset: datasets.Dataset, trained: Trained) -> tuple[ModelVersion, Evaluation]:
-    """Score the checkpoint exactly as it will be served, publish it with its scores, and register it."""
-    settings, registry, clock = context.settings, context.registry, context.clock
+    """Evaluate the checkpoint exactly as it will be served, publish it with its scores, and register it."""
     if trained.training is not None:
-        settings = settings.model_copy(update={"training": trained.training})
-    facts = {"dataset": asdict(dataset.version), "training": settings.training.model_dump(mode="json")}
-    manifest = Manifest(
-        model=settings.name,
-        task=settings.task,
-        labels=dataset.version.labels,
-        max_length=settings.max_length,
-        stride=settings.training.stride,
-        long_text=settings.training.long_text,
-        base_model=settings.base_model,
-        metrics={},
-        code_version=metadata.version("baton"),
-        **facts,
-    )
+        settings = context.settings.model_copy(update={"training": trained.training})
+        context = replace(context, settings=settings)
+    model, registry = context.settings.name, context.registry
     with tempfile.TemporaryDirectory(prefix="baton-version-") as scratch:
         directory = Path(scratch)
-        for name in VERSION_FILES:
-            if (trained.directory / name).is_file():
-                shutil.copyfile(trained.directory / name, directory / name)
-        predictor = Predictor.load(directory, manifest, settings.serving, threads=threads_here(settings.training))
-        clock("evaluating", validation_f1=trained.f1, best_epoch=trained.epoch)
-        manifest = manifest.model_copy(update={"calibration": calibrate(predictor, settings, dataset, trained)})
-        score = evaluate(predictor, dataset.holdout, clock.count)
-        clock("publishing", **{predictor.task.metric: score.metrics[predictor.task.metric]})
-        number = registry.reserve_version(settings.name, run_id, above=context.storage.newest(settings.name))
-        complete = manifest.model_copy(update={"metrics": score.metrics, "probes": predictor.probe()})
-        uri, sha256 = context.storage.publish(number, directory, complete)
-    lineage = {
-        **facts,
-        "run_id": run_id,
-        "base_model": settings.base_model,
-        "parent": trained.start.parent,
-        "start": trained.start.facts(),
-        "labels": list(dataset.version.labels),
-        "best_epoch": trained.epoch,
-        "validation_f1": trained.f1,
-        "engine": predictor.engine.description,
-        "seconds": clock.seconds(),
-        **trained.details,
-    }
-    version = registry.publish_version(
-        settings.name, number, uri=uri, manifest_sha256=sha256, metrics=score.metrics, lineage=lineage
-    )
-    holdout_hash = dataset.version.holdout_hash
-    return version, registry.add_evaluation(settings.name, number, holdout_hash, score.metrics, score.statistics)
+        _copy_version_files(trained.directory, directory)
+        scored = _score(context, directory, dataset, trained)
+        number, uri, sha256 = _store(context, run_id, directory, scored)
+    metrics, lineage = scored.score.metrics, _lineage(context, run_id, dataset, trained, scored)
+    version = registry.versions.publish(model, number, uri=uri, manifest_sha256=sha256, metrics=metrics, lineage=lineage)
+    evaluation = registry.evaluations.add(model, number, dataset.version.holdout_hash, metrics, scored.score.statistics)
+    return version, evaluation
+
+
+def evaluate_champion(context: Context, dataset_uri: str, holdout_hash: str) -> Evaluation | None:
+    """Return the champion's evaluation on a frozen holdout; None if there is no champion."""
+    champion = context.registry.champion_version(context.settings.name)
+    return None if champion is None else evaluate_version(context, champion, dataset_uri, holdout_hash)
+
+
+def evaluate_version(context: Context, version: ModelVersion, dataset_uri: str, holdout_hash: str) -> Evaluation:
+    """Return a published version's evaluation on a frozen holdout. Evaluate it now unless the registry has one."""
+    settings = context.settings
+    known = context.registry.evaluations.get(settings.name, version.number, holdout_hash)
+    if known is not None:
+        return known
+    context.clock.enter(RunStage.EVALUATING, evaluated_version=version.number)
+    with tempfile.TemporaryDirectory(prefix="baton-fetch-") as cache:
+        directory, manifest = context.storage.fetch(version, Path(cache))
+        predictor = Predictor.load(directory, manifest, settings.serving, threads=scoring_threads(settings.training))
+        holdout = datasets.load_split(task_type(settings.task), context.storage, dataset_uri, HOLDOUT)
+        score = evaluate(predictor, holdout, context.clock.count)
+    return context.registry.evaluations.add(settings.name, version.number, holdout_hash, score.metrics, score.statistics)
+
+
+def decide(context: Context, candidate: Evaluation, champion: Evaluation | None) -> Decision:
+    """Let the gate decide whether the candidate may replace the champion, and store the decision."""
+    context.clock.enter(RunStage.DECIDING)
+    task = context.settings.make_task(())
+    return context.registry.add_decision(gate.decide(task, candidate, champion, context.settings.gate))
+
+
+# --- the parts of publish ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scored:
+    """A model as it will be served, with its score on the holdout."""
+
+    predictor: Predictor
+    manifest: Manifest
+    """With the calibration; without scores and probes."""
+    score: Score
 
 
 def calibrate(
     predictor: Predictor, settings: ModelSettings, dataset: datasets.Dataset, trained: Trained
 ) -> Mapping[str, float]:
-    """Let the version learn about its own scores from rows that it was not trained on; never from the holdout.
+    """Set the calibration of the predictor's task and return it. It is never computed from the holdout.
 
-    These are the validation rows, the ones that chose it, unless its training has seen to it.
+    It is the one that training computed, if any. Otherwise it is computed from the validation rows, which also chose the
+    checkpoint.
     """
     task = predictor.task
     if trained.calibration is not None:
@@ -191,63 +218,105 @@ def calibrate(
     return task.calibration
 
 
-def evaluate_champion(context: Context, dataset_uri: str, holdout_hash: str) -> Evaluation | None:
-    """The champion's scores on a frozen holdout; None without a champion."""
-    champion = context.registry.champion_version(context.settings.name)
-    return None if champion is None else evaluate_version(context, champion, dataset_uri, holdout_hash)
+def _copy_version_files(checkpoint: Path, directory: Path) -> None:
+    for name in VERSION_FILES:
+        if (checkpoint / name).is_file():
+            shutil.copyfile(checkpoint / name, directory / name)
 
 
-def evaluate_version(context: Context, version: ModelVersion, dataset_uri: str, holdout_hash: str) -> Evaluation:
-    """A published version's scores on a frozen holdout, computed now unless they are known."""
-    settings = context.settings
-    known = context.registry.evaluation(settings.name, version.number, holdout_hash)
-    if known is not None:
-        return known
-    context.clock(f"evaluating v{version.number}")
-    with tempfile.TemporaryDirectory(prefix="baton-fetch-") as cache:
-        directory, manifest = context.storage.fetch(version, Path(cache))
-        predictor = Predictor.load(directory, manifest, settings.serving, threads=threads_here(settings.training))
-        holdout = datasets.load_split(task_type(settings.task), context.storage, dataset_uri, "holdout")
-        score = evaluate(predictor, holdout, context.clock.count)
-    return context.registry.add_evaluation(settings.name, version.number, holdout_hash, score.metrics, score.statistics)
+def _score(context: Context, directory: Path, dataset: datasets.Dataset, trained: Trained) -> _Scored:
+    """Load the files of a version with the engine that will serve them, calibrate the model and evaluate it on the holdout."""
+    settings, clock = context.settings, context.clock
+    manifest = Manifest(
+        model=settings.name,
+        task=settings.task,
+        labels=dataset.version.labels,
+        max_length=settings.max_length,
+        stride=settings.training.stride,
+        long_text=settings.training.long_text,
+        base_model=settings.base_model,
+        metrics={},
+        code_version=metadata.version("baton"),
+        **_origin(settings, dataset),
+    )
+    predictor = Predictor.load(directory, manifest, settings.serving, threads=scoring_threads(settings.training))
+    clock.enter(RunStage.EVALUATING, validation_f1=trained.f1, best_epoch=trained.epoch)
+    manifest = manifest.model_copy(update={"calibration": calibrate(predictor, settings, dataset, trained)})
+    return _Scored(predictor=predictor, manifest=manifest, score=evaluate(predictor, dataset.holdout, clock.count))
 
 
-def decide(context: Context, candidate: Evaluation, champion: Evaluation | None) -> Decision:
-    """Ask the gate and store what it said."""
-    task = context.settings.make_task(())
-    return context.registry.add_decision(gate.decide(task, candidate, champion, context.settings.gate))
+def _store(context: Context, run_id: str, directory: Path, scored: _Scored) -> tuple[int, str, str]:
+    """Write the version to the storage. Return its number, its URI and the SHA-256 of its manifest."""
+    metric = scored.predictor.task.metric
+    context.clock.enter(RunStage.PUBLISHING, **{metric: scored.score.metrics[metric]})
+    model = context.settings.name
+    number = context.registry.versions.reserve(model, run_id, above=context.storage.newest(model))
+    facts = {"metrics": scored.score.metrics, "probes": scored.predictor.probe()}
+    uri, sha256 = context.storage.publish(number, directory, scored.manifest.model_copy(update=facts))
+    return number, uri, sha256
+
+
+def _lineage(context: Context, run_id: str, dataset: datasets.Dataset, trained: Trained, scored: _Scored) -> dict[str, Any]:
+    """Return how the version came to be: its data, settings, start, best epoch, engine, and the seconds of each stage."""
+    return {
+        **_origin(context.settings, dataset),
+        "run_id": run_id,
+        "base_model": context.settings.base_model,
+        "parent": trained.start.parent,
+        "start": trained.start.facts(),
+        "labels": list(dataset.version.labels),
+        "best_epoch": trained.epoch,
+        "validation_f1": trained.f1,
+        "engine": scored.predictor.engine.description,
+        "seconds": context.clock.seconds(),
+        **trained.details,
+    }
+
+
+def _origin(settings: ModelSettings, dataset: datasets.Dataset) -> dict[str, Any]:
+    """Return what both the manifest and the lineage record: the data set and the training settings."""
+    return {"dataset": asdict(dataset.version), "training": settings.training.model_dump(mode="json")}
+
+
+def _import_early(module: str) -> None:
+    """Import a module that evaluation needs in a background thread, while the workers start.
+
+    Call it after the imports of the main thread: two threads cannot import transformers at the same time.
+    """
+    threading.Thread(target=importlib.import_module, args=[module], daemon=True).start()
 
 
 class Clock:
-    """Reports stages and remembers how long each took."""
+    """Reports the stages of a run and measures how long each takes."""
 
     def __init__(self, report: Report) -> None:
         self._report = report
-        self._stage = ""
+        self._stage: RunStage | None = None
         self._since = time.monotonic()
-        self._seconds: dict[str, float] = {}
+        self._seconds: dict[RunStage, float] = {}
 
-    def __call__(self, stage: str, **progress: Any) -> None:
-        """Enter ``stage``."""
+    def enter(self, stage: RunStage, **progress: Any) -> None:
+        """Begin ``stage`` and report it with its first ``progress``."""
         self._close()
         self._stage = stage
         self._report(stage, progress)
 
     def note(self, **progress: Any) -> None:
-        """Progress within the stage."""
+        """Report progress within the current stage."""
+        assert self._stage is not None, "no stage has begun"
         self._report(self._stage, progress)
 
     def count(self, done: int, total: int) -> None:
-        """Progress within the stage, in rows."""
+        """Report progress within the current stage, in rows."""
         self.note(done=done, total=total)
 
     def seconds(self) -> dict[str, float]:
-        """Seconds by stage, up to now."""
+        """Return the seconds that each stage has taken until now."""
         self._close()
-        return {stage: round(seconds, 2) for stage, seconds in self._seconds.items()}
+        return {stage.value: round(seconds, 2) for stage, seconds in self._seconds.items()}
 
     def _close(self) -> None:
         now = time.monotonic()
-        if self._stage:
+        if self._stage is not None:
             self._seconds[self._stage] = self._seconds.get(self._stage, 0.0) + now - self._since
         self._since = now

@@ -1,4 +1,4 @@
-"""Feedback and base data together: who stands on which split for ever, and what becomes of each row."""
+"""Feedback and base data together: which split each text keeps, and what becomes of each row."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_a_holdout_row_that_was_once_trained_on_is_quarantined_with_the_reason(g
     dataset = growing.freeze()
     assert holdout(dataset) == pairs(HOLDOUT)
     assert train(dataset) == [*pairs(TRAIN), (NEW_TRAIN, "billing")]
-    reason = "its text stood in the train split of an earlier data set"
+    reason = "its text was in the train split of an earlier data set"
     assert dataset.version.quarantined == tuple(
         {"where": f"{growing.directory}/holdout.jsonl line {line}", "reason": reason} for line in (3, 4)
     )
@@ -168,16 +168,16 @@ def test_a_holdout_that_was_wholly_trained_on_is_refused(growing):
     growing.freeze()
     growing.holdout = TRAIN[:2]
     growing.train = [*TRAIN[2:], row("a courier", "shipping")]
-    with pytest.raises(
-        DataError, match=r"holdout.jsonl: nothing is left to judge by; all rows are quarantined; .* line 1: its"
-    ):
+    with pytest.raises(DataError, match=r"holdout.jsonl: no row is left in the holdout; all are quarantined; .* line 1: its"):
         growing.freeze()
 
 
 def test_train_that_wholly_stood_in_the_holdout_is_refused(growing):
     growing.freeze()
     growing.train, growing.holdout = list(HOLDOUT), [row("new one", "billing"), row("new two", "shipping")]
-    with pytest.raises(DataError, match=r"train.jsonl: nothing is left to train on; 2 row\(s\) stand or stood in the holdout"):
+    with pytest.raises(
+        DataError, match=r"train.jsonl: nothing is left to train on; 2 row\(s\) are in the holdout or were in it earlier"
+    ):
         growing.freeze()
 
 
@@ -382,7 +382,7 @@ def test_no_text_enters_the_holdout_that_was_trained_on_with_masks(growing):
     dataset = growing.freeze()
     assert holdout(dataset) == pairs(HOLDOUT)
     [told] = dataset.version.quarantined
-    assert told["reason"] == "a text was trained on that may be this one, but for what is masked of it"
+    assert told["reason"] == "it may be a text that was trained on with parts masked"
     assert train(dataset)[-1] == ("order 67890 is late", "shipping")
 
 

@@ -277,7 +277,7 @@ def test_a_missing_file_is_told_by_name_on_either_side(storage, tmp_path):
 def test_an_unknown_file_type_is_told_with_the_allowed_ones(storage, tmp_path):
     (tmp_path / "rows.xlsx").write_bytes(b"PK")
     assert complaint(storage, tmp_path / "rows.xlsx").endswith(
-        "rows.xlsx: unknown file type '.xlsx'; allowed: .jsonl, .csv, .parquet, or a datasets id"
+        "rows.xlsx: unknown file type '.xlsx'; allowed: .jsonl, .json, .csv, .parquet, or a datasets id"
     )
 
 
@@ -308,7 +308,7 @@ def test_a_holdout_label_that_train_lacks_is_refused_with_the_known_ones(storage
 def test_a_train_side_that_stands_wholly_in_the_holdout_is_refused(storage, tmp_path):
     train, holdout = write_jsonl(tmp_path / "t.jsonl", ROWS), write_jsonl(tmp_path / "h.jsonl", ROWS[::-1])
     assert complaint(storage, train, holdout) == (
-        f"{train}: nothing is left to train on; all 4 distinct row(s) also stand in the holdout"
+        f"{train}: nothing is left to train on; all 4 row(s) are also in the holdout {holdout}"
     )
 
 

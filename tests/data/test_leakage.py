@@ -1,4 +1,4 @@
-"""Nothing leaks: whatever base data and feedback do, no text of any holdout ever stands in the train split of any version.
+"""Nothing leaks: whatever base data and feedback do, no text of any holdout is ever in the train split of any version.
 
 Texts are told apart by what they were made from, not by the code under test: each has a number, and is written in many ways.
 """
@@ -96,7 +96,7 @@ def test_the_ways_of_writing_never_make_one_text_of_two():
 
 
 def origins(examples: Sequence[Any]) -> set[int]:
-    """The numbers of the texts (contexts) that stand on a split."""
+    """Return the numbers of the texts (contexts) in a split."""
     return {ORIGIN[getattr(example, "context", None) or example.text] for example in examples}
 
 
@@ -120,7 +120,7 @@ def grow(growing: GrowingData, step: Mapping[str, Any], row: Callable[[Any], dic
 
 @pytest.mark.parametrize("task", KINDS)
 @settings(max_examples=150, deadline=None)
-@example(  # texts for the holdout that wait for a label: they must not be drawn anew
+@example(  # texts for the holdout that wait for a label: their split must not be drawn again
     sequence=[
         {
             "train": [(0, 8, 0), (1, 3, 0), (2, 3, 0), (3, 2, 0), (3, 0, 0), (18, 0, 0), (18, 2, 0)],
@@ -176,7 +176,7 @@ WRITTEN: tuple[Callable[[str], str], ...] = (
     lambda text: text.replace(" ", "\u00a0"),
 )
 MAY_BE: dict[str, set[int]] = {}
-"""What may stand in a data set, with and without masks → the numbers of the texts that it may be."""
+"""A text of a data set, with or without masks → the numbers of the texts that it may be."""
 for number, text in enumerate(PRIVATE):
     for way in WRITTEN:
         MAY_BE.setdefault(way(text), set()).add(number)

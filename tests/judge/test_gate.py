@@ -52,7 +52,7 @@ def match(examples: int, candidate_wrong: slice, champion_wrong: slice, policy: 
 
 
 def luck(source: np.random.Generator, examples: int, accuracies: tuple[float, float]) -> Decision:
-    """A match of two models that are right independently of each other, on a holdout of its own."""
+    """Decide between two models that are right independently of each other, on a holdout of their own."""
     truth, holdout = balanced(examples), source.bytes(32).hex()
     scored = []
     for version, accuracy in enumerate(accuracies, start=1):

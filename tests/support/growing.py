@@ -1,4 +1,4 @@
-"""A model's data as it grows: base files that change, feedback that comes in, versions frozen one after the other."""
+"""A model's data as it grows: base files that change, feedback that arrives, and versions that are frozen in turn."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class GrowingData:
-    """One model's data. `freeze` hands the past on as the pipeline does, with a dict for the registry's ledger."""
+    """One model's data. `freeze` passes the history as the pipeline does, with a dict instead of the registry's ledger."""
 
     def __init__(self, directory: Path, storage: Storage, task_cls: type[AnyTask] = Classification) -> None:
         self.directory, self.storage, self.task_cls = directory, storage, task_cls
@@ -39,7 +39,7 @@ class GrowingData:
         self.redact: Sequence[str] = ()
 
     def correct(self, *examples: Row) -> None:
-        """Feedback comes in, the next row a minute after the last one."""
+        """Add feedback, each row a minute after the one before."""
         for example in examples:
             number = len(self.feedback) + 1
             received = BEGINNING + timedelta(minutes=number)
@@ -56,14 +56,14 @@ class GrowingData:
             )
 
     def data(self) -> DataSettings:
-        """The base files as they are now, and the settings in force."""
+        """Write the base files as they are now, and return the settings that name them."""
         sources = {"train": self._write("train.jsonl", self.train), "holdout": self.holdout}
         if not isinstance(self.holdout, float):
             sources["holdout"] = self._write("holdout.jsonl", self.holdout)
         return DataSettings.model_validate({**sources, **self.settings})
 
     def freeze(self) -> Dataset:
-        """The next version. The ledger must take its splits without a contradiction."""
+        """Freeze the next version, and add its splits to the ledger. No text may change its split."""
         previous = len(self.versions) or None
         history = History(feedback=iter(self.feedback), ledger=dict(self.ledger), previous=previous)
         dataset = freeze("m", self.task_cls, self.data(), self.storage, history, redact=self.redact)
@@ -79,19 +79,19 @@ class GrowingData:
 
 
 def text_for(split: str, share: float, stem: str = "new text") -> str:
-    """A text that the stable hash puts on this split of a split with this share of holdout."""
+    """Return a text that the stable hash assigns to ``split`` when a ``share`` is held out."""
     texts = (f"{stem} {number}" for number in range(10_000))
     return next(text for text in texts if (hash_fraction(fingerprint(text)) < share) == (split == "holdout"))
 
 
 def freeze_recorded(registry: Registry, settings: ModelSettings, storage: Storage) -> DatasetVersion:
-    """The model's next version as a run makes it: with the feedback and the ledger of the registry, and recorded there."""
+    """Freeze the model's next version as a run does: with the registry's feedback and ledger, and recorded there."""
     clock = pipeline.Clock(lambda stage, progress: None)
     return pipeline.freeze(pipeline.Context(settings=settings, registry=registry, storage=storage, clock=clock)).version
 
 
 def correct(registry: Registry, model: str, *examples: Row) -> None:
-    """Feedback without client ids, in the registry."""
+    """Add feedback without client ids to the registry."""
     corrections = [Correction(client_id=None, request_id=None, position=0, example=dict(example)) for example in examples]
     registry.feedback.add(model, corrections)
 
@@ -106,8 +106,9 @@ SMALL_HOLDOUT = ({"text": "a parcel", "label": "shipping"}, {"text": "a refund",
 
 
 def three_versions(control: ControlPlane, directory: Path) -> list[DatasetVersion]:
-    """Data sets 1 to 3 of model ``m``: base data; a contradiction, an addition to each split and a row nobody can use; the base
-    file without its first row.
+    """Data sets 1 to 3 of model ``m``.
+
+    The base data; then a conflict, a new row for each split and an unusable row; then the base file without its first row.
     """
     settings = control.config.model("m")
     growing = GrowingData(directory, Storage(control.config.storage))

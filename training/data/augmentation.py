@@ -1,7 +1,7 @@
-"""Texts altered as their writers might have: words left out, changed about, mistyped. Knows no labels and no models.
+"""Augments the texts of training rows: leaves words out, swaps them, adds typing errors. Knows neither labels nor models.
 
-Deletion and swapping follow Wei and Zou 2019, «EDA»; the typing errors are two of the four kinds of Damerau 1964. For training
-rows only.
+Deletion and swapping follow Wei and Zou 2019, «EDA». The typing errors are two of the four that Damerau 1964 lists. Validation
+and holdout rows are never augmented.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ from baton.text.words import UNSPACED
 from training.data.batches import CHUNK, features_by_row
 
 WORD = re.compile(rf"(?:{UNSPACED.pattern}|(?:(?!{UNSPACED.pattern})\S)+)\s*")
-"""A word with the white space after it. In scripts without spaces each character is one."""
+"""A word with the white space after it. In scripts without spaces, each character is a word."""
 
 
 def augment(text: str, settings: AugmentSettings, rng: random.Random) -> str:
-    """``text`` with its words altered at the rates of ``settings``; never empty, and with the white space of its words."""
+    """Return ``text`` with its words changed at the rates of ``settings``. At least one word stays.
+
+    A word keeps the white space after it, unless it is swapped.
+    """
     words = WORD.findall(text)
     kept = [word for word in words if rng.random() >= settings.deletion] or [rng.choice(words)]
     index = 0
@@ -36,13 +39,13 @@ def augment(text: str, settings: AugmentSettings, rng: random.Random) -> str:
 
 
 def _swapped(first: str, second: str) -> tuple[str, str]:
-    """Two words changed about; the white space after each index stays where it is."""
+    """Return two words in the opposite order. The white space after the first and after the second position stays."""
     one, other = first.rstrip(), second.rstrip()
     return other + first[len(one) :], one + second[len(other) :]
 
 
 def _mistyped(word: str, rng: random.Random) -> str:
-    """``word`` with two neighbouring letters changed about, or one of them left out; as it is where no two letters meet."""
+    """Swap two neighbouring letters of ``word``, or leave one of them out. A word without such letters stays as it is."""
     indices = [index for index in range(len(word) - 1) if word[index : index + 2].isalpha()]
     if not indices:
         return word
@@ -52,55 +55,55 @@ def _mistyped(word: str, rng: random.Random) -> str:
 
 
 class AugmentedDataset(Sequence[dict[str, Any]]):
-    """Training features of ``rows`` whose texts are altered anew in each epoch; each epoch's are the same for every worker.
+    """The training features of rows whose texts are augmented again in each epoch, in the same way on every worker.
 
-    An item stands for a window of the unaltered text. Where the altered one has fewer windows, its last one repeats.
+    Each item corresponds to one window of the original text. If the augmented text has fewer windows, its last one repeats.
     """
 
     def __init__(self, task: AnyTask, tokenizer: Any, rows: Sequence[Any], settings: AugmentSettings, seed: int) -> None:
         self._task, self._tokenizer, self._rows, self._settings, self._seed = task, tokenizer, rows, settings, seed
-        windows = [len(mine) for mine in self._encode(rows)]
-        self._places = [(row, window) for row, count in enumerate(windows) for window in range(count)]
+        windows = [len(row_features) for row_features in self._encode(rows)]
+        self._row_windows = [(row, window) for row, count in enumerate(windows) for window in range(count)]
         self._current = self.of_epoch(0)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._row_windows)
 
     def __getitem__(self, index: Any) -> Any:
         return self._current[index]
 
     def begin(self, epoch: int) -> None:
-        """Go over to the texts of ``epoch``, counted from 0."""
+        """Switch to the texts of ``epoch``, counted from 0."""
         self._current = self.of_epoch(epoch)
 
     def of_epoch(self, epoch: int) -> list[dict[str, Any]]:
-        """The features that ``epoch`` trains on."""
+        """Return the features that ``epoch`` trains on."""
         rng = random.Random(f"{self._seed} {epoch}")
-        by_row = self._encode([self._alter(row, rng) for row in self._rows])
-        return [by_row[row][min(window, len(by_row[row]) - 1)] for row, window in self._places]
+        by_row = self._encode([self._augment(row, rng) for row in self._rows])
+        return [by_row[row][min(window, len(by_row[row]) - 1)] for row, window in self._row_windows]
 
     def token_ids(self, epochs: int) -> Iterator[Sequence[int]]:
-        """The token ids of every window of the first ``epochs`` epochs."""
+        """Yield the token ids of every window of the first ``epochs`` epochs."""
         for epoch in range(epochs):
             yield from (feature["input_ids"] for feature in self.of_epoch(epoch))
 
-    def _alter(self, row: Any, rng: random.Random) -> Any:
-        texts = {name: getattr(row, name) for name in self._task.alterable}
+    def _augment(self, row: Any, rng: random.Random) -> Any:
+        texts = {name: getattr(row, name) for name in self._task.augmentable}
         return row.model_copy(
             update={name: augment(text, self._settings, rng) for name, text in texts.items() if text is not None}
         )
 
     def _encode(self, rows: Sequence[Any]) -> list[list[dict[str, Any]]]:
         chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
-        return [mine for chunk in chunks for mine in features_by_row(self._task, self._tokenizer, chunk)]
+        return [row_features for chunk in chunks for row_features in features_by_row(self._task, self._tokenizer, chunk)]
 
 
 class ReaugmentCallback(transformers.TrainerCallback):  # type: ignore[misc]
-    """Alters the texts anew when an epoch begins, the first of a resumed training as well."""
+    """Augments the texts again when an epoch begins, also the first one after a resume."""
 
     def __init__(self, rows: AugmentedDataset) -> None:
         self._rows = rows
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """The epochs that are over are counted in ``state.epoch``."""
+        """Switch to the texts of the epoch: ``state.epoch`` counts the epochs that are over."""
         self._rows.begin(round(state.epoch or 0))

@@ -1,4 +1,4 @@
-"""Rows as the features, batches and loaders of a `Trainer`. Knows tasks; knows nothing of models, runs or Ray."""
+"""Encodes rows as the features, batches and loaders of a `Trainer`. Knows tasks, but neither models, nor runs, nor Ray."""
 
 from __future__ import annotations
 
@@ -12,22 +12,25 @@ from baton.tasks import AnyTask
 from baton.tasks.base import IGNORED, Windows
 
 CHUNK = 1000
-"""Rows that are tokenised at once."""
+"""Number of rows that are tokenised at once."""
 
 
 def encode(task: AnyTask, tokenizer: Any, rows: Sequence[Any]) -> Windows:
-    """Rows as evaluation and serving will see them."""
+    """Encode rows exactly as evaluation and serving do."""
     return task.encode(tokenizer, [task.input_of(row) for row in rows], [task.Options()] * len(rows))
 
 
 def training_features(task: AnyTask, tokenizer: Any, rows: Sequence[Any]) -> list[dict[str, Any]]:
-    """`features` of many rows: a tokenizer's record of a window weighs a hundred times what is kept of it."""
+    """Return the `features` of many rows, encoded in chunks.
+
+    The tokenizer's record of a window is a hundred times as large as the features that are kept of it.
+    """
     chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
     return [feature for chunk in chunks for feature in features(task, encode(task, tokenizer, chunk), chunk)]
 
 
 def features(task: AnyTask, windows: Windows, rows: Sequence[Any]) -> list[dict[str, Any]]:
-    """One dict a window: ``input_ids``, ``token_type_ids``, ``labels``."""
+    """Return one dict for each window: ``input_ids``, ``token_type_ids``, ``labels``."""
     return [
         {"input_ids": ids, "token_type_ids": types, "labels": target}
         for ids, types, target in zip(windows.ids, windows.type_ids, task.targets(rows, windows), strict=True)
@@ -35,21 +38,21 @@ def features(task: AnyTask, windows: Windows, rows: Sequence[Any]) -> list[dict[
 
 
 def features_by_row(task: AnyTask, tokenizer: Any, rows: Sequence[Any]) -> list[list[dict[str, Any]]]:
-    """For each row the features of its windows."""
+    """Return for each row the features of its windows."""
     windows = encode(task, tokenizer, rows)
     flat = features(task, windows, rows)
-    return [flat[mine.start : mine.stop] for mine in windows.of_input()]
+    return [flat[indices.start : indices.stop] for indices in windows.ranges_by_input()]
 
 
 class OrderedTrainer(transformers.Trainer):  # type: ignore[misc]
-    """A `Trainer` that evaluates rows in their own order.
+    """A `Trainer` that evaluates rows in their given order.
 
-    With ``group_by_length`` the stock one shuffles the evaluation rows as well, and hands `compute_metrics` predictions
-    whose rows nobody can tell.
+    With ``group_by_length``, the original class also reorders the evaluation rows, so that `compute_metrics` cannot tell which
+    prediction belongs to which row.
     """
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
-        """Batches in order, shared out over the workers by accelerate."""
+        """Return batches in order, distributed over the workers by accelerate."""
         loader = torch.utils.data.DataLoader(
             self.eval_dataset if eval_dataset is None else eval_dataset,
             batch_size=self.args.eval_batch_size,
@@ -59,7 +62,7 @@ class OrderedTrainer(transformers.Trainer):  # type: ignore[misc]
 
 
 class Collator:
-    """Pads a batch to its longest window, and leaves out what the model does not take (DistilBERT: token types)."""
+    """Pads a batch to its longest window, and leaves out inputs that the model does not accept (DistilBERT: token types)."""
 
     def __init__(self, pad_id: int, accepted: Container[str], *, token_labels: bool = False) -> None:
         self._pad_id, self._accepted, self._token_labels = pad_id, accepted, token_labels

@@ -1,6 +1,6 @@
-"""Base data and feedback → a frozen, validated, leak-free `DatasetVersion` on storage.
+"""Base data and feedback → a frozen, validated, leak-free `DatasetVersion` in the storage.
 
-The stages are modules of their own: `sources` reads files, `splits` splits, `merging` brings base rows and feedback together.
+Each step is a module: `sources` reads files, `splits` draws splits, `merging` assigns base rows and feedback to them.
 Knows nothing of models, training or the registry.
 """
 
@@ -18,30 +18,31 @@ from baton.errors import DataError
 from baton.store.records import DatasetVersion, Feedback
 from baton.tasks import AnyTask
 from baton.tasks.rows import Row, example_of
-from training.data.merging import FEEDBACK, LISTED, Merged, Merger, SourcedRow, sourced
+from training.data.merging import BASE, FEEDBACK, LISTED, BaseRows, Merged, SourcedRow, merge, sourced
 from training.data.sources import located, read
 
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """What the model's past adds to its base data: all feedback, oldest first, and where each text has stood so far."""
+    """What a model's past adds to its base data."""
 
     feedback: Iterable[Feedback] = ()
+    """All feedback, oldest first."""
     ledger: Mapping[str, str] = field(default_factory=dict)
-    """The ledger: fingerprint of a text's group → ``train`` or ``holdout``."""
+    """The split that each text has had so far: fingerprint of its group → ``train`` or ``holdout``."""
     previous: int | None = None
     """Number of the newest data set version."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """Validated examples of both splits, with the record of how they came to be."""
+    """The validated examples of both splits, with their record."""
 
     version: DatasetVersion
     train: Sequence[Any]
     holdout: Sequence[Any]
     splits: Mapping[str, str] = field(default_factory=dict)
-    """The split of each group in it, for the ledger."""
+    """What the ledger must record: fingerprint of a group → its split."""
 
 
 NO_HISTORY = History()
@@ -56,39 +57,120 @@ def freeze(
     *,
     redact: Sequence[str] = (),
 ) -> Dataset:
-    """Read, validate, split, merge the feedback in, take leaks out, and store both splits under their content hash.
+    """Read, validate and split the base data, merge the feedback in, leave leaks out, and store both splits.
 
-    A text stands on one split for ever: the ledger decides; for new base rows their file or the stable hash, for new texts from
-    feedback the stable hash. A train row whose normalised text (in question answering: context) stands in the holdout, or ever
-    stood there, is dropped and counted, and so is a train row that repeats another; of rows that contradict each other
-    ``data.conflicts`` picks one. Nothing changes a row of the base holdout; one that was once trained on is quarantined, and so
-    is feedback that cannot be used. Every row is accounted for in the version's record. A text of which the prediction log has
-    masked what ``redact`` matches is left out where it may be a text of the holdout.
+    The data set is stored under the hash of its content. The rules:
 
-    The caller records the version and its splits with the registry, before anything trains on them.
+    - A text never changes its split. The ledger decides first. Without it, the split of a base row is that of its file, or
+      drawn by a stable hash; the split of a text that only feedback has is drawn by a stable hash.
+    - A train row is left out and counted as a leak if its normalised text (in question answering: its context) is in the
+      holdout, or ever was. A repeated train row is left out and counted as a duplicate.
+    - Of rows that contradict each other, ``data.conflicts`` chooses one.
+    - Nothing changes a row of the base holdout. It is quarantined if it was ever trained on. Feedback that cannot be used is
+      quarantined, too.
+    - A text in which the prediction log masked what ``redact`` matches is left out if it may be a text of the holdout.
+    - The version's record accounts for every row.
+
+    The caller must record the version and its splits in the registry before anything trains on them.
 
     Raises:
-        DataError: all broken base rows by file, line and field; no rows; rows that the task cannot learn from; a holdout label
-            unknown in train.
+        DataError: base rows are broken (the message lists them by file, line and field), a split has no rows, the task cannot
+            learn from the rows, or the base holdout has a label that train does not have.
         StorageError: the storage cannot be written.
     """
-    merged, until = _merge(task_cls, data, history, redact)
+    feedback = _read_feedback(task_cls, history.feedback, redact)
+    base = _read_base(task_cls, data, redact)
+    merged = merge(task_cls, data, base, feedback.rows, history.ledger, rejected=feedback.rejected)
+    _check_not_empty(data, merged, len(base.train))
     train, holdout = ([row.example for row in split] for split in (merged.train, merged.holdout))
     labels = task_cls.labels_of(train)
     task_cls(labels, max_length=8).check(holdout)
-    splits = {TRAIN: to_bytes(train), HOLDOUT: to_bytes(holdout)}
-    holdout_hash, content_hash = hashes(splits)
-    version = DatasetVersion(
+    content = {TRAIN: to_bytes(train), HOLDOUT: to_bytes(holdout)}
+    version = _record(
+        model, task_cls, data, merged, content, labels=labels, previous=history.previous, feedback_until=feedback.last_id
+    )
+    _write(storage, version, content, merged.quarantined)
+    return Dataset(version=version, train=train, holdout=holdout, splits=merged.splits())
+
+
+def load_split(task_cls: type[AnyTask], storage: Storage, uri: str, split: str) -> list[Any]:
+    """Return the examples of one split (``train`` or ``holdout``) of a frozen data set.
+
+    Raises:
+        DataError: the stored content is not what was frozen.
+    """
+    return read_splits(task_cls, storage, uri)[split]
+
+
+def _read_base(task_cls: type[AnyTask], data: DataSettings, redact: Sequence[str]) -> BaseRows:
+    def rows(source: str, hub_split: str) -> list[SourcedRow]:
+        return sourced(task_cls, BASE, located(task_cls, data.fields, read(source, hub_split), source), redact)
+
+    train = rows(data.train, "train")
+    return BaseRows(train=train, holdout=rows(data.holdout, "test") if isinstance(data.holdout, str) else None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _FeedbackRows:
+    rows: Sequence[SourcedRow]
+    """Feedback that the task accepts."""
+    rejected: Sequence[Mapping[str, str]]
+    """Quarantine entries (``where``, ``reason``) of the rest."""
+    last_id: int
+    """Highest id of all feedback; 0 if there is none."""
+
+
+def _read_feedback(task_cls: type[AnyTask], feedback: Iterable[Feedback], redact: Sequence[str]) -> _FeedbackRows:
+    accepted, rejected = [], []
+    last_id = 0
+    for row in feedback:
+        last_id = max(last_id, row.id)
+        where = f"feedback {row.id}" + (f" ({row.client_id})" if row.client_id else "")
+        try:
+            accepted.append((where, example_of(task_cls, Row(where=where, values=row.example), {})))
+        except DataError as error:  # the API accepted it, but the model's task, or what the task accepts, has changed since
+            rejected.append({"where": where, "reason": str(error).removeprefix(where).lstrip(":, ")})
+    return _FeedbackRows(rows=sourced(task_cls, FEEDBACK, accepted, redact), rejected=rejected, last_id=last_id)
+
+
+def _check_not_empty(data: DataSettings, merged: Merged, rows: int) -> None:
+    """Raise ``DataError`` if a split is empty. ``rows``: number of rows in the train file."""
+    if merged.train and merged.holdout:
+        return
+    example = "".join(f"; {row['where']}: {row['reason']}" for row in merged.quarantined[:1])
+    if isinstance(data.holdout, float):
+        raise DataError(f"{data.train}: {rows} row(s) cannot be split into train and holdout ({data.holdout:.0%}){example}")
+    if merged.train:
+        raise DataError(f"{data.holdout}: no row is left in the holdout; all are quarantined{example}")
+    raise DataError(
+        f"{data.train}: nothing is left to train on; {merged.leaks} row(s) are in the holdout or were in it earlier{example}"
+    )
+
+
+def _record(
+    model: str,
+    task_cls: type[AnyTask],
+    data: DataSettings,
+    merged: Merged,
+    content: Mapping[str, bytes],
+    *,
+    labels: tuple[str, ...],
+    previous: int | None,
+    feedback_until: int,
+) -> DatasetVersion:
+    """Return the record of a data set: its hashes, and an account of every row. ``content``: the bytes of each split."""
+    holdout_hash, content_hash = hashes(content)
+    return DatasetVersion(
         hash=content_hash,
         holdout_hash=holdout_hash,
         uri=f"models/{model}/datasets/{content_hash}",
         labels=labels,
-        train_rows=len(train),
-        holdout_rows=len(holdout),
+        train_rows=len(merged.train),
+        holdout_rows=len(merged.holdout),
         removed_leaks=merged.leaks,
         removed_duplicates=merged.duplicates,
         sources={"train": data.train, "holdout": str(data.holdout)},
-        previous=history.previous,
+        previous=previous,
         counts=merged.counts(task_cls),
         train_feedback=sum(row.source == FEEDBACK for row in merged.train),
         holdout_feedback=sum(row.source == FEEDBACK for row in merged.holdout),
@@ -101,84 +183,17 @@ def freeze(
         quarantined=tuple(merged.quarantined[:LISTED]),
         quarantined_rows=len(merged.quarantined),
         set_aside=merged.set_aside,
-        feedback_until=until,
+        feedback_until=feedback_until,
     )
+
+
+def _write(
+    storage: Storage, version: DatasetVersion, content: Mapping[str, bytes], quarantined: Sequence[Mapping[str, str]]
+) -> None:
+    """Write the splits, and beside them the quarantined rows and the record. Raises ``StorageError``."""
     record = json.dumps(asdict(version), indent=2, ensure_ascii=False).encode()
     storage.write_dataset(
         version.uri,
-        {f"{name}.jsonl": content for name, content in splits.items()},
-        {QUARANTINE: to_lines(merged.quarantined), "dataset.json": record},
+        {f"{split}.jsonl": lines for split, lines in content.items()},
+        {QUARANTINE: to_lines(quarantined), "dataset.json": record},
     )
-    return Dataset(version=version, train=train, holdout=holdout, splits=merged.splits())
-
-
-def load_split(task_cls: type[AnyTask], storage: Storage, uri: str, split: str) -> list[Any]:
-    """The examples of one split (``train`` or ``holdout``) of a frozen data set.
-
-    Raises:
-        DataError: a split is not what was frozen.
-    """
-    return read_splits(task_cls, storage, uri)[split]
-
-
-def _merge(task_cls: type[AnyTask], data: DataSettings, history: History, redact: Sequence[str]) -> tuple[Merged, int]:
-    """Both splits with all that is known by now, and the highest id of the feedback that was looked at."""
-    merger = Merger(task_cls, data, history.ledger)
-    until = 0
-    accepted = []
-    for row in history.feedback:
-        until = max(until, row.id)
-        where = f"feedback {row.id}" + (f" ({row.client_id})" if row.client_id else "")
-        try:
-            accepted.append((where, example_of(task_cls, Row(where=where, values=row.example), {})))
-        except DataError as error:  # it was good when it came: the task, or what it accepts, is another one by now
-            merger.merged.quarantine(where, str(error).removeprefix(where).lstrip(":, "))
-    corrections = sourced(task_cls, "feedback", accepted, redact)
-    rows = sourced(task_cls, "base", located(task_cls, data.fields, read(data.train, "train"), data.train), redact)
-    if isinstance(data.holdout, str):
-        held = sourced(task_cls, "base", located(task_cls, data.fields, read(data.holdout, "test"), data.holdout), redact)
-        _check_files(task_cls, data, rows, held)
-        merger.remember([*rows, *held, *corrections])
-        merger.add_base(rows, held)
-    else:
-        merger.remember([*rows, *corrections])
-        merger.add_unsplit(rows, data.holdout)
-        new = [row for row in merger.merged.holdout if row.group not in history.ledger]
-        _check_labels(task_cls, merger.base, new)
-    merger.add_feedback(corrections)
-    merged = merger.merge()
-    _check_sides(data, merged, len(rows))
-    return merged, until
-
-
-def _check_files(
-    task_cls: type[AnyTask], data: DataSettings, train: Sequence[SourcedRow], holdout: Sequence[SourcedRow]
-) -> None:
-    """Raise ``DataError`` when the two files cannot be used together, whatever feedback and ledger say."""
-    judged = {row.group for row in holdout}
-    kept = [row for row in train if row.group not in judged]
-    if not kept:
-        raise DataError(
-            f"{data.train}: nothing is left to train on; all {len(train)} distinct row(s) also stand in the holdout"
-        )
-    _check_labels(task_cls, kept, holdout)
-
-
-def _check_labels(task_cls: type[AnyTask], train: Sequence[SourcedRow], holdout: Sequence[SourcedRow]) -> None:
-    """Raise the task's own ``DataError`` when base rows of the holdout have labels that those of train lack."""
-    known = {label for row in train for label in task_cls.labels_in(row.example)}
-    strange = [row.example for row in holdout if not known.issuperset(task_cls.labels_in(row.example))]
-    if strange:
-        task_cls(task_cls.labels_of([row.example for row in train]), max_length=8).check(strange)
-
-
-def _check_sides(data: DataSettings, merged: Merged, rows: int) -> None:
-    """Raise ``DataError`` when a split is empty."""
-    if merged.train and merged.holdout:
-        return
-    why = "".join(f"; {row['where']}: {row['reason']}" for row in merged.quarantined[:1])
-    if isinstance(data.holdout, float):
-        raise DataError(f"{data.train}: {rows} row(s) cannot be split into train and holdout ({data.holdout:.0%}){why}")
-    if merged.train:
-        raise DataError(f"{data.holdout}: nothing is left to judge by; all rows are quarantined{why}")
-    raise DataError(f"{data.train}: nothing is left to train on; {merged.leaks} row(s) stand or stood in the holdout{why}")

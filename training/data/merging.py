@@ -1,6 +1,6 @@
 """Base rows and feedback → the two splits of a data set, with an account of every row that went in.
 
-Knows the ledger (which split each text has stood on before) as a mapping; neither files, nor storage, nor the registry.
+Knows the ledger (the split that each text has had before) as a mapping. Knows neither files, nor the storage, nor the registry.
 """
 
 from __future__ import annotations
@@ -8,251 +8,382 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from baton.artifacts.frozen import HOLDOUT, SPLITS, TRAIN, labels_of, shown
 from baton.config.model_settings import DataSettings
+from baton.errors import DataError
 from baton.tasks import AnyTask
 from baton.text.masks import MASK, remainder
 from baton.text.normal_form import fingerprint, hash_fraction, normalise
 from training.data.splits import held_groups
 
-BASE, FEEDBACK = "base", "feedback"
+Source = Literal["base", "feedback"]
+BASE: Source = "base"
+FEEDBACK: Source = "feedback"
 
 LISTED = 20
-"""Quarantined rows and conflicts that a manifest shows; all are counted."""
+"""Number of quarantined rows and of conflicts that a manifest lists. All are counted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourcedRow:
-    """One example with what decides about it: its normalised ``content``, the fingerprint of its ``group``, its ``answer``.
-
-    ``masked_group``: the fingerprint of what masks leave of its group. A ``masked`` row, of which parts are hidden, may be any
-    text with the same one.
-    """
+    """One example, with everything that its split depends on."""
 
     example: Any
-    source: Literal["base", "feedback"]
+    source: Source
     where: str
+    """Its place for users: ``data/train.jsonl line 7``, ``feedback 12``."""
     content: str
+    """Its normalised text. Rows with the same content are duplicates or conflicts."""
     group: str
+    """Fingerprint of the text that decides its split (`Task.group`). All rows of a group are in one split."""
     masked_group: str
+    """Fingerprint of what masks leave of that text. A masked row may be any text with the same ``masked_group``."""
     masked: bool
+    """Whether parts of that text are hidden by masks."""
     answer: str
+    """Its answer as JSON."""
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
+class BaseRows:
+    """The rows of the configured data, before they have a split."""
+
+    train: Sequence[SourcedRow]
+    """The rows of the train file; of the only file if there is no holdout file."""
+    holdout: Sequence[SourcedRow] | None
+    """The rows of the holdout file; None if a share of ``train`` is held out."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Merged:
-    """Both splits, and what became of every row that is on neither."""
+    """Both splits, and an account of all rows that are in neither."""
 
-    train: list[SourcedRow] = field(default_factory=list)
-    holdout: list[SourcedRow] = field(default_factory=list)
-    waiting: list[SourcedRow] = field(default_factory=list)
-    """Quarantined rows of the holdout: they join it when train knows their labels."""
-    leaks: int = 0
-    duplicates: int = 0
-    set_aside: int = 0
-    quarantined: list[dict[str, str]] = field(default_factory=list)
-    contradicted_texts: int = 0
-    contradicted_rows: int = 0
-    conflicts: list[dict[str, Any]] = field(default_factory=list)
-
-    def quarantine(self, where: str, reason: str) -> None:
-        """Keep a row out of both splits, and say why."""
-        self.quarantined.append({"where": where, "reason": reason})
+    train: Sequence[SourcedRow]
+    holdout: Sequence[SourcedRow]
+    awaiting_label: Sequence[SourcedRow]
+    """Rows of the holdout in quarantine until a train row has their label."""
+    leaks: int
+    """Rows left out because their text is, or may be, in the other split, now or earlier."""
+    duplicates: int
+    """Rows left out because an earlier one has the same text and the same answer."""
+    set_aside: int
+    """Feedback rows on texts of the base holdout, left out."""
+    quarantined: Sequence[Mapping[str, str]]
+    """Rows that cannot be used: ``where`` and ``reason``."""
+    contradicted_texts: int
+    """Texts that had different answers in one split."""
+    contradicted_rows: int
+    """Rows left out because another answer to their text was kept."""
+    conflicts: list[dict[str, Any]]
+    """The first contradicted texts, with their answers, for the manifest."""
 
     def splits(self) -> dict[str, str]:
-        """The split of each group that stands somewhere, or waits to: what the ledger must remember. Were those that wait drawn
-        anew the next time, the same data could give another version.
+        """Return the split of each group, for the ledger.
+
+        Rows in quarantine until train has their label count as holdout. If their split were drawn again the next time, the same
+        data could give another version.
         """
-        held = [*self.holdout, *self.waiting]
-        assert {row.group for row in self.train}.isdisjoint(row.group for row in held), "a text stands on both splits"
+        held = [*self.holdout, *self.awaiting_label]
+        assert {row.group for row in self.train}.isdisjoint(row.group for row in held), "a text is in both splits"
         return {
-            key: split for split, rows in ((TRAIN, self.train), (HOLDOUT, held)) for row in rows for key in _keys(row, split)
+            key: split
+            for split, rows in ((TRAIN, self.train), (HOLDOUT, held))
+            for row in rows
+            for key in _ledger_keys(row, split)
         }
 
     def counts(self, task_cls: type[AnyTask]) -> dict[str, dict[str, dict[str, int]]]:
-        """Rows by split, source and label."""
+        """Return the number of rows by split, source and label."""
         rows = dict(zip(SPLITS, (self.train, self.holdout), strict=True))
         return {split: {source: _by_label(task_cls, rows[split], source) for source in (BASE, FEEDBACK)} for split in SPLITS}
 
 
 def sourced(
-    task_cls: type[AnyTask], source: Literal["base", "feedback"], located: Iterable[tuple[str, Any]], redact: Sequence[str] = ()
+    task_cls: type[AnyTask], source: Source, located: Iterable[tuple[str, Any]], redact: Sequence[str] = ()
 ) -> list[SourcedRow]:
-    """Examples, each behind the place where it stands, as rows of one source. ``redact``: what the prediction log masks; where
-    it masks nothing, a mask is a character like others.
+    """Return the examples of one source as rows.
+
+    Args:
+        located: (where, example) pairs.
+        redact: the patterns that the prediction log masks. Without any, the mask character is a character like any other.
     """
-    rest = remainder(redact)
-    return [
-        SourcedRow(
+    unmasked_part = remainder(redact)
+    rows = []
+    for where, example in located:
+        group = task_cls.group(example)
+        row = SourcedRow(
             example=example,
             source=source,
             where=where,
             content=normalise(task_cls.content(example)),
             group=fingerprint(group),
-            masked_group=fingerprint(f"\0{rest(group)}" if redact else group),  # where it is masked, never that of a text
+            # the NUL keeps it apart from the fingerprint of any whole text
+            masked_group=fingerprint(f"\0{unmasked_part(group)}" if redact else group),
             masked=bool(redact) and MASK in group,
             answer=json.dumps(task_cls.answer_of(example), ensure_ascii=False, sort_keys=True),
         )
-        for where, example in located
-        for group in [task_cls.group(example)]
-    ]
+        rows.append(row)
+    return rows
 
 
-def _keys(row: SourcedRow, split: str) -> tuple[str, ...]:
-    """Under which fingerprints the ledger remembers a row's split. What masks leave of it counts where it judges, and where it
-    is masked itself: of two texts that train nobody needs to know whether they might be the same.
+def merge(
+    task_cls: type[AnyTask],
+    data: DataSettings,
+    base: BaseRows,
+    feedback: Sequence[SourcedRow],
+    ledger: Mapping[str, str],
+    *,
+    rejected: Sequence[Mapping[str, str]] = (),
+) -> Merged:
+    """Assign base rows and feedback to train and holdout, and keep one row for each text and answer.
+
+    A group that the ledger knows never changes its split. Feedback never changes a row of the base holdout. The table in
+    docs/concepts.md lists what becomes of each row.
+
+    Args:
+        feedback: oldest first.
+        ledger: fingerprint of a group → the split it has had in earlier data sets.
+        rejected: quarantine entries (``where``, ``reason``) of feedback that the task does not accept.
+
+    Raises:
+        DataError: the base rows cannot be used together, whatever feedback and ledger contain: train and holdout file have the
+            same texts, or a new base row of the holdout has a label that no base row of train has.
     """
-    return (row.group, row.masked_group) if split == HOLDOUT or row.masked else (row.group,)
+    if base.holdout is not None:
+        _check_files(task_cls, data, base.train, base.holdout)
+    merger = _Merger(task_cls, data, ledger, rejected)
+    merger.record_known_splits([*base.train, *(base.holdout or ()), *feedback])
+    if base.holdout is not None:
+        merger.add_base(base.train, base.holdout)
+    else:
+        assert isinstance(data.holdout, float)
+        merger.add_unsplit(base.train, data.holdout)
+        _check_labels(task_cls, merger.base_train, [row for row in merger.base_holdout if row.group not in ledger])
+    merger.add_feedback(feedback)
+    return merger.merged()
 
 
-class Merger:
-    """Puts rows on their splits, one source after the other, and settles what contradicts itself.
+class _Merger:
+    """The state of one `merge`, which calls each method once, in the order below."""
 
-    A group that the ledger knows never changes splits. Feedback never changes a row of the base holdout.
-    """
-
-    def __init__(self, task_cls: type[AnyTask], data: DataSettings, ledger: Mapping[str, str]) -> None:
+    def __init__(
+        self, task_cls: type[AnyTask], data: DataSettings, ledger: Mapping[str, str], rejected: Sequence[Mapping[str, str]]
+    ) -> None:
         self._task_cls, self._data, self._ledger = task_cls, data, ledger
-        self.merged = Merged()
-        self.base: list[SourcedRow] = []
-        """Base rows that stand in train."""
         self._splits: dict[str, str] = {}
-        self._judged: set[str] = set()
-        """Contents of the base holdout."""
-        self._corrections: dict[str, list[SourcedRow]] = {split: [] for split in SPLITS}
+        """Split by `_ledger_keys`, as far as it is known in this merge."""
+        self.base_train: list[SourcedRow] = []
+        self.base_holdout: list[SourcedRow] = []
+        self._base_holdout_contents: set[str] = set()
+        self._feedback: dict[str, list[SourcedRow]] = {split: [] for split in SPLITS}
+        self._leaks = 0
+        self._duplicates = 0
+        self._set_aside = 0
+        self._quarantined = list(rejected)
+        self._contradicted_texts = 0
+        self._contradicted_rows = 0
+        self._conflicts: list[dict[str, Any]] = []
 
-    def remember(self, rows: Iterable[SourcedRow]) -> None:
-        """What today's masks leave of rows that stood somewhere before: patterns may have changed since."""
-        for row in sorted(rows, key=lambda row: self._ledger.get(row.group, "")):  # what was trained on counts in the end
+    def record_known_splits(self, rows: Iterable[SourcedRow]) -> None:
+        """Record the splits of rows that the ledger knows, also under the `masked_group` that today's patterns give.
+
+        The ledger may have another one: the patterns may have changed since. Rows of train come last, so that train wins where
+        rows of both splits have the same `masked_group`.
+        """
+        for row in sorted(rows, key=lambda row: self._ledger.get(row.group, "")):
             if split := self._ledger.get(row.group):
-                self._note(row, split)
+                self._record_split(row, split)
 
     def add_base(self, train: Sequence[SourcedRow], holdout: Sequence[SourcedRow]) -> None:
-        """Base rows whose file says on which split they stand.
-
-        A train row leaves where its group stands in the holdout, now or ever before. A holdout row that once stood in train is
-        quarantined: what was trained on cannot judge.
-        """
+        """Add base rows whose split is known. Those of the holdout come first, so that a text in both is left out of train."""
         for row in holdout:
-            self._hold(row)
+            self._add_to_holdout(row)
         for row in train:
-            self._teach(row)
+            self._add_to_train(row)
 
     def add_unsplit(self, rows: Sequence[SourcedRow], fraction: float) -> None:
-        """Base rows of one file, of which a ``fraction`` is held out. Groups that the ledger knows stay where they are, and
-        what is masked is not drawn: what is hidden may be what decides.
+        """Add the base rows of a single file, of which a ``fraction`` is held out.
+
+        Groups that the ledger knows keep their split. Masked rows belong to train: the hidden part may decide their answer.
         """
         strata = self._task_cls.strata([row.example for row in rows])
-        known = {row.group: TRAIN for row in rows if row.masked or TRAIN in self._known(row)}
+        known = {row.group: TRAIN for row in rows if row.masked or TRAIN in self._known_splits(row)}
         known |= {row.group: self._ledger[row.group] for row in rows if row.group in self._ledger}
         held = held_groups(strata, [row.group for row in rows], fraction, known)
         self.add_base([row for row in rows if row.group not in held], [row for row in rows if row.group in held])
 
-    def _hold(self, row: SourcedRow) -> None:
-        if self._ledger.get(row.group) == TRAIN:
-            self.merged.quarantine(row.where, "its text stood in the train split of an earlier data set")
-        elif TRAIN in self._known(row):
-            self.merged.quarantine(row.where, "a text was trained on that may be this one, but for what is masked of it")
-        else:
-            self._note(row, HOLDOUT)
-            self._judged.add(row.content)
-            self.merged.holdout.append(row)
-
-    def _teach(self, row: SourcedRow) -> None:
-        if HOLDOUT in self._known(row):
-            self.merged.leaks += 1
-        else:
-            self._note(row, TRAIN)
-            self.base.append(row)
-
-    def _known(self, row: SourcedRow) -> set[str]:
-        """The splits that a row's text stands on, or ever stood on. Where masks hide a part of it, or of what was trained on,
-        the same text is any that may be the same.
-        """
-        text, alike = (
-            {split for splits in (self._ledger, self._splits) if (split := splits.get(key))}
-            for key in (row.group, row.masked_group)
-        )
-        return text | (alike if row.masked else alike - {HOLDOUT})
-
-    def _note(self, row: SourcedRow, split: str) -> None:
-        self._splits.update(dict.fromkeys(_keys(row, split), split))
-
     def add_feedback(self, rows: Iterable[SourcedRow]) -> None:
-        """Feedback, oldest first. A text that is new here is put on its split by a stable hash of its group, and in train where
-        it is masked: what is hidden may be what decides. One that may be a text of the holdout is left out.
+        """Add feedback, oldest first.
+
+        A text that has no split yet gets one by a stable hash of its group. A masked one goes to train: the hidden part may
+        decide its answer. A row whose text may be in the other split is left out.
         """
         for row in rows:
-            drawn = HOLDOUT if hash_fraction(row.group) < self._data.feedback_holdout and not row.masked else TRAIN
-            known = self._known(row)
-            split = self._ledger.get(row.group) or self._splits.get(row.group) or (TRAIN if TRAIN in known else drawn)
-            if split == HOLDOUT and row.content in self._judged:
-                self.merged.set_aside += 1
+            known = self._known_splits(row)
+            split = self._ledger.get(row.group) or self._splits.get(row.group)
+            if split is None:
+                held_out = hash_fraction(row.group) < self._data.feedback_holdout and not row.masked and TRAIN not in known
+                split = HOLDOUT if held_out else TRAIN
+            if split == HOLDOUT and row.content in self._base_holdout_contents:
+                self._set_aside += 1
             elif known - {split}:
-                self.merged.leaks += 1
+                self._leaks += 1
             else:
-                self._note(row, split)
-                self._corrections[split].append(row)
+                self._record_split(row, split)
+                self._feedback[split].append(row)
 
-    def merge(self) -> Merged:
-        """Both splits. A holdout row with a label that no train row has is quarantined: nothing could learn to answer it."""
-        merged = self.merged
-        merged.train = self._settle(TRAIN, [*self.base, *self._corrections[TRAIN]])
-        known = {label for row in merged.train for label in self._task_cls.labels_in(row.example)}
-        rows = [*merged.holdout, *self._settle(HOLDOUT, self._corrections[HOLDOUT])]
-        merged.holdout = []
-        for row in rows:
-            unknown = [label for label in self._task_cls.labels_in(row.example) if label not in known]
+    def merged(self) -> Merged:
+        """Return both splits, each with one row for each content. Rows of the base holdout all stay.
+
+        A holdout row with a label that no train row has is quarantined: no model could learn to answer it.
+        """
+        train = self._without_repetitions(TRAIN, [*self.base_train, *self._feedback[TRAIN]])
+        train_labels = {label for row in train for label in self._task_cls.labels_in(row.example)}
+        holdout: list[SourcedRow] = []
+        awaiting_label: list[SourcedRow] = []
+        for row in [*self.base_holdout, *self._without_repetitions(HOLDOUT, self._feedback[HOLDOUT])]:
+            unknown = [label for label in self._task_cls.labels_in(row.example) if label not in train_labels]
             if unknown:
-                merged.quarantine(row.where, f"it is for the holdout, and no train row has the label {unknown[0]!r}")
-                merged.waiting.append(row)
+                self._quarantine(row, f"it is for the holdout, and no train row has the label {unknown[0]!r}")
+                awaiting_label.append(row)
             else:
-                merged.holdout.append(row)
-        return merged
+                holdout.append(row)
+        return Merged(
+            train=train,
+            holdout=holdout,
+            awaiting_label=awaiting_label,
+            leaks=self._leaks,
+            duplicates=self._duplicates,
+            set_aside=self._set_aside,
+            quarantined=self._quarantined,
+            contradicted_texts=self._contradicted_texts,
+            contradicted_rows=self._contradicted_rows,
+            conflicts=self._conflicts,
+        )
 
-    def _settle(self, split: str, rows: Sequence[SourcedRow]) -> list[SourcedRow]:
-        """One row for each content: the first one that gives the right answer, in the place of the content's first row."""
+    def _add_to_holdout(self, row: SourcedRow) -> None:
+        """Add a base row to the holdout, unless its text was, or may have been, trained on: then it cannot judge."""
+        if self._ledger.get(row.group) == TRAIN:
+            self._quarantine(row, "its text was in the train split of an earlier data set")
+        elif TRAIN in self._known_splits(row):
+            self._quarantine(row, "it may be a text that was trained on with parts masked")
+        else:
+            self._record_split(row, HOLDOUT)
+            self._base_holdout_contents.add(row.content)
+            self.base_holdout.append(row)
+
+    def _add_to_train(self, row: SourcedRow) -> None:
+        """Add a base row to train, unless its text is, was or may be in the holdout: then it is a leak."""
+        if HOLDOUT in self._known_splits(row):
+            self._leaks += 1
+        else:
+            self._record_split(row, TRAIN)
+            self.base_train.append(row)
+
+    def _known_splits(self, row: SourcedRow) -> set[str]:
+        """Return the splits in which a row's text is or ever was, or may be as far as masks let one see.
+
+        A masked row may be any text with the same `masked_group`. A row without masks may be the original of a masked row of
+        train. With texts of the holdout it is compared by `group` alone: they are whole, so that a text with the same
+        `masked_group` is another one.
+        """
+        known = self._recorded_splits(row.group)
+        possible = self._recorded_splits(row.masked_group)
+        if not row.masked:
+            possible.discard(HOLDOUT)
+        return known | possible
+
+    def _recorded_splits(self, key: str) -> set[str]:
+        """Return the splits that the ledger and this merge have recorded for a fingerprint."""
+        recorded = (self._ledger.get(key), self._splits.get(key))
+        return {split for split in recorded if split is not None}
+
+    def _record_split(self, row: SourcedRow, split: str) -> None:
+        for key in _ledger_keys(row, split):
+            self._splits[key] = split
+
+    def _quarantine(self, row: SourcedRow, reason: str) -> None:
+        self._quarantined.append({"where": row.where, "reason": reason})
+
+    def _without_repetitions(self, split: str, rows: Sequence[SourcedRow]) -> list[SourcedRow]:
+        """Return one row for each content, in the order of the contents' first rows. Count the others."""
         by_content: dict[str, list[SourcedRow]] = {}
         for row in rows:
             by_content.setdefault(row.content, []).append(row)
-        return [self._settled(split, same) for same in by_content.values()]
+        return [self._kept_row(split, same) for same in by_content.values()]
 
-    def _settled(self, split: str, rows: Sequence[SourcedRow]) -> SourcedRow:
-        """Of rows with one content, oldest first, the one that stays."""
+    def _kept_row(self, split: str, rows: Sequence[SourcedRow]) -> SourcedRow:
+        """Return the one of ``rows`` (one content, oldest first) to keep: the first that has the answer to keep."""
         if len(rows) == 1:
             return rows[0]
-        merged = self.merged
         votes = Counter(row.answer for row in rows)
-        answer, rule = rows[-1].answer, "latest"
-        if self._data.conflicts == "majority":
-            most = max(votes.values())
-            best = [candidate for candidate, count in votes.items() if count == most]
-            rule = "majority" if len(best) == 1 else "latest"
-            answer = next(row.answer for row in reversed(rows) if row.answer in best)
+        answer, rule = _answer_to_keep(rows, votes, majority=self._data.conflicts == "majority")
         kept = next(row for row in rows if row.answer == answer)
-        merged.duplicates += votes[answer] - 1
+        self._duplicates += votes[answer] - 1
         if len(votes) > 1:
-            merged.contradicted_texts += 1
-            merged.contradicted_rows += len(rows) - votes[answer]
-            if len(merged.conflicts) < LISTED:
-                merged.conflicts.append(_conflict(self._task_cls, split, kept, rule, votes))
+            self._contradicted_texts += 1
+            self._contradicted_rows += len(rows) - votes[answer]
+            if len(self._conflicts) < LISTED:
+                self._conflicts.append(_conflict(self._task_cls, split, kept, rule, votes))
         return kept
 
 
+def _ledger_keys(row: SourcedRow, split: str) -> tuple[str, ...]:
+    """Return the fingerprints under which the ledger records the split of a row.
+
+    The `masked_group` is recorded for rows of the holdout and for masked rows. Two whole texts of train need no comparison.
+    """
+    return (row.group, row.masked_group) if split == HOLDOUT or row.masked else (row.group,)
+
+
+def _answer_to_keep(rows: Sequence[SourcedRow], votes: Mapping[str, int], *, majority: bool) -> tuple[str, str]:
+    """Return the answer to keep of rows with one content, oldest first, and the rule that chose it: latest or majority.
+
+    The newest of equally frequent answers is chosen by the rule ``latest``.
+    """
+    if not majority:
+        return rows[-1].answer, "latest"
+    most = max(votes.values())
+    most_frequent = [answer for answer, count in votes.items() if count == most]
+    newest = next(row.answer for row in reversed(rows) if row.answer in most_frequent)
+    return newest, "majority" if len(most_frequent) == 1 else "latest"
+
+
 def _conflict(task_cls: type[AnyTask], split: str, kept: SourcedRow, rule: str, votes: Mapping[str, int]) -> dict[str, Any]:
-    """One contradiction for the manifest: which answers were given how often, which one stayed, and by what rule."""
+    """Return one conflict for the manifest: how often each answer was given, which one was kept, and by which rule."""
     return {
         "text": shown(task_cls.content(kept.example)),
-        "side": split,
+        "side": split,  # the stored name of the split
         "answers": [{"answer": json.loads(answer), "rows": count} for answer, count in votes.items()],
         "kept": json.loads(kept.answer),
         "by": rule,
     }
 
 
-def _by_label(task_cls: type[AnyTask], rows: Sequence[SourcedRow], source: str) -> dict[str, int]:
+def _by_label(task_cls: type[AnyTask], rows: Sequence[SourcedRow], source: Source) -> dict[str, int]:
     counts = Counter(label for row in rows if row.source == source for label in labels_of(task_cls, row.example))
     return dict(sorted(counts.items()))
+
+
+def _check_files(
+    task_cls: type[AnyTask], data: DataSettings, train: Sequence[SourcedRow], holdout: Sequence[SourcedRow]
+) -> None:
+    """Raise ``DataError`` if the two files cannot be used together, whatever feedback and ledger contain."""
+    held = {row.group for row in holdout}
+    kept = [row for row in train if row.group not in held]
+    if not kept:
+        raise DataError(
+            f"{data.train}: nothing is left to train on; all {len(train)} row(s) are also in the holdout {data.holdout}"
+        )
+    _check_labels(task_cls, kept, holdout)
+
+
+def _check_labels(task_cls: type[AnyTask], train: Sequence[SourcedRow], holdout: Sequence[SourcedRow]) -> None:
+    """Raise the task's own ``DataError`` if base rows of the holdout have labels that no base row of train has."""
+    known = {label for row in train for label in task_cls.labels_in(row.example)}
+    unknown = [row.example for row in holdout if not known.issuperset(task_cls.labels_in(row.example))]
+    if unknown:
+        task_cls(task_cls.labels_of([row.example for row in train]), max_length=8).check(unknown)

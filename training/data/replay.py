@@ -1,6 +1,6 @@
-"""Which rows a run trains on: all of them, or those that are new to the champion and a share of those that it knows.
+"""Selects the rows that a run trains on: all, or those that are new to the champion and some of those that it knows.
 
-Knows nothing of models. The driver, which reports the numbers, and every worker come to the same rows.
+Knows nothing of models. The driver, which reports the numbers, and every worker select the same rows.
 """
 
 from __future__ import annotations
@@ -18,21 +18,28 @@ from training.data.splits import split_rows
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """The rows of one run. ``new`` and ``replayed`` count those of ``train``; ``known`` those it could have replayed."""
+    """The rows of one run."""
 
     train: Sequence[Any]
     validation: Sequence[Any]
     new: int
+    """Number of rows in ``train`` that the champion was not trained on."""
     replayed: int
+    """Number of rows in ``train`` that the champion was trained on."""
     known: int
+    """Number of rows that could be replayed: the champion was trained on them, and they are not in ``validation``."""
 
 
 def select(task_cls: type[AnyTask], training: TrainingSettings, rows: Sequence[Any], before: Sequence[Any] | None) -> Selection:
-    """Choose what to train and to validate on from ``rows``, the train split. ``before``: the champion's, None without one.
+    """Select the rows to train on and to validate on.
 
-    Validation is drawn from all rows, old skill and new, as without a champion. A row is new when its text with its answer
-    does not stand in ``before``. Of the others, ``training.replay`` rows are drawn for each new one; when nothing is new, or
-    with null, all of them stay.
+    Validation rows are drawn from all rows, known and new, as without a champion. A row is new if its text with its answer is
+    not in ``before``. For each new row, ``training.replay`` known rows are drawn. If no row is new, or ``training.replay`` is
+    null, all known rows are kept.
+
+    Args:
+        rows: the train split.
+        before: the train split that the champion was trained on; None if training does not continue from the champion.
     """
     share = training.validation_share(len(rows))
     train, validation = split_rows(task_cls, rows, share) if share else (list(rows), [])
@@ -43,16 +50,16 @@ def select(task_cls: type[AnyTask], training: TrainingSettings, rows: Sequence[A
     new = len(train) - len(old)
     wanted = len(old) if training.replay is None or not new else min(round(training.replay * new), len(old))
     drawn = {id(row) for row in stratified_sample(task_cls, old, wanted, training.seed)}
-    spared = {id(row) for row in old} - drawn
-    kept = [row for row in train if id(row) not in spared]
+    left_out = {id(row) for row in old} - drawn
+    kept = [row for row in train if id(row) not in left_out]
     return Selection(train=kept, validation=validation, new=new, replayed=wanted, known=len(old))
 
 
 def stratified_sample(task_cls: type[AnyTask], rows: Sequence[Any], wanted: int, seed: int) -> list[Any]:
-    """``wanted`` of ``rows`` by chance, in which each stratum (label) has its share, rounded up or down.
+    """Draw ``wanted`` of ``rows`` at random. Each stratum (label) gets its share, rounded up or down.
 
-    Systematic sampling (Cochran 1977, «Sampling Techniques», chapter 8): rows lie in a line, each stratum in one piece and
-    shuffled within, and every n/wanted-th is taken.
+    Systematic sampling (Cochran 1977, «Sampling Techniques», chapter 8): the rows are put in a line, each stratum in one piece
+    and shuffled within it, and every (n / wanted)-th row is taken, from a random start.
     """
     if not wanted:
         return []
@@ -64,9 +71,9 @@ def stratified_sample(task_cls: type[AnyTask], rows: Sequence[Any], wanted: int,
     rng.shuffle(pieces)
     line = [row for piece in pieces for row in rng.sample(piece, len(piece))]
     step, start = len(line) / wanted, rng.random()
-    return [line[int((place + start) * step)] for place in range(wanted)]
+    return [line[int((index + start) * step)] for index in range(wanted)]
 
 
 def _identity(task_cls: type[AnyTask], row: Any) -> tuple[str, str]:
-    """What tells a row from others: its normalised text and its answer, as when repetitions are taken out of the data."""
+    """Return what identifies a row: its normalised text and its answer, as for duplicates in `training.data.merging`."""
     return normalise(task_cls.content(row)), row.model_dump_json(exclude={"id", *task_cls.Input.model_fields})

@@ -1,4 +1,4 @@
-"""Files and `datasets` ids → raw rows → a task's examples, or complaints that name file, line and field.
+"""Reads files and `datasets` ids: raw rows → a task's examples, or errors that name file, line and field.
 
 Knows nothing of splits, feedback or models.
 """
@@ -25,11 +25,18 @@ from baton.tasks.rows import Row, example_of
 MAPPING = " (map names with data.fields)"
 
 SHOWN = 10
-"""Mistakes listed in one error; the rest is counted."""
+"""Number of broken rows that one error lists. All are counted."""
 
 
 def read(source: str, hub_split: str) -> Iterator[Row]:
-    """Raw rows of a .jsonl, .csv or .parquet file, of one at a URL, or of a `datasets` id. Raises ``DataError``."""
+    """Yield the raw rows of a file, of a file at a URL, or of a `datasets` id. For the file types see `DATA_SUFFIXES`.
+
+    Args:
+        hub_split: the split to read of a `datasets` id.
+
+    Raises:
+        DataError: the source does not exist, or cannot be read.
+    """
     if "://" in source:
         return _read_url(source, hub_split)
     path = Path(source)
@@ -46,22 +53,22 @@ def read(source: str, hub_split: str) -> Iterator[Row]:
 
 
 def parse(task_cls: type[AnyTask], columns: Mapping[str, str], rows: Iterable[Row], source: str) -> list[Any]:
-    """Rows as the task's examples. Raises ``DataError`` that lists where each broken row stands and why."""
+    """Return rows as the task's examples. Raises ``DataError``, which lists the place of each broken row and the reason."""
     return [example for _, example in located(task_cls, columns, rows, source)]
 
 
 def located(task_cls: type[AnyTask], columns: Mapping[str, str], rows: Iterable[Row], source: str) -> list[tuple[str, Any]]:
-    """What `parse` gives, each example behind the place where it stands."""
-    examples, mistakes = [], []
+    """Return (where, example) pairs: the examples of `parse` with their places. Raises ``DataError`` as `parse` does."""
+    examples, problems = [], []
     for row in rows:
         try:
             examples.append((row.where, example_of(task_cls, row, columns, advice=MAPPING)))
         except DataError as error:
-            mistakes.append(str(error))
-    if mistakes:
-        more = f"\n  … and {len(mistakes) - SHOWN} more" if len(mistakes) > SHOWN else ""
-        listed = "\n".join(f"  {mistake}" for mistake in mistakes[:SHOWN])
-        raise DataError(f"{source}: {len(mistakes)} row(s) cannot be used\n{listed}{more}")
+            problems.append(str(error))
+    if problems:
+        more = f"\n  … and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        listed = "\n".join(f"  {problem}" for problem in problems[:SHOWN])
+        raise DataError(f"{source}: {len(problems)} row(s) cannot be used\n{listed}{more}")
     if not examples:
         raise DataError(f"{source}: the file holds no rows")
     return examples
@@ -90,7 +97,7 @@ def _read_csv(path: Path) -> Iterator[Row]:
         try:
             for values in reader:
                 where = f"{path} line {reader.line_num}"
-                if None in values:  # where DictReader puts fields beyond the header
+                if None in values:  # DictReader puts fields beyond the header under None
                     fields = len(values) - 1 + len(values[None])
                     raise DataError(f"{where}: {fields} fields, the header has {len(values) - 1}; quote texts that hold commas")
                 yield Row(where=where, values=dict(values))
@@ -99,7 +106,10 @@ def _read_csv(path: Path) -> Iterator[Row]:
 
 
 def _decoded(line: str) -> str:
-    """The line, if its bytes were UTF-8. Files are decoded in blocks: only line by line is the place of a bad byte known."""
+    """Return the line if its bytes were UTF-8.
+
+    Files are decoded in blocks. Only a check of each line finds the line of a bad byte.
+    """
     if not line.isascii():
         try:
             line.encode()
@@ -120,13 +130,13 @@ def _read_parquet(path: Path) -> Iterator[Row]:
 
 
 def _read_url(url: str, hub_split: str) -> Iterator[Row]:
-    """Rows of the file at a URL that fsspec knows, fetched whole. Places are told by the URL, not by the copy."""
+    """Yield the rows of a file at a URL that fsspec knows. The file is downloaded whole; places name the URL, not the copy."""
     with tempfile.TemporaryDirectory(prefix="baton-data-") as directory:
         copy = Path(directory) / PurePosixPath(urlsplit(url).path).name
         try:
             files, path = fsspec.core.url_to_fs(url)
             files.get_file(path, str(copy))
-        except Exception as error:  # every file system has errors of its own
+        except Exception as error:  # each file system of fsspec raises its own errors
             raise DataError(f"{url}: cannot be read: {type(error).__name__}: {error}") from error
         try:
             for row in read(str(copy), hub_split):
@@ -156,5 +166,5 @@ def _read_hub(name: str, hub_split: str) -> Iterator[Row]:
 
 
 def _name(feature: Any, code: int | None) -> Any:
-    """A class label by its name; -1 and None mean that there is none: they stay, and `parse` says where."""
+    """Return the name of a class label. -1 and None mean that there is none: they stay, and `parse` reports the row."""
     return feature.int2str(code) if code in range(feature.num_classes) else code

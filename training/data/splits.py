@@ -1,4 +1,4 @@
-"""Which split of a split each row stands on. Depends on the rows' texts alone: not on their order, nor on chance."""
+"""Draws splits and folds by a hash of the rows' texts: independent of the order of the rows, and without randomness."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from baton.artifacts.frozen import HOLDOUT, TRAIN
 from baton.tasks import AnyTask
 from baton.text.normal_form import fingerprint, hash_fraction
 
-NOTHING: Mapping[str, str] = {}
-
 
 def split_rows(task_cls: type[AnyTask], rows: Sequence[Any], fraction: float) -> tuple[list[Any], list[Any]]:
-    """Training rows and a ``fraction`` of validation rows, by a stable hash of the text within each stratum (label).
+    """Split rows into train and validation, a ``fraction`` of each stratum (label), by a stable hash of their texts.
 
-    A row's split depends on its own text only: not on the order of the file, and not on rows added later. The exceptions
-    are labels for which the hash picked no row, or every row: the row with the smallest hash goes to the second split, the
-    one with the largest stays in the first. A label with a single text stays in the first.
+    The split of a row depends on its own text only: not on the order of the file, and not on rows added later. The exceptions
+    are labels for which the hash picked no row, or every row: the row with the smallest hash goes to validation, the one with
+    the largest stays in train. A label with a single text stays in train.
 
-    The hash is another one than that of holdouts. With the same, rows that a holdout left over would never be drawn: each has a
-    place beyond the holdout's share.
+    The hash differs from the one that draws holdouts. With the same hash, rows that are not in the holdout would never be
+    drawn: their hash fractions are all above the holdout's share.
+
+    Returns:
+        The train rows and the validation rows, each in the order of ``rows``.
     """
     groups = [fingerprint(f"validation {fingerprint(task_cls.group(row))}") for row in rows]
-    held = held_groups(task_cls.strata(rows), groups, fraction, NOTHING)
+    held = held_groups(task_cls.strata(rows), groups, fraction, known={})
     return (
         [row for row, group in zip(rows, groups, strict=True) if group not in held],
         [row for row, group in zip(rows, groups, strict=True) if group in held],
@@ -31,38 +32,39 @@ def split_rows(task_cls: type[AnyTask], rows: Sequence[Any], fraction: float) ->
 
 
 def held_groups(strata: Sequence[str], groups: Sequence[str], fraction: float, known: Mapping[str, str]) -> set[str]:
-    """The groups that stand in the holdout: those ``known`` to stand there, and of the new ones what their place picks.
+    """Return the groups that belong to the holdout: those that are ``known`` to, and the new ones that their hash picks.
 
-    Places are taken within each stratum, with the exceptions of `split`; known groups count where a stratum needs a row on
-    either split.
+    The hash picks within each stratum, with the exceptions of `split_rows`. A known group counts as its stratum's row in its
+    split.
 
     Args:
         strata: [n], the stratum of each row.
         groups: [n], the fingerprint of each row's group.
-        known: fingerprints of groups whose split is settled → ``train`` or ``holdout``.
+        fraction: share of the new groups to hold out.
+        known: fingerprint of a group that already has a split → ``train`` or ``holdout``.
     """
     members: dict[str, set[str]] = {}
     for stratum, group in zip(strata, groups, strict=True):
         members.setdefault(stratum, set()).add(group)
     held: set[str] = set()
     kept: set[str] = set()
-    for mine in members.values():
-        there = {known.get(group) for group in mine}
-        new = sorted(group for group in mine if group not in known)
-        wanted = sum(hash_fraction(group) < fraction for group in new)
-        least, spared = int(HOLDOUT not in there), int(TRAIN not in there)
-        held.update(new[: max(0, min(max(wanted, least), len(new) - spared))])
-        kept.update(new[-1:] if spared else ())
-    held -= kept  # a text of several labels that one of them must learn from
+    for stratum_groups in members.values():
+        known_splits = {known.get(group) for group in stratum_groups}
+        new = sorted(group for group in stratum_groups if group not in known)
+        picked = sum(hash_fraction(group) < fraction for group in new)
+        min_held, min_kept = int(HOLDOUT not in known_splits), int(TRAIN not in known_splits)
+        held.update(new[: max(0, min(max(picked, min_held), len(new) - min_kept))])
+        kept.update(new[-1:] if min_kept else ())
+    held -= kept  # a text of several labels, one of which needs it in train
     return held | {group for group in groups if known.get(group) == HOLDOUT}
 
 
 def folds(task_cls: type[AnyTask], rows: Sequence[Any], count: int) -> list[int]:
-    """For each row its fold, 0 to ``count`` - 1, for cross-validation.
+    """Return the fold of each row for cross-validation, a number from 0 to ``count`` - 1.
 
-    Each stratum (label) is dealt out evenly, and no group stands in two folds. As in `split`, the order of the rows does not
-    matter: the groups of a stratum are dealt in the order of their hash, each stratum going on where the one before it stopped,
-    so that the folds have almost the same size.
+    Each stratum (label) is distributed evenly over the folds, and no group is in two folds. As in `split_rows`, the order of
+    the rows does not matter: the groups of a stratum are dealt to the folds in the order of their hash. Each stratum continues
+    with the fold after the last one of the stratum before, so that the folds have almost the same size.
     """
     strata: dict[str, set[str]] = {}
     groups = [fingerprint(task_cls.group(row)) for row in rows]

@@ -3,6 +3,6 @@
 Start with ``gate.py``: two evaluations and a policy → a Decision. ``statistics.py`` has its paired bootstrap. ``evaluate.py``
 scores a model on a holdout with the predictor that serves it.
 
-This package is pure: it must not import the registry, a database, Ray, `training.fit` or `training.methods`. `training.pipeline`
-stores what it returns.
+This package is pure: it must not import the registry, a database, Ray, `training.fit` or `training.methods`.
+`training.pipeline` stores what it returns.
 """

@@ -134,8 +134,8 @@ def compare(task: AnyTask, candidate: Evaluation, champion: Evaluation | None, p
 def verdict(comparison: Comparison, policy: GateSettings) -> Verdict:
     """Return the verdict of ``policy`` on a comparison.
 
-    A first version must reach ``min_f1``. A challenger must be strictly better, by at least ``min_gain``; it is promoted only if
-    the share of resamples in which it is better reaches ``confidence``, and is inconclusive otherwise.
+    A first version must reach ``min_f1``. A challenger must be strictly better, by at least ``min_gain``. It is promoted if the
+    share of resamples in which it is better reaches ``confidence``; otherwise the verdict is inconclusive.
     """
     against = comparison.against
     if against is None:
