@@ -1,4 +1,4 @@
-"""Baton for applications: predictions, and corrections of them. `Client` blocks, `AsyncClient` is its twin for asyncio.
+"""The client for applications: predictions and corrections. `Client` blocks; `AsyncClient` has the same methods for asyncio.
 
     with Client("http://127.0.0.1:8000") as baton:
         answer = baton.predict("intents", "I was charged twice")
@@ -26,30 +26,32 @@ import httpx
 from baton.errors import BatonError, InvalidInput, NotReady
 
 BATCH = 500
-"""Corrections in one request."""
+"""Maximum number of corrections in one request."""
 
 LABELS_LISTED = 100
-"""New labels that a report lists."""
+"""Maximum number of new labels that a report lists."""
 
 RETRIES = 3
-TRY_AGAIN = (429, 503)
-"""Statuses that say: not now."""
+"""Default number of retries of one request."""
+
+RETRY_STATUSES = (429, 503)
+"""Statuses after which a request may be retried: the service is busy or not ready."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0
-"""Seconds before a request is sent again, where the service does not say: the first pause, which doubles; and the most."""
+"""Seconds before the first retry, and the maximum. The pause doubles with each retry, unless the answer has ``Retry-After``."""
 
 TIMEOUT = 60.0
-"""Seconds that an answer may take by default."""
-
+"""Default timeout of a request in seconds."""
 
 Items = Mapping[str, Any] | Iterable[Mapping[str, Any]]
-"""A correction, or any number of them."""
+"""One correction, or any number of them."""
 
 
 class ServiceError(BatonError):
-    """The service answered with a problem: ``status`` is HTTP's, ``content`` its document."""
+    """The service answered with an error."""
 
     def __init__(self, status: int, content: Mapping[str, Any]) -> None:
+        """``status``: the HTTP status. ``content``: the JSON document of the error (RFC 9457)."""
         super().__init__(str(content.get("detail") or content.get("error") or f"HTTP status {status}"))
         self.status = status
         self.content = content
@@ -57,29 +59,34 @@ class ServiceError(BatonError):
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """``outputs``: for a list of inputs a list, else the answer to the one input; in the shapes of docs/tasks.md.
-
-    ``request_id`` names the answer in feedback; of a list, with the ``position`` of the input in it. ``version`` gave it.
-    """
+    """The answer to one request."""
 
     outputs: Any
+    """One output, or a list of outputs if the request had a list of inputs. docs/tasks.md describes their form."""
     request_id: str
+    """Id of the answer for `Client.feedback`. For a list of inputs, also pass the ``position`` of an input, from 0."""
     version: int
+    """The version of the model that answered."""
     queue_ms: float
+    """Milliseconds that the request waited for a batch."""
     inference_ms: float
+    """Milliseconds that the model took."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeedbackReport:
-    """What became of corrections. ``errors``: ``{"item", "error"}`` with the item's place among those sent, from 0; of very
-    many not all are listed, but all are counted in ``rejected``. ``new_labels``: the first that the newest data set lacks.
-    """
+    """How many corrections were stored, and why others were not. Two reports can be added."""
 
     accepted: int = 0
+    """Corrections that were stored."""
     duplicates: int = 0
+    """Corrections whose ``id`` was already stored."""
     rejected: int = 0
+    """Corrections that are not valid."""
     errors: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    """The first rejected corrections: ``item`` (its position among the corrections sent, from 0) and ``error``."""
     new_labels: Sequence[str] = field(default_factory=list)
+    """Labels that the newest data set does not contain, at most `LABELS_LISTED`."""
 
     def __add__(self, other: FeedbackReport) -> FeedbackReport:
         return FeedbackReport(
@@ -92,24 +99,26 @@ class FeedbackReport:
 
 
 def content_id(item: Mapping[str, Any]) -> str:
-    """An id made of what a correction says: the same correction sent twice then counts once."""
+    """Return an id computed from the content of a correction, so that the same correction sent twice counts once."""
     content = json.dumps({key: value for key, value in item.items() if key != "id"}, sort_keys=True, ensure_ascii=False)
     return f"content-{hashlib.blake2b(content.encode('utf-8', 'surrogatepass'), digest_size=16).hexdigest()}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """One request. ``again``: sending it twice does what sending it once does."""
+    """One request."""
 
     method: str
     path: str
     options: Mapping[str, Any]
-    again: bool = False
+    """Keyword arguments of ``httpx.Client.request``."""
+    idempotent: bool = False
+    """Whether the request may be sent again: sending it twice has the same effect as sending it once."""
     expected: tuple[int, ...] = ()
-    """Statuses beside those of success that are no problem."""
+    """Statuses other than 2xx that are not errors."""
 
-    def settle(self, response: httpx.Response) -> httpx.Response:
-        """``response``, or ``ServiceError`` where it is a problem."""
+    def checked(self, response: httpx.Response) -> httpx.Response:
+        """Return ``response``. Raises ``ServiceError`` if its status is an error."""
         if response.is_success or response.status_code in self.expected:
             return response
         try:
@@ -121,33 +130,35 @@ class Call:
         raise ServiceError(response.status_code, content)
 
     def pause(self, attempt: int, retries: int, response: httpx.Response | None) -> float | None:
-        """Seconds to wait before the next attempt; None where there is none. Without a response the connection broke."""
-        if attempt >= retries or not self.again:
+        """Return the seconds to wait before the next attempt, or None to give up. No ``response``: the connection broke."""
+        if attempt >= retries or not self.idempotent:
             return None
-        if response is not None and response.status_code not in TRY_AGAIN:
+        if response is not None and response.status_code not in RETRY_STATUSES:
             return None
-        asked = "" if response is None else response.headers.get("retry-after", "")
-        return min(float(asked) if asked.isdigit() else FIRST_PAUSE * 2**attempt, LONGEST_PAUSE)
+        requested = "" if response is None else response.headers.get("retry-after", "")
+        return min(float(requested) if requested.isdigit() else FIRST_PAUSE * 2**attempt, LONGEST_PAUSE)
 
 
 class _Base:
-    """What both clients know: how calls are made of arguments, and results of answers."""
+    """State and errors that both clients share."""
 
     def __init__(self, url: str, retries: int, key: str | None) -> None:
         self.url = url.rstrip("/")
         self._retries = retries
         self._headers = _authorization(key)
 
-    def _gone(self, error: httpx.TransportError) -> NotReady:
+    def _no_answer(self, error: httpx.TransportError) -> NotReady:
         return NotReady(f"Baton does not answer at {self.url} ({error or type(error).__name__}); start it with `baton up`")
 
 
 class Client(_Base):
-    """One service at ``url``. Its connections are closed at the end of a ``with`` block or by `close`. Thread-safe.
+    """A client of the service at ``url``. Thread-safe. Close it with a ``with`` block or with `close`.
 
-    Methods raise ``ServiceError`` for the service's problems and ``NotReady`` when it is not there. What may be sent twice is
-    sent again, up to ``retries`` times, when the service is busy (429 and 503, after as long as it asks for) or a connection
-    breaks. ``key`` is an API key; it goes with every request.
+    Methods raise ``ServiceError`` if the service answers with an error, and ``NotReady`` if it does not answer. A request that
+    is safe to send twice is retried up to ``retries`` times: when the service is busy (429 and 503, after the time in its
+    ``Retry-After``), and when the connection breaks.
+
+    ``timeout``: seconds, or an ``httpx.Timeout``. ``key``: API key, sent with every request; None: no key.
     """
 
     def __init__(
@@ -167,22 +178,22 @@ class Client(_Base):
         self._http.close()
 
     def predict(self, model: str, inputs: Any, *, request_id: str | None = None, **parameters: Any) -> Prediction:
-        """The model's answer to one input or a list of them; ``parameters`` are the task's (``top_k=3``)."""
-        return _prediction(inputs, self.send(_asked(model, inputs, request_id, parameters)))
+        """Return the answer to one input or a list of inputs. ``parameters``: those of the task, for example ``top_k=3``."""
+        return _prediction(inputs, self.send(_predict_call(model, inputs, request_id, parameters)))
 
     def feedback(self, model: str, items: Items = (), /, **item: Any) -> FeedbackReport:
-        """Send corrections, any number of them, `BATCH` at a time, or the one that the keywords say.
+        """Send corrections: ``items`` in batches of `BATCH`, or one correction given as keywords.
 
-        What the report counts is on disk. A batch is sent again after a failure only if all of its items have an ``id``:
-        without, they would count twice. An error on the way leaves what went before it accepted.
+        Corrections that the report counts are stored durably. A failed batch is retried only if each of its items has an
+        ``id``; without ids, a retry could store them twice. If a batch fails with an error, earlier batches remain stored.
         """
         report = FeedbackReport()
-        for place, batch in _batches(items, item):
-            report += _report(place, self.send(_told(model, batch)))
+        for first, batch in _batches(items, item):
+            report += _report(first, self.send(_feedback_call(model, batch)))
         return report
 
     def send(self, call: Call) -> httpx.Response:
-        """The answer to any call, sent again where it may be."""
+        """Send a request, with retries, and return the response. Raises ``ServiceError`` or ``NotReady``."""
         attempt = 0
         while True:
             response = None
@@ -191,17 +202,17 @@ class Client(_Base):
             except httpx.TransportError as error:
                 pause = call.pause(attempt, self._retries, None)
                 if pause is None:
-                    raise self._gone(error) from error
+                    raise self._no_answer(error) from error
             else:
                 pause = call.pause(attempt, self._retries, response)
                 if pause is None:
-                    return call.settle(response)
+                    return call.checked(response)
             time.sleep(pause)
             attempt += 1
 
 
 class AsyncClient(_Base):
-    """`Client` for asyncio, closed at the end of an ``async with`` block or by `close`; same methods, same errors."""
+    """`Client` for asyncio, with the same methods and errors. Close it with an ``async with`` block or with `close`."""
 
     def __init__(
         self, url: str, *, timeout: float | httpx.Timeout = TIMEOUT, retries: int = RETRIES, key: str | None = None
@@ -222,18 +233,18 @@ class AsyncClient(_Base):
         await self._http.aclose()
 
     async def predict(self, model: str, inputs: Any, *, request_id: str | None = None, **parameters: Any) -> Prediction:
-        """As `Client.predict`."""
-        return _prediction(inputs, await self.send(_asked(model, inputs, request_id, parameters)))
+        """See `Client.predict`."""
+        return _prediction(inputs, await self.send(_predict_call(model, inputs, request_id, parameters)))
 
     async def feedback(self, model: str, items: Items = (), /, **item: Any) -> FeedbackReport:
-        """As `Client.feedback`."""
+        """See `Client.feedback`."""
         report = FeedbackReport()
-        for place, batch in _batches(items, item):
-            report += _report(place, await self.send(_told(model, batch)))
+        for first, batch in _batches(items, item):
+            report += _report(first, await self.send(_feedback_call(model, batch)))
         return report
 
     async def send(self, call: Call) -> httpx.Response:
-        """As `Client.send`."""
+        """See `Client.send`."""
         attempt = 0
         while True:
             response = None
@@ -242,25 +253,25 @@ class AsyncClient(_Base):
             except httpx.TransportError as error:
                 pause = call.pause(attempt, self._retries, None)
                 if pause is None:
-                    raise self._gone(error) from error
+                    raise self._no_answer(error) from error
             else:
                 pause = call.pause(attempt, self._retries, response)
                 if pause is None:
-                    return call.settle(response)
+                    return call.checked(response)
             await asyncio.sleep(pause)
             attempt += 1
 
 
 def _authorization(key: str | None) -> dict[str, str]:
-    key = (key or "").strip()  # a file that holds it may end in a newline
+    key = (key or "").strip()  # a key that was read from a file may end in a newline
     if not key:
         return {}
     if not (key.isascii() and key.isprintable() and " " not in key):
-        raise InvalidInput("the API key holds characters that no key has; it looks like baton_1f2e3d4c5b6a_…")
+        raise InvalidInput("the API key contains characters that no key has; a key looks like baton_1f2e3d4c5b6a_…")
     return {"authorization": f"Bearer {key}"}
 
 
-def _asked(model: str, inputs: Any, request_id: str | None, parameters: Mapping[str, Any]) -> Call:
+def _predict_call(model: str, inputs: Any, request_id: str | None, parameters: Mapping[str, Any]) -> Call:
     listed = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
     return Call(
         method="POST",
@@ -269,7 +280,7 @@ def _asked(model: str, inputs: Any, request_id: str | None, parameters: Mapping[
             "json": {"inputs": listed, "parameters": dict(parameters)},
             "headers": {"x-request-id": request_id or uuid.uuid4().hex},
         },
-        again=True,
+        idempotent=True,
     )
 
 
@@ -284,40 +295,40 @@ def _prediction(inputs: Any, response: httpx.Response) -> Prediction:
             inference_ms=float(response.headers["x-inference-ms"]),
         )
     except (ValueError, LookupError, TypeError) as error:
-        raise _strange(response) from error
+        raise _not_baton(response) from error
 
 
 def _batches(items: Items, item: Mapping[str, Any]) -> Iterator[tuple[int, list[Mapping[str, Any]]]]:
     listed = [items] if isinstance(items, Mapping) else items
     rest = itertools.chain(listed, [item] if item else [])
-    place = 0
+    first = 0
     while batch := list(itertools.islice(rest, BATCH)):
-        yield place, batch
-        place += len(batch)
+        yield first, batch
+        first += len(batch)
 
 
-def _told(model: str, batch: Sequence[Mapping[str, Any]]) -> Call:
+def _feedback_call(model: str, batch: Sequence[Mapping[str, Any]]) -> Call:
     lines = "".join(json.dumps(item) + "\n" for item in batch)
     return Call(
         method="POST",
         path=f"/api/models/{quote(model, safe='')}/feedback",
         options={"content": lines.encode(), "headers": {"content-type": "application/x-ndjson"}},
-        again=all(item.get("id") is not None for item in batch),
-        expected=(422,),  # nothing could be used: the report says why
+        idempotent=all(item.get("id") is not None for item in batch),
+        expected=(422,),  # all corrections were rejected: the report says why
     )
 
 
-def _report(place: int, response: httpx.Response) -> FeedbackReport:
+def _report(first: int, response: httpx.Response) -> FeedbackReport:
     try:
         content = response.json()
-        errors = [{**error, "item": place + error["item"]} for error in content["errors"]]
+        errors = [{**error, "item": first + error["item"]} for error in content["errors"]]
         counts = {key: content[key] for key in ("accepted", "duplicates", "rejected")}
     except (ValueError, LookupError, TypeError) as error:
-        raise _strange(response) from error
+        raise _not_baton(response) from error
     return FeedbackReport(**counts, errors=errors, new_labels=content.get("new_labels", []))
 
 
-def _strange(response: httpx.Response) -> ServiceError:
-    """For answers that look well and are not Baton's."""
+def _not_baton(response: httpx.Response) -> ServiceError:
+    """Return the error for a successful answer that is not one of Baton's."""
     detail = f"{response.request.url} does not answer as Baton does: status {response.status_code}, {response.text[:200]!r}"
     return ServiceError(response.status_code, {"detail": detail})

@@ -1,6 +1,23 @@
-"""One error tree. Every error says what went wrong, the value, and what is allowed or to be done next.
+"""All errors of Baton. Each message says what went wrong, the value, and what is allowed or what to do next.
 
-Each class carries the HTTP status that the services answer with, so that no other module maps errors to statuses.
+Each class has the HTTP status that the services answer with, so that no other module maps errors to statuses.
+
+Which error to raise, in the order in which data flows:
+
+    baton.yaml, --set ──► ConfigError              base model ──► BaseModelNotFound
+    data files, frozen data sets ──► DataError
+    training ──► TrainingFailed (no usable checkpoint)
+    a request:
+        key ──► Unauthenticated, Forbidden, OverRate
+        route and body ──► NotFound, MethodNotAllowed, BodyTooLarge, UnsupportedMediaType, MalformedRequest (not parsable)
+        values in the body ──► InvalidInput
+        queue ──► Overloaded        forward pass ──► NotFinite
+    database ──► RegistryError      storage ──► StorageError (does not respond), CorruptVersion (responds with wrong bytes)
+    any other dependency ──► NotReady, which the caller may retry
+    a state that another caller has changed, or that does not allow the call ──► Conflict
+
+Raise ``ValueError`` in a pydantic validator, and use ``assert`` for what only a bug can violate. Any other exception is a bug:
+it is answered with 500 and without its message.
 """
 
 from __future__ import annotations
@@ -9,114 +26,113 @@ from collections.abc import Mapping
 
 
 class BatonError(Exception):
-    """Base of all errors that a user can do something about.
-
-    ``status`` is the HTTP status (RFC 9110), ``title`` the short problem type (RFC 9457).
-    """
+    """Base class of all errors that a user can act on."""
 
     status = 500
+    """HTTP status (RFC 9110)."""
     title = "internal error"
+    """Short problem type (RFC 9457)."""
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """HTTP headers that belong to the answer."""
+        """HTTP headers of the answer."""
         return {}
 
 
 class ConfigError(BatonError):
-    """``baton.yaml`` or an override holds mistakes; the message lists all of them."""
+    """``baton.yaml`` or an override contains mistakes; the message lists all of them."""
 
     status = 422
     title = "invalid configuration"
 
 
 class InvalidInput(BatonError):
-    """A request is well-formed, but a value in it is not allowed."""
+    """The request is well-formed, but a value in it is not allowed."""
 
     status = 422
     title = "invalid input"
 
 
 class MalformedRequest(BatonError):
-    """A request body that cannot be parsed."""
+    """The request body cannot be parsed."""
 
     status = 400
     title = "malformed request"
 
 
 class Unauthenticated(BatonError):
-    """No API key, or one that is not valid (any more)."""
+    """The request has no API key, or one that is unknown, revoked or expired."""
 
     status = 401
     title = "not authenticated"
 
     def __init__(self, message: str, *, sent: bool) -> None:
-        """``sent``: whether there was a key at all; the answer then says that it was the key (RFC 6750, 3.1)."""
+        """``sent``: whether the request has a key. The answer then says that the key is invalid (RFC 6750, 3.1)."""
         super().__init__(message)
         self._challenge = 'Bearer error="invalid_token"' if sent else "Bearer"
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """How to do better (RFC 9110, 11.6.1)."""
+        """How to authenticate (RFC 9110, 11.6.1)."""
         return {"www-authenticate": self._challenge}
 
 
 class Forbidden(BatonError):
-    """A valid API key, and not for this."""
+    """The API key is valid, but does not allow this call."""
 
     status = 403
     title = "forbidden"
 
     def __init__(self, message: str, *, scope: str | None = None) -> None:
-        """``scope``: the one that the key lacks, where that is the reason."""
+        """``scope``: the scope that the key lacks, if that is the reason."""
         super().__init__(message)
         self._scope = scope
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The missing scope, for programs (RFC 6750, 3.1)."""
+        """The missing scope in machine-readable form (RFC 6750, 3.1)."""
         if self._scope is None:
             return {}
         return {"www-authenticate": f'Bearer error="insufficient_scope", scope="{self._scope}"'}
 
 
 class NotFound(BatonError):
-    """A model, version or run that does not exist."""
+    """A model, version, run or other resource does not exist."""
 
     status = 404
     title = "not found"
 
 
 class MethodNotAllowed(BatonError):
-    """The path exists, the HTTP method does not."""
+    """The path exists, but not with this HTTP method."""
 
     status = 405
     title = "method not allowed"
 
 
 class Conflict(BatonError):
-    """The state that the caller expected is no longer the state (lost compare-and-swap, run already active)."""
+    """The current state does not allow the call (lost compare-and-swap, a run is already active)."""
 
     status = 409
     title = "conflict"
 
 
 class BodyTooLarge(BatonError):
-    """A request body over the limit."""
+    """The request body exceeds the limit."""
 
     status = 413
     title = "body too large"
 
 
 class UnsupportedMediaType(BatonError):
-    """A content type that no protocol here speaks."""
+    """No protocol accepts the content type of the request."""
 
     status = 415
     title = "unsupported media type"
 
 
 class Overloaded(BatonError):
-    """The queue is full; try again after ``retry_after`` seconds."""
+    """The queue is full. The caller may retry after ``retry_after`` seconds."""
 
     status = 429
     title = "overloaded"
@@ -127,24 +143,24 @@ class Overloaded(BatonError):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """When to try again."""
+        """When to retry (RFC 9110, 10.2.3)."""
         return {"retry-after": str(self.retry_after)}
 
 
 class OverRate(Overloaded):
-    """An API key made more requests than its rate allows."""
+    """An API key exceeds its request rate."""
 
     title = "over the rate"
 
 
 class Unavailable(BatonError):
-    """Something that the call needs is down, or not up yet. The same call may succeed in a moment."""
+    """Something that the call needs is down or has not started yet. The caller may retry."""
 
     status = 503
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """When to try again."""
+        """When to retry (RFC 9110, 10.2.3)."""
         return {"retry-after": "1"}
 
 
@@ -155,14 +171,14 @@ class NotReady(Unavailable):
 
 
 class DataError(BatonError):
-    """Rows that cannot be trained or scored on; names file, line and field."""
+    """Rows cannot be trained or evaluated on. The message names file, line and field."""
 
     status = 422
     title = "invalid data"
 
 
 class BaseModelNotFound(BatonError):
-    """Neither a directory, nor a bundled model, nor to be had from the hub."""
+    """The base model is not a local directory, not bundled, and not available from the hub."""
 
     status = 422
     title = "base model not found"
@@ -175,14 +191,14 @@ class StorageError(Unavailable):
 
 
 class CorruptVersion(BatonError):
-    """A version whose files are missing, half-written or altered; it is never loaded."""
+    """Files of a version are missing, incomplete or changed. Such a version is never loaded."""
 
     status = 409
     title = "corrupt version"
 
 
 class NotFinite(BatonError):
-    """A model answered NaN or infinity. Training that diverged does that; a lower learning rate helps."""
+    """A model answered with NaN or infinity, for example because training diverged. A lower learning rate helps."""
 
     title = "scores are not numbers"
 

@@ -1,6 +1,6 @@
-"""What a process says in its logs, and what it must not: one JSON object a line where that is wanted, and no user's text.
+"""Logging: JSON lines, fields such as the request id, and removing texts of users from the log.
 
-Ray Serve writes the replicas' lines by itself; lines from elsewhere have the same keys. Knows nothing of Ray.
+Ray Serve formats the lines of replicas itself; lines of other processes have the same keys. Knows nothing of Ray.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 FACTS = ("request_id", "model", "version", "run_id")
-"""What a line may be about. Keys of a JSON line where they are known."""
+"""Fields of a record that become keys of a JSON line, if they are known."""
 
-CONCEALED = "message left out, it may quote a text: logging.texts"
+CONCEALED = "message left out because it may quote a text; logging.texts: true shows it"
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line, with the keys that Ray Serve's own JSON lines have."""
+    """Formats a record as one JSON object on one line, with the same keys as the JSON lines of Ray Serve."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Numbers and strings only; what else a record carries stays out."""
+        """Return the line. Only the standard keys and `FACTS` are included, not other attributes of the record."""
         line: dict[str, Any] = {
             "asctime": self.formatTime(record),
             "levelname": record.levelname,
@@ -38,31 +38,31 @@ class JsonFormatter(logging.Formatter):
 
 
 class Facts(logging.Filter):
-    """Adds to every record what its process knows at that moment; lets all of them pass."""
+    """Adds fields to every record, from a function that returns their current values. Drops no record."""
 
     def __init__(self, facts: Callable[[], Mapping[str, Any]]) -> None:
         super().__init__()
         self._facts = facts
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """What the record says of itself counts more."""
+        """Add the fields that the record does not have yet."""
         for name, value in self._facts().items():
             if value is not None and not hasattr(record, name):
                 setattr(record, name, value)
         return True
 
 
-def state(target: logging.Logger | logging.Handler, facts: Callable[[], Mapping[str, Any]]) -> None:
-    """Have every record that passes ``target`` say ``facts()``, and nothing that was stated there before."""
+def add_facts(target: logging.Logger | logging.Handler, facts: Callable[[], Mapping[str, Any]]) -> None:
+    """Add the fields that ``facts()`` returns to every record of ``target``. Replaces the function of an earlier call."""
     for old in [it for it in target.filters if isinstance(it, Facts)]:
         target.removeFilter(old)
     target.addFilter(Facts(facts))
 
 
 def conceal_texts() -> None:
-    """Have this process log of an exception what it is and where it came from, not its message: that may quote a text.
+    """Log exceptions of this process without their messages, which may quote a text. Types and tracebacks are kept.
 
-    It holds for every logger, also those of libraries. Twice is once.
+    Affects every logger, also those of libraries. A second call has no effect.
     """
     make = logging.getLogRecordFactory()
     if getattr(make, "conceals", False):
@@ -71,7 +71,7 @@ def conceal_texts() -> None:
     def concealed(*arguments: Any, **options: Any) -> logging.LogRecord:
         record = make(*arguments, **options)
         if record.exc_info and record.exc_info[1] is not None:
-            record.exc_text = outline(record.exc_info[1])  # formatters take it for what they have formatted before
+            record.exc_text = outline(record.exc_info[1])  # formatters use it in place of the exception
         return record
 
     concealed.conceals = True  # type: ignore[attr-defined]
@@ -79,7 +79,7 @@ def conceal_texts() -> None:
 
 
 def outline(error: BaseException) -> str:
-    """A traceback with the types of an exception and of its causes, without their messages."""
+    """Return the traceback of an exception and its causes, with their types and without their messages."""
     parts: list[str] = []
     seen: set[int] = set()
     following: BaseException | None = error
@@ -88,13 +88,13 @@ def outline(error: BaseException) -> str:
         frames = "".join(traceback.format_tb(following.__traceback__))
         parts.append(f"{frames}{type(following).__module__}.{type(following).__qualname__} ({CONCEALED})")
         following = following.__cause__ or (None if following.__suppress_context__ else following.__context__)
-    return "\nwhich came of\n".join(parts)
+    return "\ncaused by\n".join(parts)
 
 
 def set_up(*, as_json: bool, texts: bool) -> None:
-    """Logging of a process that Ray does not set up: to stderr, from warnings on, and what Baton itself says.
+    """Set up logging to stderr in a process that Ray does not set up: warnings, and with ``as_json`` Baton's own INFO lines.
 
-    ``texts``: whether exceptions may say what they say.
+    ``texts``: log the messages of exceptions, which may quote texts of users.
     """
     handler = logging.StreamHandler()
     if as_json:
@@ -106,7 +106,7 @@ def set_up(*, as_json: bool, texts: bool) -> None:
 
 
 def reformat(*names: str) -> None:
-    """Have libraries that bring handlers of their own to these loggers speak JSON, too."""
+    """Format the lines of these loggers as JSON, for libraries that add their own handlers."""
     for name in names:
         for handler in logging.getLogger(name).handlers:
             handler.setFormatter(JsonFormatter())

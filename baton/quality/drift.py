@@ -1,7 +1,7 @@
-"""Has the traffic changed? Compares what a version answers now with what it answered on its holdout. Pure; knows no registry.
+"""Drift: compares the current answers of a version with its answers on the holdout. Pure functions; knows no registry.
 
-Three features of each answer are watched: the predicted label, the confidence, and the length of the text. The measure is the
-population stability index, PSI = Σ (p − q) · ln(p / q) over bins, p the share now and q the share in the reference.
+Three features of each answer are compared: the predicted label, the confidence, and the length of the text. The measure is the
+population stability index, PSI = Σ (p − q) · ln(p / q) over bins, p is the current share and q that of the reference.
 """
 
 from __future__ import annotations
@@ -16,42 +16,48 @@ from numpy.typing import NDArray
 from scipy.special import chdtri
 
 BINS = 10
-"""Most bins of a feature. More would need more answers before a difference means something."""
+"""Maximum number of bins of a feature. More bins need more answers before a difference is significant."""
 
 OTHER = "\0other"
-"""The bin of labels that the reference does not know. No label holds a NUL."""
+"""Bin of labels that the reference does not contain. No label contains a NUL."""
 
 ALARM = 0.2
-"""PSI from which a population counts as changed, by the rule of thumb of credit scoring (below 0.1: the same)."""
+"""PSI above which a population counts as changed, a rule of thumb of credit scoring (below 0.1: unchanged)."""
 
 CERTAINTY = 0.9999
-"""How sure a difference must be before it is an alarm: it is looked for every few seconds."""
+"""Confidence required for an alarm. It is high because drift is computed every few seconds."""
 
 SMOOTHING = 0.5
-"""Added to each bin's count, so that an empty bin has a logarithm."""
+"""Added to the count of each bin, so that the logarithm of an empty bin is defined."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Drift:
-    """How far one feature has moved. ``psi`` is an alarm when it exceeds ``alarm``; ``now`` and ``reference`` count answers."""
+    """Drift of one feature."""
 
     feature: str
+    """``label``, ``confidence`` or ``length``."""
     psi: float
     alarm: float
+    """PSI above which the feature has drifted; see `alarm_level`."""
     now: int
+    """Number of current answers."""
     reference: int
+    """Number of answers in the reference."""
 
     @property
     def drifted(self) -> bool:
+        """Whether the PSI exceeds the alarm level."""
         return self.psi > self.alarm
 
 
-def reference_of(
+def make_reference(
     labels: Sequence[str | None], confidences: Sequence[float | None], lengths: Sequence[int]
 ) -> dict[str, Mapping[str, Any]]:
-    """What a version's answers look like where all is well, as JSON values: per feature its bins and their counts.
+    """Return the reference for `compare` from the answers of a version on its holdout, as JSON values.
 
-    Numbers are binned by the deciles of the reference, labels from the most frequent on, so that bins hold about equally many.
+    It holds bins and counts for each feature. Numbers are binned by the deciles of the reference; labels are grouped in
+    descending frequency, so that bins are about equally full.
     """
     reference: dict[str, Mapping[str, Any]] = {"length": _numeric(lengths)}
     if any(label is not None for label in labels):
@@ -68,7 +74,7 @@ def compare(
     confidences: Sequence[float | None],
     lengths: Sequence[int],
 ) -> list[Drift]:
-    """The drift of each feature that ``reference`` (of `reference_of`) knows, for these answers; none for no answers."""
+    """Return the drift of each feature in ``reference`` (from `make_reference`) for which these answers have values."""
     values: dict[str, Sequence[Any]] = {
         "label": [label for label in labels if label is not None],
         "confidence": [confidence for confidence in confidences if confidence is not None],
@@ -78,16 +84,16 @@ def compare(
 
 
 def population_stability(now: NDArray[np.float64], reference: NDArray[np.float64]) -> float:
-    """PSI of two rows of counts over the same bins, each count raised by `SMOOTHING`."""
+    """Return the PSI of two arrays of counts over the same bins, with `SMOOTHING` added to each count."""
     p, q = (counts + SMOOTHING for counts in (now, reference))
     p, q = p / p.sum(), q / q.sum()
     return float(np.sum((p - q) * np.log(p / q)))
 
 
 def alarm_level(bins: int, now: int, reference: int) -> float:
-    """The PSI that must be exceeded: `ALARM`, or more where chance alone could reach that.
+    """Return the PSI above which a feature has drifted: `ALARM`, or more if chance alone could reach it.
 
-    Two samples of one population, n and m large, have PSI ≈ (1/n + 1/m) · χ² with bins − 1 degrees of freedom (Yurdakul and
+    Two samples of one population, of size n and m, have PSI ≈ (1/n + 1/m) · χ² with bins − 1 degrees of freedom (Yurdakul and
     Naranjo 2020, «Statistical properties of the population stability index»).
     """
     return max(ALARM, float(chdtri(bins - 1, 1 - CERTAINTY)) * (1 / now + 1 / reference))
@@ -98,12 +104,12 @@ def _drift(feature: str, bins: Mapping[str, Any], values: Sequence[Any]) -> Drif
         counts = np.asarray(bins["counts"], dtype=np.float64)
         now = _binned(values, bins["edges"])
     else:
-        places = _label_bins(bins["counts"])
-        counts, now = np.zeros(places[OTHER] + 1), np.zeros(places[OTHER] + 1)
+        positions = _label_bins(bins["counts"])
+        counts, now = np.zeros(positions[OTHER] + 1), np.zeros(positions[OTHER] + 1)
         for name, count in bins["counts"].items():
-            counts[places[name]] += count
+            counts[positions[name]] += count
         for name in map(str, values):
-            now[places.get(name, places[OTHER])] += 1
+            now[positions.get(name, positions[OTHER])] += 1
     total = int(counts.sum())
     return Drift(
         feature=feature,
@@ -115,18 +121,18 @@ def _drift(feature: str, bins: Mapping[str, Any], values: Sequence[Any]) -> Drif
 
 
 def _label_bins(counts: Mapping[str, int]) -> dict[str, int]:
-    """The bin of each label: the frequent ones have one to themselves, the others share. The last is that of unknown labels."""
+    """Return the bin of each label. Frequent labels have their own, rare ones share one; the last bin is for unknown labels."""
     wanted = sum(counts.values()) / (BINS - 1)
-    places: dict[str, int] = {}
-    place, filled = 0, 0.0
+    positions: dict[str, int] = {}
+    position, filled = 0, 0.0
     for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         if name == OTHER:
             continue
         if filled and filled + count / 2 > wanted:
-            place, filled = place + 1, 0.0
-        places[name] = place
+            position, filled = position + 1, 0.0
+        positions[name] = position
         filled += count
-    return {**places, OTHER: place + 1}
+    return {**positions, OTHER: position + 1}
 
 
 def _numeric(values: Sequence[float]) -> dict[str, Any]:
@@ -135,5 +141,5 @@ def _numeric(values: Sequence[float]) -> dict[str, Any]:
 
 
 def _binned(values: Sequence[float], edges: Sequence[float]) -> NDArray[np.float64]:
-    places = np.searchsorted(np.asarray(edges), np.asarray(values, dtype=np.float64), side="right")
-    return np.bincount(places, minlength=len(edges) + 1).astype(np.float64)
+    positions = np.searchsorted(np.asarray(edges), np.asarray(values, dtype=np.float64), side="right")
+    return np.bincount(positions, minlength=len(edges) + 1).astype(np.float64)

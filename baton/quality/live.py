@@ -1,6 +1,6 @@
-"""Live quality: every correction of a logged answer is a test that the version which gave it had not seen.
+"""Live quality: the scores of a version on its corrected answers, which it cannot have been trained on when it gave them.
 
-Test-then-train, also called prequential evaluation (Gama et al. 2013, «On evaluating stream learning algorithms»).
+This is test-then-train, also called prequential evaluation (Gama et al. 2013, «On evaluating stream learning algorithms»).
 """
 
 from __future__ import annotations
@@ -19,20 +19,22 @@ from baton.text.masks import same_but_for_masks
 
 @dataclass(frozen=True, kw_only=True)
 class LiveQuality:
-    """One version's scores on its ``corrections`` newest corrected answers; ``per_class`` as in the task's own score."""
+    """Scores of one version on its newest corrected answers."""
 
     version: int
     f1: float
     corrections: int
+    """Number of corrected answers that were scored."""
     per_class: Mapping[str, Any] = field(default_factory=dict)
+    """Scores of each label, in the form of the task's own metrics; empty if the task has no labels."""
 
 
 def live_quality(registry: Registry, settings: ModelSettings, version: ModelVersion, window: int) -> LiveQuality | None:
-    """The live quality of ``version`` over at most ``window`` corrections; None where none of its answers was corrected.
+    """Return the live quality of ``version`` over at most ``window`` corrections, or None if none can be scored.
 
-    Left out are corrections that the task does not take (it is another one by now) or that came with another text than was
-    answered, and answers in a form that cannot be scored. Applications correct what they doubt: the numbers are about the
-    answers that were looked at.
+    Skipped are answers in a form that cannot be scored, corrections that do not fit the task (the model may have had another
+    one), and corrections with another text than the one that was answered. The scores are biased: applications correct the
+    answers that they doubt.
     """
     corrected = registry.feedback.corrected(settings.name, version.number, window)
     if not corrected:
@@ -46,7 +48,7 @@ def live_quality(registry: Registry, settings: ModelSettings, version: ModelVers
             continue
         item = task.input_of(example)
         if same_but_for_masks(answer.input, item):
-            outputs.append(task.brief(output, item))  # what was masked in the log may stand in the correction
+            outputs.append(task.brief(output, item))  # the correction may contain text that is masked in the log
             examples.append(example)
     if not outputs:
         return None

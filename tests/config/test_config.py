@@ -162,10 +162,18 @@ def test_a_dumped_configuration_validates_to_itself(tmp_path):
         (("http", "port"), 0, "http.port: 0 is not allowed; input should be greater than or equal to 1"),
         (("models", 0, "task"), "summary", "models[0].task: 'summary' is not allowed; known tasks: "),
         (("models", 0, "name"), "My Model", "models[0].name: 'My Model' is not allowed; string should match pattern"),
-        (("models", 0, "data", "holdout"), 1.5, "models[0].data.holdout: 1.5 is not allowed; a fraction between 0 and 1"),
-        (("models", 0, "data", "holdout"), None, "models[0].data.holdout: None is not allowed; a fraction between 0 and 1"),
-        (("models", 0, "data", "holdout"), ["a"], "models[0].data.holdout: ['a'] is not allowed; a fraction between 0 and 1"),
-        (("models", 0, "data", "holdout"), " ", "models[0].data.holdout: ' ' is not allowed; a fraction between 0 and 1"),
+        (("models", 0, "data", "holdout"), 1.5, "models[0].data.holdout: 1.5 is not allowed; give a fraction between 0 and 1"),
+        (
+            ("models", 0, "data", "holdout"),
+            None,
+            "models[0].data.holdout: None is not allowed; give a fraction between 0 and 1",
+        ),
+        (
+            ("models", 0, "data", "holdout"),
+            ["a"],
+            "models[0].data.holdout: ['a'] is not allowed; give a fraction between 0 and 1",
+        ),
+        (("models", 0, "data", "holdout"), " ", "models[0].data.holdout: ' ' is not allowed; give a fraction between 0 and 1"),
         (("models", 0, "gate"), {"confidence": 1}, "models[0].gate.confidence: 1 is not allowed; input should be less than 1"),
         (
             ("models", 0, "training", "tune"),
@@ -290,7 +298,7 @@ def test_what_is_not_yaml_is_a_config_error(tmp_path, content):
 
 @pytest.mark.parametrize("content", ["", "just text", "- a\n- b"])
 def test_yaml_that_is_no_mapping_is_told_the_keys(tmp_path, content):
-    assert "must hold a mapping with the keys storage, database, http, auth, logging, models" in complaint(tmp_path, content)
+    assert "must contain a mapping with the keys storage, database, http, auth, logging, models" in complaint(tmp_path, content)
 
 
 def test_bytes_that_are_not_utf8_are_a_config_error(tmp_path):
@@ -441,7 +449,7 @@ def test_feedback_is_taken_and_every_answer_logged_for_a_month_by_default(model)
         ("log", -0.1, "models[0].feedback.log: -0.1 is not allowed; input should be greater than or equal to 0"),
         ("retention_days", 0, "models[0].feedback.retention_days: 0 is not allowed; input should be greater than 0"),
         ("accept", "perhaps", "models[0].feedback.accept: 'perhaps' is not allowed; input should be a valid boolean"),
-        ("redact", ["ok", "(a"], "'(a' is no regular expression: missing ), unterminated subpattern at position 0"),
+        ("redact", ["ok", "(a"], "'(a' is not a regular expression: missing ), unterminated subpattern at position 0"),
         ("redact", r"\d+", "models[0].feedback.redact"),
         ("redct", [], "models[0].feedback.redct: unknown key; did you mean 'redact'? allowed: accept, log, retention_days"),
     ],
@@ -459,7 +467,7 @@ def test_one_run_cannot_change_what_is_logged(model):
 def test_tasks_that_learn_thresholds_cannot_do_without_validation(tmp_path, task):
     content = changed("models", 0, "training", "validation", to=0)
     content["models"][0]["task"] = task
-    assert f"training.validation: 0 is not for {task}" in complaint(tmp_path, content)
+    assert f"training.validation: 0 is not allowed for {task}" in complaint(tmp_path, content)
 
 
 def test_a_bad_schedule_is_told_with_an_example(tmp_path):

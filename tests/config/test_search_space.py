@@ -64,7 +64,7 @@ def test_a_small_space_is_tried_whole_and_once():
     ("space", "said"),
     [
         ({}, "training.search.space: Dictionary should have at least 1 item"),
-        (5, "training.search.space: 5 is not allowed; a mapping from keys of `training`"),
+        (5, "training.search.space: 5 is not allowed; give a mapping from keys of `training`"),
         ({"learning_rate": []}, "learning_rate: the list is empty; give at least one value"),
         ({"learning_rate": 1e-3}, "learning_rate: 0.001 is not allowed; give a list of values, or {low, high, log}"),
         ({"learning_rate": {"low": 1e-3, "high": 1e-4}}, "learning_rate: low (0.001) must be below high (0.0001)"),
@@ -97,7 +97,7 @@ def test_a_space_survives_being_dumped():
         ({"folds": 3, "search": {"space": SPACE}}, "folds and search exclude each other; keep one of them"),
         ({"few_shot": True, "search": {"space": SPACE}}, "few_shot and search exclude each other; keep one of them"),
         ({"folds": 3, "workers": 2}, "folds trains in processes of one worker each; set workers to 1, not 2"),
-        ({"folds": 3, "validation": 0.2}, "folds validates every row in its turn; leave validation (0.2) out"),
+        ({"folds": 3, "validation": 0.2}, "folds validates on every row once; leave validation (0.2) out"),
         ({"few_shot": True, "start_from": "champion"}, "the champion has seen them; set start_from: base"),
         ({"folds": 3, "start_from": "champion"}, "the champion has seen them; set start_from: base"),
         ({"adapt": {"data": "a.txt"}, "start_from": "champion"}, "adapt changes the base model, and start_from: champion"),
@@ -105,7 +105,7 @@ def test_a_space_survives_being_dumped():
         ({"folds": 21}, "training.folds: 21 is not allowed; input should be less than or equal to 20"),
         (
             {"adapt": {"data": "a.csv"}},
-            "training.adapt.data: 'a.csv' is not allowed; a .txt file, one text a line, or a .jsonl",
+            "training.adapt.data: 'a.csv' is not allowed; give a .txt file with one text per line, or a .jsonl",
         ),
         ({"adapt": {"data": "a.txt", "mask": 0}}, "training.adapt.mask: 0 is not allowed; "),
         ({"adapt": {"data": "a.txt", "batch_size": 3}, "workers": 2}, "adapt.batch_size 3 must be a multiple of workers (2)"),
@@ -120,7 +120,7 @@ def test_what_does_not_go_together_is_refused_with_a_sentence(training, said):
 @pytest.mark.parametrize("task", ["ner", "qa"])
 def test_few_shot_is_refused_for_tasks_that_mark_places_in_a_text(task):
     with pytest.raises(
-        ConfigError, match=f"few_shot: {task} marks places in a text, .* allowed for classification and multi_label"
+        ConfigError, match=f"few_shot: {task} marks spans of a text, .* allowed for classification and multi_label"
     ):
         validate(ModelSettings, {**MODEL, "task": task, "training": {"few_shot": True}}, source="test")
 

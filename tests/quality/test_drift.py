@@ -25,7 +25,7 @@ def answers(source: np.random.Generator, count: int, *, first: int = 0) -> tuple
 
 def test_traffic_like_the_holdout_raises_no_alarm_in_a_thousand_windows() -> None:
     source = np.random.default_rng(0)
-    reference = drift.reference_of(*answers(source, 400))
+    reference = drift.make_reference(*answers(source, 400))
     for _ in range(1000):
         assert not [found for found in drift.compare(reference, *answers(source, 100)) if found.drifted]
 
@@ -33,7 +33,7 @@ def test_traffic_like_the_holdout_raises_no_alarm_in_a_thousand_windows() -> Non
 @pytest.mark.parametrize("feature", ["label", "confidence", "length"])
 def test_a_change_of_one_feature_raises_its_alarm_alone(feature: str) -> None:
     source = np.random.default_rng(1)
-    reference = drift.reference_of(*answers(source, 2000))
+    reference = drift.make_reference(*answers(source, 2000))
     labels, confidences, lengths = answers(source, 500)
     if feature == "label":
         labels = answers(source, 500, first=10)[0]
@@ -48,7 +48,7 @@ def test_a_change_of_one_feature_raises_its_alarm_alone(feature: str) -> None:
 def test_labels_never_seen_before_count_as_drift() -> None:
     source = np.random.default_rng(2)
     labels, confidences, lengths = answers(source, 500)
-    reference = drift.reference_of(labels, confidences, lengths)
+    reference = drift.make_reference(labels, confidences, lengths)
     new = ["invented" if place % 2 else label for place, label in enumerate(labels)]
     assert [one.feature for one in drift.compare(reference, new, confidences, lengths) if one.drifted] == ["label"]
 
@@ -59,7 +59,7 @@ def test_a_shift_between_labels_none_of_which_is_frequent_counts_as_drift() -> N
     source = np.random.default_rng(5)
     before, same = (source.choice(many, size=size).tolist() for size in (3080, 500))
     after = [many[60] if chance < 0.3 else label for chance, label in zip(source.random(500), same, strict=True)]
-    reference = drift.reference_of(before, [None] * len(before), [10] * len(before))
+    reference = drift.make_reference(before, [None] * len(before), [10] * len(before))
     moved = {name: drift.compare(reference, labels, [], [10] * 500) for name, labels in (("same", same), ("after", after))}
     assert [one.feature for one in moved["same"] if one.drifted] == []
     assert [one.feature for one in moved["after"] if one.drifted] == ["label"]
@@ -75,14 +75,14 @@ def test_no_label_is_in_two_bins_and_bins_hold_about_equally_many() -> None:
 
 
 def test_tasks_without_labels_and_confidences_are_watched_by_length() -> None:
-    reference = drift.reference_of([None] * 60, [None] * 60, list(range(60)))
+    reference = drift.make_reference([None] * 60, [None] * 60, list(range(60)))
     assert list(reference) == ["length"]
     [found] = drift.compare(reference, [None] * 60, [None] * 60, list(range(100, 160)))
     assert found.drifted
 
 
 def test_no_answers_are_no_drift() -> None:
-    reference = drift.reference_of(["a"] * 9, [0.5] * 9, [3] * 9)
+    reference = drift.make_reference(["a"] * 9, [0.5] * 9, [3] * 9)
     assert drift.compare(reference, [], [], []) == []
 
 
@@ -100,7 +100,7 @@ def test_the_alarm_rises_where_chance_alone_could_reach_it() -> None:
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), st.floats(0, 1), st.integers(0, 9)), min_size=1))
 def test_a_reference_compared_with_itself_has_not_moved(rows: list[tuple[str, float, int]]) -> None:
     labels, confidences, lengths = (list(column) for column in zip(*rows, strict=True))
-    reference = drift.reference_of(labels, confidences, lengths)
+    reference = drift.make_reference(labels, confidences, lengths)
     for found in drift.compare(reference, labels, confidences, lengths):
         assert found.psi == pytest.approx(0, abs=1e-9)
         assert found.now == found.reference == len(rows)

@@ -34,9 +34,9 @@ class Model:
         self.count = 0
 
     def version(self, labels: Sequence[str] | None = None) -> ModelVersion:
-        number = self.registry.reserve_version("m", None)
+        number = self.registry.versions.reserve("m", None)
         lineage = {"labels": list(self.labels if labels is None else labels)}
-        return self.registry.publish_version(
+        return self.registry.versions.publish(
             "m", number, uri="/nowhere", manifest_sha256="a" * 64, metrics={"f1": 0.5}, lineage=lineage
         )
 
