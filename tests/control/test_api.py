@@ -623,3 +623,10 @@ def test_a_match_that_was_played_on_another_holdout_than_the_newest_promotes_not
     told = problem(growing.promote(1), 503)
     assert told == "v1 was evaluated, but the champion or the data of m changed in the meantime; try again"
     assert growing.registry.champion("m").version is None
+
+
+def test_every_answer_has_the_common_headers_unexpected_errors_and_unknown_paths_included(api, monkeypatch):
+    monkeypatch.setattr(api.control, "describe", lambda _: 1 / 0)
+    answers = [api.get("/healthz"), api.get("/api/models/m"), api.get("/api/models/nope"), api.get("/nothing")]
+    assert [answer.status_code for answer in answers] == [200, 500, 404, 404]
+    assert {answer.headers["cache-control"] for answer in answers} == {"no-store"}

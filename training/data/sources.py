@@ -22,9 +22,9 @@ from baton.tasks import AnyTask
 from baton.tasks.base import short_repr
 from baton.tasks.rows import Row, example_of
 
-MAPPING = " (map names with data.fields)"
+MISSING_FIELD_ADVICE = " (map names with data.fields)"
 
-SHOWN = 10
+LISTED_ERRORS = 10
 """Number of broken rows that one error lists. All are counted."""
 
 
@@ -48,8 +48,8 @@ def read(source: str, hub_split: str) -> Iterator[Row]:
         return _read_hub(source, hub_split)
     if not path.is_file():
         raise DataError(f"{source}: no such file")
-    readers = {".csv": _read_csv, ".parquet": _read_parquet}
-    return readers.get(path.suffix, _read_jsonl)(path)
+    readers = {".jsonl": _read_jsonl, ".json": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
+    return readers[path.suffix](path)
 
 
 def parse(task_cls: type[AnyTask], columns: Mapping[str, str], rows: Iterable[Row], source: str) -> list[Any]:
@@ -62,12 +62,12 @@ def located(task_cls: type[AnyTask], columns: Mapping[str, str], rows: Iterable[
     examples, problems = [], []
     for row in rows:
         try:
-            examples.append((row.where, example_of(task_cls, row, columns, advice=MAPPING)))
+            examples.append((row.where, example_of(task_cls, row, columns, advice=MISSING_FIELD_ADVICE)))
         except DataError as error:
             problems.append(str(error))
     if problems:
-        more = f"\n  … and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        listed = "\n".join(f"  {problem}" for problem in problems[:SHOWN])
+        more = f"\n  … and {len(problems) - LISTED_ERRORS} more" if len(problems) > LISTED_ERRORS else ""
+        listed = "\n".join(f"  {problem}" for problem in problems[:LISTED_ERRORS])
         raise DataError(f"{source}: {len(problems)} row(s) cannot be used\n{listed}{more}")
     if not examples:
         raise DataError(f"{source}: the file holds no rows")

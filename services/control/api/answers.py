@@ -1,4 +1,7 @@
-"""The one place through which every answer of the control plane goes: routes, refused keys, unknown paths and errors alike."""
+"""The headers of every answer of the control plane, and the middleware that adds them: to routes, refused keys, unknown paths.
+
+Starlette answers an unexpected exception outside of all middleware; its handler (`error_handlers`) adds `HEADERS` itself.
+"""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def build_api(control: ControlPlane, lifespan: Lifespan) -> FastAPI:
         description="Train, judge, promote and roll back models. Predictions are answered below /models/NAME.",
     )
     api.add_middleware(Guard, control=control)
-    api.add_middleware(AnswerHeaders)  # outermost, because it was added last: it sees what the guard answers, too
+    api.add_middleware(AnswerHeaders)  # around the guard, because it was added last: it sees what the guard answers, too
     metrics = ControlMetrics(control)
     add_error_handlers(api, control)
     add_health(api, control)

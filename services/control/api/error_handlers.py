@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from baton.errors import BatonError, InvalidInput, MalformedRequest, NotReady
+from services.control.api.answers import HEADERS
 from services.control.api.problems import problem
 from services.control.api.protocol import ControlPlane
 from services.names import ROUTE
@@ -22,7 +23,8 @@ def add_error_handlers(api: FastAPI, control: ControlPlane) -> None:
 
     @api.exception_handler(Exception)
     async def handle_unexpected_error(_: Request, error: Exception) -> JSONResponse:
-        return problem(500, BatonError.title, f"internal error ({type(error).__name__})")
+        # answered outside of all middleware, also of the one that adds these headers
+        return problem(500, BatonError.title, f"internal error ({type(error).__name__})", headers=HEADERS)
 
     @api.exception_handler(RequestValidationError)
     async def handle_invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
