@@ -86,9 +86,9 @@ class TextTokens:
     def continue_words(self, text: str, word_pieces: WordPieces) -> NDArray[np.bool_]:
         """Return for each token [n] whether it continues the word of the token before it, by the rule of the HF pipeline.
 
-        If the tokenizer marks such tokens by a prefix (WordPiece), those continue a word that are not as long as the
-        characters they cover: «##shaw» has 6 characters and covers 4. With other tokenizers, a token continues a word if no
-        space is next to its first character. Unknown tokens never do.
+        If the tokenizer marks such tokens by a prefix (WordPiece), a token continues a word if its length differs from the
+        number of characters that it covers: «##shaw» has 6 characters and covers 4. With other tokenizers, a token continues a
+        word if no space is next to its first character. Unknown tokens never do.
 
         Clients get words split as the pipeline splits them, including its errors: a token that lost accents in the
         tokenizer's normalisation is also shorter than its characters, and so counts as a continuation.

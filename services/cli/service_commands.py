@@ -31,7 +31,7 @@ DOWN_SECONDS = 60.0
 """Maximum time that a service may take to stop, before it is killed."""
 
 OUTPUT_LINES = 10
-"""Lines of the output of a start that failed which are shown."""
+"""Number of last lines of output that are shown when a start failed."""
 
 
 def up(

@@ -21,20 +21,20 @@ from baton.store.registry import Registry
 from services.control.live_cache import LiveQualityCache
 from services.control.triggers import MIN_SAMPLES, TRIGGERS, Situation, TriggerName, describe_drift
 
-LONGEST_PAUSE = timedelta(days=1)
-"""Maximum of the doubled cool-down: a model that never improves is still tried once a day."""
+MAX_COOL_DOWN = timedelta(days=1)
+"""Maximum of the cool-down, however often it was doubled: a model that never improves is still tried once a day."""
 
-AFTER_FAILURE = timedelta(seconds=30)
+MIN_COOL_DOWN_AFTER_FAILURE = timedelta(seconds=30)
 """Minimum cool-down after a run without a new champion: otherwise ``cooldown_minutes: 0`` would repeat failing runs at once."""
 
 MAX_DOUBLINGS = 20
-"""Maximum exponent of the back-off. Half a minute exceeds `LONGEST_PAUSE` after 12; much higher ones overflow a timedelta."""
+"""Maximum exponent of the back-off. After 12, half a minute exceeds `MAX_COOL_DOWN`; far more overflow a timedelta."""
 
 FRESH = timedelta(seconds=15)
 """Maximum age of the cached situation that ``GET /metrics`` may use. The control plane renews it every few seconds anyway."""
 
 RUNS_SEEN = 20
-"""Number of recent runs that the back-off considers. It reaches `LONGEST_PAUSE` well before this many."""
+"""Number of recent runs that the back-off considers. It reaches `MAX_COOL_DOWN` well before this many."""
 
 
 class Hold(StrEnum):
@@ -102,7 +102,9 @@ def _blocker(settings: RetrainSettings, situation: Situation) -> _Blocker | None
     if situation.active is not None:
         return _Blocker(hold=Hold.ACTIVE, reason=f"run {situation.active} is active")
     failures = situation.runs_without_champion
-    if situation.ended is not None and situation.now < (until := situation.ended + _cool_down(settings, failures)):
+    if situation.last_run_ended is not None and situation.now < (
+        until := situation.last_run_ended + _cool_down(settings, failures)
+    ):
         after = f" after {failures} run(s) without a new champion" if failures else ""
         return _Blocker(hold=Hold.COOL_DOWN, reason=f"cooling down until {until:%Y-%m-%d %H:%M:%S} UTC{after}")
     return None
@@ -112,8 +114,8 @@ def _cool_down(settings: RetrainSettings, failures: int) -> timedelta:
     """Return the pause after a run: ``cooldown_minutes``, doubled for each of ``failures`` runs without a new champion."""
     pause = timedelta(minutes=settings.cooldown_minutes)
     if failures:
-        pause = max(pause, AFTER_FAILURE)
-    return min(pause * (1 << min(failures, MAX_DOUBLINGS)), LONGEST_PAUSE)
+        pause = max(pause, MIN_COOL_DOWN_AFTER_FAILURE)
+    return min(pause * (1 << min(failures, MAX_DOUBLINGS)), MAX_COOL_DOWN)
 
 
 def _waiting(settings: RetrainSettings, situation: Situation) -> str:
@@ -184,8 +186,8 @@ class Retrainer:
         champion = registry.champion_version(name)
         return Situation(
             now=datetime.now(UTC),
-            since=runs[0].created_at if runs else registry.declared_at(name),
-            ended=max((run.finished_at for run in runs if run.finished_at), default=None),
+            newest_run_created=runs[0].created_at if runs else registry.declared_at(name),
+            last_run_ended=max((run.finished_at for run in runs if run.finished_at), default=None),
             runs_without_champion=self._runs_without_champion(runs),
             active=active.id if active else None,
             active_is_automatic=active is not None and active.cause is not None,

@@ -36,9 +36,9 @@ class Situation:
 
     now: datetime
     """When the facts were read (UTC)."""
-    since: datetime
+    newest_run_created: datetime
     """When the newest run was created; without any run, when the model was declared. Schedules count from here."""
-    ended: datetime | None
+    last_run_ended: datetime | None
     """When the last run ended; None before the first. The cool-down counts from here."""
     runs_without_champion: int
     """Number of runs in a row, up to the last one, that failed or brought no new champion."""
@@ -116,7 +116,7 @@ class Schedule:
 
     def _due(self, settings: RetrainSettings, situation: Situation) -> datetime:
         assert settings.every is not None
-        return next(CronSim(settings.every, situation.since))
+        return next(CronSim(settings.every, situation.newest_run_created))
 
 
 class DriftAlarm:

@@ -10,7 +10,7 @@ import pytest
 from baton.config.model_settings import RetrainSettings
 from baton.quality.drift import Drift
 from baton.quality.live import LiveQuality
-from services.control.retrain import LONGEST_PAUSE, choose
+from services.control.retrain import MAX_COOL_DOWN, choose
 from services.control.triggers import MIN_SAMPLES, Situation
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)  # a Monday
@@ -22,8 +22,8 @@ def situation(**changes: Any) -> Situation:
     """Nothing has happened for a day."""
     quiet: dict[str, Any] = {
         "now": NOW,
-        "since": NOW - timedelta(days=1),
-        "ended": NOW - timedelta(days=1),
+        "newest_run_created": NOW - timedelta(days=1),
+        "last_run_ended": NOW - timedelta(days=1),
         "runs_without_champion": 0,
         "active": None,
         "active_is_automatic": False,
@@ -55,7 +55,7 @@ def test_enough_corrections_start_a_run(new: int, runs: bool) -> None:
     ("began", "runs"), [(datetime(2026, 3, 2, 2, 59, tzinfo=UTC), True), (datetime(2026, 3, 2, 3, 0, 1, tzinfo=UTC), False)]
 )
 def test_a_schedule_is_due_once_its_time_has_passed_since_the_last_run_began(began: datetime, runs: bool) -> None:
-    choice = choose(RetrainSettings(every="0 3 * * *"), situation(since=began, ended=began))
+    choice = choose(RetrainSettings(every="0 3 * * *"), situation(newest_run_created=began, last_run_ended=began))
     assert choice.starts_run is runs
     assert ("due since 2026-03-02 03:00" if runs else "next by schedule 2026-03-03 03:00") in choice.text
 
@@ -88,12 +88,12 @@ def test_a_low_live_f1_starts_a_run_once_it_rests_on_enough_corrections(live: Li
     assert choose(RetrainSettings(live_f1_below=0.7), situation(live=live, new_examples=3)).starts_run is runs
 
 
-@pytest.mark.parametrize(("failures", "minutes"), [(0, 10), (1, 20), (3, 80), (500, LONGEST_PAUSE / timedelta(minutes=1))])
+@pytest.mark.parametrize(("failures", "minutes"), [(0, 10), (1, 20), (3, 80), (500, MAX_COOL_DOWN / timedelta(minutes=1))])
 def test_every_run_without_a_new_champion_doubles_the_cool_down_up_to_a_day(failures: int, minutes: float) -> None:
     settings = RetrainSettings(after_examples=1, cooldown_minutes=10)
     for early, runs in ((timedelta(seconds=1), False), (timedelta(0), True)):
         ended = NOW - timedelta(minutes=minutes) + early
-        choice = choose(settings, situation(new_examples=1, ended=ended, runs_without_champion=failures))
+        choice = choose(settings, situation(new_examples=1, last_run_ended=ended, runs_without_champion=failures))
         assert choice.starts_run is runs
         assert runs or "cooling down until 2026-03-02 12:00:01 UTC" in choice.text
 

@@ -14,7 +14,7 @@ import pytest
 from baton.quality.drift import make_reference
 from baton.store.feedback import Correction
 from baton.store.records import DatasetVersion, RunState
-from services.control.retrain import AFTER_FAILURE, Choice, choose
+from services.control.retrain import MIN_COOL_DOWN_AFTER_FAILURE, Choice, choose
 from tests.support.answers import logged
 from tests.support.local_control import LocalControl, configured, control_of, decide, publish
 
@@ -142,7 +142,7 @@ def test_a_run_that_fails_uses_no_correction_up_and_is_tried_again_after_a_pause
     choice = look(control)
     assert (choice.trigger, choice.hold) == ("examples", "cool-down")
     situation, _ = control.retrainer.assess(control.config.model("m"))
-    later = replace(situation, now=situation.now + 3 * AFTER_FAILURE)
+    later = replace(situation, now=situation.now + 3 * MIN_COOL_DOWN_AFTER_FAILURE)
     assert choose(control.config.model("m").retrain, later).starts_run
 
 
@@ -219,9 +219,9 @@ def test_a_schedule_counts_from_the_last_run(tmp_path: Path) -> None:
     control = control_with(tmp_path, every="* * * * *")
     settings = control.config.model("m")
     situation, _ = control.retrainer.assess(settings)
-    later = replace(situation, now=situation.since + timedelta(minutes=2))
+    later = replace(situation, now=situation.newest_run_created + timedelta(minutes=2))
     assert choose(settings.retrain, later).trigger == "schedule"
-    assert choose(settings.retrain, replace(later, since=later.now)).trigger is None
+    assert choose(settings.retrain, replace(later, newest_run_created=later.now)).trigger is None
 
 
 def test_metrics_are_told_of_the_last_look_and_look_themselves_only_when_it_is_old(tmp_path: Path, monkeypatch: Any) -> None:

@@ -45,22 +45,26 @@ class Rule:
         return self.method in ("", method) and self._pattern.fullmatch(path) is not None
 
 
+PREDICTION_RULES = (
+    Rule("", ROUTE + "/{model}", Scope.PREDICT),
+    Rule("", ROUTE + "/{model}/{rest}", Scope.PREDICT),
+)
+"""Rules for paths of models. Replicas enforce the same; calls reach the control plane while the proxy has no route to them."""
+
 RULES = (
     Rule("GET", "/healthz", None),
     Rule("GET", "/readyz", None),
     Rule("GET", "/metrics", Scope.METRICS),
     Rule("POST", "/api/models/{model}/feedback", Scope.FEEDBACK),
-    # Models that the proxy has no route to (yet): the scope that their replicas would ask for.
-    Rule("", ROUTE + "/{model}", Scope.PREDICT),
-    Rule("", ROUTE + "/{model}/{rest}", Scope.PREDICT),
+    *PREDICTION_RULES,
 )
 """Rules of the control plane. The first that matches counts."""
 
 DEFAULT_SCOPE = Scope.OPERATE
 """The scope of every call that no rule matches."""
 
-REPLICA_RULES = (Rule("GET", f"{ROUTE}/{{model}}{HEALTH}", None), *RULES[-2:])
-"""The rules that replicas apply, for the documentation: every path but `HEALTH` needs `Scope.PREDICT`."""
+DOCUMENTED_REPLICA_RULES = (Rule("GET", f"{ROUTE}/{{model}}{HEALTH}", None), *PREDICTION_RULES)
+"""What `services.replica.http` enforces, for the documentation only: every path but `HEALTH` needs `Scope.PREDICT`."""
 
 MODEL_OR_RUN = re.compile(rf"(?:/api/models|{ROUTE})/(?P<model>[^/]+)(?:/.*)?|/api/runs/(?P<run>[^/]+)(?:/.*)?")
 """Paths that name a model, or a run, which belongs to a model. Keys may be limited to some models."""
@@ -165,6 +169,6 @@ def table() -> str:
     rows = [
         f"| `{rule.method or 'any'} {rule.path.replace('{model}', 'M').replace('{rest}', '…')}` "
         f"| {f'`{rule.scope}`' if rule.scope else 'none: open'} |"
-        for rule in (*REPLICA_RULES, *RULES[:-2])
+        for rule in (*DOCUMENTED_REPLICA_RULES, *(rule for rule in RULES if rule not in PREDICTION_RULES))
     ]
     return "\n".join(["| call | scope |", "|---|---|", *rows, f"| everything else | `{DEFAULT_SCOPE}` |"])
