@@ -207,6 +207,6 @@ def test_the_command_line_shows_entities_and_answers_where_they_stand(tasks: Ser
     assert "parcel (" in shown
     refused = baton("predict", "qa", "which word is it?", "-c", tasks.file, PYTHONPATH=str(tasks.file.parent))
     assert refused.returncode == 1
-    assert "give it with --context TEXT or --context-file FILE" in refused.stderr
+    assert "give the text with --context TEXT or --context-file FILE" in refused.stderr
     shown = json.loads(tasks.baton("predict", "rating", "great, the parcel came", "--json").stdout)
     assert 1 <= shown["answers"][0]["likeliest"] <= 5

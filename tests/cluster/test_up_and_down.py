@@ -42,7 +42,7 @@ def test_up_stops_at_a_busy_port_and_names_who_holds_it(service: Service, tmp_pa
     done = baton("up", "-c", write_config(tmp_path, service.config.http.port, config["models"]))
     assert done.returncode == 1
     assert f"port {service.config.http.port} is taken by haproxy (pid " in done.stderr
-    assert "choose another with http.port or BATON_HTTP_PORT" in done.stderr
+    assert "choose another port with http.port or BATON_HTTP_PORT" in done.stderr
 
 
 def test_up_runs_once_clears_up_after_a_crash_and_stops_without_a_trace_at_ctrl_c(small: Service, tmp_path: Path) -> None:
@@ -144,4 +144,4 @@ def test_a_demo_that_is_terminated_leaves_nothing_running(tmp_path: Path) -> Non
                 process.wait()
                 baton("down", "-c", home / "baton.yaml")
     assert marked(instance.id) == [], log.read_text()
-    assert "are left in" in log.read_text()
+    assert f"are kept in {home}" in log.read_text()
