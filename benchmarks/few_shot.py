@@ -115,7 +115,7 @@ def measure(rows: Sequence[Any], test: Sequence[Any], per_label: int, seed: int)
 
 def section(results: Sequence[Result], per_label: int, tested: int) -> str:
     """Return the section of the results."""
-    heads = ("seed", "time", "strength", "F1 of rows test_texts back in turn", "macro-F1")
+    heads = ("seed", "time", "strength", "F1 of rows held back in turn", "macro-F1")
     rows = [
         (str(it.seed), f"{it.seconds:.1f} s", f"{it.strength:g}", f"{it.held_back_f1:.4f}", f"{it.f1:.4f}") for it in results
     ]

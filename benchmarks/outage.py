@@ -149,7 +149,7 @@ def _section(exchanges: list[Exchange], steady: Phase, phases: list[Phase], unlo
         "| | predictions | failed | p50 | p99 | control calls | slowest answer | back after |\n"
         "|---|---|---|---|---|---|---|---|\n" + "\n".join(rows) + "\n\n"
         f"All predictions of the run: {len(exchanges):,}, failed: {failed(exchanges)}, missing in the log of answers:\n"
-        f"{unlogged}. The last control call of each outage was told:\n\n{reasons}\n"
+        f"{unlogged}. The last control call of each outage got this answer:\n\n{reasons}\n"
     )
 
 

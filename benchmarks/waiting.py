@@ -19,7 +19,7 @@ from baton.config.base_models import find_base_model
 from benchmarks.__main__ import RESULTS, head_of, write
 from benchmarks.service import BASE_MODEL
 
-WAYS = {"spinning (the default)": {}, "asleep (`OMP_WAIT_POLICY=PASSIVE`)": {"OMP_WAIT_POLICY": "PASSIVE"}}
+VARIANTS = {"spinning (the default)": {}, "asleep (`OMP_WAIT_POLICY=PASSIVE`)": {"OMP_WAIT_POLICY": "PASSIVE"}}
 BESIDE = (0, 1, 2)
 """Numbers of processes that compute half of the time, as serving processes do."""
 
@@ -50,19 +50,19 @@ def measure() -> str:
     """Measure, and return a section of the results."""
     rows = []
     for count in BESIDE:
-        seen: dict[str, list[float]] = {way: [] for way in WAYS}
+        seen: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
         for _ in range(ROUNDS):
-            for way, environment in WAYS.items():
+            for variant, environment in VARIANTS.items():
                 with _busy(count):
-                    seen[way].append(_trained(environment))
-        spinning, asleep = (statistics.median(seen[way]) * 1000 for way in WAYS)
+                    seen[variant].append(_trained(environment))
+        spinning, asleep = (statistics.median(seen[variant]) * 1000 for variant in VARIANTS)
         rows.append(f"| {count} | {spinning:.0f} ms | {asleep:.0f} ms | {asleep / spinning:.2f} |")
     return (
         "## Threads that wait\n\n"
         f"One step of training (batch {BATCH}, {TOKENS} tokens, bf16) with {THREADS} threads at niceness 10, as a run has it,\n"
         f"beside processes that compute half of the time, {BURST_SECONDS * 1000:.0f} ms at once; in turn, medians of\n"
         f"{ROUNDS} processes.\n\n"
-        f"| beside | {' | '.join(WAYS)} | ratio |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
+        f"| beside | {' | '.join(VARIANTS)} | ratio |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
     )
 
 

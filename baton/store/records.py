@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 PAGE = 50
 """Default number of rows in one page of a listing."""
 
+LARGEST_INTEGER = 2**31 - 1
+"""Largest number that fits an integer column of the database."""
+
 LONGEST_ID = 128
 """Maximum length in characters of the ids that clients choose: request ids, ids of corrections, idempotency keys."""
 

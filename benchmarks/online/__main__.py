@@ -100,7 +100,7 @@ def _drift(scenario: Scenario, home: Path, arguments: argparse.Namespace) -> str
     return (
         "## Drift\n\n"
         f"{drifting.CLEAN:,} requests, one text each, like the holdout's; looked at after every {drifting.CHECK_EVERY}:\n"
-        f"an alarm at {found.false_alarms} of {found.checks} looks. Then texts of another domain "
+        f"an alarm at {found.false_alarms} of {found.checks} checks. Then texts of another domain "
         f"({arguments.strangers.name}):\n"
         f"alarm {after} {drifting.OTHER}"
         f"{' (' + ', '.join(found.features) + ')' if found.features else ''}.\n"

@@ -93,7 +93,7 @@ def revoke(
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Revoke a key. Running services refuse it within seconds: replicas read the keys every `serving.poll_seconds`."""
+    """Revoke a key. The control plane refuses it after about two seconds, replicas after `serving.poll_seconds`."""
     registry = _registry(load_config(path_of(config), os.environ).database)
     revoked = registry.keys.revoke(id_of(key.encode()) or key)
     registry.close()

@@ -14,6 +14,7 @@ from services.client import Client
 from services.tables import show_runs
 
 POLL_SECONDS = 0.5
+"""Pause between two reads of the state of a run that the command waits for."""
 
 
 def train(

@@ -31,7 +31,8 @@ LABELS_EXPORTED = 50
 """Maximum number of labels whose live F1 is exported: those with the most corrections. It bounds the number of series."""
 
 RUNS_SEEN = 5
-"""Number of recent runs in which the newest ended one is searched. Only one run is active at a time, so it is among these."""
+"""Number of recent runs in which the newest one that started and ended is searched. At most one of them is active; those that
+were cancelled before they started are skipped."""
 
 States = Mapping[str, Sequence[ReplicaState]]
 """States of the replicas, by model."""

@@ -16,7 +16,7 @@ from baton.client import LABELS_LISTED
 from baton.config.model_settings import ModelSettings
 from baton.errors import DataError, InvalidInput
 from baton.store.feedback import Correction
-from baton.store.records import LONGEST_ID, LoggedPrediction
+from baton.store.records import LARGEST_INTEGER, LONGEST_ID, LoggedPrediction
 from baton.store.registry import Registry
 from baton.tasks import task_type
 from baton.tasks.base import short_repr
@@ -25,9 +25,6 @@ from services.log_sampling import FLUSH_SECONDS, sampled
 
 KEYS = ("id", "request_id", "position")
 """Keys of an item that are not fields of the row."""
-
-MAX_POSITION = 2**31 - 1
-"""Maximum ``position``: the largest 32-bit integer, the type of the database's column."""
 
 ERRORS_LISTED = 100
 """Maximum number of errors in one report; the others are only counted."""
@@ -142,11 +139,11 @@ class Intake:
         self._labels = self._known_labels() if self._labels is None else self._labels
         corrections, waiting = [], []
         for item in items:
-            index = (item.request_id or "", item.position)
+            answer = (item.request_id or "", item.position)
             if item.index in absent:
                 if item.client_id in stored:  # sent again; its answer may have been deleted from the log since
                     self.duplicates += 1
-                elif self._wait_left > 0 and sampled(index[0], self.settings.feedback.log):
+                elif self._wait_left > 0 and sampled(answer[0], self.settings.feedback.log):
                     waiting.append(item)
                 else:
                     self._reject(item.index, item.client_id, self._not_logged(item))
@@ -155,7 +152,7 @@ class Intake:
                 waiting.append(item)
                 continue
             try:
-                corrections.append(self._complete(item, logged.get(index)))
+                corrections.append(self._complete(item, logged.get(answer)))
             except InvalidInput as error:
                 self._reject(item.index, item.client_id, str(error))
         added = self.registry.feedback.add(self.settings.name, corrections)
@@ -194,7 +191,7 @@ class Intake:
         position = value.get("position")
         if position is None:
             position = 0
-        if not isinstance(position, int) or isinstance(position, bool) or not 0 <= position <= MAX_POSITION:
+        if not isinstance(position, int) or isinstance(position, bool) or not 0 <= position <= LARGEST_INTEGER:
             raise InvalidInput(f"position: {short_repr(position)}: the index of an input in its request, from 0, is expected")
         return _Parsed(
             index=index,

@@ -34,7 +34,7 @@ JUDGE_SECONDS = 600.0
 """Timeout of a promotion that has to evaluate versions first: enough for both versions on a large holdout, on a busy CPU."""
 
 KEYS_SECONDS = 2.0
-"""Pause between two reads of the API keys: a revoked key is refused this much later at most."""
+"""Pause between two reads of the API keys: while the database answers, a revoked key is refused about this much later."""
 
 
 class ControlPlane:

@@ -222,14 +222,14 @@ def _summary(demo: Demo) -> None:
             f1 = decision["numbers"]["f1"]
             table.add_row(model.name, f"v{item['version']}", f"{f1:.4f}", f"{low:.3f} – {high:.3f}", decision["sentence"])
     demo.out.print(table)
-    hand_overs = Table("hand-over", "requests", "failed", "stale", "p50", "p99", box=None, header_style="bold", pad_edge=False)
-    for it in demo.hand_overs:
-        counts = (len(it.exchanges), failed(it.exchanges), it.stale)
-        p50, p99 = latency_ms(it.exchanges, 0.5), latency_ms(it.exchanges, 0.99)
-        hand_overs.add_row(it.name, *map(str, counts), f"{p50:.0f} ms", f"{p99:.0f} ms")
-    demo.out.print(hand_overs)
+    table = Table("hand-over", "requests", "failed", "stale", "p50", "p99", box=None, header_style="bold", pad_edge=False)
+    for hand_over in demo.hand_overs:
+        counts = (len(hand_over.exchanges), failed(hand_over.exchanges), hand_over.stale)
+        p50, p99 = (latency_ms(hand_over.exchanges, share) for share in (0.5, 0.99))
+        table.add_row(hand_over.name, *map(str, counts), f"{p50:.0f} ms", f"{p99:.0f} ms")
+    demo.out.print(table)
     demo.print("Seconds: " + ", ".join(f"{name} {seconds:.0f}" for name, seconds in demo.seconds.items()))
-    lost = sum(failed(it.exchanges) + it.stale for it in demo.hand_overs)
+    lost = sum(failed(hand_over.exchanges) + hand_over.stale for hand_over in demo.hand_overs)
     if lost:
         raise NotReady(f"{lost} request(s) failed or were answered by the wrong version during the hand-overs")
 

@@ -19,11 +19,8 @@ from services.host import ports
 from services.host.instance import Instance
 from services.host.processes import MARK
 
-SOCKETS = Path("/tmp")
-"""Directory of the instances' own directories. Not `tempfile.gettempdir()`, which may be long: HAProxy accepts at most 97
-characters for a socket's path, and Serve puts 70 of its own into it."""
-
 START_SECONDS = 120.0
+"""Maximum time that `ray start` may take."""
 
 
 def plan(url: str, reserved: int) -> Instance:
@@ -33,7 +30,7 @@ def plan(url: str, reserved: int) -> Instance:
     """
     chosen = ports.reserve(excluded=reserved)
     instance_id = secrets.token_hex(4)
-    directory = SOCKETS / f"baton-{instance_id}"
+    directory = ports.INSTANCES / f"baton-{instance_id}"
     directory.mkdir(mode=0o700)
     temporary_of(directory).mkdir()
     return Instance(

@@ -23,9 +23,12 @@ PREFERRED_PORTS = {
 }
 """Ports that an instance needs in addition to the service's own. Where one is taken, the next free one is used."""
 
-LOCKS = Path("/tmp")
-"""Directory of the locks with which instances reserve ports. Fixed, because all instances must use the same one, whatever their
-TMPDIR."""
+INSTANCES = Path("/tmp")
+"""Directory of the instances' own directories, and of the locks with which they reserve ports.
+
+Fixed, whatever TMPDIR says: all instances must use the same locks, and HAProxy accepts at most 97 characters for a socket's
+path, into which Serve puts 70 of its own.
+"""
 
 
 def require_free(host: str, port: int) -> None:
@@ -70,7 +73,7 @@ def _try_reserve(port: int) -> bool:
     choose the same one. The lock file prevents that.
     """
     try:
-        lock = os.open(LOCKS / f"baton-port-{port}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(INSTANCES / f"baton-port-{port}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError:  # the lock file belongs to another user
         return False
     try:

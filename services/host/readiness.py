@@ -14,6 +14,7 @@ from services.host.serve_driver import Report
 from services.names import HEALTH, route
 
 READY_SECONDS = 180.0
+"""Maximum time that `baton up` waits for /readyz: slow machines load models for a minute."""
 
 
 def wait_until_ready(config: BatonConfig, report: Report) -> None:

@@ -56,8 +56,8 @@ def leave() -> None:
 def deploy(config: BatonConfig, report: Report, store_urls: Mapping[str, str]) -> None:
     """Run all applications of ``config`` on the cluster that this process has joined.
 
-    ``store_urls``: values for the keys of `services.environment.STORES` that the applications get as arguments. Leave out those
-    that are set in the environment of the cluster's nodes.
+    ``store_urls``: values for the keys of `services.environment.STORE_VARIABLES` that the applications get as arguments. Leave
+    out those that are set in the environment of the cluster's nodes.
 
     Raises:
         NotReady: Serve could not start an application.

@@ -23,7 +23,7 @@ from services.replica.batching import Batcher, Prediction
 logger = logging.getLogger("ray.serve")
 
 FLUSH_SECONDS = 1.0
-"""Seconds between two exports to Ray's agent. Prometheus reads it every ten seconds: exporting more often would not help."""
+"""Seconds between two exports to Ray's agent. Ray passes them on every ten seconds: exporting more often would not help."""
 
 Sample = tuple[str, tuple[str, ...], float]
 """A name as in Prometheus, without Ray's prefix; the values of its labels, in the order of their definition; the value."""

@@ -19,8 +19,8 @@ from ray.serve.schema import ServeDeploySchema
 
 from baton.config.file import load_config
 from services import environment
-from services.host import cluster, render
-from services.host.ports import PREFERRED_PORTS
+from services.host import render
+from services.host.ports import INSTANCES, PREFERRED_PORTS
 from services.names import CONTROL, application, route
 
 ROOT = Path(__file__).parents[2]
@@ -263,7 +263,7 @@ def test_pods_run_as_the_images_user_on_a_read_only_root_and_get_time_to_end(ove
         assert set(mounts.values()) <= volumes
         for variable in ("HOME", "HF_HOME", "XDG_CACHE_HOME", "BATON_STATE"):
             assert any(Path(image_environment()[variable]).is_relative_to(mount) for mount in mounts), (name, variable)
-        assert str(cluster.SOCKETS) in mounts
+        assert str(INSTANCES) in mounts
 
 
 @overlays
@@ -370,7 +370,7 @@ def test_compose_gives_baton_a_read_only_root_and_writes_where_the_image_does() 
     writable += [Path(entry.split(":")[0]) for entry in baton["tmpfs"]]
     for variable in ("HOME", "HF_HOME", "XDG_CACHE_HOME", "BATON_STATE"):
         assert any(Path(image_environment()[variable]).is_relative_to(place) for place in writable), variable
-    assert cluster.SOCKETS in writable
+    assert INSTANCES in writable
 
 
 def test_compose_publishes_the_service_on_loopback_from_a_network_that_outlives_a_restart_of_baton() -> None:

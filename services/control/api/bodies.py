@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import Query
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-Limit = Annotated[int, Query(ge=1, le=500, description="Maximum number of items in one page.")]
+LONGEST_REASON = 500
+"""Maximum length in characters of a reason that a person gives."""
 
 
 class Body(BaseModel):

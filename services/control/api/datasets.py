@@ -10,13 +10,12 @@ from fastapi import FastAPI, Path, Query
 from baton.artifacts import frozen
 from baton.artifacts.storage import Storage
 from baton.errors import InvalidInput
-from baton.store.records import PAGE, DatasetVersion
+from baton.store.records import LARGEST_INTEGER, PAGE, DatasetVersion
 from baton.tasks import task_type
-from services.control.api.bodies import Limit
 from services.control.api.protocol import ControlPlane
-from services.control.api.query_params import LARGEST, Before
+from services.control.api.query_params import Before, Limit
 
-Number = Annotated[int, Path(ge=1, le=LARGEST, description="A data set version.")]
+Number = Annotated[int, Path(ge=1, le=LARGEST_INTEGER, description="A data set version.")]
 
 
 def add_datasets(api: FastAPI, control: ControlPlane) -> None:
@@ -47,7 +46,9 @@ def add_datasets(api: FastAPI, control: ControlPlane) -> None:
         model: str,
         number: Number,
         limit: Annotated[int, Query(ge=1, le=10_000, description="Maximum number of rows in one page.")] = 500,
-        after: Annotated[int, Query(ge=0, le=LARGEST, description="Number of rows to skip: `next` of the previous page.")] = 0,
+        after: Annotated[
+            int, Query(ge=0, le=LARGEST_INTEGER, description="Number of rows to skip: `next` of the previous page.")
+        ] = 0,
     ) -> dict[str, Any]:
         """List the quarantined rows of a data set version: where each came from, and why it could not be used."""
         control.config.model(model)
@@ -60,7 +61,7 @@ def add_datasets(api: FastAPI, control: ControlPlane) -> None:
         model: str,
         number: Number,
         against: Annotated[
-            int | None, Query(ge=1, le=LARGEST, description="The version to compare with; by default the previous one.")
+            int | None, Query(ge=1, le=LARGEST_INTEGER, description="The version to compare with; by default the previous one.")
         ] = None,
     ) -> dict[str, Any]:
         """Return the rows added, removed and relabelled in each split since another version, by label, with the first texts."""

@@ -10,11 +10,10 @@ from fastapi.responses import JSONResponse
 
 from baton.errors import Conflict, InvalidInput
 from baton.store.records import PAGE
-from services.control.api.bodies import Limit
 from services.control.api.feedback_body import REQUEST_BODY, read_batches
 from services.control.api.problems import problem
 from services.control.api.protocol import ControlPlane
-from services.control.api.query_params import Before
+from services.control.api.query_params import Before, Limit
 from services.control.control_metrics import ControlMetrics
 from services.control.corrections import Intake
 from services.control.label_counts import LabelCounts

@@ -6,6 +6,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from baton import __version__
+from baton.errors import NotReady
 from services.control.api.problems import problem
 from services.control.api.protocol import ControlPlane
 
@@ -28,5 +29,5 @@ def add_health(api: FastAPI, control: ControlPlane) -> None:
         if reasons:
             authorization = request.headers.get("authorization", "").encode("latin-1")
             detail = control.keyring.reason_if_authorised(authorization, "; ".join(reasons))
-            return problem(503, "not ready", detail, headers={"retry-after": "1"})
+            return problem(NotReady.status, NotReady.title, detail, headers={"retry-after": "1"})
         return JSONResponse({"status": "ready"})

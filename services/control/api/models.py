@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Path
 
-from baton.store.records import PAGE
-from services.control.api.bodies import Limit, Page, to_json_values
+from baton.store.records import LARGEST_INTEGER, PAGE
+from services.control.api.bodies import Page, to_json_values
 from services.control.api.protocol import ControlPlane
-from services.control.api.query_params import LARGEST, Before
+from services.control.api.query_params import Before, Limit
 
 LONG_METRICS = ("confusion", "per_class", "labels", "reference")
 """Metrics that a list of versions leaves out because they fill screens."""
@@ -41,7 +41,7 @@ def add_models(api: FastAPI, control: ControlPlane) -> None:
         )
 
     @api.get("/api/models/{model}/versions/{number}", tags=["models"])
-    def get_version(model: str, number: Annotated[int, Path(ge=1, le=LARGEST)]) -> dict[str, Any]:
+    def get_version(model: str, number: Annotated[int, Path(ge=1, le=LARGEST_INTEGER)]) -> dict[str, Any]:
         """Return one version with all its metrics and its lineage."""
         control.config.model(model)
         champion = registry.champion(model).version

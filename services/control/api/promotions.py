@@ -8,20 +8,17 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from pydantic import Field
 
-from baton.store.records import PAGE
-from services.control.api.bodies import Body, Limit, Page, to_json_values
+from baton.store.records import LARGEST_INTEGER, PAGE
+from services.control.api.bodies import LONGEST_REASON, Body, Page, to_json_values
 from services.control.api.problems import problem
 from services.control.api.protocol import ControlPlane
-from services.control.api.query_params import LARGEST, Before
-
-LONGEST_REASON = 500
-"""Maximum length in characters of a reason."""
+from services.control.api.query_params import Before, Limit
 
 
 class PromotionRequest(Body):
     """Which version should become champion."""
 
-    version: int = Field(ge=1, le=LARGEST)
+    version: int = Field(ge=1, le=LARGEST_INTEGER)
     force: bool = Field(False, description="Bypass the gate. Needs a reason, which stays in the history.")
     reason: str | None = Field(None, max_length=LONGEST_REASON)
 
@@ -29,7 +26,7 @@ class PromotionRequest(Body):
 class RollbackRequest(Body):
     """Which champion should return."""
 
-    version: int | None = Field(None, ge=1, le=LARGEST, description="An earlier champion; by default the previous one.")
+    version: int | None = Field(None, ge=1, le=LARGEST_INTEGER, description="An earlier champion; by default the previous one.")
     reason: str = Field("rolled back by an operator", min_length=1, max_length=LONGEST_REASON)
 
 

@@ -6,8 +6,9 @@ from typing import Annotated
 
 from fastapi import Query
 
-LARGEST = 2**31 - 1
-"""The largest number that fits an integer column of PostgreSQL."""
+from baton.store.records import LARGEST_INTEGER
 
-Before = Annotated[int | None, Query(ge=0, le=LARGEST, description="`next` of the previous page.")]
+Limit = Annotated[int, Query(ge=1, le=500, description="Maximum number of items in one page.")]
+
+Before = Annotated[int | None, Query(ge=0, le=LARGEST_INTEGER, description="`next` of the previous page.")]
 """The item before which a page of a list begins."""

@@ -11,8 +11,7 @@ from pydantic import Field
 from baton.config.model_settings import ModelSettings
 from baton.errors import InvalidInput
 from baton.store.records import HistoryKind
-from services.control.api.bodies import Body
-from services.control.api.promotions import LONGEST_REASON
+from services.control.api.bodies import LONGEST_REASON, Body
 from services.control.api.protocol import ControlPlane
 from services.control.retrain import Choice
 from services.control.triggers import Situation

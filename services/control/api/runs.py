@@ -12,11 +12,11 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field
 
 from baton.errors import RegistryError
-from baton.store.records import LONGEST_ID, PAGE
+from baton.store.records import LARGEST_INTEGER, LONGEST_ID, PAGE
 from baton.store.registry import Registry
-from services.control.api.bodies import Body, Limit, Page, to_json_values
+from services.control.api.bodies import Body, Page, to_json_values
 from services.control.api.protocol import ControlPlane
-from services.control.api.query_params import LARGEST
+from services.control.api.query_params import Limit
 
 EVENT_SECONDS = 0.5
 """Pause between two looks for new events of a run: short enough for a progress bar, one small query each time."""
@@ -60,7 +60,7 @@ def add_runs(api: FastAPI, control: ControlPlane) -> None:
         return {**to_json_values(run), "decision": to_json_values(decision) if decision else None}
 
     @api.get("/api/runs/{run_id}/events", tags=["runs"])
-    async def run_events(run_id: str, last_event_id: Annotated[int, Header(ge=0, le=LARGEST)] = 0) -> StreamingResponse:
+    async def run_events(run_id: str, last_event_id: Annotated[int, Header(ge=0, le=LARGEST_INTEGER)] = 0) -> StreamingResponse:
         """Stream progress as server-sent events until the run ends, from the first event or after `Last-Event-ID`."""
         await asyncio.to_thread(registry.runs.get, run_id)
         return StreamingResponse(_events(registry, run_id, last_event_id), media_type="text/event-stream")
