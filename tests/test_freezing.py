@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from baton.errors import Conflict
-from baton.store.records import DatasetVersion, ModelVersion
+from baton.store.records import DatasetVersion, ModelVersion, RunStage
 from tests.support.growing import correct, freeze_recorded, text_for
 from tests.support.tiny import save_classifier
 from tests.support.world import LABELS, World
@@ -140,3 +141,13 @@ def test_where_train_alone_grew_the_known_evaluation_counts(world):
     assert freeze(world).holdout_hash == world.dataset.version.holdout_hash
     pipeline.judge("m", version.number, world.registry, world.storage)
     assert world.registry.evaluations.get("m", version.number, known.holdout_hash).created_at == known.created_at
+
+
+def test_every_report_of_an_evaluation_names_the_version(world):
+    dataset, version = freeze(world), publish(world, "candidate")
+    reports: list[tuple[RunStage, dict[str, Any]]] = []
+    clock = pipeline.Clock(lambda stage, progress: reports.append((stage, dict(progress))))
+    pipeline.evaluate_version(replace(world.context(), clock=clock), version, dataset.uri, "a holdout of its own")
+    assert {stage for stage, _ in reports} == {RunStage.EVALUATING}
+    assert {progress["evaluated_version"] for _, progress in reports} == {version.number}
+    assert reports[-1][1]["done"] == reports[-1][1]["total"] == dataset.holdout_rows

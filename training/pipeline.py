@@ -177,7 +177,11 @@ def evaluate_version(context: Context, version: ModelVersion, dataset_uri: str, 
         directory, manifest = context.storage.fetch(version, Path(cache))
         predictor = Predictor.load(directory, manifest, settings.serving, threads=scoring_threads(settings.training))
         holdout = datasets.load_split(task_type(settings.task), context.storage, dataset_uri, HOLDOUT)
-        score = evaluate(predictor, holdout, context.clock.count)
+
+        def count(done: int, total: int) -> None:  # each report replaces the progress of the one before
+            context.clock.note(done=done, total=total, evaluated_version=version.number)
+
+        score = evaluate(predictor, holdout, count)
     return context.registry.evaluations.add(settings.name, version.number, holdout_hash, score.metrics, score.statistics)
 
 

@@ -53,7 +53,7 @@ class Registry:
 
     def migrate(self) -> None:
         """Create or upgrade the schema. Raises ``RegistryError`` if the schema is newer than this code."""
-        from baton.store import upgrade
+        from baton.store import upgrade  # here and below: loads Alembic, which only these calls need
 
         upgrade.migrate(self._engine)
 
@@ -298,7 +298,7 @@ class Registry:
 
 
 def _name(version: int | None) -> str:
-    return "none" if version is None else f"v{version}"
+    return "no version" if version is None else f"v{version}"
 
 
 def _champion(connection: sa.Connection, model: str) -> Champion:

@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from baton.errors import RegistryError
 from baton.store.records import Decision, DecisionKind, ModelVersion, Promotion, Run, RunStage, RunState, Verdict
 
 
@@ -52,5 +53,14 @@ def as_run(row: sa.Row[Any]) -> Run:
 
 
 def _stage(stored: str) -> RunStage:
-    """Convert a stage. The database may hold «evaluating v3» from earlier versions of Baton: the number is left out."""
-    return RunStage(stored.partition(" ")[0])
+    """Convert a stage. The database may hold «evaluating v3» from earlier versions of Baton: the number is left out.
+
+    Raises:
+        RegistryError: another version of Baton wrote a stage that this code does not know.
+    """
+    try:
+        return RunStage(stored.partition(" ")[0])
+    except ValueError:
+        raise RegistryError(
+            f"a run has the stage {stored!r}, which this version of Baton does not know; upgrade Baton"
+        ) from None

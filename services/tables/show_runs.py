@@ -22,6 +22,7 @@ STATE_STYLES = {
 }
 
 PROGRESS: Sequence[tuple[str, Callable[[Json], str]]] = (
+    ("evaluated_version", lambda now: f"v{now['evaluated_version']}"),
     ("trials", lambda now: f"trials {now['trial']}/{now['trials']}"),
     ("folds", lambda now: f"fold {now['fold']}/{now['folds']}"),
     ("step", lambda now: f"epoch {now['epoch']:.1f}/{now['epochs']} step {now['step']}/{now['steps']}"),

@@ -45,7 +45,7 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**kept, "HF_HUB_OFFLINE": "1", "COLUMNS": "240", **(extra or {})}
 
 
-def baton(*arguments: str | Path, timeout: float = 120, **extra: str) -> subprocess.CompletedProcess[str]:
+def baton(*arguments: str | Path, timeout: float = 300, **extra: str) -> subprocess.CompletedProcess[str]:
     """Run the command line to its end. stdout and stderr are captured apart."""
     command = [str(BATON), *map(str, arguments)]
     return subprocess.run(command, env=environment(extra), capture_output=True, text=True, timeout=timeout, check=False)
@@ -127,7 +127,7 @@ class Service:
 
     # --- command line ------------------------------------------------------------------------------------------------
 
-    def baton(self, *arguments: str | Path, timeout: float = 120, **extra: str) -> subprocess.CompletedProcess[str]:
+    def baton(self, *arguments: str | Path, timeout: float = 300, **extra: str) -> subprocess.CompletedProcess[str]:
         """A command that must succeed, on this service."""
         done = baton(*arguments, "-c", self.file, timeout=timeout, **extra)
         assert done.returncode == 0, done.stdout + done.stderr

@@ -19,7 +19,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from baton.errors import Conflict, NotFound, RegistryError
 from baton.store import schema
 from baton.store.database import connect
-from baton.store.records import Champion, Decision, DecisionKind, HistoryKind, Promotion, RunState, Verdict
+from baton.store.records import Champion, Decision, DecisionKind, HistoryKind, Promotion, RunStage, RunState, Verdict
 from baton.store.registry import Registry
 from baton.store.upgrade import migrate
 from tests.support.stores import raw_sql
@@ -440,6 +440,16 @@ def test_a_model_has_at_most_one_active_run(registry):
         registry.runs.create("m", {})
     registry.runs.finish(active.id, RunState.FAILED, reason="no disk")
     assert registry.runs.create("m", {}).state is RunState.QUEUED
+
+
+def test_a_stage_of_an_earlier_version_of_baton_is_read_and_one_of_a_later_version_says_what_to_do(registry, url):
+    run = registry.runs.create("m", {})
+    raw_sql(url, "UPDATE runs SET stage = 'evaluating v3'")
+    assert registry.runs.get(run.id).stage is RunStage.EVALUATING
+    assert [it.stage for it in registry.runs.list("m")] == [RunStage.EVALUATING]
+    raw_sql(url, "UPDATE runs SET stage = 'dreaming'")
+    with pytest.raises(RegistryError, match="stage 'dreaming', which this version of Baton does not know; upgrade Baton"):
+        registry.runs.get(run.id)
 
 
 def test_of_runs_created_at_once_exactly_one_is(registry):

@@ -1,4 +1,4 @@
-"""The gate: (candidate, champion, policy) → Decision, in three pure steps: compare, verdict, explain.
+"""The gate: (candidate, champion, policy) → Decision, in three pure steps: compare, reach a verdict, explain.
 
 Knows neither the registry, nor a model, nor Ray.
 """
@@ -77,14 +77,14 @@ def decide(task: AnyTask, candidate: Evaluation, champion: Evaluation | None, po
         Conflict: the two were evaluated on different holdouts.
     """
     comparison = compare(task, candidate, champion, policy)
-    decided = verdict(comparison, policy)
+    verdict = reach_verdict(comparison, policy)
     return Decision(
         model=candidate.model,
         candidate=candidate.version,
         champion=None if champion is None else champion.version,
         kind=DecisionKind.GATE,
-        verdict=decided,
-        sentence=explain(comparison, decided, policy),
+        verdict=verdict,
+        sentence=explain(comparison, verdict, policy),
         policy=policy.model_dump(mode="json"),
         numbers=comparison.numbers(),
     )
@@ -131,7 +131,7 @@ def compare(task: AnyTask, candidate: Evaluation, champion: Evaluation | None, p
     )
 
 
-def verdict(comparison: Comparison, policy: GateSettings) -> Verdict:
+def reach_verdict(comparison: Comparison, policy: GateSettings) -> Verdict:
     """Return the verdict of ``policy`` on a comparison.
 
     A first version must reach ``min_f1``. A challenger must be strictly better, by at least ``min_gain``. It is promoted if the

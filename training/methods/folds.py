@@ -187,6 +187,7 @@ def train_fold(worker_config: Mapping[str, Any], count: int) -> Fold:
 
     ``count`` is the number of folds.
     """
+    # imported in the task: its libraries take seconds to load, and the driver does not need them
     from training.fit.worker import Reporter
 
     config = WorkerConfig(**worker_config)
@@ -211,6 +212,7 @@ def train_fold(worker_config: Mapping[str, Any], count: int) -> Fold:
 
 def train_all(worker_config: Mapping[str, Any], epochs: int) -> dict[str, bytes]:
     """Train on all rows for ``epochs`` epochs of the schedule that the folds followed; return the model's files by name."""
+    # imported in the task, as in `train_fold`
     from training.fit.worker import Reporter, StopAfterEpochs
 
     config = WorkerConfig(**worker_config)
@@ -226,6 +228,7 @@ def train_all(worker_config: Mapping[str, Any], epochs: int) -> dict[str, bytes]
 
 def _build_trainer(worker_config: WorkerConfig, scratch: Path) -> tuple[Any, ModelSettings]:
     """Prepare this process, and build a trainer that saves no checkpoints: a fold is never resumed."""
+    # imported in the task, as in `train_fold`
     from training.fit.log import set_up_worker
     from training.fit.priority import limit_process
     from training.fit.worker import build_trainer
