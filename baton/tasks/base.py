@@ -18,6 +18,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 from tokenizers import Encoding, Tokenizer
 
+from baton.tasks.f1 import Metric
+
 InputT = TypeVar("InputT", bound=BaseModel)
 OutputT = TypeVar("OutputT", bound=BaseModel)
 ExampleT = TypeVar("ExampleT", bound=BaseModel)
@@ -73,7 +75,7 @@ class Windows:
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """Metrics of a set of outputs, with what `Task.resample` needs to recompute the main metric."""
+    """Metrics of a set of outputs, with what `Task.measure` needs to recompute the main metric."""
 
     metrics: Mapping[str, Any]
     statistics: NDArray[np.int32]
@@ -174,6 +176,11 @@ class Task(ABC, Generic[InputT, OutputT, ExampleT, OptionsT]):
     def check(self, examples: Sequence[ExampleT]) -> None:
         """Raise ``DataError`` unless the examples can be scored with `labels`."""
 
+    @property
+    def answer_labels(self) -> tuple[str, ...]:
+        """The labels that answers may have, in the form of `labels_in`; () if the task has none."""
+        return self.labels
+
     # --- inference ---------------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -264,12 +271,12 @@ class Task(ABC, Generic[InputT, OutputT, ExampleT, OptionsT]):
         """Return the metrics of ``outputs``; ``examples[i]`` has the right answer for ``outputs[i]``."""
 
     @abstractmethod
-    def resample(self, statistics: NDArray[np.int32], weights: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return the main metric of b weighted resamples of n examples, [b].
+    def measure(self, metrics: Mapping[str, Any], statistics: NDArray[np.int32]) -> Metric:
+        """Return the main metric of scored outputs, with the terms of each example.
 
         Args:
-            statistics: [n, d], as `score` returned it.
-            weights: [b, n], how often each example is drawn in each resample.
+            metrics: as `score` returned them, perhaps for a version with other labels.
+            statistics: [n, d], as `score` returned them.
         """
 
     @abstractmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,6 +11,7 @@ from pydantic import Field
 
 from baton.errors import DataError
 from baton.tasks.base import Score, Target, Windows
+from baton.tasks.f1 import MacroF1
 from baton.tasks.text_classifier import ClassificationOptions, LabelScores, TextClassifier, TextInput, activate, ranking
 
 LOGGED_LABELS = 3
@@ -63,7 +64,7 @@ class Classification(TextClassifier[LabelScores, TextExample, ClassificationOpti
         return [index[examples[owner].label] for owner in windows.owner]
 
     def score(self, outputs: Sequence[LabelScores], examples: Sequence[TextExample]) -> Score:
-        """Return macro-F1 over the labels that occur as truth or prediction, with the details behind it.
+        """Return macro-F1 over the labels that are the truth of an example, with the details behind it.
 
         These are accuracy, precision, recall, F1 and support of each label, the confusion matrix (rows truth, columns
         prediction), and macro one-vs-rest ROC-AUC, which is None unless every label has positives and negatives. 0/0 counts
@@ -87,7 +88,7 @@ class Classification(TextClassifier[LabelScores, TextExample, ClassificationOpti
             for label, value in zip(output.labels, output.scores, strict=True):
                 probabilities[row, index[label]] = value
         metrics: dict[str, Any] = {
-            "f1": float(self.resample(statistics, np.ones((1, len(truth)), dtype=np.float32))[0]),
+            "f1": _macro_f1(names, statistics).value(),
             "accuracy": float(np.mean(truth == predicted)),
             "roc_auc": _roc_auc(truth, probabilities),
             "per_class": {
@@ -105,27 +106,13 @@ class Classification(TextClassifier[LabelScores, TextExample, ClassificationOpti
         }
         return Score(metrics=metrics, statistics=statistics)
 
-    def resample(self, statistics: NDArray[np.int32], weights: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return macro-F1: the mean over occurring labels of 2·TP / (truths + predictions), all counts weighted."""
-        truth, predicted = statistics[:, 0], statistics[:, 1]
-        hits = np.where(truth == predicted, truth, -1)
-        size = int(max(len(self.labels), statistics.max(initial=0) + 1))
-        both = 2 * _count(hits, weights, size)
-        either = _count(truth, weights, size) + _count(predicted, weights, size)
-        f1 = np.divide(both, either, out=np.zeros_like(both), where=either > 0)
-        occurring = np.maximum((either > 0).sum(axis=1), 1)
-        result: NDArray[np.float64] = f1.sum(axis=1) / occurring
-        return result
+    def measure(self, metrics: Mapping[str, Any], statistics: NDArray[np.int32]) -> MacroF1:
+        """Return macro-F1. ``statistics`` [n, 2] has the truth and the answer of each example, as indices into its labels."""
+        return _macro_f1(metrics["labels"], statistics)
 
 
-def _count(classes: NDArray[np.int32], weights: NDArray[np.float32], size: int) -> NDArray[np.float64]:
-    """Return the weighted counts [b, size] of classes [n]; class -1 is not counted."""
-    from scipy import sparse  # serving does not need it
-
-    rows = np.flatnonzero(classes >= 0)
-    one_hot = sparse.csr_matrix((np.ones(len(rows)), (rows, classes[rows])), shape=(len(classes), size))
-    counts: NDArray[np.float64] = (one_hot.T @ weights.T.astype(np.float64)).T
-    return counts
+def _macro_f1(names: Sequence[str], statistics: NDArray[np.int32]) -> MacroF1:
+    return MacroF1(truth=statistics[:, 0], predicted=statistics[:, 1], labels=tuple(names))
 
 
 def _roc_auc(truth: NDArray[np.int32], probabilities: NDArray[np.float64]) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -12,6 +12,7 @@ from pydantic import field_validator
 
 from baton.errors import DataError
 from baton.tasks.base import Score, Target, Windows, from_cell
+from baton.tasks.f1 import RatioF1, micro_f1
 from baton.tasks.text_classifier import ClassificationOptions, LabelScores, TextClassifier, TextInput, activate, ranking
 
 THRESHOLD = 0.5
@@ -156,7 +157,7 @@ class MultiLabel(TextClassifier[MultiLabelScores, MultiLabelExample, MultiLabelO
         classes = {"precision": _ratio(correct, found), "recall": _ratio(correct, wanted), "f1": f1}
         occurring = found + wanted > 0
         metrics: dict[str, Any] = {
-            "f1": float(self.resample(statistics, np.ones((1, len(truth)), dtype=np.float32))[0]),
+            "f1": micro_f1(statistics).value(),
             "macro_f1": float(f1.sum() / max(int(occurring.sum()), 1)),
             "precision": float(_ratio(correct.sum(), found.sum())),
             "recall": float(_ratio(correct.sum(), wanted.sum())),
@@ -173,10 +174,9 @@ class MultiLabel(TextClassifier[MultiLabelScores, MultiLabelExample, MultiLabelO
         }
         return Score(metrics=metrics, statistics=statistics)
 
-    def resample(self, statistics: NDArray[np.int32], weights: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return micro-F1 = 2 · correct / (predicted + true), all counts weighted; 0 if nothing is predicted or true."""
-        correct, found, wanted = (weights.astype(np.float64) @ statistics).T
-        return _ratio(2 * correct, found + wanted)
+    def measure(self, metrics: Mapping[str, Any], statistics: NDArray[np.int32]) -> RatioF1:
+        """Return micro-F1. ``statistics`` [n, 3] has the numbers of right, predicted and true labels of each example."""
+        return micro_f1(statistics)
 
 
 def indicators(names: Sequence[str], labels: Sequence[Sequence[str]]) -> NDArray[np.bool_]:

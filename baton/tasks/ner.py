@@ -29,6 +29,7 @@ from baton.tasks.base import (
     split_into_windows,
     without_truncation,
 )
+from baton.tasks.f1 import RatioF1, micro_f1
 from baton.tasks.ner_entities import Entities, Entity, Labels, NerOptions, Tokens, find_entities, softmax, word_offsets
 from baton.tasks.ner_rows import NerExample, NerInput, Span
 from baton.tasks.ner_tokens import NerWindows, TextTokens, WordPieces, first_tokens_of_words, label_words
@@ -76,8 +77,12 @@ class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
     def labels_in(cls, example: NerExample) -> tuple[str, ...]:
         return tuple(sorted({span.label for span in example.entities}))
 
+    @property
+    def answer_labels(self) -> tuple[str, ...]:
+        return tuple(label for label in self._labels.types if label != tags.OUTSIDE)
+
     def check(self, examples: Sequence[NerExample]) -> None:
-        known = [label for label in self._labels.types if label != tags.OUTSIDE]
+        known = self.answer_labels
         unknown = sorted({span.label for example in examples for span in example.entities} - set(known))
         if unknown:
             raise DataError(
@@ -258,11 +263,9 @@ class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
         }
         return Score(metrics=metrics, statistics=statistics)
 
-    def resample(self, statistics: NDArray[np.int32], weights: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return micro-F1 = 2 · right / (found + true) of the weighted counts; 0 if nothing is found and nothing is true."""
-        right, found, truth = (weights.astype(np.float64) @ statistics).T
-        result: NDArray[np.float64] = np.divide(2 * right, found + truth, out=np.zeros(len(weights)), where=found + truth > 0)
-        return result
+    def measure(self, metrics: Mapping[str, Any], statistics: NDArray[np.int32]) -> RatioF1:
+        """Return micro-F1. ``statistics`` [n, 3] has the numbers of right, found and true entities of each example."""
+        return micro_f1(statistics)
 
 
 def _tokens_by_input(windows: NerWindows) -> Iterator[TextTokens]:

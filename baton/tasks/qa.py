@@ -31,6 +31,7 @@ from baton.tasks.base import (
     split_into_windows,
     without_truncation,
 )
+from baton.tasks.f1 import RatioF1
 from baton.tasks.qa_rows import QaExample, QaInput
 from baton.tasks.qa_tokens import ContextTokens
 from baton.text.answers import best_spans, best_threshold, exact_match, f1
@@ -316,7 +317,7 @@ class QuestionAnswering(Task[QaInput, Answers, QaExample, QaOptions]):
         ratios = _ratios(statistics)
         answerable = np.array([bool(references) for _, references in given])
         metrics: dict[str, Any] = {
-            "f1": float(self.resample(statistics, np.ones((1, len(given)), dtype=np.float32))[0]),
+            "f1": self.measure({}, statistics).value(),
             "exact_match": float(np.mean([exact_match(answer, references) for answer, references in given])),
         }
         if answerable.any() and not answerable.all():
@@ -324,10 +325,9 @@ class QuestionAnswering(Task[QaInput, Answers, QaExample, QaOptions]):
             metrics["no_answer_f1"] = float(ratios[~answerable].mean())
         return Score(metrics={**metrics, "examples": len(given)}, statistics=statistics)
 
-    def resample(self, statistics: NDArray[np.int32], weights: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return the weighted means of the rows' F1 = numerator / denominator."""
-        exact = weights.astype(np.float64)
-        return np.asarray(exact @ _ratios(statistics) / exact.sum(axis=1))
+    def measure(self, metrics: Mapping[str, Any], statistics: NDArray[np.int32]) -> RatioF1:
+        """Return the mean of the examples' F1. ``statistics`` [n, 2] has numerator and denominator of each."""
+        return RatioF1(numerators=_ratios(statistics), denominators=np.ones(len(statistics)))
 
     def samples(self) -> list[QaInput]:
         days = range(1, self.max_length // 8 + 2)  # more than eight tokens a day

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 
 from baton.errors import DataError, InvalidInput
 from baton.tasks.base import CHARACTERS_PER_TOKEN, Score, Target, Task, Windows, check_text
+from baton.tasks.f1 import RatioF1
 
 MAX_STARS = 5
 
@@ -127,9 +128,10 @@ class Rating(Task[Review, Stars, RatedReview, NoOptions]):
         right = np.array([[output.likeliest == example.stars] for output, example in zip(outputs, examples, strict=True)])
         return Score(metrics={"f1": float(right.mean()), "examples": len(examples)}, statistics=right.astype(np.int32))
 
-    def resample(self, statistics: NDArray[np.int32], weights: NDArray[np.float32]) -> NDArray[np.float64]:
-        accuracy: NDArray[np.float64] = (weights @ statistics[:, 0]) / weights.sum(axis=1)
-        return accuracy
+    def measure(self, metrics: Mapping[str, Any], statistics: NDArray[np.int32]) -> RatioF1:
+        """Return the share of reviews whose likeliest number of stars is right, under the name that the gate knows: F1."""
+        right = statistics[:, 0].astype(np.float64)
+        return RatioF1(numerators=right, denominators=np.ones(len(right)))
 
     def samples(self) -> list[Review]:
         return [Review(review="Lovely, would buy again."), Review(review="It broke on the second day. " * 8)]

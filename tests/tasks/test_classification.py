@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -44,6 +45,11 @@ def decode(logits: list[float], **options: object) -> LabelScores:
     return output
 
 
+def macro_f1(truth: Sequence[int] | np.ndarray, predicted: Sequence[int] | np.ndarray) -> float:
+    """scikit-learn's macro-F1 over the labels that are the truth of a row."""
+    return float(reference.f1_score(truth, predicted, labels=sorted(set(truth)), average="macro", zero_division=0))
+
+
 @st.composite
 def answered(draw: st.DrawFn) -> tuple[list[int], np.ndarray]:
     """Truths (not every label needs to occur) and random probabilities of up to 4 labels."""
@@ -73,10 +79,11 @@ def test_a_label_that_the_version_does_not_know_counts_as_wrong():
     truth, predicted = [0, 1, 2, 2], [0, 1, 0, 1]
     task = Classification(("a", "b"), 32)
     score = task.score(outputs(certain(predicted, 2), ("a", "b")), examples(truth))
-    assert score.metrics["f1"] == pytest.approx(reference.f1_score(truth, predicted, average="macro", zero_division=0))
+    assert score.metrics["f1"] == pytest.approx(macro_f1(truth, predicted))
+    assert score.metrics["f1"] == pytest.approx((2 / 3 + 2 / 3 + 0) / 3)
     assert score.metrics["accuracy"] == 0.5
     assert score.metrics["per_class"]["c"]["support"] == 2
-    assert task.resample(score.statistics, np.ones((1, 4), dtype=np.float32)).tolist() == [score.metrics["f1"]]
+    assert task.measure(score.metrics, score.statistics).value() == score.metrics["f1"]
 
 
 def test_macro_f1_gives_a_rare_label_the_weight_of_a_common_one():
@@ -86,6 +93,13 @@ def test_macro_f1_gives_a_rare_label_the_weight_of_a_common_one():
     assert score.metrics["f1"] == pytest.approx((18 / 19 + 0) / 2)
 
 
+def test_a_label_that_is_only_answered_is_a_miss_but_does_not_join_the_mean():
+    truth, predicted = [0, 0, 1, 1], [0, 2, 1, 1]
+    score = Classification(LABELS, 32).score(outputs(certain(predicted)), examples(truth))
+    assert score.metrics["f1"] == pytest.approx((2 / 3 + 1) / 2)
+    assert score.metrics["per_class"]["c"] == {"precision": 0, "recall": 0, "f1": 0, "support": 0}
+
+
 @settings(max_examples=80, deadline=None)
 @given(answered())
 def test_scores_are_those_of_scikit_learn(answers):
@@ -93,7 +107,7 @@ def test_scores_are_those_of_scikit_learn(answers):
     labels = LABELS[: probabilities.shape[1]]
     predicted = probabilities.argmax(axis=1)
     found = Classification(labels, 32).score(outputs(probabilities, labels), examples(truth)).metrics
-    assert found["f1"] == pytest.approx(reference.f1_score(truth, predicted, average="macro", zero_division=0))
+    assert found["f1"] == pytest.approx(macro_f1(truth, predicted))
     assert found["accuracy"] == pytest.approx(reference.accuracy_score(truth, predicted))
     positions = range(len(labels))
     assert found["confusion"] == reference.confusion_matrix(truth, predicted, labels=positions).tolist()
@@ -129,43 +143,41 @@ def test_statistics_are_one_small_row_an_example():
     assert score.statistics.tolist() == [[1, 0], [3, 3]]
 
 
-# --- resampling ----------------------------------------------------------------------------------------------------------
-
-
-@settings(max_examples=60, deadline=None)
-@given(answered())
-def test_resampling_every_example_once_gives_the_plain_score(answers):
-    truth, probabilities = answers
-    labels = LABELS[: probabilities.shape[1]]
-    task = Classification(labels, 32)
-    score = task.score(outputs(probabilities, labels), examples(truth))
-    again = task.resample(score.statistics, np.ones((2, len(truth)), dtype=np.float32))
-    expected = reference.f1_score(truth, probabilities.argmax(axis=1), average="macro", zero_division=0)
-    assert again.tolist() == pytest.approx([expected] * 2)
+# --- the measured metric -------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=60, deadline=None)
 @given(answered(), st.integers(0, 2**32))
-def test_resampling_with_weights_is_scikit_learns_f1_of_the_repeated_rows(answers, seed):
+def test_the_measured_metric_of_repeated_rows_is_scikit_learns_over_the_labels_that_are_true_among_them(answers, seed):
     truth, probabilities = np.array(answers[0]), answers[1]
     predicted = probabilities.argmax(axis=1)
-    rows = len(truth)
-    weights = np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), size=5)
-    task = Classification(LABELS[: probabilities.shape[1]], 32)
-    found = task.resample(np.stack([truth, predicted], axis=1).astype(np.int32), weights.astype(np.float32))
-    for row, value in zip(weights, found, strict=True):
-        repeated = np.repeat(np.arange(rows), row)
-        assert value == pytest.approx(
-            reference.f1_score(truth[repeated], predicted[repeated], average="macro", zero_division=0)
-        )
+    rows, labels = len(truth), LABELS[: probabilities.shape[1]]
+    task = Classification(labels, 32)
+    score = task.score(outputs(probabilities, labels), examples(answers[0]))
+    metric = task.measure(score.metrics, score.statistics)
+    assert metric.value() == score.metrics["f1"] == pytest.approx(macro_f1(truth, predicted))
+    for times in np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), size=5):
+        repeated = np.repeat(np.arange(rows), times)
+        assert metric.part(repeated).value() == pytest.approx(macro_f1(truth[repeated], predicted[repeated]))
 
 
-def test_resampling_counts_a_large_holdout_exactly():
+@settings(max_examples=60, deadline=None)
+@given(answered(), st.data())
+def test_a_version_with_other_labels_measures_what_the_scored_version_did(answers, data):
+    truth, probabilities = answers
+    labels = LABELS[: probabilities.shape[1]]
+    score = Classification(labels, 32).score(outputs(probabilities, labels), examples(truth))
+    other = Classification(data.draw(st.permutations(LABELS)), 32)
+    assert other.measure(score.metrics, score.statistics).value() == score.metrics["f1"]
+
+
+def test_the_measured_metric_counts_a_large_holdout_exactly():
     source = np.random.default_rng(0)
-    truth, predicted = source.integers(0, 77, 20_000), source.integers(0, 77, 20_000)
-    task = Classification([str(label) for label in range(77)], 32)
-    [found] = task.resample(np.stack([truth, predicted], axis=1).astype(np.int32), np.ones((1, 20_000), dtype=np.float32))
-    assert found == pytest.approx(reference.f1_score(truth, predicted, average="macro"), abs=1e-12)
+    truth, predicted = source.integers(0, 75, 20_000), source.integers(0, 77, 20_000)
+    labels = [str(label) for label in range(77)]
+    statistics = np.stack([truth, predicted], axis=1).astype(np.int32)
+    found = Classification(labels, 32).measure({"labels": labels}, statistics).value()
+    assert found == pytest.approx(macro_f1(truth, predicted), abs=1e-12)
 
 
 # --- decoding ------------------------------------------------------------------------------------------------------------

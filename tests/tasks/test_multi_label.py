@@ -151,7 +151,7 @@ def test_scores_do_not_depend_on_how_many_labels_an_answer_shows_as_long_as_it_s
     assert task.score(cut, examples(truth)).metrics == task.score(outputs(truth), examples(truth)).metrics
 
 
-# --- resampling ----------------------------------------------------------------------------------------------------------
+# --- the measured metric -------------------------------------------------------------------------------------------------
 
 
 def test_statistics_are_the_right_the_predicted_and_the_true_labels_of_each_row():
@@ -163,26 +163,26 @@ def test_statistics_are_the_right_the_predicted_and_the_true_labels_of_each_row(
 
 @settings(max_examples=60, deadline=None)
 @given(judged(), st.integers(0, 2**32))
-def test_resampling_is_scikit_learns_micro_f1_of_the_repeated_rows(sides, seed):
+def test_the_measured_metric_of_repeated_rows_is_scikit_learns_micro_f1_of_them(sides, seed):
     truth, predicted = sides
     rows, size = truth.shape
     task = MultiLabel(LABELS[:size], 32)
     score = task.score(outputs(predicted), examples(truth))
-    drawn = np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), size=5)
-    weights = np.vstack([np.ones(rows, dtype=int), drawn])
-    found = task.resample(score.statistics, weights.astype(np.float32))
-    assert found[0] == score.metrics["f1"]
+    metric = task.measure(score.metrics, score.statistics)
+    assert metric.value() == score.metrics["f1"]
     wide = [np.pad(side, ((0, 0), (0, 1))) for side in sides]
-    for row, value in zip(weights, found, strict=True):
-        repeated = [np.repeat(side, row, axis=0) for side in wide]
-        assert value == pytest.approx(reference.f1_score(*repeated, average="micro", zero_division=0))
+    drawn = np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), size=5)
+    for times in [np.ones(rows, dtype=int), *drawn]:
+        repeated = np.repeat(np.arange(rows), times)
+        expected = reference.f1_score(*(side[repeated] for side in wide), average="micro", zero_division=0)
+        assert metric.part(repeated).value() == pytest.approx(expected)
 
 
-def test_resampling_counts_a_large_holdout_exactly():
+def test_the_measured_metric_counts_a_large_holdout_exactly():
     source = np.random.default_rng(0)
     truth, predicted = source.random((2, 20_000, 77)) < 0.03
     statistics = np.stack([(truth & predicted).sum(1), predicted.sum(1), truth.sum(1)], axis=1).astype(np.int32)
-    [found] = MultiLabel([str(label) for label in range(77)], 32).resample(statistics, np.ones((1, 20_000), dtype=np.float32))
+    found = MultiLabel([str(label) for label in range(77)], 32).measure({}, statistics).value()
     assert found == pytest.approx(2 * (truth & predicted).sum() / (truth.sum() + predicted.sum()), abs=1e-15)
 
 

@@ -934,21 +934,29 @@ def test_metrics_are_plain_values_that_json_takes():
 
 
 @given(judged())
-def test_resampling_every_row_once_gives_the_plain_score(texts):
+def test_the_measured_metric_is_the_f1_of_the_score(texts):
     score = score_of(texts)
-    once = Ner(LABELS, 32).resample(score.statistics, np.ones((2, len(texts)), dtype=np.float32))
-    assert once.tolist() == pytest.approx([score.metrics["f1"]] * 2)
+    assert Ner(LABELS, 32).measure(score.metrics, score.statistics).value() == score.metrics["f1"]
 
 
 @settings(max_examples=40)
 @given(judged(), st.integers(0, 2**32))
-def test_resampling_with_weights_is_seqevals_f1_of_the_repeated_rows(texts, seed):
+def test_the_measured_metric_of_repeated_rows_is_seqevals_f1_of_them(texts, seed):
     count = len(texts)
-    weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=3)
-    found = Ner(LABELS, 32).resample(score_of(texts).statistics, weights.astype(np.float32))
-    for row, value in zip(weights, found, strict=True):
-        report = report_of([texts[place] for place in np.repeat(np.arange(count), row)])
-        assert value == pytest.approx(report["micro avg"]["f1-score"] if report else 0)
+    score = score_of(texts)
+    metric = Ner(LABELS, 32).measure(score.metrics, score.statistics)
+    for times in np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=3):
+        repeated = np.repeat(np.arange(count), times)
+        report = report_of([texts[place] for place in repeated])
+        assert metric.part(repeated).value() == pytest.approx(report["micro avg"]["f1-score"] if report else 0)
+
+
+def test_the_measured_metric_counts_a_large_holdout_exactly():
+    source = np.random.default_rng(0)
+    true, wrong = source.poisson(3, 20_000), source.poisson(1, 20_000)
+    right = source.binomial(true, 0.8)
+    found = Ner(LABELS, 32).measure({}, np.stack([right, right + wrong, true], axis=1).astype(np.int32)).value()
+    assert found == pytest.approx(2 * right.sum() / (right.sum() + wrong.sum() + true.sum()), abs=1e-15)
 
 
 # --- texts and answers ---------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
@@ -921,16 +922,24 @@ def test_rows_of_one_kind_have_no_scores_of_kinds(texts):
 
 
 @given(judged(), st.integers(0, 2**32))
-def test_resampling_with_weights_is_the_score_of_the_repeated_rows(validation, seed):
+def test_the_measured_metric_of_repeated_rows_is_the_f1_of_their_score(validation, seed):
     task, rows = QuestionAnswering((), 64), len(validation.rows)
     score = task.score(validation.outputs, validation.rows)
-    weights = np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), size=3)
-    found = task.resample(score.statistics, np.concatenate([np.ones((1, rows)), weights]).astype(np.float32))
-    assert found[0] == pytest.approx(score.metrics["f1"])
-    for row, value in zip(weights, found[1:], strict=True):
-        repeated = np.repeat(np.arange(rows), row)
+    metric = task.measure(score.metrics, score.statistics)
+    assert metric.value() == score.metrics["f1"]
+    for times in np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), size=3):
+        repeated = np.repeat(np.arange(rows), times)
         again = task.score([validation.outputs[index] for index in repeated], [validation.rows[index] for index in repeated])
-        assert value == pytest.approx(again.metrics["f1"])
+        assert metric.part(repeated).value() == pytest.approx(again.metrics["f1"])
+
+
+def test_the_measured_metric_counts_a_large_holdout_exactly():
+    source = np.random.default_rng(0)
+    denominators = source.integers(1, 60, 20_000)
+    numerators = source.binomial(denominators, 0.8)
+    statistics = np.stack([numerators, denominators], axis=1).astype(np.int32)
+    found = QuestionAnswering((), 64).measure({}, statistics).value()
+    assert found == pytest.approx(math.fsum(numerators / denominators) / 20_000, abs=1e-12)
 
 
 # --- differences ---------------------------------------------------------------------------------------------------------

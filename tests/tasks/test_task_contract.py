@@ -143,7 +143,7 @@ def test_what_the_targets_say_is_what_the_outputs_say_and_scores_one(task_cls, b
         assert task.score(outputs, examples).metrics[task.metric] == pytest.approx(1.0)
 
 
-def test_resampling_every_row_once_gives_the_plain_score_and_twice_that_of_the_doubled_rows(task_cls, saved):
+def test_the_measured_metric_is_that_of_the_score_and_with_a_row_twice_that_of_the_doubled_rows(task_cls, saved):
     examples = examples_of(task_cls.name)
     predictor = predictor_of(task_cls, saved, 128)
     task = predictor.task
@@ -151,10 +151,11 @@ def test_resampling_every_row_once_gives_the_plain_score_and_twice_that_of_the_d
     score = task.score(outputs, examples)
     assert score.statistics.dtype == np.int32
     assert len(score.statistics) == len(examples)
-    weights = np.array([[1] * len(examples), [2, 1, *[1] * (len(examples) - 2)]], dtype=np.float32)
-    plain, doubled = task.resample(score.statistics, weights)
-    assert plain == pytest.approx(score.metrics[task.metric])
-    assert doubled == pytest.approx(task.score([outputs[0], *outputs], [examples[0], *examples]).metrics[task.metric])
+    metric = task.measure(score.metrics, score.statistics)
+    assert metric.value() == score.metrics[task.metric]
+    doubled = metric.part(np.repeat(np.arange(len(examples)), [2, *[1] * (len(examples) - 1)]))
+    again = task.score([outputs[0], *outputs], [examples[0], *examples])
+    assert doubled.value() == pytest.approx(again.metrics[task.metric])
 
 
 def test_a_row_alone_is_answered_as_in_a_large_batch(task_cls, saved):
