@@ -21,10 +21,11 @@ SECRET_BYTES = 32
 
 
 class Scope(StrEnum):
-    """A group of calls that a key allows. No scope includes another."""
+    """A group of calls that a key allows. No scope includes another, except that ``operate`` includes ``label``."""
 
     PREDICT = "predict"
     FEEDBACK = "feedback"
+    LABEL = "label"
     OPERATE = "operate"
     METRICS = "metrics"
 
@@ -32,7 +33,8 @@ class Scope(StrEnum):
 ALLOWS: Mapping[Scope, str] = {
     Scope.PREDICT: "ask models, and read what a model is (`/info`)",
     Scope.FEEDBACK: "send corrections",
-    Scope.OPERATE: "read everything in the control API, and change it: train, promote, roll back, pause",
+    Scope.LABEL: "read what the audit asks people to label, and label it: such labels judge versions",
+    Scope.OPERATE: "read everything in the control API, and change it: label, train, promote, roll back, pause",
     Scope.METRICS: "read `/metrics`",
 }
 """What each scope allows. This text appears in the documentation, in OpenAPI and in the help of the command line."""
@@ -57,6 +59,10 @@ class Key:
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
     last_used_at: datetime | None = None
+
+    def allows(self, scope: Scope) -> bool:
+        """Return whether the key allows the calls of ``scope``."""
+        return scope in self.scopes or (scope is Scope.LABEL and Scope.OPERATE in self.scopes)
 
     def expired(self, now: datetime) -> bool:
         """Return whether the key has expired."""

@@ -23,6 +23,9 @@ from baton.text.normal_form import normalise
 TRAIN, HOLDOUT = "train", "holdout"
 SPLITS = (TRAIN, HOLDOUT)
 
+CORRECTIONS = "corrections.jsonl"
+"""Name of the file next to the splits that holds corrections of texts that are held out but do not judge."""
+
 QUARANTINE = "quarantine.jsonl"
 """Name of the file next to the splits that holds every row in quarantine, with the reason."""
 
@@ -88,11 +91,23 @@ def read_splits(task_cls: type[AnyTask], storage: Storage, uri: str) -> dict[str
         raise DataError(
             f"{uri}: the frozen data set was altered: its content has the hash {content_hash}; restore it, or train again"
         )
+    return {name: _examples(task_cls, uri, split) for name, split in splits.items()}
+
+
+def read_corrections(task_cls: type[AnyTask], storage: Storage, uri: str, corrections_hash: str) -> list[Any]:
+    """Read the held-out corrections beside a data set; none if another freeze of the same splits has replaced them.
+
+    Raises:
+        StorageError: the storage does not respond.
+    """
+    content = storage.read_dataset(uri, CORRECTIONS)
+    return _examples(task_cls, uri, content) if hashlib.sha256(content).hexdigest() == corrections_hash else []
+
+
+def _examples(task_cls: type[AnyTask], uri: str, content: bytes) -> list[Any]:
     try:
         # Split bytes, not a str: U+2028 and U+0085 end a line of a str, but not of a JSONL file.
-        return {
-            name: [task_cls.Example.model_validate_json(line) for line in split.splitlines()] for name, split in splits.items()
-        }
+        return [task_cls.Example.model_validate_json(line) for line in content.splitlines()]
     except ValidationError as error:
         raise DataError(
             f"{uri}: the data set was frozen for another task than {task_cls.name}: {error.errors()[0]['msg']}"

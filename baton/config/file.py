@@ -36,6 +36,12 @@ OVERRIDABLE = ("training.", "data.train", "data.fields.", "base_model")
 """Keys that a single run may override. The gate, the holdout and the engine are not among them, because a run must not choose
 how it is evaluated."""
 
+REMOVED = {
+    "feedback_holdout": "was removed in version 0.2: corrections only train. Delete it; `feedback.audit` is the share of "
+    "logged texts that people label, and that judge (docs/gate.md)"
+}
+"""Keys of earlier versions, with what to do now."""
+
 ConfigSectionType = TypeVar("ConfigSectionType", bound=BaseModel)
 
 
@@ -232,6 +238,8 @@ def _put(raw: dict[str, Any], keys: tuple[str, ...], value: object) -> None:
 def _explain(section_cls: type[BaseModel], problem: Any) -> str:
     location: tuple[int | str, ...] = problem["loc"]
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+    if problem["type"] == "extra_forbidden" and location[-1] in REMOVED:
+        return f"{key}: {REMOVED[str(location[-1])]}"
     if problem["type"] == "extra_forbidden":
         known = _known_keys(section_cls, location[:-1])
         near = difflib.get_close_matches(str(location[-1]), known, n=1)

@@ -41,12 +41,19 @@ class DataSettings(ConfigSection):
         description="Which answer to use for a text that has different answers. latest: the newest one, where rows of "
         "`train` are older than all feedback. majority: the most frequent one; of equally frequent ones, the newest.",
     )
-    feedback_holdout: float = Field(
-        0.1,
-        ge=0,
-        lt=1,
-        description="Share of new texts from feedback that go to the holdout, between 0 and 1. A stable hash of the text "
-        "decides, so a text never changes its split.",
+    new_label_after: int = Field(
+        5,
+        ge=1,
+        description="Number of different texts that corrections with a new label must have before the label becomes a class. "
+        "Until then they wait in quarantine, so that a typing error makes no class.",
+    )
+
+    max_sender_share: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Maximum share of the training rows that corrections of one API key may have. 1: no limit. The newest rows "
+        "are used. `baton datasets MODEL N` shows the shares.",
     )
 
     @field_validator("holdout", mode="before")
@@ -57,12 +64,21 @@ class DataSettings(ConfigSection):
             return value
         raise ValueError("give a fraction between 0 and 1 (both excluded), or a file name")
 
+    @property
+    def holdout_source(self) -> str:
+        """Where the holdout comes from, in words for the record of a data set."""
+        return self.holdout if isinstance(self.holdout, str) else f"{self.holdout:g} of {self.train}"
+
 
 class GateSettings(ConfigSection):
     """Conditions that a new version must meet before it replaces the champion."""
 
     min_f1: float = Field(
-        0.5, ge=0, le=1, description="Minimum holdout F1 of a model's first version, which has no champion to beat."
+        0.5,
+        ge=0,
+        le=1,
+        description="Minimum F1 of a model's first version, which has no champion to beat. The lower confidence bound of its "
+        "F1 must reach it.",
     )
     min_gain: float = Field(
         0.0, ge=0, lt=1, description="Minimum gain in F1 over the champion on the same holdout: 0.01 is one point of F1."
@@ -71,8 +87,21 @@ class GateSettings(ConfigSection):
         0.95,
         ge=0.5,
         lt=1,
-        description="Required confidence that the gain is real (one-sided, paired bootstrap). Higher values need a larger "
-        "gain or holdout.",
+        description="1 minus the allowed probability that any version takes over from one champion without being better, "
+        "however many versions are tried. Higher values need larger gains or holdouts.",
+    )
+    max_drop: float = Field(
+        0.02,
+        ge=0,
+        lt=1,
+        description="Allowed loss of F1 on a part of the holdout (the declared rows, the audited requests, the labels that "
+        "both versions know). A larger loss must be unlikely.",
+    )
+    max_class_drop: float = Field(
+        0.05, ge=0, lt=1, description="Allowed loss of F1 on a single label. A version that clearly loses more is refused."
+    )
+    min_rows: int = Field(
+        30, ge=1, description="Minimum number of different texts (in question answering: contexts) that the holdout must have."
     )
 
 
@@ -132,6 +161,13 @@ class FeedbackSettings(ConfigSection):
         "correction of a logged answer needs only the request id. Live quality and drift are measured on logged answers.",
     )
     retention_days: float = Field(30.0, gt=0, description="Days after which logged answers are deleted. Corrections are kept.")
+    audit: float = Field(
+        0.02,
+        ge=0,
+        lt=1,
+        description="Share of logged texts that people are asked to label, whatever the answer was (`baton audit`). They are "
+        "never trained on, and judge once a batch of 50 is labelled. A keyed hash of the text decides.",
+    )
     redact: tuple[str, ...] = Field(
         (), description="Regular expressions. Text that matches one of them is masked in the prediction log."
     )

@@ -21,6 +21,9 @@ READ_ONLY = "baton_read_only"
 BUSY_TIMEOUT_S = 30
 """Seconds that a transaction on SQLite waits for a lock before it fails."""
 
+IDS_PER_QUERY = 500
+"""Maximum number of ids in one query: databases limit the number of parameters of a statement."""
+
 EXAMPLES = "examples: sqlite:///.baton/baton.db, postgresql+psycopg://user@host/baton"
 
 POSTGRESQL = ("postgresql", "postgresql+psycopg")

@@ -84,20 +84,24 @@ class DatasetStore:
         with database.reading(self._engine) as connection:
             return [_version(row) for row in connection.execute(query)]
 
-    def latest(self, model: str) -> DatasetVersion | None:
+    def latest(self, model: str, *, holdout_source: str | None = None) -> DatasetVersion | None:
         """Return the version that was frozen last, or None if there is none.
 
         It need not have the highest number: data that returns to an earlier state keeps the earlier number.
+        ``holdout_source``: prefer the newest version whose holdout comes from there (`DataSettings.holdout_source`).
         """
         with database.reading(self._engine) as connection:
-            row = connection.execute(_by_turn(model)).one_or_none()
-        return None if row is None else _version(row)
+            newest = connection.execute(_by_turn(model).limit(1)).one_or_none()
+            if newest is None or holdout_source is None:
+                return None if newest is None else _version(newest)
+            versions = map(_version, connection.execute(_by_turn(model)))
+            return next((one for one in versions if one.sources.get("holdout") == holdout_source), _version(newest))
 
 
 def _by_turn(model: str) -> sa.Select[Any]:
-    """Return the query for the version that was frozen last."""
+    """Return the query for all versions, the one that was frozen last first."""
     table = schema.datasets
-    return table.select().where(table.c.model == model).order_by(table.c.turn.desc(), table.c.number.desc()).limit(1)
+    return table.select().where(table.c.model == model).order_by(table.c.turn.desc(), table.c.number.desc())
 
 
 def _turn(connection: sa.Connection, model: str) -> int:
@@ -110,7 +114,7 @@ def _insert(connection: sa.Connection, model: str, version: DatasetVersion) -> D
     """Store ``version`` under the next number."""
     table = schema.datasets
     last = connection.scalar(sa.select(sa.func.max(table.c.number)).where(table.c.model == model))
-    latest = connection.execute(_by_turn(model)).one_or_none()
+    latest = connection.execute(_by_turn(model).limit(1)).one_or_none()
     now = datetime.now(UTC)
     numbered = replace(
         version, number=int(last or 0) + 1, previous=latest.number if latest else None, created_at=now.isoformat()

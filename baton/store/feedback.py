@@ -13,14 +13,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from baton.store import database, schema
+from baton.store import audit_store, database, schema
+from baton.store.database import IDS_PER_QUERY
 from baton.store.records import Feedback, LoggedPrediction
 
 CHUNK = 1000
 """Rows in one query of `FeedbackStore.all`."""
-
-IDS_PER_QUERY = 500
-"""Maximum number of ids in one query: databases limit the number of parameters of a statement."""
 
 DELETED_AT_ONCE = 5000
 """Maximum number of predictions that one transaction deletes."""
@@ -34,6 +32,10 @@ class Correction:
     request_id: str | None
     position: int
     example: dict[str, Any]
+    sender: str | None = None
+    """Id of the API key that sent it; None without one."""
+    audited_as: str | None = None
+    """Fingerprint of the example's content, if the sender may label what the audit has drawn; else None."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +66,6 @@ class FeedbackStore:
         never misses a smaller one. Raises ``NotFound`` for an unknown model.
         """
         now = datetime.now(UTC)
-        table = schema.feedback
         with database.writing(self._engine) as connection:
             database.lock_model(connection, model)
             seen = _known(connection, model, [it.client_id for it in corrections if it.client_id is not None])
@@ -75,8 +76,7 @@ class FeedbackStore:
                         continue
                     seen.add(correction.client_id)
                 rows.append({"model": model, "received_at": now, **asdict(correction)})
-            if rows:
-                connection.execute(table.insert(), rows)
+            _insert(connection, model, rows)
         return Added(accepted=len(rows), duplicates=len(corrections) - len(rows))
 
     def known(self, model: str, client_ids: Sequence[str]) -> set[str]:
@@ -223,6 +223,23 @@ class FeedbackStore:
             deleted += count
             if count < DELETED_AT_ONCE:
                 return deleted
+
+
+def _insert(connection: sa.Connection, model: str, rows: Sequence[dict[str, Any]]) -> None:
+    """Insert rows of feedback in order. Those on texts that the audit has drawn become their labels."""
+    contents = [row.pop("audited_as") for row in rows]
+    drawn = audit_store.drawn_contents(connection, model, [content for content in contents if content is not None])
+    table = schema.feedback
+    labels = {}
+    plain = []
+    for row, content in zip(rows, contents, strict=True):
+        if content in drawn:
+            labels[content] = int(connection.execute(table.insert().values(row).returning(table.c.id)).scalar_one())
+        else:
+            plain.append(row)
+    if plain:
+        connection.execute(table.insert(), plain)
+    audit_store.attach_labels(connection, model, labels)
 
 
 def _joined(logged: sa.FromClause, feedback: sa.FromClause) -> sa.ColumnElement[bool]:

@@ -100,7 +100,7 @@ class DatasetVersion:
     removed_leaks: int
     """Train rows that were removed because their normalised text is, or once was, in the holdout."""
     removed_duplicates: int
-    """Train rows, and feedback rows of the holdout, that were removed as repetitions of another row (same text, same label)."""
+    """Rows that were removed as repetitions of another row of their split (same text, same label)."""
     sources: Mapping[str, str] = field(default_factory=dict)
     """Where the rows of each split came from, by split."""
     number: int | None = None
@@ -108,20 +108,30 @@ class DatasetVersion:
     previous: int | None = None
     """Number of the version that was frozen last before this one; None for the first."""
     counts: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
-    """Rows by split (``train``, ``holdout``), source (``base``, ``feedback``) and label. A row with several labels counts once
-    for each; a row without labels counts under ``""``."""
+    """Rows by split (``train``, ``holdout``), source (train: ``base``, ``feedback``; holdout: ``base``, ``audit``) and label. A
+    row with several labels counts once for each; a row without labels counts under ``""``."""
     train_feedback: int = 0
     """Train rows that came from feedback."""
     holdout_feedback: int = 0
-    """Holdout rows that came from feedback."""
+    """Holdout rows that came from feedback: the last rows of data sets that Baton 0.1 froze. They do not judge any more."""
+    holdout_audited: int = 0
+    """Holdout rows that are audited requests: the last rows."""
+    corrections: int = 0
+    """Feedback rows on texts that are held out but do not judge. They are stored beside the splits."""
+    corrections_hash: str = ""
+    """Hex SHA-256 of these rows; empty if there are none."""
     conflicts: Mapping[str, Any] = field(default_factory=dict)
     """Texts with different answers: the ``policy``, the numbers of ``texts`` and of ``dropped`` rows, and some ``examples``."""
     quarantined: Sequence[Mapping[str, str]] = ()
     """The first rows that were kept out of both splits, each with ``where`` it came from and the ``reason``."""
     quarantined_rows: int = 0
     """Number of all rows that were kept out of both splits."""
+    over_share: int = 0
+    """Feedback rows left out because their sender has more than `data.max_sender_share` of the train rows."""
+    senders: Mapping[str, int] = field(default_factory=dict)
+    """Train rows that came from feedback, by the API key that sent them (``""`` without one), most rows first."""
     set_aside: int = 0
-    """Feedback rows whose text is in the base holdout. They do not change the holdout and never enter train."""
+    """Feedback rows whose text judges. They do not change the holdout and never enter train."""
     feedback_until: int = 0
     """Highest id of the feedback that was read; 0 if there was none."""
     created_at: str | None = None
@@ -166,6 +176,28 @@ class Feedback:
     example: Mapping[str, Any]
     """The input and its correct answer, in the fields of the task's rows."""
     received_at: datetime
+    sender: str | None = None
+    """Id of the API key that sent it; None if the service needed none, or if Baton 0.1 stored it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditItem:
+    """A logged text that the audit has drawn, with what people said about it."""
+
+    id: int
+    """Ascending in the order of the draw."""
+    input: Mapping[str, Any]
+    """The input, as the prediction log stores it."""
+    drawn_at: datetime
+    example: Mapping[str, Any] | None
+    """The input and its right answer, in the fields of the task's rows; None until somebody has labelled it."""
+    undecidable: bool
+    """Whether somebody said that it has no right answer."""
+
+    @property
+    def done(self) -> bool:
+        """Whether nobody needs to look at it any more."""
+        return self.example is not None or self.undecidable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,8 +228,8 @@ class Evaluation:
     holdout_hash: str
     metrics: Mapping[str, Any]
     statistics: NDArray[np.int32]
-    """int32 array [n, d]: d counts for each of the n examples, in holdout order. The task can compute its metric from the
-    counts of any resample of the examples."""
+    """int32 array [n, d]: d numbers for each of the n examples, in holdout order, from which `Task.measure` computes the main
+    metric of any of them."""
     created_at: datetime
 
 
@@ -211,6 +243,8 @@ class Decision:
     candidate: int
     champion: int | None
     """The champion at the time of the decision; None for a model's first version."""
+    champion_sequence: int = 0
+    """`Champion.sequence` at the time of the decision. The decision holds until the pointer moves."""
     kind: DecisionKind
     verdict: Verdict
     sentence: str

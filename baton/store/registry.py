@@ -16,12 +16,14 @@ import sqlalchemy as sa
 
 from baton.errors import Conflict, NotFound
 from baton.store import database, evaluation_store, schema, version_store
+from baton.store.audit_store import AuditStore
 from baton.store.counts import Counts
 from baton.store.dataset_store import DatasetStore
 from baton.store.evaluation_store import EvaluationStore
 from baton.store.feedback import FeedbackStore
 from baton.store.history import History
 from baton.store.key_store import KeyStore
+from baton.store.match_store import MatchStore
 from baton.store.records import PAGE, Champion, Decision, DecisionKind, HistoryKind, ModelVersion, Promotion, Verdict
 from baton.store.retrain_store import RetrainStore
 from baton.store.rows import as_decision, as_promotion, now, page
@@ -47,6 +49,8 @@ class Registry:
         self.feedback = FeedbackStore(self._engine)
         self.versions = VersionStore(self._engine)
         self.evaluations = EvaluationStore(self._engine)
+        self.audit = AuditStore(self._engine)
+        self.matches = MatchStore(self._engine)
         self.history = History(self._engine)
         self.retrain = RetrainStore(self._engine)
         self.keys = KeyStore(self._engine)
@@ -147,10 +151,10 @@ class Registry:
                     f"{model}: the champion is now {_name(current.version)} (move {current.sequence}), "
                     f"not {_name(expected.version)} (move {expected.sequence}); decide again"
                 )
-            if decision.champion != expected.version:
+            if (decision.champion, decision.champion_sequence) != (expected.version, expected.sequence):
                 raise Conflict(
-                    f"{model}: this decision is against {_name(decision.champion)}, "
-                    f"but the champion is {_name(expected.version)}; decide again"
+                    f"{model}: this decision is against {_name(decision.champion)} (move {decision.champion_sequence}), "
+                    f"but the champion is {_name(expected.version)} (move {expected.sequence}); decide again"
                 )
             decision_id = self._admit(connection, decision)
             row = connection.execute(
@@ -175,11 +179,12 @@ class Registry:
             if stored is None:
                 raise Conflict("a gate decision must be stored before it can promote")
             found = as_decision(stored)
-            if (found.model, found.candidate, found.champion) != (decision.model, decision.candidate, decision.champion):
+            if _move(found) != _move(decision):
                 raise Conflict(f"decision {found.id} is about another move")
             if found.kind is not DecisionKind.GATE or found.verdict is not Verdict.PROMOTE:
                 raise Conflict(f"decision {found.id} does not allow a promotion: {found.verdict}")
-            for version in filter(None, (found.candidate, found.champion)):
+            compared = found.numbers.get("compared", True)
+            for version in filter(None, (found.candidate, found.champion if compared else None)):
                 if evaluation_store.find(connection, found.model, version, str(found.numbers.get("holdout_hash"))) is None:
                     raise Conflict(f"decision {found.id}: v{version} has no evaluation on its holdout")
             assert found.id is not None
@@ -220,6 +225,16 @@ class Registry:
         with self._read() as connection:
             return [as_promotion(row) for row in connection.execute(page(schema.promotions, model, limit, before))]
 
+    def moves(self, model: str) -> dict[int, list[DecisionKind]]:
+        """Return how each version that ever was champion became it, oldest move first."""
+        table = schema.promotions
+        query = sa.select(table.c.version, table.c.kind).where(table.c.model == model).order_by(table.c.sequence)
+        found: dict[int, list[DecisionKind]] = {}
+        with self._read() as connection:
+            for row in connection.execute(query):
+                found.setdefault(row.version, []).append(DecisionKind(row.kind))
+        return found
+
     # --- decisions -----------------------------------------------------------------------------------------------------
 
     def add_decision(self, decision: Decision) -> Decision:
@@ -238,9 +253,9 @@ class Registry:
         return as_decision(row)
 
     def gate_decision(
-        self, model: str, candidate: int, champion: int | None, policy: Mapping[str, Any], holdout_hash: str | None = None
+        self, model: str, candidate: int, champion: Champion, policy: Mapping[str, Any], holdout_hash: str | None = None
     ) -> Decision | None:
-        """Return the newest decision of the gate on this candidate, champion and policy, or None if there is none.
+        """Return the newest decision of the gate on this candidate, pointer and policy, or None if there is none.
 
         ``holdout_hash``: consider only decisions on this holdout; None: on any holdout.
         """
@@ -250,7 +265,8 @@ class Registry:
             .where(
                 table.c.model == model,
                 table.c.candidate == candidate,
-                table.c.champion.is_(None) if champion is None else table.c.champion == champion,
+                table.c.champion.is_not_distinct_from(champion.version),
+                table.c.champion_sequence == champion.sequence,
                 table.c.kind == DecisionKind.GATE,
             )
             .order_by(table.c.id.desc())
@@ -264,26 +280,48 @@ class Registry:
     def pending_decisions(self) -> list[Decision]:
         """Return decisions of runs that allow a promotion over the current champion and were not carried out yet.
 
-        A decision was carried out if it has a promotion, or if its roll-out failed: then an incident names its version.
+        A decision was carried out if it has a promotion, or if its roll-out failed: then an incident names its version. The
+        decision with the largest gain comes first.
         """
-        tables = schema.decisions, schema.runs, schema.models, schema.promotions, schema.incidents
-        decisions, runs, models, promotions, incidents = tables
+        decisions, runs, models, promotions = schema.decisions, schema.runs, schema.models, schema.promotions
         query = (
             decisions.select()
             .join(runs, runs.c.decision_id == decisions.c.id)
             .join(models, models.c.name == decisions.c.model)
             .where(
                 decisions.c.verdict == Verdict.PROMOTE,
-                decisions.c.champion.is_not_distinct_from(models.c.champion_version),
+                decisions.c.champion_sequence == models.c.champion_sequence,  # the pointer has not moved since
                 ~sa.exists().where(promotions.c.decision_id == decisions.c.id),
+                ~_rollout_failed(decisions),
+            )
+            .order_by(decisions.c.id)
+        )
+        with self._read() as connection:
+            decisions_found = [as_decision(row) for row in connection.execute(query)]
+        return sorted(decisions_found, key=lambda decision: -decision.numbers.get("gain", 0.0))
+
+    def overtaken_decisions(self) -> list[Decision]:
+        """Return decisions of runs that allowed a promotion, but whose champion was replaced before they were carried out.
+
+        Such a version beat an older champion. It must be judged again, by a new decision on it, which ends the old one. Only
+        the last move counts: what waited for longer is out of date.
+        """
+        decisions, runs, models, promotions = schema.decisions, schema.runs, schema.models, schema.promotions
+        newer = schema.decisions.alias()
+        query = (
+            decisions.select()
+            .join(runs, runs.c.decision_id == decisions.c.id)
+            .join(models, models.c.name == decisions.c.model)
+            .where(
+                decisions.c.verdict == Verdict.PROMOTE,
+                decisions.c.champion_sequence == models.c.champion_sequence - 1,
+                ~sa.exists().where(promotions.c.model == decisions.c.model, promotions.c.version == decisions.c.candidate),
                 ~sa.exists().where(
-                    incidents.c.model == decisions.c.model,
-                    incidents.c.version == decisions.c.candidate,
-                    incidents.c.kind == HistoryKind.ROLLOUT_FAILED,
-                    incidents.c.created_at >= decisions.c.created_at,
+                    newer.c.model == decisions.c.model,
+                    newer.c.candidate == decisions.c.candidate,
+                    newer.c.id > decisions.c.id,
                 ),
-                # Any later move makes a decision obsolete for good, even if the champion that it names serves again.
-                ~sa.exists().where(promotions.c.model == decisions.c.model, promotions.c.created_at > decisions.c.created_at),
+                ~_rollout_failed(decisions),
             )
             .order_by(decisions.c.id)
         )
@@ -295,6 +333,22 @@ class Registry:
 
     def _read(self) -> AbstractContextManager[sa.Connection]:
         return database.reading(self._engine)
+
+
+def _rollout_failed(decisions: sa.Table) -> sa.ColumnElement[bool]:
+    """Return the condition that the roll-out of a decision's candidate has failed since the decision."""
+    incidents = schema.incidents
+    return sa.exists().where(
+        incidents.c.model == decisions.c.model,
+        incidents.c.version == decisions.c.candidate,
+        incidents.c.kind == HistoryKind.ROLLOUT_FAILED,
+        incidents.c.created_at >= decisions.c.created_at,
+    )
+
+
+def _move(decision: Decision) -> tuple[str, int, int | None, int]:
+    """Return the move of the pointer that a decision is about."""
+    return decision.model, decision.candidate, decision.champion, decision.champion_sequence
 
 
 def _name(version: int | None) -> str:
@@ -321,6 +375,7 @@ def _insert_decision(connection: sa.Connection, decision: Decision) -> int:
             model=decision.model,
             candidate=decision.candidate,
             champion=decision.champion,
+            champion_sequence=decision.champion_sequence,
             kind=decision.kind,
             verdict=decision.verdict,
             sentence=decision.sentence,

@@ -141,6 +141,7 @@ decisions = sa.Table(
     sa.Column("model", sa.ForeignKey("models.name"), nullable=False, index=True),
     sa.Column("candidate", sa.Integer, nullable=False),
     sa.Column("champion", sa.Integer, nullable=True),
+    sa.Column("champion_sequence", sa.Integer, nullable=False, server_default="0"),
     sa.Column("kind", sa.String(16), nullable=False),
     sa.Column("verdict", sa.String(16), nullable=False),
     sa.Column("sentence", sa.Text, nullable=False),
@@ -148,6 +149,28 @@ decisions = sa.Table(
     sa.Column("numbers", sa.JSON, nullable=False),
     sa.Column("reason", sa.Text, nullable=True),
     sa.Column("created_at", UtcDateTime, nullable=False),
+)
+
+matches = sa.Table(
+    "matches",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("model", sa.ForeignKey("models.name"), nullable=False),
+    sa.Column("champion", sa.Integer, nullable=True),
+    sa.Column("candidate", sa.Integer, nullable=False),
+    sa.Column("holdout_hash", sa.String(64), nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("epoch", sa.Integer, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+)
+sa.Index("ix_matches_champion", matches.c.model, matches.c.champion, matches.c.id)
+
+match_groups = sa.Table(
+    "match_groups",
+    metadata,
+    sa.Column("model", sa.ForeignKey("models.name"), primary_key=True),
+    sa.Column("group_hash", sa.String(64), primary_key=True),
+    sa.Column("first_match", sa.Integer, nullable=False),
 )
 
 promotions = sa.Table(
@@ -202,6 +225,7 @@ feedback = sa.Table(
     sa.Column("position", sa.Integer, nullable=False),
     sa.Column("example", sa.JSON, nullable=False),
     sa.Column("received_at", UtcDateTime, nullable=False),
+    sa.Column("sender", sa.String(12), nullable=True),
     sa.UniqueConstraint("model", "client_id", name="uq_feedback_client_id"),
     sqlite_autoincrement=True,  # a deleted id must not be used again: data sets store the highest id that they have read
 )
@@ -228,6 +252,29 @@ sides = sa.Table(
     sa.Column("model", sa.ForeignKey("models.name"), primary_key=True),
     sa.Column("group_hash", sa.String(64), primary_key=True),
     sa.Column("side", sa.String(7), nullable=False),
+)
+
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("model", sa.ForeignKey("models.name"), nullable=False),
+    sa.Column("group_hash", sa.String(64), nullable=False),
+    sa.Column("content_hash", sa.String(64), nullable=False),
+    sa.Column("input", sa.JSON, nullable=False),
+    sa.Column("drawn_at", UtcDateTime, nullable=False),
+    sa.Column("feedback_id", sa.ForeignKey("feedback.id", ondelete="SET NULL"), nullable=True),
+    sa.Column("undecidable", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("forgotten", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.UniqueConstraint("model", "group_hash", name="uq_audit_group"),
+)
+sa.Index("ix_audit_content", audit.c.model, audit.c.content_hash)
+
+secrets = sa.Table(
+    "secrets",
+    metadata,
+    sa.Column("name", sa.String(32), primary_key=True),
+    sa.Column("value", sa.String(64), nullable=False),
 )
 
 retrain_state = sa.Table(

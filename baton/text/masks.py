@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
 
-from baton.text.normal_form import normalise
+from baton.text.normal_form import fingerprint, normalise
 
 MASK = "█"
 """Replaces each character that a pattern matches."""
@@ -46,6 +47,44 @@ def remainder(patterns: Sequence[str]) -> Callable[[str], str]:
         return re.sub(f"{MASK}+", MASK, masked) if re.search(r"\w", masked) else normalised
 
     return rest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroupKeys:
+    """Fingerprints that decide the split of a text. See `group_keys`."""
+
+    group: str
+    """Fingerprint of the text. All rows of a group are in one split."""
+    masked_group: str
+    """Fingerprint of what masks leave of the text. A masked text may be any text with the same ``masked_group``."""
+    masked: bool
+    """Whether parts of the text are hidden by masks."""
+
+    def in_ledger(self, *, held_out: bool) -> tuple[str, ...]:
+        """Return the fingerprints under which the ledger records the split, that of the group first.
+
+        The ``masked_group`` is recorded for texts that are held out and for masked ones. Two whole texts of train need no
+        comparison.
+        """
+        return (self.group, self.masked_group) if held_out or self.masked else (self.group,)
+
+
+def group_keys(redact: Sequence[str]) -> Callable[[str], GroupKeys]:
+    """Return a function that maps a text (`Task.group`) to its fingerprints.
+
+    ``redact``: the patterns that the prediction log masks. Without any, the mask character is a character like any other.
+    """
+    unmasked_part = remainder(redact)
+
+    def keys(text: str) -> GroupKeys:
+        return GroupKeys(
+            group=fingerprint(text),
+            # the NUL keeps it apart from the fingerprint of any whole text
+            masked_group=fingerprint(f"\0{unmasked_part(text)}" if redact else text),
+            masked=bool(redact) and MASK in text,
+        )
+
+    return keys
 
 
 def same_but_for_masks(masked: Mapping[str, Any], item: BaseModel) -> bool:

@@ -149,7 +149,7 @@ def test_the_ledger_cannot_be_changed_even_by_raw_sql(registry, url, statement):
 
 
 def test_versions_recorded_at_once_have_numbers_of_their_own_and_contradict_nowhere(registry):
-    barrier = threading.Barrier(6)
+    barrier = threading.Barrier(6, timeout=60)
 
     def add(number: int) -> object:
         barrier.wait()

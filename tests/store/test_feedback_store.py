@@ -84,7 +84,7 @@ def test_a_batch_of_more_ids_than_one_query_takes_counts_right(store):
 def test_senders_at_the_same_moment_count_each_id_once(registry, store, url):
     senders, ids = 4, 60
     added: list[Added] = []
-    start = threading.Barrier(senders)
+    start = threading.Barrier(senders, timeout=60)
 
     def send(own: FeedbackStore) -> None:
         start.wait()

@@ -44,10 +44,14 @@ def outage(stoppable_postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> tup
 def at_once(url: str, write: Callable[[Registry, int], object]) -> list[object]:
     """``write(registry, number)`` by 20 writers that start together, each with connections of its own."""
     registries = [Registry(url) for _ in range(WRITERS)]
-    barrier = threading.Barrier(WRITERS)
+    barrier = threading.Barrier(WRITERS, timeout=60)
 
     def run(number: int) -> object:
-        registries[number].champion("m")  # connected
+        try:
+            registries[number].champion("m")  # connected
+        except BaseException:
+            barrier.abort()  # the others must not wait for this one
+            raise
         barrier.wait()
         try:
             return write(registries[number], number)
@@ -107,7 +111,7 @@ def test_twenty_writers_lose_no_update_and_no_number_and_never_stand_in_each_oth
 def test_of_twenty_that_promote_at_once_exactly_one_wins_every_time(registry, url):
     for move in range(1, 4):
         now = registry.champion("m")
-        rivals = [registry.add_decision(gate(publish(registry), now.version)) for _ in range(WRITERS)]
+        rivals = [registry.add_decision(gate(publish(registry), now.version, sequence=now.sequence)) for _ in range(WRITERS)]
         results = at_once(url, lambda own, number, rivals=rivals, now=now: own.promote(rivals[number], now))
         [winner] = [result for result in results if isinstance(result, Promotion)]
         assert sum(isinstance(result, Conflict) for result in results) == WRITERS - 1

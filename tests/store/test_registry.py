@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -45,11 +46,19 @@ def publish(registry: Registry, model: str = "m", run_id: str | None = None) -> 
     return number
 
 
-def gate(candidate: int, champion: int | None, verdict: Verdict = Verdict.PROMOTE, holdout: str = HOLDOUT) -> Decision:
+def gate(
+    candidate: int,
+    champion: int | None,
+    verdict: Verdict = Verdict.PROMOTE,
+    holdout: str = HOLDOUT,
+    sequence: int | None = None,
+) -> Decision:
+    """By default about the first move of the pointer, or the one after it if there is a champion."""
     return Decision(
         model="m",
         candidate=candidate,
         champion=champion,
+        champion_sequence=int(champion is not None) if sequence is None else sequence,
         kind=DecisionKind.GATE,
         verdict=verdict,
         sentence=f"v{candidate} against {champion}",
@@ -58,27 +67,36 @@ def gate(candidate: int, champion: int | None, verdict: Verdict = Verdict.PROMOT
     )
 
 
-def act(kind: DecisionKind, candidate: int, champion: int | None, reason: str | None = "because") -> Decision:
+def act(
+    kind: DecisionKind, candidate: int, champion: int | None, reason: str | None = "because", sequence: int | None = None
+) -> Decision:
     return Decision(
-        model="m", candidate=candidate, champion=champion, kind=kind, verdict=Verdict.PROMOTE, sentence="an act", reason=reason
+        model="m",
+        candidate=candidate,
+        champion=champion,
+        champion_sequence=int(champion is not None) if sequence is None else sequence,
+        kind=kind,
+        verdict=Verdict.PROMOTE,
+        sentence="an act",
+        reason=reason,
     )
 
 
 def promote(registry: Registry, candidate: int) -> Promotion:
     """Through the gate, against whoever serves now."""
     now = registry.champion("m")
-    return registry.promote(registry.add_decision(gate(candidate, now.version)), now)
+    return registry.promote(registry.add_decision(gate(candidate, now.version, sequence=now.sequence)), now)
 
 
 def move(registry: Registry, kind: DecisionKind, candidate: int) -> Promotion:
     """By a person's act, against whoever serves now."""
     now = registry.champion("m")
-    return registry.promote(act(kind, candidate, now.version), now)
+    return registry.promote(act(kind, candidate, now.version, sequence=now.sequence), now)
 
 
 def all_at_once(calls: list[Callable[[], object]]) -> list[object]:
     """Run the calls in threads that start together; results or exceptions, in order."""
-    barrier = threading.Barrier(len(calls))
+    barrier = threading.Barrier(len(calls), timeout=60)
 
     def run(call: Callable[[], object]) -> object:
         barrier.wait()
@@ -232,7 +250,7 @@ def test_a_decision_against_another_champion_promotes_nothing(registry):
     promote(registry, 1)
     against_v1 = registry.add_decision(gate(3, 1))
     promote(registry, 2)
-    with pytest.raises(Conflict, match="this decision is against v1, but the champion is v2; decide again"):
+    with pytest.raises(Conflict, match=r"is against v1 \(move 1\), but the champion is v2 \(move 2\); decide again"):
         registry.promote(against_v1, registry.champion("m"))
     assert registry.champion("m").version == 2
 
@@ -259,7 +277,7 @@ def test_an_act_without_a_reason_moves_nothing(registry, kind, reason):
     promote(registry, 1)
     promote(registry, 2)
     with pytest.raises(Conflict, match=f"a {kind} needs a reason"):
-        registry.promote(act(kind, 1, 2, reason), registry.champion("m"))
+        registry.promote(act(kind, 1, 2, reason, sequence=2), registry.champion("m"))
     assert registry.champion("m").version == 2
 
 
@@ -417,18 +435,21 @@ def test_the_first_evaluation_of_a_version_on_a_holdout_stays(registry):
     assert (second.id, second.metrics) == (first.id, {"f1": 0.5})
 
 
-def test_a_match_that_was_not_played_has_no_evaluation_and_no_decision(registry):
+def test_a_match_that_was_not_played_against_this_pointer_has_no_evaluation_and_no_decision(registry):
     registry.add_decision(gate(2, 1))
     assert registry.evaluations.get("m", 1, HOLDOUT) is None
-    assert registry.gate_decision("m", 2, None, {"min_gain": 0.0}) is None
-    assert registry.gate_decision("m", 2, 1, {"min_gain": 0.1}) is None
-    assert registry.gate_decision("m", 3, 1, {"min_gain": 0.0}) is None
+    first, again = Champion(version=1, sequence=1), Champion(version=1, sequence=3)
+    assert registry.gate_decision("m", 2, first, {"min_gain": 0.0}) is not None
+    assert registry.gate_decision("m", 2, again, {"min_gain": 0.0}) is None
+    assert registry.gate_decision("m", 2, NOBODY, {"min_gain": 0.0}) is None
+    assert registry.gate_decision("m", 2, first, {"min_gain": 0.1}) is None
+    assert registry.gate_decision("m", 3, first, {"min_gain": 0.0}) is None
 
 
 def test_the_newest_gate_decision_on_a_match_is_found(registry):
     registry.add_decision(gate(2, None, Verdict.REJECT))
     newest = registry.add_decision(gate(2, None))
-    assert registry.gate_decision("m", 2, None, {"min_gain": 0.0}) == newest
+    assert registry.gate_decision("m", 2, NOBODY, {"min_gain": 0.0}) == newest
 
 
 # --- runs ----------------------------------------------------------------------------------------------------------------
@@ -768,6 +789,45 @@ def test_a_winner_that_another_move_has_overtaken_stays_out_when_its_champion_se
     move(registry, DecisionKind.ROLLBACK, 1)
     assert registry.champion("m").version == overtaken.champion
     assert registry.pending_decisions() == []
+
+
+def test_of_several_winners_the_one_with_the_largest_gain_goes_first(registry):
+    gains = []
+    for gain in (0.02, 0.05, 0.03):
+        run = registry.runs.create("m", {}, started=True)
+        number = publish(registry, run_id=run.id)
+        decision = gate(number, None)
+        decision = registry.add_decision(replace(decision, numbers={**decision.numbers, "gain": gain}))
+        registry.runs.finish(run.id, RunState.SUCCEEDED, version=number, decision_id=decision.id)
+        gains.append(gain)
+    assert [decision.numbers["gain"] for decision in registry.pending_decisions()] == sorted(gains, reverse=True)
+
+
+def test_a_clock_that_is_late_on_one_machine_drops_no_winner(registry, url):
+    """The decision was stored by a driver whose clock is 90 s behind that of the service (review M5)."""
+    promote(registry, publish(registry))
+    decision = decided_by_a_run(registry, 1)
+    raw_sql(url, "UPDATE decisions SET created_at = '2020-01-01 00:00:00' WHERE id = 2")
+    assert [pending.id for pending in registry.pending_decisions()] == [decision.id]
+
+
+def test_an_overtaken_winner_is_to_be_judged_again_until_there_is_a_new_decision_on_it(registry):
+    promote(registry, publish(registry))
+    waiting = decided_by_a_run(registry, 1)
+    assert registry.overtaken_decisions() == []
+    promote(registry, publish(registry))
+    assert (registry.pending_decisions(), registry.overtaken_decisions()) == ([], [waiting])
+    registry.add_decision(gate(waiting.candidate, 3, Verdict.REJECT, sequence=2))
+    assert registry.overtaken_decisions() == []
+    assert registry.history.list("m")[0].what == HistoryKind.REFUSED
+
+
+def test_what_was_overtaken_long_ago_or_was_carried_out_is_not_judged_again(registry):
+    promote(registry, publish(registry))
+    decided_by_a_run(registry, 1)
+    promote(registry, publish(registry))
+    promote(registry, publish(registry))
+    assert registry.overtaken_decisions() == []
 
 
 def test_a_winner_whose_roll_out_failed_is_not_tried_again(registry):
