@@ -10,16 +10,20 @@ from typing import Any
 
 import pytest
 
+from baton.config.model_settings import GateSettings
 from baton.errors import Conflict
+from baton.store.audit_store import Drawn
+from baton.store.feedback import Correction
 from baton.store.records import DatasetVersion, ModelVersion, RunStage
-from tests.support.growing import correct, freeze_recorded, text_for
+from baton.text.normal_form import fingerprint
+from tests.support.growing import correct, freeze_recorded, text_of_audit
 from tests.support.tiny import save_classifier
 from tests.support.world import LABELS, World
 from training import pipeline
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-NEW_TRAIN, NEW_HOLDOUT = ({"text": text_for(split, 0.1), "label": "billing"} for split in ("train", "holdout"))
+NEW_TRAIN = {"text": "a new text", "label": "billing"}
 
 
 @pytest.fixture
@@ -46,17 +50,71 @@ def publish(world: World, name: str) -> ModelVersion:
     return world.publish(save_classifier(world.base, LABELS, world.directory / name))
 
 
+class Audit:
+    """Fifty texts that the audit of ``m`` has drawn, as replicas draw them."""
+
+    def __init__(self, world: World) -> None:
+        self._registry = world.registry
+        self._texts = [f"an audited text {number}" for number in range(50)]
+        drawn = [Drawn(keys=(fingerprint(text),), content_hash=fingerprint(text), input={"text": text}) for text in self._texts]
+        assert world.registry.audit.draw("m", drawn) == 50
+
+    def label(self, count: int) -> None:
+        """Label the next ``count`` texts."""
+        now, self._texts = self._texts[:count], self._texts[count:]
+        self._registry.feedback.add(
+            "m",
+            [
+                Correction(
+                    client_id=None,
+                    request_id=None,
+                    position=0,
+                    example={"text": text, "label": "billing"},
+                    audited_as=fingerprint(text),
+                )
+                for text in now
+            ],
+        )
+
+
 # --- freezing ------------------------------------------------------------------------------------------------------------
 
 
-def test_each_data_set_is_recorded_with_its_sides_and_all_feedback_so_far(world):
+def test_each_data_set_is_recorded_with_its_splits_and_all_feedback_so_far(world):
     first = freeze(world)
-    correct(world.registry, "m", NEW_TRAIN, NEW_HOLDOUT)
+    correct(world.registry, "m", NEW_TRAIN, {"text": text_of_audit(world.registry, "m"), "label": "billing"})
     second = freeze(world)
     assert [(it.number, it.previous, it.feedback_until) for it in (first, second)] == [(1, None, 0), (2, 1, 2)]
-    assert (second.train_feedback, second.holdout_feedback) == (1, 1)
+    assert (second.train_feedback, second.corrections) == (1, 1)
+    assert second.holdout_hash == first.holdout_hash
     assert world.registry.datasets.latest("m") == second
-    assert len(world.registry.datasets.ledger("m")) == second.train_rows + second.holdout_rows
+    assert len(world.registry.datasets.ledger("m")) == second.train_rows + second.holdout_rows + second.corrections
+
+
+def test_audited_requests_judge_once_their_batch_is_labelled(world):
+    first = freeze(world)
+    audit = Audit(world)
+    audit.label(44)
+    assert freeze(world).holdout_hash == first.holdout_hash
+    audit.label(1)
+    grown = freeze(world)
+    assert (grown.holdout_audited, grown.holdout_rows) == (45, first.holdout_rows + 45)
+    assert grown.counts["holdout"]["audit"] == {"billing": 45}
+
+
+def test_a_run_on_other_data_is_judged_like_all_others_and_leaves_no_other_judge_behind(world):
+    """`--set data.train=…` used to draw the holdout from the other file (review H7)."""
+    declared = world.settings()
+    data = declared.data.model_copy(update={"holdout": 0.2})
+    declared = declared.model_copy(update={"data": data})
+    usual = freeze_recorded(world.registry, declared, world.storage)
+    write(world, "tiny", read(world, "train")[:8])
+    tiny = data.model_copy(update={"train": str(world.directory / "tiny.jsonl")})
+    context = replace(world.context(), settings=declared.model_copy(update={"data": tiny}), declared=declared)
+    experiment = pipeline.freeze(context).version
+    assert experiment.holdout_hash == usual.holdout_hash
+    assert experiment.train_rows < 9 < usual.train_rows
+    assert experiment.sources == {"train": tiny.train, "holdout": data.holdout_source}
 
 
 def test_feedback_that_changes_nothing_leaves_the_number_and_is_new_no_more(world):
@@ -100,14 +158,15 @@ def test_a_past_that_somebody_else_wrote_meanwhile_is_a_conflict_and_nothing_tra
 # --- judging -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_match_is_played_on_the_newest_holdout_by_both_sides(world):
+def test_a_match_is_played_on_the_newest_holdout_by_both_versions(world):
     freeze(world)
     champion, candidate = publish(world, "champion"), publish(world, "candidate")
     world.make_champion(champion)
-    correct(world.registry, "m", NEW_HOLDOUT)
+    write(world, "holdout", [*read(world, "holdout"), {"text": "one more", "label": "billing"}])
     newest = freeze(world)
-    decision = pipeline.judge("m", candidate.number, world.registry, world.storage)
-    assert (decision.candidate, decision.champion) == (candidate.number, champion.number)
+    decision = pipeline.judge(world.settings(), candidate.number, world.registry, world.storage)
+    assert (decision.candidate, decision.champion, decision.champion_sequence) == (candidate.number, champion.number, 1)
+    assert (decision.numbers["match"], decision.numbers["compared"]) == (1, True)
     assert decision.numbers["holdout_hash"] == newest.holdout_hash
     for version in (champion, candidate):
         evaluation = world.registry.evaluations.get("m", version.number, newest.holdout_hash)
@@ -122,14 +181,14 @@ def test_a_match_is_played_on_data_that_came_back_and_not_on_the_highest_number(
     assert freeze(world).number == 2
     write(world, "holdout", rows)
     assert freeze(world).number == 1
-    decision = pipeline.judge("m", version.number, world.registry, world.storage)
+    decision = pipeline.judge(world.settings(), version.number, world.registry, world.storage)
     assert decision.numbers["holdout_hash"] == first.holdout_hash
 
 
 def test_without_a_recorded_data_set_a_version_is_judged_on_its_own(world):
     version = publish(world, "version")
     assert world.registry.datasets.latest("m") is None
-    decision = pipeline.judge("m", version.number, world.registry, world.storage)
+    decision = pipeline.judge(world.settings(), version.number, world.registry, world.storage)
     assert decision.numbers["holdout_hash"] == world.dataset.version.holdout_hash
 
 
@@ -139,7 +198,7 @@ def test_where_train_alone_grew_the_known_evaluation_counts(world):
     known = world.registry.evaluations.get("m", version.number, world.dataset.version.holdout_hash)
     correct(world.registry, "m", NEW_TRAIN)
     assert freeze(world).holdout_hash == world.dataset.version.holdout_hash
-    pipeline.judge("m", version.number, world.registry, world.storage)
+    pipeline.judge(world.settings(), version.number, world.registry, world.storage)
     assert world.registry.evaluations.get("m", version.number, known.holdout_hash).created_at == known.created_at
 
 
@@ -147,7 +206,66 @@ def test_every_report_of_an_evaluation_names_the_version(world):
     dataset, version = freeze(world), publish(world, "candidate")
     reports: list[tuple[RunStage, dict[str, Any]]] = []
     clock = pipeline.Clock(lambda stage, progress: reports.append((stage, dict(progress))))
-    pipeline.evaluate_version(replace(world.context(), clock=clock), version, dataset.uri, "a holdout of its own")
+    context = replace(world.context(), clock=clock)
+    pipeline.evaluate_version(context, version, world.dataset.holdout, "a holdout of its own")
     assert {stage for stage, _ in reports} == {RunStage.EVALUATING}
     assert {progress["evaluated_version"] for _, progress in reports} == {version.number}
     assert reports[-1][1]["done"] == reports[-1][1]["total"] == dataset.holdout_rows
+
+
+# --- matches -------------------------------------------------------------------------------------------------------------
+
+
+def test_every_candidate_is_one_more_match_and_the_same_one_is_none(world):
+    freeze(world)
+    world.make_champion(publish(world, "champion"))
+    numbers = []
+    for number in (publish(world, "second").number, publish(world, "third").number, 2):
+        decision = pipeline.judge(world.settings(), number, world.registry, world.storage)
+        numbers.append(decision.numbers["match"])
+    assert numbers == [1, 2, 1]
+
+
+def test_held_out_corrections_are_reported_and_decide_nothing(world):
+    row = {"text": text_of_audit(world.registry, "m"), "label": "billing"}
+    freeze(world)
+    world.make_champion(publish(world, "champion"))
+    candidate = publish(world, "candidate")
+    before = pipeline.judge(world.settings(), candidate.number, world.registry, world.storage)
+    correct(world.registry, "m", row)
+    freeze(world)
+    decision = pipeline.judge(world.settings(), candidate.number, world.registry, world.storage)
+    assert decision.numbers["corrections"]["rows"] == 1
+    assert "On 1 held-out corrections, which do not decide, v2 has F1" in decision.sentence
+    assert {**decision.numbers, "corrections": None} == {**before.numbers, "corrections": None}
+
+
+def test_a_promotion_is_decided_by_the_policy_of_the_service_that_asks(world):
+    """The stored settings may be those of somebody else (review M6)."""
+    freeze(world)
+    candidate = publish(world, "candidate")
+    ours = world.settings().model_copy(update={"gate": GateSettings(min_f1=0.77)})
+    decision = pipeline.judge(ours, candidate.number, world.registry, world.storage)
+    assert decision.policy["min_f1"] == 0.77
+
+
+def test_a_champion_of_another_task_is_no_opponent(world):
+    """Such a run used to fail after its training, when it evaluated the champion (review H12)."""
+    freeze(world)
+    champion, candidate = publish(world, "champion"), publish(world, "candidate")
+    world.make_champion(champion)
+    context = world.context()
+    lineage = {**champion.lineage, "task": "ner"}
+    other = replace(world.registry.versions.get("m", champion.number), lineage=lineage)
+    assert pipeline.comparable(context, other) is False
+    assert pipeline.comparable(context, champion) is True
+    assert pipeline.comparable(context, replace(champion, lineage={})) is True  # Baton 0.1 stored no task
+    assert candidate.lineage["task"] == "classification"
+
+
+def test_rows_that_feedback_put_into_the_holdout_of_an_old_data_set_do_not_judge(world):
+    dataset, version = freeze(world), publish(world, "version")
+    judge = pipeline.Judge(version=replace(dataset, holdout_feedback=20), examples=world.dataset.holdout)
+    evaluation = pipeline.evaluate_version(world.context(), version, judge.examples, dataset.holdout_hash)
+    decision = pipeline.decide(world.context(), version, evaluation, judge)
+    assert decision.numbers["examples"] == dataset.holdout_rows - 20 == 100

@@ -11,7 +11,7 @@ import yaml
 
 from baton.config.file import load_config
 from services.host.render import serve_config
-from tests.support.growing import correct, freeze_recorded, text_for
+from tests.support.growing import correct, freeze_recorded
 from tests.support.tiny import save_classifier
 from tests.support.world import LABELS, World
 from tests.test_structure import PRODUCT, ROOT, modules
@@ -45,10 +45,10 @@ def test_database_and_storage_name_no_module(tiny_base, tmp_path):
     settings = world.settings()
     world.registry.declare_model("m", settings.model_dump(mode="json"))
     run = world.registry.runs.create("m", settings.model_dump(mode="json"), None)
-    correct(world.registry, "m", {"text": text_for("train", 0.1), "label": "billing"})
+    correct(world.registry, "m", {"text": "a new text", "label": "billing"})
     freeze_recorded(world.registry, settings, world.storage)
     version = world.publish(save_classifier(world.base, LABELS, tmp_path / "checkpoint"))
-    pipeline.judge("m", version.number, world.registry, world.storage)
+    pipeline.judge(settings, version.number, world.registry, world.storage)
     world.make_champion(version)
 
     database = sqlite3.connect(tmp_path / "baton.db")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic_core import from_json
 
 from baton.artifacts.storage import Storage
 from baton.config.file import DEFAULT_FILE, load_config, override
@@ -62,7 +63,8 @@ def run(
         settings = override(loaded.model(target), assign or [])
         registry, storage, database = Registry(loaded.database), Storage(loaded.storage, patient=True), loaded.database
         registry.migrate()
-        registry.declare_model(target, loaded.model(target).model_dump(mode="json"))
+        if target not in registry.declared():  # only the service changes what is declared: it has the data and gate that judge
+            registry.declare_model(target, loaded.model(target).model_dump(mode="json"))
         run_id = registry.runs.create(target, settings.model_dump(mode="json"), started=True).id
     with _record_end(registry, run_id, conceal_data_errors=config is None and not may_log_texts()):
         import ray
@@ -81,6 +83,9 @@ def run(
 def judge(
     model: Annotated[str, typer.Argument(help="Name of the model.")],
     version: Annotated[int, typer.Argument(help="Number of the published version to compare with the champion.")],
+    settings: Annotated[
+        str | None, typer.Option(help="Settings of the model as JSON, with the gate's policy; by default as last declared.")
+    ] = None,
 ) -> None:
     """Compare a published version with the current champion on the newest holdout, and store the decision.
 
@@ -90,8 +95,9 @@ def judge(
 
     registry, storage, _ = _from_environment(0.0)
     set_facts(model=model, version=version)
-    yield_to_serving(ModelSettings.model_validate(registry.settings(model)).training)
-    _print_or_log(pipeline.judge(model, version, registry, storage).sentence)
+    loaded = ModelSettings.model_validate(registry.settings(model) if settings is None else from_json(settings))
+    yield_to_serving(loaded.training)
+    _print_or_log(pipeline.judge(loaded, version, registry, storage).sentence)
 
 
 def main() -> None:

@@ -10,30 +10,32 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from baton.artifacts.frozen import HOLDOUT
+from baton.artifacts.frozen import HOLDOUT, read_corrections
 from baton.artifacts.manifest import Manifest
 from baton.artifacts.storage import Storage
 from baton.config.base_models import check_length, find_base_model
 from baton.config.model_settings import ModelSettings
 from baton.predict.predictor import Predictor
-from baton.store.records import Decision, Evaluation, ModelVersion, RunStage, RunState
+from baton.quality.audit import is_drawn
+from baton.store.records import Champion, DatasetVersion, Decision, Evaluation, ModelVersion, RunStage, RunState
 from baton.store.registry import Registry
-from baton.tasks import task_type
+from baton.tasks import AnyTask, task_type
 from baton.tasks.base import Score
 from training.data import datasets
 from training.data.splits import split_rows
 from training.fit import start as starts
 from training.fit.priority import scoring_threads
 from training.fit.request import Trained, TrainingRequest
-from training.judge import gate
+from training.judge.decision import Contender, decide_match
 from training.judge.evaluate import evaluate
+from training.judge.holdout import describe_holdout
 from training.methods.adaptation import adapt
 from training.methods.choose import choose_method
 
@@ -49,6 +51,9 @@ class Context:
     """What every step of a run needs."""
 
     settings: ModelSettings
+    """Of the run, with its overrides."""
+    declared: ModelSettings
+    """Of the model in `baton.yaml`. Its data and its gate judge, whatever a run overrides."""
     registry: Registry
     storage: Storage
     clock: Clock
@@ -56,33 +61,46 @@ class Context:
 
 def run(run_id: str, registry: Registry, storage: Storage, *, database: str) -> Decision:
     """Carry out a started run, from its frozen settings to a stored Decision and a finished record."""
-    settings = ModelSettings.model_validate(registry.runs.get(run_id).spec)
+    record = registry.runs.get(run_id)
+    settings = ModelSettings.model_validate(record.spec)
+    declared = ModelSettings.model_validate(registry.settings(record.model))
     clock = Clock(lambda stage, progress: registry.runs.report(run_id, stage, progress))
-    context = Context(settings=settings, registry=registry, storage=storage, clock=clock)
+    context = Context(settings=settings, declared=declared, registry=registry, storage=storage, clock=clock)
     try:
         dataset, request = prepare(context, run_id, database)
         request, adaptation = adapt_base_model(context, dataset, request)
         with train(context, request) as best:
             trained = replace(best, details={**adaptation, **best.details})
             version, candidate = publish(context, run_id, dataset, trained)
-        champion = evaluate_champion(context, dataset.version.uri, dataset.version.holdout_hash)
-        decision = decide(context, candidate, champion)
+        decision = decide(context, version, candidate, Judge(version=dataset.version, examples=dataset.holdout))
         registry.runs.finish(run_id, RunState.SUCCEEDED, version=version.number, decision_id=decision.id)
     finally:
         storage.remove_run(run_id)
     return decision
 
 
-def judge(model: str, number: int, registry: Registry, storage: Storage) -> Decision:
-    """Compare a published version with the current champion on the model's newest holdout, and store the decision."""
-    settings = ModelSettings.model_validate(registry.settings(model))
-    context = Context(settings=settings, registry=registry, storage=storage, clock=Clock(lambda stage, progress: None))
-    version = registry.versions.get(model, number)
-    newest = registry.datasets.latest(model)
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """A frozen holdout on which versions are compared."""
+
+    version: DatasetVersion
+    examples: Sequence[Any]
+
+
+def judge(settings: ModelSettings, number: int, registry: Registry, storage: Storage) -> Decision:
+    """Compare a published version with the champion on the newest holdout of the declared data, and store the decision.
+
+    ``settings``: of the model, as the service that asks has them. They have the policy.
+    """
+    clock = Clock(lambda stage, progress: None)
+    context = Context(settings=settings, declared=settings, registry=registry, storage=storage, clock=clock)
+    version = registry.versions.get(settings.name, number)
+    newest = registry.datasets.latest(settings.name, holdout_source=settings.data.holdout_source)
     # a version from before the registry recorded data sets: its lineage has its own
-    dataset = version.lineage["dataset"] if newest is None else asdict(newest)
-    candidate = evaluate_version(context, version, dataset["uri"], dataset["holdout_hash"])
-    return decide(context, candidate, evaluate_champion(context, dataset["uri"], dataset["holdout_hash"]))
+    dataset = DatasetVersion(**version.lineage["dataset"]) if newest is None else newest
+    holdout = datasets.load_split(task_type(settings.task), storage, dataset.uri, HOLDOUT)
+    candidate = evaluate_version(context, version, holdout, dataset.holdout_hash)
+    return decide(context, version, candidate, Judge(version=dataset, examples=holdout))
 
 
 # --- the steps -----------------------------------------------------------------------------------------------------------
@@ -111,13 +129,23 @@ def freeze(context: Context) -> datasets.Dataset:
     """Freeze the base data and all feedback so far, and record version and splits in the registry before training starts."""
     settings, registry = context.settings, context.registry
     newest = registry.datasets.latest(settings.name)
+    secret, share = registry.audit.secret(), settings.feedback.audit
     history = datasets.History(
         ledger=registry.datasets.ledger(settings.name),
         previous=newest.number if newest else None,
         feedback=registry.feedback.all(settings.name),
+        audited=registry.audit.items(settings.name),
+        is_drawn=lambda group: is_drawn(secret, settings.name, group, share),
     )
-    task_cls, redact = task_type(settings.task), settings.feedback.redact
-    dataset = datasets.freeze(settings.name, task_cls, settings.data, context.storage, history, redact=redact)
+    dataset = datasets.freeze(
+        settings.name,
+        task_type(settings.task),
+        settings.data,
+        context.storage,
+        history,
+        redact=settings.feedback.redact,
+        declared=context.declared.data,
+    )
     return replace(dataset, version=registry.datasets.add(settings.name, dataset.version, dataset.splits))
 
 
@@ -160,14 +188,8 @@ def publish(context: Context, run_id: str, dataset: datasets.Dataset, trained: T
     return version, evaluation
 
 
-def evaluate_champion(context: Context, dataset_uri: str, holdout_hash: str) -> Evaluation | None:
-    """Return the champion's evaluation on a frozen holdout; None if there is no champion."""
-    champion = context.registry.champion_version(context.settings.name)
-    return None if champion is None else evaluate_version(context, champion, dataset_uri, holdout_hash)
-
-
-def evaluate_version(context: Context, version: ModelVersion, dataset_uri: str, holdout_hash: str) -> Evaluation:
-    """Return a published version's evaluation on a frozen holdout. Evaluate it now unless the registry has one."""
+def evaluate_version(context: Context, version: ModelVersion, examples: Sequence[Any], holdout_hash: str) -> Evaluation:
+    """Return a published version's evaluation on frozen rows with this hash. Evaluate it now unless the registry has one."""
     settings = context.settings
     known = context.registry.evaluations.get(settings.name, version.number, holdout_hash)
     if known is not None:
@@ -176,20 +198,78 @@ def evaluate_version(context: Context, version: ModelVersion, dataset_uri: str, 
     with tempfile.TemporaryDirectory(prefix="baton-fetch-") as cache:
         directory, manifest = context.storage.fetch(version, Path(cache))
         predictor = Predictor.load(directory, manifest, settings.serving, threads=scoring_threads(settings.training))
-        holdout = datasets.load_split(task_type(settings.task), context.storage, dataset_uri, HOLDOUT)
 
         def count(done: int, total: int) -> None:  # each report replaces the progress of the one before
             context.clock.note(done=done, total=total, evaluated_version=version.number)
 
-        score = evaluate(predictor, holdout, count)
+        score = evaluate(predictor, examples, count)
     return context.registry.evaluations.add(settings.name, version.number, holdout_hash, score.metrics, score.statistics)
 
 
-def decide(context: Context, candidate: Evaluation, champion: Evaluation | None) -> Decision:
-    """Let the gate decide whether the candidate may replace the champion, and store the decision."""
+def decide(context: Context, version: ModelVersion, candidate: Evaluation, judge: Judge) -> Decision:
+    """Evaluate the champion, let the gate decide whether ``version`` may replace it, and store the decision.
+
+    The match is recorded before it is played, so that it counts whatever happens afterwards.
+    """
+    registry, model, task_cls = context.registry, context.settings.name, task_type(context.settings.task)
+    pointer = registry.champion(model)
+    champion = _opponent(context, pointer)
+    rival = None if champion is None else evaluate_version(context, champion, judge.examples, judge.version.holdout_hash)
+    corrections = _on_corrections(context, judge.version, [version] if champion is None else [version, champion])
     context.clock.enter(RunStage.DECIDING)
-    task = context.settings.make_task(())
-    return context.registry.add_decision(gate.decide(task, candidate, champion, context.settings.gate))
+    rows = judge.version.holdout_rows - judge.version.holdout_feedback  # feedback that Baton 0.1 held out does not judge
+    holdout = describe_holdout(
+        task_cls, judge.examples[:rows], judge.version.holdout_hash, audited=judge.version.holdout_audited
+    )
+    number = registry.matches.open(
+        model,
+        champion=pointer.version,
+        candidate=version.number,
+        holdout_hash=holdout.hash,
+        groups=holdout.fingerprints,
+    )
+    decision = decide_match(
+        context.settings.make_task(()),
+        holdout,
+        _contender(task_cls, version, candidate, rows),
+        None if champion is None or rival is None else _contender(task_cls, champion, rival, rows),
+        pointer=pointer,
+        number=number,
+        policy=context.declared.gate,
+        corrections=corrections,
+    )
+    return registry.add_decision(decision)
+
+
+def _on_corrections(context: Context, dataset: DatasetVersion, versions: Sequence[ModelVersion]) -> list[Evaluation]:
+    """Return the evaluations of versions on the held-out corrections of a data set, which decide nothing; [] without any."""
+    if not dataset.corrections:
+        return []
+    examples = read_corrections(task_type(context.settings.task), context.storage, dataset.uri, dataset.corrections_hash)
+    return [evaluate_version(context, version, examples, dataset.corrections_hash) for version in versions if examples]
+
+
+def _opponent(context: Context, pointer: Champion) -> ModelVersion | None:
+    """Return the champion, or None if there is none that can be compared with: it has another task."""
+    if pointer.version is None:
+        return None
+    champion = context.registry.versions.get(context.settings.name, pointer.version)
+    return champion if comparable(context, champion) else None
+
+
+def comparable(context: Context, champion: ModelVersion) -> bool:
+    """Return whether a champion has the task of the settings, so that a version can be compared with it."""
+    task = champion.lineage.get("task")
+    if task is None:  # Baton 0.1 published it
+        with tempfile.TemporaryDirectory(prefix="baton-fetch-") as cache:
+            task = context.storage.fetch(champion, Path(cache))[1].task
+    return bool(task == context.settings.task)
+
+
+def _contender(task_cls: type[AnyTask], version: ModelVersion, evaluation: Evaluation, rows: int) -> Contender:
+    """Return a version with the first ``rows`` rows of its evaluation."""
+    labels = task_cls(version.lineage.get("labels", ()), max_length=8).answer_labels
+    return Contender(evaluation=replace(evaluation, statistics=evaluation.statistics[:rows]), labels=labels)
 
 
 # --- the parts of publish ------------------------------------------------------------------------------------------------
@@ -265,6 +345,7 @@ def _lineage(context: Context, run_id: str, dataset: datasets.Dataset, trained: 
     return {
         **_origin(context.settings, dataset),
         "run_id": run_id,
+        "task": context.settings.task,
         "base_model": context.settings.base_model,
         "parent": trained.start.parent,
         "start": trained.start.facts(),

@@ -27,7 +27,7 @@ from baton.tasks.qa import QuestionAnswering
 from baton.text.normal_form import normalise
 from tests.support.tiny import keyword_rows
 from training.data import sources
-from training.data.datasets import Dataset, freeze, load_split
+from training.data.datasets import NO_HISTORY, Dataset, History, freeze, load_split
 from training.data.splits import split_rows
 
 Rows = Sequence[dict[str, Any]]
@@ -268,7 +268,7 @@ def test_a_file_without_rows_is_told(storage, tmp_path, name, content):
     assert complaint(storage, tmp_path / name) == f"{tmp_path}/{name}: the file holds no rows"
 
 
-def test_a_missing_file_is_told_by_name_on_either_side(storage, tmp_path):
+def test_a_missing_file_of_either_split_is_told_by_name(storage, tmp_path):
     here = write_jsonl(tmp_path / "here.jsonl", ROWS)
     assert complaint(storage, "/nowhere/train.csv") == "/nowhere/train.csv: no such file"
     assert complaint(storage, here, "/nowhere/test.parquet") == "/nowhere/test.parquet: no such file"
@@ -305,7 +305,7 @@ def test_a_holdout_label_that_train_lacks_is_refused_with_the_known_ones(storage
     )
 
 
-def test_a_train_side_that_stands_wholly_in_the_holdout_is_refused(storage, tmp_path):
+def test_a_train_file_that_is_wholly_in_the_holdout_is_refused(storage, tmp_path):
     train, holdout = write_jsonl(tmp_path / "t.jsonl", ROWS), write_jsonl(tmp_path / "h.jsonl", ROWS[::-1])
     assert complaint(storage, train, holdout) == (
         f"{train}: nothing is left to train on; all 4 row(s) are also in the holdout {holdout}"
@@ -328,7 +328,7 @@ def test_mistakes_of_the_holdout_are_told_like_those_of_train(storage, tmp_path)
 @pytest.mark.parametrize(
     "disguised", ["a parcel", "A PARCEL", "  a\t\n parcel ", "ａ ｐａｒｃｅｌ", "a\u00a0parcel", "a\u2003parcel"]
 )
-def test_a_train_row_that_stands_in_the_holdout_leaves_train_however_it_is_written(storage, tmp_path, disguised):
+def test_a_train_row_that_is_in_the_holdout_leaves_train_however_it_is_written(storage, tmp_path, disguised):
     train = write_jsonl(tmp_path / "t.jsonl", [*ROWS, {"text": disguised, "label": "shipping"}])
     dataset = frozen(storage, train, write_jsonl(tmp_path / "h.jsonl", HOLDOUT))
     assert dataset.train == examples(ROWS)
@@ -364,7 +364,7 @@ def test_in_question_answering_a_context_of_the_holdout_leaves_train_with_all_it
     assert dataset.version.removed_leaks == 2
 
 
-def test_a_text_of_several_strata_stands_on_one_side(storage):
+def test_a_text_of_several_strata_is_in_one_split(storage):
     source = random.Random(0)
     rows = [
         NerExample.model_validate({"text": f"Oslo {number}", "entities": [{"start": 0, "end": 4, "label": label}]})
@@ -401,10 +401,133 @@ def test_repetitions_in_train_are_counted_and_the_first_stays(storage, tmp_path)
     assert (dataset.version.removed_leaks, dataset.version.removed_duplicates) == (0, 2)
 
 
-def test_a_holdout_that_repeats_itself_is_left_as_it_is(storage, tmp_path):
+def test_repetitions_in_the_holdout_are_counted_and_the_first_stays(storage, tmp_path):
     repeated = [*HOLDOUT, HOLDOUT[0], {"text": "A REFUND", "label": "billing"}]
-    dataset = frozen(storage, write_jsonl(tmp_path / "t.jsonl", ROWS), write_jsonl(tmp_path / "h.jsonl", repeated))
-    assert dataset.holdout == examples(repeated)
+    train = write_jsonl(tmp_path / "t.jsonl", ROWS)
+    dataset = frozen(storage, train, write_jsonl(tmp_path / "h.jsonl", repeated))
+    assert dataset.holdout == examples(HOLDOUT)
+    assert (dataset.version.holdout_rows, dataset.version.removed_duplicates, dataset.version.quarantined_rows) == (2, 2, 0)
+    assert (
+        dataset.version.holdout_hash == frozen(storage, train, write_jsonl(tmp_path / "h2.jsonl", HOLDOUT)).version.holdout_hash
+    )
+
+
+def test_holdout_rows_of_one_text_with_different_answers_are_all_quarantined_with_the_reason(storage, tmp_path):
+    contradicting = [*HOLDOUT, {"text": "A  parcel", "label": "billing"}, {"text": "a parcel", "label": "shipping"}]
+    holdout = write_jsonl(tmp_path / "h.jsonl", contradicting)
+    dataset = frozen(storage, write_jsonl(tmp_path / "t.jsonl", ROWS), holdout)
+    assert dataset.holdout == examples(HOLDOUT[1:])
+    assert dataset.version.quarantined == tuple(
+        {"where": f"{holdout} line {line}", "reason": "its text is 3 times in the holdout, with different answers"}
+        for line in (1, 3, 4)
+    )
+    assert (dataset.version.removed_duplicates, dataset.version.conflicts["texts"]) == (0, 0)
+
+
+def test_a_file_that_has_each_text_ten_times_gives_a_holdout_that_has_it_once(storage, tmp_path):
+    rows = [{"text": f"text {number}", "label": "ab"[number % 2]} for number in range(200) for _ in range(10)]
+    version = (dataset := frozen(storage, write_jsonl(tmp_path / "t.jsonl", rows), 0.2)).version
+    for split in (dataset.train, dataset.holdout):
+        assert len({row.text for row in split}) == len(split)
+    assert version.train_rows + version.holdout_rows == 200
+    assert version.removed_duplicates == 1800
+
+
+def test_questions_about_one_context_of_the_holdout_are_compared_one_by_one(storage, tmp_path):
+    def row(question: str, context: str) -> dict[str, object]:
+        return {"question": question, "context": context, "answers": {"text": ["alpha"], "answer_start": [0]}}
+
+    held = [row("a?", "alpha beta"), row("b?", "alpha beta"), row("A?", "Alpha beta")]
+    held[2]["answers"] = {"text": [], "answer_start": []}
+    data = DataSettings(
+        train=str(write_jsonl(tmp_path / "t.jsonl", [row("c?", "alpha gamma")])),
+        holdout=str(write_jsonl(tmp_path / "h.jsonl", held)),
+    )
+    dataset = freeze("m", QuestionAnswering, data, storage)
+    assert [example.question for example in dataset.holdout] == ["b?"]
+    assert dataset.version.quarantined_rows == 2
+
+
+# --- runs on other data --------------------------------------------------------------------------------------------------
+
+TINY = [{"text": f"experiment {number}", "label": ("billing", "shipping")[number % 2]} for number in range(8)]
+
+
+def declared_data(tmp_path: Path, holdout: float | Rows) -> DataSettings:
+    """Settings as in `baton.yaml`, and a small file `tiny.jsonl` for a run to train on instead."""
+    train = write_jsonl(tmp_path / "main.jsonl", keyword_rows(300, ("billing", "bug", "shipping"), seed=0))
+    write_jsonl(tmp_path / "tiny.jsonl", TINY)
+    named = holdout if isinstance(holdout, float) else str(write_jsonl(tmp_path / "held.jsonl", holdout))
+    return DataSettings(train=str(train), holdout=named)
+
+
+def frozen_for_run(storage: Storage, declared: DataSettings, history: History = NO_HISTORY, **overridden: Any) -> Dataset:
+    data = DataSettings.model_validate({**declared.model_dump(), **overridden})
+    return freeze("m", Classification, data, storage, history, declared=declared)
+
+
+@pytest.fixture(params=["fraction", "file"])
+def declared(request: pytest.FixtureRequest, tmp_path: Path) -> DataSettings:
+    held = keyword_rows(90, ("billing", "bug", "shipping"), seed=1)
+    return declared_data(tmp_path, 0.2 if request.param == "fraction" else held)
+
+
+def test_a_run_on_other_data_is_judged_on_the_holdout_of_the_declared_data(storage, tmp_path, declared):
+    tiny = str(tmp_path / "tiny.jsonl")
+    expected = frozen_for_run(storage, declared)
+    dataset = frozen_for_run(storage, declared, train=tiny)
+    assert dataset.version.holdout_hash == expected.version.holdout_hash
+    assert dataset.holdout == expected.holdout
+    assert len(dataset.holdout) > 40
+    assert pairs(dataset.train) == [(row["text"], row["label"]) for row in TINY]
+    assert dataset.version.hash != expected.version.hash
+    assert dataset.version.labels == ("billing", "shipping")
+    source = declared.holdout if isinstance(declared.holdout, str) else f"0.2 of {declared.train}"
+    assert dataset.version.sources == {"train": tiny, "holdout": source}
+    assert expected.version.sources == {"train": declared.train, "holdout": source}
+
+
+@pytest.mark.parametrize("first", ["declared", "other"])
+def test_the_holdout_stays_the_same_whether_the_run_on_other_data_comes_first_or_second(storage, tmp_path, declared, first):
+    tiny = str(tmp_path / "tiny.jsonl")
+    order = [declared.train, tiny] if first == "declared" else [tiny, declared.train]
+    ledger: dict[str, str] = {}
+    hashes = set()
+    for train in [*order, *order]:
+        dataset = frozen_for_run(storage, declared, History(ledger=dict(ledger)), train=train)
+        assert all(ledger.setdefault(group, split) == split for group, split in dataset.splits.items())
+        hashes.add(dataset.version.holdout_hash)
+    assert len(hashes) == 1
+
+
+def test_a_text_of_the_declared_holdout_leaves_the_other_train_file(storage, tmp_path, declared):
+    held = frozen_for_run(storage, declared).holdout
+    copied = [{"text": row.text.upper(), "label": row.label} for row in held]
+    other = write_jsonl(tmp_path / "other.jsonl", [*TINY, *copied])
+    dataset = frozen_for_run(storage, declared, train=str(other))
+    assert dataset.holdout == held
+    assert pairs(dataset.train) == [(row["text"], row["label"]) for row in TINY]
+    assert dataset.version.removed_leaks == len(held)
+
+
+def test_columns_that_a_run_names_for_its_train_file_do_not_change_the_holdout(storage, tmp_path, declared):
+    renamed = [{"text": row["label"], "body": row["text"], "label": row["label"]} for row in TINY]
+    other = str(write_jsonl(tmp_path / "renamed.jsonl", renamed))
+    expected = frozen_for_run(storage, declared).version.holdout_hash
+    dataset = frozen_for_run(storage, declared, train=other, fields={"text": "body"})
+    assert dataset.version.holdout_hash == expected
+    assert pairs(dataset.train) == [(row["text"], row["label"]) for row in TINY]
+
+
+def test_columns_that_a_run_names_for_the_declared_file_do_not_change_the_holdout(storage, tmp_path, declared):
+    rows = [{**row, "second": "billing"} for row in keyword_rows(300, ("billing", "bug", "shipping"), seed=0)]
+    rows[0]["second"] = "shipping"
+    write_jsonl(Path(declared.train), rows)
+    expected = frozen_for_run(storage, declared)
+    dataset = frozen_for_run(storage, declared, fields={"label": "second"})
+    assert dataset.version.holdout_hash == expected.version.holdout_hash
+    assert texts(dataset.train) == texts(expected.train)
+    assert {row.label for row in dataset.train} <= {"billing", "shipping"}
 
 
 # --- the split -----------------------------------------------------------------------------------------------------------
@@ -436,21 +559,21 @@ def test_the_split_does_not_depend_on_the_order_of_the_rows(rows, fraction, sour
 
 
 @given(labelled, labelled, fractions)
-def test_a_row_keeps_its_side_when_rows_are_added(rows, more, fraction):
+def test_a_row_keeps_its_split_when_rows_are_added(rows, more, fraction):
     """The documented exception aside: the single row with which a label keeps a split from being empty."""
     everything = distinct([*rows, *more])
     known = {normalise(text) for text, _ in rows}
     some = [row for row in everything if normalise(row.text) in known]
     before = split_rows(Classification, some, fraction)
     after = split_rows(Classification, everything, fraction)
-    for side_before, side_after in zip(before, after, strict=True):
-        sizes = Counter(row.label for row in side_before)
-        moved = [row for row in side_before if row.text not in texts(side_after)]
+    for split_before, split_after in zip(before, after, strict=True):
+        sizes = Counter(row.label for row in split_before)
+        moved = [row for row in split_before if row.text not in texts(split_after)]
         assert all(sizes[row.label] == 1 for row in moved)
 
 
 @given(labelled, fractions)
-def test_every_row_is_on_one_side_in_the_order_of_the_file(rows, fraction):
+def test_every_row_is_in_one_split_in_the_order_of_the_file(rows, fraction):
     everything = distinct(rows)
     train, holdout = split_rows(Classification, everything, fraction)
     assert texts(train).isdisjoint(texts(holdout))
@@ -460,7 +583,7 @@ def test_every_row_is_on_one_side_in_the_order_of_the_file(rows, fraction):
 
 
 @given(labelled, fractions)
-def test_a_label_with_two_texts_is_on_both_sides_and_one_with_a_single_text_in_train(rows, fraction):
+def test_a_label_with_two_texts_is_in_both_splits_and_one_with_a_single_text_in_train(rows, fraction):
     everything = distinct(rows)
     train, holdout = split_rows(Classification, everything, fraction)
     for label, count in Counter(row.label for row in everything).items():
@@ -469,7 +592,7 @@ def test_a_label_with_two_texts_is_on_both_sides_and_one_with_a_single_text_in_t
 
 
 @given(labelled, fractions)
-def test_the_same_text_with_the_same_label_is_never_on_both_sides(rows, fraction):
+def test_the_same_text_with_the_same_label_is_never_in_both_splits(rows, fraction):
     train, holdout = split_rows(Classification, examples([{"text": text, "label": label} for text, label in rows]), fraction)
     splits = [{(normalise(row.text), row.label) for row in split} for split in (train, holdout)]
     assert splits[0].isdisjoint(splits[1])
@@ -477,7 +600,7 @@ def test_the_same_text_with_the_same_label_is_never_on_both_sides(rows, fraction
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(labelled, fractions)
-def test_no_text_of_a_frozen_data_set_is_on_both_sides(storage, tmp_path, rows, fraction):
+def test_no_text_of_a_frozen_data_set_is_in_both_splits(storage, tmp_path, rows, fraction):
     path = write_jsonl(tmp_path / "t.jsonl", [{"text": text, "label": label} for text, label in rows])
     try:
         dataset = frozen(storage, path, fraction)
@@ -520,7 +643,7 @@ def test_the_same_content_has_the_same_hash_and_place_whatever_its_format(storag
     assert first.labels == ("billing", "shipping")
 
 
-def test_a_change_on_either_side_is_another_data_set_and_only_the_holdouts_own_changes_its_hash(storage, tmp_path):
+def test_a_change_of_either_split_is_another_data_set_and_only_one_of_the_holdout_changes_its_hash(storage, tmp_path):
     train, holdout = write_jsonl(tmp_path / "t.jsonl", ROWS), write_jsonl(tmp_path / "h.jsonl", HOLDOUT)
     first = frozen(storage, train, holdout).version
     more = frozen(storage, write_jsonl(tmp_path / "t2.jsonl", [*ROWS, {"text": "x", "label": "billing"}]), holdout).version
@@ -531,14 +654,14 @@ def test_a_change_on_either_side_is_another_data_set_and_only_the_holdouts_own_c
     assert more.holdout_hash == first.holdout_hash != other.holdout_hash
 
 
-def test_a_row_that_moves_to_the_other_side_is_another_data_set(storage, tmp_path):
+def test_a_row_that_moves_to_the_other_split_is_another_data_set(storage, tmp_path):
     first = frozen(storage, write_jsonl(tmp_path / "t.jsonl", ROWS), write_jsonl(tmp_path / "h.jsonl", HOLDOUT))
     moved = [*HOLDOUT, ROWS[3]]
     second = frozen(storage, write_jsonl(tmp_path / "t2.jsonl", ROWS[:3]), write_jsonl(tmp_path / "h2.jsonl", moved))
     assert first.version.hash != second.version.hash
 
 
-def test_both_sides_are_read_back_as_they_were_frozen(storage, tmp_path):
+def test_both_splits_are_read_back_as_they_were_frozen(storage, tmp_path):
     rows = keyword_rows(60, ("billing", "bug", "shipping"), seed=0)
     dataset = frozen(storage, write_jsonl(tmp_path / "t.jsonl", rows), 0.25)
     assert dataset.holdout
@@ -546,7 +669,7 @@ def test_both_sides_are_read_back_as_they_were_frozen(storage, tmp_path):
         assert load_split(Classification, storage, dataset.version.uri, split) == expected
     record = json.loads(storage.read_dataset(dataset.version.uri, "dataset.json"))
     assert record["hash"] == dataset.version.hash
-    assert record["sources"] == {"train": str(tmp_path / "t.jsonl"), "holdout": "0.25"}
+    assert record["sources"] == {"train": str(tmp_path / "t.jsonl"), "holdout": f"0.25 of {tmp_path}/t.jsonl"}
 
 
 @pytest.mark.parametrize("separator", ["\n", "\r", "\r\n", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029"])
@@ -559,7 +682,7 @@ def test_texts_with_line_separators_are_read_back_whole(storage, tmp_path, separ
 
 
 @pytest.mark.parametrize("split", ["train", "holdout"])
-def test_a_side_that_was_altered_is_not_read_whichever_side_is_asked_for(tmp_path, split):
+def test_a_split_that_was_altered_is_not_read_whichever_split_is_asked_for(tmp_path, split):
     local = Storage(str(tmp_path / "storage"))
     rows = keyword_rows(60, ("billing", "bug"), seed=0)
     dataset = frozen(local, write_jsonl(tmp_path / "t.jsonl", rows), 0.25)

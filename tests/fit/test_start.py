@@ -222,8 +222,8 @@ def test_the_champion_is_judged_on_a_holdout_with_a_label_that_it_does_not_know(
     published_champion(world, checkpoint)
     freeze_more(world, MORE)
     version = world.dataset.version
-    evaluation = pipeline.evaluate_champion(world.context(), version.uri, version.holdout_hash)
-    assert evaluation is not None
+    champion = world.registry.champion_version("m")
+    evaluation = pipeline.evaluate_version(world.context(), champion, world.dataset.holdout, version.holdout_hash)
     assert 0 <= evaluation.metrics["f1"] < 1
 
 

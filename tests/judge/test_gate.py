@@ -1,239 +1,457 @@
-"""The gate: who may take over, how sure that is, and how rarely it lets luck through."""
+"""The gate: what a version must show to take over, and what it is refused for."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from functools import cache
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.stats import binomtest, norm
 
 from baton.config.model_settings import GateSettings
-from baton.errors import Conflict
-from baton.store.records import Decision, DecisionKind, Evaluation, Verdict
-from baton.tasks.classification import Classification
-from training.judge.gate import decide
+from baton.quality.matches import allowed, left_after
+from baton.store.records import Verdict
+from baton.tasks.f1 import MacroF1, RatioF1, micro_f1
+from training.judge.gate import (
+    KNOWN_LABELS,
+    Guard,
+    Match,
+    Outcome,
+    Reason,
+    decide,
+    decide_first,
+    least_differing,
+    needed,
+    wilson_interval,
+)
+from training.judge.pairs import Pair, pair_of
 
-TASK = Classification((), 32)
-HOLDOUT = "5f" * 32
-POLICY = GateSettings(min_f1=0.5, min_gain=0.0, confidence=0.95)
-
-
-def evaluation(version: int, truth: NDArray[np.int64], predicted: NDArray[np.int64], holdout: str = HOLDOUT) -> Evaluation:
-    statistics = np.stack([truth, predicted], axis=1).astype(np.int32)
-    f1 = float(TASK.resample(statistics, np.ones((1, len(truth)), dtype=np.float32))[0])
-    return Evaluation(
-        id=version,
-        model="m",
-        version=version,
-        holdout_hash=holdout,
-        metrics={"f1": f1},
-        statistics=statistics,
-        created_at=datetime.now(UTC),
-    )
+POLICY = GateSettings()
+Answers = NDArray[np.int64]
 
 
-def balanced(examples: int, labels: int = 4) -> NDArray[np.int64]:
-    return np.arange(examples) % labels
+def each_alone(rows: int) -> NDArray[np.int32]:
+    return np.arange(rows, dtype=np.int32)
 
 
-def wrong_at(truth: NDArray[np.int64], rows: slice) -> NDArray[np.int64]:
-    """Predictions that are right except at ``rows``."""
-    predicted = truth.copy()
-    predicted[rows] = (predicted[rows] + 1) % 4
-    return predicted
+def labelled(truth: Answers, predicted: Answers) -> MacroF1:
+    labels = tuple(f"label {number}" for number in range(int(max(truth.max(), predicted.max())) + 1))
+    return MacroF1(truth=truth.astype(np.int32), predicted=predicted.astype(np.int32), labels=labels)
 
 
-def match(examples: int, candidate_wrong: slice, champion_wrong: slice, policy: GateSettings = POLICY) -> Decision:
-    truth = balanced(examples)
-    candidate = evaluation(8, truth, wrong_at(truth, candidate_wrong))
-    return decide(TASK, candidate, evaluation(7, truth, wrong_at(truth, champion_wrong)), policy)
+def match_of(pair: Pair, groups: NDArray[np.int32] | None = None, **changes: object) -> Match:
+    rows = len(pair.differing())
+    return replace(Match(pair=pair, groups=each_alone(rows) if groups is None else groups, number=1, seed=0), **changes)
 
 
-def luck(source: np.random.Generator, examples: int, accuracies: tuple[float, float]) -> Decision:
-    """Decide between two models that are right independently of each other, on a holdout of their own."""
-    truth, holdout = balanced(examples), source.bytes(32).hex()
-    scored = []
-    for version, accuracy in enumerate(accuracies, start=1):
-        wrong = (truth + source.integers(1, 4, examples)) % 4
-        scored.append(evaluation(version, truth, np.where(source.random(examples) < accuracy, truth, wrong), holdout))
-    return decide(TASK, scored[1], scored[0], POLICY)
+def contest(truth: Answers, ours: Answers, theirs: Answers, policy: GateSettings = POLICY, **changes: object) -> Outcome:
+    """Return the outcome of the candidate's answers ``ours`` against the champion's answers ``theirs``."""
+    return decide(match_of(pair_of(labelled(truth, ours), labelled(truth, theirs)), **changes), policy)
 
 
-# --- verdicts ------------------------------------------------------------------------------------------------------------
+def wins_and_losses(wins: int, losses: int, rows: int) -> tuple[Answers, Answers, Answers]:
+    """Return truths and two versions' answers: the candidate alone is right ``wins`` times, the champion ``losses`` times."""
+    row = np.arange(rows)
+    truth = row % 2
+    theirs = np.where(row < wins, 1 - truth, truth)
+    return truth, np.where((row >= wins) & (row < wins + losses), 1 - truth, truth), theirs
 
 
-def test_a_clear_gain_is_promoted():
-    decision = match(400, slice(0, 20), slice(0, 100))
-    assert decision.verdict is Verdict.PROMOTE
-    assert (decision.candidate, decision.champion, decision.kind) == (8, 7, DecisionKind.GATE)
-    assert decision.numbers["gain"] > 0.15
-    assert decision.numbers["gain_lower_bound"] > 0.1
-    assert decision.numbers["confidence"] == 1
+def wrong_at(truth: Answers, rows: NDArray[np.bool_], labels: int = 4) -> Answers:
+    return np.where(rows, (truth + 1) % labels, truth)
 
 
-def test_a_clear_loss_is_refused():
-    decision = match(400, slice(0, 100), slice(0, 20))
-    assert decision.verdict is Verdict.REJECT
-    assert decision.numbers["gain"] < -0.15
+# --- few rows ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_gain_that_may_be_luck_is_inconclusive_and_says_what_this_holdout_can_show():
-    decision = match(60, slice(0, 7), slice(50, 60))
-    assert decision.verdict is Verdict.INCONCLUSIVE
-    assert 0.5 < decision.numbers["confidence"] < 0.95
-    assert decision.numbers["gain_lower_bound"] < 0 < decision.numbers["gain"] < decision.numbers["detectable_gain"]
+def test_one_row_proves_nothing():
+    outcome = contest(*wins_and_losses(1, 0, 1))
+    assert (outcome.verdict, outcome.reason) == (Verdict.INCONCLUSIVE, Reason.FEW_ROWS)
+    assert outcome.comparison.p == 1
 
 
-def test_an_equal_f1_is_refused_although_other_rows_are_right():
-    decision = match(100, slice(0, 8), slice(92, 100))
-    assert decision.verdict is Verdict.REJECT
-    assert decision.numbers["gain"] == 0
-    assert 0.3 < decision.numbers["confidence"] < 0.7
-    assert "gain +0.0000, a strict gain is required" in decision.sentence
+@pytest.mark.parametrize("rows", [100, 1_000, 3_000])
+def test_three_rows_that_differ_prove_nothing_however_many_agree(rows):
+    outcome = contest(*wins_and_losses(3, 0, rows))
+    assert (outcome.verdict, outcome.reason) == (Verdict.INCONCLUSIVE, Reason.NOT_SURE)
+    assert outcome.comparison.p == pytest.approx(binomtest(3, 3, alternative="greater").pvalue)
 
 
-def test_identical_answers_give_no_gain_in_any_resample():
-    decision = match(100, slice(0, 10), slice(0, 10))
-    assert decision.verdict is Verdict.REJECT
-    numbers = decision.numbers
-    assert (numbers["gain"], numbers["gain_lower_bound"], numbers["confidence"], numbers["detectable_gain"]) == (0, 0, 0, 0)
+def test_three_rows_that_differ_of_twenty_prove_nothing_even_if_twenty_are_enough_rows():
+    assert contest(*wins_and_losses(3, 0, 20)).reason is Reason.FEW_ROWS
+    assert contest(*wins_and_losses(3, 0, 20), GateSettings(min_rows=20)).reason is Reason.NOT_SURE
 
 
-def test_a_sure_gain_below_min_gain_is_refused():
-    gain = match(400, slice(0, 20), slice(0, 40)).numbers["gain"]
-    enough = match(400, slice(0, 20), slice(0, 40), GateSettings(min_gain=gain))
-    short = match(400, slice(0, 20), slice(0, 40), GateSettings(min_gain=gain + 1e-6))
-    assert (enough.verdict, short.verdict) == (Verdict.PROMOTE, Verdict.REJECT)
-    assert short.numbers["confidence"] == 1
+def test_six_wins_without_a_loss_are_the_fewest_that_win_a_first_match():
+    assert contest(*wins_and_losses(5, 0, 100)).verdict is Verdict.INCONCLUSIVE
+    assert contest(*wins_and_losses(6, 0, 100)).verdict is Verdict.PROMOTE
 
 
-def test_the_asked_for_confidence_decides_between_promote_and_inconclusive():
-    sure = match(60, slice(0, 7), slice(50, 60)).numbers["confidence"]
-    lenient = match(60, slice(0, 7), slice(50, 60), GateSettings(confidence=sure))
-    strict = match(60, slice(0, 7), slice(50, 60), GateSettings(confidence=sure + 1e-6))
-    assert (lenient.verdict, strict.verdict) == (Verdict.PROMOTE, Verdict.INCONCLUSIVE)
+@pytest.mark.parametrize(("number", "wins"), [(1, 6), (2, 10), (10, 11), (30, 13), (100, 15)])
+def test_later_matches_need_more_rows_that_differ(number, wins):
+    assert least_differing(allowed(0.95, number)) == wins
+    assert contest(*wins_and_losses(wins - 1, 0, 200), number=number).reason is Reason.NOT_SURE
+    assert contest(*wins_and_losses(wins + 1, 0, 200), number=number).verdict is Verdict.PROMOTE
 
 
-@pytest.mark.parametrize(("needed", "verdict"), [(0.0, Verdict.PROMOTE), (0.7, Verdict.PROMOTE), (0.9, Verdict.REJECT)])
-def test_a_first_version_must_reach_min_f1(needed, verdict):
-    truth = balanced(100)
-    decision = decide(TASK, evaluation(1, truth, wrong_at(truth, slice(0, 20))), None, GateSettings(min_f1=needed))
-    assert decision.verdict is verdict
-    assert (decision.candidate, decision.champion) == (1, None)
+@pytest.mark.parametrize(("groups", "reason"), [(29, Reason.FEW_ROWS), (30, Reason.GAIN)])
+def test_a_holdout_needs_min_rows_different_texts_however_many_rows_they_have(groups, reason):
+    truth, ours, theirs = (np.repeat(rows, 4) for rows in wins_and_losses(12, 0, groups))
+    assert contest(truth, ours, theirs, groups=np.repeat(each_alone(groups), 4)).reason is reason
 
 
-def test_a_first_version_that_just_reaches_min_f1_is_promoted():
-    truth = balanced(100)
-    first = evaluation(1, truth, wrong_at(truth, slice(0, 20)))
-    f1 = first.metrics["f1"]
-    assert decide(TASK, first, None, GateSettings(min_f1=f1)).verdict is Verdict.PROMOTE
-    assert decide(TASK, first, None, GateSettings(min_f1=f1 + 1e-9)).verdict is Verdict.REJECT
+# --- gains ---------------------------------------------------------------------------------------------------------------
 
 
-def test_min_f1_is_not_asked_of_a_challenger():
-    assert match(400, slice(0, 250), slice(0, 390), GateSettings(min_f1=0.99)).verdict is Verdict.PROMOTE
+def test_a_clear_gain_is_promoted_and_a_clear_loss_is_refused():
+    truth = np.arange(400) % 4
+    good, bad = wrong_at(truth, np.arange(400) < 20), wrong_at(truth, np.arange(400) >= 300)
+    won, lost = contest(truth, good, bad), contest(truth, bad, good)
+    assert (won.verdict, won.reason) == (Verdict.PROMOTE, Reason.GAIN)
+    assert 0 < won.lower_bound < won.comparison.gain
+    assert (lost.verdict, lost.reason) == (Verdict.REJECT, Reason.NO_GAIN)
 
 
-def test_scores_on_different_holdouts_are_not_compared():
-    truth = balanced(100)
-    with pytest.raises(
-        Conflict,
-        match=r"^candidate v2 and champion v1 were evaluated on different holdouts .*; evaluate both on the same holdout$",
-    ):
-        decide(TASK, evaluation(2, truth, truth), evaluation(1, truth, truth, "00" * 32), POLICY)
+def test_versions_with_equal_f1_or_equal_answers_are_refused():
+    truth = np.arange(400) % 4
+    first, last = wrong_at(truth, np.arange(400) < 40), wrong_at(truth, np.arange(400) >= 360)
+    assert contest(truth, first, last).reason is Reason.NO_GAIN
+    assert contest(truth, first, first).reason is Reason.NO_GAIN
+
+
+def test_a_gain_that_may_be_luck_is_inconclusive():
+    outcome = contest(*wins_and_losses(20, 12, 400))
+    assert (outcome.verdict, outcome.reason) == (Verdict.INCONCLUSIVE, Reason.NOT_SURE)
+    assert outcome.lower_bound < 0 < outcome.comparison.gain < outcome.detectable
+
+
+def test_the_same_gain_wins_a_first_match_and_not_a_later_one():
+    rows = wins_and_losses(22, 7, 400)
+    assert contest(*rows, number=1).verdict is Verdict.PROMOTE
+    assert contest(*rows, number=2).verdict is Verdict.INCONCLUSIVE
+
+
+def test_a_gain_must_reach_min_gain():
+    rows = wins_and_losses(30, 0, 400)
+    gain = contest(*rows).comparison.gain
+    assert contest(*rows, GateSettings(min_gain=gain)).verdict is Verdict.PROMOTE
+    short = contest(*rows, GateSettings(min_gain=gain + 1e-6))
+    assert (short.verdict, short.reason) == (Verdict.REJECT, Reason.NO_GAIN)
+
+
+def test_the_policys_confidence_decides_between_promote_and_inconclusive():
+    rows = wins_and_losses(5, 0, 100)
+    assert contest(*rows, GateSettings(confidence=0.93)).verdict is Verdict.PROMOTE
+    assert contest(*rows, GateSettings(confidence=0.94)).verdict is Verdict.INCONCLUSIVE
 
 
 def test_a_match_always_ends_the_same_way():
-    assert match(60, slice(0, 7), slice(50, 60)) == match(60, slice(0, 7), slice(50, 60))
+    match = match_of(pair_of(*(labelled(wins_and_losses(40, 25, 500)[0], it) for it in wins_and_losses(40, 25, 500)[1:])))
+    assert decide(match, GateSettings(confidence=0.5)) == decide(match, GateSettings(confidence=0.5))
 
 
-# --- what is written down ------------------------------------------------------------------------------------------------
+def test_counts_of_entities_are_judged_as_well():
+    rng = np.random.default_rng(1)
+    true = rng.poisson(2, 400)
+    rights = [rng.binomial(true, recall) for recall in (0.9, 0.75)]
+    better, worse = (micro_f1(np.stack([right, true, true], axis=1).astype(np.int32)) for right in rights)
+    assert decide(match_of(pair_of(better, worse)), POLICY).verdict is Verdict.PROMOTE
+    assert decide(match_of(pair_of(worse, better)), POLICY).verdict is Verdict.REJECT
 
 
-def test_a_decision_keeps_its_numbers_and_its_policy():
-    policy = GateSettings(min_f1=0.1, min_gain=0.01, confidence=0.9)
-    decision = match(400, slice(0, 20), slice(0, 100), policy)
-    numbers = decision.numbers
-    assert decision.policy == {"min_f1": 0.1, "min_gain": 0.01, "confidence": 0.9}
-    assert numbers["gain"] == pytest.approx(numbers["f1"] - numbers["champion_f1"])
-    assert numbers["detectable_gain"] == pytest.approx(numbers["gain"] - numbers["gain_lower_bound"])
-    assert (numbers["examples"], numbers["holdout_hash"]) == (400, HOLDOUT)
-    for name in ("f1", "champion_f1"):
-        low, high = numbers[f"{name}_interval"]
-        assert low < numbers[name] < high
+@pytest.mark.xfail(strict=True, reason="the normal p-value is 1 where the standard error is 0")
+def test_always_right_against_always_wrong_is_promoted():
+    assert contest(*wins_and_losses(400, 0, 400)).verdict is Verdict.PROMOTE
+
+
+# --- groups --------------------------------------------------------------------------------------------------------------
+
+
+def test_copies_of_a_text_count_once():
+    truth, ours, theirs = (np.repeat(rows, 10) for rows in wins_and_losses(5, 0, 100))
+    groups = np.repeat(each_alone(100), 10)
+    assert contest(truth, ours, theirs, groups=groups).verdict is Verdict.INCONCLUSIVE
+    assert contest(truth, ours, theirs).verdict is Verdict.PROMOTE
+
+
+# --- labels --------------------------------------------------------------------------------------------------------------
+
+
+def new_label_world(wrong: int) -> tuple[Answers, Answers, Answers]:
+    """Return 400 truths, 20 of a label that only the candidate knows, and both versions' answers.
+
+    Of 95 rows of each of the four labels that both know, the champion misses 8 and the candidate ``wrong`` others.
+    """
+    truth = np.concatenate([np.arange(380) % 4, np.full(20, 4)])
+    place = np.arange(400) // 4
+    ours = wrong_at(truth, (truth < 4) & (place >= 95 - wrong))
+    theirs = wrong_at(truth, (truth < 4) & (place < 8))
+    return truth, ours, np.where(truth == 4, 0, theirs)
+
+
+def test_a_new_label_does_not_pay_for_a_loss_on_the_labels_that_both_know():
+    truth, ours, theirs = new_label_world(16)
+    outcome = contest(truth, ours, theirs, known=truth < 4)
+    assert (outcome.verdict, outcome.reason) == (Verdict.REJECT, Reason.PART_LOST)
+    part = outcome.parts[0]
+    assert (part.name, part.groups, part.guard) == (KNOWN_LABELS, 380, Guard.LOST)
+    assert part.gain < -0.05 < 0.05 < outcome.comparison.gain
+    assert contest(truth, ours, theirs).verdict is Verdict.PROMOTE, "the guard alone must be the reason"
+
+
+def test_a_new_label_is_welcome_where_nothing_else_gets_worse():
+    truth, ours, theirs = new_label_world(6)
+    outcome = contest(truth, ours, theirs, known=truth < 4)
+    assert outcome.verdict is Verdict.PROMOTE
+    assert [part.guard for part in outcome.parts] == [Guard.HELD]
+
+
+def test_the_labels_that_both_know_guard_even_where_they_are_few():
+    truth = np.where(np.arange(80) < 40, np.arange(80) % 2, 2)
+    theirs = np.where(truth == 2, 0, truth)
+    ours = np.where(np.arange(80) < 6, 1 - truth, truth)
+    outcome = contest(truth, ours, theirs, known=truth < 2)
+    assert outcome.parts[0].groups == 40
+    assert outcome.parts[0].guard is Guard.LOST
+    assert outcome.verdict is Verdict.REJECT
+
+
+def test_answering_a_label_without_holdout_rows_does_not_cost_a_whole_label():
+    truth = np.arange(200) % 3
+    theirs = wrong_at(truth, np.arange(200) % 10 == 0, labels=3)
+    ours = np.where(np.isin(np.arange(200), [7, 58, 111]), 3, truth)
+    outcome = contest(truth, ours, theirs)
+    assert outcome.verdict is Verdict.PROMOTE
+    assert outcome.comparison.candidate_f1 > 0.98
+    assert [change.label for change in outcome.labels] == ["label 0", "label 1", "label 2"]
+
+
+def test_no_label_may_clearly_fall_whatever_the_others_gain():
+    truth = np.arange(800) % 4
+    place = np.arange(800) // 4
+    theirs = wrong_at(truth, np.where(truth == 0, place < 20, place < 60))
+    ours = wrong_at(truth, np.where(truth == 0, place < 100, place < 4))
+    outcome = contest(truth, ours, theirs)
+    assert outcome.comparison.gain > 0
+    assert outcome.comparison.p < outcome.allowed
+    assert (outcome.verdict, outcome.reason) == (Verdict.REJECT, Reason.LABEL_LOST)
+    assert [change.label for change in outcome.labels if change.lost] == ["label 0"]
+    assert contest(truth, ours, theirs, GateSettings(max_class_drop=0.5)).verdict is Verdict.PROMOTE
+
+
+def test_a_fall_of_a_label_that_may_be_luck_does_not_count():
+    truth, place = np.arange(160) % 4, np.arange(160) // 4
+    other = np.array([1, 2, 3, 1])[truth]
+    theirs = np.where(np.where(truth == 0, place < 1, place < 10), other, truth)
+    ours = np.where((truth == 0) & (place >= 35), other, truth)
+    outcome = contest(truth, ours, theirs)
+    fallen = outcome.labels[0]
+    assert fallen.gain < -POLICY.max_class_drop
+    assert not fallen.lost
+    assert outcome.verdict is Verdict.PROMOTE
+
+
+@pytest.mark.xfail(strict=True, reason="the standard error of a label's change is 0 where F1 goes from 1 to 0")
+def test_one_wrong_answer_does_not_lose_a_label_that_has_one_row():
+    truth = np.where(np.arange(400) == 0, 4, np.arange(400) % 4)
+    theirs = wrong_at(truth, np.arange(400) % 5 == 3)
+    theirs[0] = 4
+    ours = np.where(np.arange(400) == 0, 0, wrong_at(truth, np.arange(400) % 50 == 3))
+    outcome = contest(truth, ours, theirs)
+    assert outcome.labels[4].gain == -1
+    assert not outcome.labels[4].lost
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+def test_the_standard_error_of_a_labels_change_is_the_jackknifes(copies):
+    rng = np.random.default_rng(4)
+    truth = rng.integers(0, 3, 450)
+    ours, theirs = (np.where(rng.random(450) < right, truth, rng.integers(0, 3, 450)) for right in (0.85, 0.8))
+    groups = np.repeat(each_alone(450 // copies), copies)
+    changes = contest(truth, ours, theirs, groups=groups).labels
+    without = []
+    for group in range(450 // copies):
+        rest = groups != group
+        one, other = (labelled(truth[rest], it[rest]).by_label for it in (ours, theirs))
+        without.append(one - other)
+    expected = np.sqrt((len(without) - 1) * np.var(without, axis=0))
+    assert [change.standard_error for change in changes] == pytest.approx(expected.tolist(), rel=0.02)
+
+
+# --- parts ---------------------------------------------------------------------------------------------------------------
+
+
+def two_parts(declared: float, audited: float, rows: int) -> dict[str, object]:
+    """Return a match on ``rows`` declared and as many audited rows.
+
+    The champion is right on 80% of each part, the candidate on that plus ``declared`` and ``audited``.
+    """
+    right = np.concatenate([np.arange(rows) < round(share * rows) for share in (0.8 + declared, 0.8 + audited)]).astype(float)
+    theirs = np.tile(np.arange(rows) < round(0.8 * rows), 2).astype(float)
+    ones = np.ones(2 * rows)
+    is_declared = np.arange(2 * rows) < rows
+    return {
+        "pair": pair_of(RatioF1(numerators=right, denominators=ones), RatioF1(numerators=theirs, denominators=ones)),
+        "parts": {"declared": is_declared, "audited": ~is_declared},
+    }
+
+
+def test_a_clear_loss_on_one_part_is_refused_whatever_the_other_gains():
+    outcome = decide(match_of(**two_parts(0.15, -0.08, 300)), POLICY)
+    assert outcome.comparison.gain == pytest.approx(0.035)
+    assert (outcome.verdict, outcome.reason) == (Verdict.REJECT, Reason.PART_LOST)
+    assert [(part.name, part.guard) for part in outcome.parts] == [("declared", Guard.HELD), ("audited", Guard.LOST)]
+
+
+def test_a_loss_within_max_drop_is_allowed():
+    assert decide(match_of(**two_parts(0.15, -0.01, 2_000)), POLICY).verdict is Verdict.PROMOTE
+    assert decide(match_of(**two_parts(0.15, -0.04, 2_000)), POLICY).reason is Reason.PART_LOST
+    assert decide(match_of(**two_parts(0.15, -0.04, 2_000)), GateSettings(max_drop=0.06)).verdict is Verdict.PROMOTE
+
+
+def test_a_loss_beyond_max_drop_that_may_be_luck_is_inconclusive_rather_than_refused():
+    row = np.arange(400)
+    ours = (row < 200) | (row >= 225)
+    theirs = np.where(row < 200, row >= 80, (row < 225) | (row >= 240))
+    pair = pair_of(*(RatioF1(numerators=it.astype(float), denominators=np.ones(400)) for it in (ours, theirs)))
+    outcome = decide(match_of(pair, parts={"declared": row < 200, "audited": row >= 200}), POLICY)
+    assert outcome.parts[1].gain == pytest.approx(-0.05)
+    assert outcome.parts[1].guard is Guard.UNKNOWN
+    assert outcome.reason is Reason.LOSS_POSSIBLE
+
+
+def test_a_loss_that_cannot_be_excluded_is_inconclusive():
+    outcome = decide(match_of(**two_parts(0.19, -0.015, 200)), POLICY)
+    assert (outcome.verdict, outcome.reason) == (Verdict.INCONCLUSIVE, Reason.LOSS_POSSIBLE)
+    assert [part.guard for part in outcome.parts] == [Guard.HELD, Guard.UNKNOWN]
+
+
+@pytest.mark.parametrize(("rows", "guard"), [(99, Guard.SMALL), (100, Guard.LOST)])
+def test_a_part_guards_from_100_groups_on(rows, guard):
+    outcome = decide(match_of(**two_parts(0.19, -0.15, rows)), POLICY)
+    assert outcome.parts[1].guard is guard
+
+
+def test_a_part_without_rows_is_no_part():
+    world = two_parts(0.1, 0.1, 200)
+    assert decide(match_of(**{**world, "parts": {"audited": np.zeros(400, dtype=bool)}}), POLICY).parts == []
+
+
+# --- how often one may ask -----------------------------------------------------------------------------------------------
+
+
+def test_the_first_match_may_err_half_of_the_time_the_next_twenty_a_quarter_and_all_others_a_quarter():
+    shares = np.array([allowed(0.95, number) for number in range(1, 200_001)])
+    assert shares[0] == pytest.approx(0.025)
+    assert shares[1:21].sum() == pytest.approx(0.0125)
+    assert shares[21:].sum() == pytest.approx(0.0125, rel=1e-3)
+    assert shares.sum() == pytest.approx(0.05, rel=1e-3)
+    assert shares.sum() < 0.05
+    assert np.all(np.diff(shares) < 0)
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95, 0.99])
+@pytest.mark.parametrize("number", [1, 2, 3, 21, 300])
+def test_what_is_left_after_a_match_is_what_was_not_spent(confidence, number):
+    spent = sum(allowed(confidence, earlier) for earlier in range(1, number + 1))
+    assert left_after(confidence, number) == pytest.approx(1 - confidence - spent)
+
+
+# --- how many texts would show it ----------------------------------------------------------------------------------------
+
+
+def power(win: float, loss: float, groups: int, number: int) -> float:
+    """Return the share of 300 candidates that are promoted if they win and lose these shares of all texts."""
+    rng = np.random.default_rng(6)
+    promoted = 0
+    for _ in range(300):
+        luck = rng.random(groups)
+        ours, theirs = (luck < win).astype(float), ((luck >= win) & (luck < win + loss)).astype(float)
+        pair = pair_of(*(RatioF1(numerators=it, denominators=np.ones(groups)) for it in (ours, theirs)))
+        promoted += decide(match_of(pair, number=number), POLICY).verdict is Verdict.PROMOTE
+    return promoted / 300
 
 
 @pytest.mark.parametrize(
-    ("decision", "expected"),
-    [
-        (
-            lambda: match(400, slice(0, 20), slice(0, 100)),
-            "Promote: v8 (F1 {f1:.4f}) against champion v7 (F1 {champion_f1:.4f}) on the same 400 holdout rows: "
-            "gain +{gain:.4f} with 100.0% confidence (95% required).",
-        ),
-        (
-            lambda: match(400, slice(0, 100), slice(0, 20)),
-            "Refused: v8 (F1 {f1:.4f}) against champion v7 (F1 {champion_f1:.4f}) on the same 400 holdout rows: "
-            "gain {gain:.4f}, a strict gain is required. v7 stays.",
-        ),
-        (
-            lambda: match(400, slice(0, 20), slice(0, 24), GateSettings(min_gain=0.25)),
-            "Refused: v8 (F1 {f1:.4f}) against champion v7 (F1 {champion_f1:.4f}) on the same 400 holdout rows: "
-            "gain +{gain:.4f}, at least +0.2500 is required. v7 stays.",
-        ),
-        (
-            lambda: match(60, slice(0, 7), slice(50, 60)),
-            "Inconclusive: v8 (F1 {f1:.4f}) against champion v7 (F1 {champion_f1:.4f}) on the same 60 holdout rows: "
-            "gain +{gain:.4f}, but only {confidence:.1%} confidence that it is real (95% required; this holdout can show "
-            "gains from about {detectable_gain:.4f}). v7 stays.",
-        ),
-    ],
-    ids=["promote", "loss", "min_gain", "inconclusive"],
+    ("wins", "losses", "number", "next_number"),
+    [(30, 24, 1, 1), (30, 8, 5, 6)],
+    ids=["a first match on a holdout that has at least doubled", "the next match"],
 )
-def test_the_sentence_holds_the_numbers(decision, expected):
-    decided = decision()
-    assert decided.sentence == expected.format(**decided.numbers)
+def test_as_many_texts_as_needed_show_the_gain_four_times_in_five_if_it_is_the_true_one(wins, losses, number, next_number):
+    row = np.arange(500)
+    ours, theirs = (row < wins).astype(float), ((row >= wins) & (row < wins + losses)).astype(float)
+    pair = pair_of(*(RatioF1(numerators=it, denominators=np.ones(500)) for it in (ours, theirs)))
+    groups = needed(decide(match_of(pair, number=number), POLICY), POLICY)
+    assert (groups >= 1_000) == (next_number == 1)
+    assert 0.73 < power(wins / 500, losses / 500, groups, next_number) < 0.87
 
 
-def test_the_sentence_of_a_first_version_holds_the_numbers():
-    truth = balanced(1200)
-    first = evaluation(1, truth, wrong_at(truth, slice(0, 300)))
-    f1 = first.metrics["f1"]
-    good, bad = (decide(TASK, first, None, GateSettings(min_f1=needed)) for needed in (0.7, 0.9))
-    assert good.sentence == f"Promote: v1, the first version, reaches F1 {f1:.4f} on 1,200 holdout rows (0.7000 required)."
-    assert bad.sentence == (
-        f"Refused: v1, the first version, reaches F1 {f1:.4f} on 1,200 holdout rows, but 0.9000 is required (gate.min_f1)."
+def test_the_texts_needed_are_those_of_the_next_match():
+    outcome = contest(*wins_and_losses(30, 10, 500), number=4)
+    distance = norm.isf(allowed(0.95, 5)) + norm.ppf(0.8)
+    expected = 500 * (distance * outcome.comparison.standard_error / outcome.comparison.gain) ** 2
+    assert expected < 1_000
+    assert needed(outcome, POLICY) == np.ceil(expected)
+
+
+def test_no_number_of_texts_shows_a_gain_that_is_not_there():
+    assert needed(contest(*wins_and_losses(5, 8, 100)), POLICY) is None
+
+
+def test_what_a_match_can_detect_shrinks_with_more_texts_and_grows_with_the_match():
+    small, large = (contest(*wins_and_losses(20 * n, 10 * n, 200 * n)).detectable for n in (1, 4))
+    assert large == pytest.approx(small / 2, rel=0.02)
+    assert contest(*wins_and_losses(20, 10, 200), number=5).detectable > small
+
+
+# --- first versions ------------------------------------------------------------------------------------------------------
+
+
+def first(right: int, rows: int, min_f1: float, number: int = 1) -> tuple[Verdict, Reason]:
+    metric = RatioF1(numerators=(np.arange(rows) < right).astype(float), denominators=np.ones(rows))
+    outcome = decide_first(metric, each_alone(rows), number, GateSettings(min_f1=min_f1))
+    assert outcome.f1 == right / rows
+    return outcome.verdict, outcome.reason
+
+
+def test_the_lower_bound_of_a_first_versions_f1_must_reach_min_f1():
+    assert first(80, 100, 0.70) == (Verdict.PROMOTE, Reason.HIGH_ENOUGH)
+    assert first(80, 100, 0.75) == (Verdict.INCONCLUSIVE, Reason.BOUND_TOO_LOW)
+    assert first(80, 100, 0.81) == (Verdict.REJECT, Reason.TOO_LOW)
+    assert first(800, 1_000, 0.75) == (Verdict.PROMOTE, Reason.HIGH_ENOUGH)
+
+
+def test_a_first_version_needs_min_rows():
+    assert first(29, 29, 0.5) == (Verdict.INCONCLUSIVE, Reason.FEW_ROWS)
+    assert first(30, 30, 0.5) == (Verdict.PROMOTE, Reason.HIGH_ENOUGH)
+
+
+def test_thirty_right_answers_do_not_show_an_f1_of_95_percent():
+    assert first(30, 30, 0.95) == (Verdict.INCONCLUSIVE, Reason.BOUND_TOO_LOW)
+
+
+def test_later_first_versions_need_more():
+    assert first(80, 100, 0.70, number=1)[0] is Verdict.PROMOTE
+    assert first(80, 100, 0.70, number=20)[0] is Verdict.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(("right", "rows"), [(80, 100), (0, 40), (40, 40), (1, 1000), (970, 1000)])
+def test_the_interval_of_a_share_is_wilsons(right, rows):
+    share = right / rows
+    expected = binomtest(right, rows).proportion_ci(0.95, method="wilson")
+    interval = wilson_interval(share, np.sqrt(share * (1 - share) / rows), rows, 1.959964)
+    assert interval == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
+def test_a_tiny_standard_error_counts_as_four_times_the_texts_at_most():
+    assert wilson_interval(0.8, 1e-6, 50, 1.96) == pytest.approx(wilson_interval(0.8, np.sqrt(0.8 * 0.2 / 200), 50, 1.96))
+
+
+def test_a_first_version_is_judged_on_texts_not_on_their_copies():
+    metric = RatioF1(numerators=np.repeat(np.arange(40) < 32, 10).astype(float), denominators=np.ones(400))
+    alone, together = (
+        decide_first(metric, groups, 1, GateSettings(min_f1=0.7)).verdict
+        for groups in (each_alone(400), np.repeat(each_alone(40), 10))
     )
-
-
-# --- luck and skill ------------------------------------------------------------------------------------------------------
-
-
-@cache
-def equals() -> list[Decision]:
-    """300 matches of two equally good models."""
-    source = np.random.default_rng(11)
-    return [luck(source, 100, (0.8, 0.8)) for _ in range(300)]
-
-
-@pytest.mark.parametrize(("confidence", "margin"), [(0.8, 0.07), (0.9, 0.05), (0.95, 0.04)])
-def test_of_two_equally_good_models_one_is_promoted_about_as_rarely_as_asked_for(confidence, margin):
-    """The margin is three standard errors of a share in 300 matches."""
-    wins = [it for it in equals() if it.numbers["gain"] > 0 and it.numbers["confidence"] >= confidence]
-    assert 0 < len(wins) / len(equals()) <= (1 - confidence) + margin
-
-
-def test_the_verdicts_of_those_matches_follow_from_their_numbers():
-    for decision in equals():
-        gain, confidence = decision.numbers["gain"], decision.numbers["confidence"]
-        expected = Verdict.REJECT if gain <= 0 else Verdict.PROMOTE if confidence >= 0.95 else Verdict.INCONCLUSIVE
-        assert decision.verdict is expected
-    assert len({decision.verdict for decision in equals()}) == 3
-
-
-def test_a_real_gain_of_ten_points_on_500_rows_is_promoted_nearly_always():
-    source = np.random.default_rng(12)
-    decisions = [luck(source, 500, (0.75, 0.85)) for _ in range(30)]
-    assert sum(decision.verdict is Verdict.PROMOTE for decision in decisions) >= 28
+    assert (alone, together) == (Verdict.PROMOTE, Verdict.INCONCLUSIVE)

@@ -10,12 +10,13 @@ from typing import Any
 
 from baton.artifacts.storage import Storage
 from baton.config.model_settings import DataSettings, ModelSettings
+from baton.quality.audit import is_drawn
 from baton.store.feedback import Correction
 from baton.store.records import DatasetVersion, Feedback
 from baton.store.registry import Registry
 from baton.tasks import AnyTask
 from baton.tasks.classification import Classification
-from baton.text.normal_form import fingerprint, hash_fraction
+from baton.text.normal_form import fingerprint
 from services.control.plane import ControlPlane
 from training import pipeline
 from training.data.datasets import Dataset, History, freeze
@@ -78,16 +79,18 @@ class GrowingData:
         return str(path)
 
 
-def text_for(split: str, share: float, stem: str = "new text") -> str:
-    """Return a text that the stable hash assigns to ``split`` when a ``share`` is held out."""
-    texts = (f"{stem} {number}" for number in range(10_000))
-    return next(text for text in texts if (hash_fraction(fingerprint(text)) < share) == (split == "holdout"))
+def text_of_audit(registry: Registry, model: str, share: float = 0.02, stem: str = "new text") -> str:
+    """Return a text that the audit of ``model`` draws."""
+    secret = registry.audit.secret()
+    texts = (f"{stem} {number}" for number in range(100_000))
+    return next(text for text in texts if is_drawn(secret, model, fingerprint(text), share))
 
 
 def freeze_recorded(registry: Registry, settings: ModelSettings, storage: Storage) -> DatasetVersion:
     """Freeze the model's next version as a run does: with the registry's feedback and ledger, and recorded there."""
     clock = pipeline.Clock(lambda stage, progress: None)
-    return pipeline.freeze(pipeline.Context(settings=settings, registry=registry, storage=storage, clock=clock)).version
+    context = pipeline.Context(settings=settings, declared=settings, registry=registry, storage=storage, clock=clock)
+    return pipeline.freeze(context).version
 
 
 def correct(registry: Registry, model: str, *examples: Row) -> None:
@@ -108,7 +111,8 @@ SMALL_HOLDOUT = ({"text": "a parcel", "label": "shipping"}, {"text": "a refund",
 def three_versions(control: ControlPlane, directory: Path) -> list[DatasetVersion]:
     """Data sets 1 to 3 of model ``m``.
 
-    The base data; then a conflict, a new row for each split and an unusable row; then the base file without its first row.
+    The base data; then a conflict, a new row for each split, a correction of a held-out text and an unusable row; then the base
+    file without its first row.
     """
     settings = control.config.model("m")
     growing = GrowingData(directory, Storage(control.config.storage))
@@ -124,11 +128,12 @@ def three_versions(control: ControlPlane, directory: Path) -> list[DatasetVersio
         control.registry,
         "m",
         {"text": "Refund, please", "label": "shipping"},
-        {"text": text_for("train", 0.1), "label": "bug"},
-        {"text": text_for("holdout", 0.1), "label": "billing"},
+        {"text": "the invoice was wrong twice", "label": "billing"},
+        {"text": text_of_audit(control.registry, "m"), "label": "billing"},
         {"text": "a parcel", "label": "billing"},
         {"text": ""},
     )
+    growing.holdout.append({"text": "one more refund", "label": "billing"})
     freeze()
     growing.train.pop(0)
     freeze()

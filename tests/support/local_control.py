@@ -11,7 +11,7 @@ from ray.job_submission import JobStatus
 
 from baton.artifacts.storage import Storage
 from baton.config.file import BatonConfig
-from baton.config.model_settings import GateSettings
+from baton.config.model_settings import GateSettings, ModelSettings
 from baton.errors import Conflict
 from baton.store.records import Champion, Decision, HistoryKind, ModelVersion, ReplicaState
 from baton.store.registry import Registry
@@ -19,10 +19,19 @@ from baton.tasks.classification import Classification
 from services.control.jobs import Jobs
 from services.control.plane import ControlPlane
 from services.control.rollout import Rollouts
-from training.judge import gate
+from training.judge.decision import Contender, decide_match
+from training.judge.holdout import Holdout
 
 HOLDOUT = "5f" * 32
 TASK = Classification((), 32)
+JUDGE = Holdout(
+    hash=HOLDOUT,
+    groups=np.arange(100, dtype=np.int32),
+    fingerprints=[f"{row:064d}" for row in range(100)],
+    parts={},
+    labels=[("abcd"[row % 4],) for row in range(100)],
+)
+"""A holdout of 100 texts."""
 
 
 class LocalRollouts(Rollouts):
@@ -69,8 +78,8 @@ class LocalJobs(Jobs):
     def _submit(self, job: str, *arguments: str) -> None:
         self.submitted.append(job)
         if arguments[0] == "judge":
-            model, version = arguments[1], int(arguments[2])
-            decide(self._registry, model, version)
+            settings = ModelSettings.model_validate_json(arguments[4])
+            decide(self._registry, settings.name, int(arguments[2]), settings.gate)
         else:
             self.on_run(job)
 
@@ -131,8 +140,9 @@ def publish(
     truth = np.arange(100) % 4
     predicted = np.where(np.arange(100) < right, truth, (truth + 1) % 4)
     statistics = np.stack([truth, predicted], axis=1).astype(np.int32)
-    f1 = float(TASK.resample(statistics, np.ones((1, 100), dtype=np.float32))[0])
-    metrics = {"f1": f1, "accuracy": right / 100, "confusion": [[25]], "per_class": {}, "labels": ["a"], **metrics}
+    labels = ["a", "b", "c", "d"]
+    f1 = TASK.measure({"labels": labels}, statistics).value()
+    metrics = {"f1": f1, "accuracy": right / 100, "confusion": [[25]], "per_class": {}, "labels": labels, **metrics}
     number = registry.versions.reserve(model, run_id)
     version = registry.versions.publish(
         model,
@@ -151,11 +161,25 @@ def publish(
     return version
 
 
-def decide(registry: Registry, model: str, version: int) -> Decision:
-    """The gate's stored decision on ``version`` against today's champion."""
-    champion = registry.champion(model).version
-    candidate = registry.evaluations.get(model, version, HOLDOUT)
-    rival = None if champion is None else registry.evaluations.get(model, champion, HOLDOUT)
-    assert candidate is not None
-    policy = GateSettings.model_validate(registry.settings(model)["gate"])
-    return registry.add_decision(gate.decide(TASK, candidate, rival, policy))
+def decide(registry: Registry, model: str, version: int, policy: GateSettings | None = None) -> Decision:
+    """The gate's stored decision on ``version`` against today's champion; by default under the declared policy."""
+    pointer = registry.champion(model)
+    number = registry.matches.open(
+        model, champion=pointer.version, candidate=version, holdout_hash=HOLDOUT, groups=JUDGE.fingerprints
+    )
+    decision = decide_match(
+        TASK,
+        JUDGE,
+        contender(registry, model, version),
+        None if pointer.version is None else contender(registry, model, pointer.version),
+        pointer=pointer,
+        number=number,
+        policy=policy or GateSettings.model_validate(registry.settings(model)["gate"]),
+    )
+    return registry.add_decision(decision)
+
+
+def contender(registry: Registry, model: str, version: int) -> Contender:
+    evaluation = registry.evaluations.get(model, version, HOLDOUT)
+    assert evaluation is not None
+    return Contender(evaluation=evaluation, labels=("a", "b", "c", "d"))

@@ -67,6 +67,7 @@ def force(registry: Registry, model: str, version: int) -> Promotion:
         model=model,
         candidate=version,
         champion=now.version,
+        champion_sequence=now.sequence,
         kind=DecisionKind.FORCE,
         verdict=Verdict.PROMOTE,
         sentence=f"Forced v{version}.",

@@ -82,7 +82,9 @@ class World:
     def context(self, **training: Any) -> pipeline.Context:
         clock = pipeline.Clock(lambda stage, progress: None)
         settings = self.settings(**training)
-        return pipeline.Context(settings=settings, registry=self.registry, storage=self.storage, clock=clock)
+        return pipeline.Context(
+            settings=settings, declared=settings, registry=self.registry, storage=self.storage, clock=clock
+        )
 
     def publish(self, checkpoint: Path, start: Start | None = None, **training: Any) -> ModelVersion:
         """Publish a checkpoint as a version, without asking the gate."""
@@ -96,6 +98,7 @@ class World:
             model="m",
             candidate=version.number,
             champion=champion.version,
+            champion_sequence=champion.sequence,
             kind=DecisionKind.FORCE,
             verdict=Verdict.PROMOTE,
             sentence="a test wants it",

@@ -6,19 +6,24 @@ Knows nothing of models, training or the registry.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from baton.artifacts.frozen import HOLDOUT, QUARANTINE, TRAIN, hashes, read_splits, to_bytes, to_lines
+from baton.artifacts.frozen import CORRECTIONS, HOLDOUT, QUARANTINE, SPLITS, TRAIN, hashes, read_splits, to_bytes, to_lines
 from baton.artifacts.storage import Storage
 from baton.config.model_settings import DataSettings
 from baton.errors import DataError
-from baton.store.records import DatasetVersion, Feedback
+from baton.quality.audit import complete_batches
+from baton.store.records import AuditItem, DatasetVersion, Feedback
 from baton.tasks import AnyTask
 from baton.tasks.rows import Row, example_of
-from training.data.merging import BASE, FEEDBACK, LISTED, BaseRows, Merged, SourcedRow, merge, sourced
+from training.data.merging import Merged, merge
+from training.data.settling import LISTED
+from training.data.sourced_rows import AUDIT, BASE, FEEDBACK, BaseRows, SourcedRow, sourced
 from training.data.sources import located, read
 
 
@@ -32,6 +37,10 @@ class History:
     """The split that each text has had so far: fingerprint of its group → ``train`` or ``holdout``."""
     previous: int | None = None
     """Number of the newest data set version."""
+    audited: Sequence[AuditItem] = ()
+    """All texts that the audit has drawn, in the order of the draw."""
+    is_drawn: Callable[[str], bool] = lambda group: False
+    """Tells whether the audit draws the group with this fingerprint, whether it was seen in a request or not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,22 +65,28 @@ def freeze(
     history: History = NO_HISTORY,
     *,
     redact: Sequence[str] = (),
+    declared: DataSettings | None = None,
 ) -> Dataset:
     """Read, validate and split the base data, merge the feedback in, leave leaks out, and store both splits.
 
     The data set is stored under the hash of its content. The rules:
 
     - A text never changes its split. The ledger decides first. Without it, the split of a base row is that of its file, or
-      drawn by a stable hash; the split of a text that only feedback has is drawn by a stable hash.
+      drawn by a stable hash. A text that only feedback has is in train, unless the audit draws it.
+    - The holdout has base rows and audited requests. Feedback never judges. The base rows come from the ``declared`` data, so
+      that a run that trains on other data is judged like all others.
     - A train row is left out and counted as a leak if its normalised text (in question answering: its context) is in the
       holdout, or ever was. A repeated train row is left out and counted as a duplicate.
     - Of rows that contradict each other, ``data.conflicts`` chooses one.
     - Nothing changes a row of the base holdout. It is quarantined if it was ever trained on. Feedback that cannot be used is
-      quarantined, too.
+      quarantined, too, and so are corrections with a new label that fewer than ``data.new_label_after`` texts have.
     - A text in which the prediction log masked what ``redact`` matches is left out if it may be a text of the holdout.
     - The version's record accounts for every row.
 
     The caller must record the version and its splits in the registry before anything trains on them.
+
+    Args:
+        declared: the data that `baton.yaml` declares, if the run overrides them; None: ``data``.
 
     Raises:
         DataError: base rows are broken (the message lists them by file, line and field), a split has no rows, the task cannot
@@ -79,16 +94,33 @@ def freeze(
         StorageError: the storage cannot be written.
     """
     feedback = _read_feedback(task_cls, history.feedback, redact)
-    base = _read_base(task_cls, data, redact)
-    merged = merge(task_cls, data, base, feedback.rows, history.ledger, rejected=feedback.rejected)
-    _check_not_empty(data, merged, len(base.train))
-    train, holdout = ([row.example for row in split] for split in (merged.train, merged.holdout))
-    labels = task_cls.labels_of(train)
-    task_cls(labels, max_length=8).check(holdout)
-    content = {TRAIN: to_bytes(train), HOLDOUT: to_bytes(holdout)}
-    version = _record(
-        model, task_cls, data, merged, content, labels=labels, previous=history.previous, feedback_until=feedback.last_id
+    base = _read_base(task_cls, data, data if declared is None else declared, redact)
+    merged = merge(
+        task_cls,
+        data,
+        base,
+        feedback.rows,
+        history.ledger,
+        audited=_read_audited(task_cls, history.audited, redact),
+        is_drawn=history.is_drawn,
+        rejected=feedback.rejected,
     )
+    _check_not_empty(data, merged, len(base.train))
+    train, holdout, corrections = ([row.example for row in rows] for rows in (merged.train, merged.holdout, merged.corrections))
+    labels = task_cls.labels_of(train)
+    task_cls(task_cls.labels_of([*train, *(row.example for row in merged.declared_train)]), max_length=8).check(holdout)
+    content = {TRAIN: to_bytes(train), HOLDOUT: to_bytes(holdout), CORRECTIONS: to_bytes(corrections)}
+    version = _record(
+        model,
+        task_cls,
+        data if declared is None else declared,
+        merged,
+        content,
+        labels=labels,
+        previous=history.previous,
+        feedback_until=feedback.last_id,
+    )
+    version = replace(version, sources={**version.sources, "train": data.train})
     _write(storage, version, content, merged.quarantined)
     return Dataset(version=version, train=train, holdout=holdout, splits=merged.splits())
 
@@ -102,12 +134,26 @@ def load_split(task_cls: type[AnyTask], storage: Storage, uri: str, split: str) 
     return read_splits(task_cls, storage, uri)[split]
 
 
-def _read_base(task_cls: type[AnyTask], data: DataSettings, redact: Sequence[str]) -> BaseRows:
-    def rows(source: str, hub_split: str) -> list[SourcedRow]:
-        return sourced(task_cls, BASE, located(task_cls, data.fields, read(source, hub_split), source), redact)
+def _read_base(task_cls: type[AnyTask], data: DataSettings, declared: DataSettings, redact: Sequence[str]) -> BaseRows:
+    def rows(settings: DataSettings, source: str, hub_split: str) -> list[SourcedRow]:
+        return sourced(task_cls, BASE, located(task_cls, settings.fields, read(source, hub_split), source), redact)
 
-    train = rows(data.train, "train")
-    return BaseRows(train=train, holdout=rows(data.holdout, "test") if isinstance(data.holdout, str) else None)
+    overridden = (data.train, data.fields) != (declared.train, declared.fields)
+    return BaseRows(
+        train=rows(data, data.train, "train"),
+        holdout=rows(declared, declared.holdout, "test") if isinstance(declared.holdout, str) else None,
+        declared=rows(declared, declared.train, "train") if overridden else None,
+    )
+
+
+def _read_audited(task_cls: type[AnyTask], audited: Sequence[AuditItem], redact: Sequence[str]) -> list[SourcedRow]:
+    """Return the labelled texts of the batches that may judge; without those that today's task does not accept."""
+    rows = []
+    for item in (item for batch in complete_batches(audited) for item in batch if item.example is not None):
+        with contextlib.suppress(DataError):
+            where = f"audited request {item.id}"
+            rows.append((where, example_of(task_cls, Row(where=where, values=item.example or {}), {})))
+    return sourced(task_cls, AUDIT, rows, redact)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,16 +167,18 @@ class _FeedbackRows:
 
 
 def _read_feedback(task_cls: type[AnyTask], feedback: Iterable[Feedback], redact: Sequence[str]) -> _FeedbackRows:
-    accepted, rejected = [], []
+    accepted, senders, rejected = [], [], []
     last_id = 0
     for row in feedback:
         last_id = max(last_id, row.id)
         where = f"feedback {row.id}" + (f" ({row.client_id})" if row.client_id else "")
         try:
             accepted.append((where, example_of(task_cls, Row(where=where, values=row.example), {})))
+            senders.append(row.sender)
         except DataError as error:  # the API accepted it, but the model's task, or what the task accepts, has changed since
             rejected.append({"where": where, "reason": str(error).removeprefix(where).lstrip(":, ")})
-    return _FeedbackRows(rows=sourced(task_cls, FEEDBACK, accepted, redact), rejected=rejected, last_id=last_id)
+    rows = sourced(task_cls, FEEDBACK, accepted, redact, senders)
+    return _FeedbackRows(rows=rows, rejected=rejected, last_id=last_id)
 
 
 def _check_not_empty(data: DataSettings, merged: Merged, rows: int) -> None:
@@ -169,11 +217,13 @@ def _record(
         holdout_rows=len(merged.holdout),
         removed_leaks=merged.leaks,
         removed_duplicates=merged.duplicates,
-        sources={"train": data.train, "holdout": str(data.holdout)},
+        sources={"train": data.train, "holdout": data.holdout_source},
         previous=previous,
         counts=merged.counts(task_cls),
         train_feedback=sum(row.source == FEEDBACK for row in merged.train),
-        holdout_feedback=sum(row.source == FEEDBACK for row in merged.holdout),
+        holdout_audited=sum(row.source == AUDIT for row in merged.holdout),
+        corrections=len(merged.corrections),
+        corrections_hash=hashlib.sha256(content[CORRECTIONS]).hexdigest() if merged.corrections else "",
         conflicts={
             "policy": data.conflicts,
             "texts": merged.contradicted_texts,
@@ -183,6 +233,8 @@ def _record(
         quarantined=tuple(merged.quarantined[:LISTED]),
         quarantined_rows=len(merged.quarantined),
         set_aside=merged.set_aside,
+        over_share=merged.over_share,
+        senders=merged.senders(),
         feedback_until=feedback_until,
     )
 
@@ -190,10 +242,10 @@ def _record(
 def _write(
     storage: Storage, version: DatasetVersion, content: Mapping[str, bytes], quarantined: Sequence[Mapping[str, str]]
 ) -> None:
-    """Write the splits, and beside them the quarantined rows and the record. Raises ``StorageError``."""
+    """Write the splits, and beside them held-out corrections, quarantined rows and the record. Raises ``StorageError``."""
     record = json.dumps(asdict(version), indent=2, ensure_ascii=False).encode()
     storage.write_dataset(
         version.uri,
-        {f"{split}.jsonl": lines for split, lines in content.items()},
-        {QUARANTINE: to_lines(quarantined), "dataset.json": record},
+        {f"{split}.jsonl": content[split] for split in SPLITS},
+        {CORRECTIONS: content[CORRECTIONS], QUARANTINE: to_lines(quarantined), "dataset.json": record},
     )

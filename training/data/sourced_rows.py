@@ -1,0 +1,89 @@
+"""Examples with where they came from and everything that their split depends on. Knows neither the ledger nor the storage."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from baton.tasks import AnyTask
+from baton.text.masks import GroupKeys, group_keys
+from baton.text.normal_form import normalise
+
+Source = Literal["base", "audit", "feedback"]
+BASE: Source = "base"
+AUDIT: Source = "audit"
+FEEDBACK: Source = "feedback"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourcedRow:
+    """One example, with everything that its split depends on."""
+
+    example: Any
+    source: Source
+    where: str
+    """Its place for users: ``data/train.jsonl line 7``, ``feedback 12``."""
+    content: str
+    """Its normalised text. Rows with the same content are duplicates or conflicts."""
+    keys: GroupKeys
+    """Fingerprints of the text that decides its split (`Task.group`)."""
+    answer: str
+    """Its answer as JSON."""
+    sender: str | None = None
+    """Id of the API key that sent it; None for base rows and for feedback without a key."""
+
+    @property
+    def group(self) -> str:
+        """Fingerprint of its group."""
+        return self.keys.group
+
+    @property
+    def masked(self) -> bool:
+        """Whether parts of its text are hidden by masks."""
+        return self.keys.masked
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseRows:
+    """The rows of the configured data, before they have a split."""
+
+    train: Sequence[SourcedRow]
+    """The rows of the train file; of the only file if there is no holdout file."""
+    holdout: Sequence[SourcedRow] | None
+    """The rows of the holdout file; None if a share of the declared rows is held out."""
+    declared: Sequence[SourcedRow] | None = None
+    """The rows of the train file in `baton.yaml`, if the run trains on others (``--set data.train``); else None. The holdout is
+    drawn from them, so that a run cannot choose its own judge."""
+
+
+def sourced(
+    task_cls: type[AnyTask],
+    source: Source,
+    located: Iterable[tuple[str, Any]],
+    redact: Sequence[str] = (),
+    senders: Iterable[str | None] = itertools.repeat(None),
+) -> list[SourcedRow]:
+    """Return the examples of one source as rows.
+
+    Args:
+        located: (where, example) pairs.
+        redact: the patterns that the prediction log masks. Without any, the mask character is a character like any other.
+        senders: the API key that sent each row.
+    """
+    keys = group_keys(redact)
+    rows = []
+    for (where, example), sender in zip(located, senders, strict=False):
+        row = SourcedRow(
+            example=example,
+            source=source,
+            where=where,
+            content=normalise(task_cls.content(example)),
+            keys=keys(task_cls.group(example)),
+            answer=json.dumps(task_cls.answer_of(example), ensure_ascii=False, sort_keys=True),
+            sender=sender,
+        )
+        rows.append(row)
+    return rows

@@ -1,0 +1,200 @@
+"""Two evaluations on one holdout → the stored Decision: the gate's outcome, its sentence and its numbers.
+
+Knows tasks and evaluations; knows neither the registry nor the storage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from baton.config.model_settings import GateSettings
+from baton.errors import Conflict
+from baton.quality.matches import left_after
+from baton.store.records import Champion, Decision, DecisionKind, Evaluation
+from baton.tasks import AnyTask
+from baton.tasks.f1 import MacroF1, Metric
+from training.judge import gate
+from training.judge.comparison import by_group, quantile, standard_error
+from training.judge.gate import FirstOutcome, Match, Outcome
+from training.judge.holdout import Holdout
+from training.judge.pairs import pair_of
+from training.judge.sentences import explain, explain_first
+
+LABELS_LISTED = 10
+"""Number of labels that a decision lists, those with the largest losses first."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Contender:
+    """A version with its evaluation on the holdout."""
+
+    evaluation: Evaluation
+    labels: Collection[str]
+    """Labels that it can answer, in the form of `Task.labels_in`."""
+
+
+def decide_match(
+    task: AnyTask,
+    holdout: Holdout,
+    candidate: Contender,
+    champion: Contender | None,
+    *,
+    pointer: Champion,
+    number: int,
+    policy: GateSettings,
+    corrections: Sequence[Evaluation] = (),
+) -> Decision:
+    """Return the gate's decision on ``candidate``.
+
+    Args:
+        champion: None if there is no champion, or none that can be compared with: it has another task. The candidate is then
+            judged as a first version.
+        pointer: the champion pointer that the decision is about.
+        number: 1 plus the number of matches that were played against this champion on this holdout before.
+        corrections: evaluations of the candidate and the champion on held-out corrections. They are reported and decide
+            nothing: the champion is wrong on such rows because that is why they were corrected.
+
+    Raises:
+        Conflict: a version was evaluated on another holdout.
+    """
+    contenders = [candidate] if champion is None else [candidate, champion]
+    for contender in contenders:
+        evaluation = contender.evaluation
+        if (evaluation.holdout_hash, len(evaluation.statistics)) != (holdout.hash, holdout.rows):
+            raise Conflict(
+                f"v{evaluation.version} was evaluated on the holdout {evaluation.holdout_hash[:12]}, not on "
+                f"{holdout.hash[:12]}; evaluate it on the same holdout"
+            )
+    metrics = [task.measure(contender.evaluation.metrics, contender.evaluation.statistics) for contender in contenders]
+    version = candidate.evaluation.version
+    facts: dict[str, Any] = {
+        "examples": holdout.rows,
+        "holdout_hash": holdout.hash,
+        "unjudged_labels": _unjudged(metrics[0]),
+    }
+    if champion is None:
+        first = gate.decide_first(metrics[0], holdout.groups, number, policy)
+        verdict, sentence = first.verdict, explain_first(first, version, pointer.version, policy)
+        numbers = _first_numbers(first, policy)
+    else:
+        match = Match(
+            pair=pair_of(*metrics),
+            groups=holdout.groups,
+            number=number,
+            seed=_seed(holdout.hash, pointer, version),
+            parts=holdout.parts,
+            known=holdout.known_to(champion.labels) if set(candidate.labels) - set(champion.labels) else None,
+        )
+        outcome = gate.decide(match, policy)
+        verdict, sentence = outcome.verdict, explain(outcome, version, champion.evaluation.version, policy)
+        numbers = _numbers(outcome, metrics, holdout, policy)
+    if corrections:
+        scores = [task.measure(one.metrics, one.statistics).value() for one in corrections]
+        facts["corrections"] = {"rows": len(corrections[0].statistics), "f1": scores[0], "champion_f1": (*scores, None)[1]}
+        sentence += _about_corrections(facts["corrections"], [one.version for one in corrections])
+    if facts["unjudged_labels"]:
+        sentence += f" No holdout row has {_listed(facts['unjudged_labels'])}: nothing is known about such answers."
+    return Decision(
+        model=candidate.evaluation.model,
+        candidate=version,
+        champion=pointer.version,
+        champion_sequence=pointer.sequence,
+        kind=DecisionKind.GATE,
+        verdict=verdict,
+        sentence=sentence,
+        policy=policy.model_dump(mode="json"),
+        numbers={**numbers, **facts, "compared": champion is not None},
+    )
+
+
+def _numbers(outcome: Outcome, metrics: list[Metric], holdout: Holdout, policy: GateSettings) -> dict[str, Any]:
+    comparison = outcome.comparison
+    changed = sorted(outcome.labels, key=lambda change: change.gain)[:LABELS_LISTED]
+    return {
+        "reason": outcome.reason,
+        "f1": comparison.candidate_f1,
+        "f1_interval": _interval(metrics[0], holdout, policy),
+        "champion_f1": comparison.champion_f1,
+        "champion_f1_interval": _interval(metrics[1], holdout, policy),
+        "gain": comparison.gain,
+        "gain_lower_bound": outcome.lower_bound,
+        "standard_error": comparison.standard_error,
+        "p": comparison.p,
+        "p_swap": comparison.p_swap,
+        "p_normal": comparison.p_normal,
+        "groups": comparison.groups,
+        "differing": comparison.differing,
+        "detectable_gain": outcome.detectable,
+        "needed_groups": gate.needed(outcome, policy),
+        "parts": [
+            {
+                "name": part.name,
+                "gain": part.gain,
+                "standard_error": part.standard_error,
+                "groups": part.groups,
+                "guard": part.guard,
+            }
+            for part in outcome.parts
+        ],
+        "labels": [
+            {"label": change.label, "f1": change.candidate_f1, "champion_f1": change.champion_f1, "lost": change.lost}
+            for change in changed
+        ],
+        **_match_numbers(outcome, policy),
+    }
+
+
+def _first_numbers(outcome: FirstOutcome, policy: GateSettings) -> dict[str, Any]:
+    interval = gate.wilson_interval(outcome.f1, outcome.standard_error, outcome.groups, _z(policy))
+    return {
+        "reason": outcome.reason,
+        "f1": outcome.f1,
+        "f1_interval": interval,
+        "f1_lower_bound": outcome.lower_bound,
+        "groups": outcome.groups,
+        **_match_numbers(outcome, policy),
+    }
+
+
+def _match_numbers(outcome: Outcome | FirstOutcome, policy: GateSettings) -> Mapping[str, Any]:
+    return {
+        "match": outcome.number,
+        "allowed": outcome.allowed,
+        "left": left_after(policy.confidence, outcome.number),
+    }
+
+
+def _about_corrections(facts: Mapping[str, Any], versions: Sequence[int]) -> str:
+    scores = [facts["f1"], facts["champion_f1"]][: len(versions)]
+    told = ", ".join(f"v{version} has F1 {score:.3f}" for version, score in zip(versions, scores, strict=True))
+    return f" On {facts['rows']:,} held-out corrections, which do not decide, {told}."
+
+
+def _interval(metric: Metric, holdout: Holdout, policy: GateSettings) -> tuple[float, float]:
+    """Return the central interval of a version's F1 that holds ``gate.confidence``."""
+    influence = by_group(metric.influence(), holdout.groups)
+    return gate.wilson_interval(metric.value(), standard_error(influence), len(influence), _z(policy))
+
+
+def _z(policy: GateSettings) -> float:
+    return quantile((1 + policy.confidence) / 2)
+
+
+def _seed(holdout_hash: str, pointer: Champion, candidate: int) -> int:
+    """Return the seed of a match, so that the same match always ends the same way and two matches draw differently."""
+    return int.from_bytes(hashlib.sha256(f"{holdout_hash} {pointer.version} {candidate}".encode()).digest()[:8], "big")
+
+
+def _unjudged(metric: Metric) -> list[str]:
+    """Return the labels of a version that are not the truth of any row."""
+    if not isinstance(metric, MacroF1):
+        return []
+    return [label for label, judged in zip(metric.labels, metric.judged, strict=True) if not judged]
+
+
+def _listed(labels: list[str]) -> str:
+    more = f" and {len(labels) - 5} more" if len(labels) > 5 else ""
+    return f"the label{'s' if len(labels) > 1 else ''} " + ", ".join(map(repr, labels[:5])) + more

@@ -1,0 +1,100 @@
+"""The gate's outcomes in words: one sentence with the verdict, the numbers that it rests on, and what is required.
+
+No sentence says «sure» or «100%»: a p-value from random exchanges is a bound.
+"""
+
+from __future__ import annotations
+
+from baton.config.model_settings import GateSettings
+from baton.store.records import Verdict
+from training.judge.gate import FirstOutcome, Guard, Outcome, Reason, least_differing, needed
+
+VERDICTS = {Verdict.PROMOTE: "Promote", Verdict.REJECT: "Refused", Verdict.INCONCLUSIVE: "Inconclusive"}
+"""First words of the sentences."""
+
+
+def explain(outcome: Outcome, candidate: int, champion: int, policy: GateSettings) -> str:
+    """Return the sentence on a match between version ``candidate`` and version ``champion``."""
+    comparison = outcome.comparison
+    if outcome.reason is Reason.FEW_ROWS:
+        return f"Inconclusive: {_too_few(comparison.groups, policy)} v{champion} stays."
+    subject = (
+        f"v{candidate} (F1 {comparison.candidate_f1:.3f}) against v{champion} (F1 {comparison.champion_f1:.3f}) on "
+        f"{_texts(comparison.groups)}, {comparison.differing:,} of them answered differently: gain {comparison.gain:+.3f}"
+    )
+    stays = "" if outcome.verdict is Verdict.PROMOTE else f" v{champion} stays."
+    return f"{VERDICTS[outcome.verdict]}: {subject}{_why(outcome, policy)}{stays}"
+
+
+def explain_first(outcome: FirstOutcome, candidate: int, champion: int | None, policy: GateSettings) -> str:
+    """Return the sentence on a version that has no champion to beat.
+
+    ``champion``: the champion, if there is one that answers another task, so that the two cannot be compared.
+    """
+    if outcome.reason is Reason.FEW_ROWS:
+        return f"Inconclusive: {_too_few(outcome.groups, policy)}"
+    what = "the first version" if champion is None else f"the first version of its task (v{champion} has another one)"
+    subject = f"v{candidate}, {what}, F1 {outcome.f1:.3f} on {_texts(outcome.groups)}"
+    if outcome.verdict is Verdict.PROMOTE:
+        return f"Promote: {subject}, at least {outcome.lower_bound:.3f} ({policy.min_f1:g} required)."
+    if outcome.verdict is Verdict.REJECT:
+        return f"Refused: {subject}, and at least {policy.min_f1:g} is required (gate.min_f1)."
+    return (
+        f"Inconclusive: {subject}, but it may be as low as {outcome.lower_bound:.3f}, and at least {policy.min_f1:g} is "
+        "required (gate.min_f1). More holdout texts would tell."
+    )
+
+
+def _why(outcome: Outcome, policy: GateSettings) -> str:
+    """Return what decided, as the end of the sentence after the gain."""
+    match outcome.reason:
+        case Reason.NO_GAIN:
+            why = f", and {f'at least {policy.min_gain:+g}' if policy.min_gain > 0 else 'more than 0'} is required."
+        case Reason.LABEL_LOST:
+            worst = min((change for change in outcome.labels if change.lost), key=lambda change: change.gain)
+            why = f", but {worst.gain:+.3f} on the label {worst.label!r}, where a loss of {policy.max_class_drop:g} is allowed."
+        case Reason.PART_LOST:
+            part = next(part for part in outcome.parts if part.guard is Guard.LOST)
+            why = (
+                f", but {part.gain:+.3f} on the {_texts(part.groups)} of {part.name}, where a loss of {policy.max_drop:g} is "
+                "allowed."
+            )
+        case Reason.LOSS_POSSIBLE:
+            part = next(part for part in outcome.parts if part.guard is Guard.UNKNOWN)
+            why = (
+                f", but a loss of more than {policy.max_drop:g} on the {_texts(part.groups)} of {part.name} "
+                f"({part.gain:+.3f}) cannot be excluded."
+            )
+        case Reason.NOT_SURE:
+            why = f". {_what_is_missing(outcome, policy)}"
+        case _:
+            why = f", at least {max(outcome.lower_bound, 0):+.3f}. {_chance(outcome)}"
+    return why
+
+
+def _what_is_missing(outcome: Outcome, policy: GateSettings) -> str:
+    least = least_differing(outcome.allowed)
+    if outcome.comparison.differing < least:
+        return f"At least {least} texts must differ in match {outcome.number}."
+    return f"{_chance(outcome)} If the gain is real, about {needed(outcome, policy):,} texts in all would show it."
+
+
+def _chance(outcome: Outcome) -> str:
+    return (
+        f"Chance alone does this in {_odds(outcome.comparison.p)}; 1 of {1 / outcome.allowed:,.0f} is allowed "
+        f"(match {outcome.number} on this holdout)."
+    )
+
+
+def _odds(p: float) -> str:
+    if p > 0.2:
+        return f"{p:.0%} of all matches"
+    return f"1 of {1 / p:,.0f} matches" if p >= 1e-6 else "fewer than 1 of 1,000,000 matches"
+
+
+def _too_few(groups: int, policy: GateSettings) -> str:
+    return f"a holdout needs {_texts(policy.min_rows)} that differ (gate.min_rows); this one has {groups:,}."
+
+
+def _texts(count: int) -> str:
+    return f"{count:,} text{'' if count == 1 else 's'}"
