@@ -129,7 +129,7 @@ class Keyring:
             Forbidden: The key lacks ``scope``, or is not for ``model`` (None: the call is not about a single model).
             OverRate: The key has used up its rate.
         """
-        if scope not in key.scopes:
+        if not key.allows(scope):
             has = ", ".join(sorted(key.scopes))
             raise Forbidden(
                 f"API key {key.id} lacks the scope {scope.value!r}, which this call needs; it has: {has}", scope=scope

@@ -10,6 +10,7 @@ import typer
 
 from baton.errors import BatonError
 from services.cli import (
+    audit_commands,
     config_commands,
     dataset_commands,
     demo_commands,
@@ -76,6 +77,7 @@ app.command()(predict_commands.predict)
 app.command()(render_commands.render)
 app.command()(feedback_commands.feedback)
 app.command()(feedback_commands.live)
+app.command()(audit_commands.audit)
 app.command()(demo_commands.demo)
 app.add_typer(config_commands.config_app, name="config")
 app.add_typer(key_commands.keys_app, name="keys")

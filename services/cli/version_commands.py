@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from services.cli.terminal import AsJson, ConfigFile, Limit, Model, connect, print_json, print_value
+from services.cli.terminal import AsJson, ConfigFile, Limit, Model, connect, out, print_json, print_value
 from services.client import ApiError
 from services.tables import show
 
@@ -14,10 +14,13 @@ from services.tables import show
 def versions(
     context: typer.Context, model: Model, config: ConfigFile = None, limit: Limit = 20, as_json: AsJson = False
 ) -> None:
-    """List the versions of a model, newest first."""
+    """List the versions of a model, newest first, and how often the champion was challenged on its holdout."""
     with connect(context, config) as client:
         items = client.get(f"/api/models/{model}/versions", limit=limit)["items"]
+        state = None if as_json else client.get(f"/api/models/{model}")
     print_value(items, as_json, show.versions)
+    if state is not None and items:
+        out.print(show.matches(state))
 
 
 def promote(

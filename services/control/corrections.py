@@ -21,6 +21,7 @@ from baton.store.registry import Registry
 from baton.tasks import task_type
 from baton.tasks.base import short_repr
 from baton.tasks.rows import Row, example_of
+from baton.text.normal_form import fingerprint
 from services.log_sampling import FLUSH_SECONDS, sampled
 
 KEYS = ("id", "request_id", "position")
@@ -70,6 +71,10 @@ class Intake:
 
     settings: ModelSettings
     registry: Registry
+    sender: str | None = None
+    """Id of the API key of the request; None without one."""
+    labels: bool = True
+    """Whether the sender may label what the audit has drawn. Its corrections of such texts are then labels, which judge."""
     accepted: int = 0
     duplicates: int = 0
     rejected: int = 0
@@ -222,6 +227,8 @@ class Intake:
             request_id=item.request_id,
             position=item.position,
             example=example.model_dump(mode="json", exclude_none=True),
+            sender=self.sender,
+            audited_as=fingerprint(self._task_cls.content(example)) if self.labels else None,
         )
 
     def _needs_inputs(self, item: _Parsed) -> bool:

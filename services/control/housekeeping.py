@@ -32,7 +32,7 @@ class Housekeeping:
             self.delete_old_checkpoints()
 
     def delete_old_answers(self) -> None:
-        """Delete logged answers past their retention.
+        """Delete logged answers past their retention, and the texts of the audit that nobody has labelled since.
 
         Models that left the configuration keep the retention of their last settings.
         """
@@ -43,7 +43,9 @@ class Housekeeping:
         days |= {settings.name: settings.feedback.retention_days for settings in self._config.models}
         for name, retention in days.items():
             with log_failures(f"deleting old answers of {name}", model=name):
-                self._registry.feedback.forget_predictions(name, datetime.now(UTC) - timedelta(days=retention))
+                before = datetime.now(UTC) - timedelta(days=retention)
+                self._registry.feedback.forget_predictions(name, before)
+                self._registry.audit.forget(name, before)
 
     def delete_old_checkpoints(self) -> None:
         """Delete the checkpoints of runs that ended more than `CHECKPOINT_GRACE` ago; leave unknown directories alone."""

@@ -19,6 +19,7 @@ import ray
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from baton.artifacts.storage import Storage
+from baton.config.model_settings import ModelSettings
 from baton.errors import Conflict, NotReady
 from baton.store.records import Run, RunState
 from baton.store.registry import Registry
@@ -48,14 +49,17 @@ class Jobs:
         if self._status(run.id) is None:
             self._submit(run.id, "run", run.id)
 
-    async def judge(self, model: str, version: int, timeout_s: float) -> None:
+    async def judge(self, settings: ModelSettings, version: int, timeout_s: float) -> None:
         """Run a job in which the gate decides on a version, and wait for its end; the decision is then in the registry.
+
+        ``settings``: of the model; the job must decide by the policy of the service that asks, whatever others have declared.
 
         Raises:
             NotReady: the job took longer than ``timeout_s`` or failed; the message has the last line of its log.
         """
+        model = settings.name
         job = f"judge-{model}-{version}-{uuid.uuid4().hex[:8]}"
-        await asyncio.to_thread(self._submit, job, "judge", model, str(version))
+        await asyncio.to_thread(self._submit, job, "judge", model, str(version), "--settings", settings.model_dump_json())
         deadline = time.monotonic() + timeout_s
         while (status := await asyncio.to_thread(self._status, job)) not in TERMINAL:
             if time.monotonic() > deadline:

@@ -6,6 +6,9 @@ What fails is logged and tried again in the next round, and stops neither other 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Collection, Coroutine
+from functools import partial
+from typing import Any
 
 from baton.config.file import BatonConfig
 from baton.errors import NotReady
@@ -23,6 +26,9 @@ WATCH_SECONDS = 1.0
 
 ROLL_OUT_AGAIN_SECONDS = 5.0
 """Pause before a roll-out is tried again after an outage, so that it does not keep the replicas busy with loading."""
+
+JUDGE_AGAIN_SECONDS = 600.0
+"""Timeout of a job that judges an overtaken version. Its evaluation is stored; at most the champion's is missing."""
 
 RETRAIN_SECONDS = 5.0
 """Pause between two checks of the triggers. Runs take longer, so that a start a few seconds later does not matter."""
@@ -51,7 +57,7 @@ class Loops:
         self._retrainer = retrainer
         self._housekeeping = housekeeping
         self._registry_health = RegistryHealth()
-        self._rolling_out: dict[str, asyncio.Task[None]] = {}
+        self._moving: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
         """Migrate the schema and declare the models, then run all loops.
@@ -80,12 +86,18 @@ class Loops:
                 await asyncio.to_thread(self._jobs.look_after, run)
 
     async def _start_roll_outs(self) -> None:
-        """Start a task for each approved decision, unless one for the same model is in progress."""
+        """Start a task for each approved decision, to roll it out or, if another version took over first, to judge it again."""
         configured = {settings.name for settings in self._config.models}
         for decision in await asyncio.to_thread(self._registry.pending_decisions):
-            task = self._rolling_out.get(decision.model)
-            if decision.model in configured and (task is None or task.done()):
-                self._rolling_out[decision.model] = asyncio.create_task(self._roll_out(decision))
+            self._start(configured, decision.model, partial(self._roll_out, decision))
+        for decision in await asyncio.to_thread(self._registry.overtaken_decisions):
+            self._start(configured, decision.model, partial(self._judge_again, decision))
+
+    def _start(self, configured: Collection[str], model: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Start ``work`` on a model, unless other work on the model is in progress."""
+        task = self._moving.get(model)
+        if model in configured and (task is None or task.done()):
+            self._moving[model] = asyncio.create_task(work())
 
     async def _roll_out(self, decision: Decision) -> None:
         what = f"the roll-out of {decision.model} v{decision.candidate}"
@@ -93,6 +105,17 @@ class Loops:
             try:
                 await self._rollouts.promote(decision)
             except NotReady:  # an outage, or no replica: the decision stays pending, and the next round tries it again
+                await asyncio.sleep(ROLL_OUT_AGAIN_SECONDS)
+                raise
+
+    async def _judge_again(self, decision: Decision) -> None:
+        """Let the gate decide on a version that beat a champion which another version has replaced in the meantime."""
+        what = f"judging {decision.model} v{decision.candidate} again"
+        with log_failures(what, model=decision.model, version=decision.candidate):
+            try:
+                settings = next(one for one in self._config.models if one.name == decision.model)
+                await self._jobs.judge(settings, decision.candidate, JUDGE_AGAIN_SECONDS)
+            except NotReady:
                 await asyncio.sleep(ROLL_OUT_AGAIN_SECONDS)
                 raise
 

@@ -19,7 +19,8 @@ from baton.artifacts.storage import Storage
 from baton.config.file import BatonConfig, override
 from baton.config.model_settings import ModelSettings
 from baton.errors import BatonError, Conflict, InvalidInput, NotReady
-from baton.store.records import Decision, DecisionKind, Promotion, Run, Verdict
+from baton.quality.matches import left_after
+from baton.store.records import Champion, Decision, DecisionKind, Promotion, Run, Verdict
 from baton.store.registry import Registry
 from services.control.api.app import build_api
 from services.control.housekeeping import Housekeeping
@@ -116,7 +117,7 @@ class ControlPlane:
                 raise InvalidInput("force needs a reason; it stays in the history")
             decision = manual_decision(DecisionKind.FORCE, model, version, champion, reason)
         else:
-            decision = await self._ask_gate(model, version, champion.version)
+            decision = await self._ask_gate(model, version, champion)
             if decision.verdict is not Verdict.PROMOTE:
                 return decision, None
         promotion = await self.rollouts.promote(decision)
@@ -142,8 +143,14 @@ class ControlPlane:
             "replicas_wanted": settings.serving.replicas,
             "rolling_out": self.rollouts.running(name),
             "active_run": active[0].id if active else None,
+            "matches": await asyncio.to_thread(self._matches, settings, champion.version),
             "retrain_paused": await asyncio.to_thread(self.registry.retrain.paused, name),
         }
+
+    def _matches(self, settings: ModelSettings, champion: int | None) -> dict[str, Any]:
+        """Return how often the champion was challenged on its holdout, and what is left of 1 − confidence."""
+        played = self.registry.matches.played(settings.name, champion)
+        return {"played": played, "left": left_after(settings.gate.confidence, played), "of": 1 - settings.gate.confidence}
 
     async def unready(self) -> list[str]:
         """Return why the service is not ready; empty if each model with a champion has a replica that serves it.
@@ -177,17 +184,18 @@ class ControlPlane:
     async def _start_automatic_run(self, model: str, cause: str) -> Run:
         return await self._queue(self.config.model(model), None, cause)
 
-    async def _ask_gate(self, model: str, version: int, champion: int | None) -> Decision:
+    async def _ask_gate(self, model: str, version: int, champion: Champion) -> Decision:
         """Return the gate's decision on ``version`` against ``champion``; unless it is stored, run a job that makes it."""
-        policy = self.config.model(model).gate.model_dump(mode="json")
+        settings = self.config.model(model)
+        policy, source = settings.gate.model_dump(mode="json"), settings.data.holdout_source
 
         def stored() -> Decision | None:
-            newest = self.registry.datasets.latest(model)  # a decision on an older holdout is out of date
+            newest = self.registry.datasets.latest(model, holdout_source=source)  # a decision on an older one is out of date
             return self.registry.gate_decision(model, version, champion, policy, newest.holdout_hash if newest else None)
 
         decision = await asyncio.to_thread(stored)
         if decision is None:
-            await self._jobs.judge(model, version, JUDGE_SECONDS)
+            await self._jobs.judge(settings, version, JUDGE_SECONDS)
             decision = await asyncio.to_thread(stored)
         if decision is None:
             raise NotReady(

@@ -141,6 +141,7 @@ def manual_decision(kind: DecisionKind, model: str, version: int, champion: Cham
         model=model,
         candidate=version,
         champion=champion.version,
+        champion_sequence=champion.sequence,
         kind=kind,
         verdict=Verdict.PROMOTE,
         sentence=f"{did} v{version}{instead}.",

@@ -22,6 +22,7 @@ from baton.tasks import AnyTask
 from baton.tasks.base import text_length
 from baton.text.masks import masker
 from services.log_sampling import FLUSH_SECONDS, sampled
+from services.replica.audit_draw import AuditDraw
 
 logger = logging.getLogger("ray.serve")
 
@@ -52,8 +53,8 @@ class _PendingAnswer:
 class PredictionLog:
     """The prediction log of one replica. Lives on the replica's event loop; a request waits for `add` only."""
 
-    def __init__(self, model: str, task: AnyTask, settings: FeedbackSettings, store: FeedbackStore) -> None:
-        self._model, self._task, self._store = model, task, store
+    def __init__(self, model: str, task: AnyTask, settings: FeedbackSettings, store: FeedbackStore, audit: AuditDraw) -> None:
+        self._model, self._task, self._store, self._audit = model, task, store, audit
         self._share = settings.log
         self._mask = masker(settings.redact)
         self._pending: deque[_PendingAnswer] = deque()
@@ -129,7 +130,9 @@ class PredictionLog:
             self.dropped += 1
 
     def _write(self, batch: Sequence[_PendingAnswer]) -> None:
-        self._store.log([prediction for answer in batch for prediction in self._predictions(answer)])
+        predictions = [prediction for answer in batch for prediction in self._predictions(answer)]
+        self._audit.draw([prediction.input for prediction in predictions])  # first: a correction may follow the log at once
+        self._store.log(predictions)
 
     def _predictions(self, answer: _PendingAnswer) -> list[LoggedPrediction]:
         predictions = []

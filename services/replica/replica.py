@@ -26,6 +26,7 @@ from baton.store.records import Champion, ReplicaState
 from baton.store.registry import Registry
 from services.asgi import Receive, Scope, Send
 from services.keyring import Keyring
+from services.replica.audit_draw import AuditDraw
 from services.replica.batching import Batcher
 from services.replica.http import ReplicaHttp
 from services.replica.prediction_log import PredictionLog
@@ -78,7 +79,11 @@ class ModelReplica:
         )
         logs.add_facts(logger, lambda: {"model": self._settings.name, "version": self._batcher.version})
         self._log = PredictionLog(
-            self._settings.name, self._settings.make_task(()), self._settings.feedback, self._registry.feedback
+            self._settings.name,
+            self._settings.make_task(()),
+            self._settings.feedback,
+            self._registry.feedback,
+            AuditDraw(self._settings, self._registry.audit),
         )
         self._http = ReplicaHttp(
             self._settings,

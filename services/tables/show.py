@@ -14,7 +14,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from baton.store.records import HistoryKind, Verdict
+from baton.store.records import DecisionKind, HistoryKind, Verdict
 
 Json = Mapping[str, Any]
 """One object in an answer of the API."""
@@ -52,9 +52,10 @@ def models(items: Sequence[Json]) -> RenderableType:
 
 
 def versions(items: Sequence[Json]) -> RenderableType:
-    """Return a table with one line per version and a mark at the champion.
+    """Return a table with one line per version and marks at the champion and at versions that bypassed the gate.
 
-    If the versions were evaluated on different holdouts, a note below says so: their F1 cannot be compared directly.
+    Notes below explain the marks, and say if the versions were evaluated on different holdouts: their F1 cannot be compared
+    directly.
     """
     table = grid("", "version", "F1", "other metrics", "train rows", "holdout", "method", "created")
     holdouts = set()
@@ -62,7 +63,7 @@ def versions(items: Sequence[Json]) -> RenderableType:
         dataset, training, metrics = item["lineage"].get("dataset", {}), item["lineage"].get("training", {}), item["metrics"]
         holdouts.add(dataset.get("holdout_hash"))
         table.add_row(
-            "★" if item["champion"] else "",
+            ("★" if item["champion"] else "") + ("!" if DecisionKind.FORCE in item["moves"] else ""),
             version_text(item["number"]),
             score_text(metrics.get("f1")),
             ", ".join(f"{name} {metrics[key]:.4f}" for key, name in OTHER_METRICS.items() if metrics.get(key) is not None),
@@ -73,13 +74,23 @@ def versions(items: Sequence[Json]) -> RenderableType:
         )
     if not items:
         return Text("no versions yet; `baton train MODEL --wait` trains the first")
-    if len(holdouts) == 1:
-        return table
-    note = (
-        "these F1 scores were measured on different holdouts, each on the newest of its time; "
-        "`baton promote` compares two versions on the newest holdout"
-    )
-    return Group(table, Text(note, style="dim"))
+    notes = []
+    if len(holdouts) > 1:
+        notes.append(
+            "these F1 scores were measured on different holdouts, each on the newest of its time; "
+            "`baton promote` compares two versions on the newest holdout"
+        )
+    if any(DecisionKind.FORCE in item["moves"] for item in items):
+        notes.append("! became champion by force, without the gate; `baton history` has the reason")
+    return Group(table, *(Text(note, style="dim") for note in notes))
+
+
+def matches(model: Json) -> RenderableType:
+    """Return how often the champion was challenged, and what is left for the next matches."""
+    played, left, total = model["matches"]["played"], model["matches"]["left"], model["matches"]["of"]
+    if not played:
+        return Text(f"no match yet on this holdout; {total:.1%} of false promotions allowed in all", style="dim")
+    return Text(f"match {played} on this holdout, {left:.2%} of {total:.1%} left for the next (docs/gate.md)", style="dim")
 
 
 def history(items: Sequence[Json]) -> RenderableType:

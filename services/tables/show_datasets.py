@@ -21,16 +21,17 @@ LABELS_SHOWN = 12
 def versions(items: Sequence[Json]) -> RenderableType:
     """Return a table with one line per version, newest first.
 
-    ``new`` marks a holdout that differs from that of the version before. The feedback column has its rows in train + holdout.
+    ``new`` marks a holdout that differs from that of the version before. The traffic column has corrections in train + audited
+    requests in the holdout.
     """
     if not items:
         return Text("no data sets yet; a training run freezes the first")
-    table = grid("data set", "train", "holdout", "feedback", "labels", "left out", "frozen")
+    table = grid("data set", "train", "holdout", "traffic", "labels", "left out", "frozen")
     for item, before in zip(items, [*items[1:], None], strict=True):
         holdout = Text(f"{item['holdout_rows']:,}")
         if before is not None and before["holdout_hash"] != item["holdout_hash"]:
             holdout.append(" new", style="yellow")
-        in_train, in_holdout = item["train_feedback"], item["holdout_feedback"]
+        in_train, in_holdout = item["train_feedback"], item["holdout_audited"] or item["holdout_feedback"]
         table.add_row(
             str(item["number"]),
             f"{item['train_rows']:,}",
@@ -48,6 +49,10 @@ def version(item: Json) -> RenderableType:
     heading = f"data set {item['number']}: {item['train_rows']:,} train rows, {item['holdout_rows']:,} holdout rows"
     lines: list[RenderableType] = [Text(heading, style="bold"), _labels(item["counts"])]
     lines.append(Text.assemble(("left out  ", "bold"), _left_out_text(item)))
+    if item["senders"]:
+        lines.append(Text.assemble(("senders   ", "bold"), _senders_text(item)))
+    if item["corrections"]:
+        lines.append(Text(f"{item['corrections']:,} correction(s) of held-out texts, which neither train nor judge"))
     conflicts = item["conflicts"]
     if conflicts["texts"]:
         lines.append(Text(f"{conflicts['texts']:,} text(s) with different answers, settled by {conflicts['policy']}:"))
@@ -92,6 +97,7 @@ def _left_out_counts(item: Json) -> dict[str, int]:
         "duplicates": item["removed_duplicates"],
         "contradicted": item["conflicts"].get("dropped", 0),
         "set aside": item["set_aside"],
+        "over a sender's share": item.get("over_share", 0),
         "in quarantine": item["quarantined_rows"],
     }
 
@@ -100,13 +106,22 @@ def _left_out_text(item: Json) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in _left_out_counts(item).items() if count) or "–"
 
 
+def _senders_text(item: Json) -> str:
+    """Return the share of each sender in the train rows, the largest first."""
+    rows = item["train_rows"]
+    return ", ".join(
+        f"{f'key {sender}' if sender else 'without a key'} {count:,} ({count / rows:.1%} of train)"
+        for sender, count in item["senders"].items()
+    )
+
+
 def _quarantined(row: Json) -> Text:
     return Text(f"  {row['where']}: {row['reason']}")
 
 
 def _labels(counts: Json) -> RenderableType:
     """Return a table with one line per label: its rows by split and source."""
-    splits = [(split, source) for split in ("train", "holdout") for source in ("base", "feedback")]
+    splits = [(split, source) for split in ("train", "holdout") for source in counts[split]]
     table = grid("label", *(f"{split}, {source}" for split, source in splits))
     for label in sorted({label for split, source in splits for label in counts[split][source]}):
         table.add_row(Text(label or "(none)"), *(f"{counts[split][source].get(label, 0):,}" for split, source in splits))

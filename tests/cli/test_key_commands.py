@@ -100,7 +100,10 @@ def test_an_expired_key_is_listed_as_such(baton, file):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["create", "x"], "a key without a scope allows nothing; give at least one of predict, feedback, operate, metrics"),
+        (
+            ["create", "x"],
+            "a key without a scope allows nothing; give at least one of predict, feedback, label, operate, metrics",
+        ),
         (["create", "x", "--scope", "predict", "--model", "intnets"], "unknown model 'intnets'; declared models: m"),
         (
             ["create", "x", "--scope", "predict", "--expires", "90"],
@@ -144,7 +147,7 @@ def test_a_command_about_keys_leaves_the_schema_of_a_database_in_use_as_it_is(ba
 def test_a_scope_that_does_not_exist_is_told_which_do(baton, file):
     done = baton("keys", "create", "x", "--scope", "admin", "-c", file)
     assert done.code == 2
-    assert "'predict', 'feedback', 'operate', 'metrics'" in words(done.err)
+    assert "'predict', 'feedback', 'label', 'operate', 'metrics'" in words(done.err)
 
 
 # --- the key that commands send ------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ def version(number: int, holdout: str, **training: Any) -> dict[str, Any]:
     return {
         "number": number,
         "champion": False,
+        "moves": [],
         "metrics": {"f1": 0.5},
         "lineage": {"dataset": {"train_rows": 10, "holdout_rows": 4, "holdout_hash": holdout}, "training": training},
         "created_at": "2026-11-24T10:00:00+00:00",
@@ -30,6 +31,19 @@ def test_scores_on_different_holdouts_are_told_apart():
     note = "these F1 scores were measured on different holdouts"
     assert note not in text_of(show.versions([version(2, "a"), version(1, "a")]))
     assert note in text_of(show.versions([version(2, "b"), version(1, "a")]))
+
+
+def test_a_version_that_bypassed_the_gate_is_marked_for_ever():
+    forced = {**version(2, "a"), "moves": ["force", "rollback"]}
+    note = "! became champion by force, without the gate"
+    assert note in text_of(show.versions([forced, version(1, "a")]))
+    assert note not in text_of(show.versions([{**forced, "moves": ["gate"]}, version(1, "a")]))
+
+
+def test_the_matches_of_a_champion_and_what_is_left_for_the_next_are_shown():
+    told = text_of(show.matches({"matches": {"played": 4, "left": 0.0217, "of": 0.05}}))
+    assert "match 4 on this holdout, 2.17% of 5.0% left for the next" in told
+    assert "no match yet" in text_of(show.matches({"matches": {"played": 0, "left": 0.05, "of": 0.05}}))
 
 
 def test_a_few_shot_version_is_called_so():

@@ -231,7 +231,9 @@ def publish(service: Service, model: str, checkpoint: Path) -> ModelVersion:
 
     settings = service.settings(model)
     clock = pipeline.Clock(lambda stage, progress: None)
-    context = pipeline.Context(settings=settings, registry=service.registry, storage=service.storage, clock=clock)
+    context = pipeline.Context(
+        settings=settings, declared=settings, registry=service.registry, storage=service.storage, clock=clock
+    )
     dataset = datasets.freeze(model, pipeline.task_type(settings.task), settings.data, service.storage)
     run_id = f"{model}-by-hand-{random.getrandbits(32):08x}"
     version, _ = pipeline.publish(context, run_id, dataset, Trained(directory=checkpoint, f1=0.0, epoch=1))

@@ -38,7 +38,7 @@ def prepared_everywhere(service: Service, version: int) -> bool:
 
 
 def judge(service: Service, version: int) -> None:
-    decision = pipeline.judge("steady", version, service.registry, service.storage)
+    decision = pipeline.judge(service.settings("steady"), version, service.registry, service.storage)
     assert decision.verdict == "promote", decision.sentence
 
 

@@ -46,7 +46,7 @@ def test_corrections_by_request_id_start_a_run_that_learns_from_them_and_takes_o
     frozen = service.registry.datasets.latest("online")
     assert frozen is not None
     assert frozen.feedback_until == len(ROWS)
-    assert frozen.train_feedback + frozen.holdout_feedback == len(ROWS)
+    assert frozen.train_feedback + frozen.corrections == len(ROWS)
     service.await_replicas("online", 2)
     assert service.registry.champion("online").version == 2
     assert "retrain started" in [entry.what for entry in service.registry.history.list("online")]

@@ -142,7 +142,7 @@ def publish_again(service: Service, task: str, scratch: Path) -> None:
 
     files, _ = service.storage.fetch(service.registry.versions.get(task, 1), scratch)
     assert publish(service, task, files).number == 2
-    decision = pipeline.judge(task, 2, service.registry, service.storage)
+    decision = pipeline.judge(service.settings(task), 2, service.registry, service.storage)
     assert (decision.champion, decision.verdict) == (1, Verdict.REJECT), decision.sentence
 
 

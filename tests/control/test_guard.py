@@ -39,8 +39,16 @@ LABELS = ("billing", "bug", "shipping")
 OPEN = {("GET", "/healthz"), ("GET", "/readyz")}
 """What the control plane answers to everybody. Whoever makes this longer opens the service."""
 
-OTHER_SCOPES = {("GET", "/metrics"): Scope.METRICS, ("POST", "/api/models/{model}/feedback"): Scope.FEEDBACK}
+OTHER_SCOPES = {
+    ("GET", "/metrics"): Scope.METRICS,
+    ("POST", "/api/models/{model}/feedback"): Scope.FEEDBACK,
+    ("GET", "/api/models/{model}/audit"): Scope.LABEL,
+    ("POST", "/api/models/{model}/audit"): Scope.LABEL,
+}
 """Operations that need another scope than `operate`."""
+
+INCLUDED = {Scope.LABEL: Scope.OPERATE}
+"""Scopes that another one includes. Whoever makes this longer gives old keys new rights."""
 
 BAD = ("none", "malformed", "wrong", "wrong scope", "expired", "revoked", "another model's")
 
@@ -71,7 +79,9 @@ def credentials(registry: Registry) -> Credentials:
             "none": None,
             "malformed": "sesame",
             "wrong": new_token()[1],
-            "wrong scope": keys.create("other scopes", [other for other in Scope if other is not scope])[1],
+            "wrong scope": keys.create("other scopes", [other for other in Scope if other not in (scope, INCLUDED.get(scope))])[
+                1
+            ],
             "expired": keys.create("expired", [scope], expires_at=datetime.now(UTC) - timedelta(seconds=1))[1],
             "revoked": revoked_token,
             "another model's": keys.create("other", [scope], models=["other"])[1],
@@ -219,6 +229,14 @@ def test_a_path_that_only_looks_like_an_open_one_is_not_open(api):
 def test_a_feedback_key_cannot_read_feedback(api):
     assert api("POST", "/api/models/m/feedback", api.keys.right[Scope.FEEDBACK], json=[]).status_code not in (401, 403)
     assert "lacks the scope 'operate'" in api("GET", "/api/models/m/feedback", api.keys.right[Scope.FEEDBACK]).json()["detail"]
+
+
+def test_operate_includes_label_and_no_scope_includes_another_one(api):
+    for (method, path), scope in {**OTHER_SCOPES, ("GET", "/api/models/{model}"): Scope.OPERATE}.items():
+        for other in Scope:
+            answer = api(method, api.filled(path), api.keys.right[other])
+            allowed = other in (scope, INCLUDED.get(scope))
+            assert (answer.status_code != 403) == allowed, (method, path, other)
 
 
 def test_a_key_for_one_model_operates_that_model_and_its_runs_and_no_other(api):

@@ -149,7 +149,7 @@ def test_a_run_that_fails_uses_no_correction_up_and_is_tried_again_after_a_pause
 def test_runs_that_fail_or_lose_lengthen_the_pause_and_a_new_champion_ends_it(tmp_path: Path) -> None:
     control = control_with(tmp_path, after_examples=1, cooldown_minutes=60)
     registry = control.registry
-    promoted(control, 90)
+    promoted(control, 80)
     correct(control, 1)
     for right in (None, 50):  # a failure, then a loser
         run = registry.runs.create("m", {}, started=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from baton.config.model_settings import FeedbackSettings
+from baton.config.model_settings import ModelSettings
 from baton.errors import RegistryError
 from baton.store.feedback import FeedbackStore
 from baton.store.records import LoggedPrediction
@@ -19,12 +19,15 @@ from baton.tasks.text_classifier import LabelScores, TextInput
 from baton.text.masks import MASK, masker, same_but_for_masks
 from services.log_sampling import sampled
 from services.replica import prediction_log
+from services.replica.audit_draw import AuditDraw
 from services.replica.prediction_log import PredictionLog
 from tests.support.answers import recent
 from tests.support.replica import until
 
 TASK = task_type("classification")(("a", "b"), 64)
 ANSWER = LabelScores(labels=("a", "b"), scores=(0.9, 0.1))
+ALL = 0.999999
+"""A share of the audit that draws every text: 1 is not allowed."""
 
 
 class Database(FeedbackStore):
@@ -32,6 +35,7 @@ class Database(FeedbackStore):
 
     def __init__(self, registry: Registry) -> None:
         super().__init__(registry.feedback._engine)
+        self.registry = registry
         self.away = False
         self.refused = ""
         self.tries = 0
@@ -54,8 +58,12 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Database:
     return Database(registry)
 
 
-def log_of(database: Database, task: AnyTask = TASK, **settings: Any) -> PredictionLog:
-    return PredictionLog("m", task, FeedbackSettings(**settings), database)
+def log_of(database: Database, task: AnyTask = TASK, **feedback: Any) -> PredictionLog:
+    settings = ModelSettings.model_validate(
+        {"name": "m", "task": task.name, "data": {"train": "train.jsonl"}, "feedback": {"audit": ALL, **feedback}}
+    )
+    draw = AuditDraw(settings, database.registry.audit)
+    return PredictionLog("m", task, settings.feedback, database, draw)
 
 
 def add(log: PredictionLog, request_id: str, *texts: str) -> None:
@@ -66,6 +74,11 @@ def add(log: PredictionLog, request_id: str, *texts: str) -> None:
 def kept(database: Database) -> list[str]:
     """Request ids in the log, oldest first."""
     return [it.request_id for it in reversed(recent(database, "m", 1, 10_000))]
+
+
+def audited(database: Database) -> list[str]:
+    """Texts that the audit has drawn."""
+    return [item.input["text"] for item in database.registry.audit.items("m")]
 
 
 def running(scenario: Callable[[], Awaitable[None]]) -> None:
@@ -258,6 +271,66 @@ def test_what_can_never_be_stored_is_dropped_and_keeps_no_other(database, monkey
 
     running(scenario)
     assert kept(database) == ["r1", "r2"]
+
+
+# --- what the audit draws ------------------------------------------------------------------------------------------------
+
+
+def test_the_audit_draws_from_the_logged_inputs_and_from_no_others(database):
+    async def scenario() -> None:
+        on, off = log_of(database, redact=(r"\d+",)), log_of(database, log=0.0)
+        add(on, "r1", "hello", "good-bye", "card 1234")
+        add(on, "r2", "hello")
+        add(off, "r3", "not logged")
+        await on.close()
+        await off.close()
+
+    running(scenario)
+    assert audited(database) == ["hello", "good-bye"]
+
+
+def test_an_answer_that_is_logged_late_is_drawn_once(database):
+    async def scenario() -> None:
+        database.away = True
+        log = log_of(database)
+        add(log, "r1")
+
+        async def tried() -> bool:
+            return database.tries >= 2
+
+        await until(tried, "two tries to write")
+        database.away = False
+        await log.close()
+
+    running(scenario)
+    assert (kept(database), audited(database)) == (["r1"], ["hello"])
+
+
+def test_a_draw_that_fails_is_made_up_for_and_logs_no_answer_twice(database, monkeypatch):
+    draw, failures = database.registry.audit.draw, 2
+
+    def fails(*arguments: Any) -> int:
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            raise RegistryError("the registry's database does not answer")
+        return draw(*arguments)
+
+    monkeypatch.setattr(database.registry.audit, "draw", fails)
+
+    async def scenario() -> None:
+        log = log_of(database)
+        add(log, "r1")
+
+        async def there() -> bool:
+            return audited(database) == ["hello"]
+
+        await until(there, "the text in the audit")
+        assert log.dropped == 0
+        await log.close()
+
+    running(scenario)
+    assert kept(database) == ["r1"]
 
 
 # --- what is masked ------------------------------------------------------------------------------------------------------

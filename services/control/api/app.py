@@ -11,6 +11,7 @@ from fastapi import Depends, FastAPI, Request
 
 from baton import __version__
 from services.control.api.answers import AnswerHeaders
+from services.control.api.audit import add_audit
 from services.control.api.datasets import add_datasets
 from services.control.api.error_handlers import add_error_handlers
 from services.control.api.feedback import add_feedback
@@ -57,6 +58,7 @@ def build_api(control: ControlPlane, lifespan: Lifespan) -> FastAPI:
     add_runs(api, control)
     add_promotions(api, control)
     add_feedback(api, control, metrics)
+    add_audit(api, control)
     add_metrics(api, metrics)
     add_retrain(api, control)
     add_datasets(api, control)

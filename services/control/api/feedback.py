@@ -9,8 +9,10 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from baton.errors import Conflict, InvalidInput
+from baton.keys import Scope
 from baton.store.records import PAGE
 from services.control.api.feedback_body import REQUEST_BODY, read_batches
+from services.control.api.guard import key_of
 from services.control.api.problems import problem
 from services.control.api.protocol import ControlPlane
 from services.control.api.query_params import Before, Limit
@@ -35,7 +37,8 @@ def add_feedback(api: FastAPI, control: ControlPlane, metrics: ControlMetrics) -
         settings = control.config.model(model)
         if not settings.feedback.accept:
             raise Conflict(f"{model} takes no feedback (feedback.accept: false)")
-        intake = Intake(settings, registry)
+        key = key_of(request.scope)
+        intake = Intake(settings, registry, sender=key.id if key else None, labels=key is None or key.allows(Scope.LABEL))
         try:
             async for batch in read_batches(request, settings.serving.max_body_bytes):
                 await intake.take(batch)

@@ -17,7 +17,7 @@ from fastapi import FastAPI
 
 from baton.config.file import HttpSettings
 from baton.errors import BatonError, Forbidden, NotFound
-from baton.keys import ALLOWS, Scope
+from baton.keys import ALLOWS, Key, Scope
 from services import asgi
 from services.asgi import Application, Receive, Send
 from services.control.api.problems import problem
@@ -56,6 +56,7 @@ RULES = (
     Rule("GET", "/readyz", None),
     Rule("GET", "/metrics", Scope.METRICS),
     Rule("POST", "/api/models/{model}/feedback", Scope.FEEDBACK),
+    Rule("", "/api/models/{model}/audit", Scope.LABEL),
     *PREDICTION_RULES,
 )
 """Rules of the control plane. The first that matches counts."""
@@ -66,8 +67,20 @@ DEFAULT_SCOPE = Scope.OPERATE
 DOCUMENTED_REPLICA_RULES = (Rule("GET", f"{ROUTE}/{{model}}{HEALTH}", None), *PREDICTION_RULES)
 """What `services.replica.http` enforces, for the documentation only: every path but `HEALTH` needs `Scope.PREDICT`."""
 
-MODEL_OR_RUN = re.compile(rf"(?:/api/models|{ROUTE})/(?P<model>[^/]+)(?:/.*)?|/api/runs/(?P<run>[^/]+)(?:/.*)?")
-"""Paths that name a model, or a run, which belongs to a model. Keys may be limited to some models."""
+OWNED = re.compile(
+    rf"(?:/api/models|{ROUTE})/(?P<model>[^/]+)(?:/.*)?|/api/runs/(?P<run>[^/]+)(?:/.*)?|/api/decisions/(?P<decision>\d{{1,9}})"
+)
+"""Paths that name a model, or a run or a decision, which belong to a model. Keys may be limited to some models."""
+
+
+KEY = "baton.key"
+"""Entry of a call's ASGI scope: the `Key` that it was made with. Absent if the service needs none."""
+
+
+def key_of(scope: asgi.Scope) -> Key | None:
+    """Return the key that a call was made with; None if the service needs none."""
+    key: Key | None = scope.get(KEY)
+    return key
 
 
 def required_scope(method: str, path: str) -> Scope | None:
@@ -107,17 +120,22 @@ class Guard:
                 _refuse_foreign_host_names(headers)
             return
         key = keyring.identify(headers.get(b"authorization", b""))
-        named = MODEL_OR_RUN.fullmatch(path)
+        named = OWNED.fullmatch(path)
         model = named["model"] if named else None
-        if named and named["run"] and key.models is not None:
-            model = await asyncio.to_thread(self._model_of, named["run"])
+        if named and model is None and key.models is not None:
+            model = await asyncio.to_thread(self._model_of, named["run"], named["decision"])
         keyring.allow(key, wanted, model)
+        scope[KEY] = key
 
-    def _model_of(self, run_id: str) -> str:
+    def _model_of(self, run_id: str | None, decision: str | None) -> str:
+        registry = self._control.registry
         try:
-            return self._control.registry.runs.get(run_id).model
-        except NotFound:  # the same answer as for a run of another model: a limited key must not learn which runs exist
-            raise Forbidden("this API key is only for some models, and none of them has such a run") from None
+            return (
+                registry.decision(int(decision)).model if run_id is None and decision else registry.runs.get(run_id or "").model
+            )
+        except NotFound:  # the same answer as for one of another model: a limited key must not learn which ones exist
+            what = "decision" if decision else "run"
+            raise Forbidden(f"this API key is only for some models, and none of them has such a {what}") from None
 
 
 def _refuse_cross_site_writes(method: str, headers: Mapping[bytes, bytes]) -> None:

@@ -31,11 +31,17 @@ def add_models(api: FastAPI, control: ControlPlane) -> None:
 
     @api.get("/api/models/{model}/versions", tags=["models"])
     def list_versions(model: str, limit: Limit = PAGE, before: Before = None) -> Page:
-        """List versions, newest first, with their main metrics."""
+        """List versions, newest first, with their main metrics.
+
+        ``moves`` says how a version became champion, each time: ``gate``, ``force`` or ``rollback``.
+        """
         control.config.model(model)
         found = registry.versions.list(model, limit=limit, before=before)
-        champion = registry.champion(model).version
-        items = [{**to_json_values(version), "champion": version.number == champion} for version in found]
+        champion, moves = registry.champion(model).version, registry.moves(model)
+        items = [
+            {**to_json_values(version), "champion": version.number == champion, "moves": moves.get(version.number, [])}
+            for version in found
+        ]
         return Page(
             items=[_without_long_metrics(item) for item in items], next=found[-1].number if len(found) == limit else None
         )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Path
 from fastapi.responses import JSONResponse
 from pydantic import Field
 
@@ -54,6 +54,13 @@ def add_promotions(api: FastAPI, control: ControlPlane) -> None:
         return Page(
             items=[to_json_values(promotion) for promotion in found], next=found[-1].id if len(found) == limit else None
         )
+
+    @api.get("/api/decisions/{number}", tags=["promotions"])
+    def get_decision(number: Annotated[int, Path(ge=1, le=LARGEST_INTEGER)]) -> dict[str, Any]:
+        """Return one decision: verdict, sentence, policy, and every number that it rests on."""
+        found = registry.decision(number)
+        control.config.model(found.model)
+        return to_json_values(found)
 
     @api.post("/api/models/{model}/rollback", tags=["promotions"])
     async def rollback(model: str, body: RollbackRequest | None = None) -> dict[str, Any]:
