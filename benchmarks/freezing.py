@@ -54,14 +54,14 @@ def measure(home: Path, rows: int) -> str:
     """
     registry, storage = Registry(f"sqlite:///{home}/baton.db"), Storage(str(home / "storage"))
     registry.migrate()
-    registry.declare_model("m")
     new_rows = texts(random.Random(0))
     base = [next(new_rows) for _ in range(BASE)]
     (home / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in base))
     data = {"train": str(home / "train.jsonl"), "holdout": 0.2}
     settings = ModelSettings.model_validate({"name": "m", "task": "classification", "data": data})
+    registry.declare_model("m", settings.model_dump(mode="json"))
     clock = pipeline.Clock(lambda stage, progress: None)
-    context = pipeline.Context(settings=settings, registry=registry, storage=storage, clock=clock)
+    context = pipeline.Context(settings=settings, declared=settings, registry=registry, storage=storage, clock=clock)
     first, alone = timed(lambda: pipeline.freeze(context).version)
     add_feedback(registry, new_rows, base, rows)
     before = peak_mib()

@@ -253,9 +253,11 @@ class Registry:
         return as_decision(row)
 
     def gate_decision(
-        self, model: str, candidate: int, champion: Champion, policy: Mapping[str, Any], holdout_hash: str | None = None
+        self, model: str, candidate: int, champion: int | None, policy: Mapping[str, Any], holdout_hash: str | None = None
     ) -> Decision | None:
-        """Return the newest decision of the gate on this candidate, pointer and policy, or None if there is none.
+        """Return the newest decision of the gate on this candidate, champion and policy, or None if there is none.
+
+        It may be about an earlier move of the pointer, before a rollback to the same champion.
 
         ``holdout_hash``: consider only decisions on this holdout; None: on any holdout.
         """
@@ -265,8 +267,7 @@ class Registry:
             .where(
                 table.c.model == model,
                 table.c.candidate == candidate,
-                table.c.champion.is_not_distinct_from(champion.version),
-                table.c.champion_sequence == champion.sequence,
+                table.c.champion.is_not_distinct_from(champion),
                 table.c.kind == DecisionKind.GATE,
             )
             .order_by(table.c.id.desc())
@@ -278,7 +279,7 @@ class Registry:
         return None
 
     def pending_decisions(self) -> list[Decision]:
-        """Return decisions of runs that allow a promotion over the current champion and were not carried out yet.
+        """Return decisions on versions of runs that allow a promotion over the current champion and were not carried out yet.
 
         A decision was carried out if it has a promotion, or if its roll-out failed: then an incident names its version. The
         decision with the largest gain comes first.
@@ -286,7 +287,7 @@ class Registry:
         decisions, runs, models, promotions = schema.decisions, schema.runs, schema.models, schema.promotions
         query = (
             decisions.select()
-            .join(runs, runs.c.decision_id == decisions.c.id)
+            .join(runs, sa.and_(runs.c.model == decisions.c.model, runs.c.version == decisions.c.candidate))
             .join(models, models.c.name == decisions.c.model)
             .where(
                 decisions.c.verdict == Verdict.PROMOTE,
@@ -310,7 +311,7 @@ class Registry:
         newer = schema.decisions.alias()
         query = (
             decisions.select()
-            .join(runs, runs.c.decision_id == decisions.c.id)
+            .join(runs, sa.and_(runs.c.model == decisions.c.model, runs.c.version == decisions.c.candidate))
             .join(models, models.c.name == decisions.c.model)
             .where(
                 decisions.c.verdict == Verdict.PROMOTE,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from fastapi import FastAPI
@@ -191,7 +191,12 @@ class ControlPlane:
 
         def stored() -> Decision | None:
             newest = self.registry.datasets.latest(model, holdout_source=source)  # a decision on an older one is out of date
-            return self.registry.gate_decision(model, version, champion, policy, newest.holdout_hash if newest else None)
+            holdout_hash = newest.holdout_hash if newest else None
+            found = self.registry.gate_decision(model, version, champion.version, policy, holdout_hash)
+            if found is None or found.champion_sequence == champion.sequence:
+                return found
+            # the pointer left this champion and came back: the same match would end the same way
+            return self.registry.add_decision(replace(found, id=None, champion_sequence=champion.sequence))
 
         decision = await asyncio.to_thread(stored)
         if decision is None:

@@ -376,6 +376,39 @@ def test_a_first_version_below_min_f1_is_refused(api):
     assert "the first version, F1 0.4" in problem(api.promote(1), 409)
 
 
+def test_a_match_that_was_won_holds_again_after_a_rollback_to_its_champion(champion):
+    assert champion.promote(2).status_code == 200
+    champion.post("/api/models/m/rollback", {"reason": "to see"})
+    assert champion.registry.champion("m").version == 1
+    jobs = len(champion.control.jobs.submitted)
+    decision = champion.promote(2).json()["decision"]
+    assert (decision["champion_sequence"], decision["numbers"]["match"]) == (3, 1)
+    assert len(champion.control.jobs.submitted) == jobs
+
+
+def test_a_decision_is_read_with_its_policy_and_its_numbers(champion):
+    decision = champion.promote(2).json()["decision"]
+    assert champion.get(f"/api/decisions/{decision['id']}").json() == decision
+    assert decision["policy"]["max_drop"] == 0.02
+    assert {"p", "p_swap", "p_normal", "allowed", "match", "left", "parts", "labels"} <= decision["numbers"].keys()
+    problem(champion.get("/api/decisions/999"), 404)
+    problem(champion.get("/api/decisions/0"), 422)
+
+
+def test_versions_tell_how_they_became_champion(champion):
+    champion.promote(3, force=True, reason="a hotfix")
+    champion.post("/api/models/m/rollback", {"reason": "it was none"})
+    moves = {item["number"]: item["moves"] for item in champion.get("/api/models/m/versions").json()["items"]}
+    assert moves == {1: ["gate", "rollback"], 2: [], 3: ["force"]}
+
+
+def test_a_model_tells_how_often_its_champion_was_challenged(champion):
+    assert champion.get("/api/models/m").json()["matches"]["played"] == 0
+    champion.promote(3)
+    told = champion.get("/api/models/m").json()["matches"]
+    assert (told["played"], told["left"]) == (1, pytest.approx(0.025))
+
+
 def test_force_passes_the_gate_with_a_reason_that_stays(champion):
     answer = champion.promote(3, force=True, reason="the holdout is wrong")
     assert answer.status_code == 200

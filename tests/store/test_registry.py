@@ -435,21 +435,19 @@ def test_the_first_evaluation_of_a_version_on_a_holdout_stays(registry):
     assert (second.id, second.metrics) == (first.id, {"f1": 0.5})
 
 
-def test_a_match_that_was_not_played_against_this_pointer_has_no_evaluation_and_no_decision(registry):
+def test_a_match_that_was_not_played_has_no_evaluation_and_no_decision(registry):
     registry.add_decision(gate(2, 1))
     assert registry.evaluations.get("m", 1, HOLDOUT) is None
-    first, again = Champion(version=1, sequence=1), Champion(version=1, sequence=3)
-    assert registry.gate_decision("m", 2, first, {"min_gain": 0.0}) is not None
-    assert registry.gate_decision("m", 2, again, {"min_gain": 0.0}) is None
-    assert registry.gate_decision("m", 2, NOBODY, {"min_gain": 0.0}) is None
-    assert registry.gate_decision("m", 2, first, {"min_gain": 0.1}) is None
-    assert registry.gate_decision("m", 3, first, {"min_gain": 0.0}) is None
+    assert registry.gate_decision("m", 2, 1, {"min_gain": 0.0}) is not None
+    assert registry.gate_decision("m", 2, None, {"min_gain": 0.0}) is None
+    assert registry.gate_decision("m", 2, 1, {"min_gain": 0.1}) is None
+    assert registry.gate_decision("m", 3, 1, {"min_gain": 0.0}) is None
 
 
 def test_the_newest_gate_decision_on_a_match_is_found(registry):
     registry.add_decision(gate(2, None, Verdict.REJECT))
     newest = registry.add_decision(gate(2, None))
-    assert registry.gate_decision("m", 2, NOBODY, {"min_gain": 0.0}) == newest
+    assert registry.gate_decision("m", 2, None, {"min_gain": 0.0}) == newest
 
 
 # --- runs ----------------------------------------------------------------------------------------------------------------

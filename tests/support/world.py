@@ -82,9 +82,7 @@ class World:
     def context(self, **training: Any) -> pipeline.Context:
         clock = pipeline.Clock(lambda stage, progress: None)
         settings = self.settings(**training)
-        return pipeline.Context(
-            settings=settings, declared=settings, registry=self.registry, storage=self.storage, clock=clock
-        )
+        return pipeline.Context(settings=settings, declared=settings, registry=self.registry, storage=self.storage, clock=clock)
 
     def publish(self, checkpoint: Path, start: Start | None = None, **training: Any) -> ModelVersion:
         """Publish a checkpoint as a version, without asking the gate."""

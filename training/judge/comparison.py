@@ -84,7 +84,7 @@ def compare(pair: Pair, groups: NDArray[np.int32], *, level: float | None = None
     gain = pair.gain
     influence = by_group(pair.influence, groups)
     error = standard_error(influence)
-    p_normal = 0.5 * math.erfc(gain / error / math.sqrt(2)) if error > 0 else 1.0
+    p_normal = 0.5 * math.erfc(gain / error / math.sqrt(2)) if error > 0 else float(gain <= 0)
     differs = pair.differing()
     differing_groups = np.unique(groups[differs])
     count = len(differing_groups)

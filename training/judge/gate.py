@@ -225,6 +225,8 @@ def wilson_interval(share: float, error: float, groups: int, z: float) -> tuple[
     The number of observations is the one that its standard ``error`` shows, share·(1 − share) / error², but at most four times
     the number of groups; it is the number of groups where the share is 0 or 1.
     """
+    if groups == 0:
+        return 0.0, 1.0
     count = share * (1 - share) / error**2 if 0 < share < 1 and error > 0 else groups
     count = min(count, 4 * groups)
     centre, scale = share + z * z / (2 * count), 1 + z * z / count
@@ -269,21 +271,28 @@ def _guard(comparison: Comparison, policy: GateSettings, *, always: bool) -> Gua
     if comparison.groups < PART_GROUPS and not always:
         return Guard.SMALL
     gain, error = comparison.gain, comparison.standard_error
-    if gain < -policy.max_drop and gain + quantile(policy.confidence) * error < 0:
+    clear = comparison.differing >= least_differing(1 - policy.confidence) and gain + quantile(policy.confidence) * error < 0
+    if clear and gain < -policy.max_drop:
         return Guard.LOST
     return Guard.HELD if gain - quantile(GUARD_CONFIDENCE) * error >= -policy.max_drop else Guard.UNKNOWN
 
 
 def _label_changes(match: Match, policy: GateSettings) -> list[LabelChange]:
-    """Return the change of each judged label. One is lost at a level that is shared by all of them (Bonferroni)."""
+    """Return the change of each judged label. One is lost at a level that is shared by all of them (Bonferroni).
+
+    As for the gain, so many groups must differ that a result at this level is possible at all: a label with a single row, whose
+    F1 goes from 1 to 0, has a standard error of 0.
+    """
     assert isinstance(match.pair, MacroPair)
     candidate, champion = match.pair.candidate, match.pair.champion
-    errors = _label_errors(match.pair, match.groups)
-    z = quantile(1 - (1 - policy.confidence) / max(int(candidate.judged.sum()), 1))
+    errors, differing = _label_errors(match.pair, match.groups)
+    level = (1 - policy.confidence) / max(int(candidate.judged.sum()), 1)
+    z, least = quantile(1 - level), least_differing(level)
     changes = []
     for index in np.flatnonzero(candidate.judged):
         ours, theirs, error = float(candidate.by_label[index]), float(champion.by_label[index]), float(errors[index])
-        lost = ours - theirs < -policy.max_class_drop and ours - theirs + z * error < 0
+        clear = differing[index] >= least and ours - theirs + z * error < 0
+        lost = bool(clear and ours - theirs < -policy.max_class_drop)
         change = LabelChange(
             label=candidate.labels[index], candidate_f1=ours, champion_f1=theirs, standard_error=error, lost=lost
         )
@@ -291,8 +300,9 @@ def _label_changes(match: Match, policy: GateSettings) -> list[LabelChange]:
     return changes
 
 
-def _label_errors(pair: MacroPair, groups: NDArray[np.int32]) -> Floats:
-    """Return [labels]: the standard error of the change of each label's F1, over groups (delta method).
+def _label_errors(pair: MacroPair, groups: NDArray[np.int32]) -> tuple[Floats, NDArray[np.intp]]:
+    """Return [labels] the standard error of the change of each label's F1 over groups (delta method), and [labels] on how many
+    groups the answers differ so that the label is the truth or one of the answers.
 
     A row has influence on two labels at most in each version: that of its truth and that of the answer. Summed up sparsely: one
     cell for each group and label that occur together.
@@ -308,4 +318,7 @@ def _label_errors(pair: MacroPair, groups: NDArray[np.int32]) -> Floats:
     cell, position = np.unique(np.concatenate(cells), return_inverse=True)
     total = np.bincount(position, weights=np.concatenate(influences))
     errors: Floats = np.sqrt(np.bincount(cell % count, weights=total * total, minlength=count))
-    return errors
+    differs = np.flatnonzero(pair.differing())
+    answers = (pair.candidate.truth, pair.candidate.predicted, pair.champion.predicted)
+    touched = np.unique(np.concatenate([groups[differs].astype(np.int64) * count + rows[differs] for rows in answers]))
+    return errors, np.bincount(touched % count, minlength=count)
