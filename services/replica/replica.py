@@ -20,7 +20,7 @@ from ray import serve
 from baton import logs
 from baton.artifacts.storage import Storage
 from baton.config.model_settings import ModelSettings
-from baton.errors import BatonError, RegistryError, StorageError
+from baton.errors import BatonError, Conflict, RegistryError, StorageError
 from baton.predict.predictor import Predictor
 from baton.store.records import Champion, ReplicaState
 from baton.store.registry import Registry
@@ -173,6 +173,11 @@ class ModelReplica:
         name = self._settings.name
         began = time.perf_counter()
         directory, manifest = self._storage.fetch(self._registry.versions.get(name, version), self._cache)
+        if manifest.task != self._settings.task:
+            raise Conflict(
+                f"v{version} has the task {manifest.task}, but {name} is declared with {self._settings.task}; train a version "
+                "of that task, or declare the old one"
+            )
         predictor = Predictor.load(directory, manifest, self._settings.serving)
         predictor.warm()
         predictor.check(manifest.probes)

@@ -292,6 +292,19 @@ def test_more_requests_than_the_queue_holds_are_told_to_come_back(world):
     world.run(scenario, max_queue=1)
 
 
+def test_a_champion_of_another_task_is_not_served_and_the_reason_says_so(empty):
+    """It used to answer every request with 500 (review H12)."""
+    force(empty.registry, "m", empty.publish(1).number)
+    changed = replace(empty, settings=empty.settings.model_copy(update={"task": "ner"}))
+
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        answer = await client.post("", json={"inputs": "Anna lives in Oslo"})
+        assert answer.status_code == 503
+        assert "v1 has the task classification, but m is declared with ner; train a version" in answer.json()["error"]
+
+    changed.run(scenario)
+
+
 def test_without_a_champion_it_says_how_to_get_one(empty):
     async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
         for answer in (await ask(client), await client.get("/health")):
