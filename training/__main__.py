@@ -86,6 +86,9 @@ def judge(
     settings: Annotated[
         str | None, typer.Option(help="Settings of the model as JSON, with the gate's policy; by default as last declared.")
     ] = None,
+    overtaken: Annotated[
+        bool, typer.Option("--overtaken", help="The version won, but another one took over first: replace its run's decision.")
+    ] = False,
 ) -> None:
     """Compare a published version with the current champion on the newest holdout, and store the decision.
 
@@ -97,7 +100,7 @@ def judge(
     set_facts(model=model, version=version)
     loaded = ModelSettings.model_validate(registry.settings(model) if settings is None else from_json(settings))
     yield_to_serving(loaded.training)
-    _print_or_log(pipeline.judge(loaded, version, registry, storage).sentence)
+    _print_or_log(pipeline.judge(loaded, version, registry, storage, overtaken=overtaken).sentence)
 
 
 def main() -> None:

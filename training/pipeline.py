@@ -87,10 +87,12 @@ class Judge:
     examples: Sequence[Any]
 
 
-def judge(settings: ModelSettings, number: int, registry: Registry, storage: Storage) -> Decision:
+def judge(settings: ModelSettings, number: int, registry: Registry, storage: Storage, *, overtaken: bool = False) -> Decision:
     """Compare a published version with the champion on the newest holdout of the declared data, and store the decision.
 
-    ``settings``: of the model, as the service that asks has them. They have the policy.
+    Args:
+        settings: of the model, as the service that asks has them. They have the policy.
+        overtaken: the version won a match, but another one took over first. The decision replaces that of its run.
     """
     clock = Clock(lambda stage, progress: None)
     context = Context(settings=settings, declared=settings, registry=registry, storage=storage, clock=clock)
@@ -100,7 +102,7 @@ def judge(settings: ModelSettings, number: int, registry: Registry, storage: Sto
     dataset = DatasetVersion(**version.lineage["dataset"]) if newest is None else newest
     holdout = datasets.load_split(task_type(settings.task), storage, dataset.uri, HOLDOUT)
     candidate = evaluate_version(context, version, holdout, dataset.holdout_hash)
-    return decide(context, version, candidate, Judge(version=dataset, examples=holdout))
+    return decide(context, version, candidate, Judge(version=dataset, examples=holdout), of_run=overtaken)
 
 
 # --- the steps -----------------------------------------------------------------------------------------------------------
@@ -127,26 +129,37 @@ def prepare(context: Context, run_id: str, database: str) -> tuple[datasets.Data
 
 def freeze(context: Context) -> datasets.Dataset:
     """Freeze the base data and all feedback so far, and record version and splits in the registry before training starts."""
-    settings, registry = context.settings, context.registry
+    settings, registry, feedback = context.settings, context.registry, context.declared.feedback
     newest = registry.datasets.latest(settings.name)
-    secret, share = registry.audit.secret(), settings.feedback.audit
+    secret = registry.audit.secret()
     history = datasets.History(
         ledger=registry.datasets.ledger(settings.name),
         previous=newest.number if newest else None,
         feedback=registry.feedback.all(settings.name),
         audited=registry.audit.items(settings.name),
-        is_drawn=lambda group: is_drawn(secret, settings.name, group, share),
+        classes=_classes(context, newest),
+        is_drawn=lambda group: is_drawn(secret, settings.name, group, feedback.audit),
     )
-    dataset = datasets.freeze(
+    dataset = datasets.freeze(  # the declared settings decide who judges, whatever the run overrides
         settings.name,
         task_type(settings.task),
         settings.data,
         context.storage,
         history,
-        redact=settings.feedback.redact,
+        redact=feedback.redact,
         declared=context.declared.data,
     )
     return replace(dataset, version=registry.datasets.add(settings.name, dataset.version, dataset.splits))
+
+
+def _classes(context: Context, newest: DatasetVersion | None) -> set[str]:
+    """Return the labels of the newest data set and of the champion, in the form of `Task.labels_in`."""
+    task_cls = task_type(context.settings.task)
+    champion = context.registry.champion_version(context.settings.name)
+    known: list[Sequence[str]] = [newest.labels] if newest else []
+    if champion is not None and comparable(context, champion):
+        known.append(champion.lineage.get("labels", ()))
+    return {label for labels in known for label in task_cls(labels, max_length=8).answer_labels}
 
 
 def adapt_base_model(
@@ -206,7 +219,7 @@ def evaluate_version(context: Context, version: ModelVersion, examples: Sequence
     return context.registry.evaluations.add(settings.name, version.number, holdout_hash, score.metrics, score.statistics)
 
 
-def decide(context: Context, version: ModelVersion, candidate: Evaluation, judge: Judge) -> Decision:
+def decide(context: Context, version: ModelVersion, candidate: Evaluation, judge: Judge, *, of_run: bool = False) -> Decision:
     """Evaluate the champion, let the gate decide whether ``version`` may replace it, and store the decision.
 
     The match is recorded before it is played, so that it counts whatever happens afterwards.
@@ -238,7 +251,7 @@ def decide(context: Context, version: ModelVersion, candidate: Evaluation, judge
         policy=context.declared.gate,
         corrections=corrections,
     )
-    return registry.add_decision(decision)
+    return registry.add_decision(decision, of_run=of_run)
 
 
 def _on_corrections(context: Context, dataset: DatasetVersion, versions: Sequence[ModelVersion]) -> list[Evaluation]:

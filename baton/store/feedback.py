@@ -26,7 +26,10 @@ DELETED_AT_ONCE = 5000
 
 @dataclass(frozen=True, kw_only=True)
 class Correction:
-    """One item of feedback before it is stored. Two with the same ``client_id`` count once; without one, both are stored."""
+    """One item of feedback before it is stored.
+
+    Two with the same ``client_id`` from one sender count once; without one, both are stored.
+    """
 
     client_id: str | None
     request_id: str | None
@@ -60,7 +63,7 @@ class FeedbackStore:
     # --- feedback ----------------------------------------------------------------------------------------------------
 
     def add(self, model: str, corrections: Sequence[Correction]) -> Added:
-        """Store the ``corrections`` that are new. Of several with one client id, the first is kept.
+        """Store the ``corrections`` that are new. Of several with one client id from one sender, the first is kept.
 
         Writers of one model are serialised, so that ids become visible in ascending order: a reader that has read up to an id
         never misses a smaller one. Raises ``NotFound`` for an unknown model.
@@ -68,21 +71,26 @@ class FeedbackStore:
         now = datetime.now(UTC)
         with database.writing(self._engine) as connection:
             database.lock_model(connection, model)
-            seen = _known(connection, model, [it.client_id for it in corrections if it.client_id is not None])
+            named = [it for it in corrections if it.client_id is not None]
+            seen = {
+                (sender, client_id)
+                for sender in {it.sender for it in named}
+                for client_id in _known(connection, model, sender, [it.client_id or "" for it in named])
+            }
             rows = []
             for correction in corrections:
                 if correction.client_id is not None:
-                    if correction.client_id in seen:
+                    if (correction.sender, correction.client_id) in seen:
                         continue
-                    seen.add(correction.client_id)
+                    seen.add((correction.sender, correction.client_id))
                 rows.append({"model": model, "received_at": now, **asdict(correction)})
             _insert(connection, model, rows)
         return Added(accepted=len(rows), duplicates=len(corrections) - len(rows))
 
-    def known(self, model: str, client_ids: Sequence[str]) -> set[str]:
-        """Return those of ``client_ids`` that stored corrections of ``model`` have."""
+    def known(self, model: str, sender: str | None, client_ids: Sequence[str]) -> set[str]:
+        """Return those of ``client_ids`` that stored corrections of ``model`` from this sender have."""
         with database.reading(self._engine) as connection:
-            return _known(connection, model, client_ids)
+            return _known(connection, model, sender, client_ids)
 
     def after(self, model: str, feedback_id: int, limit: int) -> list[Feedback]:
         """Return up to ``limit`` corrections with ids above ``feedback_id``, oldest first."""
@@ -108,9 +116,10 @@ class FeedbackStore:
             return [Feedback(**row._mapping) for row in connection.execute(query)]
 
     def count_after(self, model: str, feedback_id: int) -> int:
-        """Return the number of corrections with ids above ``feedback_id``."""
+        """Return the number of corrections with ids above ``feedback_id``. Labels of the audit are none: they never train."""
         table = schema.feedback
-        query = sa.select(sa.func.count()).where(table.c.model == model, table.c.id > feedback_id)
+        is_label = sa.exists().where(schema.audit.c.feedback_id == table.c.id)
+        query = sa.select(sa.func.count()).where(table.c.model == model, table.c.id > feedback_id, ~is_label)
         with database.reading(self._engine) as connection:
             return int(connection.scalar(query) or 0)
 
@@ -251,13 +260,12 @@ def _joined(logged: sa.FromClause, feedback: sa.FromClause) -> sa.ColumnElement[
     )
 
 
-def _known(connection: sa.Connection, model: str, client_ids: Sequence[str]) -> set[str]:
+def _known(connection: sa.Connection, model: str, sender: str | None, client_ids: Sequence[str]) -> set[str]:
     """Return what `FeedbackStore.known` returns, inside a transaction of the caller."""
     table = schema.feedback
     found: set[str] = set()
     for start in range(0, len(client_ids), IDS_PER_QUERY):
         some = client_ids[start : start + IDS_PER_QUERY]
-        found.update(
-            connection.scalars(sa.select(table.c.client_id).where(table.c.model == model, table.c.client_id.in_(some)))
-        )
+        here = (table.c.model == model, table.c.sender.is_not_distinct_from(sender), table.c.client_id.in_(some))
+        found.update(connection.scalars(sa.select(table.c.client_id).where(*here)))
     return found

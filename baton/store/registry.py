@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -29,6 +29,9 @@ from baton.store.retrain_store import RetrainStore
 from baton.store.rows import as_decision, as_promotion, now, page
 from baton.store.run_store import RunStore
 from baton.store.version_store import VersionStore
+
+OVERTAKEN_FOR = timedelta(days=1)
+"""How long a version that another one has overtaken may still be judged again: much longer than any outage."""
 
 
 class Registry:
@@ -237,11 +240,19 @@ class Registry:
 
     # --- decisions -----------------------------------------------------------------------------------------------------
 
-    def add_decision(self, decision: Decision) -> Decision:
-        """Store a decision of the gate, whatever its verdict, and return it with its id. Raises ``NotFound``."""
+    def add_decision(self, decision: Decision, *, of_run: bool = False) -> Decision:
+        """Store a decision of the gate, whatever its verdict, and return it with its id.
+
+        ``of_run``: it replaces the decision of the run that made the candidate, and is carried out as that would have been.
+        Raises ``NotFound``.
+        """
+        runs = schema.runs
         with self._write() as connection:
             _champion(connection, decision.model)
             decision_id = _insert_decision(connection, decision)
+            if of_run:
+                made = (runs.c.model == decision.model, runs.c.version == decision.candidate)
+                connection.execute(runs.update().where(*made).values(decision_id=decision_id))
             return as_decision(connection.execute(schema.decisions.select().where(schema.decisions.c.id == decision_id)).one())
 
     def decision(self, decision_id: int) -> Decision:
@@ -279,55 +290,60 @@ class Registry:
         return None
 
     def pending_decisions(self) -> list[Decision]:
-        """Return decisions on versions of runs that allow a promotion over the current champion and were not carried out yet.
+        """Return decisions of runs that allow a promotion over the current champion and were not carried out yet.
 
-        A decision was carried out if it has a promotion, or if its roll-out failed: then an incident names its version. The
-        decision with the largest gain comes first.
+        A decision was carried out if it has a promotion, or if its roll-out failed: then an incident names its version. A newer
+        decision on the same version ends it. The decision with the largest gain comes first.
         """
-        decisions, runs, models, promotions = schema.decisions, schema.runs, schema.models, schema.promotions
-        query = (
-            decisions.select()
-            .join(runs, sa.and_(runs.c.model == decisions.c.model, runs.c.version == decisions.c.candidate))
-            .join(models, models.c.name == decisions.c.model)
-            .where(
-                decisions.c.verdict == Verdict.PROMOTE,
-                decisions.c.champion_sequence == models.c.champion_sequence,  # the pointer has not moved since
-                ~sa.exists().where(promotions.c.decision_id == decisions.c.id),
-                ~_rollout_failed(decisions),
-            )
-            .order_by(decisions.c.id)
+        decisions, models, promotions = schema.decisions, schema.models, schema.promotions
+        return self._decisions_of_runs(
+            decisions.c.champion_sequence == models.c.champion_sequence,  # the pointer has not moved since
+            decisions.c.champion.is_not_distinct_from(models.c.champion_version),
+            ~sa.exists().where(promotions.c.decision_id == decisions.c.id),
         )
-        with self._read() as connection:
-            decisions_found = [as_decision(row) for row in connection.execute(query)]
-        return sorted(decisions_found, key=lambda decision: -decision.numbers.get("gain", 0.0))
 
     def overtaken_decisions(self) -> list[Decision]:
         """Return decisions of runs that allowed a promotion, but whose champion was replaced before they were carried out.
 
-        Such a version beat an older champion. It must be judged again, by a new decision on it, which ends the old one. Only
-        the last move counts: what waited for longer is out of date.
+        Such a version beat an older champion, and must be judged again: a new decision on it ends the old one. The decision
+        with the largest gain comes first. After a rollback nothing is judged again by itself: whoever rolled back wants an old
+        version, not one that has never served. What was decided more than `OVERTAKEN_FOR` ago is out of date.
         """
-        decisions, runs, models, promotions = schema.decisions, schema.runs, schema.models, schema.promotions
-        newer = schema.decisions.alias()
+        decisions, models, promotions = schema.decisions, schema.models, schema.promotions
+        later = (promotions.c.model == decisions.c.model, promotions.c.sequence > decisions.c.champion_sequence)
+        return self._decisions_of_runs(
+            decisions.c.champion_sequence < models.c.champion_sequence,
+            decisions.c.created_at > now() - OVERTAKEN_FOR,
+            ~sa.exists().where(promotions.c.model == decisions.c.model, promotions.c.version == decisions.c.candidate),
+            ~sa.exists().where(*later, promotions.c.kind == DecisionKind.ROLLBACK),
+        )
+
+    def _decisions_of_runs(self, *conditions: sa.ColumnElement[bool]) -> list[Decision]:
+        """Return decisions of runs that allow a promotion and meet the conditions, the one with the largest gain first.
+
+        Left out are those with a newer decision of the gate on the same version, or with a failed roll-out.
+        """
+        decisions, runs, models, newer = schema.decisions, schema.runs, schema.models, schema.decisions.alias()
         query = (
             decisions.select()
-            .join(runs, sa.and_(runs.c.model == decisions.c.model, runs.c.version == decisions.c.candidate))
+            .join(runs, runs.c.decision_id == decisions.c.id)
             .join(models, models.c.name == decisions.c.model)
             .where(
                 decisions.c.verdict == Verdict.PROMOTE,
-                decisions.c.champion_sequence == models.c.champion_sequence - 1,
-                ~sa.exists().where(promotions.c.model == decisions.c.model, promotions.c.version == decisions.c.candidate),
                 ~sa.exists().where(
                     newer.c.model == decisions.c.model,
                     newer.c.candidate == decisions.c.candidate,
+                    newer.c.kind == DecisionKind.GATE,
                     newer.c.id > decisions.c.id,
                 ),
                 ~_rollout_failed(decisions),
+                *conditions,
             )
             .order_by(decisions.c.id)
         )
         with self._read() as connection:
-            return [as_decision(row) for row in connection.execute(query)]
+            found = [as_decision(row) for row in connection.execute(query)]
+        return sorted(found, key=lambda decision: -decision.numbers.get("gain", 0.0))
 
     def _write(self) -> AbstractContextManager[sa.Connection]:
         return database.writing(self._engine)

@@ -174,7 +174,7 @@ class Intake:
     def _stored_ids(self, items: Sequence[_Parsed]) -> Collection[str]:
         """Return those of the items' client ids that the registry has already."""
         ids = [item.client_id for item in items if item.client_id is not None]
-        return self.registry.feedback.known(self.settings.name, ids) if ids else ()
+        return self.registry.feedback.known(self.settings.name, self.sender, ids) if ids else ()
 
     def _logged(self, items: Sequence[_Parsed]) -> dict[tuple[str, int], LoggedPrediction]:
         """Return the logged answers of the items that need their inputs, by request id and position."""

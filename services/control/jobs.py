@@ -49,17 +49,20 @@ class Jobs:
         if self._status(run.id) is None:
             self._submit(run.id, "run", run.id)
 
-    async def judge(self, settings: ModelSettings, version: int, timeout_s: float) -> None:
+    async def judge(self, settings: ModelSettings, version: int, timeout_s: float, *, overtaken: bool = False) -> None:
         """Run a job in which the gate decides on a version, and wait for its end; the decision is then in the registry.
 
-        ``settings``: of the model; the job must decide by the policy of the service that asks, whatever others have declared.
+        Args:
+            settings: of the model; the job must decide by the policy of the service that asks, whatever others have declared.
+            overtaken: the version won, but another one took over first. The decision replaces that of its run.
 
         Raises:
             NotReady: the job took longer than ``timeout_s`` or failed; the message has the last line of its log.
         """
         model = settings.name
         job = f"judge-{model}-{version}-{uuid.uuid4().hex[:8]}"
-        await asyncio.to_thread(self._submit, job, "judge", model, str(version), "--settings", settings.model_dump_json())
+        arguments = ["judge", model, str(version), "--settings", settings.model_dump_json()]
+        await asyncio.to_thread(self._submit, job, *arguments, *(["--overtaken"] if overtaken else []))
         deadline = time.monotonic() + timeout_s
         while (status := await asyncio.to_thread(self._status, job)) not in TERMINAL:
             if time.monotonic() > deadline:

@@ -12,7 +12,7 @@ from typing import Any
 
 from baton.config.file import BatonConfig
 from baton.errors import NotReady
-from baton.store.records import Decision
+from baton.store.records import Decision, HistoryKind
 from baton.store.registry import Registry
 from services.control.bootstrap import declare
 from services.control.failures import RegistryHealth, log_failures
@@ -29,6 +29,9 @@ ROLL_OUT_AGAIN_SECONDS = 5.0
 
 JUDGE_AGAIN_SECONDS = 600.0
 """Timeout of a job that judges an overtaken version. Its evaluation is stored; at most the champion's is missing."""
+
+JUDGE_AGAIN_TRIES = 3
+"""Failed tries after which an overtaken version is given up, with an entry in the history: it may be broken."""
 
 RETRAIN_SECONDS = 5.0
 """Pause between two checks of the triggers. Runs take longer, so that a start a few seconds later does not matter."""
@@ -58,6 +61,8 @@ class Loops:
         self._housekeeping = housekeeping
         self._registry_health = RegistryHealth()
         self._moving: dict[str, asyncio.Task[None]] = {}
+        self._judged_again: dict[int, int] = {}
+        """Failed tries to judge an overtaken version again, by the id of its old decision."""
 
     async def run(self) -> None:
         """Migrate the schema and declare the models, then run all loops.
@@ -88,10 +93,13 @@ class Loops:
     async def _start_roll_outs(self) -> None:
         """Start a task for each approved decision, to roll it out or, if another version took over first, to judge it again."""
         configured = {settings.name for settings in self._config.models}
-        for decision in await asyncio.to_thread(self._registry.pending_decisions):
-            self._start(configured, decision.model, partial(self._roll_out, decision))
-        for decision in await asyncio.to_thread(self._registry.overtaken_decisions):
+        overtaken = await asyncio.to_thread(self._registry.overtaken_decisions)
+        for decision in overtaken:
             self._start(configured, decision.model, partial(self._judge_again, decision))
+        waiting = {decision.model for decision in overtaken}  # all are judged before one is rolled out: the best goes first
+        for decision in await asyncio.to_thread(self._registry.pending_decisions):
+            if decision.model not in waiting:
+                self._start(configured, decision.model, partial(self._roll_out, decision))
 
     def _start(self, configured: Collection[str], model: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Start ``work`` on a model, unless other work on the model is in progress."""
@@ -113,9 +121,22 @@ class Loops:
         what = f"judging {decision.model} v{decision.candidate} again"
         with log_failures(what, model=decision.model, version=decision.candidate):
             try:
-                settings = next(one for one in self._config.models if one.name == decision.model)
-                await self._jobs.judge(settings, decision.candidate, JUDGE_AGAIN_SECONDS)
-            except NotReady:
+                settings = self._config.model(decision.model)
+                await self._jobs.judge(settings, decision.candidate, JUDGE_AGAIN_SECONDS, overtaken=True)
+            except NotReady as error:
+                assert decision.id is not None
+                tries = self._judged_again[decision.id] = self._judged_again.get(decision.id, 0) + 1
+                if tries >= JUDGE_AGAIN_TRIES:
+                    detail = (
+                        f"v{decision.candidate} won against v{decision.champion}, another version took over first, and {error}"
+                    )
+                    await asyncio.to_thread(
+                        self._registry.history.add_incident,
+                        decision.model,
+                        HistoryKind.ROLLOUT_FAILED,
+                        detail,
+                        decision.candidate,
+                    )
                 await asyncio.sleep(ROLL_OUT_AGAIN_SECONDS)
                 raise
 

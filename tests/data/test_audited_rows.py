@@ -79,6 +79,7 @@ class AuditedData(GrowingData):
             ledger=dict(self.ledger),
             previous=len(self.versions) or None,
             audited=list(self.audited),
+            classes=self.classes(),
             is_drawn=self.is_drawn,
         )
         data = declared.model_validate({**declared.model_dump(), **overridden})
@@ -88,10 +89,14 @@ class AuditedData(GrowingData):
         self.versions.append(dataset)
         return dataset
 
+    def classes(self) -> tuple[str, ...]:
+        """The labels of the newest version, in the form of `Task.labels_in`."""
+        return self.task_cls(self.versions[-1].version.labels, max_length=8).answer_labels if self.versions else ()
+
     def accounted(self) -> int:
         """Return the number of base and feedback rows that the newest version's record speaks of."""
         version = self.versions[-1].version
-        left_out = version.removed_leaks + version.removed_duplicates + version.conflicts["dropped"]
+        left_out = version.removed_leaks + version.removed_duplicates + version.conflicts["dropped"] + version.over_share
         quarantined = read_quarantine(self.storage, version.uri)
         assert len(quarantined) == version.quarantined_rows
         unusable = sum(not told["where"].startswith("audited request") for told in quarantined)
@@ -125,6 +130,47 @@ def growing(tmp_path: Path) -> AuditedData:
     growing = AuditedData(tmp_path, Storage(f"memory://{uuid.uuid4().hex}"))
     growing.train, growing.holdout = list(SMALL_TRAIN), list(SMALL_HOLDOUT)
     return growing
+
+
+# --- labels --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_label_that_corrections_made_a_class_stays_in_the_judge_when_others_correct_it_away(growing):
+    """A key that may only send corrections relabelled the class's public texts, and its rows left the holdout."""
+    texts = list(itertools.islice(texts_for("train", "brand new"), 6))
+    growing.correct(*({"text": text, "label": "new"} for text in texts))
+    growing.freeze()
+    for number, item in enumerate(growing.log(*drawn_inputs(audit.BATCH))):
+        growing.label(item, label="new" if number < 5 else "billing")
+    before = growing.freeze()
+    assert before.version.counts["holdout"]["audit"] == {"billing": 45, "new": 5}
+    growing.correct(*({"text": text, "label": "billing"} for text in texts))
+    after = growing.freeze()
+    assert "new" not in after.version.labels
+    assert after.version.holdout_hash == before.version.holdout_hash
+
+
+def test_labels_of_a_batch_that_is_not_complete_are_no_held_out_corrections(growing):
+    for item in growing.log(*drawn_inputs(audit.BATCH))[:40]:
+        growing.label(item, label="billing")
+    version = growing.freeze().version
+    assert (version.holdout_audited, version.corrections, version.set_aside) == (0, 0, 40)
+
+
+def test_a_label_that_the_task_does_not_take_any_more_is_quarantined(growing):
+    items = growing.log(*drawn_inputs(audit.BATCH))
+    for item in items:
+        growing.label(item, label="billing")
+    growing.audited[3] = replace(growing.audited[3], example={"text": "  ", "label": "billing"})
+    dataset = growing.freeze()
+    assert dataset.version.holdout_audited == audit.BATCH - 1
+    assert [told["where"] for told in dataset.version.quarantined] == ["audited request 4"]
+
+
+def test_a_run_does_not_choose_how_large_its_holdout_is(growing):
+    growing.train, growing.holdout = keyword_rows(200, ("billing", "shipping"), seed=3), 0.2
+    usual = growing.freeze().version
+    assert growing.freeze(holdout=0.02).version.holdout_hash == usual.holdout_hash
 
 
 # --- batches -------------------------------------------------------------------------------------------------------------
@@ -165,7 +211,7 @@ def test_a_batch_judges_when_nine_of_ten_texts_are_labelled_or_undecidable(growi
     after = growing.freeze()
     assert after.version.holdout_audited == judging
     assert (after.version.holdout_hash == before.holdout_hash) == (judging == 0)
-    assert after.version.corrections == labelled - judging
+    assert (after.version.set_aside, after.version.corrections) == (labelled, 0)
     assert pairs(after.train) == pairs(SMALL_TRAIN)
 
 
@@ -175,7 +221,7 @@ def test_a_batch_that_still_grows_does_not_judge_however_well_it_is_labelled(gro
         growing.label(item, label="billing")
     dataset = growing.freeze()
     assert (dataset.version.holdout_hash, dataset.version.holdout_audited) == (before.holdout_hash, 0)
-    assert dataset.version.corrections == audit.BATCH - 1
+    assert (dataset.version.set_aside, dataset.version.corrections) == (audit.BATCH - 1, 0)
 
 
 def test_each_batch_waits_for_its_own_labels_only(growing):
@@ -185,12 +231,12 @@ def test_each_batch_waits_for_its_own_labels_only(growing):
         growing.label(item, label="billing")
     dataset = growing.freeze()
     assert [row.text for row in dataset.holdout[2:]] == [item.input["text"] for item in second]
-    assert dataset.version.corrections == 50
+    assert (dataset.version.set_aside, dataset.version.corrections) == (100, 0)
     for item in first[20:]:
         growing.label(item, label="shipping")
     again = growing.freeze()
     assert [row.text for row in again.holdout[2:]] == [item.input["text"] for item in [*first, *second]]
-    assert (again.version.holdout_audited, again.version.corrections) == (100, 30)
+    assert (again.version.holdout_audited, again.version.corrections) == (100, 0)
     assert growing.accounted() == len(growing.train) + len(growing.holdout) + len(growing.feedback)
 
 
@@ -372,8 +418,9 @@ def test_a_label_that_the_task_does_not_accept_any_more_does_not_judge_and_holds
         growing.label(item, label=7 if number == 4 else "billing")
     dataset = growing.freeze()
     assert dataset.version.holdout_audited == 49
-    [told] = dataset.version.quarantined
-    assert told == {"where": "feedback 5", "reason": "field 'label': 7: Input should be a valid string"}
+    reason = "field 'label': 7: Input should be a valid string"
+    assert [told["reason"] for told in dataset.version.quarantined] == [reason, reason]
+    assert [told["where"] for told in dataset.version.quarantined] == ["feedback 5", "audited request 5"]
 
 
 def test_an_audited_text_that_may_have_been_trained_on_with_masks_does_not_judge(growing):

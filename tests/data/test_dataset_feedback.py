@@ -613,3 +613,44 @@ def test_a_row_of_several_labels_waits_if_one_of_them_is_new(growing):
     growing.correct({"text": texts[4], "label": ["rude"]})
     after = growing.freeze().version
     assert (after.labels, after.quarantined_rows, after.train_feedback) == (("bug", "rude", "shipping"), 0, 6)
+
+
+# --- senders -------------------------------------------------------------------------------------------------------------
+
+
+def sent(growing: AuditedData, sender: str | None, *rows: dict[str, str]) -> None:
+    """Corrections that were sent with one API key."""
+    first = len(growing.feedback)
+    growing.correct(*rows)
+    growing.feedback[first:] = [replace(correction, sender=sender) for correction in growing.feedback[first:]]
+
+
+def test_the_record_counts_the_rows_of_each_sender_the_largest_first(growing):
+    sent(growing, "shop", *new_rows("billing", 2))
+    sent(growing, None, row("by nobody known", "billing"))
+    sent(growing, "bank", *(row(f"bank {number}", "billing") for number in range(3)))
+    assert list(growing.freeze().version.senders.items()) == [("bank", 3), ("shop", 2), ("", 1)]
+
+
+def test_without_a_limit_one_sender_may_give_most_rows(growing):
+    sent(growing, "shop", *new_rows("billing", 40))
+    assert growing.freeze().version.over_share == 0
+
+
+@pytest.mark.parametrize("share", [0.2, 0.4, 0.9])
+def test_no_sender_has_more_than_the_share_that_is_allowed(growing, share):
+    growing.settings, growing.share = {"max_sender_share": share}, 0.0
+    for sender in ("a", "b"):
+        sent(growing, sender, *(row(f"{sender} {number}", "billing") for number in range(20)))
+    version = growing.freeze().version
+    assert all(count <= share * version.train_rows for count in version.senders.values())
+    assert version.train_rows + version.over_share == len(TRAIN) + 40
+    assert (version.over_share == 0) == (share == 0.9)
+
+
+def test_a_sender_over_its_share_loses_its_oldest_rows_and_takes_no_base_row_away(growing):
+    growing.settings = {"max_sender_share": 0.2}
+    sent(growing, "shop", *({**known, "label": "billing"} for known in TRAIN), row("the newest", "billing"))
+    dataset = growing.freeze()
+    assert train(dataset) == [*pairs(TRAIN), ("the newest", "billing")]
+    assert (dataset.version.over_share, dataset.version.conflicts["dropped"]) == (4, 0)

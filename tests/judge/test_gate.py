@@ -325,10 +325,15 @@ def test_a_loss_that_cannot_be_excluded_is_inconclusive():
     assert [part.guard for part in outcome.parts] == [Guard.HELD, Guard.UNKNOWN]
 
 
-@pytest.mark.parametrize(("rows", "guard"), [(99, Guard.SMALL), (100, Guard.LOST)])
-def test_a_part_guards_from_100_groups_on(rows, guard):
-    outcome = decide(match_of(**two_parts(0.19, -0.15, rows)), POLICY)
+@pytest.mark.parametrize(("rows", "guard"), [(99, Guard.SMALL), (100, Guard.UNKNOWN)])
+def test_a_part_must_exclude_a_loss_from_100_groups_on(rows, guard):
+    outcome = decide(match_of(**two_parts(0.19, -0.02, rows)), POLICY)
     assert outcome.parts[1].guard is guard
+
+
+def test_a_clear_loss_on_a_small_part_counts_too():
+    outcome = decide(match_of(**two_parts(0.19, -0.15, 60)), POLICY)
+    assert (outcome.parts[1].guard, outcome.reason) == (Guard.LOST, Reason.PART_LOST)
 
 
 def test_a_part_without_rows_is_no_part():

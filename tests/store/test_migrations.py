@@ -100,3 +100,42 @@ def test_a_migration_that_fails_leaves_the_old_schema(bare_url, monkeypatch):
     upgrade.migrate(engine)
     upgrade.check(engine)
     engine.dispose()
+
+
+DECIDED = {"model": "m", "kind": "gate", "verdict": "promote", "sentence": "s", "policy": {}, "created_at": MOMENT}
+
+
+def test_matches_that_version_0_1_played_count_and_its_settings_lose_what_is_gone(bare_url):
+    engine = database.connect(bare_url)
+    upgrade_to(engine, "0005_keys")
+    metadata = sa.MetaData()
+    metadata.reflect(engine)
+    tables = metadata.tables
+    settings = {"name": "m", "data": {"train": "t.jsonl", "feedback_holdout": 0.1}}
+    with engine.begin() as connection:
+        connection.execute(
+            tables["models"]
+            .insert()
+            .values(name="m", settings=settings, champion_version=1, champion_sequence=1, created_at=MOMENT)
+        )
+        for number, (candidate, champion, holdout) in enumerate([(1, None, "h"), (2, 1, "h"), (2, 1, "h"), (3, 1, "g")], 1):
+            numbers = {"holdout_hash": holdout}
+            values = {**DECIDED, "id": number, "candidate": candidate, "champion": champion, "numbers": numbers}
+            connection.execute(tables["decisions"].insert().values(values))
+        moved = {"id": 1, "model": "m", "sequence": 1, "version": 1, "previous": None, "decision_id": 1, "kind": "gate"}
+        connection.execute(tables["promotions"].insert().values({**moved, "created_at": MOMENT}))
+        connection.execute(tables["sides"].insert().values(model="m", group_hash="a" * 64, side="holdout"))
+    engine.dispose()
+
+    registry = Registry(bare_url)
+    registry.migrate()
+    assert registry.settings("m")["data"] == {"train": "t.jsonl"}
+    assert [registry.decision(number).champion_sequence for number in (1, 2, 3, 4)] == [0, 1, 1, 1]
+    assert registry.matches.played("m", 1) == 2
+    more = [
+        registry.matches.open("m", champion=1, candidate=candidate, holdout_hash="h", groups=["a" * 64])
+        for candidate in (2, 4, 5)
+    ]
+    assert more == [1, 3, 4]
+    assert len(registry.audit.secret()) == 32
+    registry.close()

@@ -763,11 +763,12 @@ def test_times_are_stored_in_utc(registry, url):
 # --- decisions that wait to be acted on ----------------------------------------------------------------------------------
 
 
-def decided_by_a_run(registry: Registry, champion: int | None) -> Decision:
-    """A passing decision at the end of a finished run."""
+def decided_by_a_run(registry: Registry, champion: int | None, gain: float = 0.01) -> Decision:
+    """A passing decision against today's pointer, at the end of a finished run."""
     run = registry.runs.create("m", {}, started=True)
     number = publish(registry, run_id=run.id)
-    decision = registry.add_decision(gate(number, champion))
+    decision = gate(number, champion, sequence=registry.champion("m").sequence)
+    decision = registry.add_decision(replace(decision, numbers={**decision.numbers, "gain": gain}))
     registry.runs.finish(run.id, RunState.SUCCEEDED, version=number, decision_id=decision.id)
     return decision
 
@@ -790,15 +791,9 @@ def test_a_winner_that_another_move_has_overtaken_stays_out_when_its_champion_se
 
 
 def test_of_several_winners_the_one_with_the_largest_gain_goes_first(registry):
-    gains = []
     for gain in (0.02, 0.05, 0.03):
-        run = registry.runs.create("m", {}, started=True)
-        number = publish(registry, run_id=run.id)
-        decision = gate(number, None)
-        decision = registry.add_decision(replace(decision, numbers={**decision.numbers, "gain": gain}))
-        registry.runs.finish(run.id, RunState.SUCCEEDED, version=number, decision_id=decision.id)
-        gains.append(gain)
-    assert [decision.numbers["gain"] for decision in registry.pending_decisions()] == sorted(gains, reverse=True)
+        decided_by_a_run(registry, None, gain)
+    assert [decision.numbers["gain"] for decision in registry.pending_decisions()] == [0.05, 0.03, 0.02]
 
 
 def test_a_clock_that_is_late_on_one_machine_drops_no_winner(registry, url):
@@ -820,12 +815,50 @@ def test_an_overtaken_winner_is_to_be_judged_again_until_there_is_a_new_decision
     assert registry.history.list("m")[0].what == HistoryKind.REFUSED
 
 
-def test_what_was_overtaken_long_ago_or_was_carried_out_is_not_judged_again(registry):
+def test_of_several_overtaken_winners_each_is_judged_again_the_largest_gain_first(registry):
+    promote(registry, publish(registry))
+    waiting = [decided_by_a_run(registry, 1, gain=gain) for gain in (0.01, 0.03, 0.02)]
+    promote(registry, publish(registry))
+    assert [decision.id for decision in registry.overtaken_decisions()] == [waiting[1].id, waiting[2].id, waiting[0].id]
+    promote(registry, publish(registry))
+    assert len(registry.overtaken_decisions()) == 3
+
+
+def test_what_was_overtaken_long_ago_is_not_judged_again(registry, url):
     promote(registry, publish(registry))
     decided_by_a_run(registry, 1)
     promote(registry, publish(registry))
-    promote(registry, publish(registry))
+    raw_sql(url, "UPDATE decisions SET created_at = '2020-01-01 00:00:00' WHERE id = 2")
     assert registry.overtaken_decisions() == []
+
+
+def test_after_a_rollback_no_waiting_winner_is_judged_again(registry):
+    promote(registry, publish(registry))
+    promote(registry, publish(registry))
+    decided_by_a_run(registry, 2)
+    move(registry, DecisionKind.ROLLBACK, 1)
+    assert (registry.pending_decisions(), registry.overtaken_decisions()) == ([], [])
+
+
+def test_a_newer_no_on_the_same_version_ends_a_waiting_win(registry):
+    promote(registry, publish(registry))
+    waiting = decided_by_a_run(registry, 1)
+    registry.add_decision(gate(waiting.candidate, 1, Verdict.INCONCLUSIVE, holdout="larger"))
+    assert registry.pending_decisions() == []
+
+
+def test_a_decision_that_no_run_made_waits_for_nobody(registry):
+    """`python -m training judge` compares and stores; it must not move the champion."""
+    promote(registry, publish(registry))
+    run = registry.runs.create("m", {}, started=True)
+    number = publish(registry, run_id=run.id)
+    refused = registry.add_decision(gate(number, 1, Verdict.REJECT))
+    registry.runs.finish(run.id, RunState.SUCCEEDED, version=number, decision_id=refused.id)
+    registry.add_decision(gate(number, 1))
+    assert registry.pending_decisions() == []
+    again = registry.add_decision(gate(number, 1), of_run=True)
+    assert registry.pending_decisions() == [again]
+    assert registry.runs.get(run.id).decision_id == again.id
 
 
 def test_a_winner_whose_roll_out_failed_is_not_tried_again(registry):

@@ -79,7 +79,8 @@ class LocalJobs(Jobs):
         self.submitted.append(job)
         if arguments[0] == "judge":
             settings = ModelSettings.model_validate_json(arguments[4])
-            decide(self._registry, settings.name, int(arguments[2]), settings.gate)
+            of_run = "--overtaken" in arguments
+            decide(self._registry, settings.name, int(arguments[2]), settings.gate, of_run=of_run)
         else:
             self.on_run(job)
 
@@ -161,7 +162,9 @@ def publish(
     return version
 
 
-def decide(registry: Registry, model: str, version: int, policy: GateSettings | None = None) -> Decision:
+def decide(
+    registry: Registry, model: str, version: int, policy: GateSettings | None = None, *, of_run: bool = False
+) -> Decision:
     """The gate's stored decision on ``version`` against today's champion; by default under the declared policy."""
     pointer = registry.champion(model)
     number = registry.matches.open(
@@ -176,7 +179,7 @@ def decide(registry: Registry, model: str, version: int, policy: GateSettings | 
         number=number,
         policy=policy or GateSettings.model_validate(registry.settings(model)["gate"]),
     )
-    return registry.add_decision(decision)
+    return registry.add_decision(decision, of_run=of_run)
 
 
 def contender(registry: Registry, model: str, version: int) -> Contender:

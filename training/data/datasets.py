@@ -6,10 +6,9 @@ Knows nothing of models, training or the registry.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -39,6 +38,8 @@ class History:
     """Number of the newest data set version."""
     audited: Sequence[AuditItem] = ()
     """All texts that the audit has drawn, in the order of the draw."""
+    classes: Collection[str] = ()
+    """Labels that are classes already, in the form of `Task.labels_in`: of the newest data set, or of the champion."""
     is_drawn: Callable[[str], bool] = lambda group: False
     """Tells whether the audit draws the group with this fingerprint, whether it was seen in a request or not."""
 
@@ -95,20 +96,23 @@ def freeze(
     """
     feedback = _read_feedback(task_cls, history.feedback, redact)
     base = _read_base(task_cls, data, data if declared is None else declared, redact)
+    audited = _read_audited(task_cls, history.audited, redact)
     merged = merge(
         task_cls,
-        data,
+        data if declared is None else data.model_copy(update={"holdout": declared.holdout}),
         base,
         feedback.rows,
         history.ledger,
-        audited=_read_audited(task_cls, history.audited, redact),
+        audited=audited.rows,
         is_drawn=history.is_drawn,
-        rejected=feedback.rejected,
+        awaited=audited.awaited,
+        classes=history.classes,
+        rejected=[*feedback.rejected, *audited.rejected],
     )
     _check_not_empty(data, merged, len(base.train))
     train, holdout, corrections = ([row.example for row in rows] for rows in (merged.train, merged.holdout, merged.corrections))
     labels = task_cls.labels_of(train)
-    task_cls(task_cls.labels_of([*train, *(row.example for row in merged.declared_train)]), max_length=8).check(holdout)
+    _check_holdout(task_cls, merged)
     content = {TRAIN: to_bytes(train), HOLDOUT: to_bytes(holdout), CORRECTIONS: to_bytes(corrections)}
     version = _record(
         model,
@@ -146,14 +150,42 @@ def _read_base(task_cls: type[AnyTask], data: DataSettings, declared: DataSettin
     )
 
 
-def _read_audited(task_cls: type[AnyTask], audited: Sequence[AuditItem], redact: Sequence[str]) -> list[SourcedRow]:
-    """Return the labelled texts of the batches that may judge; without those that today's task does not accept."""
-    rows = []
-    for item in (item for batch in complete_batches(audited) for item in batch if item.example is not None):
-        with contextlib.suppress(DataError):
-            where = f"audited request {item.id}"
-            rows.append((where, example_of(task_cls, Row(where=where, values=item.example or {}), {})))
-    return sourced(task_cls, AUDIT, rows, redact)
+def _check_holdout(task_cls: type[AnyTask], merged: Merged) -> None:
+    """Raise the task's own ``DataError`` if the holdout cannot judge, rows of labels that only earlier versions know aside."""
+    known_rows = [row.example for row in [*merged.train, *merged.declared_train]]
+    known = {label for example in known_rows for label in task_cls.labels_in(example)}
+    judging = [row.example for row in merged.holdout if known.issuperset(task_cls.labels_in(row.example))]
+    task_cls(task_cls.labels_of(known_rows), max_length=8).check(judging)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _AuditedRows:
+    rows: Sequence[SourcedRow]
+    """Labelled texts of the batches that may judge."""
+    awaited: Collection[str]
+    """Contents of labelled texts whose batch is not complete."""
+    rejected: Sequence[Mapping[str, str]]
+    """Quarantine entries of labels that today's task does not accept."""
+
+
+def _read_audited(task_cls: type[AnyTask], audited: Sequence[AuditItem], redact: Sequence[str]) -> _AuditedRows:
+    judging = {item.id for batch in complete_batches(audited) for item in batch}
+    rows: list[tuple[str, Any]] = []
+    awaited: list[tuple[str, Any]] = []
+    rejected = []
+    for item in audited:
+        where = f"audited request {item.id}"
+        try:
+            if item.example is not None:
+                located_row = (where, example_of(task_cls, Row(where=where, values=item.example), {}))
+                (rows if item.id in judging else awaited).append(located_row)
+        except DataError as error:
+            rejected.append({"where": where, "reason": str(error).removeprefix(where).lstrip(":, ")})
+    return _AuditedRows(
+        rows=sourced(task_cls, AUDIT, rows, redact),
+        awaited={row.content for row in sourced(task_cls, AUDIT, awaited, redact)},
+        rejected=rejected,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ Knows the ledger (the split that each text has had before) as a mapping. Knows n
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +40,7 @@ class Merged:
     duplicates: int
     """Rows left out because an earlier one has the same text and the same answer."""
     set_aside: int
-    """Feedback rows on texts that judge, left out."""
+    """Feedback rows on texts that judge, or will once their batch of the audit is complete, left out."""
     over_share: int
     """Feedback rows left out because their sender has more than ``data.max_sender_share`` of the train rows."""
     quarantined: Sequence[Mapping[str, str]]
@@ -88,6 +88,8 @@ def merge(
     *,
     audited: Sequence[SourcedRow] = (),
     is_drawn: Callable[[str], bool] = lambda group: False,
+    awaited: Collection[str] = (),
+    classes: Collection[str] = (),
     rejected: Sequence[Mapping[str, str]] = (),
 ) -> Merged:
     """Assign base rows, audited requests and feedback to train and holdout, and keep one row for each text and answer.
@@ -100,6 +102,9 @@ def merge(
         ledger: fingerprint of a group → the split it has had in earlier data sets.
         audited: audited requests whose labels may judge (`baton.quality.audit.complete_batches`).
         is_drawn: tells whether the group with this fingerprint is in the audit. Feedback on it is held out.
+        awaited: contents of audited requests that are labelled, but whose batch is not complete.
+        classes: labels that are classes already, of the newest data set or of the champion. Their rows judge, also if no train
+            row has the label any more: whoever sends corrections must not take a label out of the judge.
         rejected: quarantine entries (``where``, ``reason``) of feedback that the task does not accept.
 
     Raises:
@@ -108,7 +113,7 @@ def merge(
     """
     if base.holdout is not None:
         _check_files(task_cls, data, base, base.holdout)
-    merger = _Merger(task_cls, data, ledger, rejected)
+    merger = _Merger(task_cls, data, ledger, frozenset(classes), rejected)
     declared = base.train if base.declared is None else base.declared
     merger.record_known_splits([*base.train, *declared, *(base.holdout or ()), *audited, *feedback])
     if base.holdout is not None:
@@ -124,7 +129,7 @@ def merge(
     declared_train = [row for row in declared if row.group not in held]
     merger.add_audited(audited)
     merger.reserve_for_train(declared_train)
-    merger.add_feedback(feedback, is_drawn)
+    merger.add_feedback(feedback, is_drawn, awaited)
     return merger.merged(declared_train)
 
 
@@ -132,10 +137,15 @@ class _Merger:
     """The state of one `merge`, which calls each method once, in the order below."""
 
     def __init__(
-        self, task_cls: type[AnyTask], data: DataSettings, ledger: Mapping[str, str], rejected: Sequence[Mapping[str, str]]
+        self,
+        task_cls: type[AnyTask],
+        data: DataSettings,
+        ledger: Mapping[str, str],
+        classes: frozenset[str],
+        rejected: Sequence[Mapping[str, str]],
     ) -> None:
         self._task_cls, self._ledger = task_cls, ledger
-        self._settling = Settling(task_cls=task_cls, data=data, quarantined=list(rejected))
+        self._settling = Settling(task_cls=task_cls, data=data, classes=classes, quarantined=list(rejected))
         self._splits: dict[str, str] = {}
         """Split by `GroupKeys.in_ledger`, as far as it is known in this merge."""
         self.base_train: list[SourcedRow] = []
@@ -189,7 +199,7 @@ class _Merger:
                 self._record_split(row, TRAIN)
                 self._reserved.append(row)
 
-    def add_feedback(self, rows: Iterable[SourcedRow], is_drawn: Callable[[str], bool]) -> None:
+    def add_feedback(self, rows: Iterable[SourcedRow], is_drawn: Callable[[str], bool], awaited: Collection[str]) -> None:
         """Add feedback, oldest first.
 
         A text that has no split yet is held out if the audit has drawn it, also if nobody has audited it so far. A masked one
@@ -201,7 +211,7 @@ class _Merger:
             if split is None:
                 held_out = is_drawn(row.group) and not row.masked and TRAIN not in known
                 split = HOLDOUT if held_out else TRAIN
-            if split == HOLDOUT and row.content in self._judging_contents:
+            if split == HOLDOUT and (row.content in self._judging_contents or row.content in awaited):
                 self._set_aside += 1
             elif known - {split}:
                 self._leaks += 1
@@ -218,6 +228,7 @@ class _Merger:
         """
         train = self._settling.train([*self.base_train, *self._feedback[TRAIN]])
         train_labels = {label for row in [*train, *declared_train] for label in self._task_cls.labels_in(row.example)}
+        train_labels |= self._settling.classes
         holdout: list[SourcedRow] = []
         held_back: list[SourcedRow] = []
         for row in [*self._settling.without_copies(self.base_holdout, held_back), *self._audited]:

@@ -27,6 +27,8 @@ class Settling:
 
     task_cls: type[AnyTask]
     data: DataSettings
+    classes: frozenset[str]
+    """Labels that are classes already: of the newest data set, or of the champion."""
     quarantined: list[Mapping[str, str]]
     """Rows that cannot be used: ``where`` and ``reason``."""
     duplicates: int = 0
@@ -46,7 +48,7 @@ class Settling:
 
     def train(self, rows: Sequence[SourcedRow]) -> Sequence[SourcedRow]:
         """Return the rows to train on, of all rows of the train split: base rows, then feedback, oldest first."""
-        return self._within_share(self.without_repetitions("train", self._with_known_labels(rows)))
+        return self.without_repetitions("train", self._within_share(self._with_known_labels(rows)))
 
     def without_repetitions(self, split: str, rows: Sequence[SourcedRow]) -> list[SourcedRow]:
         """Return one row for each content, in the order of the contents' first rows. Count the others."""
@@ -99,10 +101,10 @@ class Settling:
     def _with_known_labels(self, train: Sequence[SourcedRow]) -> list[SourcedRow]:
         """Return the rows without those whose label is new and has fewer texts than ``data.new_label_after``.
 
-        A label is new if only feedback has it. One typing error in a correction must not become a class of the next version,
-        nor take the place of an earlier answer: conflicts are settled among the rows that are left.
+        A label is new if only feedback has it and it is no class yet. One typing error must not become a class of the next
+        version, nor take the place of an earlier answer: conflicts are settled among the rows that are left.
         """
-        known = {label for row in train if row.source == BASE for label in self.task_cls.labels_in(row.example)}
+        known = {label for row in train if row.source == BASE for label in self.task_cls.labels_in(row.example)} | self.classes
         texts: dict[str, set[str]] = {}
         for same in _by_content(train):  # a text counts for the label of the answer that is kept, not of outdated ones
             row = next(row for row in same if row.answer == self._answer(same)[0])
@@ -122,23 +124,33 @@ class Settling:
                 )
         return kept
 
-    def _within_share(self, train: Sequence[SourcedRow]) -> Sequence[SourcedRow]:
-        """Return the rows with at most ``data.max_sender_share`` of them from one sender: the newest ones."""
+    def _within_share(self, rows: Sequence[SourcedRow]) -> Sequence[SourcedRow]:
+        """Return the rows with at most ``data.max_sender_share`` of them from one sender: the newest ones of each.
+
+        This comes before conflicts are settled, so that no row of another source makes room for one that is then left out.
+        """
         share = self.data.max_sender_share
-        by_sender = Counter(row.sender for row in train if row.sender is not None)
         if share == 1:
-            return train
-        left_out = {
-            sender: count - math.floor(share / (1 - share) * (len(train) - count)) for sender, count in by_sender.items()
-        }
-        kept = []
-        for row in train:  # base rows, then feedback, oldest first
+            return rows
+        sent = Counter(row.sender for row in rows if row.sender is not None)
+        kept = Counter(sent)
+        others = len(rows) - sent.total()
+
+        def limit(sender: str) -> int:
+            return math.floor(share / (1 - share) * (others + kept.total() - kept[sender]))
+
+        while any(kept[sender] > limit(sender) for sender in kept):  # less from one sender leaves less room for the next
+            largest = max(kept, key=kept.__getitem__)
+            kept[largest] = limit(largest)
+        left_out = sent - kept
+        within = []
+        for row in rows:  # base rows, then feedback, oldest first
             if row.sender is not None and left_out[row.sender] > 0:
                 left_out[row.sender] -= 1
                 self.over_share += 1
             else:
-                kept.append(row)
-        return kept
+                within.append(row)
+        return within
 
 
 def _by_content(rows: Sequence[SourcedRow]) -> list[list[SourcedRow]]:

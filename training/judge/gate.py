@@ -62,7 +62,7 @@ class Guard(StrEnum):
     LOST = "lost"
     """It is there: the loss is beyond the margin, and real."""
     SMALL = "small"
-    """The part is too small to say."""
+    """The part is too small to exclude a loss. A clear loss counts nevertheless."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -268,12 +268,12 @@ def _part(match: Match, name: str, rows: NDArray[np.bool_], policy: GateSettings
 
 
 def _guard(comparison: Comparison, policy: GateSettings, *, always: bool) -> Guard:
-    if comparison.groups < PART_GROUPS and not always:
-        return Guard.SMALL
     gain, error = comparison.gain, comparison.standard_error
     clear = comparison.differing >= least_differing(1 - policy.confidence) and gain + quantile(policy.confidence) * error < 0
     if clear and gain < -policy.max_drop:
         return Guard.LOST
+    if comparison.groups < PART_GROUPS and not always:
+        return Guard.SMALL
     return Guard.HELD if gain - quantile(GUARD_CONFIDENCE) * error >= -policy.max_drop else Guard.UNKNOWN
 
 

@@ -19,6 +19,10 @@ down_revision = "0005_keys"
 
 def upgrade() -> None:
     """Create the tables and columns, and fill them from what is stored."""
+    with op.batch_alter_table("feedback", table_kwargs={"sqlite_autoincrement": True}) as feedback:  # ids of clients are theirs
+        feedback.add_column(sa.Column("sender", sa.String(length=12), nullable=True))
+        feedback.drop_constraint("uq_feedback_client_id", type_="unique")
+        feedback.create_unique_constraint("uq_feedback_client_id", ["model", "sender", "client_id"])
     _create_audit()
     _count_matches()
     _drop_setting("models", "settings")
@@ -57,7 +61,6 @@ def _create_audit() -> None:
         sa.PrimaryKeyConstraint("name"),
     )
     op.bulk_insert(table, [{"name": "audit", "value": secrets.token_hex(32)}])
-    op.add_column("feedback", sa.Column("sender", sa.String(length=12), nullable=True))
 
 
 def _count_matches() -> None:
@@ -91,14 +94,18 @@ def _count_matches() -> None:
     )
     op.add_column("decisions", sa.Column("champion_sequence", sa.Integer(), server_default="0", nullable=False))
     op.execute(
-        "UPDATE decisions SET champion_sequence = (SELECT COUNT(*) FROM promotions "
-        "WHERE promotions.model = decisions.model AND promotions.created_at <= decisions.created_at)"
+        "UPDATE decisions SET champion_sequence = COALESCE((SELECT MAX(promotions.sequence) FROM promotions "
+        "WHERE promotions.model = decisions.model AND promotions.version = decisions.champion "
+        "AND promotions.created_at <= decisions.created_at), 0)"
     )
     op.execute(
         "INSERT INTO match_groups (model, group_hash, first_match) "
         "SELECT model, group_hash, 0 FROM sides WHERE side = 'holdout'"
     )
-    op.bulk_insert(matches, _played(op.get_bind()))
+    played = _played(op.get_bind())
+    op.bulk_insert(matches, played)
+    if played and op.get_bind().dialect.name == "postgresql":  # rows with ids of their own leave its sequence where it was
+        op.execute("SELECT setval(pg_get_serial_sequence('matches', 'id'), (SELECT MAX(id) FROM matches))")
 
 
 def _drop_setting(table_name: str, column: str) -> None:
