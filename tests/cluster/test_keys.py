@@ -28,7 +28,11 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 MODEL = "guarded"
 OPEN = {("GET", "/healthz"), ("GET", "/readyz"), ("GET", f"/models/{MODEL}/health")}
-OTHER_SCOPES = {"/metrics": Scope.METRICS, f"/api/models/{MODEL}/feedback": Scope.FEEDBACK}
+OTHER_SCOPES = {
+    "/metrics": Scope.METRICS,
+    f"/api/models/{MODEL}/feedback": Scope.FEEDBACK,
+    f"/api/models/{MODEL}/audit": Scope.LABEL,
+}
 STATUS = {
     "none": 401,
     "malformed": 401,
@@ -135,6 +139,7 @@ def scope_of(method: str, path: str) -> Scope:
 
 def bad_keys(service: Guarded, scope: Scope) -> dict[str, str | None]:
     revoked = service.key(scope)
+    allowing = (scope, Scope.OPERATE) if scope is Scope.LABEL else (scope,)
     service.registry.keys.revoke(revoked.split("_")[1])
     keys = {
         "none": None,
@@ -142,7 +147,7 @@ def bad_keys(service: Guarded, scope: Scope) -> dict[str, str | None]:
         "wrong": new_token()[1],
         "expired": service.key(scope, expired=True),
         "revoked": revoked,
-        "wrong scope": service.key(*(other for other in Scope if other is not scope)),
+        "wrong scope": service.key(*(other for other in Scope if other not in allowing)),
         "another model's": service.key(scope, models=["somebody-elses"]),
     }
     service.sent.extend(token for token in (keys["malformed"], keys["wrong"]) if token)
