@@ -157,7 +157,7 @@ def _classes(context: Context, newest: DatasetVersion | None) -> set[str]:
     task_cls = task_type(context.settings.task)
     champion = context.registry.champion_version(context.settings.name)
     known: list[Sequence[str]] = [newest.labels] if newest else []
-    if champion is not None and comparable(context, champion):
+    if champion is not None and champion.lineage.get("task", context.settings.task) == context.settings.task:
         known.append(champion.lineage.get("labels", ()))
     return {label for labels in known for label in task_cls(labels, max_length=8).answer_labels}
 

@@ -1,7 +1,7 @@
 """The gate: may this candidate replace this champion? Pure and deterministic: arrays and a policy → an Outcome.
 
 Several conditions must all hold: a gain that chance alone would rarely reach, and no clear loss on any part of the holdout.
-One more condition can only make a false promotion rarer. docs/gate.md explains the rules; benchmarks/gate.py tests them.
+One more condition can only make a false promotion rarer. docs/gate.md explains the rules; benchmarks/gate tests them.
 """
 
 from __future__ import annotations

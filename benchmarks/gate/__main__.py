@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from baton.config.model_settings import GateSettings
-from benchmarks.gate_cases import Case, Life, cases, one_match
-from benchmarks.gate_worlds import KINDS, SIZES, Kind, skill_for
+from benchmarks.gate.cases import Case, Life, cases, one_match
+from benchmarks.gate.worlds import KINDS, SIZES, Kind, skill_for
 from training.judge.gate import Match, decide
 
 GAINS = (0.01, 0.03, 0.05)

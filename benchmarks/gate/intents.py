@@ -1,6 +1,6 @@
 """Let the gate decide on real predictions: versions that are better, versions that are not, and small holdouts.
 
-    python -m benchmarks.gate_intents --data DIR
+    python -m benchmarks.gate.intents --data DIR
 
 DIR has train.jsonl and test.jsonl with `text` and `label`, such as banking77. A version is a linear head on the mean token
 vectors of the base model, trained on a part of the train file; the product's own gate decides on its answers to the test file.
@@ -40,7 +40,7 @@ DRAWS = 400
 def main() -> None:
     """Parse the command line, embed, decide, write the section."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.gate_intents", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.gate.intents", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="directory with train.jsonl and test.jsonl")
     data = parser.parse_args().data
@@ -49,7 +49,7 @@ def main() -> None:
     versions = Versions(train, test, labels)
     section = f"## The gate on real predictions\n\n{_comparisons(versions)}{_small_holdout(versions)}"
     print(section)
-    write(RESULTS, section, head_of("benchmarks.gate_intents", f"--data …/{data.name}"))
+    write(RESULTS, section, head_of("benchmarks.gate.intents", f"--data …/{data.name}"))
 
 
 class Versions:
