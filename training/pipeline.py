@@ -153,13 +153,11 @@ def freeze(context: Context) -> datasets.Dataset:
 
 
 def _classes(context: Context, newest: DatasetVersion | None) -> set[str]:
-    """Return the labels of the newest data set and of the champion, in the form of `Task.labels_in`."""
+    """Return the labels that ever were classes, in the form of `Task.labels_in`."""
+    if newest is None:
+        return set()
     task_cls = task_type(context.settings.task)
-    champion = context.registry.champion_version(context.settings.name)
-    known: list[Sequence[str]] = [newest.labels] if newest else []
-    if champion is not None and champion.lineage.get("task", context.settings.task) == context.settings.task:
-        known.append(champion.lineage.get("labels", ()))
-    return {label for labels in known for label in task_cls(labels, max_length=8).answer_labels}
+    return {*newest.classes, *task_cls(newest.labels, max_length=8).answer_labels}  # Baton 0.1 recorded the labels alone
 
 
 def adapt_base_model(

@@ -156,4 +156,5 @@ def _extend(connection: sa.Connection, model: str, splits: Mapping[str, str]) ->
 
 def _version(row: sa.Row[Any]) -> DatasetVersion:
     manifest = dict(row.manifest)
-    return DatasetVersion(**{**manifest, "labels": tuple(manifest["labels"]), "quarantined": tuple(manifest["quarantined"])})
+    tuples = {name: tuple(manifest.get(name, ())) for name in ("labels", "quarantined", "classes")}
+    return DatasetVersion(**{**manifest, **tuples})

@@ -126,6 +126,8 @@ class DatasetVersion:
     """The first rows that were kept out of both splits, each with ``where`` it came from and the ``reason``."""
     quarantined_rows: int = 0
     """Number of all rows that were kept out of both splits."""
+    classes: tuple[str, ...] = ()
+    """All labels that were ever classes, in the form of `Task.labels_in`: those of this version and of all before it."""
     over_share: int = 0
     """Feedback rows left out because their sender has more than `data.max_sender_share` of the train rows."""
     senders: Mapping[str, int] = field(default_factory=dict)

@@ -90,8 +90,8 @@ class AuditedData(GrowingData):
         return dataset
 
     def classes(self) -> tuple[str, ...]:
-        """The labels of the newest version, in the form of `Task.labels_in`."""
-        return self.task_cls(self.versions[-1].version.labels, max_length=8).answer_labels if self.versions else ()
+        """The labels that ever were classes, in the form of `Task.labels_in`."""
+        return self.versions[-1].version.classes if self.versions else ()
 
     def accounted(self) -> int:
         """Return the number of base and feedback rows that the newest version's record speaks of."""
@@ -147,7 +147,7 @@ def test_a_label_that_corrections_made_a_class_stays_in_the_judge_when_others_co
     growing.correct(*({"text": text, "label": "billing"} for text in texts))
     after = growing.freeze()
     assert "new" not in after.version.labels
-    assert after.version.holdout_hash == before.version.holdout_hash
+    assert after.version.holdout_hash == before.version.holdout_hash == growing.freeze().version.holdout_hash
 
 
 def test_labels_of_a_batch_that_is_not_complete_are_no_held_out_corrections(growing):

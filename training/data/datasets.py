@@ -39,7 +39,7 @@ class History:
     audited: Sequence[AuditItem] = ()
     """All texts that the audit has drawn, in the order of the draw."""
     classes: Collection[str] = ()
-    """Labels that are classes already, in the form of `Task.labels_in`: of the newest data set, or of the champion."""
+    """Labels that ever were classes, in the form of `Task.labels_in`."""
     is_drawn: Callable[[str], bool] = lambda group: False
     """Tells whether the audit draws the group with this fingerprint, whether it was seen in a request or not."""
 
@@ -124,7 +124,8 @@ def freeze(
         previous=history.previous,
         feedback_until=feedback.last_id,
     )
-    version = replace(version, sources={**version.sources, "train": data.train})
+    classes = {*history.classes, *task_cls(labels, max_length=8).answer_labels}
+    version = replace(version, sources={**version.sources, "train": data.train}, classes=tuple(sorted(classes)))
     _write(storage, version, content, merged.quarantined)
     return Dataset(version=version, train=train, holdout=holdout, splits=merged.splits())
 

@@ -103,8 +103,8 @@ def merge(
         audited: audited requests whose labels may judge (`baton.quality.audit.complete_batches`).
         is_drawn: tells whether the group with this fingerprint is in the audit. Feedback on it is held out.
         awaited: contents of audited requests that are labelled, but whose batch is not complete.
-        classes: labels that are classes already, of the newest data set or of the champion. Their rows judge, also if no train
-            row has the label any more: whoever sends corrections must not take a label out of the judge.
+        classes: labels that ever were classes. Their rows judge, also if no train row has the label any more: whoever sends
+            corrections must not take a label out of the judge.
         rejected: quarantine entries (``where``, ``reason``) of feedback that the task does not accept.
 
     Raises:

@@ -28,7 +28,7 @@ class Settling:
     task_cls: type[AnyTask]
     data: DataSettings
     classes: frozenset[str]
-    """Labels that are classes already: of the newest data set, or of the champion."""
+    """Labels that ever were classes."""
     quarantined: list[Mapping[str, str]]
     """Rows that cannot be used: ``where`` and ``reason``."""
     duplicates: int = 0
@@ -101,7 +101,7 @@ class Settling:
     def _with_known_labels(self, train: Sequence[SourcedRow]) -> list[SourcedRow]:
         """Return the rows without those whose label is new and has fewer texts than ``data.new_label_after``.
 
-        A label is new if only feedback has it and it is no class yet. One typing error must not become a class of the next
+        A label is new if only feedback has it and it never was a class. One typing error must not become a class of the next
         version, nor take the place of an earlier answer: conflicts are settled among the rows that are left.
         """
         known = {label for row in train if row.source == BASE for label in self.task_cls.labels_in(row.example)} | self.classes
