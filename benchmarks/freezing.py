@@ -25,6 +25,7 @@ from baton.store.registry import Registry
 from baton.tasks import task_type
 from benchmarks.__main__ import RESULTS, head_of, write
 from training import pipeline
+from training.context import Clock, Context
 
 BASE, FEEDBACK = 10_000, 100_000
 LABELS = tuple(f"intent {number}" for number in range(77))
@@ -60,8 +61,8 @@ def measure(home: Path, rows: int) -> str:
     data = {"train": str(home / "train.jsonl"), "holdout": 0.2}
     settings = ModelSettings.model_validate({"name": "m", "task": "classification", "data": data})
     registry.declare_model("m", settings.model_dump(mode="json"))
-    clock = pipeline.Clock(lambda stage, progress: None)
-    context = pipeline.Context(settings=settings, declared=settings, registry=registry, storage=storage, clock=clock)
+    clock = Clock(lambda stage, progress: None)
+    context = Context(settings=settings, declared=settings, registry=registry, storage=storage, clock=clock)
     first, alone = timed(lambda: pipeline.freeze(context).version)
     add_feedback(registry, new_rows, base, rows)
     before = peak_mib()

@@ -146,6 +146,7 @@ def _publish(home: Path) -> None:
         model=MODEL,
         candidate=number,
         champion=None,
+        champion_sequence=0,
         kind=DecisionKind.FORCE,
         verdict=Verdict.PROMOTE,
         sentence="Forced.",

@@ -19,7 +19,8 @@ from baton.text.normal_form import fingerprint
 from tests.support.growing import correct, freeze_recorded, text_of_audit
 from tests.support.tiny import save_classifier
 from tests.support.world import LABELS, World
-from training import pipeline
+from training import matches, pipeline
+from training.context import Clock
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -164,7 +165,7 @@ def test_a_match_is_played_on_the_newest_holdout_by_both_versions(world):
     world.make_champion(champion)
     write(world, "holdout", [*read(world, "holdout"), {"text": "one more", "label": "billing"}])
     newest = freeze(world)
-    decision = pipeline.judge(world.settings(), candidate.number, world.registry, world.storage)
+    decision = matches.judge(world.settings(), candidate.number, world.registry, world.storage)
     assert (decision.candidate, decision.champion, decision.champion_sequence) == (candidate.number, champion.number, 1)
     assert (decision.numbers["match"], decision.numbers["compared"]) == (1, True)
     assert decision.numbers["holdout_hash"] == newest.holdout_hash
@@ -181,14 +182,14 @@ def test_a_match_is_played_on_data_that_came_back_and_not_on_the_highest_number(
     assert freeze(world).number == 2
     write(world, "holdout", rows)
     assert freeze(world).number == 1
-    decision = pipeline.judge(world.settings(), version.number, world.registry, world.storage)
+    decision = matches.judge(world.settings(), version.number, world.registry, world.storage)
     assert decision.numbers["holdout_hash"] == first.holdout_hash
 
 
 def test_without_a_recorded_data_set_a_version_is_judged_on_its_own(world):
     version = publish(world, "version")
     assert world.registry.datasets.latest("m") is None
-    decision = pipeline.judge(world.settings(), version.number, world.registry, world.storage)
+    decision = matches.judge(world.settings(), version.number, world.registry, world.storage)
     assert decision.numbers["holdout_hash"] == world.dataset.version.holdout_hash
 
 
@@ -198,16 +199,16 @@ def test_where_train_alone_grew_the_known_evaluation_counts(world):
     known = world.registry.evaluations.get("m", version.number, world.dataset.version.holdout_hash)
     correct(world.registry, "m", NEW_TRAIN)
     assert freeze(world).holdout_hash == world.dataset.version.holdout_hash
-    pipeline.judge(world.settings(), version.number, world.registry, world.storage)
+    matches.judge(world.settings(), version.number, world.registry, world.storage)
     assert world.registry.evaluations.get("m", version.number, known.holdout_hash).created_at == known.created_at
 
 
 def test_every_report_of_an_evaluation_names_the_version(world):
     dataset, version = freeze(world), publish(world, "candidate")
     reports: list[tuple[RunStage, dict[str, Any]]] = []
-    clock = pipeline.Clock(lambda stage, progress: reports.append((stage, dict(progress))))
+    clock = Clock(lambda stage, progress: reports.append((stage, dict(progress))))
     context = replace(world.context(), clock=clock)
-    pipeline.evaluate_version(context, version, world.dataset.holdout, "a holdout of its own")
+    matches.evaluate_version(context, version, world.dataset.holdout, "a holdout of its own")
     assert {stage for stage, _ in reports} == {RunStage.EVALUATING}
     assert {progress["evaluated_version"] for _, progress in reports} == {version.number}
     assert reports[-1][1]["done"] == reports[-1][1]["total"] == dataset.holdout_rows
@@ -221,7 +222,7 @@ def test_every_candidate_is_one_more_match_and_the_same_one_is_none(world):
     world.make_champion(publish(world, "champion"))
     numbers = []
     for number in (publish(world, "second").number, publish(world, "third").number, 2):
-        decision = pipeline.judge(world.settings(), number, world.registry, world.storage)
+        decision = matches.judge(world.settings(), number, world.registry, world.storage)
         numbers.append(decision.numbers["match"])
     assert numbers == [1, 2, 1]
 
@@ -231,10 +232,10 @@ def test_held_out_corrections_are_reported_and_decide_nothing(world):
     freeze(world)
     world.make_champion(publish(world, "champion"))
     candidate = publish(world, "candidate")
-    before = pipeline.judge(world.settings(), candidate.number, world.registry, world.storage)
+    before = matches.judge(world.settings(), candidate.number, world.registry, world.storage)
     correct(world.registry, "m", row)
     freeze(world)
-    decision = pipeline.judge(world.settings(), candidate.number, world.registry, world.storage)
+    decision = matches.judge(world.settings(), candidate.number, world.registry, world.storage)
     assert decision.numbers["corrections"]["rows"] == 1
     assert "On 1 held-out corrections, which do not decide, v2 has F1" in decision.sentence
     assert {**decision.numbers, "corrections": None} == {**before.numbers, "corrections": None}
@@ -245,7 +246,7 @@ def test_a_promotion_is_decided_by_the_policy_of_the_service_that_asks(world):
     freeze(world)
     candidate = publish(world, "candidate")
     ours = world.settings().model_copy(update={"gate": GateSettings(min_f1=0.77)})
-    decision = pipeline.judge(ours, candidate.number, world.registry, world.storage)
+    decision = matches.judge(ours, candidate.number, world.registry, world.storage)
     assert decision.policy["min_f1"] == 0.77
 
 
@@ -257,15 +258,15 @@ def test_a_champion_of_another_task_is_no_opponent(world):
     context = world.context()
     lineage = {**champion.lineage, "task": "ner"}
     other = replace(world.registry.versions.get("m", champion.number), lineage=lineage)
-    assert pipeline.comparable(context, other) is False
-    assert pipeline.comparable(context, champion) is True
-    assert pipeline.comparable(context, replace(champion, lineage={})) is True  # Baton 0.1 stored no task
+    assert matches.comparable(context, other) is False
+    assert matches.comparable(context, champion) is True
+    assert matches.comparable(context, replace(champion, lineage={})) is True  # Baton 0.1 stored no task
     assert candidate.lineage["task"] == "classification"
 
 
 def test_rows_that_feedback_put_into_the_holdout_of_an_old_data_set_do_not_judge(world):
     dataset, version = freeze(world), publish(world, "version")
-    judge = pipeline.Judge(version=replace(dataset, holdout_feedback=20), examples=world.dataset.holdout)
-    evaluation = pipeline.evaluate_version(world.context(), version, judge.examples, dataset.holdout_hash)
-    decision = pipeline.decide(world.context(), version, evaluation, judge)
+    judge = matches.Judge(version=replace(dataset, holdout_feedback=20), examples=world.dataset.holdout)
+    evaluation = matches.evaluate_version(world.context(), version, judge.examples, dataset.holdout_hash)
+    decision = matches.decide(world.context(), version, evaluation, judge)
     assert decision.numbers["examples"] == dataset.holdout_rows - 20 == 100

@@ -15,7 +15,7 @@ from tests.support.growing import correct, freeze_recorded
 from tests.support.tiny import save_classifier
 from tests.support.world import LABELS, World
 from tests.test_structure import PRODUCT, ROOT, modules
-from training import pipeline
+from training import matches
 
 DOTTED = re.compile(r"\b(?:" + "|".join(PRODUCT) + r")\.[a-z_.]+")
 BUILDERS = {"services.app:control", "services.app:model"}
@@ -48,7 +48,7 @@ def test_database_and_storage_name_no_module(tiny_base, tmp_path):
     correct(world.registry, "m", {"text": "a new text", "label": "billing"})
     freeze_recorded(world.registry, settings, world.storage)
     version = world.publish(save_classifier(world.base, LABELS, tmp_path / "checkpoint"))
-    pipeline.judge(settings, version.number, world.registry, world.storage)
+    matches.judge(settings, version.number, world.registry, world.storage)
     world.make_champion(version)
 
     database = sqlite3.connect(tmp_path / "baton.db")

@@ -94,13 +94,13 @@ def judge(
 
     Reads BATON_DATABASE and BATON_STORAGE from the environment.
     """
-    from training import pipeline
+    from training import matches
 
     registry, storage, _ = _from_environment(0.0)
     set_facts(model=model, version=version)
     loaded = ModelSettings.model_validate(registry.settings(model) if settings is None else from_json(settings))
     yield_to_serving(loaded.training)
-    _print_or_log(pipeline.judge(loaded, version, registry, storage, overtaken=overtaken).sentence)
+    _print_or_log(matches.judge(loaded, version, registry, storage, overtaken=overtaken).sentence)
 
 
 def main() -> None:

@@ -9,54 +9,37 @@ import importlib
 import shutil
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from baton.artifacts.frozen import HOLDOUT, read_corrections
+from baton.artifacts.frozen import HOLDOUT
 from baton.artifacts.manifest import Manifest
 from baton.artifacts.storage import Storage
 from baton.config.base_models import check_length, find_base_model
 from baton.config.model_settings import ModelSettings
 from baton.predict.predictor import Predictor
 from baton.quality.audit import is_drawn
-from baton.store.records import Champion, DatasetVersion, Decision, Evaluation, ModelVersion, RunStage, RunState
+from baton.store.records import DatasetVersion, Decision, Evaluation, ModelVersion, RunStage, RunState
 from baton.store.registry import Registry
-from baton.tasks import AnyTask, task_type
+from baton.tasks import task_type
 from baton.tasks.base import Score
+from training.context import Clock, Context
 from training.data import datasets
 from training.data.splits import split_rows
 from training.fit import start as starts
 from training.fit.priority import scoring_threads
 from training.fit.request import Trained, TrainingRequest
-from training.judge.decision import Contender, decide_match
 from training.judge.evaluate import evaluate
-from training.judge.holdout import describe_holdout
+from training.matches import Judge, decide
 from training.methods.adaptation import adapt
 from training.methods.choose import choose_method
 
-Report = Callable[[RunStage, dict[str, Any]], None]
-"""Stores a run's stage and progress. Raises ``Conflict`` if the run has ended."""
-
 VERSION_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 """Files that a version takes from a checkpoint: no optimiser state, no pickles."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Context:
-    """What every step of a run needs."""
-
-    settings: ModelSettings
-    """Of the run, with its overrides."""
-    declared: ModelSettings
-    """Of the model in `baton.yaml`. Its data and its gate judge, whatever a run overrides."""
-    registry: Registry
-    storage: Storage
-    clock: Clock
 
 
 def run(run_id: str, registry: Registry, storage: Storage, *, database: str) -> Decision:
@@ -77,32 +60,6 @@ def run(run_id: str, registry: Registry, storage: Storage, *, database: str) -> 
     finally:
         storage.remove_run(run_id)
     return decision
-
-
-@dataclass(frozen=True, kw_only=True)
-class Judge:
-    """A frozen holdout on which versions are compared."""
-
-    version: DatasetVersion
-    examples: Sequence[Any]
-
-
-def judge(settings: ModelSettings, number: int, registry: Registry, storage: Storage, *, overtaken: bool = False) -> Decision:
-    """Compare a published version with the champion on the newest holdout of the declared data, and store the decision.
-
-    Args:
-        settings: of the model, as the service that asks has them. They have the policy.
-        overtaken: the version won a match, but another one took over first. The decision replaces that of its run.
-    """
-    clock = Clock(lambda stage, progress: None)
-    context = Context(settings=settings, declared=settings, registry=registry, storage=storage, clock=clock)
-    version = registry.versions.get(settings.name, number)
-    newest = registry.datasets.latest(settings.name, holdout_source=settings.data.holdout_source)
-    # a version from before the registry recorded data sets: its lineage has its own
-    dataset = DatasetVersion(**version.lineage["dataset"]) if newest is None else newest
-    holdout = datasets.load_split(task_type(settings.task), storage, dataset.uri, HOLDOUT)
-    candidate = evaluate_version(context, version, holdout, dataset.holdout_hash)
-    return decide(context, version, candidate, Judge(version=dataset, examples=holdout), of_run=overtaken)
 
 
 # --- the steps -----------------------------------------------------------------------------------------------------------
@@ -197,90 +154,6 @@ def publish(context: Context, run_id: str, dataset: datasets.Dataset, trained: T
     version = registry.versions.publish(model, number, uri=uri, manifest_sha256=sha256, metrics=metrics, lineage=lineage)
     evaluation = registry.evaluations.add(model, number, dataset.version.holdout_hash, metrics, scored.score.statistics)
     return version, evaluation
-
-
-def evaluate_version(context: Context, version: ModelVersion, examples: Sequence[Any], holdout_hash: str) -> Evaluation:
-    """Return a published version's evaluation on frozen rows with this hash. Evaluate it now unless the registry has one."""
-    settings = context.settings
-    known = context.registry.evaluations.get(settings.name, version.number, holdout_hash)
-    if known is not None:
-        return known
-    context.clock.enter(RunStage.EVALUATING, evaluated_version=version.number)
-    with tempfile.TemporaryDirectory(prefix="baton-fetch-") as cache:
-        directory, manifest = context.storage.fetch(version, Path(cache))
-        predictor = Predictor.load(directory, manifest, settings.serving, threads=scoring_threads(settings.training))
-
-        def count(done: int, total: int) -> None:  # each report replaces the progress of the one before
-            context.clock.note(done=done, total=total, evaluated_version=version.number)
-
-        score = evaluate(predictor, examples, count)
-    return context.registry.evaluations.add(settings.name, version.number, holdout_hash, score.metrics, score.statistics)
-
-
-def decide(context: Context, version: ModelVersion, candidate: Evaluation, judge: Judge, *, of_run: bool = False) -> Decision:
-    """Evaluate the champion, let the gate decide whether ``version`` may replace it, and store the decision.
-
-    The match is recorded before it is played, so that it counts whatever happens afterwards.
-    """
-    registry, model, task_cls = context.registry, context.settings.name, task_type(context.settings.task)
-    pointer = registry.champion(model)
-    champion = _opponent(context, pointer)
-    rival = None if champion is None else evaluate_version(context, champion, judge.examples, judge.version.holdout_hash)
-    corrections = _on_corrections(context, judge.version, [version] if champion is None else [version, champion])
-    context.clock.enter(RunStage.DECIDING)
-    rows = judge.version.holdout_rows - judge.version.holdout_feedback  # feedback that Baton 0.1 held out does not judge
-    holdout = describe_holdout(
-        task_cls, judge.examples[:rows], judge.version.holdout_hash, audited=judge.version.holdout_audited
-    )
-    number = registry.matches.open(
-        model,
-        champion=pointer.version,
-        candidate=version.number,
-        holdout_hash=holdout.hash,
-        groups=holdout.fingerprints,
-    )
-    decision = decide_match(
-        context.settings.make_task(()),
-        holdout,
-        _contender(task_cls, version, candidate, rows),
-        None if champion is None or rival is None else _contender(task_cls, champion, rival, rows),
-        pointer=pointer,
-        number=number,
-        policy=context.declared.gate,
-        corrections=corrections,
-    )
-    return registry.add_decision(decision, of_run=of_run)
-
-
-def _on_corrections(context: Context, dataset: DatasetVersion, versions: Sequence[ModelVersion]) -> list[Evaluation]:
-    """Return the evaluations of versions on the held-out corrections of a data set, which decide nothing; [] without any."""
-    if not dataset.corrections:
-        return []
-    examples = read_corrections(task_type(context.settings.task), context.storage, dataset.uri, dataset.corrections_hash)
-    return [evaluate_version(context, version, examples, dataset.corrections_hash) for version in versions if examples]
-
-
-def _opponent(context: Context, pointer: Champion) -> ModelVersion | None:
-    """Return the champion, or None if there is none that can be compared with: it has another task."""
-    if pointer.version is None:
-        return None
-    champion = context.registry.versions.get(context.settings.name, pointer.version)
-    return champion if comparable(context, champion) else None
-
-
-def comparable(context: Context, champion: ModelVersion) -> bool:
-    """Return whether a champion has the task of the settings, so that a version can be compared with it."""
-    task = champion.lineage.get("task")
-    if task is None:  # Baton 0.1 published it
-        with tempfile.TemporaryDirectory(prefix="baton-fetch-") as cache:
-            task = context.storage.fetch(champion, Path(cache))[1].task
-    return bool(task == context.settings.task)
-
-
-def _contender(task_cls: type[AnyTask], version: ModelVersion, evaluation: Evaluation, rows: int) -> Contender:
-    """Return a version with the first ``rows`` rows of its evaluation."""
-    labels = task_cls(version.lineage.get("labels", ()), max_length=8).answer_labels
-    return Contender(evaluation=replace(evaluation, statistics=evaluation.statistics[:rows]), labels=labels)
 
 
 # --- the parts of publish ------------------------------------------------------------------------------------------------
@@ -380,39 +253,3 @@ def _import_early(module: str) -> None:
     Call it after the imports of the main thread: two threads cannot import transformers at the same time.
     """
     threading.Thread(target=importlib.import_module, args=[module], daemon=True).start()
-
-
-class Clock:
-    """Reports the stages of a run and measures how long each takes."""
-
-    def __init__(self, report: Report) -> None:
-        self._report = report
-        self._stage: RunStage | None = None
-        self._since = time.monotonic()
-        self._seconds: dict[RunStage, float] = {}
-
-    def enter(self, stage: RunStage, **progress: Any) -> None:
-        """Begin ``stage`` and report it with its first ``progress``."""
-        self._close()
-        self._stage = stage
-        self._report(stage, progress)
-
-    def note(self, **progress: Any) -> None:
-        """Report progress within the current stage."""
-        assert self._stage is not None, "no stage has begun"
-        self._report(self._stage, progress)
-
-    def count(self, done: int, total: int) -> None:
-        """Report progress within the current stage, in rows."""
-        self.note(done=done, total=total)
-
-    def seconds(self) -> dict[str, float]:
-        """Return the seconds that each stage has taken until now."""
-        self._close()
-        return {stage.value: round(seconds, 2) for stage, seconds in self._seconds.items()}
-
-    def _close(self) -> None:
-        now = time.monotonic()
-        if self._stage is not None:
-            self._seconds[self._stage] = self._seconds.get(self._stage, 0.0) + now - self._since
-        self._since = now

@@ -245,7 +245,7 @@ class Decision:
     candidate: int
     champion: int | None
     """The champion at the time of the decision; None for a model's first version."""
-    champion_sequence: int = 0
+    champion_sequence: int
     """`Champion.sequence` at the time of the decision. The decision holds until the pointer moves."""
     kind: DecisionKind
     verdict: Verdict

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
 from baton.errors import Conflict, NotFound
-from baton.store import database, evaluation_store, schema, version_store
+from baton.store import database, evaluation_store, schema, version_store, waiting_decisions
 from baton.store.audit_store import AuditStore
 from baton.store.counts import Counts
 from baton.store.dataset_store import DatasetStore
@@ -24,14 +24,11 @@ from baton.store.feedback import FeedbackStore
 from baton.store.history import History
 from baton.store.key_store import KeyStore
 from baton.store.match_store import MatchStore
-from baton.store.records import PAGE, Champion, Decision, DecisionKind, HistoryKind, ModelVersion, Promotion, Verdict
+from baton.store.records import PAGE, Champion, Decision, DecisionKind, ModelVersion, Promotion, Verdict
 from baton.store.retrain_store import RetrainStore
 from baton.store.rows import as_decision, as_promotion, now, page
 from baton.store.run_store import RunStore
 from baton.store.version_store import VersionStore
-
-OVERTAKEN_FOR = timedelta(days=1)
-"""How long a version that another one has overtaken may still be judged again: much longer than any outage."""
 
 
 class Registry:
@@ -290,77 +287,20 @@ class Registry:
         return None
 
     def pending_decisions(self) -> list[Decision]:
-        """Return decisions of runs that allow a promotion over the current champion and were not carried out yet.
-
-        A decision was carried out if it has a promotion, or if its roll-out failed: then an incident names its version. A newer
-        decision on the same version ends it. The decision with the largest gain comes first.
-        """
-        decisions, models, promotions = schema.decisions, schema.models, schema.promotions
-        return self._decisions_of_runs(
-            decisions.c.champion_sequence == models.c.champion_sequence,  # the pointer has not moved since
-            decisions.c.champion.is_not_distinct_from(models.c.champion_version),
-            ~sa.exists().where(promotions.c.decision_id == decisions.c.id),
-        )
+        """Return decisions of runs that wait to be carried out (`waiting_decisions.pending`), the largest gain first."""
+        with self._read() as connection:
+            return waiting_decisions.pending(connection)
 
     def overtaken_decisions(self) -> list[Decision]:
-        """Return decisions of runs that allowed a promotion, but whose champion was replaced before they were carried out.
-
-        Such a version beat an older champion, and must be judged again: a new decision on it ends the old one. The decision
-        with the largest gain comes first. After a rollback nothing is judged again by itself: whoever rolled back wants an old
-        version, not one that has never served. What was decided more than `OVERTAKEN_FOR` ago is out of date.
-        """
-        decisions, models, promotions = schema.decisions, schema.models, schema.promotions
-        later = (promotions.c.model == decisions.c.model, promotions.c.sequence > decisions.c.champion_sequence)
-        return self._decisions_of_runs(
-            decisions.c.champion_sequence < models.c.champion_sequence,
-            decisions.c.created_at > now() - OVERTAKEN_FOR,
-            ~sa.exists().where(promotions.c.model == decisions.c.model, promotions.c.version == decisions.c.candidate),
-            ~sa.exists().where(*later, promotions.c.kind == DecisionKind.ROLLBACK),
-        )
-
-    def _decisions_of_runs(self, *conditions: sa.ColumnElement[bool]) -> list[Decision]:
-        """Return decisions of runs that allow a promotion and meet the conditions, the one with the largest gain first.
-
-        Left out are those with a newer decision of the gate on the same version, or with a failed roll-out.
-        """
-        decisions, runs, models, newer = schema.decisions, schema.runs, schema.models, schema.decisions.alias()
-        query = (
-            decisions.select()
-            .join(runs, runs.c.decision_id == decisions.c.id)
-            .join(models, models.c.name == decisions.c.model)
-            .where(
-                decisions.c.verdict == Verdict.PROMOTE,
-                ~sa.exists().where(
-                    newer.c.model == decisions.c.model,
-                    newer.c.candidate == decisions.c.candidate,
-                    newer.c.kind == DecisionKind.GATE,
-                    newer.c.id > decisions.c.id,
-                ),
-                ~_rollout_failed(decisions),
-                *conditions,
-            )
-            .order_by(decisions.c.id)
-        )
+        """Return decisions of runs whose version must be judged again (`waiting_decisions.overtaken`)."""
         with self._read() as connection:
-            found = [as_decision(row) for row in connection.execute(query)]
-        return sorted(found, key=lambda decision: -decision.numbers.get("gain", 0.0))
+            return waiting_decisions.overtaken(connection)
 
     def _write(self) -> AbstractContextManager[sa.Connection]:
         return database.writing(self._engine)
 
     def _read(self) -> AbstractContextManager[sa.Connection]:
         return database.reading(self._engine)
-
-
-def _rollout_failed(decisions: sa.Table) -> sa.ColumnElement[bool]:
-    """Return the condition that the roll-out of a decision's candidate has failed since the decision."""
-    incidents = schema.incidents
-    return sa.exists().where(
-        incidents.c.model == decisions.c.model,
-        incidents.c.version == decisions.c.candidate,
-        incidents.c.kind == HistoryKind.ROLLOUT_FAILED,
-        incidents.c.created_at >= decisions.c.created_at,
-    )
 
 
 def _move(decision: Decision) -> tuple[str, int, int | None, int]:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Annotated, Any
@@ -16,9 +17,9 @@ import httpx
 import typer
 
 from baton.client import RETRIES, Call
-from baton.errors import BatonError, InvalidInput
-from services.cli.feedback_commands import ERRORS_SHOWN, Line
-from services.cli.terminal import AsJson, ConfigFile, Limit, Model, connect, err, out, print_json, print_value
+from baton.errors import InvalidInput
+from services.cli.line_files import Line, errors_by_line, print_errors, read_batches, readable, send_batches
+from services.cli.terminal import AsJson, ConfigFile, Limit, Model, connect, out, print_json, print_value
 from services.client import ApiError, Client
 from services.tables import show_audit
 
@@ -138,63 +139,23 @@ def _write(file: IO[bytes], items: Iterable[Mapping[str, Any]]) -> int:
 
 
 def _send_file(client: Client, model: str, file: Iterable[bytes], as_json: bool) -> None:
-    report = LabelReport()
-    try:
-        for batch in _batches(file):
-            report += _send(client, model, batch)
-    except KeyboardInterrupt:
-        err.print(f"\ninterrupted; {_summary(report)}; send the file again to continue", markup=False)
-        raise typer.Exit(130) from None
-    except BatonError as error:
-        if report == LabelReport():
-            raise
-        err.print(f"{_summary(report)} before this error; send the file again to continue", markup=False)
-        raise error from None
+    report = send_batches(read_batches(file, BATCH), partial(_send, client, model), LabelReport(), _summary)
     _print_report(report, as_json)
     if report.rejected:
         raise typer.Exit(1)
 
 
-def _batches(source: Iterable[bytes]) -> Iterator[list[Line]]:
-    lines = _lines(source)
-    while batch := list(islice(lines, BATCH)):
-        yield batch
-
-
-def _lines(source: Iterable[bytes]) -> Iterator[Line]:
-    for number, raw in enumerate(source, 1):
-        if not raw.strip():
-            continue
-        try:
-            item = json.loads(raw)
-        except (ValueError, RecursionError) as error:
-            yield Line(number=number, item=None, problem=f"not valid JSON: {error}")
-            continue
-        if isinstance(item, dict):
-            yield Line(number=number, item=item)
-        else:
-            yield Line(number=number, item=None, problem="a JSON object is expected")
-
-
-def _send(client: Client, model: str, batch: Sequence[Line]) -> LabelReport:
+def _send(client: Client, model: str, batch: list[Line]) -> LabelReport:
     """Send the readable lines of a batch. Return the service's report with line numbers of the file in its errors."""
-    readable = [line for line in batch if line.item is not None]
-    errors = [{"line": line.number, "error": line.problem} for line in batch if line.item is None]
     told: dict[str, Any] = {"labelled": 0, "undecidable": 0, "errors": []}
-    if readable:
+    if items := readable(batch):
         # bytes of ASCII: a text may hold half of a surrogate pair
-        content = json.dumps([line.item for line in readable]).encode()
-        options = {"content": content, "headers": {"content-type": "application/json"}}
+        options = {"content": json.dumps(items).encode(), "headers": {"content-type": "application/json"}}
         # the same label twice counts once; 422: none could be used, and the report says why
         response = client.send(Call(method="POST", path=_path(model), options=options, idempotent=True, expected=(422,)))
         told = _report(response)
-    errors += [{"line": readable[error["item"]].number, "error": error["error"]} for error in told["errors"]]
-    return LabelReport(
-        labelled=told["labelled"],
-        undecidable=told["undecidable"],
-        rejected=len(errors),
-        errors=sorted(errors, key=lambda error: error["line"]),
-    )
+    errors = errors_by_line(batch, told["errors"])
+    return LabelReport(labelled=told["labelled"], undecidable=told["undecidable"], rejected=len(errors), errors=errors)
 
 
 def _report(response: httpx.Response) -> dict[str, Any]:
@@ -209,10 +170,7 @@ def _print_report(report: LabelReport, as_json: bool) -> None:
         print_json(asdict(report))
         return
     out.print(_summary(report), markup=False)
-    for error in report.errors[:ERRORS_SHOWN]:
-        err.print(f"line {error['line']}: {error['error']}", style="red", markup=False, soft_wrap=True)
-    if report.rejected > ERRORS_SHOWN:
-        err.print(f"… and {report.rejected - ERRORS_SHOWN:,} more; --json lists them", style="red", markup=False)
+    print_errors(report)
 
 
 def _summary(report: LabelReport) -> str:

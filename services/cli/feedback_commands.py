@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from itertools import islice
+from dataclasses import asdict, replace
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from baton.client import BATCH, RETRIES, FeedbackReport, content_id
-from baton.errors import BatonError
+from services.cli.line_files import Line, errors_by_line, print_errors, read_batches, readable, send_batches, unreadable
 from services.cli.terminal import AsJson, ConfigFile, Model, connect, err, out, print_json, print_value
 from services.client import Client
 from services.tables import show_feedback
 
-ERRORS_SHOWN = 20
-"""Maximum number of rejected lines that are printed; ``--json`` lists all that the service lists."""
 LABELS_SHOWN = 10
 """Maximum number of new labels that are printed; ``--json`` lists more."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Line:
-    """One line of a file that is not empty."""
-
-    number: int
-    """Its number in the file, from 1."""
-    item: Mapping[str, Any] | None
-    """Its correction; None if the line cannot be read."""
-    problem: str = ""
-    """Why the line cannot be read."""
 
 
 def feedback(
@@ -54,20 +39,8 @@ def feedback(
     the corrections that the service acknowledged are stored; send the file again to continue. Exit status 1 when lines were
     rejected.
     """
-    report = FeedbackReport()
     with connect(context, config, retries=RETRIES) as client, _progress(quiet=as_json) as update:
-        try:
-            for batch in _batches(file):
-                report += _send(client, model, batch)
-                update(report, batch[-1].number)
-        except KeyboardInterrupt:
-            err.print(f"\ninterrupted; {_summary(report)}; send the file again to continue", markup=False)
-            raise typer.Exit(130) from None
-        except BatonError as error:
-            if report == FeedbackReport():
-                raise
-            err.print(f"{_summary(report)} before this error; send the file again to continue", markup=False)
-            raise error from None
+        report = send_batches(read_batches(file, BATCH), partial(_send, client, model), FeedbackReport(), _summary, update)
     _print_report(report, as_json)
     if report.rejected:
         raise typer.Exit(1)
@@ -88,38 +61,9 @@ def live(
 
 def _send(client: Client, model: str, batch: list[Line]) -> FeedbackReport:
     """Send the readable lines of a batch. Return the service's report with line numbers of the file in its errors."""
-    readable = [line for line in batch if line.item is not None]
-    unreadable = [{"line": line.number, "error": line.problem} for line in batch if line.item is None]
-    report = client.feedback(model, [line.item for line in readable if line.item is not None])
-    rejected = [{"line": readable[error["item"]].number, "error": error["error"]} for error in report.errors]
-    return FeedbackReport(
-        accepted=report.accepted,
-        duplicates=report.duplicates,
-        rejected=report.rejected + len(unreadable),
-        errors=sorted([*rejected, *unreadable], key=lambda error: error["line"]),
-        new_labels=report.new_labels,
-    )
-
-
-def _batches(source: Iterable[bytes]) -> Iterator[list[Line]]:
-    lines = _lines(source)
-    while batch := list(islice(lines, BATCH)):
-        yield batch
-
-
-def _lines(source: Iterable[bytes]) -> Iterator[Line]:
-    for number, raw in enumerate(source, 1):
-        if not raw.strip():
-            continue
-        try:
-            item = json.loads(raw)
-        except (ValueError, RecursionError) as error:
-            yield Line(number=number, item=None, problem=f"not valid JSON: {error}")
-            continue
-        if isinstance(item, dict):
-            yield Line(number=number, item={"id": content_id(item), **item} if item.get("id") is None else item)
-        else:
-            yield Line(number=number, item=None, problem="a JSON object is expected")
+    items = [{"id": content_id(item), **item} if item.get("id") is None else item for item in readable(batch)]
+    report = client.feedback(model, items)
+    return replace(report, rejected=report.rejected + unreadable(batch), errors=errors_by_line(batch, report.errors))
 
 
 @contextmanager
@@ -148,10 +92,7 @@ def _print_report(report: FeedbackReport, as_json: bool) -> None:
         more = len(report.new_labels) - LABELS_SHOWN
         named += f" and {more} more" if more > 0 else ""
         err.print(f"labels that the newest data set does not have: {named}", style="yellow", markup=False, soft_wrap=True)
-    for error in report.errors[:ERRORS_SHOWN]:
-        err.print(f"line {error['line']}: {error['error']}", style="red", markup=False, soft_wrap=True)
-    if report.rejected > ERRORS_SHOWN:
-        err.print(f"… and {report.rejected - ERRORS_SHOWN:,} more; --json lists them", style="red", markup=False)
+    print_errors(report)
 
 
 def _summary(report: FeedbackReport) -> str:

@@ -38,9 +38,12 @@ class AuditDraw:
 
     def _drawn(self, values: Mapping[str, Any]) -> Drawn | None:
         item = self._task_cls.Input.model_construct(**values)
-        content = self._task_cls.content(item)  # in question answering the group has no question
-        keys = self._keys(self._task_cls.group(item))
+        group = self._task_cls.group(item)
         assert self._secret is not None
-        if (self._masks and MASK in content) or not is_drawn(self._secret, self._model, keys.group, self._share):
+        if not is_drawn(self._secret, self._model, fingerprint(group), self._share):
+            return None  # first, because it is so for almost all texts
+        content = self._task_cls.content(item)  # in question answering the group has no question
+        if self._masks and MASK in content:
             return None
-        return Drawn(keys=keys.in_ledger(held_out=True), content_hash=fingerprint(content), input=values)
+        keys = self._keys(group).in_ledger(held_out=True)
+        return Drawn(keys=keys, content_hash=fingerprint(content), input=values)

@@ -17,7 +17,7 @@ from baton.config.model_settings import ModelSettings
 from baton.errors import NotReady
 from baton.quality.audit import BATCH
 from services.cli import audit_commands
-from services.cli.feedback_commands import ERRORS_SHOWN
+from services.cli.line_files import ERRORS_SHOWN
 from services.replica.audit_draw import AuditDraw
 from services.tables.show_audit import TEXT_CHARACTERS
 from tests.cli.test_cli import GOOD, Service, baton, failed, service, words, write

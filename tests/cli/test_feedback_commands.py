@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from services.cli import feedback_commands
-from services.cli.feedback_commands import ERRORS_SHOWN
+from services.cli.line_files import ERRORS_SHOWN
 from services.control import live_cache
 from tests.cli.test_cli import Service, baton, failed, service, words
 from tests.support.answers import correct_answers

@@ -226,14 +226,13 @@ class Service:
 def publish(service: Service, model: str, checkpoint: Path) -> ModelVersion:
     """A checkpoint as a published, evaluated version, by the pipeline's own steps; the gate is not asked."""
     from training import pipeline
+    from training.context import Clock, Context
     from training.data import datasets
     from training.fit.request import Trained
 
     settings = service.settings(model)
-    clock = pipeline.Clock(lambda stage, progress: None)
-    context = pipeline.Context(
-        settings=settings, declared=settings, registry=service.registry, storage=service.storage, clock=clock
-    )
+    clock = Clock(lambda stage, progress: None)
+    context = Context(settings=settings, declared=settings, registry=service.registry, storage=service.storage, clock=clock)
     dataset = datasets.freeze(model, pipeline.task_type(settings.task), settings.data, service.storage)
     run_id = f"{model}-by-hand-{random.getrandbits(32):08x}"
     version, _ = pipeline.publish(context, run_id, dataset, Trained(directory=checkpoint, f1=0.0, epoch=1))

@@ -15,7 +15,7 @@ from services.demo.traffic import Traffic, failed, stale
 from tests.cluster.conftest import CONTROL, LABELS, Service, publish
 from tests.support.tiny import keyword_rows
 from tests.support.waiting import until
-from training import pipeline
+from training import matches
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -38,7 +38,7 @@ def prepared_everywhere(service: Service, version: int) -> bool:
 
 
 def judge(service: Service, version: int) -> None:
-    decision = pipeline.judge(service.settings("steady"), version, service.registry, service.storage)
+    decision = matches.judge(service.settings("steady"), version, service.registry, service.storage)
     assert decision.verdict == "promote", decision.sentence
 
 

@@ -138,11 +138,11 @@ class CopiedService(Service):
 
 def publish_again(service: Service, task: str, scratch: Path) -> None:
     """The model's first version, once more, as its second, which is no better."""
-    from training import pipeline
+    from training import matches
 
     files, _ = service.storage.fetch(service.registry.versions.get(task, 1), scratch)
     assert publish(service, task, files).number == 2
-    decision = pipeline.judge(service.settings(task), 2, service.registry, service.storage)
+    decision = matches.judge(service.settings(task), 2, service.registry, service.storage)
     assert (decision.champion, decision.verdict) == (1, Verdict.REJECT), decision.sentence
 
 

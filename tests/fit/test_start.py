@@ -18,7 +18,7 @@ from baton.errors import CorruptVersion
 from baton.store.records import ModelVersion
 from tests.support.tiny import keyword_rows
 from tests.support.world import LABELS, World, last_checkpoint, same, weights_of, whole_and_resumed
-from training import pipeline
+from training import matches
 from training.fit import start as starts
 from training.fit.start import Start
 from training.fit.weights import relabel
@@ -223,7 +223,7 @@ def test_the_champion_is_judged_on_a_holdout_with_a_label_that_it_does_not_know(
     freeze_more(world, MORE)
     version = world.dataset.version
     champion = world.registry.champion_version("m")
-    evaluation = pipeline.evaluate_version(world.context(), champion, world.dataset.holdout, version.holdout_hash)
+    evaluation = matches.evaluate_version(world.context(), champion, world.dataset.holdout, version.holdout_hash)
     assert 0 <= evaluation.metrics["f1"] < 1
 
 

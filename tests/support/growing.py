@@ -19,6 +19,7 @@ from baton.tasks.classification import Classification
 from baton.text.normal_form import fingerprint
 from services.control.plane import ControlPlane
 from training import pipeline
+from training.context import Clock, Context
 from training.data.datasets import Dataset, History, freeze
 
 Row = Mapping[str, Any]
@@ -88,8 +89,8 @@ def text_of_audit(registry: Registry, model: str, share: float = 0.02, stem: str
 
 def freeze_recorded(registry: Registry, settings: ModelSettings, storage: Storage) -> DatasetVersion:
     """Freeze the model's next version as a run does: with the registry's feedback and ledger, and recorded there."""
-    clock = pipeline.Clock(lambda stage, progress: None)
-    context = pipeline.Context(settings=settings, declared=settings, registry=registry, storage=storage, clock=clock)
+    clock = Clock(lambda stage, progress: None)
+    context = Context(settings=settings, declared=settings, registry=registry, storage=storage, clock=clock)
     return pipeline.freeze(context).version
 
 

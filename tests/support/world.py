@@ -20,6 +20,7 @@ from baton.store.registry import Registry
 from baton.tasks.classification import Classification
 from tests.support.tiny import keyword_rows
 from training import pipeline
+from training.context import Clock, Context
 from training.data import datasets
 from training.data.splits import split_rows
 from training.fit.request import Trained, WorkerConfig
@@ -79,10 +80,10 @@ class World:
     def trainer(self, scratch: Path, **training: Any) -> transformers.Trainer:
         return build_trainer(self.worker_config, self.settings(**training), scratch, world_size=1)
 
-    def context(self, **training: Any) -> pipeline.Context:
-        clock = pipeline.Clock(lambda stage, progress: None)
+    def context(self, **training: Any) -> Context:
+        clock = Clock(lambda stage, progress: None)
         settings = self.settings(**training)
-        return pipeline.Context(settings=settings, declared=settings, registry=self.registry, storage=self.storage, clock=clock)
+        return Context(settings=settings, declared=settings, registry=self.registry, storage=self.storage, clock=clock)
 
     def publish(self, checkpoint: Path, start: Start | None = None, **training: Any) -> ModelVersion:
         """Publish a checkpoint as a version, without asking the gate."""

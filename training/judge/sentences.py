@@ -68,7 +68,7 @@ def _why(outcome: Outcome, policy: GateSettings) -> str:
         case Reason.NOT_SURE:
             why = f". {_what_is_missing(outcome, policy)}"
         case _:
-            why = f", at least {max(outcome.lower_bound, 0):+.3f}. {_chance(outcome)}"
+            why = f", at least {outcome.lower_bound:+.3f}. {_chance(outcome)}"
     return why
 
 
