@@ -16,7 +16,8 @@ from baton.store.audit_store import Drawn
 from baton.store.feedback import Correction
 from baton.store.records import DatasetVersion, ModelVersion, RunStage
 from baton.text.normal_form import fingerprint
-from tests.support.growing import correct, freeze_recorded, text_of_audit
+from tests.support.audit import drawn_text
+from tests.support.growing import correct, freeze_recorded
 from tests.support.tiny import save_classifier
 from tests.support.world import LABELS, World
 from training import matches, pipeline
@@ -83,7 +84,7 @@ class Audit:
 
 def test_each_data_set_is_recorded_with_its_splits_and_all_feedback_so_far(world):
     first = freeze(world)
-    correct(world.registry, "m", NEW_TRAIN, {"text": text_of_audit(world.registry, "m"), "label": "billing"})
+    correct(world.registry, "m", NEW_TRAIN, {"text": drawn_text(world.registry, "m"), "label": "billing"})
     second = freeze(world)
     assert [(it.number, it.previous, it.feedback_until) for it in (first, second)] == [(1, None, 0), (2, 1, 2)]
     assert (second.train_feedback, second.corrections) == (1, 1)
@@ -228,7 +229,7 @@ def test_every_candidate_is_one_more_match_and_the_same_one_is_none(world):
 
 
 def test_held_out_corrections_are_reported_and_decide_nothing(world):
-    row = {"text": text_of_audit(world.registry, "m"), "label": "billing"}
+    row = {"text": drawn_text(world.registry, "m"), "label": "billing"}
     freeze(world)
     world.make_champion(publish(world, "champion"))
     candidate = publish(world, "candidate")

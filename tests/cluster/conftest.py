@@ -28,6 +28,7 @@ from baton.store.records import ModelVersion, Run
 from baton.store.registry import Registry
 from services.host import processes
 from services.host.instance import Instance, StateDirectory
+from tests.support.audit import fix_secret
 from tests.support.tiny import keyword_rows, save_classifier
 from tests.support.waiting import free_port, until
 
@@ -73,6 +74,11 @@ def write_config(directory: Path, port: int, models: Sequence[Mapping[str, Any]]
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "baton.yaml"
     path.write_text(yaml.safe_dump({"http": {"host": "127.0.0.1", "port": port}, "models": list(models)}))
+    database = load_config(path, {}).database
+    registry = Registry(database)
+    registry.migrate()
+    registry.close()
+    fix_secret(database)
     return path
 
 

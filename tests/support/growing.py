@@ -10,14 +10,13 @@ from typing import Any
 
 from baton.artifacts.storage import Storage
 from baton.config.model_settings import DataSettings, ModelSettings
-from baton.quality.audit import is_drawn
 from baton.store.feedback import Correction
 from baton.store.records import DatasetVersion, Feedback
 from baton.store.registry import Registry
 from baton.tasks import AnyTask
 from baton.tasks.classification import Classification
-from baton.text.normal_form import fingerprint
 from services.control.plane import ControlPlane
+from tests.support.audit import drawn_text
 from training import pipeline
 from training.context import Clock, Context
 from training.data.datasets import Dataset, History, freeze
@@ -80,13 +79,6 @@ class GrowingData:
         return str(path)
 
 
-def text_of_audit(registry: Registry, model: str, share: float = 0.02, stem: str = "new text") -> str:
-    """Return a text that the audit of ``model`` draws."""
-    secret = registry.audit.secret()
-    texts = (f"{stem} {number}" for number in range(100_000))
-    return next(text for text in texts if is_drawn(secret, model, fingerprint(text), share))
-
-
 def freeze_recorded(registry: Registry, settings: ModelSettings, storage: Storage) -> DatasetVersion:
     """Freeze the model's next version as a run does: with the registry's feedback and ledger, and recorded there."""
     clock = Clock(lambda stage, progress: None)
@@ -130,7 +122,7 @@ def three_versions(control: ControlPlane, directory: Path) -> list[DatasetVersio
         "m",
         {"text": "Refund, please", "label": "shipping"},
         {"text": "the invoice was wrong twice", "label": "billing"},
-        {"text": text_of_audit(control.registry, "m"), "label": "billing"},
+        {"text": drawn_text(control.registry, "m"), "label": "billing"},
         {"text": "a parcel", "label": "billing"},
         {"text": ""},
     )

@@ -19,6 +19,7 @@ from baton.tasks.classification import Classification
 from services.control.jobs import Jobs
 from services.control.plane import ControlPlane
 from services.control.rollout import Rollouts
+from tests.support.audit import fix_secret
 from training.judge.decision import Contender, decide_match
 from training.judge.holdout import Holdout
 
@@ -129,6 +130,7 @@ def control_of(config: BatonConfig) -> LocalControl:
     """A control plane whose registry is migrated and knows the models."""
     control = LocalControl(config)
     control.registry.migrate()
+    fix_secret(config.database)
     for model in config.models:
         control.registry.declare_model(model.name, model.model_dump(mode="json"))
     return control

@@ -18,6 +18,7 @@ from baton.predict.predictor import Predictor
 from baton.store.records import Decision, DecisionKind, ModelVersion, Verdict
 from baton.store.registry import Registry
 from baton.tasks.classification import Classification
+from tests.support.audit import fix_secret
 from tests.support.tiny import keyword_rows
 from training import pipeline
 from training.context import Clock, Context
@@ -53,8 +54,10 @@ class World:
     def __init__(self, base: Path, directory: Path, rows: int, noise: float = 0.0, storage: str | None = None) -> None:
         self.base, self.directory = base, directory
         self.storage = Storage(storage or str(directory / "storage"))
-        self.registry = Registry(f"sqlite:///{directory}/baton.db")
+        database = f"sqlite:///{directory}/baton.db"
+        self.registry = Registry(database)
         self.registry.migrate()
+        fix_secret(database)
         self.registry.declare_model("m")
         self.freeze(keyword_rows(rows, LABELS, seed=1, noise=noise), keyword_rows(120, LABELS, seed=2, noise=noise))
 
