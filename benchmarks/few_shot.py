@@ -108,7 +108,7 @@ def measure(rows: Sequence[Any], test: Sequence[Any], per_label: int, seed: int)
             code_version="0",
         )
         predictor = Predictor.load(directory, manifest, settings.serving, threads=torch.multiprocessing.cpu_count())
-        score = evaluate(predictor, test, lambda done, total: None)
+        score = evaluate(predictor, test, lambda done, total: None).score
     f1 = float(score.metrics["f1"])
     return Result(seed=seed, seconds=seconds, strength=fitted.strength, held_back_f1=fitted.f1, f1=f1)
 

@@ -92,7 +92,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10  # before the evaluation adds to it
         checkpoint = Path(trainer.args.output_dir) / f"checkpoint-{trainer.state.global_step}"
         predictor = Predictor.load(checkpoint, _manifest(settings, dataset), settings.serving, threads=threads)
-        score = evaluate(predictor, dataset.holdout, lambda done, total: None)
+        score = evaluate(predictor, dataset.holdout, lambda done, total: None).score
         trained = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
     return {
         "f1": score.metrics["f1"],

@@ -228,6 +228,19 @@ def test_every_candidate_is_one_more_match_and_the_same_one_is_none(world):
     assert numbers == [1, 2, 1]
 
 
+def test_a_report_with_both_versions_answers_lies_beside_the_decision(world):
+    freeze(world)
+    champion, candidate = publish(world, "champion"), publish(world, "candidate")
+    world.make_champion(champion)
+    decision = matches.judge(world.settings(), candidate.number, world.registry, world.storage)
+    report = json.loads(world.storage.read_report(decision.numbers["report"]))
+    assert (report["candidate"], report["champion"]) == (2, 1)
+    assert report["rows"][0]["gain"] == decision.numbers["gain"]
+    assert all(one["answer"] and one["champion_answer"] for one in report["changed"])
+    assert decision.numbers["cost"] == report["cost"][0]
+    assert all(cost["megabytes"] > 0 and cost["latency_ms"] > 0 for cost in report["cost"])
+
+
 def test_held_out_corrections_are_reported_and_decide_nothing(world):
     row = {"text": drawn_text(world.registry, "m"), "label": "billing"}
     freeze(world)

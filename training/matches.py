@@ -6,25 +6,27 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from baton.artifacts.frozen import HOLDOUT, read_corrections
+from baton.artifacts.frozen import read_corrections, read_holdout
 from baton.artifacts.storage import Storage
 from baton.config.model_settings import ModelSettings
 from baton.predict.predictor import Predictor
 from baton.store.records import Champion, DatasetVersion, Decision, Evaluation, ModelVersion, RunStage
 from baton.store.registry import Registry
 from baton.tasks import AnyTask, task_type
+from baton.text.masks import masker
 from training.context import Clock, Context
-from training.data import datasets
 from training.fit.priority import scoring_threads
 from training.judge.decision import Contender, decide_match
-from training.judge.evaluate import evaluate
+from training.judge.evaluate import cost, evaluate
 from training.judge.holdout import describe_holdout
+from training.judge.report import make_report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,8 @@ class Judge:
 
     version: DatasetVersion
     examples: Sequence[Any]
+    marks: Sequence[Mapping[str, Any]] = ()
+    """As `baton.artifacts.frozen.read_holdout` returns them."""
 
 
 def judge(settings: ModelSettings, number: int, registry: Registry, storage: Storage, *, overtaken: bool = False) -> Decision:
@@ -48,9 +52,9 @@ def judge(settings: ModelSettings, number: int, registry: Registry, storage: Sto
     newest = registry.datasets.latest(settings.name, holdout_source=settings.data.holdout_source)
     # a version from before the registry recorded data sets: its lineage has its own
     dataset = DatasetVersion(**version.lineage["dataset"]) if newest is None else newest
-    holdout = datasets.load_split(task_type(settings.task), storage, dataset.uri, HOLDOUT)
-    candidate = evaluate_version(context, version, holdout, dataset.holdout_hash)
-    return decide(context, version, candidate, Judge(version=dataset, examples=holdout), of_run=overtaken)
+    examples, marks = read_holdout(task_type(settings.task), storage, dataset.uri)
+    candidate = evaluate_version(context, version, examples, dataset.holdout_hash)
+    return decide(context, version, candidate, Judge(version=dataset, examples=examples, marks=marks), of_run=overtaken)
 
 
 def decide(context: Context, version: ModelVersion, candidate: Evaluation, judge: Judge, *, of_run: bool = False) -> Decision:
@@ -66,7 +70,11 @@ def decide(context: Context, version: ModelVersion, candidate: Evaluation, judge
     context.clock.enter(RunStage.DECIDING)
     rows = judge.version.holdout_rows - judge.version.holdout_feedback  # feedback that Baton 0.1 held out does not judge
     holdout = describe_holdout(
-        task_cls, judge.examples[:rows], judge.version.holdout_hash, audited=judge.version.holdout_audited
+        task_cls,
+        judge.examples[:rows],
+        judge.version.holdout_hash,
+        audited=judge.version.holdout_audited,
+        marks=judge.marks[:rows],
     )
     number = registry.matches.open(
         model,
@@ -75,17 +83,44 @@ def decide(context: Context, version: ModelVersion, candidate: Evaluation, judge
         holdout_hash=holdout.hash,
         groups=holdout.fingerprints,
     )
-    decision = decide_match(
-        context.settings.make_task(()),
-        holdout,
-        _contender(task_cls, version, candidate, rows),
-        None if champion is None or rival is None else _contender(task_cls, champion, rival, rows),
-        pointer=pointer,
-        number=number,
-        policy=context.declared.gate,
-        corrections=corrections,
+    task, policy = context.settings.make_task(()), context.declared.gate
+    ours = _contender(task_cls, version, candidate, rows)
+    theirs = None if champion is None or rival is None else _contender(task_cls, champion, rival, rows)
+    judged = decide_match(task, holdout, ours, theirs, pointer=pointer, number=number, policy=policy, corrections=corrections)
+    report = make_report(
+        task,
+        judged,
+        ours,
+        theirs,
+        policy=policy,
+        examples=judge.examples[:rows],
+        answers=[None if one is None else _answers(context, one.evaluation) for one in (ours, theirs)],
+        mask=masker(context.declared.feedback.redact),
     )
+    path = f"{_reports(model)}/v{version.number}-match-{number}-{holdout.hash[:16]}-{pointer.sequence}.json"
+    context.storage.write_report(path, json.dumps(report, ensure_ascii=False).encode())
+    decision = replace(judged.decision, numbers={**judged.decision.numbers, "report": path})
     return registry.add_decision(decision, of_run=of_run)
+
+
+def keep_answers(context: Context, version: int, holdout_hash: str, answers: Sequence[str]) -> None:
+    """Store a version's answers on a holdout, in words, for the reports of all matches that it will play on it."""
+    path = _answers_path(context.settings.name, version, holdout_hash)
+    context.storage.write_report(path, json.dumps(answers, ensure_ascii=False).encode())
+
+
+def _answers(context: Context, evaluation: Evaluation) -> list[str] | None:
+    """Return the answers of an evaluation in words, or None: evaluations of earlier versions of Baton did not keep them."""
+    content = context.storage.read_report(_answers_path(evaluation.model, evaluation.version, evaluation.holdout_hash))
+    return None if content is None else json.loads(content)
+
+
+def _answers_path(model: str, version: int, holdout_hash: str) -> str:
+    return f"{_reports(model)}/answers/v{version}-{holdout_hash[:16]}.json"
+
+
+def _reports(model: str) -> str:
+    return f"models/{model}/reports"
 
 
 def _on_corrections(context: Context, dataset: DatasetVersion, versions: Sequence[ModelVersion]) -> list[Evaluation]:
@@ -133,5 +168,9 @@ def evaluate_version(context: Context, version: ModelVersion, examples: Sequence
         def count(done: int, total: int) -> None:  # each report replaces the progress of the one before
             context.clock.note(done=done, total=total, evaluated_version=version.number)
 
-        score = evaluate(predictor, examples, count)
-    return context.registry.evaluations.add(settings.name, version.number, holdout_hash, score.metrics, score.statistics)
+        evaluated = evaluate(predictor, examples, count, mask=masker(context.declared.feedback.redact))
+        size = sum(entry.size for entry in manifest.files.values())
+        costs = cost(predictor, examples, size=size, threads=settings.serving.threads)
+    keep_answers(context, version.number, holdout_hash, evaluated.answers)
+    metrics = {**evaluated.score.metrics, **costs}
+    return context.registry.evaluations.add(settings.name, version.number, holdout_hash, metrics, evaluated.score.statistics)

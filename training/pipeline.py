@@ -9,12 +9,15 @@ import importlib
 import shutil
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from baton.artifacts.frozen import HOLDOUT
 from baton.artifacts.manifest import Manifest
@@ -26,15 +29,15 @@ from baton.quality.audit import is_drawn
 from baton.store.records import DatasetVersion, Decision, Evaluation, ModelVersion, RunStage, RunState
 from baton.store.registry import Registry
 from baton.tasks import task_type
-from baton.tasks.base import Score
+from baton.text.masks import masker
 from training.context import Clock, Context
 from training.data import datasets
 from training.data.splits import split_rows
 from training.fit import start as starts
 from training.fit.priority import scoring_threads
 from training.fit.request import Trained, TrainingRequest
-from training.judge.evaluate import evaluate
-from training.matches import Judge, decide
+from training.judge.evaluate import cost, evaluate
+from training.matches import Judge, decide, keep_answers
 from training.methods.adaptation import adapt
 from training.methods.choose import choose_method
 
@@ -55,7 +58,8 @@ def run(run_id: str, registry: Registry, storage: Storage, *, database: str) -> 
         with train(context, request) as best:
             trained = replace(best, details={**adaptation, **best.details})
             version, candidate = publish(context, run_id, dataset, trained)
-        decision = decide(context, version, candidate, Judge(version=dataset.version, examples=dataset.holdout))
+        judge = Judge(version=dataset.version, examples=dataset.holdout, marks=dataset.marks)
+        decision = decide(context, version, candidate, judge)
         registry.runs.finish(run_id, RunState.SUCCEEDED, version=version.number, decision_id=decision.id)
     finally:
         storage.remove_run(run_id)
@@ -150,9 +154,10 @@ def publish(context: Context, run_id: str, dataset: datasets.Dataset, trained: T
         _copy_version_files(trained.directory, directory)
         scored = _score(context, directory, dataset, trained)
         number, uri, sha256 = _store(context, run_id, directory, scored)
-    metrics, lineage = scored.score.metrics, _lineage(context, run_id, dataset, trained, scored)
+    metrics, lineage = scored.metrics, _lineage(context, run_id, dataset, trained, scored)
     version = registry.versions.publish(model, number, uri=uri, manifest_sha256=sha256, metrics=metrics, lineage=lineage)
-    evaluation = registry.evaluations.add(model, number, dataset.version.holdout_hash, metrics, scored.score.statistics)
+    keep_answers(context, number, dataset.version.holdout_hash, scored.answers)
+    evaluation = registry.evaluations.add(model, number, dataset.version.holdout_hash, metrics, scored.statistics)
     return version, evaluation
 
 
@@ -166,7 +171,12 @@ class _Scored:
     predictor: Predictor
     manifest: Manifest
     """With the calibration; without scores and probes."""
-    score: Score
+    metrics: Mapping[str, Any]
+    """Scores and costs."""
+    statistics: NDArray[np.int32]
+    """As in `Evaluation`."""
+    answers: Sequence[str]
+    """In words."""
 
 
 def calibrate(
@@ -210,16 +220,25 @@ def _score(context: Context, directory: Path, dataset: datasets.Dataset, trained
     predictor = Predictor.load(directory, manifest, settings.serving, threads=scoring_threads(settings.training))
     clock.enter(RunStage.EVALUATING, validation_f1=trained.f1, best_epoch=trained.epoch)
     manifest = manifest.model_copy(update={"calibration": calibrate(predictor, settings, dataset, trained)})
-    return _Scored(predictor=predictor, manifest=manifest, score=evaluate(predictor, dataset.holdout, clock.count))
+    evaluated = evaluate(predictor, dataset.holdout, clock.count, mask=masker(context.declared.feedback.redact))
+    size = sum(file.stat().st_size for file in directory.iterdir())
+    costs = cost(predictor, dataset.holdout, size=size, threads=settings.serving.threads)
+    return _Scored(
+        predictor=predictor,
+        manifest=manifest,
+        metrics={**evaluated.score.metrics, **costs},
+        statistics=evaluated.score.statistics,
+        answers=evaluated.answers,
+    )
 
 
 def _store(context: Context, run_id: str, directory: Path, scored: _Scored) -> tuple[int, str, str]:
     """Write the version to the storage. Return its number, its URI and the SHA-256 of its manifest."""
     metric = scored.predictor.task.metric
-    context.clock.enter(RunStage.PUBLISHING, **{metric: scored.score.metrics[metric]})
+    context.clock.enter(RunStage.PUBLISHING, **{metric: scored.metrics[metric]})
     model = context.settings.name
     number = context.registry.versions.reserve(model, run_id, above=context.storage.newest(model))
-    facts = {"metrics": scored.score.metrics, "probes": scored.predictor.probe()}
+    facts = {"metrics": scored.metrics, "probes": scored.predictor.probe()}
     uri, sha256 = context.storage.publish(number, directory, scored.manifest.model_copy(update=facts))
     return number, uri, sha256
 

@@ -26,6 +26,10 @@ SPLITS = (TRAIN, HOLDOUT)
 CORRECTIONS = "corrections.jsonl"
 """Name of the file next to the splits that holds corrections of texts that are held out but do not judge."""
 
+MARKS = "marks"
+"""Name, without ``.jsonl``, of the file next to the splits that holds the group and the slices of each holdout row. It is there
+only if the settings name such columns."""
+
 QUARANTINE = "quarantine.jsonl"
 """Name of the file next to the splits that holds every row in quarantine, with the reason."""
 
@@ -73,9 +77,9 @@ def to_lines(rows: Iterable[Mapping[str, str]]) -> bytes:
 
 
 def hashes(splits: Mapping[str, bytes]) -> tuple[str, str]:
-    """Return the hex SHA-256 of the holdout, and that of both splits together."""
+    """Return the hex SHA-256 of the holdout, and that of both splits together, with the holdout's marks if it has any."""
     holdout_hash = hashlib.sha256(splits[HOLDOUT]).hexdigest()
-    return holdout_hash, hashlib.sha256(holdout_hash.encode() + splits[TRAIN]).hexdigest()
+    return holdout_hash, hashlib.sha256(holdout_hash.encode() + splits[TRAIN] + splits.get(MARKS, b"")).hexdigest()
 
 
 def read_splits(task_cls: type[AnyTask], storage: Storage, uri: str) -> dict[str, list[Any]]:
@@ -85,13 +89,26 @@ def read_splits(task_cls: type[AnyTask], storage: Storage, uri: str) -> dict[str
         DataError: a split was changed after it was frozen, or was frozen for another task.
         StorageError: the storage does not respond.
     """
-    splits = {name: storage.read_dataset(uri, f"{name}.jsonl") for name in SPLITS}
-    _, content_hash = hashes(splits)
+    content = _verified(storage, uri)
+    return {name: _examples(task_cls, uri, content[name]) for name in SPLITS}
+
+
+def read_holdout(task_cls: type[AnyTask], storage: Storage, uri: str) -> tuple[list[Any], list[dict[str, Any]]]:
+    """Read the examples of the holdout and the marks of each; without marks [] stands for these. Raises as `read_splits`."""
+    content = _verified(storage, uri)
+    return _examples(task_cls, uri, content[HOLDOUT]), [json.loads(line) for line in content[MARKS].splitlines()]
+
+
+def _verified(storage: Storage, uri: str) -> dict[str, bytes]:
+    """Return the bytes of both splits and of the marks, once their hash is the one in ``uri``."""
+    content = {name: storage.read_dataset(uri, f"{name}.jsonl") for name in SPLITS}
+    content[MARKS] = storage.read_dataset(uri, f"{MARKS}.jsonl", missing=b"")
+    _, content_hash = hashes(content)
     if content_hash != uri.rpartition("/")[2]:
         raise DataError(
             f"{uri}: the frozen data set was altered: its content has the hash {content_hash}; restore it, or train again"
         )
-    return {name: _examples(task_cls, uri, split) for name, split in splits.items()}
+    return content
 
 
 def read_corrections(task_cls: type[AnyTask], storage: Storage, uri: str, corrections_hash: str) -> list[Any]:

@@ -217,10 +217,31 @@ class Storage:
             for name, content in [*(() if whole else splits.items()), *account.items()]:
                 self._write_whole(f"{target}/{name}", content)
 
-    def read_dataset(self, path: str, name: str) -> bytes:
-        """Read one file of a frozen data set."""
+    def read_dataset(self, path: str, name: str, *, missing: bytes | None = None) -> bytes:
+        """Read one file of a frozen data set. ``missing``: what to return if it is not there; None: that is an error."""
+        return self._read(f"{path}/{name}", missing)
+
+    # --- reports -----------------------------------------------------------------------------------------------------
+
+    def write_report(self, path: str, content: bytes) -> None:
+        """Write a file below ``path`` that no reader ever sees incomplete, in place of an earlier one."""
+        target = f"{self._root}/{path}"
+        with self._as_storage_error("write to"):
+            self._make_directory(target.rpartition("/")[0])
+            self._write_whole(target, content)
+
+    def read_report(self, path: str) -> bytes | None:
+        """Return what `write_report` has written, or None."""
+        return self._read(path, b"") or None
+
+    def _read(self, path: str, missing: bytes | None) -> bytes:
         with self._as_storage_error("read from"):
-            content: bytes = self._fs.cat_file(f"{self._root}/{path}/{name}")
+            try:
+                content: bytes = self._fs.cat_file(f"{self._root}/{path}")
+            except FileNotFoundError:
+                if missing is None:
+                    raise
+                content = missing
             return content
 
     # --- differences between storages --------------------------------------------------------------------------------

@@ -17,6 +17,9 @@ from baton.tasks import TASKS, AnyTask, task_type
 DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 """File types of labelled data. A name with another ending that is not an existing file is the id of a hub data set."""
 
+GROUP_FIELD = "group"
+"""Name in ``data.fields`` of the column whose equal values belong together. No task has such a field."""
+
 
 class DataSettings(ConfigSection):
     """Labelled data for training and for evaluation."""
@@ -34,7 +37,13 @@ class DataSettings(ConfigSection):
     fields: Mapping[str, Annotated[str, Field(min_length=1)]] = Field(
         default_factory=dict,
         description="Names of columns that differ from the names of the task's fields, by field. Example: {text: body, "
-        "label: intent}.",
+        "label: intent}. The field `group` names a column whose equal values belong together, such as a customer or a "
+        "document: no group is in both splits, and the gate counts each once.",
+    )
+    slices: tuple[str, ...] = Field(
+        (),
+        description="Columns of the declared holdout rows, such as language or channel. A version that clearly loses more than "
+        "`gate.max_class_drop` on the rows with one of their values is refused.",
     )
     conflicts: Literal["latest", "majority"] = Field(
         "latest",
@@ -63,6 +72,11 @@ class DataSettings(ConfigSection):
         if (isinstance(value, str) and value.strip()) or (number and 0 < float(str(value)) < 1):
             return value
         raise ValueError("give a fraction between 0 and 1 (both excluded), or a file name")
+
+    @property
+    def group_column(self) -> str | None:
+        """The column whose equal values belong together; None without one."""
+        return self.fields.get(GROUP_FIELD)
 
     @property
     def holdout_source(self) -> str:
@@ -98,7 +112,20 @@ class GateSettings(ConfigSection):
         "both versions know). A larger loss must be unlikely.",
     )
     max_class_drop: float = Field(
-        0.05, ge=0, lt=1, description="Allowed loss of F1 on a single label. A version that clearly loses more is refused."
+        0.05,
+        ge=0,
+        lt=1,
+        description="Allowed loss of F1 on a single label, or on a slice (`data.slices`). A version that clearly loses more is "
+        "refused.",
+    )
+    max_megabytes: float | None = Field(
+        None, gt=0, description="Maximum size of a version's files in 10^6 bytes. A larger version is refused."
+    )
+    max_latency_ms: float | None = Field(
+        None,
+        gt=0,
+        description="Maximum time in milliseconds of one answer: the median over single inputs of the holdout, measured on the "
+        "machine that evaluates, with `serving.threads` threads. A slower version is refused.",
     )
     min_rows: int = Field(
         30, ge=1, description="Minimum number of different texts (in question answering: contexts) that the holdout must have."
@@ -259,8 +286,9 @@ class ModelSettings(ConfigSection):
         task_cls = task_type(self.task)
         fields = list(dict.fromkeys([*(name for shape in task_cls.row_shapes for name in shape), *task_cls.optional_fields]))
         for name in self.data.fields:
-            if name not in fields:
-                raise ValueError(f"data.fields: {name!r} is not a field of {self.task} rows; allowed: {', '.join(fields)}")
+            if name not in (*fields, GROUP_FIELD):
+                allowed = ", ".join([*fields, GROUP_FIELD])
+                raise ValueError(f"data.fields: {name!r} is not a field of {self.task} rows; allowed: {allowed}")
         if self.training.long_text not in (None, *task_cls.long_texts):
             allowed = ", ".join(task_cls.long_texts)
             raise ValueError(

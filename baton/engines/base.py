@@ -38,3 +38,7 @@ class Engine(Protocol):
     def forward(self, batch: Batch) -> Logits:
         """Run one forward pass."""
         ...
+
+    def limit_threads(self, threads: int) -> None:
+        """Let each forward pass from now on use at most so many CPU threads."""
+        ...

@@ -74,7 +74,7 @@ class TorchEngine:
 
     def __init__(self, directory: Path, auto_model: str, heads: Sequence[str], settings: EngineSettings) -> None:
         if settings.threads is not None:
-            torch.set_num_threads(settings.threads)
+            self.limit_threads(settings.threads)
         device = pick_device(settings.device)
         bf16 = settings.precision == "bf16" or (settings.precision == "auto" and has_fast_bf16(device))
         try:
@@ -94,6 +94,10 @@ class TorchEngine:
         with torch.inference_mode():
             output = self._model(**tensors)
             return {name: _to_numpy(output[name]) for name in self._heads}
+
+    def limit_threads(self, threads: int) -> None:
+        """Let torch use at most so many CPU threads from now on, in the whole process."""
+        torch.set_num_threads(threads)
 
 
 def _to_numpy(tensor: Any) -> NDArray[np.float32]:

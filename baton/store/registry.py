@@ -286,6 +286,14 @@ class Registry:
                     return as_decision(row)
         return None
 
+    def newest_gate_decision(self, model: str, candidate: int) -> Decision | None:
+        """Return the newest decision of the gate on a version, or None if it was not judged."""
+        table = schema.decisions
+        here = (table.c.model == model, table.c.candidate == candidate, table.c.kind == DecisionKind.GATE)
+        with self._read() as connection:
+            row = connection.execute(table.select().where(*here).order_by(table.c.id.desc()).limit(1)).one_or_none()
+        return None if row is None else as_decision(row)
+
     def pending_decisions(self) -> list[Decision]:
         """Return decisions of runs that wait to be carried out (`waiting_decisions.pending`), the largest gain first."""
         with self._read() as connection:

@@ -7,6 +7,7 @@ knows neither torch nor the registry. A new task is one file in this package.
 from __future__ import annotations
 
 import itertools
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -234,6 +235,19 @@ class Task(ABC, Generic[InputT, OutputT, ExampleT, OptionsT]):
     def scorable(self, options: OptionsT) -> bool:
         """Return whether answers with these options have everything that `score` needs. Live quality leaves out the others."""
         return True
+
+    # --- reports for people ------------------------------------------------------------------------------------------
+
+    def in_words(self, output: OutputT) -> str:
+        """Return an answer in a few words. ``output``: as `brief` returned it."""
+        return json.dumps(self.to_wire(output), ensure_ascii=False)
+
+    def truth_in_words(self, example: ExampleT, item: InputT) -> str:
+        """Return the right answer of an example in a few words.
+
+        Texts that it quotes must be taken from ``item``, where personal data may be masked.
+        """
+        return json.dumps(self.answer_of(example), ensure_ascii=False)
 
     # --- wire (the Hugging Face shapes; other dialects build on them) ----------------------------------------------------
 

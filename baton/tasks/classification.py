@@ -59,6 +59,12 @@ class Classification(TextClassifier[LabelScores, TextExample, ClassificationOpti
     def brief(self, output: LabelScores, item: TextInput) -> LabelScores:
         return LabelScores(labels=output.labels[:LOGGED_LABELS], scores=output.scores[:LOGGED_LABELS])
 
+    def in_words(self, output: LabelScores) -> str:
+        return f"{output.label} ({output.scores[0]:.2f})"
+
+    def truth_in_words(self, example: TextExample, item: TextInput) -> str:
+        return example.label
+
     def targets(self, examples: Sequence[TextExample], windows: Windows) -> list[int]:
         index = {label: position for position, label in enumerate(self.labels)}
         return [index[examples[owner].label] for owner in windows.owner]

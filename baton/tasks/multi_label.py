@@ -15,6 +15,9 @@ from baton.tasks.base import Score, Target, Windows, from_cell
 from baton.tasks.f1 import RatioF1, micro_f1
 from baton.tasks.text_classifier import ClassificationOptions, LabelScores, TextClassifier, TextInput, activate, ranking
 
+NO_LABEL = "no label"
+"""An empty answer in words."""
+
 THRESHOLD = 0.5
 """A label applies from this score on, unless `MultiLabel.calibrate` gave it another threshold."""
 
@@ -133,6 +136,12 @@ class MultiLabel(TextClassifier[MultiLabelScores, MultiLabelExample, MultiLabelO
             tuple(values[index] for index in kept) for values in (output.labels, output.scores, output.assigned)
         )
         return MultiLabelScores(labels=labels, scores=scores, assigned=assigned)
+
+    def in_words(self, output: MultiLabelScores) -> str:
+        return ", ".join(sorted(output.applying)) or NO_LABEL
+
+    def truth_in_words(self, example: MultiLabelExample, item: TextInput) -> str:
+        return ", ".join(self.truth(example)) or NO_LABEL
 
     def scorable(self, options: MultiLabelOptions) -> bool:
         """Return False if ``top_k`` may have cut off labels that apply."""

@@ -185,6 +185,12 @@ class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
         entities = tuple(replace(entity, word=item.text[entity.start : entity.end]) for entity in output.entities)
         return Entities(entities=entities, word_labels=(), word_scores=())
 
+    def in_words(self, output: Entities) -> str:
+        return _listed((entity.word, entity.label) for entity in output.entities)
+
+    def truth_in_words(self, example: NerExample, item: NerInput) -> str:
+        return _listed((item.text[span.start : span.end], span.label) for span in example.entities)
+
     def scorable(self, options: NerOptions) -> bool:
         """Return False if the request asked for tokens instead of entities, or left out some types."""
         return options.aggregation_strategy != "none" and set(options.ignore_labels) == {tags.OUTSIDE}
@@ -271,6 +277,10 @@ class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
 def _tokens_by_input(windows: NerWindows) -> Iterator[TextTokens]:
     for rows, overlap in zip(windows.ranges_by_input(), windows.overlaps, strict=True):
         yield TextTokens.of(windows.encodings[rows.start : rows.stop], overlap)
+
+
+def _listed(entities: Iterable[tuple[str, str]]) -> str:
+    return ", ".join(f"{text} [{label}]" for text, label in entities) or "no entity"
 
 
 def _ratios(right: int, found: int, truth: int) -> dict[str, Any]:

@@ -39,6 +39,9 @@ from baton.text.answers import best_spans, best_threshold, exact_match, f1
 NO_ANSWER = [0, 0]
 """Target of a window that does not contain the answer: the position of [CLS] (Devlin et al. 2019, «BERT», section 4.3)."""
 
+NO_TEXT = "no answer"
+"""An empty answer in words."""
+
 SPECIAL_TOKENS = 3
 """How many special tokens a window has: [CLS], and [SEP] after question and context. For estimates without a tokenizer."""
 
@@ -262,6 +265,13 @@ class QuestionAnswering(Task[QaInput, Answers, QaExample, QaOptions]):
         best = output.top
         masked = best.model_copy(update={"answer": item.context[best.start : best.end]})
         return Answers(answers=(masked,), many=output.many)
+
+    def in_words(self, output: Answers) -> str:
+        return f"{output.top.answer or NO_TEXT} ({output.top.score:.2f})"
+
+    def truth_in_words(self, example: QaExample, item: QaInput) -> str:
+        starts = zip(example.answers.text, example.answers.answer_start, strict=True)
+        return " / ".join(dict.fromkeys(item.context[start : start + len(text)] for text, start in starts)) or NO_TEXT
 
     @classmethod
     def from_wire(cls, value: object) -> QaInput:

@@ -35,7 +35,7 @@ def example_of(task_cls: type[AnyTask], row: Row, columns: Mapping[str, str], *,
     shape = _shape(task_cls, columns, row.values)
     missing = [columns.get(field, field) for field in shape if columns.get(field, field) not in row.values]
     if missing:
-        raise DataError(f"{row.where}: {_missing(missing[0], row.values)}{advice}")
+        raise DataError(f"{row.where}: {missing_field(missing[0], row.values)}{advice}")
     fields = [field for field in (*shape, *task_cls.optional_fields) if columns.get(field, field) in row.values]
     try:
         return task_cls.Example.model_validate({field: row.values[columns.get(field, field)] for field in fields})
@@ -58,7 +58,8 @@ def _explain(error: ValidationError, columns: Mapping[str, str]) -> str:
     return f", field {columns.get(str(field), str(field)) + path!r}: {short_repr(problem['input'])}: {message}"
 
 
-def _missing(column: str, values: Mapping[str, Any]) -> str:
+def missing_field(column: str, values: Mapping[str, Any]) -> str:
+    """Return an error message for a row without a column, with the nearest name and those that the row has."""
     near = difflib.get_close_matches(column, map(str, values), n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     present = ", ".join(map(repr, values)) or "no fields"

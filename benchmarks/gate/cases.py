@@ -12,7 +12,7 @@ from baton.quality.matches import allowed
 from baton.store.registry import Registry
 from baton.tasks.f1 import RatioF1
 from benchmarks.gate.worlds import FOUR, KINDS, SIZES, Contest, FirstVersion, Kind, Labels, Questions, Rng, macro_f1, skill_for
-from training.judge.gate import GUARD_CONFIDENCE
+from training.judge.guards import GUARD_CONFIDENCE
 from training.judge.pairs import pair_of
 
 FIRST, LIFE, GUARD = allowed(0.95, 1), 0.05, 1 - GUARD_CONFIDENCE

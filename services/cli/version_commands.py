@@ -1,4 +1,4 @@
-"""`baton versions`, `promote`, `rollback` and `history`: a model's versions, and which of them serves."""
+"""`baton versions`, `report`, `promote`, `rollback` and `history`: a model's versions, and which of them serves."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typer
 
 from services.cli.terminal import AsJson, ConfigFile, Limit, Model, connect, out, print_json, print_value
 from services.client import ApiError
-from services.tables import show
+from services.tables import show, show_report
 
 
 def versions(
@@ -21,6 +21,23 @@ def versions(
     print_value(items, as_json, show.versions)
     if state is not None and items:
         out.print(show.matches(state))
+
+
+def report(
+    context: typer.Context,
+    model: Model,
+    version: Annotated[int, typer.Argument(min=1, help="Number of the version.", metavar="VERSION")],
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show why the gate promoted or refused a version: its F1 against the champion's, and what changed.
+
+    F1 is shown for the whole holdout, its parts, slices and labels, with the interval of each gain. The confusions and the
+    answers that changed most follow.
+    """
+    with connect(context, config) as client:
+        item = client.get(f"/api/models/{model}/versions/{version}/report")
+    print_value(item, as_json, show_report.report)
 
 
 def promote(

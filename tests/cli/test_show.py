@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from services.tables import show, show_feedback, show_runs
+from services.tables import show, show_feedback, show_report, show_runs
 
 
 def text_of(renderable: Any, width: int = 120) -> str:
@@ -77,3 +77,56 @@ def test_a_label_that_nobody_corrected_has_no_score():
     told = text_of(show_feedback.live({"items": [item], "window": 500}, labels=True))
     rows = {line.split()[0]: line.split()[1:] for line in told.splitlines() if line.startswith(("bug", "billing"))}
     assert rows == {"bug": ["–", "–", "–", "0"], "billing": ["0.5000", "0.0000", "0.0000", "3"]}
+
+
+# --- reports -------------------------------------------------------------------------------------------------------------
+
+
+def gained(name: str, f1: float, champion_f1: float, error: float = 0.02) -> dict[str, Any]:
+    gain = f1 - champion_f1
+    numbers = {"f1": f1, "champion_f1": champion_f1, "gain": gain, "low": gain - 2 * error, "high": gain + 2 * error}
+    return {"name": name, "texts": 120, **numbers}
+
+
+def reported(**changes: Any) -> str:
+    found = {
+        "candidate": 3,
+        "champion": 2,
+        "rows": [gained("all texts", 0.9, 0.8), gained("language de", 0.7, 0.75)],
+        "labels": [gained("billing", 0.9, 0.8), gained("bug", 0.5, 0.9)],
+        "confusions": [{"truth": "bug", "answer": "billing", "count": 9, "champion_count": 1}],
+        "changed": [
+            {"text": "it broke", "truth": "bug", "answer": "billing (0.51)", "champion_answer": None, "influence": -0.01}
+        ],
+        "cost": [{"megabytes": 91.4, "latency_ms": 3.25}, None],
+        "optimism": 0.0081,
+        **changes,
+    }
+    return text_of(show_report.report({"decision": {"sentence": "Promote: v3 …", "verdict": "promote"}, "report": found}), 160)
+
+
+def test_a_report_has_its_sentence_its_tables_and_its_notes():
+    told = reported()
+    assert told.startswith("Promote: v3 …")
+    lines = told.splitlines()
+    bug = next(number for number, line in enumerate(lines) if line.startswith("bug "))
+    assert lines[bug].split()[1:5] == ["120", "0.900", "0.500", "-0.400"]
+    assert lines[bug + 1].startswith("billing"), "the largest loss comes first"
+    assert any(line.split() == ["bug", "billing", "1", "9"] for line in lines)
+    assert any(line.split() == ["it", "broke", "bug", "–", "billing", "(0.51)"] for line in lines)
+    assert "v3: 91.4 MB, 3.2 ms for one answer" in told
+    assert "the gain of v3 looks about 0.8 points of F1 larger than it is" in told
+
+
+def test_intervals_are_drawn_on_one_scale_around_zero():
+    whole, part = [line for line in reported().splitlines() if "●" in line][:2]
+    assert whole.index("┊") < whole.index("├") < whole.index("●") < whole.index("┤")
+    assert part.index("├") < part.index("●") < part.index("┊") == whole.index("┊")
+
+
+def test_a_report_of_a_first_version_shows_only_what_there_is():
+    label = {"name": "billing", "texts": 12, "f1": 0.9, "champion_f1": None}
+    told = reported(champion=None, rows=[], labels=[label], confusions=[], changed=[], optimism=0.0)
+    assert "in holdout" in told
+    assert "larger than it is" not in told
+    assert "●" not in told

@@ -7,7 +7,7 @@ import contextlib
 import json
 import threading
 from collections.abc import AsyncIterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -393,6 +393,20 @@ def test_a_decision_is_read_with_its_policy_and_its_numbers(champion):
     assert {"p", "p_swap", "p_normal", "allowed", "match", "left", "parts", "labels"} <= decision["numbers"].keys()
     problem(champion.get("/api/decisions/999"), 404)
     problem(champion.get("/api/decisions/0"), 422)
+
+
+def test_a_report_is_read_with_its_newest_decision_and_its_absence_is_explained(champion):
+    assert "the gate has not judged m v2" in problem(champion.get("/api/models/m/versions/2/report"), 404)
+    decision = champion.promote(2).json()["decision"]
+    told = problem(champion.get("/api/models/m/versions/2/report"), 404)
+    assert f"decision {decision['id']} on m v2 has no report" in told
+    problem(champion.get("/api/models/m/versions/99/report"), 404)
+    stored = champion.registry.decision(decision["id"])
+    path = "models/m/reports/one.json"
+    Storage(champion.control.config.storage).write_report(path, b'{"rows": []}')
+    newer = champion.registry.add_decision(replace(stored, id=None, numbers={**stored.numbers, "report": path}))
+    answer = champion.get("/api/models/m/versions/2/report").json()
+    assert (answer["decision"]["id"], answer["report"]) == (newer.id, {"rows": []})
 
 
 def test_versions_tell_how_they_became_champion(champion):

@@ -532,7 +532,7 @@ def test_what_is_published_is_the_checkpoint_with_the_scores_that_it_gets_when_f
     assert "optimizer.pt" not in manifest.files
     predictor = large.predictor(directory)
     predictor.check(manifest.probes)
-    score = evaluate(predictor, large.dataset.holdout, lambda done, total: None)
+    score = evaluate(predictor, large.dataset.holdout, lambda done, total: None).score
     assert score.metrics["f1"] == pytest.approx(evaluation.metrics["f1"], abs=1e-9)
     assert np.array_equal(score.statistics, evaluation.statistics)
     assert evaluation.holdout_hash == large.dataset.version.holdout_hash

@@ -44,7 +44,7 @@ def contender(version: int, right: int, labels: Sequence[str] = LABELS, holdout:
 
 def decide(candidate: Contender, champion: Contender | None, **more: object) -> Decision:
     arguments = {"pointer": POINTER, "number": 1, "policy": GateSettings(), **more}
-    return decide_match(TASK, HOLDOUT, candidate, champion, **arguments)
+    return decide_match(TASK, HOLDOUT, candidate, champion, **arguments).decision
 
 
 def test_a_decision_holds_its_policy_its_pointer_and_its_numbers():

@@ -13,18 +13,19 @@ from baton.config.model_settings import GateSettings
 from baton.quality.matches import allowed, left_after
 from baton.store.records import Verdict
 from baton.tasks.f1 import MacroF1, RatioF1, micro_f1
+from training.judge.comparison import least_differing
 from training.judge.gate import (
     KNOWN_LABELS,
-    Guard,
+    Cost,
     Match,
     Outcome,
     Reason,
     decide,
     decide_first,
-    least_differing,
     needed,
     wilson_interval,
 )
+from training.judge.guards import Guard
 from training.judge.pairs import Pair, pair_of
 
 POLICY = GateSettings()
@@ -223,7 +224,7 @@ def test_answering_a_label_without_holdout_rows_does_not_cost_a_whole_label():
     outcome = contest(truth, ours, theirs)
     assert outcome.verdict is Verdict.PROMOTE
     assert outcome.comparison.candidate_f1 > 0.98
-    assert [change.label for change in outcome.labels] == ["label 0", "label 1", "label 2"]
+    assert [change.name for change in outcome.labels] == ["label 0", "label 1", "label 2"]
 
 
 def test_no_label_may_clearly_fall_whatever_the_others_gain():
@@ -235,7 +236,7 @@ def test_no_label_may_clearly_fall_whatever_the_others_gain():
     assert outcome.comparison.gain > 0
     assert outcome.comparison.p < outcome.allowed
     assert (outcome.verdict, outcome.reason) == (Verdict.REJECT, Reason.LABEL_LOST)
-    assert [change.label for change in outcome.labels if change.lost] == ["label 0"]
+    assert [change.name for change in outcome.labels if change.lost] == ["label 0"]
     assert contest(truth, ours, theirs, GateSettings(max_class_drop=0.5)).verdict is Verdict.PROMOTE
 
 
@@ -339,6 +340,89 @@ def test_a_clear_loss_on_a_small_part_counts_too():
 def test_a_part_without_rows_is_no_part():
     world = two_parts(0.1, 0.1, 200)
     assert decide(match_of(**{**world, "parts": {"audited": np.zeros(400, dtype=bool)}}), POLICY).parts == []
+
+
+# --- slices and budgets --------------------------------------------------------------------------------------------------
+
+
+def sliced(language: float, rest: float, rows: int) -> Outcome:
+    """Return the outcome where ``rows`` rows of one language and as many others change by these shares."""
+    world = two_parts(language, rest, rows)
+    return decide(match_of(world["pair"], slices={"language de": np.arange(2 * rows) < rows}), POLICY)
+
+
+def test_a_slice_that_clearly_falls_is_refused_whatever_the_others_gain():
+    outcome = sliced(-0.12, 0.19, 300)
+    assert outcome.comparison.gain == pytest.approx(0.035)
+    assert (outcome.verdict, outcome.reason) == (Verdict.REJECT, Reason.SLICE_LOST)
+    [found] = outcome.slices
+    assert (found.name, found.groups, found.lost) == ("language de", 300, True)
+    assert (found.champion_f1, found.gain) == (pytest.approx(0.8), pytest.approx(-0.12))
+
+
+def test_a_slice_may_lose_what_a_label_may_and_needs_no_proof_of_its_gain():
+    assert sliced(-0.04, 0.15, 1_000).verdict is Verdict.PROMOTE
+    assert sliced(-0.3, 0.19, 10).slices[0].lost is False
+    assert sliced(0.0, 0.15, 300).verdict is Verdict.PROMOTE
+
+
+def test_the_more_slices_the_clearer_a_loss_must_be():
+    world = two_parts(-0.09, 0.19, 300)
+    rows = np.arange(600)
+    alone = {"a": rows < 300}
+    crowd = {**alone, **{f"b{number}": rows % 200 == number for number in range(200)}}
+    first, among = (decide(match_of(world["pair"], slices=slices), POLICY).slices[0] for slices in (alone, crowd))
+    assert (first.lost, among.lost) == (True, True)
+    weak = two_parts(-0.07, 0.19, 100)
+    alone, crowd = {"a": rows[:200] < 100}, {"a": rows[:200] < 100, **{f"b{n}": rows[:200] % 50 == n for n in range(50)}}
+    first, among = (decide(match_of(weak["pair"], slices=slices), POLICY).slices[0] for slices in (alone, crowd))
+    assert (first.lost, among.lost) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("policy", "reason"),
+    [
+        ({"max_megabytes": 90}, Reason.TOO_LARGE),
+        ({"max_latency_ms": 12}, Reason.TOO_SLOW),
+        ({"max_megabytes": 91.5, "max_latency_ms": 12.5}, Reason.GAIN),
+        ({}, Reason.GAIN),
+    ],
+)
+def test_a_version_over_its_budget_is_refused_however_good_it_is(policy, reason):
+    cost = Cost(megabytes=91.5, latency_ms=12.5)
+    outcome = contest(*wins_and_losses(30, 0, 200), GateSettings(**policy), cost=cost)
+    assert outcome.reason is reason
+    first = decide_first(labelled(*wins_and_losses(0, 0, 200)[:2]), each_alone(200), 1, GateSettings(**policy), cost=cost)
+    assert first.reason is (Reason.HIGH_ENOUGH if reason is Reason.GAIN else reason)
+
+
+def test_a_version_whose_cost_was_never_measured_is_within_every_budget():
+    policy = GateSettings(max_megabytes=1, max_latency_ms=1)
+    assert contest(*wins_and_losses(30, 0, 200), policy).verdict is Verdict.PROMOTE
+
+
+# --- the winner's optimism -----------------------------------------------------------------------------------------------
+
+
+def test_only_a_winner_looks_better_than_it_is_and_the_narrower_its_win_the_more():
+    close, clear = (contest(*wins_and_losses(wins, 4, 400)) for wins in (16, 60))
+    assert close.verdict is clear.verdict is Verdict.PROMOTE
+    assert 0 < clear.optimism < 0.2 * clear.comparison.standard_error < close.optimism < close.comparison.standard_error
+    assert contest(*wins_and_losses(3, 0, 400)).optimism == 0
+
+
+def test_the_optimism_is_what_winners_of_a_known_gain_show_too_much():
+    rng = np.random.default_rng(11)
+    true, shown, told = 0.04, [], []
+    while len(shown) < 150:
+        answers = [(rng.random(300) < share).astype(float) for share in (0.8 + true, 0.8)]
+        pair = pair_of(*(RatioF1(numerators=right, denominators=np.ones(300)) for right in answers))
+        outcome = decide(match_of(pair, seed=len(shown)), POLICY)
+        if outcome.verdict is Verdict.PROMOTE:
+            shown.append(outcome.comparison.gain - true)
+            told.append(outcome.optimism)
+    assert np.mean(shown) > 0.02
+    assert 0.3 * np.mean(shown) < np.mean(told) < np.mean(shown)
 
 
 # --- how often one may ask -----------------------------------------------------------------------------------------------

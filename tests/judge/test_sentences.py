@@ -12,15 +12,13 @@ from training.judge.comparison import Comparison
 from training.judge.gate import (
     KNOWN_LABELS,
     FirstOutcome,
-    Guard,
-    LabelChange,
     Match,
     Outcome,
-    Part,
     Reason,
     decide,
     decide_first,
 )
+from training.judge.guards import Guard, Part, Single
 from training.judge.pairs import pair_of
 from training.judge.sentences import explain, explain_first
 
@@ -46,11 +44,11 @@ def outcome(verdict: Verdict, reason: Reason, compared: Comparison, number: int 
 
 
 def part(name: str, gain: float, guard: Guard, groups: int = 300) -> Part:
-    return Part(name=name, gain=gain, standard_error=0.01, groups=groups, guard=guard)
+    return Part(name=name, candidate_f1=0.5 + gain, champion_f1=0.5, standard_error=0.01, groups=groups, guard=guard)
 
 
-def label(name: str, f1: float, champion_f1: float, *, lost: bool) -> LabelChange:
-    return LabelChange(label=name, candidate_f1=f1, champion_f1=champion_f1, standard_error=0.01, lost=lost)
+def label(name: str, f1: float, champion_f1: float, *, lost: bool) -> Single:
+    return Single(name=name, candidate_f1=f1, champion_f1=champion_f1, standard_error=0.01, groups=40, lost=lost)
 
 
 def first(verdict: Verdict, reason: Reason, f1: float, bound: float, groups: int = 396) -> FirstOutcome:

@@ -280,7 +280,7 @@ def test_it_is_published_with_the_scores_it_has_when_fetched_again_and_can_be_tr
     directory, manifest = world.storage.fetch(version, Path("unused: the storage is local"))
     predictor = world.predictor(directory)
     predictor.check(manifest.probes)
-    assert evaluate(predictor, world.dataset.holdout, lambda done, total: None).metrics["f1"] == evaluation.metrics["f1"]
+    assert evaluate(predictor, world.dataset.holdout, lambda done, total: None).score.metrics["f1"] == evaluation.metrics["f1"]
     assert version.lineage["few_shot"]["strength"] == trained.details["few_shot"]["strength"]
     assert version.lineage["training"]["few_shot"] is True
     world.make_champion(version)
@@ -332,7 +332,7 @@ def test_multi_label_thresholds_come_from_rows_that_the_head_had_not_seen(tiny_b
         )  # fmt: skip
         predictor = Predictor.load(trained.directory, manifest, ServingSettings(precision="fp32"))
         assert pipeline.calibrate(predictor, settings, dataset, trained) == trained.calibration
-        score = evaluate(predictor, dataset.holdout, lambda done, total: None)
+        score = evaluate(predictor, dataset.holdout, lambda done, total: None).score
     assert score.metrics["f1"] > 0.5
 
 
@@ -362,4 +362,4 @@ def test_eight_rows_of_each_of_the_projects_intents_beat_chance_clearly(tmp_path
         dataset={}, training={}, metrics={}, code_version="0",
     )  # fmt: skip
     predictor = Predictor.load(tmp_path / "out", manifest, ServingSettings())
-    assert evaluate(predictor, dataset.holdout, lambda done, total: None).metrics["f1"] > 0.5  # of six labels
+    assert evaluate(predictor, dataset.holdout, lambda done, total: None).score.metrics["f1"] > 0.5  # of six labels

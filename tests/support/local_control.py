@@ -172,7 +172,7 @@ def decide(
     number = registry.matches.open(
         model, champion=pointer.version, candidate=version, holdout_hash=HOLDOUT, groups=JUDGE.fingerprints
     )
-    decision = decide_match(
+    judged = decide_match(
         TASK,
         JUDGE,
         contender(registry, model, version),
@@ -181,7 +181,7 @@ def decide(
         number=number,
         policy=policy or GateSettings.model_validate(registry.settings(model)["gate"]),
     )
-    return registry.add_decision(decision, of_run=of_run)
+    return registry.add_decision(judged.decision, of_run=of_run)
 
 
 def contender(registry: Registry, model: str, version: int) -> Contender:

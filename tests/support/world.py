@@ -127,7 +127,7 @@ class World:
         return Predictor.load(checkpoint, manifest, self.settings().serving)
 
     def f1(self, checkpoint: Path, rows: list[Any]) -> float:
-        return float(evaluate(self.predictor(checkpoint), rows, lambda done, total: None).metrics["f1"])
+        return float(evaluate(self.predictor(checkpoint), rows, lambda done, total: None).score.metrics["f1"])
 
 
 def last_checkpoint(trainer: transformers.Trainer) -> Path:

@@ -12,7 +12,18 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from baton.artifacts.frozen import CORRECTIONS, HOLDOUT, QUARANTINE, SPLITS, TRAIN, hashes, read_splits, to_bytes, to_lines
+from baton.artifacts.frozen import (
+    CORRECTIONS,
+    HOLDOUT,
+    MARKS,
+    QUARANTINE,
+    SPLITS,
+    TRAIN,
+    hashes,
+    read_splits,
+    to_bytes,
+    to_lines,
+)
 from baton.artifacts.storage import Storage
 from baton.config.model_settings import DataSettings
 from baton.errors import DataError
@@ -20,10 +31,11 @@ from baton.quality.audit import complete_batches
 from baton.store.records import AuditItem, DatasetVersion, Feedback
 from baton.tasks import AnyTask
 from baton.tasks.rows import Row, example_of
+from training.data.marks import NO_MARKS, marker
 from training.data.merging import Merged, merge
 from training.data.settling import LISTED
 from training.data.sourced_rows import AUDIT, BASE, FEEDBACK, BaseRows, SourcedRow, sourced
-from training.data.sources import located, read
+from training.data.sources import Located, located, read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +63,8 @@ class Dataset:
     version: DatasetVersion
     train: Sequence[Any]
     holdout: Sequence[Any]
+    marks: Sequence[Mapping[str, Any]] = ()
+    """The group and the slices of each holdout row; () if no row has any."""
     splits: Mapping[str, str] = field(default_factory=dict)
     """What the ledger must record: fingerprint of a group → its split."""
 
@@ -113,7 +127,7 @@ def freeze(
     train, holdout, corrections = ([row.example for row in rows] for rows in (merged.train, merged.holdout, merged.corrections))
     labels = task_cls.labels_of(train)
     _check_holdout(task_cls, merged)
-    content = {TRAIN: to_bytes(train), HOLDOUT: to_bytes(holdout), CORRECTIONS: to_bytes(corrections)}
+    content = {TRAIN: to_bytes(train), HOLDOUT: to_bytes(holdout), MARKS: _marks(merged), CORRECTIONS: to_bytes(corrections)}
     version = _record(
         model,
         task_cls,
@@ -127,7 +141,14 @@ def freeze(
     classes = {*history.classes, *task_cls(labels, max_length=8).answer_labels}
     version = replace(version, sources={**version.sources, "train": data.train}, classes=tuple(sorted(classes)))
     _write(storage, version, content, merged.quarantined)
-    return Dataset(version=version, train=train, holdout=holdout, splits=merged.splits())
+    marks = [json.loads(line) for line in content[MARKS].splitlines()]
+    return Dataset(version=version, train=train, holdout=holdout, marks=marks, splits=merged.splits())
+
+
+def _marks(merged: Merged) -> bytes:
+    """Return the groups and slices of the holdout's rows as JSON Lines; nothing if no row has any."""
+    marks = [row.marks for row in merged.holdout]
+    return to_lines(asdict(one) for one in marks) if any(one != NO_MARKS for one in marks) else b""
 
 
 def load_split(task_cls: type[AnyTask], storage: Storage, uri: str, split: str) -> list[Any]:
@@ -140,14 +161,16 @@ def load_split(task_cls: type[AnyTask], storage: Storage, uri: str, split: str) 
 
 
 def _read_base(task_cls: type[AnyTask], data: DataSettings, declared: DataSettings, redact: Sequence[str]) -> BaseRows:
-    def rows(settings: DataSettings, source: str, hub_split: str) -> list[SourcedRow]:
-        return sourced(task_cls, BASE, located(task_cls, settings.fields, read(source, hub_split), source), redact)
+    def rows(settings: DataSettings, source: str, hub_split: str, *, for_holdout: bool) -> list[SourcedRow]:
+        mark = marker(settings, for_holdout=for_holdout)
+        return sourced(task_cls, BASE, located(task_cls, settings.fields, read(source, hub_split), source, mark), redact)
 
     overridden = (data.train, data.fields) != (declared.train, declared.fields)
+    drawn = not isinstance(declared.holdout, str)
     return BaseRows(
-        train=rows(data, data.train, "train"),
-        holdout=rows(declared, declared.holdout, "test") if isinstance(declared.holdout, str) else None,
-        declared=rows(declared, declared.train, "train") if overridden else None,
+        train=rows(data, data.train, "train", for_holdout=drawn and not overridden),
+        holdout=rows(declared, declared.holdout, "test", for_holdout=True) if isinstance(declared.holdout, str) else None,
+        declared=rows(declared, declared.train, "train", for_holdout=drawn) if overridden else None,
     )
 
 
@@ -171,15 +194,15 @@ class _AuditedRows:
 
 def _read_audited(task_cls: type[AnyTask], audited: Sequence[AuditItem], redact: Sequence[str]) -> _AuditedRows:
     judging = {item.id for batch in complete_batches(audited) for item in batch}
-    rows: list[tuple[str, Any]] = []
-    awaited: list[tuple[str, Any]] = []
+    rows: list[Located] = []
+    awaited: list[Located] = []
     rejected = []
     for item in audited:
         where = f"audited request {item.id}"
         try:
             if item.example is not None:
-                located_row = (where, example_of(task_cls, Row(where=where, values=item.example), {}))
-                (rows if item.id in judging else awaited).append(located_row)
+                example = example_of(task_cls, Row(where=where, values=item.example), {})
+                (rows if item.id in judging else awaited).append(Located(where=where, example=example))
         except DataError as error:
             rejected.append({"where": where, "reason": str(error).removeprefix(where).lstrip(":, ")})
     return _AuditedRows(
@@ -206,7 +229,7 @@ def _read_feedback(task_cls: type[AnyTask], feedback: Iterable[Feedback], redact
         last_id = max(last_id, row.id)
         where = f"feedback {row.id}" + (f" ({row.client_id})" if row.client_id else "")
         try:
-            accepted.append((where, example_of(task_cls, Row(where=where, values=row.example), {})))
+            accepted.append(Located(where=where, example=example_of(task_cls, Row(where=where, values=row.example), {})))
             senders.append(row.sender)
         except DataError as error:  # the API accepted it, but the model's task, or what the task accepts, has changed since
             rejected.append({"where": where, "reason": str(error).removeprefix(where).lstrip(":, ")})
@@ -279,6 +302,6 @@ def _write(
     record = json.dumps(asdict(version), indent=2, ensure_ascii=False).encode()
     storage.write_dataset(
         version.uri,
-        {f"{split}.jsonl": content[split] for split in SPLITS},
+        {f"{name}.jsonl": content[name] for name in (*SPLITS, MARKS) if name in SPLITS or content[name]},
         {CORRECTIONS: content[CORRECTIONS], QUARANTINE: to_lines(quarantined), "dataset.json": record},
     )

@@ -60,11 +60,12 @@ class Merged:
         """
         held = [*self.holdout, *self.held_back, *self.corrections]
         assert {row.group for row in held}.isdisjoint(row.group for row in self.train), "a text is in both splits"
+        assert {row.unit for row in held}.isdisjoint(row.unit for row in self.train), "a group is in both splits"
         return {
             key: split
             for split, rows in ((TRAIN, [*self.reserved, *self.train]), (HOLDOUT, held))
             for row in rows
-            for key in row.keys.in_ledger(held_out=split == HOLDOUT)
+            for key in row.ledger_keys(held_out=split == HOLDOUT)
         }
 
     def senders(self) -> dict[str, int]:
@@ -117,16 +118,16 @@ def merge(
     declared = base.train if base.declared is None else base.declared
     merger.record_known_splits([*base.train, *declared, *(base.holdout or ()), *audited, *feedback])
     if base.holdout is not None:
-        held = {row.group for row in base.holdout}
+        held = _held_keys(base.holdout)
         merger.add_base(base.train, base.holdout)
     else:
         assert isinstance(data.holdout, float)
-        held = merger.drawn_groups(declared, data.holdout)
-        in_train = [row for row in base.train if row.group not in held] if base.declared is None else base.train
-        merger.add_base(in_train, [row for row in declared if row.group in held])
-        known = merger.base_train if base.declared is None else [row for row in declared if row.group not in held]
+        held = merger.drawn_units(declared, data.holdout)
+        in_train = [row for row in base.train if row.unit not in held] if base.declared is None else base.train
+        merger.add_base(in_train, [row for row in declared if row.unit in held])
+        known = merger.base_train if base.declared is None else [row for row in declared if row.unit not in held]
         _check_labels(task_cls, known, [row for row in merger.base_holdout if row.group not in ledger])
-    declared_train = [row for row in declared if row.group not in held]
+    declared_train = [row for row in declared if held.isdisjoint((row.unit, row.group))]
     merger.add_audited(audited)
     merger.reserve_for_train(declared_train)
     merger.add_feedback(feedback, is_drawn, awaited)
@@ -174,15 +175,18 @@ class _Merger:
         for row in train:
             self._add_to_train(row)
 
-    def drawn_groups(self, rows: Sequence[SourcedRow], fraction: float) -> set[str]:
-        """Return the groups of a single file's base rows that are held out: a ``fraction`` of them.
+    def drawn_units(self, rows: Sequence[SourcedRow], fraction: float) -> set[str]:
+        """Return the units of a single file's base rows that are held out: a ``fraction`` of them.
 
-        Groups that the ledger knows keep their split. Masked rows belong to train: the hidden part may decide their answer.
+        Units that the ledger knows keep their split; one with a row in train belongs to train. Masked rows belong to train: the
+        hidden part may decide their answer.
         """
         strata = self._task_cls.strata([row.example for row in rows])
-        known = {row.group: TRAIN for row in rows if row.masked or TRAIN in self._known_splits(row)}
-        known |= {row.group: self._ledger[row.group] for row in rows if row.group in self._ledger}
-        return held_groups(strata, [row.group for row in rows], fraction, known)
+        known = {row.unit: TRAIN for row in rows if row.masked or TRAIN in self._known_splits(row)}
+        for row in sorted(rows, key=lambda row: self._ledger.get(row.group, "")):  # rows of train last
+            if split := self._ledger.get(row.unit) or self._ledger.get(row.group):
+                known[row.unit] = split
+        return held_groups(strata, [row.unit for row in rows], fraction, known)
 
     def add_audited(self, rows: Iterable[SourcedRow]) -> None:
         """Add audited requests, unless their text judges already, or is or may be one that was trained on."""
@@ -259,6 +263,8 @@ class _Merger:
         """Add a base row to the holdout, unless its text was, or may have been, trained on: then it cannot judge."""
         if self._ledger.get(row.group) == TRAIN:
             self._settling.quarantine(row, "its text was in the train split of an earlier data set")
+        elif row.marks.unit and TRAIN in self._recorded_splits(row.marks.unit):
+            self._settling.quarantine(row, "rows of its group (data.fields.group) are, or were, in the train split")
         elif TRAIN in self._known_splits(row):
             self._settling.quarantine(row, "it may be a text that was trained on with parts masked")
         else:
@@ -275,13 +281,13 @@ class _Merger:
             self.base_train.append(row)
 
     def _known_splits(self, row: SourcedRow) -> set[str]:
-        """Return the splits in which a row's text is or ever was, or may be as far as masks let one see.
+        """Return the splits in which a row's text, or a row of its unit, is or ever was, or may be as far as masks let one see.
 
         A masked row may be any text with the same `masked_group`. A row without masks may be the original of a masked row of
         train. With texts of the holdout it is compared by `group` alone: they are whole, so that a text with the same
         `masked_group` is another one.
         """
-        known = self._recorded_splits(row.group)
+        known = self._recorded_splits(row.group) | self._recorded_splits(row.unit)
         possible = self._recorded_splits(row.keys.masked_group)
         if not row.masked:
             possible.discard(HOLDOUT)
@@ -293,7 +299,7 @@ class _Merger:
         return {split for split in recorded if split is not None}
 
     def _record_split(self, row: SourcedRow, split: str) -> None:
-        for key in row.keys.in_ledger(held_out=split == HOLDOUT):
+        for key in row.ledger_keys(held_out=split == HOLDOUT):
             self._splits[key] = split
 
 
@@ -304,13 +310,21 @@ def _by_label(task_cls: type[AnyTask], rows: Sequence[SourcedRow], source: Sourc
 
 def _check_files(task_cls: type[AnyTask], data: DataSettings, base: BaseRows, holdout: Sequence[SourcedRow]) -> None:
     """Raise ``DataError`` if the two files cannot be used together, whatever feedback and ledger contain."""
-    held = {row.group for row in holdout}
-    if all(row.group in held for row in base.train):
+    held = _held_keys(holdout)
+
+    def left(rows: Sequence[SourcedRow]) -> list[SourcedRow]:
+        return [row for row in rows if held.isdisjoint((row.unit, row.group))]
+
+    if not left(base.train):
         raise DataError(
             f"{data.train}: nothing is left to train on; all {len(base.train)} row(s) are also in the holdout {data.holdout}"
         )
-    declared = base.train if base.declared is None else base.declared
-    _check_labels(task_cls, [row for row in declared if row.group not in held], holdout)
+    _check_labels(task_cls, left(base.train if base.declared is None else base.declared), holdout)
+
+
+def _held_keys(holdout: Sequence[SourcedRow]) -> set[str]:
+    """Return the fingerprints of the texts and of the units of a holdout file."""
+    return {key for row in holdout for key in (row.group, row.unit)}
 
 
 def _check_labels(task_cls: type[AnyTask], train: Sequence[SourcedRow], holdout: Sequence[SourcedRow]) -> None:

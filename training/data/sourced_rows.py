@@ -11,6 +11,8 @@ from typing import Any, Literal
 from baton.tasks import AnyTask
 from baton.text.masks import GroupKeys, group_keys
 from baton.text.normal_form import normalise
+from training.data.marks import NO_MARKS, Marks
+from training.data.sources import Located
 
 Source = Literal["base", "audit", "feedback"]
 BASE: Source = "base"
@@ -34,11 +36,22 @@ class SourcedRow:
     """Its answer as JSON."""
     sender: str | None = None
     """Id of the API key that sent it; None for base rows and for feedback without a key."""
+    marks: Marks = NO_MARKS
 
     @property
     def group(self) -> str:
         """Fingerprint of its group."""
         return self.keys.group
+
+    @property
+    def unit(self) -> str:
+        """Fingerprint of what moves as a whole: the group that the row names (``data.fields.group``), or else `group`."""
+        return self.marks.unit or self.keys.group
+
+    def ledger_keys(self, *, held_out: bool) -> tuple[str, ...]:
+        """Return the fingerprints under which the ledger records its split."""
+        keys = self.keys.in_ledger(held_out=held_out)
+        return keys if self.marks.unit is None else (*keys, self.marks.unit)
 
     @property
     def masked(self) -> bool:
@@ -62,28 +75,29 @@ class BaseRows:
 def sourced(
     task_cls: type[AnyTask],
     source: Source,
-    located: Iterable[tuple[str, Any]],
+    located: Iterable[Located],
     redact: Sequence[str] = (),
     senders: Iterable[str | None] = itertools.repeat(None),
 ) -> list[SourcedRow]:
     """Return the examples of one source as rows.
 
     Args:
-        located: (where, example) pairs.
         redact: the patterns that the prediction log masks. Without any, the mask character is a character like any other.
         senders: the API key that sent each row.
     """
     keys = group_keys(redact)
     rows = []
-    for (where, example), sender in zip(located, senders, strict=False):
+    for one, sender in zip(located, senders, strict=False):
+        example = one.example
         row = SourcedRow(
             example=example,
             source=source,
-            where=where,
+            where=one.where,
             content=normalise(task_cls.content(example)),
             keys=keys(task_cls.group(example)),
             answer=json.dumps(task_cls.answer_of(example), ensure_ascii=False, sort_keys=True),
             sender=sender,
+            marks=one.marks,
         )
         rows.append(row)
     return rows

@@ -8,8 +8,8 @@ from __future__ import annotations
 import csv
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +21,7 @@ from baton.errors import DataError
 from baton.tasks import AnyTask
 from baton.tasks.base import short_repr
 from baton.tasks.rows import Row, example_of
+from training.data.marks import NO_MARKS, Marks
 
 MISSING_FIELD_ADVICE = " (map names with data.fields)"
 
@@ -54,15 +55,31 @@ def read(source: str, hub_split: str) -> Iterator[Row]:
 
 def parse(task_cls: type[AnyTask], columns: Mapping[str, str], rows: Iterable[Row], source: str) -> list[Any]:
     """Return rows as the task's examples. Raises ``DataError``, which lists the place of each broken row and the reason."""
-    return [example for _, example in located(task_cls, columns, rows, source)]
+    return [one.example for one in located(task_cls, columns, rows, source)]
 
 
-def located(task_cls: type[AnyTask], columns: Mapping[str, str], rows: Iterable[Row], source: str) -> list[tuple[str, Any]]:
-    """Return (where, example) pairs: the examples of `parse` with their places. Raises ``DataError`` as `parse` does."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Located:
+    """An example with its place and its marks."""
+
+    where: str
+    example: Any
+    marks: Marks = NO_MARKS
+
+
+def located(
+    task_cls: type[AnyTask],
+    columns: Mapping[str, str],
+    rows: Iterable[Row],
+    source: str,
+    mark: Callable[[Row], Marks] = lambda row: NO_MARKS,
+) -> list[Located]:
+    """Return the examples of `parse` with their places, and the marks that ``mark`` reads. Raises ``DataError`` as `parse`."""
     examples, problems = [], []
     for row in rows:
         try:
-            examples.append((row.where, example_of(task_cls, row, columns, advice=MISSING_FIELD_ADVICE)))
+            example = example_of(task_cls, row, columns, advice=MISSING_FIELD_ADVICE)
+            examples.append(Located(where=row.where, example=example, marks=mark(row)))
         except DataError as error:
             problems.append(str(error))
     if problems:

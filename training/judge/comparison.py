@@ -64,6 +64,10 @@ class Comparison:
         """Return the one-sided lower confidence bound of the gain, which errs with probability ``level``."""
         return self.gain - quantile(1 - level) * self.standard_error
 
+    def upper_bound(self, level: float) -> float:
+        """Return the one-sided upper confidence bound of the gain, which errs with probability ``level``."""
+        return self.gain + quantile(1 - level) * self.standard_error
+
 
 def compare(pair: Pair, groups: NDArray[np.int32], *, level: float | None = None, seed: int = 0) -> Comparison:
     """Compare two versions.
@@ -106,6 +110,11 @@ def compare(pair: Pair, groups: NDArray[np.int32], *, level: float | None = None
         p_normal=p_normal,
         p_swap=p_swap,
     )
+
+
+def least_differing(level: float) -> int:
+    """Return how many groups must differ before any result can reach a p-value of ``level``: 2^-D of all exchanges do."""
+    return math.ceil(math.log2(1 / level))
 
 
 def by_group(influence: Floats, groups: NDArray[np.int32]) -> Floats:

@@ -1,4 +1,4 @@
-"""Two evaluations on one holdout → the stored Decision: the gate's outcome, its sentence and its numbers.
+"""Two evaluations on one holdout → the gate's outcome, and the Decision to store: a sentence and the numbers behind it.
 
 Knows tasks and evaluations; knows neither the registry nor the storage.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from baton.config.model_settings import GateSettings
@@ -18,13 +18,14 @@ from baton.tasks import AnyTask
 from baton.tasks.f1 import MacroF1, Metric
 from training.judge import gate
 from training.judge.comparison import by_group, quantile, standard_error
-from training.judge.gate import FirstOutcome, Match, Outcome
+from training.judge.gate import Cost, FirstOutcome, Match, Outcome
+from training.judge.guards import Single
 from training.judge.holdout import Holdout
-from training.judge.pairs import pair_of
-from training.judge.sentences import explain, explain_first
+from training.judge.pairs import Pair, pair_of
+from training.judge.sentences import about_labels, explain, explain_first, listed
 
-LABELS_LISTED = 10
-"""Number of labels that a decision lists, those with the largest losses first."""
+LISTED = 10
+"""Number of labels and of slices that a decision lists, those with the largest losses first. The report has all."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,6 +35,26 @@ class Contender:
     evaluation: Evaluation
     labels: Collection[str]
     """Labels that it can answer, in the form of `Task.labels_in`."""
+
+    @property
+    def cost(self) -> Cost | None:
+        """What it costs to serve it; None if it was evaluated before this was measured."""
+        metrics = self.evaluation.metrics
+        if "latency_ms" not in metrics:
+            return None
+        return Cost(megabytes=metrics["megabytes"], latency_ms=metrics["latency_ms"])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Judged:
+    """A decision with what it rests on."""
+
+    decision: Decision
+    outcome: Outcome | FirstOutcome
+    metrics: Sequence[Metric]
+    """Of the candidate and, if there is one, of the champion."""
+    pair: Pair | None
+    """Both together; None without a champion."""
 
 
 def decide_match(
@@ -46,7 +67,7 @@ def decide_match(
     number: int,
     policy: GateSettings,
     corrections: Sequence[Evaluation] = (),
-) -> Decision:
+) -> Judged:
     """Return the gate's decision on ``candidate``.
 
     Args:
@@ -75,44 +96,49 @@ def decide_match(
         "holdout_hash": holdout.hash,
         "unjudged_labels": _unjudged(metrics[0]),
     }
-    if champion is None:
-        first = gate.decide_first(metrics[0], holdout.groups, number, policy)
-        verdict, sentence = first.verdict, explain_first(first, version, pointer.version, policy)
-        numbers = _first_numbers(first, policy)
+    pair = None if champion is None else pair_of(*metrics)
+    outcome: Outcome | FirstOutcome
+    if champion is None or pair is None:
+        outcome = gate.decide_first(metrics[0], holdout.groups, number, policy, cost=candidate.cost)
+        sentence = explain_first(outcome, version, pointer.version, policy)
+        numbers = _first_numbers(outcome, policy)
     else:
         match = Match(
-            pair=pair_of(*metrics),
+            pair=pair,
             groups=holdout.groups,
             number=number,
             seed=_seed(holdout.hash, pointer, version),
             parts=holdout.parts,
             known=holdout.known_to(champion.labels) if set(candidate.labels) - set(champion.labels) else None,
+            slices=holdout.slices,
+            cost=candidate.cost,
         )
         outcome = gate.decide(match, policy)
-        verdict, sentence = outcome.verdict, explain(outcome, version, champion.evaluation.version, policy)
+        sentence = explain(outcome, version, champion.evaluation.version, policy)
+        sentence += about_labels(candidate.labels, champion.labels)
         numbers = _numbers(outcome, metrics, holdout, policy)
     if corrections:
         scores = [task.measure(one.metrics, one.statistics).value() for one in corrections]
         facts["corrections"] = {"rows": len(corrections[0].statistics), "f1": scores[0], "champion_f1": (*scores, None)[1]}
         sentence += _about_corrections(facts["corrections"], [one.version for one in corrections])
     if facts["unjudged_labels"]:
-        sentence += f" No holdout row has {_listed(facts['unjudged_labels'])}: nothing is known about such answers."
-    return Decision(
+        sentence += f" No holdout row has {listed(facts['unjudged_labels'])}: nothing is known about such answers."
+    decision = Decision(
         model=candidate.evaluation.model,
         candidate=version,
         champion=pointer.version,
         champion_sequence=pointer.sequence,
         kind=DecisionKind.GATE,
-        verdict=verdict,
+        verdict=outcome.verdict,
         sentence=sentence,
         policy=policy.model_dump(mode="json"),
         numbers={**numbers, **facts, "compared": champion is not None},
     )
+    return Judged(decision=decision, outcome=outcome, metrics=metrics, pair=pair)
 
 
 def _numbers(outcome: Outcome, metrics: list[Metric], holdout: Holdout, policy: GateSettings) -> dict[str, Any]:
     comparison = outcome.comparison
-    changed = sorted(outcome.labels, key=lambda change: change.gain)[:LABELS_LISTED]
     return {
         "reason": outcome.reason,
         "f1": comparison.candidate_f1,
@@ -132,6 +158,8 @@ def _numbers(outcome: Outcome, metrics: list[Metric], holdout: Holdout, policy: 
         "parts": [
             {
                 "name": part.name,
+                "f1": part.candidate_f1,
+                "champion_f1": part.champion_f1,
                 "gain": part.gain,
                 "standard_error": part.standard_error,
                 "groups": part.groups,
@@ -139,10 +167,9 @@ def _numbers(outcome: Outcome, metrics: list[Metric], holdout: Holdout, policy: 
             }
             for part in outcome.parts
         ],
-        "labels": [
-            {"label": change.label, "f1": change.candidate_f1, "champion_f1": change.champion_f1, "lost": change.lost}
-            for change in changed
-        ],
+        "labels": _worst("label", outcome.labels),
+        "slices": _worst("slice", outcome.slices),
+        "optimism": outcome.optimism,
         **_match_numbers(outcome, policy),
     }
 
@@ -164,7 +191,16 @@ def _match_numbers(outcome: Outcome | FirstOutcome, policy: GateSettings) -> Map
         "match": outcome.number,
         "allowed": outcome.allowed,
         "left": left_after(policy.confidence, outcome.number),
+        "cost": None if outcome.cost is None else asdict(outcome.cost),
     }
+
+
+def _worst(what: str, changes: Sequence[Single]) -> list[dict[str, Any]]:
+    worst = sorted(changes, key=lambda change: change.gain)[:LISTED]
+    return [
+        {what: change.name, "f1": change.candidate_f1, "champion_f1": change.champion_f1, "lost": change.lost}
+        for change in worst
+    ]
 
 
 def _about_corrections(facts: Mapping[str, Any], versions: Sequence[int]) -> str:
@@ -193,8 +229,3 @@ def _unjudged(metric: Metric) -> list[str]:
     if not isinstance(metric, MacroF1):
         return []
     return [label for label, judged in zip(metric.labels, metric.judged, strict=True) if not judged]
-
-
-def _listed(labels: list[str]) -> str:
-    more = f" and {len(labels) - 5} more" if len(labels) > 5 else ""
-    return f"the label{'s' if len(labels) > 1 else ''} " + ", ".join(map(repr, labels[:5])) + more

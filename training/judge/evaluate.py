@@ -1,9 +1,14 @@
-"""A model and a holdout → a Score. Predicts with the predictor that serves. Does not know the registry."""
+"""A model and a holdout → its score, its answers in words, and what it costs to serve. Predicts with the predictor that serves.
+
+Does not know the registry.
+"""
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from baton.predict.predictor import Predictor
@@ -14,19 +19,59 @@ from baton.tasks.base import Score, text_length
 CHUNK = 512
 """Number of examples that are predicted between two progress reports."""
 
+TIMED = 21
+"""Number of single inputs whose latency is measured."""
 
-def evaluate(predictor: Predictor, examples: Sequence[Any], report: Callable[[int, int], None]) -> Score:
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """A model's answers to a holdout, and their score."""
+
+    score: Score
+    answers: Sequence[str]
+    """Each answer in a few words (`Task.in_words`), for reports."""
+
+
+def evaluate(
+    predictor: Predictor,
+    examples: Sequence[Any],
+    report: Callable[[int, int], None],
+    *,
+    mask: Callable[[Any], Any] = lambda item: item,
+) -> Evaluated:
     """Predict every example and score the outputs. Calls ``report(done, total)`` after each chunk.
 
-    Metric ``reference`` describes inputs and outputs, for drift monitoring.
+    Metric ``reference`` describes inputs and outputs, for drift monitoring. ``mask`` masks personal data of an input; the
+    answers in words quote what it leaves.
     """
-    inputs = [predictor.task.input_of(example) for example in examples]
+    task = predictor.task
+    inputs = [task.input_of(example) for example in examples]
     outputs: list[Any] = []
     for start in range(0, len(inputs), CHUNK):
         outputs += predictor.predict(inputs[start : start + CHUNK])
         report(len(outputs), len(inputs))
-    score = predictor.task.score(outputs, examples)
-    return replace(score, metrics={**score.metrics, "reference": reference(predictor.task, inputs, outputs)})
+    score = task.score(outputs, examples)
+    answers = [task.in_words(task.brief(output, mask(item))) for output, item in zip(outputs, inputs, strict=True)]
+    score = replace(score, metrics={**score.metrics, "reference": reference(task, inputs, outputs)})
+    return Evaluated(score=score, answers=answers)
+
+
+def cost(predictor: Predictor, examples: Sequence[Any], *, size: int, threads: int) -> dict[str, float]:
+    """Return what it costs to serve a version: its ``megabytes``, and the median ``latency_ms`` of one answer.
+
+    Args:
+        examples: evenly chosen ones of them are predicted one by one.
+        size: of the version's files, in bytes.
+        threads: as a replica has.
+    """
+    predictor.engine.limit_threads(threads)
+    chosen = examples[:: max(1, len(examples) // TIMED)][:TIMED]
+    seconds = []
+    for item in map(predictor.task.input_of, chosen):
+        start = time.perf_counter()
+        predictor.predict([item])
+        seconds.append(time.perf_counter() - start)
+    return {"megabytes": size / 1e6, "latency_ms": statistics.median(seconds) * 1000}
 
 
 def reference(task: AnyTask, inputs: Sequence[Any], outputs: Sequence[Any]) -> dict[str, Any]:

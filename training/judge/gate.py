@@ -7,9 +7,10 @@ One more condition can only make a false promotion rarer. docs/gate.md explains 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,18 +18,14 @@ from numpy.typing import NDArray
 from baton.config.model_settings import GateSettings
 from baton.quality.matches import allowed
 from baton.store.records import Verdict
-from baton.tasks.f1 import Floats, Metric
+from baton.tasks.f1 import Metric
 from training.judge.comparison import Comparison, by_group, compare, quantile, standard_error
-from training.judge.pairs import MacroPair, Pair
-
-GUARD_CONFIDENCE = 0.8
-"""Confidence with which a part must exclude a loss beyond ``max_drop``. Guards cannot make false promotions more frequent."""
-
-PART_GROUPS = 100
-"""Number of groups from which a part guards. A smaller one could rarely exclude a loss, even where there is none."""
+from training.judge.guards import Guard, Part, Single, guard_labels, guard_parts, guard_slices
+from training.judge.pairs import Pair
 
 POWER = 0.8
 """Probability of success with which `needed` holdout texts would show a gain."""
+
 
 KNOWN_LABELS = "labels that both versions know"
 """Name of the part whose rows have only labels that the champion knows, too."""
@@ -37,9 +34,12 @@ KNOWN_LABELS = "labels that both versions know"
 class Reason(StrEnum):
     """What decided. In the order in which the conditions are checked."""
 
+    TOO_LARGE = "too large"
+    TOO_SLOW = "too slow"
     FEW_ROWS = "few rows"
     NO_GAIN = "no gain"
     LABEL_LOST = "label lost"
+    SLICE_LOST = "slice lost"
     PART_LOST = "part lost"
     NOT_SURE = "not sure"
     LOSS_POSSIBLE = "loss possible"
@@ -50,19 +50,6 @@ class Reason(StrEnum):
     """Of a first version: its F1 is not, but the lower bound of it is."""
     HIGH_ENOUGH = "high enough"
     """Of a first version."""
-
-
-class Guard(StrEnum):
-    """What a part of the holdout says about a loss beyond the margin."""
-
-    HELD = "held"
-    """It is excluded."""
-    UNKNOWN = "unknown"
-    """It cannot be excluded."""
-    LOST = "lost"
-    """It is there: the loss is beyond the margin, and real."""
-    SMALL = "small"
-    """The part is too small to exclude a loss. A clear loss counts nevertheless."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,35 +66,20 @@ class Match:
     """Parts of the holdout on which a loss is limited by ``max_drop``: name → [n]."""
     known: NDArray[np.bool_] | None = None
     """[n], the rows whose labels the champion knows; None unless the candidate has labels that it lacks."""
+    slices: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    """Rows on each of which a loss is limited by ``max_class_drop``: name → [n]."""
+    cost: Cost | None = None
+    """Of the candidate; None if it was not measured."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Part:
-    """The gain on a part of the holdout."""
+class Cost:
+    """What it costs to serve a version."""
 
-    name: str
-    gain: float
-    standard_error: float
-    groups: int
-    guard: Guard
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LabelChange:
-    """F1 of one label in both versions."""
-
-    label: str
-    candidate_f1: float
-    champion_f1: float
-    standard_error: float
-    """Of the difference."""
-    lost: bool
-    """Whether it clearly fell by more than ``max_class_drop``."""
-
-    @property
-    def gain(self) -> float:
-        """The candidate's F1 minus the champion's."""
-        return self.candidate_f1 - self.champion_f1
+    megabytes: float
+    """Size of its files, in 10^6 bytes."""
+    latency_ms: float
+    """Median time of one answer to a single input, with as many threads as a replica has."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,8 +93,24 @@ class Outcome:
     """The largest p-value with which this match may be won."""
     comparison: Comparison
     parts: Sequence[Part] = ()
-    labels: Sequence[LabelChange] = ()
+    labels: Sequence[Single] = ()
     """Every judged label, if the metric is macro-F1."""
+    slices: Sequence[Single] = ()
+    cost: Cost | None = None
+
+    @property
+    def optimism(self) -> float:
+        """How much larger the gain of a winner looks than it is, on average: only gains that happen to be large win. Else 0.
+
+        The mean of a normal gain, given that it passes the level of this match, is the true gain plus SE · φ(m) / (1 − Φ(m))
+        with m = z − gain / SE. The observed gain stands for the true one here (Lee and Shen 2018 add up such terms).
+        """
+        error = self.comparison.standard_error
+        if self.verdict is not Verdict.PROMOTE or error == 0:
+            return 0.0
+        normal = NormalDist()
+        distance = quantile(1 - self.allowed) - self.comparison.gain / error
+        return error * normal.pdf(distance) / max(1 - normal.cdf(distance), 1e-12)
 
     @property
     def lower_bound(self) -> float:
@@ -148,36 +136,45 @@ class FirstOutcome:
     lower_bound: float
     """Wilson's lower bound of ``f1``, which errs with probability ``allowed``."""
     groups: int
+    cost: Cost | None = None
 
 
 def decide(match: Match, policy: GateSettings) -> Outcome:
     """Return the outcome of a match under a policy. The same arguments always give the same outcome."""
     level = allowed(policy.confidence, match.number)
-    comparison = compare(match.pair, match.groups, level=level, seed=match.seed)
-    parts = [_part(match, name, rows, policy) for name, rows in _guarded_parts(match).items()]
-    labels = _label_changes(match, policy) if isinstance(match.pair, MacroPair) else []
-    verdict, reason = _verdict(comparison, level, parts, labels, policy)
-    return Outcome(
-        verdict=verdict,
-        reason=reason,
+    pair, groups = match.pair, match.groups
+    comparison = compare(pair, groups, level=level, seed=match.seed)
+    outcome = Outcome(
+        verdict=Verdict.PROMOTE,
+        reason=Reason.GAIN,
         number=match.number,
         allowed=level,
         comparison=comparison,
-        parts=parts,
-        labels=labels,
+        parts=[
+            *guard_parts(pair, groups, match.parts, policy),
+            *guard_parts(pair, groups, _known_labels(match), policy, always=True),
+        ],
+        labels=guard_labels(pair, groups, policy),
+        slices=guard_slices(pair, groups, match.slices, policy),
+        cost=match.cost,
     )
+    return next((replace(outcome, verdict=verdict, reason=reason) for verdict, reason in _objections(outcome, policy)), outcome)
 
 
-def decide_first(metric: Metric, groups: NDArray[np.int32], number: int, policy: GateSettings) -> FirstOutcome:
+def decide_first(
+    metric: Metric, groups: NDArray[np.int32], number: int, policy: GateSettings, *, cost: Cost | None = None
+) -> FirstOutcome:
     """Return the outcome for a version without a champion: the lower bound of its F1 must reach ``min_f1``.
 
-    ``number``: 1 plus the number of first versions that were tried on this holdout before. ``groups``: [n], as in `Match`.
+    ``number``: 1 plus the number of first versions that were tried on this holdout before. ``groups``, ``cost``: as in `Match`.
     """
     level = allowed(policy.confidence, number)
     f1, influence = metric.value(), by_group(metric.influence(), groups)
     error = standard_error(influence)
     bound, _ = wilson_interval(f1, error, len(influence), quantile(1 - level))
-    if len(influence) < policy.min_rows:
+    if over := _over_budget(cost, policy):
+        verdict, reason = Verdict.REJECT, over
+    elif len(influence) < policy.min_rows:
         verdict, reason = Verdict.INCONCLUSIVE, Reason.FEW_ROWS
     elif f1 < policy.min_f1:
         verdict, reason = Verdict.REJECT, Reason.TOO_LOW
@@ -194,6 +191,7 @@ def decide_first(metric: Metric, groups: NDArray[np.int32], number: int, policy:
         standard_error=error,
         lower_bound=bound,
         groups=len(influence),
+        cost=cost,
     )
 
 
@@ -214,11 +212,6 @@ def needed(outcome: Outcome, policy: GateSettings) -> int | None:
     return min(groups_at(outcome.number + 1), max(2 * comparison.groups, groups_at(1)))
 
 
-def least_differing(level: float) -> int:
-    """Return how many groups must differ before any result can reach a p-value of ``level``: 2^-D of all exchanges do."""
-    return math.ceil(math.log2(1 / level))
-
-
 def wilson_interval(share: float, error: float, groups: int, z: float) -> tuple[float, float]:
     """Return Wilson's score interval (1927) of a share in [0, 1], such as F1: ``z`` standard errors to each side.
 
@@ -234,91 +227,35 @@ def wilson_interval(share: float, error: float, groups: int, z: float) -> tuple[
     return max(0.0, (centre - width) / scale), min(1.0, (centre + width) / scale)
 
 
-def _verdict(
-    comparison: Comparison, level: float, parts: Sequence[Part], labels: Sequence[LabelChange], policy: GateSettings
-) -> tuple[Verdict, Reason]:
-    gain, guards = comparison.gain, [part.guard for part in parts]
-    checks = (  # in order: the first that holds decides
-        (comparison.groups < policy.min_rows, Verdict.INCONCLUSIVE, Reason.FEW_ROWS),
-        (gain <= 0 or gain < policy.min_gain, Verdict.REJECT, Reason.NO_GAIN),
-        (any(change.lost for change in labels), Verdict.REJECT, Reason.LABEL_LOST),
-        (Guard.LOST in guards, Verdict.REJECT, Reason.PART_LOST),
-        (comparison.p > level, Verdict.INCONCLUSIVE, Reason.NOT_SURE),
-        (Guard.UNKNOWN in guards, Verdict.INCONCLUSIVE, Reason.LOSS_POSSIBLE),
-        (True, Verdict.PROMOTE, Reason.GAIN),
-    )
-    return next((verdict, reason) for holds, verdict, reason in checks if holds)
+def _over_budget(cost: Cost | None, policy: GateSettings) -> Reason | None:
+    """Return why a version costs too much, or None."""
+    if cost is not None and policy.max_megabytes is not None and cost.megabytes > policy.max_megabytes:
+        return Reason.TOO_LARGE
+    if cost is not None and policy.max_latency_ms is not None and cost.latency_ms > policy.max_latency_ms:
+        return Reason.TOO_SLOW
+    return None
 
 
-def _guarded_parts(match: Match) -> dict[str, NDArray[np.bool_]]:
-    known = {} if match.known is None else {KNOWN_LABELS: match.known}
-    return {name: rows for name, rows in {**match.parts, **known}.items() if rows.any()}
+def _known_labels(match: Match) -> dict[str, NDArray[np.bool_]]:
+    return {} if match.known is None else {KNOWN_LABELS: match.known}
 
 
-def _part(match: Match, name: str, rows: NDArray[np.bool_], policy: GateSettings) -> Part:
-    groups = np.unique(match.groups[rows], return_inverse=True)[1].astype(np.int32)
-    comparison = compare(match.pair.part(rows), groups)
-    return Part(
-        name=name,
-        gain=comparison.gain,
-        standard_error=comparison.standard_error,
-        groups=comparison.groups,
-        guard=_guard(comparison, policy, always=name == KNOWN_LABELS),
-    )
-
-
-def _guard(comparison: Comparison, policy: GateSettings, *, always: bool) -> Guard:
-    gain, error = comparison.gain, comparison.standard_error
-    clear = comparison.differing >= least_differing(1 - policy.confidence) and gain + quantile(policy.confidence) * error < 0
-    if clear and gain < -policy.max_drop:
-        return Guard.LOST
-    if comparison.groups < PART_GROUPS and not always:
-        return Guard.SMALL
-    return Guard.HELD if gain - quantile(GUARD_CONFIDENCE) * error >= -policy.max_drop else Guard.UNKNOWN
-
-
-def _label_changes(match: Match, policy: GateSettings) -> list[LabelChange]:
-    """Return the change of each judged label. One is lost at a level that is shared by all of them (Bonferroni).
-
-    As for the gain, so many groups must differ that a result at this level is possible at all: a label with a single row, whose
-    F1 goes from 1 to 0, has a standard error of 0.
-    """
-    assert isinstance(match.pair, MacroPair)
-    candidate, champion = match.pair.candidate, match.pair.champion
-    errors, differing = _label_errors(match.pair, match.groups)
-    level = (1 - policy.confidence) / max(int(candidate.judged.sum()), 1)
-    z, least = quantile(1 - level), least_differing(level)
-    changes = []
-    for index in np.flatnonzero(candidate.judged):
-        ours, theirs, error = float(candidate.by_label[index]), float(champion.by_label[index]), float(errors[index])
-        clear = differing[index] >= least and ours - theirs + z * error < 0
-        lost = bool(clear and ours - theirs < -policy.max_class_drop)
-        change = LabelChange(
-            label=candidate.labels[index], candidate_f1=ours, champion_f1=theirs, standard_error=error, lost=lost
-        )
-        changes.append(change)
-    return changes
-
-
-def _label_errors(pair: MacroPair, groups: NDArray[np.int32]) -> tuple[Floats, NDArray[np.intp]]:
-    """Return [labels] the standard error of the change of each label's F1 over groups (delta method), and [labels] on how many
-    groups the answers differ so that the label is the truth or one of the answers.
-
-    A row has influence on two labels at most in each version: that of its truth and that of the answer. Summed up sparsely: one
-    cell for each group and label that occur together.
-    """
-    count = len(pair.candidate.labels)
-    cells, influences = [], []
-    for metric, sign in ((pair.candidate, 1), (pair.champion, -1)):
-        either = np.maximum(metric.truths + metric.predictions, 1)
-        slope = metric.by_label / either
-        right = np.where(metric.predicted == metric.truth, 2 / either[metric.truth], 0.0)
-        cells += [groups.astype(np.int64) * count + metric.truth, groups.astype(np.int64) * count + metric.predicted]
-        influences += [sign * (right - slope[metric.truth]), -sign * slope[metric.predicted]]
-    cell, position = np.unique(np.concatenate(cells), return_inverse=True)
-    total = np.bincount(position, weights=np.concatenate(influences))
-    errors: Floats = np.sqrt(np.bincount(cell % count, weights=total * total, minlength=count))
-    differs = np.flatnonzero(pair.differing())
-    answers = (pair.candidate.truth, pair.candidate.predicted, pair.champion.predicted)
-    touched = np.unique(np.concatenate([groups[differs].astype(np.int64) * count + rows[differs] for rows in answers]))
-    return errors, np.bincount(touched % count, minlength=count)
+def _objections(outcome: Outcome, policy: GateSettings) -> Iterator[tuple[Verdict, Reason]]:
+    """Yield the conditions that do not hold, the one that decides first."""
+    comparison, guards = outcome.comparison, [part.guard for part in outcome.parts]
+    if over := _over_budget(outcome.cost, policy):
+        yield Verdict.REJECT, over
+    if comparison.groups < policy.min_rows:
+        yield Verdict.INCONCLUSIVE, Reason.FEW_ROWS
+    if comparison.gain <= 0 or comparison.gain < policy.min_gain:
+        yield Verdict.REJECT, Reason.NO_GAIN
+    if any(label.lost for label in outcome.labels):
+        yield Verdict.REJECT, Reason.LABEL_LOST
+    if any(part.lost for part in outcome.slices):
+        yield Verdict.REJECT, Reason.SLICE_LOST
+    if Guard.LOST in guards:
+        yield Verdict.REJECT, Reason.PART_LOST
+    if comparison.p > outcome.allowed:
+        yield Verdict.INCONCLUSIVE, Reason.NOT_SURE
+    if Guard.UNKNOWN in guards:
+        yield Verdict.INCONCLUSIVE, Reason.LOSS_POSSIBLE

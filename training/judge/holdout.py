@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,8 @@ class Holdout:
     """`DECLARED` and `AUDITED` rows, if there are both: name → [n]."""
     labels: Sequence[Collection[str]]
     """[n], the labels in each row's right answer."""
+    slices: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    """Declared rows with one value of one of ``data.slices``: ``language de`` → [n]."""
 
     @property
     def rows(self) -> int:
@@ -42,9 +44,20 @@ class Holdout:
         return np.array([known.issuperset(of_row) for of_row in self.labels], dtype=bool)
 
 
-def describe_holdout(task_cls: type[AnyTask], examples: Sequence[Any], holdout_hash: str, *, audited: int = 0) -> Holdout:
-    """Return the holdout of these rows, the last ``audited`` of which are audited requests."""
-    groups = [fingerprint(task_cls.group(example)) for example in examples]
+def describe_holdout(
+    task_cls: type[AnyTask],
+    examples: Sequence[Any],
+    holdout_hash: str,
+    *,
+    audited: int = 0,
+    marks: Sequence[Mapping[str, Any]] = (),
+) -> Holdout:
+    """Return the holdout of these rows, the last ``audited`` of which are audited requests.
+
+    ``marks``: of each row, as `baton.artifacts.frozen.read_holdout` returns them; empty if no row has any.
+    """
+    units = [mark["unit"] for mark in marks] or [None] * len(examples)
+    groups = [unit or fingerprint(task_cls.group(example)) for unit, example in zip(units, examples, strict=True)]
     number = {group: index for index, group in enumerate(dict.fromkeys(groups))}
     is_audited = np.arange(len(examples)) >= len(examples) - audited
     both = 0 < audited < len(examples)
@@ -53,5 +66,12 @@ def describe_holdout(task_cls: type[AnyTask], examples: Sequence[Any], holdout_h
         groups=np.array([number[group] for group in groups], dtype=np.int32),
         fingerprints=tuple(number),
         parts={DECLARED: ~is_audited, AUDITED: is_audited} if both else {},
+        slices=_slices([mark["slices"] for mark in marks]),
         labels=[frozenset(task_cls.labels_in(example)) for example in examples],
     )
+
+
+def _slices(of_rows: Sequence[Mapping[str, str]]) -> dict[str, NDArray[np.bool_]]:
+    """Return the rows with each value of each column, in the order of columns and values. Empty cells are in no slice."""
+    cells = sorted({(column, value) for row in of_rows for column, value in row.items() if value})
+    return {f"{column} {value}": np.array([row.get(column) == value for row in of_rows], dtype=bool) for column, value in cells}

@@ -5,9 +5,13 @@ No sentence says «sure» or «100%»: a p-value from random exchanges is a boun
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
 from baton.config.model_settings import GateSettings
 from baton.store.records import Verdict
-from training.judge.gate import FirstOutcome, Guard, Outcome, Reason, least_differing, needed
+from training.judge.comparison import least_differing
+from training.judge.gate import FirstOutcome, Outcome, Reason, needed
+from training.judge.guards import Guard
 
 VERDICTS = {Verdict.PROMOTE: "Promote", Verdict.REJECT: "Refused", Verdict.INCONCLUSIVE: "Inconclusive"}
 """First words of the sentences."""
@@ -35,6 +39,8 @@ def explain_first(outcome: FirstOutcome, candidate: int, champion: int | None, p
         return f"Inconclusive: {_too_few(outcome.groups, policy)}"
     what = "the first version" if champion is None else f"the first version of its task (v{champion} has another one)"
     subject = f"v{candidate}, {what}, F1 {outcome.f1:.3f} on {_texts(outcome.groups)}"
+    if outcome.reason in (Reason.TOO_LARGE, Reason.TOO_SLOW):
+        return f"Refused: {subject}, but {_over_budget(outcome, policy)}."
     if outcome.verdict is Verdict.PROMOTE:
         return f"Promote: {subject}, at least {outcome.lower_bound:.3f} ({policy.min_f1:g} required)."
     if outcome.verdict is Verdict.REJECT:
@@ -45,14 +51,38 @@ def explain_first(outcome: FirstOutcome, candidate: int, champion: int | None, p
     )
 
 
+def about_labels(candidate: Collection[str], champion: Collection[str]) -> str:
+    """Return a sentence on the labels that only one of two versions can answer; empty if there are none.
+
+    A renamed label is one of each.
+    """
+    new, gone = sorted(set(candidate) - set(champion)), sorted(set(champion) - set(candidate))
+    told = ([f"adds {listed(new)}"] if new else []) + ([f"no longer knows {listed(gone)}"] if gone else [])
+    return f" It {' and '.join(told)}." if told else ""
+
+
+def listed(labels: Sequence[str]) -> str:
+    """Return the first labels, and the number of the others."""
+    more = f" and {len(labels) - 5} more" if len(labels) > 5 else ""
+    return f"the label{'s' if len(labels) > 1 else ''} " + ", ".join(map(repr, labels[:5])) + more
+
+
 def _why(outcome: Outcome, policy: GateSettings) -> str:
     """Return what decided, as the end of the sentence after the gain."""
     match outcome.reason:
         case Reason.NO_GAIN:
             why = f", and {f'at least {policy.min_gain:+g}' if policy.min_gain > 0 else 'more than 0'} is required."
+        case Reason.TOO_LARGE | Reason.TOO_SLOW:
+            why = f", but {_over_budget(outcome, policy)}."
+        case Reason.SLICE_LOST:
+            lost = min((change for change in outcome.slices if change.lost), key=lambda change: change.gain)
+            why = (
+                f", but {lost.gain:+.3f} on the {_texts(lost.groups)} of the slice {lost.name}, where a loss of "
+                f"{policy.max_class_drop:g} is allowed."
+            )
         case Reason.LABEL_LOST:
             worst = min((change for change in outcome.labels if change.lost), key=lambda change: change.gain)
-            why = f", but {worst.gain:+.3f} on the label {worst.label!r}, where a loss of {policy.max_class_drop:g} is allowed."
+            why = f", but {worst.gain:+.3f} on the label {worst.name!r}, where a loss of {policy.max_class_drop:g} is allowed."
         case Reason.PART_LOST:
             part = next(part for part in outcome.parts if part.guard is Guard.LOST)
             why = (
@@ -70,6 +100,15 @@ def _why(outcome: Outcome, policy: GateSettings) -> str:
         case _:
             why = f", at least {outcome.lower_bound:+.3f}. {_chance(outcome)}"
     return why
+
+
+def _over_budget(outcome: Outcome | FirstOutcome, policy: GateSettings) -> str:
+    assert outcome.cost is not None
+    if outcome.reason is Reason.TOO_LARGE:
+        return f"it has {outcome.cost.megabytes:,.1f} MB, and {policy.max_megabytes:g} are allowed (gate.max_megabytes)"
+    return (
+        f"one answer takes {outcome.cost.latency_ms:,.1f} ms, and {policy.max_latency_ms:g} are allowed (gate.max_latency_ms)"
+    )
 
 
 def _what_is_missing(outcome: Outcome, policy: GateSettings) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Path
 from fastapi.responses import JSONResponse
 from pydantic import Field
 
+from baton.artifacts.storage import Storage
+from baton.errors import NotFound
 from baton.store.records import LARGEST_INTEGER, PAGE
 from services.control.api.bodies import LONGEST_REASON, Body, Page, to_json_values
 from services.control.api.problems import problem
@@ -33,6 +36,7 @@ class RollbackRequest(Body):
 def add_promotions(api: FastAPI, control: ControlPlane) -> None:
     """Add the routes of promotions and rollbacks."""
     registry = control.registry
+    storage = Storage(control.config.storage)
 
     @api.post("/api/models/{model}/promotions", tags=["promotions"])
     async def promote(model: str, body: PromotionRequest) -> JSONResponse:
@@ -61,6 +65,22 @@ def add_promotions(api: FastAPI, control: ControlPlane) -> None:
         found = registry.decision(number)
         control.config.model(found.model)
         return to_json_values(found)
+
+    @api.get("/api/models/{model}/versions/{number}/report", tags=["promotions"])
+    def get_report(model: str, number: Annotated[int, Path(ge=1, le=LARGEST_INTEGER)]) -> dict[str, Any]:
+        """Return the newest decision of the gate on a version, and its report.
+
+        The report has F1 and gain by part, slice and label, the confusions that changed most, and the most changed answers.
+        """
+        control.config.model(model)
+        registry.versions.get(model, number)
+        found = registry.newest_gate_decision(model, number)
+        if found is None:
+            raise NotFound(f"the gate has not judged {model} v{number}")
+        content = storage.read_report(found.numbers["report"]) if "report" in found.numbers else None
+        if content is None:
+            raise NotFound(f"decision {found.id} on {model} v{number} has no report: Baton 0.1 made none")
+        return {"decision": to_json_values(found), "report": json.loads(content)}
 
     @api.post("/api/models/{model}/rollback", tags=["promotions"])
     async def rollback(model: str, body: RollbackRequest | None = None) -> dict[str, Any]:

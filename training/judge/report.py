@@ -1,0 +1,171 @@
+"""The report of a match, for people who decide about a version: F1 by part, slice and label, confusions, changed answers.
+
+Plain JSON values; `baton report` draws them. Knows neither the registry nor the storage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from baton.artifacts.frozen import shown
+from baton.config.model_settings import GateSettings
+from baton.store.records import Evaluation
+from baton.tasks import AnyTask
+from training.judge.comparison import quantile
+from training.judge.decision import Contender, Judged
+from training.judge.gate import Outcome
+from training.judge.guards import Change
+from training.judge.pairs import MacroPair, Pair
+
+CHANGED = 10
+"""Number of texts with changed answers that a report shows."""
+
+CONFUSIONS = 10
+"""Number of confusions that a report shows: those whose count changed most."""
+
+WHOLE = "all texts"
+"""Name of the line with the whole holdout."""
+
+
+def make_report(
+    task: AnyTask,
+    judged: Judged,
+    candidate: Contender,
+    champion: Contender | None,
+    *,
+    policy: GateSettings,
+    examples: Sequence[Any],
+    answers: Sequence[Sequence[str] | None],
+    mask: Callable[[Any], Any],
+) -> dict[str, Any]:
+    """Return the report of a decision as JSON values.
+
+    Args:
+        examples: the rows that judge, in the order of the evaluations.
+        answers: of the candidate and of the champion, in words; None where they were not kept.
+        mask: masks personal data in an input.
+    """
+    evaluations = [one.evaluation for one in (candidate, champion) if one is not None]
+    report = {
+        "candidate": evaluations[0].version,
+        "champion": evaluations[1].version if champion is not None else None,
+        "rows": [],
+        "labels": _labels_of_task(evaluations),
+        "confusions": [],
+        "changed": [],
+        "cost": [None if one is None or one.cost is None else _cost(one) for one in (candidate, champion)],
+        "optimism": 0.0,
+    }
+    if judged.pair is None or not isinstance(judged.outcome, Outcome):
+        return report
+    outcome, pair = judged.outcome, judged.pair
+    comparison = outcome.comparison
+    whole = Change(
+        name=WHOLE,
+        candidate_f1=comparison.candidate_f1,
+        champion_f1=comparison.champion_f1,
+        standard_error=comparison.standard_error,
+        groups=comparison.groups,
+    )
+    return {
+        **report,
+        "rows": _changes([whole, *outcome.parts, *outcome.slices], policy),
+        "labels": _changes(outcome.labels, policy) or report["labels"],
+        "confusions": _confusions(pair),
+        "changed": _changed(task, pair, examples, answers, mask),
+        "optimism": outcome.optimism,
+    }
+
+
+def _changes(changes: Iterable[Change], policy: GateSettings) -> list[dict[str, Any]]:
+    """Return each change with the central interval of its gain that holds ``gate.confidence``."""
+    z = quantile((1 + policy.confidence) / 2)
+    return [
+        {
+            "name": change.name,
+            "texts": change.groups,
+            "f1": change.candidate_f1,
+            "champion_f1": change.champion_f1,
+            "gain": change.gain,
+            "low": change.gain - z * change.standard_error,
+            "high": change.gain + z * change.standard_error,
+        }
+        for change in changes
+    ]
+
+
+def _labels_of_task(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
+    """Return the F1 of each label that the holdout has, as the task scored it; [] for tasks without labels."""
+    by_label = [evaluation.metrics.get("per_class", {}) for evaluation in evaluations]
+    return [
+        {
+            "name": label,
+            "texts": scores["support"],
+            "f1": scores["f1"],
+            "champion_f1": by_label[1].get(label, {}).get("f1") if len(by_label) > 1 else None,
+        }
+        for label, scores in by_label[0].items()
+        if scores["support"]
+    ]
+
+
+def _confusions(pair: Pair) -> list[dict[str, Any]]:
+    """Return how often a truth was answered with another label, where the two versions differ most; [] unless macro-F1."""
+    if not isinstance(pair, MacroPair):
+        return []
+    labels = pair.candidate.labels
+    counts = []
+    for metric in (pair.candidate, pair.champion):
+        cells = np.bincount(metric.truth * len(labels) + metric.predicted, minlength=len(labels) ** 2)
+        counts.append(cells.reshape(len(labels), len(labels)))
+    change = counts[0] - counts[1]
+    np.fill_diagonal(change, 0)
+    largest = np.argsort(-np.abs(change), axis=None, kind="stable")[:CONFUSIONS]
+    return [
+        {
+            "truth": labels[truth],
+            "answer": labels[answer],
+            "count": int(counts[0][truth, answer]),
+            "champion_count": int(counts[1][truth, answer]),
+        }
+        for truth, answer in zip(*np.unravel_index(largest, change.shape), strict=True)
+        if change[truth, answer]
+    ]
+
+
+def _changed(
+    task: AnyTask,
+    pair: Pair,
+    examples: Sequence[Any],
+    answers: Sequence[Sequence[str] | None],
+    mask: Callable[[Any], Any],
+) -> list[dict[str, Any]]:
+    """Return the texts whose changed answers moved the gain most: as many that got worse as got better, if there are."""
+    influence = np.where(pair.differing(), pair.influence, 0.0)
+    order = np.argsort(influence, kind="stable")
+    worse = [int(row) for row in order if influence[row] < 0]
+    better = [int(row) for row in order[::-1] if influence[row] > 0]
+    half = CHANGED // 2
+    shares = (worse[: max(half, CHANGED - len(better))], better[: max(half, CHANGED - len(worse))])
+    ours, theirs = answers
+    found = []
+    for row in (row for share in shares for row in share):
+        example = examples[row]
+        item = mask(task.input_of(example))
+        entry = {
+            "text": shown(task.content(example.model_copy(update=dict(item)))),
+            "truth": shown(task.truth_in_words(example, item)),
+            "answer": None if ours is None else shown(ours[row]),
+            "champion_answer": None if theirs is None else shown(theirs[row]),
+            "influence": float(influence[row]),
+        }
+        found.append(entry)
+    return found
+
+
+def _cost(contender: Contender) -> dict[str, float]:
+    assert contender.cost is not None
+    return {"megabytes": contender.cost.megabytes, "latency_ms": contender.cost.latency_ms}
