@@ -22,8 +22,9 @@ from pathlib import Path
 import numpy as np
 
 from baton.config.model_settings import GateSettings
+from baton.store.records import Verdict
 from benchmarks.gate.cases import Case, Life, cases, one_match
-from benchmarks.gate.worlds import KINDS, SIZES, Kind, skill_for
+from benchmarks.gate.worlds import KINDS, SIZES, Contest, Kind, skill_for
 from training.judge.gate import Match, decide
 
 GAINS = (0.01, 0.03, 0.05)
@@ -89,7 +90,14 @@ def main() -> None:
     if arguments.json is not None:
         arguments.json.write_text(json.dumps([to_json(result) for result in results], indent=2, ensure_ascii=False) + "\n")
     power = [power_of(name, rows, gain, effort) for name in KINDS for rows in SIZES for gain in GAINS]
-    print("\n" + "\n".join([*table_of_false_promotions(results), "", *table_of_power(power), "", *table_of_costs()]))
+    optimism = [optimism_of(rows, gain, effort) for rows in (200, 1_000) for gain in GAINS]
+    tables = (
+        table_of_false_promotions(results),
+        table_of_power(power),
+        table_of_optimism(optimism),
+        table_of_costs(),
+    )
+    print("".join("\n" + "\n".join(table) + "\n" for table in tables), end="")
     if arguments.plot is not None:
         arguments.plot.write_text(draw(power), encoding="utf-8")
     too_often = [result.world for result in results if result.exceeds]
@@ -152,6 +160,32 @@ def power_of(name: str, rows: int, gain: float, effort: Effort) -> Power:
     return Power(kind=name, rows=rows, gain=gain, new=new, old=old)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Optimism:
+    """How much larger than it is the gain of the winners looks, in F1, and how much larger the gate says."""
+
+    rows: int
+    gain: float
+    winners: int
+    true: float
+    told: float
+
+
+def optimism_of(rows: int, gain: float, effort: Effort) -> Optimism:
+    """Simulate first matches of candidates that are truly better by ``gain`` in macro-F1, and follow those that win."""
+    kind, skill = KINDS["macro, 4 labels"]
+    better = skill_for(kind, skill, gain)
+    outcomes = []
+    for number in range(4 * effort.power_lives):
+        rng = np.random.default_rng([rows, round(1_000 * gain), number])
+        outcomes.append(Contest(pair=kind.pair(rng, rows, skill, better)).outcome(number))
+    won = [outcome for outcome in outcomes if outcome.verdict is Verdict.PROMOTE]
+    shown, told = (
+        sum(values) / max(len(won), 1) for values in ([it.comparison.gain for it in won], [it.optimism for it in won])
+    )
+    return Optimism(rows=rows, gain=gain, winners=len(won), true=shown - gain, told=told)
+
+
 def seconds_of(kind: Kind, skill: float, rows: int, number: int) -> float:
     """Return the processor time of one decision, in seconds: the least of three, as others may use the machine."""
     pair = kind.pair(np.random.default_rng(0), rows, skill, skill + 0.05)
@@ -192,6 +226,14 @@ def table_of_power(power: Sequence[Power]) -> list[str]:
         for rows in SIZES:
             cells = [f"{it.old:.2f} → {it.new:.2f}" for it in power if (it.kind, it.rows) == (name, rows)]
             lines.append(f"| {name}, {rows:,} rows | {' | '.join(cells)} |")
+    return lines
+
+
+def table_of_optimism(found: Sequence[Optimism]) -> list[str]:
+    lines = ["| winners of first matches, 4 labels | winners | gain shown − true, points | told |", "|---|--:|--:|--:|"]
+    for it in found:
+        cells = f"{it.winners} | {100 * it.true:+.2f} | {100 * it.told:+.2f}"
+        lines.append(f"| truly {100 * it.gain:+.0f} on {it.rows:,} rows | {cells} |")
     return lines
 
 

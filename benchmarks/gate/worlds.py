@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from baton.config.model_settings import GateSettings
 from baton.store.records import Verdict
 from baton.tasks.f1 import Floats, MacroF1, Metric, RatioF1, micro_f1
-from training.judge.gate import Match, decide, decide_first
+from training.judge.gate import Match, Outcome, decide, decide_first
 from training.judge.pairs import MacroPair, Pair, pair_of
 
 Rng = np.random.Generator
@@ -209,11 +209,15 @@ class Contest:
     old_pair: Pair | None = None
     """What the old gate judged on; None: the same rows."""
 
-    def promotes(self, seed: int) -> bool:
-        """Return the verdict of the product's gate."""
+    def outcome(self, seed: int) -> Outcome:
+        """Return what the product's gate decides."""
         groups = np.arange(len(self.pair.differing()), dtype=np.int32) if self.groups is None else self.groups
         match = Match(pair=self.pair, groups=groups, number=self.number, seed=seed, parts=self.parts, known=self.known)
-        return decide(match, GateSettings()).verdict is Verdict.PROMOTE
+        return decide(match, GateSettings())
+
+    def promotes(self, seed: int) -> bool:
+        """Return whether the product's gate promotes."""
+        return self.outcome(seed).verdict is Verdict.PROMOTE
 
     def promoted_before(self, rng: Rng) -> bool:
         """Return the verdict of the old gate."""

@@ -102,15 +102,15 @@ class Outcome:
     def optimism(self) -> float:
         """How much larger the gain of a winner looks than it is, on average: only gains that happen to be large win. Else 0.
 
-        The mean of a normal gain, given that it passes the level of this match, is the true gain plus SE · φ(m) / (1 − Φ(m))
-        with m = z − gain / SE. The observed gain stands for the true one here (Lee and Shen 2018 add up such terms).
+        A normal gain that is truly g looks larger by SE · φ(m) / (1 − Φ(m)) with m = z − g / SE, given that it passes the level
+        of this match, z. The true gain is not known: the formula takes the observed one first, and then what is left of it, but
+        not less than 0 (a step of Zhong and Prentice 2008 towards the estimate that explains itself).
         """
         error = self.comparison.standard_error
         if self.verdict is not Verdict.PROMOTE or error == 0:
             return 0.0
-        normal = NormalDist()
-        distance = quantile(1 - self.allowed) - self.comparison.gain / error
-        return error * normal.pdf(distance) / max(1 - normal.cdf(distance), 1e-12)
+        z, shown = quantile(1 - self.allowed), self.comparison.gain / error
+        return error * _selection_bias(max(shown - _selection_bias(shown, z), 0.0), z)
 
     @property
     def lower_bound(self) -> float:
@@ -234,6 +234,12 @@ def _over_budget(cost: Cost | None, policy: GateSettings) -> Reason | None:
     if cost is not None and policy.max_latency_ms is not None and cost.latency_ms > policy.max_latency_ms:
         return Reason.TOO_SLOW
     return None
+
+
+def _selection_bias(mean: float, z: float) -> float:
+    """Return the mean of a normal number with this mean and variance 1, given that it is above z, minus that mean."""
+    normal = NormalDist()
+    return normal.pdf(z - mean) / max(1 - normal.cdf(z - mean), 1e-12)
 
 
 def _known_labels(match: Match) -> dict[str, NDArray[np.bool_]]:
