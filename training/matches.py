@@ -76,6 +76,7 @@ def decide(context: Context, version: ModelVersion, candidate: Evaluation, judge
         audited=judge.version.holdout_audited,
         marks=judge.marks[:rows],
     )
+    judged_before = registry.matches.groups(model)
     number = registry.matches.open(
         model,
         champion=pointer.version,
@@ -86,7 +87,17 @@ def decide(context: Context, version: ModelVersion, candidate: Evaluation, judge
     task, policy = context.settings.make_task(()), context.declared.gate
     ours = _contender(task_cls, version, candidate, rows)
     theirs = None if champion is None or rival is None else _contender(task_cls, champion, rival, rows)
-    judged = decide_match(task, holdout, ours, theirs, pointer=pointer, number=number, policy=policy, corrections=corrections)
+    judged = decide_match(
+        task,
+        holdout,
+        ours,
+        theirs,
+        pointer=pointer,
+        number=number,
+        policy=policy,
+        corrections=corrections,
+        judged_before=judged_before,
+    )
     report = make_report(
         task,
         judged,

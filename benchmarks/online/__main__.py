@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from benchmarks.__main__ import RESULTS, head_of, write
-from benchmarks.online import delay, drifting, plot, stream
-from benchmarks.online.scenario import CORRECTED, INTENTS, THINNED, Scenario, build_scenario
+from benchmarks.online import delay, drifting, plot, poison, stream
+from benchmarks.online.scenario import AUDIT, CORRECTED, INTENTS, THINNED, Scenario, build_scenario
 from benchmarks.service import holdout_of, read_rows
 
 PICTURE = Path(__file__).with_name("online.svg")
@@ -56,9 +56,11 @@ def _stream(scenario: Scenario, home: Path, _: argparse.Namespace) -> str:
         "| --- | --- | --- | --- | --- | --- | --- | --- |\n"
         f"{rows}\n\n"
         f"Requests failed: {result.failed} of {result.requests:,}; corrections failed: {result.failed_corrections} of "
-        f"{result.corrections + result.failed_corrections:,}; versions\nrefused by the gate: {result.refused}. "
+        f"{result.corrections + result.failed_corrections:,}; versions\nnot promoted: {result.refused}. "
         "Largest fall of F1 on the first 40 from one champion to the next: "
         f"{100 * max([0.0, *falls]):.1f} points.\n"
+        f"The audit drew {AUDIT:.0%} of the texts; people gave {result.labels:,} labels, whatever the answer was. Of the last "
+        f"holdout,\n{result.judges:,} rows are audited texts, and {result.strangers} are neither declared nor audited.\n"
         f"p50 {result.p50_ms:.0f} ms, p99 {result.p99_ms:.0f} ms over the whole time, training included.\n\n"
         "![F1 and right answers over time](online/online.svg)\n"
     )
@@ -71,6 +73,20 @@ def _row(step: stream.Step, *, first: bool) -> str:
     return (
         f"| v{step.version} | {took_over} | {step.train_rows:,} | {step.f1:.4f} | {step.first_f1:.4f} | {live} | "
         f"{step.answered:,} | {right} |"
+    )
+
+
+def _poison(_: Scenario, home: Path, arguments: argparse.Namespace) -> str:
+    result = poison.measure(arguments.data, home)
+    rows = "\n".join(f"| {it.name} | {it.challenger_f1:.4f} | {it.verdict} | {it.serving_f1:.4f} |" for it in result.attacks)
+    return (
+        "## A hostile sender\n\n"
+        f"banking77: the champion is trained on {poison.TRAIN_SHARE:.0%} of the rows. Somebody who may send corrections sends\n"
+        f"{poison.CORRECTIONS} in each attack, on texts of their choice, and a run trains on all of them so far. F1 is macro,\n"
+        f"on the declared holdout; the champion's is {result.first_f1:.4f} before.\n\n"
+        f"| {poison.CORRECTIONS} corrections with | F1 of the new version | the gate says | F1 of what serves |\n"
+        "| --- | --- | --- | --- |\n"
+        f"{rows}\n"
     )
 
 
@@ -111,6 +127,7 @@ SECTIONS: Mapping[str, Callable[[Scenario, Path, argparse.Namespace], str]] = {
     "stream": _stream,
     "delay": _delay,
     "drift": _drift,
+    "poison": _poison,
 }
 
 

@@ -20,6 +20,9 @@ THINNED = 0.1
 CORRECTED = 0.3
 """Share of the traffic that the application corrects."""
 
+AUDIT = 0.05
+"""Share of the texts that people are asked to label."""
+
 SEED = 0
 
 Rows = list[dict[str, Any]]
@@ -65,6 +68,7 @@ class Scenario:
                 **TRAINING[tune],
             },
             "gate": {"min_f1": 0.1, "confidence": 0.9},
+            "feedback": {"audit": AUDIT},
             "serving": {"replicas": 2},
             "retrain": {"after_examples": after_examples, "cooldown_minutes": 0},
         }
@@ -81,14 +85,15 @@ def build_scenario(data: Path, home: Path) -> Scenario:
     for row in train:
         (known if row["label"] in first and rng.random() < THINNED else stream).append(row)
     return Scenario(
-        train=_write(home / "train.jsonl", known),
-        holdout=_write(home / "holdout.jsonl", [row for row in test if row["label"] in first]),
+        train=write_rows(home / "train.jsonl", known),
+        holdout=write_rows(home / "holdout.jsonl", [row for row in test if row["label"] in first]),
         stream=stream,
         test=test,
         first=first,
     )
 
 
-def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """Write a JSON Lines file, and return its path."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path

@@ -10,16 +10,19 @@ from typing import Any
 
 import numpy as np
 
+from baton.artifacts.frozen import HOLDOUT, read_splits
 from baton.artifacts.storage import Storage
 from baton.config.file import load_config
 from baton.predict.predictor import Predictor
 from baton.store.records import HistoryKind
 from baton.store.registry import Registry
-from baton.tasks.classification import TextExample
+from baton.tasks.classification import Classification, TextExample
 from baton.tasks.text_classifier import TextInput
+from baton.text.normal_form import normalise
 from benchmarks.online.application import Application
+from benchmarks.online.people import People
 from benchmarks.online.scenario import Scenario
-from benchmarks.service import MODEL, OneModelService
+from benchmarks.service import MODEL, OneModelService, read_rows
 
 AFTER_EXAMPLES = 400
 PER_SECOND = 12.0
@@ -56,6 +59,12 @@ class StreamResult:
 
     steps: Sequence[Step]
     """All champions, oldest first."""
+    labels: int
+    """Labels that people gave to audited texts."""
+    judges: int
+    """Rows of the last holdout that are audited texts."""
+    strangers: int
+    """Rows of the last holdout that are neither declared nor drawn by the audit. There should be none."""
     refused: int
     """Versions that the gate did not promote."""
     requests: int
@@ -78,7 +87,10 @@ def measure(scenario: Scenario, home: Path, tune: str = "full") -> StreamResult:
         run, _ = service.train()
         service.wait_for(run["version"])
         feedback = f"{service.client.url}/api/models/{MODEL}/feedback"
-        with Application(service.url, feedback, scenario.stream, per_second=PER_SECOND) as application:
+        with (
+            People(service.client, scenario.stream) as people,
+            Application(service.url, feedback, scenario.stream, per_second=PER_SECOND) as application,
+        ):
             while not application.finished():
                 time.sleep(1.0)
             seconds = application.exchanges[-1].at
@@ -87,9 +99,13 @@ def measure(scenario: Scenario, home: Path, tune: str = "full") -> StreamResult:
         live = {item["version"]: item for item in service.client.get(f"/api/models/{MODEL}/live")["items"]}
         history = service.client.get(f"/api/models/{MODEL}/history", limit=500)["items"]
         steps = _steps(service, scenario, application, live)
+        judges, strangers = _judges(service, scenario)
     latencies = np.array([exchange.latency for exchange in application.exchanges]) * 1000
     return StreamResult(
         steps=steps,
+        labels=people.labels,
+        judges=judges,
+        strangers=strangers,
         refused=sum(entry["what"] in (HistoryKind.REFUSED, HistoryKind.INCONCLUSIVE) for entry in history),
         requests=len(application.exchanges),
         failed=sum(exchange.status != 200 for exchange in application.exchanges),
@@ -114,6 +130,18 @@ def _windows(application: Application, size: int = 300) -> list[tuple[float, flo
     exchanges = application.exchanges
     parts = [exchanges[start : start + size] for start in range(0, len(exchanges) - size + 1, size)]
     return [(part[-1].at, float(np.mean([exchange.right for exchange in part]))) for part in parts]
+
+
+def _judges(service: OneModelService, scenario: Scenario) -> tuple[int, int]:
+    """Return how many rows of the newest holdout are audited texts, and how many are neither these nor declared."""
+    config = load_config(service.file, {})
+    registry, storage = Registry(config.database), Storage(config.storage)
+    newest = registry.datasets.latest(MODEL)
+    assert newest is not None
+    declared = {normalise(row["text"]) for row in read_rows(scenario.holdout)}
+    drawn = {normalise(item.input["text"]) for item in registry.audit.items(MODEL)}
+    held = {normalise(row.text) for row in read_splits(Classification, storage, newest.uri)[HOLDOUT]}
+    return len(held & drawn - declared), len(held - drawn - declared)
 
 
 def _steps(

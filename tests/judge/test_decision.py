@@ -118,6 +118,24 @@ def test_held_out_corrections_are_reported_and_change_nothing_else():
     assert {**told.numbers, "corrections": 0} == {**plain.numbers, "corrections": 0}
 
 
+def test_a_holdout_that_has_lost_many_texts_is_told():
+    ever = [*HOLDOUT.fingerprints, *(f"gone {number}" for number in range(100))]
+    told = decide(contender(8, 380), contender(7, 300), judged_before=ever)
+    assert told.sentence.endswith("The holdout has lost 20% of the texts that have judged so far.")
+    assert told.numbers["lost_groups"] == 100
+    few = decide(contender(8, 380), contender(7, 300), judged_before=ever[:440])
+    assert (few.numbers["lost_groups"], "has lost" in few.sentence) == (40, False)
+    assert "has lost" not in decide(contender(8, 380), contender(7, 300)).sentence
+
+
+def test_labels_that_only_one_version_knows_are_named():
+    renamed = decide(contender(8, 380, ("a", "b", "c", "D")), contender(7, 300))
+    assert "It adds the label 'D' and no longer knows the label 'd'." in renamed.sentence
+    shrunk = decide(contender(8, 380, ("a", "b")), contender(7, 300))
+    assert "It no longer knows the labels 'c', 'd'." in shrunk.sentence
+    assert " It " not in decide(contender(8, 380), contender(7, 300)).sentence
+
+
 def test_a_holdout_knows_its_groups_and_which_rows_were_audited():
     rows = [*ROWS[:3], TextExample(text="Text 0", label="a")]
     holdout = describe_holdout(Classification, rows, "h", audited=1)
