@@ -235,6 +235,13 @@ class Registry:
                 found.setdefault(row.version, []).append(DecisionKind(row.kind))
         return found
 
+    def rolled_back(self, model: str) -> set[int]:
+        """Return the versions that a rollback took out of service, at any time."""
+        table = schema.promotions
+        moved = (table.c.model == model, table.c.kind == DecisionKind.ROLLBACK, table.c.previous.is_not(None))
+        with self._read() as connection:
+            return set(connection.scalars(sa.select(table.c.previous).where(*moved)))
+
     # --- decisions -----------------------------------------------------------------------------------------------------
 
     def add_decision(self, decision: Decision, *, of_run: bool = False) -> Decision:

@@ -23,12 +23,20 @@ import numpy as np
 
 from baton.config.model_settings import GateSettings
 from baton.store.records import Verdict
+from benchmarks.__main__ import head_of, write
 from benchmarks.gate.cases import Case, Life, cases, one_match
 from benchmarks.gate.worlds import KINDS, SIZES, Contest, Kind, skill_for
 from training.judge.gate import Match, decide
 
 GAINS = (0.01, 0.03, 0.05)
 """True gains of the power table."""
+
+HEADING = "## The gate in simulated worlds"
+INTRODUCTION = (
+    "True quality is known here. «before» is the gate of version 0.1 on the same answers. Shares are of lives with a promotion; "
+    "a\nlife is a match, or as many as the line says. In cheap worlds there are {lives:,} lives, {old_lives:,} of them for the "
+    "gate of\nbefore.\n"
+)
 
 COLOURS = ("#1b6ca8", "#2a9d57", "#c0392b")
 """Of the gains in the plot."""
@@ -82,6 +90,7 @@ def main() -> None:
         "--json", type=Path, metavar="FILE", help="write the false promotions: a list of {world, promoted, limit, trials, old}"
     )
     parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw the power of both gates")
+    parser.add_argument("--out", type=Path, metavar="FILE.md", help="write the tables to this file of results, too")
     arguments = parser.parse_args()
     if arguments.plot is not None and arguments.plot.suffix != ".svg":
         parser.error(f"--plot {arguments.plot}: the plot is an SVG; give a name that ends with .svg")
@@ -97,7 +106,12 @@ def main() -> None:
         table_of_optimism(optimism),
         table_of_costs(),
     )
-    print("".join("\n" + "\n".join(table) + "\n" for table in tables), end="")
+    text = "".join("\n" + "\n".join(table) + "\n" for table in tables)
+    print(text, end="")
+    if arguments.out is not None:
+        options = "--quick" if arguments.quick else ""
+        introduction = INTRODUCTION.format(lives=effort.lives, old_lives=effort.old_lives)
+        write(arguments.out, f"{HEADING}\n\n{introduction}{text}", head_of("benchmarks.gate", options, model=None))
     if arguments.plot is not None:
         arguments.plot.write_text(draw(power), encoding="utf-8")
     too_often = [result.world for result in results if result.exceeds]

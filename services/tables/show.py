@@ -52,7 +52,7 @@ def models(items: Sequence[Json]) -> RenderableType:
 
 
 def versions(items: Sequence[Json]) -> RenderableType:
-    """Return a table with one line per version and marks at the champion and at versions that bypassed the gate.
+    """Return a table with one line per version and marks at the champion, forced versions and those that were rolled back.
 
     Notes below explain the marks, and say if the versions were evaluated on different holdouts: their F1 cannot be compared
     directly.
@@ -63,7 +63,7 @@ def versions(items: Sequence[Json]) -> RenderableType:
         dataset, training, metrics = item["lineage"].get("dataset", {}), item["lineage"].get("training", {}), item["metrics"]
         holdouts.add(dataset.get("holdout_hash"))
         table.add_row(
-            ("★" if item["champion"] else "") + ("!" if DecisionKind.FORCE in item["moves"] else ""),
+            "".join(mark for mark, applies in _marks(item) if applies),
             version_text(item["number"]),
             score_text(metrics.get("f1")),
             ", ".join(f"{name} {metrics[key]:.4f}" for key, name in OTHER_METRICS.items() if metrics.get(key) is not None),
@@ -82,7 +82,13 @@ def versions(items: Sequence[Json]) -> RenderableType:
         )
     if any(DecisionKind.FORCE in item["moves"] for item in items):
         notes.append("! became champion by force, without the gate; `baton history` has the reason")
+    if any(item["rolled_back"] for item in items):
+        notes.append("↩ was taken out of service by a rollback; `baton history` has the reason")
     return Group(table, *(Text(note, style="dim") for note in notes))
+
+
+def _marks(item: Json) -> Sequence[tuple[str, bool]]:
+    return ("★", item["champion"]), ("!", DecisionKind.FORCE in item["moves"]), ("↩", item["rolled_back"])
 
 
 def matches(model: Json) -> RenderableType:

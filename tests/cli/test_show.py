@@ -21,6 +21,7 @@ def version(number: int, holdout: str, **training: Any) -> dict[str, Any]:
         "number": number,
         "champion": False,
         "moves": [],
+        "rolled_back": False,
         "metrics": {"f1": 0.5},
         "lineage": {"dataset": {"train_rows": 10, "holdout_rows": 4, "holdout_hash": holdout}, "training": training},
         "created_at": "2026-11-24T10:00:00+00:00",
@@ -38,6 +39,13 @@ def test_a_version_that_bypassed_the_gate_is_marked_for_ever():
     note = "! became champion by force, without the gate"
     assert note in text_of(show.versions([forced, version(1, "a")]))
     assert note not in text_of(show.versions([{**forced, "moves": ["gate"]}, version(1, "a")]))
+
+
+def test_a_version_that_was_rolled_back_is_marked_for_ever():
+    told = text_of(show.versions([{**version(2, "a"), "rolled_back": True, "moves": ["force"]}, version(1, "a")]))
+    assert "↩ was taken out of service by a rollback" in told
+    assert told.splitlines()[1].startswith("!↩ ")
+    assert "↩" not in text_of(show.versions([version(2, "a")]))
 
 
 def test_the_matches_of_a_champion_and_what_is_left_for_the_next_are_shown():

@@ -414,6 +414,8 @@ def test_versions_tell_how_they_became_champion(champion):
     champion.post("/api/models/m/rollback", {"reason": "it was none"})
     moves = {item["number"]: item["moves"] for item in champion.get("/api/models/m/versions").json()["items"]}
     assert moves == {1: ["gate", "rollback"], 2: [], 3: ["force"]}
+    items = champion.get("/api/models/m/versions").json()["items"]
+    assert [item["number"] for item in items if item["rolled_back"]] == [3]
 
 
 def test_a_model_tells_how_often_its_champion_was_challenged(champion):

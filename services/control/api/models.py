@@ -33,13 +33,19 @@ def add_models(api: FastAPI, control: ControlPlane) -> None:
     def list_versions(model: str, limit: Limit = PAGE, before: Before = None) -> Page:
         """List versions, newest first, with their main metrics.
 
-        ``moves`` says how a version became champion, each time: ``gate``, ``force`` or ``rollback``.
+        ``moves`` says how a version became champion, each time: ``gate``, ``force`` or ``rollback``; ``rolled_back`` whether a
+        rollback ever took it out of service.
         """
         control.config.model(model)
         found = registry.versions.list(model, limit=limit, before=before)
-        champion, moves = registry.champion(model).version, registry.moves(model)
+        champion, moves, rolled_back = registry.champion(model).version, registry.moves(model), registry.rolled_back(model)
         items = [
-            {**to_json_values(version), "champion": version.number == champion, "moves": moves.get(version.number, [])}
+            {
+                **to_json_values(version),
+                "champion": version.number == champion,
+                "moves": moves.get(version.number, []),
+                "rolled_back": version.number in rolled_back,
+            }
             for version in found
         ]
         return Page(
