@@ -33,9 +33,9 @@ GAINS = (0.01, 0.03, 0.05)
 
 HEADING = "## The gate in simulated worlds"
 INTRODUCTION = (
-    "True quality is known here. «before» is the gate of version 0.1 on the same answers. Shares are of lives with a promotion; "
-    "a\nlife is a match, or as many as the line says. In cheap worlds there are {lives:,} lives, {old_lives:,} of them for the "
-    "gate of\nbefore.\n"
+    "True quality is known here. «before» is the gate of version 0.1 on the same answers. Shares are of lives with a "
+    "promotion;\na life is a match, or as many as the line says. In cheap worlds there are {lives:,} lives, {old_lives:,} of "
+    "them for the gate of\nbefore.\n"
 )
 
 COLOURS = ("#1b6ca8", "#2a9d57", "#c0392b")
