@@ -235,10 +235,14 @@ class FeedbackStore:
 
 
 def _insert(connection: sa.Connection, model: str, rows: Sequence[dict[str, Any]]) -> None:
-    """Insert rows of feedback in order. Those on texts that the audit has drawn become their labels."""
+    """Insert rows of feedback in order, with the versions whose logged answers they correct.
+
+    Those on texts that the audit has drawn become their labels.
+    """
     contents = [row.pop("audited_as") for row in rows]
     drawn = audit_store.drawn_contents(connection, model, [content for content in contents if content is not None])
-    table = schema.feedback
+    table, logged = schema.feedback, schema.predictions
+    before = connection.scalar(sa.select(sa.func.max(table.c.id)).where(table.c.model == model)) or 0
     labels = {}
     plain = []
     for row, content in zip(rows, contents, strict=True):
@@ -248,6 +252,10 @@ def _insert(connection: sa.Connection, model: str, rows: Sequence[dict[str, Any]
             plain.append(row)
     if plain:
         connection.execute(table.insert(), plain)
+    if any(row["request_id"] is not None for row in rows):
+        version = sa.select(logged.c.version).where(_joined(logged, table)).scalar_subquery()
+        new = (table.c.model == model, table.c.id > before, table.c.request_id.is_not(None))
+        connection.execute(table.update().where(*new).values(version=version))
     audit_store.attach_labels(connection, model, labels)
 
 

@@ -180,6 +180,8 @@ class Feedback:
     received_at: datetime
     sender: str | None = None
     """Id of the API key that sent it; None if the service needed none, or if Baton 0.1 stored it."""
+    version: int | None = None
+    """The version whose answer it corrects; None if the log had no such answer when the correction arrived."""
 
 
 @dataclass(frozen=True, kw_only=True)

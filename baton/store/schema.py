@@ -226,6 +226,7 @@ feedback = sa.Table(
     sa.Column("example", sa.JSON, nullable=False),
     sa.Column("received_at", UtcDateTime, nullable=False),
     sa.Column("sender", sa.String(12), nullable=True),
+    sa.Column("version", sa.Integer, nullable=True),
     sa.UniqueConstraint("model", "sender", "client_id", name="uq_feedback_client_id"),
     sqlite_autoincrement=True,  # a deleted id must not be used again: data sets store the highest id that they have read
 )

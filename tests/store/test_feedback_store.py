@@ -265,3 +265,15 @@ def test_the_newest_corrected_answers_are_taken_and_versions_kept_apart(store):
     store.add("m", [correction("again", "r1"), correction("nowhere", "lost"), correction("plain")])
     assert store.corrected_by_version("m") == {1: 6, 2: 1}
     assert store.corrected_by_version("other") == {}
+
+
+# --- the version of a correction -----------------------------------------------------------------------------------------
+
+
+def test_a_correction_keeps_the_version_whose_answer_it_corrects_also_when_the_log_has_forgotten_it(store):
+    store.log([logged("r1", version=3), logged("r2", position=1, version=4)])
+    store.add("m", [correction("a", "r1"), correction("b", "r2", position=1), correction("c"), correction("d", "r2")])
+    assert [it.version for it in store.all("m")] == [3, 4, None, None]
+    store.forget_predictions("m", datetime.now(UTC) + timedelta(days=1))
+    store.add("m", [correction("e", "r1")])
+    assert [it.version for it in store.all("m")] == [3, 4, None, None, None]

@@ -1,4 +1,4 @@
-"""What the gate needs since version 0.2: matches, the champion's sequence number in decisions, the audit, senders of feedback.
+"""What the gate needs since version 0.2: matches, the champion's sequence in decisions, the audit, the origin of feedback.
 
 Matches that were played before count, too: they are taken from the stored decisions. All texts that any holdout has had count
 as old, because nobody recorded since when each of them judges. `data.feedback_holdout` is removed from stored settings.
@@ -21,6 +21,7 @@ def upgrade() -> None:
     """Create the tables and columns, and fill them from what is stored."""
     with op.batch_alter_table("feedback", table_kwargs={"sqlite_autoincrement": True}) as feedback:  # ids of clients are theirs
         feedback.add_column(sa.Column("sender", sa.String(length=12), nullable=True))
+        feedback.add_column(sa.Column("version", sa.Integer(), nullable=True))
         feedback.drop_constraint("uq_feedback_client_id", type_="unique")
         feedback.create_unique_constraint("uq_feedback_client_id", ["model", "sender", "client_id"])
     _create_audit()
