@@ -107,7 +107,7 @@ def test_a_promotion_is_told_with_its_time_its_f1_and_the_replicas_that_followed
     assert found["baton_champion_corrections{model=one}"] == 0
     assert found["baton_last_promotion_timestamp_seconds{model=one}"] == pytest.approx(promotion.created_at.timestamp())
     assert found["baton_replicas_agreeing{model=one}"] == 0
-    control.rollouts.serving["one"] = 1
+    control.replicas.serving["one"] = 1
     assert scrape(control)["baton_replicas_agreeing{model=one}"] == 1
 
 

@@ -168,6 +168,12 @@ class ServingSettings(ConfigSection):
     max_body_bytes: int = Field(
         1_048_576, ge=1024, description="Maximum size of a request body in bytes. A larger one is answered with status 413."
     )
+    prepare_seconds: float = Field(
+        300.0,
+        gt=0,
+        description="Maximum seconds in which a replica must download, load and warm a new version. A version that takes "
+        "longer does not take over.",
+    )
     poll_seconds: float = Field(
         5.0,
         gt=0,

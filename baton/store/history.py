@@ -45,6 +45,15 @@ class History:
                 schema.incidents.insert().values(model=model, version=version, kind=kind, detail=detail, created_at=now())
             )
 
+    def rejection(self, model: str, version: int) -> str | None:
+        """Return why somebody rejected a version; None if nobody did."""
+        table = schema.incidents
+        here = (table.c.model == model, table.c.version == version, table.c.kind == HistoryKind.REJECTED)
+        query = sa.select(table.c.detail).where(*here).order_by(table.c.id.desc()).limit(1)
+        with database.reading(self._engine) as connection:
+            found: str | None = connection.scalar(query)
+            return found
+
     def incidents(self, model: str, *, limit: int = PAGE) -> Sequence[Incident]:
         """Return incidents, newest first."""
         with database.reading(self._engine) as connection:

@@ -61,6 +61,7 @@ class HistoryKind(StrEnum):
     RUN_FAILED = "run failed"
     RUN_CANCELLED = "run cancelled"
     ROLLOUT_FAILED = "rollout failed"
+    REJECTED = "rejected"
     RETRAIN_STARTED = "retrain started"
     RETRAIN_HELD = "retrain held back"
     RETRAIN_PAUSED = "retrain paused"

@@ -1,10 +1,11 @@
-"""`baton versions`, `report`, `promote`, `rollback` and `history`: a model's versions, and which of them serves."""
+"""`baton versions`, `report`, `promote`, `reject`, `rollback` and `history`: a model's versions, and which of them serves."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from services.cli.terminal import AsJson, ConfigFile, Limit, Model, connect, out, print_json, print_value
 from services.client import ApiError
@@ -63,6 +64,20 @@ def promote(
             raise typer.Exit(1) from None
         raise
     print_value(answer, as_json, lambda item: show.decision(item["decision"]))
+
+
+def reject(
+    context: typer.Context,
+    model: Model,
+    version: Annotated[int, typer.Argument(min=1, help="Number of the version.", metavar="VERSION")],
+    reason: Annotated[str, typer.Option(help="Record this reason in the history.")],
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Keep a version out of service: end its roll-out now, and let nothing but --force promote it."""
+    with connect(context, config) as client:
+        answer = client.post(f"/api/models/{model}/versions/{version}/rejection", {"reason": reason})
+    print_value(answer, as_json, lambda item: Text(f"v{item['version']} of {item['model']} will not take over."))
 
 
 def rollback(

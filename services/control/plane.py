@@ -27,6 +27,7 @@ from services.control.housekeeping import Housekeeping
 from services.control.jobs import Jobs
 from services.control.live_cache import LiveQualityCache
 from services.control.loops import Loops
+from services.control.replicas import Replicas
 from services.control.retrain import Retrainer
 from services.control.rollout import Rollouts, manual_decision
 from services.keyring import Keyring
@@ -59,7 +60,8 @@ class ControlPlane:
         }
         storage = Storage(self.config.storage)
         self._jobs = Jobs(self.registry, storage, environment)
-        self.rollouts = Rollouts(self.registry)
+        prepare_seconds = {settings.name: settings.serving.prepare_seconds for settings in self.config.models}
+        self.rollouts = Rollouts(self.registry, Replicas(), prepare_seconds)
         self.live = LiveQualityCache(self.registry)
         self.retrainer = Retrainer(self.registry, self.live, self._start_automatic_run)
         self.housekeeping = Housekeeping(self.config, self.registry, storage)
@@ -103,7 +105,7 @@ class ControlPlane:
         """Ask the gate (unless ``force``), and hand over if it agrees. The promotion is None if the gate refused.
 
         Raises:
-            Conflict: the version is the champion already, or as `Rollouts.promote`.
+            Conflict: the version is the champion already, or was rejected, or as `Rollouts.promote`.
             InvalidInput: ``force`` without a reason.
             NotFound: the version does not exist.
             NotReady: the evaluation failed or took too long, or as `Rollouts.promote`.
@@ -117,6 +119,11 @@ class ControlPlane:
                 raise InvalidInput("force needs a reason; it stays in the history")
             decision = manual_decision(DecisionKind.FORCE, model, version, champion, reason)
         else:
+            rejection = await asyncio.to_thread(self.registry.history.rejection, model, version)
+            if rejection is not None:
+                raise Conflict(
+                    f"v{version} of {model} was rejected: {rejection}; `--force --reason …` promotes it nevertheless"
+                )
             decision = await self._ask_gate(model, version, champion)
             if decision.verdict is not Verdict.PROMOTE:
                 return decision, None

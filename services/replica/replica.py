@@ -95,7 +95,9 @@ class ModelReplica:
         )
         self._champion = Champion(version=None, sequence=-1)
         self._prepared: dict[int, Predictor] = {}
-        self._prepare_lock = asyncio.Lock()
+        self._wanted: int | None = None
+        """The version that `prepare` was last asked for."""
+        self._loading: dict[int, asyncio.Task[Predictor]] = {}
         self._engine = ""
         self._error: str | None = None
         self._polls: list[asyncio.Task[None]] = []
@@ -121,24 +123,31 @@ class ModelReplica:
 
     # --- hand-over, called by the control plane over a Serve handle --------------------------------------------------
 
-    async def prepare(self, version: int) -> ReplicaState:
+    async def prepare(self, version: int, only: str | None = None) -> ReplicaState:
         """Download, verify, load, warm and self-check ``version`` beside the one that serves.
 
         In the returned state, ``error`` is None if the version is ready for `commit`. Otherwise ``unavailable`` tells an outage
-        of the database or the storage from a fault of the version.
+        of the database or the storage from a fault of the version. ``only``: the replica that is meant; None: every one.
+
+        A version that never finishes loading does not keep others from being prepared.
         """
-        async with self._prepare_lock:
-            try:
-                if version not in (self._batcher.version, *self._prepared):
-                    self._prepared = {version: await asyncio.to_thread(self._load, version)}
-                return self._report(None)
-            except (RegistryError, StorageError) as error:
-                return self._report(str(error), unavailable=True)
-            except BatonError as error:
-                return self._report(str(error))
-            except Exception as error:
-                logger.exception("%s: preparing v%d failed", self._settings.name, version)
-                return self._report(f"{type(error).__name__}: {error}")
+        if only not in (None, self._id):
+            return self._report(None)
+        self._wanted = version
+        try:
+            if version not in (self._batcher.version, *self._prepared):
+                predictor = await asyncio.shield(self._loading_of(version))
+                if self._wanted != version:
+                    return self._report(f"v{self._wanted} was asked for while v{version} was loaded")
+                self._prepared = {version: predictor}
+            return self._report(None)
+        except (RegistryError, StorageError) as error:
+            return self._report(str(error), unavailable=True)
+        except BatonError as error:
+            return self._report(str(error))
+        except Exception as error:
+            logger.exception("%s: preparing v%d failed", self._settings.name, version)
+            return self._report(f"{type(error).__name__}: {error}")
 
     async def commit(self, version: int, sequence: int) -> ReplicaState:
         """Serve ``version`` from the next batch on, unless this replica has already followed this move or a later one."""
@@ -168,6 +177,13 @@ class ModelReplica:
             error=error,
             unavailable=unavailable,
         )
+
+    def _loading_of(self, version: int) -> asyncio.Task[Predictor]:
+        """Return the task that loads a version. All who want the same version wait for the same task."""
+        if version not in self._loading:
+            task = self._loading[version] = asyncio.create_task(asyncio.to_thread(self._load, version))
+            task.add_done_callback(lambda _: self._loading.pop(version))
+        return self._loading[version]
 
     def _load(self, version: int) -> Predictor:
         name = self._settings.name

@@ -334,7 +334,7 @@ def service(baton: Baton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     for right in (60, 90, 50):
         publish(control.registry, "m", right)
     control.registry.promote(decide(control.registry, "m", 1), control.registry.champion("m"))
-    control.rollouts.serving["m"] = 1
+    control.replicas.serving["m"] = 1
     with serving(control.__serve_build_asgi_app__()) as url:
         path = write(tmp_path, yaml.safe_load(config.model_dump_json()))
         monkeypatch.setenv("BATON_CONFIG", str(path))
@@ -549,11 +549,11 @@ def test_waiting_for_a_loser_ends_well_with_the_verdict(service, training):
 
 
 def test_waiting_for_a_winner_that_no_replica_can_load_ends_with_status_1_and_the_reason(service, training):
-    service.control.rollouts.broken[4] = "v4 cannot take over: altered"
+    service.control.replicas.broken[4] = "altered"
     training(finished(service, 95))
     done = service("train", "m", "--wait")
     assert done.code == 1
-    assert "v4 cannot take over: altered" in words(done.out)
+    assert "v4 cannot take over: 1 of 1 replica(s) cannot load it: altered" in words(done.out)
     assert service.control.registry.champion("m").version == 1
 
 

@@ -98,7 +98,7 @@ def test_a_service_without_champions_is_ready(api):
 
 def test_a_champion_that_no_replica_serves_makes_the_service_not_ready(champion):
     assert champion.get("/readyz").status_code == 200
-    champion.control.rollouts.serving["m"] = 3
+    champion.control.replicas.serving["m"] = 3
     assert "m: no replica serves the champion v1: it is still loading" in problem(champion.get("/readyz"), 503)
 
 
@@ -449,7 +449,7 @@ def test_promoting_the_champion_is_a_conflict(champion):
 
 
 def test_a_version_that_no_replica_can_load_is_a_conflict_and_the_champion_stays(champion):
-    champion.control.rollouts.broken[2] = "v2 cannot take over: 1 of 1 replica(s) cannot load it: altered"
+    champion.control.replicas.broken[2] = "altered"
     assert problem(champion.promote(2), 409) == (
         "m: v2 cannot take over: 1 of 1 replica(s) cannot load it: altered; the champion stays"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,12 @@ from ray.job_submission import JobStatus
 from baton.artifacts.storage import Storage
 from baton.config.file import BatonConfig
 from baton.config.model_settings import GateSettings, ModelSettings
-from baton.errors import Conflict
-from baton.store.records import Champion, Decision, HistoryKind, ModelVersion, ReplicaState
+from baton.store.records import Decision, ModelVersion, ReplicaState
 from baton.store.registry import Registry
 from baton.tasks.classification import Classification
 from services.control.jobs import Jobs
 from services.control.plane import ControlPlane
+from services.control.replicas import Answers, ReplicaCounts, Replicas
 from services.control.rollout import Rollouts
 from tests.support.audit import fix_secret
 from training.judge.decision import Contender, decide_match
@@ -35,37 +36,35 @@ JUDGE = Holdout(
 """A holdout of 100 texts."""
 
 
-class LocalRollouts(Rollouts):
-    """Replicas that obey at once; versions in ``broken`` cannot be loaded, for the reason given."""
+class LocalReplicas(Replicas):
+    """One replica of each model, ``r1``, that obeys at once; versions in ``broken`` cannot be loaded, for the reason given."""
 
-    def __init__(self, registry: Registry) -> None:
-        super().__init__(registry)
+    def __init__(self) -> None:
         self.broken: dict[int, str] = {}
         self.serving: dict[str, int] = {}
 
-    async def states(self, model: str) -> list[ReplicaState]:
-        return [
-            ReplicaState(
-                replica="r1",
-                pid=1,
-                version=self.serving.get(model),
-                sequence=1 if model in self.serving else -1,
-                prepared=(),
-                engine="stand-in",
-                unlogged=0,
-                error=None,
-                unavailable=False,
-            )
-        ]
+    async def call(self, model: str, timeout_s: float, method: str, *arguments: Any) -> Answers:
+        if method == "commit":
+            self.serving[model], sequence = arguments
+            return Answers(states=[self._state(model, sequence)])
+        error = self.broken.get(arguments[0]) if method == "prepare" else None
+        return Answers(states=[replace(self._state(model, 1 if model in self.serving else -1), error=error)])
 
-    async def _prepare(self, model: str, version: int) -> None:
-        if version in self.broken:
-            self._registry.history.add_incident(model, HistoryKind.ROLLOUT_FAILED, self.broken[version], version)
-            raise Conflict(f"{model}: {self.broken[version]}; the champion stays")
+    def count(self, model: str) -> ReplicaCounts:
+        return ReplicaCounts(running=1, starting=0)
 
-    async def _commit(self, model: str, champion: Champion) -> None:
-        assert champion.version is not None
-        self.serving[model] = champion.version
+    def _state(self, model: str, sequence: int) -> ReplicaState:
+        return ReplicaState(
+            replica="r1",
+            pid=1,
+            version=self.serving.get(model),
+            sequence=sequence,
+            prepared=(),
+            engine="stand-in",
+            unlogged=0,
+            error=None,
+            unavailable=False,
+        )
 
 
 class LocalJobs(Jobs):
@@ -103,7 +102,9 @@ class LocalControl(ControlPlane):
     def __init__(self, config: BatonConfig) -> None:
         super().__init__(config.model_dump(mode="json"))
         self.jobs = self._jobs = LocalJobs(self.registry, Storage(config.storage))
-        self.rollouts: LocalRollouts = LocalRollouts(self.registry)
+        self.replicas = LocalReplicas()
+        seconds = {settings.name: settings.serving.prepare_seconds for settings in config.models}
+        self.rollouts = Rollouts(self.registry, self.replicas, seconds)
 
 
 def configured(directory: Path, *models: str) -> BatonConfig:

@@ -33,6 +33,12 @@ class RollbackRequest(Body):
     reason: str = Field("rolled back by an operator", min_length=1, max_length=LONGEST_REASON)
 
 
+class Rejection(Body):
+    """Why a version must not serve."""
+
+    reason: str = Field(min_length=1, max_length=LONGEST_REASON)
+
+
 def add_promotions(api: FastAPI, control: ControlPlane) -> None:
     """Add the routes of promotions and rollbacks."""
     registry = control.registry
@@ -49,6 +55,13 @@ def add_promotions(api: FastAPI, control: ControlPlane) -> None:
         if promotion is None:
             return problem(409, "refused by the gate", decision.sentence, decision=to_json_values(decision))
         return JSONResponse({"decision": to_json_values(decision), "promotion": to_json_values(promotion)})
+
+    @api.post("/api/models/{model}/versions/{number}/rejection", tags=["promotions"])
+    async def reject(model: str, number: Annotated[int, Path(ge=1, le=LARGEST_INTEGER)], body: Rejection) -> dict[str, Any]:
+        """Keep a version out of service: end its roll-out, and let nothing but force promote it."""
+        control.config.model(model)
+        await control.rollouts.reject(model, number, body.reason)
+        return {"model": model, "version": number, "reason": body.reason}
 
     @api.get("/api/models/{model}/promotions", tags=["promotions"])
     def list_promotions(model: str, limit: Limit = PAGE, before: Before = None) -> Page:

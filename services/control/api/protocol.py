@@ -23,6 +23,10 @@ class Rollouts(Protocol):
         """Put the previous champion, or version ``to``, back in service; raise as `services.control.rollout.Rollouts` does."""
         ...
 
+    async def reject(self, model: str, version: int, reason: str) -> None:
+        """Keep a version out of service; raise as `services.control.rollout.Rollouts` does."""
+        ...
+
     async def states(self, model: str) -> list[ReplicaState]:
         """Return the state of every live replica of ``model``."""
         ...
