@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from baton.config.model_settings import DATA_SUFFIXES, ModelSettings
+from baton.config.model_settings import DATA_SUFFIXES, GROUP_FIELD, ModelSettings
 from baton.config.section import ConfigSection
 from baton.config.training_settings import TrainingSettings
 from baton.errors import ConfigError, NotFound
@@ -189,7 +189,7 @@ def override(model: ModelSettings, assignments: Sequence[str]) -> ModelSettings:
         key, equals, value = (part.strip() for part in assignment.partition("="))
         if not equals:
             raise ConfigError(f"{assignment!r} is not KEY=VALUE; example: training.epochs=5")
-        if not key.startswith(OVERRIDABLE):
+        if not key.startswith(OVERRIDABLE) or key == f"data.fields.{GROUP_FIELD}":
             raise ConfigError(
                 f"{key!r} cannot be overridden for one run; allowed: {', '.join(OVERRIDABLE)}. "
                 "How versions are evaluated and served can only be set in baton.yaml"

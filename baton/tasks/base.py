@@ -243,11 +243,11 @@ class Task(ABC, Generic[InputT, OutputT, ExampleT, OptionsT]):
         return json.dumps(self.to_wire(output), ensure_ascii=False)
 
     def truth_in_words(self, example: ExampleT, item: InputT) -> str:
-        """Return the right answer of an example in a few words.
+        """Return the right answer of an example in a few words: by default its labels.
 
         Texts that it quotes must be taken from ``item``, where personal data may be masked.
         """
-        return json.dumps(self.answer_of(example), ensure_ascii=False)
+        return ", ".join(self.labels_in(example))
 
     # --- wire (the Hugging Face shapes; other dialects build on them) ----------------------------------------------------
 

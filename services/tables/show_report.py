@@ -35,7 +35,7 @@ def _gains(title: str, rows: Sequence[Json], ours: str, theirs: str) -> Renderab
     table = grid(title, "texts", f"F1 {theirs}", f"F1 {ours}", "gain", f"{-scale:+.3f}".ljust(PLOT_WIDTH - 6) + f"{scale:+.3f}")
     for row in rows:
         table.add_row(
-            row["name"],
+            Text(row["name"]),
             f"{row['texts']:,}",
             f"{row['champion_f1']:.3f}",
             f"{row['f1']:.3f}",
@@ -53,7 +53,7 @@ def _labels(labels: Sequence[Json], ours: str, theirs: str) -> RenderableType:
     table = grid("label", "in holdout", *([f"F1 {theirs}"] if compared else []), f"F1 {ours}")
     for label in sorted(labels, key=lambda label: label["f1"] - (label["champion_f1"] or 0)):
         before = "–" if label["champion_f1"] is None else f"{label['champion_f1']:.3f}"
-        table.add_row(label["name"], f"{label['texts']:,}", *([before] if compared else []), f"{label['f1']:.3f}")
+        table.add_row(Text(label["name"]), f"{label['texts']:,}", *([before] if compared else []), f"{label['f1']:.3f}")
     return table
 
 
@@ -61,7 +61,7 @@ def _confusions(confusions: Sequence[Json], ours: str, theirs: str) -> Renderabl
     table = grid("right answer", "was answered", theirs, ours)
     for one in confusions:
         style = _colour(one["champion_count"] - one["count"])
-        table.add_row(one["truth"], one["answer"], str(one["champion_count"]), Text(str(one["count"]), style=style))
+        table.add_row(Text(one["truth"]), Text(one["answer"]), str(one["champion_count"]), Text(str(one["count"]), style=style))
     return table
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -18,6 +18,7 @@ from baton.artifacts.storage import Storage
 from baton.config.model_settings import DataSettings
 from baton.errors import DataError
 from baton.tasks.classification import Classification
+from baton.tasks.qa import QuestionAnswering
 from tests.support.growing import GrowingData
 from tests.support.world import settings_of
 from training.data.datasets import Dataset, freeze
@@ -113,35 +114,52 @@ def test_only_rows_of_one_file_that_are_all_one_group_cannot_be_split(data):
         data.freeze()
 
 
-Rows = list[tuple[int, int, int]]
 numbers = st.tuples(st.integers(0, 9), st.integers(0, 4), st.integers(0, 1))
 
 
 @given(
     st.lists(
-        st.tuples(st.lists(numbers, min_size=2, max_size=12), st.lists(numbers, min_size=1, max_size=5) | st.just(0.4)),
+        st.fixed_dictionaries(
+            {
+                "train": st.lists(numbers, min_size=2, max_size=12),
+                "holdout": st.lists(numbers, min_size=1, max_size=5) | st.just(0.4),
+                "feedback": st.lists(st.tuples(st.integers(0, 9), st.integers(0, 1)), max_size=3),
+            }
+        ),
         min_size=1,
-        max_size=3,
+        max_size=4,
     )
 )
-@example([([(0, 0, 0), (1, 1, 1)], [(2, 2, 0)]), ([(0, 2, 0), (1, 1, 1), (3, 3, 0)], [(2, 2, 0), (0, 3, 1)])])
-def test_whatever_the_files_no_group_and_no_text_of_a_holdout_is_ever_trained_on(steps):
+def test_whatever_happens_no_declared_group_is_in_both_splits_and_no_text_is_ever(steps):
     with tempfile.TemporaryDirectory() as directory:
         data = GrowingData(Path(directory), Storage(f"{directory}/storage"))
         data.settings = dict(GROUPED)
-        ever: dict[str, set[tuple[int, object]]] = {"train": set(), "holdout": set()}
-        for train, holdout in steps:
-            data.train = [row(*one) for one in train]
+        ever: dict[str, set[int]] = {"train": set(), "holdout": set()}
+        for step in steps:
+            holdout = step["holdout"]
+            data.train = [row(*one) for one in step["train"]]
             data.holdout = holdout if isinstance(holdout, float) else [row(*one) for one in holdout]
+            data.correct(*({"text": f"text {text}", "label": LABELS[label]} for text, label in step["feedback"]))
             try:
                 frozen = data.freeze()
             except DataError:
                 continue
-            files = {"train": train, "holdout": train if isinstance(holdout, float) else holdout}
-            for split, of_file in files.items():
-                kept = {(one.text, one.label) for one in getattr(frozen, split)}
-                ever[split] |= {(text, group) for text, group, label in of_file if (f"text {text}", LABELS[label]) in kept}
-        assert {text for text, _ in ever["train"]}.isdisjoint(text for text, _ in ever["holdout"])
+            judging = holdout if not isinstance(holdout, float) else step["train"]
+            kept = {(one.text, one.label) for one in frozen.train}
+            held = {(one.text, one.label) for one in frozen.holdout}
+            trained = {group for text, group, label in step["train"] if (f"text {text}", LABELS[label]) in kept}
+            tested = {group for text, group, label in judging if (f"text {text}", LABELS[label]) in held}
+            unsure = {group for text, group, _ in [*step["train"], *judging] if _of_several_groups(text, step)}
+            assert (trained - unsure).isdisjoint(tested - unsure)
+            for split in ever:
+                ever[split] |= texts(getattr(frozen, split))
+        assert ever["train"].isdisjoint(ever["holdout"])
+
+
+def _of_several_groups(text: int, step: Mapping[str, Any]) -> bool:
+    """Tell whether rows of several groups have the text: of which one a frozen row is cannot be told from outside."""
+    rows = [*step["train"], *(step["holdout"] if isinstance(step["holdout"], list) else ())]
+    return len({group for other, group, _ in rows if other == text}) > 1
 
 
 def test_the_gate_counts_a_group_once(data):
@@ -149,7 +167,17 @@ def test_the_gate_counts_a_group_once(data):
     frozen = data.freeze()
     holdout = describe_holdout(Classification, frozen.holdout, frozen.version.holdout_hash, marks=frozen.marks)
     assert holdout.groups.tolist() == [0, 1, 0, 2]
-    assert len(set(holdout.fingerprints)) == 3
+    assert len(set(holdout.fingerprints)) == 4, "matches are counted by texts, whatever the groups are called"
+
+
+def test_a_context_and_its_group_are_one_and_so_is_what_they_connect():
+    rows = [
+        {"question": f"why {number}?", "context": f"text {number // 2}", "answers": {"text": [], "answer_start": []}}
+        for number in range(6)
+    ]
+    examples = [QuestionAnswering.Example.model_validate(one) for one in rows]
+    marks = [{"unit": unit, "slices": {}} for unit in ("a", "b", "b", None, None, None)]
+    assert describe_holdout(QuestionAnswering, examples, "h", marks=marks).groups.tolist() == [0, 0, 0, 0, 1, 1]
 
 
 # --- slices --------------------------------------------------------------------------------------------------------------
@@ -213,3 +241,51 @@ def test_the_field_group_is_allowed_for_every_task_and_others_are_not(tmp_path):
         else:
             with pytest.raises(ValidationError, match=r"'grup' is not a field of classification rows; allowed: .*group"):
                 type(settings).model_validate(values)
+
+
+# --- what traffic and runs cannot do to groups ---------------------------------------------------------------------------
+
+
+def test_a_correction_of_one_text_of_a_held_out_group_neither_trains_nor_takes_the_others_out(data):
+    data.train = [row(1, "a"), row(2, "b", 1), row(3, "x")]
+    data.holdout = [row(5, "x"), row(6, "y", 1), row(7, "x")]
+    data.freeze()
+    data.correct({"text": "text 3", "label": "shipping"})
+    for _ in range(2):
+        frozen = data.freeze()
+        assert (texts(frozen.train), texts(frozen.holdout)) == ({1, 2}, {5, 6, 7})
+
+
+def test_a_corrected_text_that_joins_the_file_later_takes_no_group_out_of_the_holdout(data):
+    data.train, data.holdout = many(40), 0.25
+    first = data.freeze()
+    held = sorted(customers_of(first, "holdout", data.train))
+    data.correct(*({"text": f"text {2_000 + number}", "label": LABELS[number % 2]} for number in range(5)))
+    data.freeze()
+    data.train += [row(2_000 + number, held[number % len(held)], number % 2) for number in range(5)]
+    assert texts(data.freeze().holdout) == texts(first.holdout)
+
+
+def test_a_run_on_other_data_learns_nothing_of_a_held_out_group(tmp_path, data):
+    data.train, data.holdout = [row(1, "a"), row(2, "b", 1), row(3, "x")], [row(5, "x"), row(6, "y", 1)]
+    declared = data.data()
+    other = tmp_path / "other.jsonl"
+    rows = [{"text": f"text {number}", "label": LABELS[number % 2]} for number in (1, 2, 3, 9)]
+    other.write_text("".join(json.dumps(one) + "\n" for one in rows))
+    run = declared.model_copy(update={"train": str(other), "fields": {"group": "nothing"}})
+    frozen = freeze("m", Classification, run, data.storage, declared=declared)
+    assert (texts(frozen.train), texts(frozen.holdout)) == ({1, 2, 9}, {5, 6})
+
+
+def test_a_column_of_ids_is_no_slice(data):
+    data.train = [row(1, "a"), row(2, "b", 1)]
+    data.holdout = [row(10 + number, f"c{number}", number % 2) for number in range(101)]
+    data.settings = {"slices": ["customer"]}
+    with pytest.raises(DataError, match="the column 'customer' has 101 values in the holdout; at most 100 are allowed"):
+        data.freeze()
+
+
+def test_a_group_with_broken_unicode_is_told_with_its_place(data):
+    data.train, data.holdout = [row(1, "a"), row(2, "b\ud800", 1)], [row(3, "x"), row(4, "y", 1)]
+    with pytest.raises(DataError, match=r"train\.jsonl line 2, field 'customer': a lone surrogate at character 1"):
+        data.freeze()

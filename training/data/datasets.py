@@ -71,6 +71,9 @@ class Dataset:
 
 NO_HISTORY = History()
 
+MOST_SLICES = 100
+"""Maximum number of values of one column of ``data.slices``. With more, the level that each gets proves nothing."""
+
 
 def freeze(
     model: str,
@@ -124,6 +127,7 @@ def freeze(
         rejected=[*feedback.rejected, *audited.rejected],
     )
     _check_not_empty(data, merged, len(base.train))
+    _check_slices(merged)
     train, holdout, corrections = ([row.example for row in rows] for rows in (merged.train, merged.holdout, merged.corrections))
     labels = task_cls.labels_of(train)
     _check_holdout(task_cls, merged)
@@ -161,14 +165,16 @@ def load_split(task_cls: type[AnyTask], storage: Storage, uri: str, split: str) 
 
 
 def _read_base(task_cls: type[AnyTask], data: DataSettings, declared: DataSettings, redact: Sequence[str]) -> BaseRows:
-    def rows(settings: DataSettings, source: str, hub_split: str, *, for_holdout: bool) -> list[SourcedRow]:
-        mark = marker(settings, for_holdout=for_holdout)
+    def rows(
+        settings: DataSettings, source: str, hub_split: str, *, for_holdout: bool, foreign: bool = False
+    ) -> list[SourcedRow]:
+        mark = marker(declared, for_holdout=for_holdout, foreign=foreign)
         return sourced(task_cls, BASE, located(task_cls, settings.fields, read(source, hub_split), source, mark), redact)
 
     overridden = (data.train, data.fields) != (declared.train, declared.fields)
     drawn = not isinstance(declared.holdout, str)
     return BaseRows(
-        train=rows(data, data.train, "train", for_holdout=drawn and not overridden),
+        train=rows(data, data.train, "train", for_holdout=drawn and not overridden, foreign=overridden),
         holdout=rows(declared, declared.holdout, "test", for_holdout=True) if isinstance(declared.holdout, str) else None,
         declared=rows(declared, declared.train, "train", for_holdout=drawn) if overridden else None,
     )
@@ -235,6 +241,20 @@ def _read_feedback(task_cls: type[AnyTask], feedback: Iterable[Feedback], redact
             rejected.append({"where": where, "reason": str(error).removeprefix(where).lstrip(":, ")})
     rows = sourced(task_cls, FEEDBACK, accepted, redact, senders)
     return _FeedbackRows(rows=rows, rejected=rejected, last_id=last_id)
+
+
+def _check_slices(merged: Merged) -> None:
+    """Raise ``DataError`` if a column of ``data.slices`` has too many values to be one."""
+    values: dict[str, set[str]] = {}
+    for row in merged.holdout:
+        for column, value in row.marks.slices.items():
+            values.setdefault(column, set()).add(value)
+    for column, different in values.items():
+        if len(different) > MOST_SLICES:
+            raise DataError(
+                f"data.slices: the column {column!r} has {len(different):,} values in the holdout; at most {MOST_SLICES} are "
+                "allowed. A slice is a language or a channel; a customer or a document is a group (data.fields.group)"
+            )
 
 
 def _check_not_empty(data: DataSettings, merged: Merged, rows: int) -> None:

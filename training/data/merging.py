@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from baton.artifacts.frozen import HOLDOUT, SPLITS, TRAIN, labels_of
@@ -17,6 +17,7 @@ from baton.tasks import AnyTask
 from training.data.settling import Settling
 from training.data.sourced_rows import AUDIT, BASE, FEEDBACK, BaseRows, Source, SourcedRow
 from training.data.splits import held_groups
+from training.data.units import components
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +60,8 @@ class Merged:
         give another version.
         """
         held = [*self.holdout, *self.held_back, *self.corrections]
-        assert {row.group for row in held}.isdisjoint(row.group for row in self.train), "a text is in both splits"
-        assert {row.unit for row in held}.isdisjoint(row.unit for row in self.train), "a group is in both splits"
+        trained = {key for row in self.train for key in row.together}
+        assert all(trained.isdisjoint(row.together) for row in held), "a text or a group is in both splits"
         return {
             key: split
             for split, rows in ((TRAIN, [*self.reserved, *self.train]), (HOLDOUT, held))
@@ -116,18 +117,21 @@ def merge(
         _check_files(task_cls, data, base, base.holdout)
     merger = _Merger(task_cls, data, ledger, frozenset(classes), rejected)
     declared = base.train if base.declared is None else base.declared
+    unit_of = {row.group: row.marks.unit for row in [*declared, *(base.holdout or ())] if row.marks.unit}
+    audited, feedback = (_with_units(rows, unit_of) for rows in (audited, feedback))
+    base = replace(base, train=_with_units(base.train, unit_of))  # another file than the declared one may name no groups
     merger.record_known_splits([*base.train, *declared, *(base.holdout or ()), *audited, *feedback])
     if base.holdout is not None:
         held = _held_keys(base.holdout)
         merger.add_base(base.train, base.holdout)
     else:
         assert isinstance(data.holdout, float)
-        held = merger.drawn_units(declared, data.holdout)
-        in_train = [row for row in base.train if row.unit not in held] if base.declared is None else base.train
-        merger.add_base(in_train, [row for row in declared if row.unit in held])
-        known = merger.base_train if base.declared is None else [row for row in declared if row.unit not in held]
+        held = merger.drawn(declared, data.holdout)
+        in_train = [row for row in base.train if held.isdisjoint(row.together)] if base.declared is None else base.train
+        merger.add_base(in_train, [row for row in declared if not held.isdisjoint(row.together)])
+        known = merger.base_train if base.declared is None else [row for row in declared if held.isdisjoint(row.together)]
         _check_labels(task_cls, known, [row for row in merger.base_holdout if row.group not in ledger])
-    declared_train = [row for row in declared if held.isdisjoint((row.unit, row.group))]
+    declared_train = [row for row in declared if held.isdisjoint(row.together)]
     merger.add_audited(audited)
     merger.reserve_for_train(declared_train)
     merger.add_feedback(feedback, is_drawn, awaited)
@@ -162,7 +166,8 @@ class _Merger:
         """Record the splits of rows that the ledger knows, also under the `masked_group` that today's patterns give.
 
         The ledger may have another one: the patterns may have changed since. Rows of train come last, so that train wins where
-        rows of both splits have the same `masked_group`.
+        rows of both splits have the same `masked_group`. What the ledger has recorded for a declared group stays: a correction
+        of one of its texts must not take the others out of the holdout.
         """
         for row in sorted(rows, key=lambda row: self._ledger.get(row.group, "")):
             if split := self._ledger.get(row.group):
@@ -175,18 +180,24 @@ class _Merger:
         for row in train:
             self._add_to_train(row)
 
-    def drawn_units(self, rows: Sequence[SourcedRow], fraction: float) -> set[str]:
-        """Return the units of a single file's base rows that are held out: a ``fraction`` of them.
+    def drawn(self, rows: Sequence[SourcedRow], fraction: float) -> set[str]:
+        """Return the texts and groups of a single file's base rows that are held out: a ``fraction`` of what moves together.
 
-        Units that the ledger knows keep their split; one with a row in train belongs to train. Masked rows belong to train: the
-        hidden part may decide their answer.
+        What the ledger knows keeps its split; where it knows both for rows that move together, they belong to train. Masked
+        rows belong to train: the hidden part may decide their answer.
         """
         strata = self._task_cls.strata([row.example for row in rows])
-        known = {row.unit: TRAIN for row in rows if row.masked or TRAIN in self._known_splits(row)}
-        for row in sorted(rows, key=lambda row: self._ledger.get(row.group, "")):  # rows of train last
-            if split := self._ledger.get(row.unit) or self._ledger.get(row.group):
-                known[row.unit] = split
-        return held_groups(strata, [row.unit for row in rows], fraction, known)
+        units = components(row.together for row in rows)
+        known = {unit: TRAIN for row, unit in zip(rows, units, strict=True) if row.masked or TRAIN in self._known_splits(row)}
+        for row, unit in sorted(zip(rows, units, strict=True), key=lambda pair: self._of_ledger(pair[0])):  # train last
+            if split := self._of_ledger(row):
+                known[unit] = split
+        held = held_groups(strata, units, fraction, known)
+        return {key for row, unit in zip(rows, units, strict=True) if unit in held for key in row.together}
+
+    def _of_ledger(self, row: SourcedRow) -> str:
+        """Return the split that the ledger has recorded for a row's group, or else for its text; empty if for neither."""
+        return next((split for key in reversed(row.together) if (split := self._ledger.get(key))), "")
 
     def add_audited(self, rows: Iterable[SourcedRow]) -> None:
         """Add audited requests, unless their text judges already, or is or may be one that was trained on."""
@@ -281,13 +292,13 @@ class _Merger:
             self.base_train.append(row)
 
     def _known_splits(self, row: SourcedRow) -> set[str]:
-        """Return the splits in which a row's text, or a row of its unit, is or ever was, or may be as far as masks let one see.
+        """Return the splits in which a row's text or group is or ever was, or may be as far as masks let one see.
 
         A masked row may be any text with the same `masked_group`. A row without masks may be the original of a masked row of
         train. With texts of the holdout it is compared by `group` alone: they are whole, so that a text with the same
         `masked_group` is another one.
         """
-        known = self._recorded_splits(row.group) | self._recorded_splits(row.unit)
+        known = {split for key in row.together for split in self._recorded_splits(key)}
         possible = self._recorded_splits(row.keys.masked_group)
         if not row.masked:
             possible.discard(HOLDOUT)
@@ -300,7 +311,8 @@ class _Merger:
 
     def _record_split(self, row: SourcedRow, split: str) -> None:
         for key in row.ledger_keys(held_out=split == HOLDOUT):
-            self._splits[key] = split
+            if key not in row.together[1:] or key not in self._ledger:
+                self._splits[key] = split
 
 
 def _by_label(task_cls: type[AnyTask], rows: Sequence[SourcedRow], source: Source) -> dict[str, int]:
@@ -313,7 +325,7 @@ def _check_files(task_cls: type[AnyTask], data: DataSettings, base: BaseRows, ho
     held = _held_keys(holdout)
 
     def left(rows: Sequence[SourcedRow]) -> list[SourcedRow]:
-        return [row for row in rows if held.isdisjoint((row.unit, row.group))]
+        return [row for row in rows if held.isdisjoint(row.together)]
 
     if not left(base.train):
         raise DataError(
@@ -323,8 +335,18 @@ def _check_files(task_cls: type[AnyTask], data: DataSettings, base: BaseRows, ho
 
 
 def _held_keys(holdout: Sequence[SourcedRow]) -> set[str]:
-    """Return the fingerprints of the texts and of the units of a holdout file."""
-    return {key for row in holdout for key in (row.group, row.unit)}
+    """Return the fingerprints of the texts and of the groups of a holdout file."""
+    return {key for row in holdout for key in row.together}
+
+
+def _with_units(rows: Sequence[SourcedRow], unit_of: Mapping[str, str]) -> list[SourcedRow]:
+    """Return rows, those that name no group with the one that a declared row with the same text names."""
+    return [
+        replace(row, marks=replace(row.marks, unit=unit_of[row.group]))
+        if row.marks.unit is None and row.group in unit_of
+        else row
+        for row in rows
+    ]
 
 
 def _check_labels(task_cls: type[AnyTask], train: Sequence[SourcedRow], holdout: Sequence[SourcedRow]) -> None:

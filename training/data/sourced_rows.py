@@ -44,14 +44,13 @@ class SourcedRow:
         return self.keys.group
 
     @property
-    def unit(self) -> str:
-        """Fingerprint of what moves as a whole: the group that the row names (``data.fields.group``), or else `group`."""
-        return self.marks.unit or self.keys.group
+    def together(self) -> tuple[str, ...]:
+        """Fingerprints that it must not share with rows of the other split: of its text, and of the group that it names."""
+        return (self.group,) if self.marks.unit is None else (self.group, self.marks.unit)
 
     def ledger_keys(self, *, held_out: bool) -> tuple[str, ...]:
         """Return the fingerprints under which the ledger records its split."""
-        keys = self.keys.in_ledger(held_out=held_out)
-        return keys if self.marks.unit is None else (*keys, self.marks.unit)
+        return (*self.keys.in_ledger(held_out=held_out), *self.together[1:])
 
     @property
     def masked(self) -> bool:

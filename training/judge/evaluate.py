@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from baton.predict.predictor import Predictor
 from baton.quality.drift import make_reference
 from baton.tasks import AnyTask
@@ -65,9 +67,9 @@ def cost(predictor: Predictor, examples: Sequence[Any], *, size: int, threads: i
         threads: as a replica has.
     """
     predictor.engine.limit_threads(threads)
-    chosen = examples[:: max(1, len(examples) // TIMED)][:TIMED]
+    places = sorted({round(place) for place in np.linspace(0, len(examples) - 1, TIMED)})
     seconds = []
-    for item in map(predictor.task.input_of, chosen):
+    for item in (predictor.task.input_of(examples[place]) for place in places):
         start = time.perf_counter()
         predictor.predict([item])
         seconds.append(time.perf_counter() - start)

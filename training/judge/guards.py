@@ -88,11 +88,12 @@ def guard_parts(pair: Pair, groups: Groups, parts: Rows, policy: GateSettings, *
 
 
 def guard_slices(pair: Pair, groups: Groups, slices: Rows, policy: GateSettings) -> list[Single]:
-    """Return the change on each slice. One is lost at a level that is shared by all of them (Bonferroni)."""
-    level = (1 - policy.confidence) / max(len(slices), 1)
+    """Return the change on each slice. One is lost at a level that those which could be lost share (Bonferroni)."""
+    comparisons = {name: _compare_rows(pair, groups, rows) for name, rows in slices.items()}
+    least = least_differing(1 - policy.confidence)
+    level = (1 - policy.confidence) / max(sum(comparison.groups >= least for comparison in comparisons.values()), 1)
     found = []
-    for name, rows in slices.items():
-        comparison = _compare_rows(pair, groups, rows)
+    for name, comparison in comparisons.items():
         clear = comparison.differing >= least_differing(level) and comparison.upper_bound(level) < 0
         found.append(Single(name=name, lost=clear and comparison.gain < -policy.max_class_drop, **_numbers(comparison)))
     return found

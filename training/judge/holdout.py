@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from baton.tasks import AnyTask
 from baton.text.normal_form import fingerprint
+from training.data.units import components
 
 DECLARED = "the declared holdout"
 AUDITED = "audited requests"
@@ -23,9 +24,9 @@ class Holdout:
     hash: str
     """Hex SHA-256 of its rows."""
     groups: NDArray[np.int32]
-    """[n], the number of each row's group (`Task.group`), from 0."""
+    """[n], the number of each row's group, from 0: rows that share a text or context (`Task.group`) or a declared group."""
     fingerprints: Sequence[str]
-    """The fingerprint of each group."""
+    """The fingerprint of each text or context (`Task.group`), once."""
     parts: Mapping[str, NDArray[np.bool_]]
     """`DECLARED` and `AUDITED` rows, if there are both: name → [n]."""
     labels: Sequence[Collection[str]]
@@ -56,15 +57,16 @@ def describe_holdout(
 
     ``marks``: of each row, as `baton.artifacts.frozen.read_holdout` returns them; empty if no row has any.
     """
+    texts = [fingerprint(task_cls.group(example)) for example in examples]
     units = [mark["unit"] for mark in marks] or [None] * len(examples)
-    groups = [unit or fingerprint(task_cls.group(example)) for unit, example in zip(units, examples, strict=True)]
+    groups = components([text] if unit is None else [text, unit] for text, unit in zip(texts, units, strict=True))
     number = {group: index for index, group in enumerate(dict.fromkeys(groups))}
     is_audited = np.arange(len(examples)) >= len(examples) - audited
     both = 0 < audited < len(examples)
     return Holdout(
         hash=holdout_hash,
         groups=np.array([number[group] for group in groups], dtype=np.int32),
-        fingerprints=tuple(number),
+        fingerprints=tuple(dict.fromkeys(texts)),
         parts={DECLARED: ~is_audited, AUDITED: is_audited} if both else {},
         slices=_slices([mark["slices"] for mark in marks]),
         labels=[frozenset(task_cls.labels_in(example)) for example in examples],
@@ -73,5 +75,13 @@ def describe_holdout(
 
 def _slices(of_rows: Sequence[Mapping[str, str]]) -> dict[str, NDArray[np.bool_]]:
     """Return the rows with each value of each column, in the order of columns and values. Empty cells are in no slice."""
-    cells = sorted({(column, value) for row in of_rows for column, value in row.items() if value})
-    return {f"{column} {value}": np.array([row.get(column) == value for row in of_rows], dtype=bool) for column, value in cells}
+    found: dict[str, list[int]] = {}
+    for number, row in enumerate(of_rows):
+        for column, value in row.items():
+            if value:
+                found.setdefault(f"{column} {value}", []).append(number)
+    slices = {}
+    for name in sorted(found):
+        slices[name] = np.zeros(len(of_rows), dtype=bool)
+        slices[name][found[name]] = True
+    return slices

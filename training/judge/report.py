@@ -5,6 +5,7 @@ Plain JSON values; `baton report` draws them. Knows neither the registry nor the
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -117,22 +118,20 @@ def _confusions(pair: Pair) -> list[dict[str, Any]]:
     if not isinstance(pair, MacroPair):
         return []
     labels = pair.candidate.labels
-    counts = []
-    for metric in (pair.candidate, pair.champion):
-        cells = np.bincount(metric.truth * len(labels) + metric.predicted, minlength=len(labels) ** 2)
-        counts.append(cells.reshape(len(labels), len(labels)))
-    change = counts[0] - counts[1]
-    np.fill_diagonal(change, 0)
-    largest = np.argsort(-np.abs(change), axis=None, kind="stable")[:CONFUSIONS]
+    ours, theirs = (
+        Counter(zip(metric.truth.tolist(), metric.predicted.tolist(), strict=True))
+        for metric in (pair.candidate, pair.champion)
+    )
+    changed = [cell for cell in sorted(ours.keys() | theirs.keys()) if cell[0] != cell[1] and ours[cell] != theirs[cell]]
+    changed.sort(key=lambda cell: -abs(ours[cell] - theirs[cell]))
     return [
         {
             "truth": labels[truth],
             "answer": labels[answer],
-            "count": int(counts[0][truth, answer]),
-            "champion_count": int(counts[1][truth, answer]),
+            "count": ours[truth, answer],
+            "champion_count": theirs[truth, answer],
         }
-        for truth, answer in zip(*np.unravel_index(largest, change.shape), strict=True)
-        if change[truth, answer]
+        for truth, answer in changed[:CONFUSIONS]
     ]
 
 

@@ -90,9 +90,11 @@ def add_promotions(api: FastAPI, control: ControlPlane) -> None:
         found = registry.newest_gate_decision(model, number)
         if found is None:
             raise NotFound(f"the gate has not judged {model} v{number}")
-        content = storage.read_report(found.numbers["report"]) if "report" in found.numbers else None
+        path = found.numbers.get("report")
+        content = None if path is None else storage.read_report(path)
         if content is None:
-            raise NotFound(f"decision {found.id} on {model} v{number} has no report: Baton 0.1 made none")
+            why = "none was made with it" if path is None else f"{path} is not in the storage"
+            raise NotFound(f"decision {found.id} on {model} v{number} has no report: {why}")
         return {"decision": to_json_values(found), "report": json.loads(content)}
 
     @api.post("/api/models/{model}/rollback", tags=["promotions"])
