@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
-from baton.config.model_settings import GateSettings
+from baton.config.model_settings import FeedbackSettings, GateSettings
 from baton.errors import Conflict
 from baton.store.audit_store import Drawn
 from baton.store.feedback import Correction
@@ -20,7 +23,7 @@ from tests.support.audit import drawn_text
 from tests.support.growing import correct, freeze_recorded
 from tests.support.tiny import save_classifier
 from tests.support.world import LABELS, World
-from training import matches, pipeline
+from training import matches, pipeline, reports
 from training.context import Clock
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -50,6 +53,16 @@ def read(world: World, name: str) -> list[dict[str, Any]]:
 def publish(world: World, name: str) -> ModelVersion:
     """A classifier with a random head, published with its scores on the world's first holdout."""
     return world.publish(save_classifier(world.base, LABELS, world.directory / name))
+
+
+def publish_constant(world: World, answer: str) -> ModelVersion:
+    """A classifier that gives every text the same label."""
+    directory = save_classifier(world.base, LABELS, world.directory / answer)
+    path = str(directory / "model.safetensors")
+    weights = load_file(path)
+    weights["classifier.bias"] = torch.tensor([100.0 if label == answer else 0.0 for label in LABELS])
+    save_file(weights, path, {"format": "pt"})
+    return world.publish(directory)
 
 
 class Audit:
@@ -230,13 +243,14 @@ def test_every_candidate_is_one_more_match_and_the_same_one_is_none(world):
 
 def test_a_report_with_both_versions_answers_lies_beside_the_decision(world):
     freeze(world)
-    champion, candidate = publish(world, "champion"), publish(world, "candidate")
+    champion, candidate = publish_constant(world, "billing"), publish_constant(world, "bug")
     world.make_champion(champion)
     decision = matches.judge(world.settings(), candidate.number, world.registry, world.storage)
     report = json.loads(world.storage.read_report(decision.numbers["report"]))
     assert (report["candidate"], report["champion"]) == (2, 1)
     assert report["rows"][0]["gain"] == decision.numbers["gain"]
-    assert all(one["answer"] and one["champion_answer"] for one in report["changed"])
+    assert len(report["changed"]) == 10
+    assert {(one["answer"], one["champion_answer"]) for one in report["changed"]} == {("bug (1.00)", "billing (1.00)")}
     assert decision.numbers["cost"] == report["cost"][0]
     assert all(cost["megabytes"] > 0 and cost["latency_ms"] > 0 for cost in report["cost"])
 
@@ -284,3 +298,77 @@ def test_rows_that_feedback_put_into_the_holdout_of_an_old_data_set_do_not_judge
     evaluation = matches.evaluate_version(world.context(), version, judge.examples, dataset.holdout_hash)
     decision = matches.decide(world.context(), version, evaluation, judge)
     assert decision.numbers["examples"] == dataset.holdout_rows - 20 == 100
+
+
+# --- groups, slices and budgets on the way to a decision -----------------------------------------------------------------
+
+
+def test_slices_and_groups_of_the_declared_file_reach_the_gate_also_when_a_version_is_judged_later(world):
+    rows = [{**row, "language": ("de", "en")[number % 2]} for number, row in enumerate(read(world, "holdout"))]
+    write(world, "holdout", rows)
+    data = world.settings().data.model_copy(update={"slices": ("language",)})
+    settings = world.settings().model_copy(update={"data": data})
+    plain = freeze(world)
+    sliced = freeze_recorded(world.registry, settings, world.storage)
+    assert (plain.holdout_hash, plain.marks_hash) == (sliced.holdout_hash, "")
+    world.make_champion(publish(world, "champion"))
+    decision = matches.judge(settings, publish(world, "candidate").number, world.registry, world.storage)
+    assert {it["slice"] for it in decision.numbers["slices"]} == {"language de", "language en"}
+    assert decision.numbers["marks_hash"] == sliced.marks_hash
+    find = partial(world.registry.gate_decision, "m", 2, 1, decision.policy, holdout_hash=sliced.holdout_hash)
+    assert find(marks_hash=sliced.marks_hash) == decision
+    assert find(marks_hash="") is None, "a decision without the slices must not be carried out under them"
+
+
+def test_a_version_over_its_budget_is_refused_and_plays_no_match(world):
+    freeze(world)
+    world.make_champion(publish(world, "champion"))
+    number = publish(world, "candidate").number
+    tight = world.settings().model_copy(update={"gate": GateSettings(max_megabytes=0.001)})
+    decision = matches.judge(tight, number, world.registry, world.storage)
+    assert decision.numbers["reason"] == "too large"
+    assert "MB, and 0.001 are allowed (gate.max_megabytes). v1 stays." in decision.sentence
+    assert world.registry.matches.played("m", 1) == 0
+    slow = world.settings().model_copy(update={"gate": GateSettings(max_latency_ms=1e-6)})
+    assert matches.judge(slow, number, world.registry, world.storage).numbers["reason"] == "too slow"
+    wide = world.settings().model_copy(update={"gate": GateSettings(max_megabytes=1e6, max_latency_ms=1e6)})
+    assert matches.judge(wide, number, world.registry, world.storage).numbers["match"] == 1
+
+
+def test_a_decision_is_stored_also_if_its_report_cannot_be(world, monkeypatch):
+    def broken(*_: Any, **__: Any) -> dict[str, Any]:
+        raise RuntimeError("a drop-in task that counts otherwise")
+
+    monkeypatch.setattr(reports, "make_report", broken)
+    freeze(world)
+    world.make_champion(publish(world, "champion"))
+    decision = matches.judge(world.settings(), publish(world, "candidate").number, world.registry, world.storage)
+    assert (decision.numbers["report"], decision.numbers["match"]) == (None, 1)
+
+
+def test_answers_are_kept_masked_and_those_of_other_patterns_are_not_shown(world):
+    freeze(world)
+    champion, candidate = publish_constant(world, "billing"), publish_constant(world, "bug")
+    world.make_champion(champion)
+    settings = world.settings()
+    matches.judge(settings, candidate.number, world.registry, world.storage)
+    masking = settings.model_copy(update={"feedback": FeedbackSettings(redact=(r"\w+",))})
+    decision = matches.judge(masking, candidate.number, world.registry, world.storage)
+    changed = json.loads(world.storage.read_report(decision.numbers["report"]))["changed"]
+    assert changed
+    assert all(one["answer"] is None and one["champion_answer"] is None and "█" in one["text"] for one in changed)
+
+
+def test_a_holdout_that_has_lost_texts_since_the_data_set_before_is_told_once(world):
+    freeze(world)
+    candidate = publish(world, "candidate")
+    write(world, "holdout", read(world, "holdout")[:90])
+    smaller = freeze(world)
+    assert (smaller.holdout_rows, smaller.previous) == (90, 1)
+    decision = matches.judge(world.settings(), candidate.number, world.registry, world.storage)
+    assert decision.numbers["lost"] == pytest.approx(0.25)
+    assert "The holdout has lost 25% of its texts since the data set before." in decision.sentence
+    write(world, "train", [*read(world, "train"), NEW_TRAIN])
+    freeze(world)
+    later = matches.judge(world.settings(), candidate.number, world.registry, world.storage)
+    assert later.numbers["lost"] == 0

@@ -6,9 +6,9 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,20 @@ from typing import Any
 from baton.artifacts.frozen import read_corrections, read_holdout
 from baton.artifacts.storage import Storage
 from baton.config.model_settings import ModelSettings
+from baton.errors import DataError
 from baton.predict.predictor import Predictor
 from baton.store.records import Champion, DatasetVersion, Decision, Evaluation, ModelVersion, RunStage
 from baton.store.registry import Registry
 from baton.tasks import AnyTask, task_type
 from baton.text.masks import masker
+from baton.text.normal_form import fingerprint
 from training.context import Clock, Context
 from training.fit.priority import scoring_threads
 from training.judge.decision import Contender, decide_match
 from training.judge.evaluate import cost, evaluate
+from training.judge.gate import over_budget
 from training.judge.holdout import describe_holdout
-from training.judge.report import make_report
+from training.reports import keep_answers, kept_answers, store_report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,16 +57,20 @@ def judge(settings: ModelSettings, number: int, registry: Registry, storage: Sto
     dataset = DatasetVersion(**version.lineage["dataset"]) if newest is None else newest
     examples, marks = read_holdout(task_type(settings.task), storage, dataset.uri)
     candidate = evaluate_version(context, version, examples, dataset.holdout_hash)
+    budgeted = (settings.gate.max_megabytes, settings.gate.max_latency_ms) != (None, None)
+    if budgeted:  # measured anew: what is stored may be of a busier machine, or of other serving settings
+        candidate = replace(candidate, metrics={**candidate.metrics, **_measure_cost(context, version, examples)})
     return decide(context, version, candidate, Judge(version=dataset, examples=examples, marks=marks), of_run=overtaken)
 
 
 def decide(context: Context, version: ModelVersion, candidate: Evaluation, judge: Judge, *, of_run: bool = False) -> Decision:
     """Evaluate the champion, let the gate decide whether ``version`` may replace it, and store the decision.
 
-    The match is recorded before it is played, so that it counts whatever happens afterwards.
+    The match is recorded before it is played, so that it counts whatever happens afterwards. A version that is over its budget
+    plays none.
     """
     registry, model, task_cls = context.registry, context.settings.name, task_type(context.settings.task)
-    pointer = registry.champion(model)
+    pointer, policy = registry.champion(model), context.declared.gate
     champion = _opponent(context, pointer)
     rival = None if champion is None else evaluate_version(context, champion, judge.examples, judge.version.holdout_hash)
     corrections = _on_corrections(context, judge.version, [version] if champion is None else [version, champion])
@@ -76,17 +83,19 @@ def decide(context: Context, version: ModelVersion, candidate: Evaluation, judge
         audited=judge.version.holdout_audited,
         marks=judge.marks[:rows],
     )
-    judged_before = registry.matches.groups(model)
-    number = registry.matches.open(
-        model,
-        champion=pointer.version,
-        candidate=version.number,
-        holdout_hash=holdout.hash,
-        groups=holdout.fingerprints,
-    )
-    task, policy = context.settings.make_task(()), context.declared.gate
     ours = _contender(task_cls, version, candidate, rows)
     theirs = None if champion is None or rival is None else _contender(task_cls, champion, rival, rows)
+    if over_budget(ours.cost, policy):
+        number = registry.matches.played(model, pointer.version) + 1
+    else:
+        number = registry.matches.open(
+            model,
+            champion=pointer.version,
+            candidate=version.number,
+            holdout_hash=holdout.hash,
+            groups=holdout.fingerprints,
+        )
+    task = context.settings.make_task(())
     judged = decide_match(
         task,
         holdout,
@@ -96,42 +105,33 @@ def decide(context: Context, version: ModelVersion, candidate: Evaluation, judge
         number=number,
         policy=policy,
         corrections=corrections,
-        judged_before=judged_before,
+        lost=_lost_share(context, judge.version, holdout.fingerprints),
     )
-    report = make_report(
-        task,
-        judged,
-        ours,
-        theirs,
-        policy=policy,
-        examples=judge.examples[:rows],
-        answers=[None if one is None else _answers(context, one.evaluation) for one in (ours, theirs)],
-        mask=masker(context.declared.feedback.redact),
-    )
-    path = f"{_reports(model)}/v{version.number}-match-{number}-{holdout.hash[:16]}-{pointer.sequence}.json"
-    context.storage.write_report(path, json.dumps(report, ensure_ascii=False).encode())
-    decision = replace(judged.decision, numbers={**judged.decision.numbers, "report": path})
-    return registry.add_decision(decision, of_run=of_run)
+    answers = [None if one is None else kept_answers(context, one.evaluation) for one in (ours, theirs)]
+    facts = {
+        "marks_hash": judge.version.marks_hash,
+        "report": store_report(context, task, judged, ours, theirs, examples=judge.examples[:rows], answers=answers),
+    }
+    return registry.add_decision(replace(judged.decision, numbers={**judged.decision.numbers, **facts}), of_run=of_run)
 
 
-def keep_answers(context: Context, version: int, holdout_hash: str, answers: Sequence[str]) -> None:
-    """Store a version's answers on a holdout, in words, for the reports of all matches that it will play on it."""
-    path = _answers_path(context.settings.name, version, holdout_hash)
-    context.storage.write_report(path, json.dumps(answers, ensure_ascii=False).encode())
+def _lost_share(context: Context, dataset: DatasetVersion, texts: Sequence[str]) -> float:
+    """Return the share of the texts that judged in the data set before and do not any more.
 
-
-def _answers(context: Context, evaluation: Evaluation) -> list[str] | None:
-    """Return the answers of an evaluation in words, or None: evaluations of earlier versions of Baton did not keep them."""
-    content = context.storage.read_report(_answers_path(evaluation.model, evaluation.version, evaluation.holdout_hash))
-    return None if content is None else json.loads(content)
-
-
-def _answers_path(model: str, version: int, holdout_hash: str) -> str:
-    return f"{_reports(model)}/answers/v{version}-{holdout_hash[:16]}.json"
-
-
-def _reports(model: str) -> str:
-    return f"models/{model}/reports"
+    ``texts``: fingerprints of the texts that judge today.
+    """
+    if dataset.previous is None:
+        return 0.0
+    task_cls = task_type(context.settings.task)
+    before = context.registry.datasets.get(context.settings.name, dataset.previous)
+    if before.holdout_hash == dataset.holdout_hash:
+        return 0.0
+    try:
+        examples, _ = read_holdout(task_cls, context.storage, before.uri)
+    except DataError:  # it was frozen for another task
+        return 0.0
+    judged = {fingerprint(task_cls.group(one)) for one in examples[: before.holdout_rows - before.holdout_feedback]}
+    return len(judged.difference(texts)) / max(len(judged), 1)
 
 
 def _on_corrections(context: Context, dataset: DatasetVersion, versions: Sequence[ModelVersion]) -> list[Evaluation]:
@@ -139,7 +139,11 @@ def _on_corrections(context: Context, dataset: DatasetVersion, versions: Sequenc
     if not dataset.corrections:
         return []
     examples = read_corrections(task_type(context.settings.task), context.storage, dataset.uri, dataset.corrections_hash)
-    return [evaluate_version(context, version, examples, dataset.corrections_hash) for version in versions if examples]
+    return [
+        evaluate_version(context, version, examples, dataset.corrections_hash, judging=False)
+        for version in versions
+        if examples
+    ]
 
 
 def _opponent(context: Context, pointer: Champion) -> ModelVersion | None:
@@ -165,23 +169,43 @@ def _contender(task_cls: type[AnyTask], version: ModelVersion, evaluation: Evalu
     return Contender(evaluation=replace(evaluation, statistics=evaluation.statistics[:rows]), labels=labels)
 
 
-def evaluate_version(context: Context, version: ModelVersion, examples: Sequence[Any], holdout_hash: str) -> Evaluation:
-    """Return a published version's evaluation on frozen rows with this hash. Evaluate it now unless the registry has one."""
+def evaluate_version(
+    context: Context, version: ModelVersion, examples: Sequence[Any], holdout_hash: str, *, judging: bool = True
+) -> Evaluation:
+    """Return a published version's evaluation on frozen rows with this hash. Evaluate it now unless the registry has one.
+
+    ``judging``: whether the rows judge. Only then the answers are kept for reports, and the cost is measured.
+    """
     settings = context.settings
     known = context.registry.evaluations.get(settings.name, version.number, holdout_hash)
     if known is not None:
         return known
     context.clock.enter(RunStage.EVALUATING, evaluated_version=version.number)
+
+    def count(done: int, total: int) -> None:  # each report replaces the progress of the one before
+        context.clock.note(done=done, total=total, evaluated_version=version.number)
+
+    costs: Mapping[str, float] = {}
+    with _loaded(context, version) as (predictor, size):
+        evaluated = evaluate(predictor, examples, count, mask=masker(context.declared.feedback.redact))
+        if judging:
+            costs = cost(predictor, examples, size=size, threads=settings.serving.threads)
+    if judging:
+        keep_answers(context, version.number, holdout_hash, evaluated.answers)
+    metrics = {**evaluated.score.metrics, **costs}
+    return context.registry.evaluations.add(settings.name, version.number, holdout_hash, metrics, evaluated.score.statistics)
+
+
+def _measure_cost(context: Context, version: ModelVersion, examples: Sequence[Any]) -> dict[str, float]:
+    with _loaded(context, version) as (predictor, size):
+        return cost(predictor, examples, size=size, threads=context.settings.serving.threads)
+
+
+@contextmanager
+def _loaded(context: Context, version: ModelVersion) -> Iterator[tuple[Predictor, int]]:
+    """Load a published version as it is served, and yield it with the size of its files in bytes."""
+    settings = context.settings
     with tempfile.TemporaryDirectory(prefix="baton-fetch-") as cache:
         directory, manifest = context.storage.fetch(version, Path(cache))
         predictor = Predictor.load(directory, manifest, settings.serving, threads=scoring_threads(settings.training))
-
-        def count(done: int, total: int) -> None:  # each report replaces the progress of the one before
-            context.clock.note(done=done, total=total, evaluated_version=version.number)
-
-        evaluated = evaluate(predictor, examples, count, mask=masker(context.declared.feedback.redact))
-        size = sum(entry.size for entry in manifest.files.values())
-        costs = cost(predictor, examples, size=size, threads=settings.serving.threads)
-    keep_answers(context, version.number, holdout_hash, evaluated.answers)
-    metrics = {**evaluated.score.metrics, **costs}
-    return context.registry.evaluations.add(settings.name, version.number, holdout_hash, metrics, evaluated.score.statistics)
+        yield predictor, sum(entry.size for entry in manifest.files.values())

@@ -37,9 +37,10 @@ from training.fit import start as starts
 from training.fit.priority import scoring_threads
 from training.fit.request import Trained, TrainingRequest
 from training.judge.evaluate import cost, evaluate
-from training.matches import Judge, decide, keep_answers
+from training.matches import Judge, decide
 from training.methods.adaptation import adapt
 from training.methods.choose import choose_method
+from training.reports import keep_answers
 
 VERSION_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 """Files that a version takes from a checkpoint: no optimiser state, no pickles."""

@@ -115,8 +115,8 @@ class GateSettings(ConfigSection):
         0.05,
         ge=0,
         lt=1,
-        description="Allowed loss of F1 on a single label, or on a slice (`data.slices`). A version that clearly loses more is "
-        "refused.",
+        description="Allowed loss of F1 on a single label (classification), or on a slice (`data.slices`). A version that "
+        "clearly loses more is refused.",
     )
     max_megabytes: float | None = Field(
         None, gt=0, description="Maximum size of a version's files in 10^6 bytes. A larger version is refused."

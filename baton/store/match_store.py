@@ -74,12 +74,6 @@ class MatchStore:
             _add_groups(connection, model, [group for group in groups if group not in first_matches], match)
             return number
 
-    def groups(self, model: str) -> set[str]:
-        """Return the fingerprints of all groups of texts that have judged a version of a model so far."""
-        table = schema.match_groups
-        with database.reading(self._engine) as connection:
-            return set(connection.scalars(sa.select(table.c.group_hash).where(table.c.model == model)))
-
     def played(self, model: str, champion: int | None) -> int:
         """Return the number of the newest match against a champion; 0 if there was none."""
         table = schema.matches

@@ -119,6 +119,8 @@ class DatasetVersion:
     """Holdout rows that are audited requests: the last rows."""
     corrections: int = 0
     """Feedback rows on texts that are held out but do not judge. They are stored beside the splits."""
+    marks_hash: str = ""
+    """Hex SHA-256 of the groups and slices of its holdout rows; empty if it has none."""
     corrections_hash: str = ""
     """Hex SHA-256 of these rows; empty if there are none."""
     conflicts: Mapping[str, Any] = field(default_factory=dict)

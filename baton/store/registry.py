@@ -268,13 +268,21 @@ class Registry:
         return as_decision(row)
 
     def gate_decision(
-        self, model: str, candidate: int, champion: int | None, policy: Mapping[str, Any], holdout_hash: str | None = None
+        self,
+        model: str,
+        candidate: int,
+        champion: int | None,
+        policy: Mapping[str, Any],
+        *,
+        holdout_hash: str | None = None,
+        marks_hash: str = "",
     ) -> Decision | None:
         """Return the newest decision of the gate on this candidate, champion and policy, or None if there is none.
 
         It may be about an earlier move of the pointer, before a rollback to the same champion.
 
-        ``holdout_hash``: consider only decisions on this holdout; None: on any holdout.
+        ``holdout_hash``: consider only decisions on this holdout, with the groups and slices of ``marks_hash``
+        (`DatasetVersion`); None: on any holdout.
         """
         table = schema.decisions
         query = (
@@ -289,7 +297,8 @@ class Registry:
         )
         with self._read() as connection:
             for row in connection.execute(query):
-                if row.policy == dict(policy) and holdout_hash in (None, row.numbers.get("holdout_hash")):
+                judge = (row.numbers.get("holdout_hash"), row.numbers.get("marks_hash", ""))
+                if row.policy == dict(policy) and (holdout_hash is None or judge == (holdout_hash, marks_hash)):
                     return as_decision(row)
         return None
 

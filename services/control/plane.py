@@ -35,6 +35,9 @@ from services.keyring import Keyring
 JUDGE_SECONDS = 600.0
 """Timeout of a promotion that has to evaluate versions first: enough for both versions on a large holdout, on a busy CPU."""
 
+TOO_SLOW = "too slow"
+"""Reason of a refusal that rests on a measured latency (`training.judge.gate.Reason`, which services do not import)."""
+
 KEYS_SECONDS = 2.0
 """Pause between two reads of the API keys: while the database answers, a revoked key is refused about this much later."""
 
@@ -196,19 +199,21 @@ class ControlPlane:
         settings = self.config.model(model)
         policy, source = settings.gate.model_dump(mode="json"), settings.data.holdout_source
 
-        def stored() -> Decision | None:
+        def stored(*, judged: bool) -> Decision | None:
             newest = self.registry.datasets.latest(model, holdout_source=source)  # a decision on an older one is out of date
-            holdout_hash = newest.holdout_hash if newest else None
-            found = self.registry.gate_decision(model, version, champion.version, policy, holdout_hash)
+            judge = {"holdout_hash": newest.holdout_hash, "marks_hash": newest.marks_hash} if newest else {}
+            found = self.registry.gate_decision(model, version, champion.version, policy, **judge)
+            if found is not None and not judged and found.numbers.get("reason") == TOO_SLOW:
+                return None  # the machine may have been busy: measure again
             if found is None or found.champion_sequence == champion.sequence:
                 return found
             # the pointer left this champion and came back: the same match would end the same way
             return self.registry.add_decision(replace(found, id=None, champion_sequence=champion.sequence))
 
-        decision = await asyncio.to_thread(stored)
+        decision = await asyncio.to_thread(stored, judged=False)
         if decision is None:
             await self._jobs.judge(settings, version, JUDGE_SECONDS)
-            decision = await asyncio.to_thread(stored)
+            decision = await asyncio.to_thread(stored, judged=True)
         if decision is None:
             raise NotReady(
                 f"v{version} was evaluated, but the champion or the data of {model} changed in the meantime; try again"

@@ -119,12 +119,10 @@ def test_held_out_corrections_are_reported_and_change_nothing_else():
 
 
 def test_a_holdout_that_has_lost_many_texts_is_told():
-    ever = [*HOLDOUT.fingerprints, *(f"gone {number}" for number in range(100))]
-    told = decide(contender(8, 380), contender(7, 300), judged_before=ever)
-    assert told.sentence.endswith("The holdout has lost 20% of the texts that have judged so far.")
-    assert told.numbers["lost_groups"] == 100
-    few = decide(contender(8, 380), contender(7, 300), judged_before=ever[:440])
-    assert (few.numbers["lost_groups"], "has lost" in few.sentence) == (40, False)
+    told = decide(contender(8, 380), contender(7, 300), lost=0.2)
+    assert told.sentence.endswith("The holdout has lost 20% of its texts since the data set before.")
+    few = decide(contender(8, 380), contender(7, 300), lost=0.09)
+    assert (few.numbers["lost"], "has lost" in few.sentence) == (0.09, False)
     assert "has lost" not in decide(contender(8, 380), contender(7, 300)).sentence
 
 

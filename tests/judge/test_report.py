@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from baton.config.model_settings import GateSettings
+from baton.predict.predictor import Predictor
 from baton.store.records import Champion, Evaluation
 from baton.tasks import AnyTask
 from baton.tasks.classification import Classification, TextExample
@@ -19,6 +20,7 @@ from baton.tasks.ner_entities import Entities, Entity
 from baton.tasks.ner_rows import NerExample, Span
 from baton.text.masks import MASK, masker
 from training.judge.decision import Contender, decide_match
+from training.judge.evaluate import evaluate
 from training.judge.holdout import describe_holdout
 from training.judge.report import CHANGED, make_report
 
@@ -131,3 +133,20 @@ def test_entities_are_quoted_from_the_masked_text():
     entity = Entity(label="PER", score=0.5, start=9, end=25, word="anna@example.com")
     found = Entities(entities=(entity,), word_labels=("O",), word_scores=(0.5,))
     assert task.truth_in_words(example, item) == task.in_words(task.brief(found, item)) == f"{MASK * 16} [PER]"
+
+
+def test_answers_are_masked_when_a_version_is_evaluated():
+    task = Ner(("O", "B-PER", "I-PER"), 32)
+    example = NerExample(text="write to anna@example.com", entities=(Span(start=9, end=25, label="PER"),))
+    entity = Entity(label="PER", score=0.5, start=9, end=25, word="anna@example.com")
+
+    class Stub:
+        def __init__(self) -> None:
+            self.task = task
+
+        def predict(self, inputs: Sequence[Any]) -> list[Entities]:
+            return [Entities(entities=(entity,), word_labels=("O",), word_scores=(0.5,)) for _ in inputs]
+
+    evaluated = evaluate(cast("Predictor", Stub()), [example], lambda done, total: None, mask=masker([r"\S+@\S+"]))
+    assert evaluated.answers == [f"{MASK * 16} [PER]"]
+    assert evaluated.score.metrics["f1"] == 1

@@ -299,6 +299,7 @@ def _record(
         train_feedback=sum(row.source == FEEDBACK for row in merged.train),
         holdout_audited=sum(row.source == AUDIT for row in merged.holdout),
         corrections=len(merged.corrections),
+        marks_hash=hashlib.sha256(content[MARKS]).hexdigest() if content[MARKS] else "",
         corrections_hash=hashlib.sha256(content[CORRECTIONS]).hexdigest() if merged.corrections else "",
         conflicts={
             "policy": data.conflicts,

@@ -28,7 +28,7 @@ LISTED = 10
 """Number of labels and of slices that a decision lists, those with the largest losses first. The report has all."""
 
 TOLD_LOSS = 0.1
-"""Share of all texts that have ever judged from which the sentence tells that the holdout has lost them."""
+"""Share of the holdout's texts above which the sentence tells that they are missing now."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,7 +70,7 @@ def decide_match(
     number: int,
     policy: GateSettings,
     corrections: Sequence[Evaluation] = (),
-    judged_before: Collection[str] = (),
+    lost: float = 0.0,
 ) -> Judged:
     """Return the gate's decision on ``candidate``.
 
@@ -81,8 +81,7 @@ def decide_match(
         number: 1 plus the number of matches that were played against this champion on this holdout before.
         corrections: evaluations of the candidate and the champion on held-out corrections. They are reported and decide
             nothing: the champion is wrong on such rows because that is why they were corrected.
-        judged_before: fingerprints of all groups that have judged a version of the model so far. The sentence tells if today's
-            holdout lacks many of them.
+        lost: share of the texts that judged in the data set before and do not any more. The sentence tells if it is large.
 
     Raises:
         Conflict: a version was evaluated on another holdout.
@@ -101,7 +100,7 @@ def decide_match(
         "examples": holdout.rows,
         "holdout_hash": holdout.hash,
         "unjudged_labels": _unjudged(metrics[0]),
-        "lost_groups": len(set(judged_before) - set(holdout.fingerprints)),
+        "lost": lost,
     }
     pair = None if champion is None else pair_of(*metrics)
     outcome: Outcome | FirstOutcome
@@ -130,10 +129,8 @@ def decide_match(
         sentence += _about_corrections(facts["corrections"], [one.version for one in corrections])
     if facts["unjudged_labels"]:
         sentence += f" No holdout row has {listed(facts['unjudged_labels'])}: nothing is known about such answers."
-    if facts["lost_groups"] > TOLD_LOSS * len(judged_before):
-        sentence += (
-            f" The holdout has lost {facts['lost_groups'] / len(judged_before):.0%} of the texts that have judged so far."
-        )
+    if lost > TOLD_LOSS:
+        sentence += f" The holdout has lost {lost:.0%} of its texts since the data set before."
     decision = Decision(
         model=candidate.evaluation.model,
         candidate=version,

@@ -172,7 +172,7 @@ def decide_first(
     f1, influence = metric.value(), by_group(metric.influence(), groups)
     error = standard_error(influence)
     bound, _ = wilson_interval(f1, error, len(influence), quantile(1 - level))
-    if over := _over_budget(cost, policy):
+    if over := over_budget(cost, policy):
         verdict, reason = Verdict.REJECT, over
     elif len(influence) < policy.min_rows:
         verdict, reason = Verdict.INCONCLUSIVE, Reason.FEW_ROWS
@@ -227,7 +227,7 @@ def wilson_interval(share: float, error: float, groups: int, z: float) -> tuple[
     return max(0.0, (centre - width) / scale), min(1.0, (centre + width) / scale)
 
 
-def _over_budget(cost: Cost | None, policy: GateSettings) -> Reason | None:
+def over_budget(cost: Cost | None, policy: GateSettings) -> Reason | None:
     """Return why a version costs too much, or None."""
     if cost is not None and policy.max_megabytes is not None and cost.megabytes > policy.max_megabytes:
         return Reason.TOO_LARGE
@@ -249,7 +249,7 @@ def _known_labels(match: Match) -> dict[str, NDArray[np.bool_]]:
 def _objections(outcome: Outcome, policy: GateSettings) -> Iterator[tuple[Verdict, Reason]]:
     """Yield the conditions that do not hold, the one that decides first."""
     comparison, guards = outcome.comparison, [part.guard for part in outcome.parts]
-    if over := _over_budget(outcome.cost, policy):
+    if over := over_budget(outcome.cost, policy):
         yield Verdict.REJECT, over
     if comparison.groups < policy.min_rows:
         yield Verdict.INCONCLUSIVE, Reason.FEW_ROWS
