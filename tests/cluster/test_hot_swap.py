@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
 import sqlite3
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -141,3 +144,63 @@ def test_killed_between_pointer_and_commit_the_control_plane_leaves_replicas_tha
     assert control.pid not in [process.pid for process in steady.processes(CONTROL)]
     assert steady.predict("steady").headers["x-model-version"] == "3"
     assert steady.rollback("steady").json()["promotion"]["version"] == 1
+
+
+# --- versions that block or kill -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def blocking(steady: Service, checkpoints: list[Path], tmp_path: Path) -> Iterator[int]:
+    """A version that a replica never finishes to load: one of its files is a pipe that nobody writes to."""
+    checkpoint = shutil.copytree(checkpoints[0], tmp_path / "checkpoint")
+    (checkpoint / PIPE).write_bytes(b"")
+    version = publish(steady, "steady", checkpoint)
+    pipe = Path(version.uri) / PIPE
+    pipe.unlink()
+    os.mkfifo(pipe)
+    yield version.number
+    with suppress(OSError):  # nobody reads
+        os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+    pipe.unlink()
+
+
+PIPE = "special_tokens_map.json"
+"""A file of versions that no engine reads."""
+
+
+def test_a_rollback_does_not_wait_for_a_version_that_never_finishes_loading(steady: Service, blocking: int) -> None:
+    steady.force("steady", 1)
+    steady.force("steady", 2)
+    with ThreadPoolExecutor(1) as pool:
+        move = pool.submit(steady.promote, "steady", blocking, force=True, reason="the test blocks a replica")
+        until(lambda: bool(steady.model("steady").get("rolling_out")), 60, "the version is being prepared")
+        assert steady.predict("steady").headers["x-model-version"] == "2"
+        assert steady.rollback("steady").status_code == 200
+        assert move.result(60).status_code == 503
+    assert steady.model("steady")["champion"] == 1
+    assert {state["version"] for state in steady.replicas("steady")} == {1}
+
+
+def test_a_version_that_kills_two_replicas_is_given_up_while_the_others_serve(steady: Service, blocking: int) -> None:
+    steady.force("steady", 2)
+    pids = {state["pid"] for state in steady.replicas("steady")}
+    killed: list[int] = []
+    with ThreadPoolExecutor(1) as pool:
+        while len(killed) < 6:  # as the version would, on the replica that loads it; it is the first that Serve knows
+            move = pool.submit(steady.promote, "steady", blocking, force=True, reason="the test kills replicas")
+            while not move.done():
+                model = steady.model("steady")
+                states = model.get("replicas", [])
+                if model.get("rolling_out") and len(states) == 2 and states[0]["pid"] not in killed:
+                    assert steady.predict("steady").status_code == 200
+                    killed.append(states[0]["pid"])
+                    os.kill(killed[-1], signal.SIGKILL)
+                time.sleep(0.2)
+            answer = move.result()
+            if answer.status_code == 409:
+                break
+            until(lambda: len(steady.replicas("steady")) == 2, 60, "the dead replica is replaced")
+    assert "2 replicas died while they loaded it; the champion stays" in answer.json()["detail"]
+    assert pids & set(killed)
+    assert steady.model("steady")["champion"] == 2
+    steady.await_replicas("steady", 2)
