@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.online.scenario import SEED, Rows, write_rows
 from benchmarks.service import MODEL, OneModelService, holdout_of, read_rows, train_of
 
-TRAIN_SHARE = 0.4
+TRAIN_SHARE = 0.2
 """Share of the training rows that the champion is trained on. The sender takes texts from the rest."""
 
 CORRECTIONS = 600

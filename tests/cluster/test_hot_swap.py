@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import signal
@@ -9,11 +11,12 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
+from baton.artifacts import manifest as manifests
 from services.demo.traffic import Traffic, failed, stale
 from tests.cluster.conftest import CONTROL, LABELS, Service, publish
 from tests.support.tiny import keyword_rows
@@ -103,7 +106,7 @@ def test_a_version_with_an_altered_file_is_refused_by_name_and_the_champion_stay
     weights.write_bytes(content)
     answer = steady.promote("steady", version.number, force=True, reason="does it load?")
     assert answer.status_code == 409
-    assert f"2 of 2 replica(s) cannot load it: {weights} was altered" in answer.json()["detail"]
+    assert f"1 of 1 replica(s) cannot load it: {weights} was altered" in answer.json()["detail"]
     assert answer.json()["detail"].endswith("the champion stays")
     assert steady.predict("steady").headers["x-model-version"] == "1"
     assert steady.registry.champion("steady").version == 1
@@ -146,33 +149,39 @@ def test_killed_between_pointer_and_commit_the_control_plane_leaves_replicas_tha
     assert steady.rollback("steady").json()["promotion"]["version"] == 1
 
 
-# --- versions that block or kill -----------------------------------------------------------------------------------------
+# --- versions that are slow or kill -----------------------------------------------------------------------------------------
+
+
+SLOW_BYTES = 8 * 2**30
+"""Size of a file without content (a hole) that takes a replica seconds to verify."""
 
 
 @pytest.fixture
-def blocking(steady: Service, checkpoints: list[Path], tmp_path: Path) -> Iterator[int]:
-    """A version that a replica never finishes to load: one of its files is a pipe that nobody writes to."""
+def slow(steady: Service, checkpoints: list[Path], tmp_path: Path) -> Iterator[int]:
+    """A version that takes a replica many seconds to load: one of its files, which no engine reads, is huge."""
     checkpoint = shutil.copytree(checkpoints[0], tmp_path / "checkpoint")
-    (checkpoint / PIPE).write_bytes(b"")
+    name = "special_tokens_map.json"
+    (checkpoint / name).write_bytes(b"")
     version = publish(steady, "steady", checkpoint)
-    pipe = Path(version.uri) / PIPE
-    pipe.unlink()
-    os.mkfifo(pipe)
+    os.truncate(Path(version.uri) / name, SLOW_BYTES)
+    manifest = Path(version.uri) / manifests.NAME
+    content = json.loads(manifest.read_text())
+    content["files"][name]["size"] = SLOW_BYTES
+    manifest.write_text(json.dumps(content))
+    hash_of_it = hashlib.sha256(manifest.read_bytes()).hexdigest()
+    with closing(sqlite3.connect(steady.config.database.removeprefix("sqlite:///"))) as connection:
+        where = ("steady", version.number)
+        connection.execute("UPDATE versions SET manifest_sha256 = ? WHERE model = ? AND number = ?", (hash_of_it, *where))
+        connection.commit()
     yield version.number
-    with suppress(OSError):  # nobody reads
-        os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
-    pipe.unlink()
+    (Path(version.uri) / name).unlink()
 
 
-PIPE = "special_tokens_map.json"
-"""A file of versions that no engine reads."""
-
-
-def test_a_rollback_does_not_wait_for_a_version_that_never_finishes_loading(steady: Service, blocking: int) -> None:
+def test_a_rollback_does_not_wait_for_a_version_that_takes_long_to_load(steady: Service, slow: int) -> None:
     steady.force("steady", 1)
     steady.force("steady", 2)
     with ThreadPoolExecutor(1) as pool:
-        move = pool.submit(steady.promote, "steady", blocking, force=True, reason="the test blocks a replica")
+        move = pool.submit(steady.promote, "steady", slow, force=True, reason="the test keeps a replica busy")
         until(lambda: bool(steady.model("steady").get("rolling_out")), 60, "the version is being prepared")
         assert steady.predict("steady").headers["x-model-version"] == "2"
         assert steady.rollback("steady").status_code == 200
@@ -181,13 +190,13 @@ def test_a_rollback_does_not_wait_for_a_version_that_never_finishes_loading(stea
     assert {state["version"] for state in steady.replicas("steady")} == {1}
 
 
-def test_a_version_that_kills_two_replicas_is_given_up_while_the_others_serve(steady: Service, blocking: int) -> None:
+def test_a_version_that_kills_two_replicas_is_given_up_while_the_others_serve(steady: Service, slow: int) -> None:
     steady.force("steady", 2)
     pids = {state["pid"] for state in steady.replicas("steady")}
     killed: list[int] = []
     with ThreadPoolExecutor(1) as pool:
         while len(killed) < 6:  # as the version would, on the replica that loads it; it is the first that Serve knows
-            move = pool.submit(steady.promote, "steady", blocking, force=True, reason="the test kills replicas")
+            move = pool.submit(steady.promote, "steady", slow, force=True, reason="the test kills replicas")
             while not move.done():
                 model = steady.model("steady")
                 states = model.get("replicas", [])
