@@ -7,6 +7,7 @@ Layout: ``models/NAME/versions/N/`` (a Hugging Face directory and ``baton.json``
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import tempfile
 import uuid
@@ -20,6 +21,7 @@ import fsspec
 
 from baton.artifacts import manifest as manifests
 from baton.artifacts.manifest import Manifest
+from baton.artifacts.version_cache import PARTIAL, name_of
 from baton.errors import CorruptVersion, StorageError
 from baton.store.records import ModelVersion
 
@@ -138,6 +140,7 @@ class Storage:
             for name in complete.files:
                 self._make_directory(f"{target}/{name}".rpartition("/")[0])
                 self._fs.put_file(str(directory / name), f"{target}/{name}")
+                self._sync(f"{target}/{name}")
             self._write_whole(f"{target}/{manifests.NAME}", content)
         url = target if self.local else self._fs.unstrip_protocol(target)
         return url, hashlib.sha256(content).hexdigest()
@@ -170,7 +173,7 @@ class Storage:
             raise CorruptVersion(f"{where}: {source}/{manifests.NAME} is not the one that was registered")
         manifest = Manifest.from_bytes(content, source)
         if not self.local:
-            return self._download(source, manifest, cache / f"{model}-{number}-{manifest_sha256[:16]}"), manifest
+            return self._download(source, manifest, cache / name_of(model, number, manifest_sha256)), manifest
         manifests.verify(Path(source), manifest)
         return Path(source), manifest
 
@@ -178,11 +181,12 @@ class Storage:
         if final.is_dir():
             try:
                 manifests.verify(final, manifest)
+                os.utime(final)  # it is in use (`VersionCache.tidy`)
                 return final
             except CorruptVersion:  # only the local copy is damaged: download it again
                 shutil.rmtree(final, ignore_errors=True)
         final.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix="partial-", dir=final.parent))
+        partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=final.parent))
         try:
             manifests.check_names(partial, manifest)
             with self._as_storage_error("read from"):
@@ -256,7 +260,18 @@ class Storage:
             self._fs.pipe_file(path, content)
         else:
             self._fs.pipe_file(f"{path}.partial", content)
+            self._sync(f"{path}.partial")
             self._fs.mv(f"{path}.partial", path)
+            self._sync(path.rpartition("/")[0])
+
+    def _sync(self, path: str) -> None:
+        """Wait until a local file or directory is on the disk: the registry's pointer to it soon is, too."""
+        if self.local:
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
     @contextmanager
     def _as_storage_error(self, doing: str) -> Iterator[None]:

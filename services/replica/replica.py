@@ -9,16 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 from ray import serve
 
 from baton import logs
 from baton.artifacts.storage import Storage
+from baton.artifacts.version_cache import VersionCache
 from baton.config.model_settings import ModelSettings
 from baton.errors import BatonError, Conflict, RegistryError, StorageError
 from baton.predict.predictor import Predictor
@@ -67,7 +66,7 @@ class ModelReplica:
         self._registry = Registry(database)
         self._keyring = Keyring(self._registry.keys, required=keys_required)
         self._storage = Storage(storage)
-        self._cache = Path(tempfile.gettempdir()) / "baton-versions"
+        self._cache = VersionCache()
         self._id = replica_id or serve.get_replica_context().replica_id.unique_id
         self._telemetry = Telemetry(self._settings.name, self._id, exported=replica_id is None)
         serving = self._settings.serving
@@ -188,7 +187,8 @@ class ModelReplica:
     def _load(self, version: int) -> Predictor:
         name = self._settings.name
         began = time.perf_counter()
-        directory, manifest = self._storage.fetch(self._registry.versions.get(name, version), self._cache)
+        cache = self._cache.directory if self._storage.local else self._cache.open()
+        directory, manifest = self._storage.fetch(self._registry.versions.get(name, version), cache)
         if manifest.task != self._settings.task:
             raise Conflict(
                 f"v{version} has the task {manifest.task}, but {name} is declared with {self._settings.task}; train a version "
@@ -244,6 +244,20 @@ class ModelReplica:
         while True:
             await asyncio.sleep(self._settings.serving.poll_seconds)
             await self._follow_registry()
+            if not self._storage.local:
+                await asyncio.to_thread(self._tidy_cache)
+
+    def _tidy_cache(self) -> None:
+        """Remove downloaded versions but those that serve, are prepared, or were served before. Never raises."""
+        name = self._settings.name
+        try:
+            previous = self._registry.previous_champion(name)
+            needed = [self._batcher.version, previous, *self._prepared]
+            removed = self._cache.tidy(name, {number for number in needed if number is not None})
+            if removed:
+                logger.info("%s: removed from this node's cache: %s", name, ", ".join(removed))
+        except (BatonError, OSError) as error:
+            logger.warning("%s: the cache of versions cannot be tidied: %s", name, error)
 
     # --- start and end -----------------------------------------------------------------------------------------------
 

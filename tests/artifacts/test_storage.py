@@ -561,3 +561,22 @@ def test_an_object_store_that_is_silent_is_a_storage_error_and_answers_again_aft
     finally:
         bucket.thaw()
     storage.check_writable()
+
+
+# --- power cuts ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_published_file_is_synced_before_the_manifest_and_the_manifest_before_publish_returns(tmp_path, monkeypatch):
+    """The registry's pointer is on the disk at once; the files that it names were not (review M10)."""
+    synced: list[str] = []
+
+    def note(descriptor: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+
+    monkeypatch.setattr(os, "fsync", note)
+    directory = tmp_path / "checkpoint"
+    directory.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (directory / name).write_bytes(name.encode())
+    Storage(str(tmp_path / "storage")).publish(1, directory, manifest())
+    assert synced == ["config.json", "model.safetensors", "baton.json.partial", "1"]
