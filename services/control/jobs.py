@@ -34,6 +34,10 @@ TERMINAL = (JobStatus.FAILED, JobStatus.STOPPED, JobStatus.SUCCEEDED)
 """Job states in which the job has ended."""
 
 
+UNREACHABLE = (RuntimeError, OSError)
+"""What Ray's job client raises if its server does not answer. The errors of requests, which it uses, are an ``OSError``."""
+
+
 class Jobs:
     """Submits, watches and cancels jobs. All methods except `judge` block: call them from a thread."""
 
@@ -98,7 +102,7 @@ class Jobs:
             self._storage.remove_run(run.id)
 
     def _stop(self, job: str) -> None:
-        with suppress(RuntimeError, ConnectionError):  # it has ended, or the cluster is gone: either way it no longer runs
+        with suppress(*UNREACHABLE):  # it has ended, or the cluster is gone: either way it no longer runs
             self._job_client().stop_job(job)
 
     def _submit(self, job: str, *arguments: str) -> None:
@@ -116,7 +120,7 @@ class Jobs:
         """Return Ray's status of a job; None if Ray does not know the job."""
         try:
             return self._job_client().get_job_status(job)
-        except (RuntimeError, ConnectionError) as error:
+        except UNREACHABLE as error:
             if str(error).startswith("Request failed with status code 404"):
                 return None
             raise NotReady(f"Ray's job server does not answer: {error}") from error
@@ -126,7 +130,7 @@ class Jobs:
         try:
             info = self._job_client().get_job_info(job)
             lines = self._job_client().get_job_logs(job).split("\n")
-        except (RuntimeError, ConnectionError) as error:
+        except UNREACHABLE as error:
             return f"its log cannot be read: {error}"
         lines = [line.strip() for line in lines if line.strip()]
         message = (info.message or str(info.status)).strip().partition("\n")[0]
@@ -137,7 +141,7 @@ class Jobs:
             try:
                 # By address: without one, the client searches for a cluster, and fails if the machine runs several.
                 self._client = JobSubmissionClient(ray.get_runtime_context().gcs_address)
-            except (ConnectionError, RuntimeError) as error:
+            except UNREACHABLE as error:
                 raise NotReady(f"Ray's job server does not answer: {error}") from error
         return self._client
 

@@ -73,16 +73,29 @@ class Loops:
             lambda: declare(self._registry, self._config)
         ):
             await asyncio.sleep(WATCH_SECONDS)
-        await asyncio.gather(self._watch(), self._retrain(), self._keep_house())
+        await asyncio.gather(
+            self._check_registry(),
+            self._repeat(self._look_after_runs),
+            self._repeat(self._start_roll_outs),
+            self._retrain(),
+            self._keep_house(),
+        )
 
-    async def _watch(self) -> None:
-        """Look after active runs and roll out approved decisions. The first round also recovers from a crash."""
+    async def _check_registry(self) -> None:
+        """Know whether the registry can be used: not while a newer Baton, which has migrated the database, takes over."""
         while True:
-            # The check fails, for example, while a newer Baton, which has migrated the database, takes over.
-            if await self._registry_health.run_step(self._registry.check):
+            await self._registry_health.run_step(self._registry.check)
+            await asyncio.sleep(WATCH_SECONDS)
+
+    async def _repeat(self, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do ``step`` again and again while the registry can be used. The first time also recovers from a crash.
+
+        Each step has a loop of its own: runs wait for Ray's job server, and roll-outs must not wait with them.
+        """
+        while True:
+            if self._registry_health.usable:
                 with log_failures("reading the registry"):
-                    await self._look_after_runs()
-                    await self._start_roll_outs()
+                    await step()
             await asyncio.sleep(WATCH_SECONDS)
 
     async def _look_after_runs(self) -> None:

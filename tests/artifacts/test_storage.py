@@ -571,7 +571,7 @@ def test_every_published_file_is_synced_before_the_manifest_and_the_manifest_bef
     synced: list[str] = []
 
     def note(descriptor: int) -> None:
-        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
 
     monkeypatch.setattr(os, "fsync", note)
     directory = tmp_path / "checkpoint"
