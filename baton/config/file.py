@@ -189,7 +189,9 @@ def override(model: ModelSettings, assignments: Sequence[str]) -> ModelSettings:
         key, equals, value = (part.strip() for part in assignment.partition("="))
         if not equals:
             raise ConfigError(f"{assignment!r} is not KEY=VALUE; example: training.epochs=5")
-        if not key.startswith(OVERRIDABLE) or key == f"data.fields.{GROUP_FIELD}":
+        if key == f"data.fields.{GROUP_FIELD}":
+            raise ConfigError(f"{key!r} cannot be overridden for one run: it decides who judges. Set it in baton.yaml")
+        if not key.startswith(OVERRIDABLE):
             raise ConfigError(
                 f"{key!r} cannot be overridden for one run; allowed: {', '.join(OVERRIDABLE)}. "
                 "How versions are evaluated and served can only be set in baton.yaml"

@@ -65,6 +65,13 @@ class DataSettings(ConfigSection):
         "are used. `baton datasets MODEL N` shows the shares.",
     )
 
+    @field_validator("slices", mode="before")
+    @classmethod
+    def _list(cls, value: object) -> object:
+        if isinstance(value, str):
+            raise ValueError(f"give a list of columns: [{value}]")
+        return value
+
     @field_validator("holdout", mode="before")
     @classmethod
     def _file_or_fraction(cls, value: object) -> object:

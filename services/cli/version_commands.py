@@ -34,7 +34,7 @@ def report(
     """Show why the gate promoted or refused a version: its F1 against the champion's, and what changed.
 
     F1 is shown for the whole holdout, its parts, slices and labels, with the interval of each gain. The confusions and the
-    answers that changed most follow.
+    answers that changed most follow. The report of a first version, which has no champion to beat, has its labels alone.
     """
     with connect(context, config) as client:
         item = client.get(f"/api/models/{model}/versions/{version}/report")

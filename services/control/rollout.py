@@ -97,7 +97,7 @@ class Rollouts:
 
         Raises:
             NotFound: the version does not exist.
-            Conflict: the model has no earlier champion, or ``to`` was never champion; or as `promote`.
+            Conflict: the model has no earlier champion, ``to`` was never champion, or it was rejected; or as `promote`.
             NotReady: as `promote`.
             InvalidInput: the reason is blank.
         """
@@ -110,6 +110,11 @@ class Rollouts:
         await asyncio.to_thread(self._registry.versions.get, model, target)
         if target not in await asyncio.to_thread(self._registry.past_champions, model):
             raise Conflict(f"v{target} has never been champion of {model}; use promote")
+        rejection = await asyncio.to_thread(self._registry.history.rejection, model, target)
+        if rejection is not None:
+            raise Conflict(
+                f"v{target} of {model} was rejected: {rejection}; roll back to another version, or promote it with --force"
+            )
         decision = manual_decision(DecisionKind.ROLLBACK, model, target, champion, reason)
         self._rollbacks[model] += 1
         self._interrupt(model)

@@ -19,9 +19,9 @@ def report(item: Json) -> RenderableType:
     ours, theirs = version_text(found["candidate"]), version_text(found["champion"])
     sections: list[RenderableType] = [decision(item["decision"])]
     if found["rows"]:
-        sections += [Text(), _gains("rows of the holdout", found["rows"], ours, theirs)]
+        sections += [Text(), _gains("rows of the holdout", found["unit"], found["rows"], ours, theirs)]
     if found["labels"]:
-        sections += [Text(), _labels(found["labels"], ours, theirs)]
+        sections += [Text(), _labels(found["labels"], found["unit"], ours, theirs)]
     if found["confusions"]:
         sections += [Text(), _confusions(found["confusions"], ours, theirs)]
     if found["changed"]:
@@ -29,10 +29,13 @@ def report(item: Json) -> RenderableType:
     return Group(*sections, *_notes(found, ours, theirs))
 
 
-def _gains(title: str, rows: Sequence[Json], ours: str, theirs: str) -> RenderableType:
+def _gains(title: str, unit: str, rows: Sequence[Json], ours: str, theirs: str) -> RenderableType:
     """Return F1 and gain of each row, with a plot of the gain's interval: all have one scale, and ┊ marks zero."""
-    scale = max((abs(row[end]) for row in rows for end in ("low", "high")), default=0.0) or 1.0
-    table = grid(title, "texts", f"F1 {theirs}", f"F1 {ours}", "gain", f"{-scale:+.3f}".ljust(PLOT_WIDTH - 6) + f"{scale:+.3f}")
+    scale = max((abs(row[end]) for row in rows for end in ("low", "high")), default=0.0)
+    scale = max(scale, 0.01)  # below that, all gains are none
+    table = grid(
+        title, f"{unit}s", f"F1 {theirs}", f"F1 {ours}", "gain", f"{-scale:+.3f}".ljust(PLOT_WIDTH - 6) + f"{scale:+.3f}"
+    )
     for row in rows:
         table.add_row(
             Text(row["name"]),
@@ -45,10 +48,10 @@ def _gains(title: str, rows: Sequence[Json], ours: str, theirs: str) -> Renderab
     return table
 
 
-def _labels(labels: Sequence[Json], ours: str, theirs: str) -> RenderableType:
+def _labels(labels: Sequence[Json], unit: str, ours: str, theirs: str) -> RenderableType:
     """Return F1 by label, with the largest losses first."""
     if labels[0].get("gain") is not None:
-        return _gains("label", sorted(labels, key=lambda label: label["gain"]), ours, theirs)
+        return _gains("label", unit, sorted(labels, key=lambda label: label["gain"]), ours, theirs)
     compared = any(label["champion_f1"] is not None for label in labels)
     table = grid("label", "in holdout", *([f"F1 {theirs}"] if compared else []), f"F1 {ours}")
     for label in sorted(labels, key=lambda label: label["f1"] - (label["champion_f1"] or 0)):

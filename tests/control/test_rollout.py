@@ -261,6 +261,15 @@ def test_a_rejection_ends_a_roll_out_and_only_force_promotes_the_version_then(co
     assert control.registry.champion("m").version == 2
 
 
+def test_nobody_rolls_back_to_a_rejected_version_by_mistake(control):
+    asyncio.run(control.rollouts.promote(won(control, 2)))
+    asyncio.run(control.rollouts.reject("m", 1, "bad for German"))
+    for to in (None, 1):
+        with pytest.raises(Conflict, match="v1 of m was rejected: bad for German; roll back to another version"):
+            asyncio.run(control.rollouts.rollback("m", to, "to see"))
+    assert control.registry.champion("m").version == 2
+
+
 def test_what_cannot_be_rejected_is_told(control):
     for version, reason, error in ((1, "bad", Conflict), (9, "bad", NotFound), (2, "  ", InvalidInput)):
         with pytest.raises(error):

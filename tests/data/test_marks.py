@@ -15,8 +15,9 @@ from pydantic import ValidationError
 
 from baton.artifacts.frozen import read_holdout
 from baton.artifacts.storage import Storage
+from baton.config.file import override
 from baton.config.model_settings import DataSettings
-from baton.errors import DataError
+from baton.errors import ConfigError, DataError
 from baton.tasks.classification import Classification
 from baton.tasks.qa import QuestionAnswering
 from tests.support.growing import GrowingData
@@ -289,3 +290,15 @@ def test_a_group_with_broken_unicode_is_told_with_its_place(data):
     data.train, data.holdout = [row(1, "a"), row(2, "b\ud800", 1)], [row(3, "x"), row(4, "y", 1)]
     with pytest.raises(DataError, match=r"train\.jsonl line 2, field 'customer': a lone surrogate at character 1"):
         data.freeze()
+
+
+def test_a_single_slice_without_a_list_is_told_how_to_write_it():
+    with pytest.raises(ValidationError, match=r"give a list of columns: \[language\]"):
+        DataSettings.model_validate({"train": "a.jsonl", "slices": "language"})
+
+
+def test_no_run_chooses_what_moves_together(tmp_path):
+    settings = settings_of(tmp_path, tmp_path, tmp_path)
+    with pytest.raises(ConfigError, match=r"'data\.fields\.group' cannot be overridden for one run: it decides who judges"):
+        override(settings, ["data.fields.group=client"])
+    assert override(settings, ["data.fields.text=body"]).data.fields == {"text": "body"}

@@ -126,6 +126,17 @@ def test_a_holdout_that_has_lost_many_texts_is_told():
     assert "has lost" not in decide(contender(8, 380), contender(7, 300)).sentence
 
 
+def test_groups_of_several_texts_are_called_groups():
+    marks = [{"unit": f"customer {number // 4}", "slices": {}} for number in range(400)]
+    grouped = describe_holdout(Classification, ROWS, HOLDOUT.hash, marks=marks)
+    pair = (contender(8, 380), contender(7, 300))
+    decision = decide_match(TASK, grouped, *pair, pointer=POINTER, number=1, policy=GateSettings()).decision
+    assert "on 100 groups, 20 of them answered differently" in decision.sentence
+    assert (decision.numbers["unit"], decision.numbers["examples"]) == ("group", 400)
+    strict = decide_match(TASK, grouped, *pair, pointer=POINTER, number=1, policy=GateSettings(min_rows=101)).decision
+    assert "a holdout needs 101 groups that differ (gate.min_rows); this one has 100." in strict.sentence
+
+
 def test_labels_that_only_one_version_knows_are_named():
     renamed = decide(contender(8, 380, ("a", "b", "c", "D")), contender(7, 300))
     assert "It adds the label 'D' and no longer knows the label 'd'." in renamed.sentence

@@ -74,7 +74,7 @@ def test_a_report_has_the_whole_the_parts_and_the_slices_with_the_interval_of_ea
     marks = [{"unit": None, "slices": {"language": "de" if number < 100 else ""}} for number in range(300)]
     report = report_of(contender(2, [0]), contender(1, range(0, 300, 10)), marks=marks, audited=120)
     assert [(row["name"], row["texts"]) for row in report["rows"]] == [
-        ("all texts", 300),
+        ("the whole holdout", 300),
         ("the declared holdout", 180),
         ("audited requests", 120),
         ("language de", 100),

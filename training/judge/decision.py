@@ -98,6 +98,7 @@ def decide_match(
     version = candidate.evaluation.version
     facts: dict[str, Any] = {
         "examples": holdout.rows,
+        "unit": holdout.unit,
         "holdout_hash": holdout.hash,
         "unjudged_labels": _unjudged(metrics[0]),
         "lost": lost,
@@ -106,7 +107,7 @@ def decide_match(
     outcome: Outcome | FirstOutcome
     if champion is None or pair is None:
         outcome = gate.decide_first(metrics[0], holdout.groups, number, policy, cost=candidate.cost)
-        sentence = explain_first(outcome, version, pointer.version, policy)
+        sentence = explain_first(outcome, version, pointer.version, policy, unit=holdout.unit)
         numbers = _first_numbers(outcome, policy)
     else:
         match = Match(
@@ -120,7 +121,7 @@ def decide_match(
             cost=candidate.cost,
         )
         outcome = gate.decide(match, policy)
-        sentence = explain(outcome, version, champion.evaluation.version, policy)
+        sentence = explain(outcome, version, champion.evaluation.version, policy, unit=holdout.unit)
         sentence += about_labels(candidate.labels, champion.labels)
         numbers = _numbers(outcome, metrics, holdout, policy)
     if corrections:

@@ -39,6 +39,11 @@ class Holdout:
         """Number of rows."""
         return len(self.groups)
 
+    @property
+    def unit(self) -> str:
+        """What one group is called: ``text`` if each row is one, else ``group``."""
+        return "text" if self.rows == len(np.unique(self.groups)) else "group"
+
     def known_to(self, labels: Collection[str]) -> NDArray[np.bool_]:
         """Return [n]: the rows whose right answer has only labels of ``labels``."""
         known = set(labels)

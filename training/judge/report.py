@@ -27,7 +27,10 @@ CHANGED = 10
 CONFUSIONS = 10
 """Number of confusions that a report shows: those whose count changed most."""
 
-WHOLE = "all texts"
+SHOWN_SLICE = 5
+"""Number of groups from which a report shows a slice. No smaller one could be lost."""
+
+WHOLE = "the whole holdout"
 """Name of the line with the whole holdout."""
 
 
@@ -51,6 +54,7 @@ def make_report(
     """
     evaluations = [one.evaluation for one in (candidate, champion) if one is not None]
     report = {
+        "unit": judged.decision.numbers["unit"],
         "candidate": evaluations[0].version,
         "champion": evaluations[1].version if champion is not None else None,
         "rows": [],
@@ -73,7 +77,7 @@ def make_report(
     )
     return {
         **report,
-        "rows": _changes([whole, *outcome.parts, *outcome.slices], policy),
+        "rows": _changes([whole, *outcome.parts, *(one for one in outcome.slices if one.groups >= SHOWN_SLICE)], policy),
         "labels": _changes(outcome.labels, policy) or report["labels"],
         "confusions": _confusions(pair),
         "changed": _changed(task, pair, examples, answers, mask),

@@ -17,28 +17,34 @@ VERDICTS = {Verdict.PROMOTE: "Promote", Verdict.REJECT: "Refused", Verdict.INCON
 """First words of the sentences."""
 
 
-def explain(outcome: Outcome, candidate: int, champion: int, policy: GateSettings) -> str:
-    """Return the sentence on a match between version ``candidate`` and version ``champion``."""
+def explain(outcome: Outcome, candidate: int, champion: int, policy: GateSettings, *, unit: str = "text") -> str:
+    """Return the sentence on a match between version ``candidate`` and version ``champion``.
+
+    ``unit``: what a group is called: a ``group`` if some have several texts.
+    """
     comparison = outcome.comparison
     if outcome.reason is Reason.FEW_ROWS:
-        return f"Inconclusive: {_too_few(comparison.groups, policy)} v{champion} stays."
+        return f"Inconclusive: {_too_few(comparison.groups, policy, unit)} v{champion} stays."
     subject = (
         f"v{candidate} (F1 {comparison.candidate_f1:.3f}) against v{champion} (F1 {comparison.champion_f1:.3f}) on "
-        f"{_texts(comparison.groups)}, {comparison.differing:,} of them answered differently: gain {comparison.gain:+.3f}"
+        f"{_counted(comparison.groups, unit)}, {comparison.differing:,} of them answered differently: "
+        f"gain {comparison.gain:+.3f}"
     )
     stays = "" if outcome.verdict is Verdict.PROMOTE else f" v{champion} stays."
-    return f"{VERDICTS[outcome.verdict]}: {subject}{_why(outcome, policy)}{stays}"
+    return f"{VERDICTS[outcome.verdict]}: {subject}{_why(outcome, policy, unit)}{stays}"
 
 
-def explain_first(outcome: FirstOutcome, candidate: int, champion: int | None, policy: GateSettings) -> str:
+def explain_first(
+    outcome: FirstOutcome, candidate: int, champion: int | None, policy: GateSettings, *, unit: str = "text"
+) -> str:
     """Return the sentence on a version that has no champion to beat.
 
     ``champion``: the champion, if there is one that answers another task, so that the two cannot be compared.
     """
     if outcome.reason is Reason.FEW_ROWS:
-        return f"Inconclusive: {_too_few(outcome.groups, policy)}"
+        return f"Inconclusive: {_too_few(outcome.groups, policy, unit)}"
     what = "the first version" if champion is None else f"the first version of its task (v{champion} has another one)"
-    subject = f"v{candidate}, {what}, F1 {outcome.f1:.3f} on {_texts(outcome.groups)}"
+    subject = f"v{candidate}, {what}, F1 {outcome.f1:.3f} on {_counted(outcome.groups, unit)}"
     if outcome.reason in (Reason.TOO_LARGE, Reason.TOO_SLOW):
         return f"Refused: {subject}, but {_over_budget(outcome, policy)}."
     if outcome.verdict is Verdict.PROMOTE:
@@ -47,7 +53,7 @@ def explain_first(outcome: FirstOutcome, candidate: int, champion: int | None, p
         return f"Refused: {subject}, and at least {policy.min_f1:g} is required (gate.min_f1)."
     return (
         f"Inconclusive: {subject}, but it may be as low as {outcome.lower_bound:.3f}, and at least {policy.min_f1:g} is "
-        "required (gate.min_f1). More holdout texts would tell."
+        f"required (gate.min_f1). More holdout {unit}s would tell."
     )
 
 
@@ -67,7 +73,7 @@ def listed(labels: Sequence[str]) -> str:
     return f"the label{'s' if len(labels) > 1 else ''} " + ", ".join(map(repr, labels[:5])) + more
 
 
-def _why(outcome: Outcome, policy: GateSettings) -> str:
+def _why(outcome: Outcome, policy: GateSettings, unit: str) -> str:
     """Return what decided, as the end of the sentence after the gain."""
     match outcome.reason:
         case Reason.NO_GAIN:
@@ -77,7 +83,7 @@ def _why(outcome: Outcome, policy: GateSettings) -> str:
         case Reason.SLICE_LOST:
             lost = min((change for change in outcome.slices if change.lost), key=lambda change: change.gain)
             why = (
-                f", but {lost.gain:+.3f} on the {_texts(lost.groups)} of the slice {lost.name}, where a loss of "
+                f", but {lost.gain:+.3f} on the {_counted(lost.groups, unit)} of the slice {lost.name}, where a loss of "
                 f"{policy.max_class_drop:g} is allowed."
             )
         case Reason.LABEL_LOST:
@@ -86,17 +92,17 @@ def _why(outcome: Outcome, policy: GateSettings) -> str:
         case Reason.PART_LOST:
             part = next(part for part in outcome.parts if part.guard is Guard.LOST)
             why = (
-                f", but {part.gain:+.3f} on the {_texts(part.groups)} of {part.name}, where a loss of {policy.max_drop:g} is "
-                "allowed."
+                f", but {part.gain:+.3f} on the {_counted(part.groups, unit)} of {part.name}, where a loss of "
+                f"{policy.max_drop:g} is allowed."
             )
         case Reason.LOSS_POSSIBLE:
             part = next(part for part in outcome.parts if part.guard is Guard.UNKNOWN)
             why = (
-                f", but a loss of more than {policy.max_drop:g} on the {_texts(part.groups)} of {part.name} "
+                f", but a loss of more than {policy.max_drop:g} on the {_counted(part.groups, unit)} of {part.name} "
                 f"({part.gain:+.3f}) cannot be excluded."
             )
         case Reason.NOT_SURE:
-            why = f". {_what_is_missing(outcome, policy)}"
+            why = f". {_what_is_missing(outcome, policy, unit)}"
         case _:
             why = f", at least {outcome.lower_bound:+.3f}. {_chance(outcome)}"
     return why
@@ -111,11 +117,11 @@ def _over_budget(outcome: Outcome | FirstOutcome, policy: GateSettings) -> str:
     )
 
 
-def _what_is_missing(outcome: Outcome, policy: GateSettings) -> str:
+def _what_is_missing(outcome: Outcome, policy: GateSettings, unit: str) -> str:
     least = least_differing(outcome.allowed)
     if outcome.comparison.differing < least:
-        return f"At least {least} texts must differ in match {outcome.number}."
-    return f"{_chance(outcome)} If the gain is real, about {needed(outcome, policy):,} texts in all would show it."
+        return f"At least {least} {unit}s must differ in match {outcome.number}."
+    return f"{_chance(outcome)} If the gain is real, about {needed(outcome, policy):,} {unit}s in all would show it."
 
 
 def _chance(outcome: Outcome) -> str:
@@ -131,9 +137,9 @@ def _odds(p: float) -> str:
     return f"1 of {1 / p:,.0f} matches" if p >= 1e-6 else "fewer than 1 of 1,000,000 matches"
 
 
-def _too_few(groups: int, policy: GateSettings) -> str:
-    return f"a holdout needs {_texts(policy.min_rows)} that differ (gate.min_rows); this one has {groups:,}."
+def _too_few(groups: int, policy: GateSettings, unit: str) -> str:
+    return f"a holdout needs {_counted(policy.min_rows, unit)} that differ (gate.min_rows); this one has {groups:,}."
 
 
-def _texts(count: int) -> str:
-    return f"{count:,} text{'' if count == 1 else 's'}"
+def _counted(count: int, unit: str) -> str:
+    return f"{count:,} {unit}{'' if count == 1 else 's'}"
