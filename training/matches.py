@@ -56,9 +56,10 @@ def judge(settings: ModelSettings, number: int, registry: Registry, storage: Sto
     # a version from before the registry recorded data sets: its lineage has its own
     dataset = DatasetVersion(**version.lineage["dataset"]) if newest is None else newest
     examples, marks = read_holdout(task_type(settings.task), storage, dataset.uri)
-    candidate = evaluate_version(context, version, examples, dataset.holdout_hash)
+    known = registry.evaluations.get(settings.name, number, dataset.holdout_hash)
+    candidate = known or evaluate_version(context, version, examples, dataset.holdout_hash)
     budgeted = (settings.gate.max_megabytes, settings.gate.max_latency_ms) != (None, None)
-    if budgeted:  # measured anew: what is stored may be of a busier machine, or of other serving settings
+    if known and budgeted:  # measured anew: what is stored may be of a busier machine, or of other serving settings
         candidate = replace(candidate, metrics={**candidate.metrics, **_measure_cost(context, version, examples)})
     return decide(context, version, candidate, Judge(version=dataset, examples=examples, marks=marks), of_run=overtaken)
 

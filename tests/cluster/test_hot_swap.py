@@ -10,10 +10,12 @@ import signal
 import sqlite3
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
+import httpx
 import pytest
 
 from baton.artifacts import manifest as manifests
@@ -194,17 +196,21 @@ def test_a_version_that_kills_two_replicas_is_given_up_while_the_others_serve(st
     steady.force("steady", 2)
     pids = {state["pid"] for state in steady.replicas("steady")}
     killed: list[int] = []
+
+    def over(move: Future[httpx.Response]) -> bool:
+        """Kill the replica that loads the version, which is the first that Serve knows. Tell whether the move ended."""
+        model = steady.model("steady")
+        states = model.get("replicas", [])
+        if model.get("rolling_out") and len(states) == 2 and states[0]["pid"] not in killed:
+            assert steady.predict("steady").status_code == 200
+            killed.append(states[0]["pid"])
+            os.kill(killed[-1], signal.SIGKILL)
+        return move.done()
+
     with ThreadPoolExecutor(1) as pool:
-        while len(killed) < 6:  # as the version would, on the replica that loads it; it is the first that Serve knows
+        while len(killed) < 6:
             move = pool.submit(steady.promote, "steady", slow, force=True, reason="the test kills replicas")
-            while not move.done():
-                model = steady.model("steady")
-                states = model.get("replicas", [])
-                if model.get("rolling_out") and len(states) == 2 and states[0]["pid"] not in killed:
-                    assert steady.predict("steady").status_code == 200
-                    killed.append(states[0]["pid"])
-                    os.kill(killed[-1], signal.SIGKILL)
-                time.sleep(0.2)
+            until(partial(over, move), 120, "the move ended")
             answer = move.result()
             if answer.status_code == 409:
                 break

@@ -15,8 +15,7 @@ from ray.job_submission import JobSubmissionClient
 from baton.errors import NotReady
 from baton.store.records import RunState
 from services.control.jobs import Jobs
-from services.control.loops import Loops
-from tests.support.local_control import LocalControl, configured, control_of, decide, publish
+from tests.support.local_control import LocalControl, configured, control_of, decide, loops_of, publish
 
 
 @pytest.fixture
@@ -43,14 +42,7 @@ def test_a_job_server_that_never_answers_stops_no_roll_out(control, monkeypatch)
         release.wait(60)
 
     monkeypatch.setattr(control.jobs, "look_after", hang)
-    loops = Loops(
-        control.config,
-        control.registry,
-        jobs=control.jobs,
-        rollouts=control.rollouts,
-        retrainer=control.retrainer,
-        housekeeping=control.housekeeping,
-    )
+    loops = loops_of(control)
 
     async def roll_out_meanwhile() -> None:
         running = asyncio.create_task(loops.run())

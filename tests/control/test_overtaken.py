@@ -6,8 +6,7 @@ import asyncio
 from pathlib import Path
 
 from baton.store.records import ModelVersion, RunState
-from services.control.loops import Loops
-from tests.support.local_control import LocalControl, configured, control_of, decide, publish
+from tests.support.local_control import LocalControl, configured, control_of, decide, loops_of, publish
 
 
 def won(control: LocalControl, right: int) -> ModelVersion:
@@ -25,14 +24,7 @@ def look_once(control: LocalControl) -> None:
     """Let the background loop look at pending decisions once, and wait for what it starts."""
 
     async def look() -> None:
-        loops = Loops(
-            control.config,
-            control.registry,
-            jobs=control.jobs,
-            rollouts=control.rollouts,
-            retrainer=control.retrainer,
-            housekeeping=control.housekeeping,
-        )
+        loops = loops_of(control)
         await loops._start_roll_outs()
         await asyncio.gather(*loops._moving.values())
 

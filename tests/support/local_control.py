@@ -17,6 +17,7 @@ from baton.store.records import Decision, ModelVersion, ReplicaState
 from baton.store.registry import Registry
 from baton.tasks.classification import Classification
 from services.control.jobs import Jobs
+from services.control.loops import Loops
 from services.control.plane import ControlPlane
 from services.control.replicas import Answers, ReplicaCounts, Replicas
 from services.control.rollout import Rollouts
@@ -105,6 +106,18 @@ class LocalControl(ControlPlane):
         self.replicas = LocalReplicas()
         seconds = {settings.name: settings.serving.prepare_seconds for settings in config.models}
         self.rollouts = Rollouts(self.registry, self.replicas, seconds)
+
+
+def loops_of(control: ControlPlane) -> Loops:
+    """The background loops of a control plane, which do not run yet."""
+    return Loops(
+        control.config,
+        control.registry,
+        jobs=control._jobs,
+        rollouts=control.rollouts,
+        retrainer=control.retrainer,
+        housekeeping=control.housekeeping,
+    )
 
 
 def configured(directory: Path, *models: str) -> BatonConfig:
