@@ -175,7 +175,7 @@ class OneModelService:
         """Wait until all replicas serve ``version``."""
         while True:
             model = self.client.get(f"/api/models/{MODEL}")
-            if model["champion"] == version and not model["rolling_out"]:
+            if model["champion"] == version and not model["rollout"]:
                 return
             time.sleep(0.1)
 

@@ -181,11 +181,42 @@ class ServingSettings(ConfigSection):
         description="Maximum seconds in which a replica must download, load and warm a new version. A version that takes "
         "longer does not take over.",
     )
+    warm_megabytes: float = Field(
+        1024.0,
+        ge=0,
+        description="Maximum size of the previous champion's files, in 10^6 bytes, up to which replicas keep it in memory. A "
+        "rollback then takes less than a second. 0: it is loaded again.",
+    )
     poll_seconds: float = Field(
         5.0,
         gt=0,
         description="Seconds between two reads of the registry by each replica. A read updates the champion, in case the "
         "replica missed a promotion, and the API keys: a revoked key works until the next read.",
+    )
+
+
+class RolloutSettings(ConfigSection):
+    """How versions that passed the gate come into service, and what ends a canary or a shadow early."""
+
+    canary: float = Field(
+        0.0,
+        ge=0,
+        le=50,
+        description="Percent of the requests that a version which passed the gate answers before it takes over. 0: it takes "
+        "over at once.",
+    )
+    minutes: float = Field(15.0, gt=0, description="How long such a canary lasts.")
+    confidence: float = Field(
+        0.99,
+        ge=0.5,
+        lt=1,
+        description="1 minus the allowed probability that a canary or shadow is ended for failures or wrong answers, although "
+        "the version has no more of them than the champion.",
+    )
+    max_latency_ratio: float = Field(
+        3.0,
+        gt=1,
+        description="Maximum time of the version over the champion's, for the same inputs. A slower version goes back.",
     )
 
 
@@ -284,6 +315,7 @@ class ModelSettings(ConfigSection):
     training: TrainingSettings = TrainingSettings()
     gate: GateSettings = GateSettings()
     serving: ServingSettings = ServingSettings()
+    rollout: RolloutSettings = RolloutSettings()
     feedback: FeedbackSettings = FeedbackSettings()
     retrain: RetrainSettings = RetrainSettings()
 

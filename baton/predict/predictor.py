@@ -41,7 +41,7 @@ class Work:
 
 
 class Predictor:
-    """One version of one model, in memory. Only one thread at a time may call `predict`.
+    """One version of one model, in memory. Several threads may call `predict` at once; `work` may miss some tokens then.
 
     No forward pass has more than ``max_batch_tokens`` tokens, padding included, unless it has a single, longer window.
     """

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from pydantic import ValidationError
@@ -25,18 +26,22 @@ class LiveQuality:
     f1: float
     corrections: int
     """Number of corrected answers that were scored."""
+    wrong: int
+    """Number of those that were not wholly right."""
     per_class: Mapping[str, Any] = field(default_factory=dict)
     """Scores of each label, in the form of the task's own metrics; empty if the task has no labels."""
 
 
-def live_quality(registry: Registry, settings: ModelSettings, version: ModelVersion, window: int) -> LiveQuality | None:
+def live_quality(
+    registry: Registry, settings: ModelSettings, version: ModelVersion, window: int, since: datetime | None = None
+) -> LiveQuality | None:
     """Return the live quality of ``version`` over at most ``window`` corrections, or None if none can be scored.
 
-    Skipped are answers in a form that cannot be scored, corrections that do not fit the task (the model may have had another
-    one), and corrections with another text than the one that was answered. The scores are biased: applications correct the
-    answers that they doubt.
+    ``since``: count only answers that were given after this time. Skipped are answers in a form that cannot be scored,
+    corrections that do not fit the task (the model may have had another one), and corrections with another text than the one
+    that was answered. The scores are biased: applications correct the answers that they doubt.
     """
-    corrected = registry.feedback.corrected(settings.name, version.number, window)
+    corrected = registry.feedback.corrected(settings.name, version.number, window, since)
     if not corrected:
         return None
     task = settings.make_task(version.lineage["labels"])
@@ -52,10 +57,12 @@ def live_quality(registry: Registry, settings: ModelSettings, version: ModelVers
             examples.append(example)
     if not outputs:
         return None
-    metrics = task.score(outputs, examples).metrics
+    score = task.score(outputs, examples)
+    metrics = score.metrics
     return LiveQuality(
         version=version.number,
         f1=float(metrics[task.metric]),
         corrections=len(outputs),
+        wrong=int((~task.measure(metrics, score.statistics).right).sum()),
         per_class=metrics.get("per_class", {}),
     )

@@ -164,14 +164,20 @@ class FeedbackStore:
         with database.reading(self._engine) as connection:
             return [(row.label, row.confidence, row.length) for row in connection.execute(query)]
 
-    def corrected(self, model: str, version: int, limit: int) -> list[tuple[LoggedPrediction, Feedback]]:
-        """Return the newest corrections of a version's logged answers, newest first; only the newest one of each answer."""
+    def corrected(
+        self, model: str, version: int, limit: int, since: datetime | None = None
+    ) -> list[tuple[LoggedPrediction, Feedback]]:
+        """Return the newest corrections of a version's logged answers, newest first; only the newest one of each answer.
+
+        ``since``: only of answers that were given after this time.
+        """
         logged, feedback = schema.predictions, schema.feedback
         condition = _joined(logged, feedback)
         newest = (
             sa.select(sa.func.max(feedback.c.id).label("id"))
             .select_from(feedback.join(logged, condition))
             .where(logged.c.model == model, logged.c.version == version)
+            .where(sa.true() if since is None else logged.c.created_at > since)
             .group_by(feedback.c.request_id, feedback.c.position)
             .order_by(sa.desc("id"))
             .limit(limit)

@@ -61,12 +61,52 @@ class HistoryKind(StrEnum):
     RUN_FAILED = "run failed"
     RUN_CANCELLED = "run cancelled"
     ROLLOUT_FAILED = "rollout failed"
+    CANARY = "canary"
+    SHADOW = "shadow"
     REJECTED = "rejected"
     RETRAIN_STARTED = "retrain started"
     RETRAIN_HELD = "retrain held back"
     RETRAIN_PAUSED = "retrain paused"
     RETRAIN_RESUMED = "retrain resumed"
     DRIFT = "drift"
+
+
+class RolloutMode(StrEnum):
+    """How a version comes into service."""
+
+    DIRECT = "direct"
+    """It takes over as soon as every replica has loaded it."""
+    CANARY = "canary"
+    """It answers a share of the requests first."""
+    SHADOW = "shadow"
+    """It gets a copy of a share of the requests, and its answers are compared and dropped."""
+
+
+class RolloutState(StrEnum):
+    """State of a roll-out. The last three are final."""
+
+    PROPOSED = "proposed"
+    PREPARING = "preparing"
+    CANARY = "canary"
+    SHADOW = "shadow"
+    COMMITTING = "committing"
+    """The champion pointer has moved; the replicas follow."""
+    SETTLED = "settled"
+    """Done: the version serves, or its canary or shadow ended without a complaint."""
+    REJECTED = "rejected"
+    """The version could not be prepared, or somebody or something else came first."""
+    ROLLED_BACK = "rolled back"
+    """Its canary or shadow was ended early, and the champion has all requests again."""
+
+    @property
+    def final(self) -> bool:
+        """Whether a roll-out in this state has ended."""
+        return self in (RolloutState.SETTLED, RolloutState.REJECTED, RolloutState.ROLLED_BACK)
+
+    @property
+    def trial(self) -> bool:
+        """Whether replicas run both versions in this state."""
+        return self in (RolloutState.CANARY, RolloutState.SHADOW)
 
 
 class Verdict(StrEnum):
@@ -297,6 +337,8 @@ class ReplicaState:
     """What keeps the replica from the wanted version; None when nothing does."""
     unavailable: bool
     """Whether ``error`` is an outage of the database or the storage, which is no evidence against the version."""
+    trial: int | None = None
+    """The version on trial beside ``version``, as a canary or a shadow."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -313,6 +355,32 @@ class Promotion:
     decision_id: int
     kind: DecisionKind
     created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollout:
+    """One roll-out of one version, from the proposal to its end."""
+
+    id: int
+    model: str
+    version: int
+    champion: int | None
+    """The version that it is compared with: the champion when it was proposed."""
+    mode: RolloutMode
+    percent: float
+    """Share of the requests that the version answers (canary) or gets a copy of (shadow), in percent; 0 if direct."""
+    minutes: float | None
+    """How long the canary or shadow lasts; None until somebody ends it."""
+    decision_id: int | None
+    """The decision that makes it champion in the end; None if nothing but a trial was asked for."""
+    state: RolloutState
+    reason: str | None
+    """Why it was rejected or rolled back, or what a trial found; None before."""
+    evidence: Mapping[str, Any]
+    """What the replicas measured in the trial, by replica (`baton.quality.trials.TrialCounts`)."""
+    created_at: datetime
+    changed_at: datetime
+    """When it came into its state."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from baton.errors import Conflict, NotFound
-from baton.store import database, evaluation_store, schema, version_store, waiting_decisions
+from baton.store import database, evaluation_store, rollout_store, schema, version_store, waiting_decisions
 from baton.store.audit_store import AuditStore
 from baton.store.counts import Counts
 from baton.store.dataset_store import DatasetStore
@@ -24,8 +24,9 @@ from baton.store.feedback import FeedbackStore
 from baton.store.history import History
 from baton.store.key_store import KeyStore
 from baton.store.match_store import MatchStore
-from baton.store.records import PAGE, Champion, Decision, DecisionKind, ModelVersion, Promotion, Verdict
+from baton.store.records import PAGE, Champion, Decision, DecisionKind, ModelVersion, Promotion, Rollout, RolloutState, Verdict
 from baton.store.retrain_store import RetrainStore
+from baton.store.rollout_store import RolloutStore
 from baton.store.rows import as_decision, as_promotion, now, page
 from baton.store.run_store import RunStore
 from baton.store.version_store import VersionStore
@@ -52,6 +53,7 @@ class Registry:
         self.audit = AuditStore(self._engine)
         self.matches = MatchStore(self._engine)
         self.history = History(self._engine)
+        self.rollouts = RolloutStore(self._engine)
         self.retrain = RetrainStore(self._engine)
         self.keys = KeyStore(self._engine)
 
@@ -121,14 +123,16 @@ class Registry:
         champion = self.champion(model)
         return None if champion.version is None else self.versions.get(model, champion.version)
 
-    def promote(self, decision: Decision, expected: Champion) -> Promotion:
+    def promote(self, decision: Decision, expected: Champion, rollout: Rollout | None = None) -> Promotion:
         """Make ``decision.candidate`` the champion, if the pointer still equals ``expected``.
 
         A gate decision must already be stored (`add_decision`), must allow the promotion, and must have compared the candidate
-        with the champion in ``expected``. Decisions to force or to roll back are stored here, in the same transaction.
+        with the champion in ``expected``. Decisions to force or to roll back may be stored here, in the same transaction.
+        ``rollout``, which leads to this move, is committing from then on.
 
         Raises:
-            Conflict: the pointer has moved since ``expected`` was read, or the decision does not allow this move.
+            Conflict: the pointer has moved since ``expected`` was read, the decision does not allow this move, or the roll-out
+                is no longer in the state that the caller saw.
             NotFound: the version is not published.
         """
         model, version = decision.model, decision.candidate
@@ -157,6 +161,8 @@ class Registry:
                     f"but the champion is {_name(expected.version)} (move {expected.sequence}); decide again"
                 )
             decision_id = self._admit(connection, decision)
+            if rollout is not None:
+                rollout_store.advance(connection, rollout, RolloutState.COMMITTING)
             row = connection.execute(
                 schema.promotions.insert()
                 .values(
@@ -193,7 +199,7 @@ class Registry:
             raise Conflict(f"a {decision.kind} needs a reason")
         if decision.kind is DecisionKind.ROLLBACK and decision.candidate not in _past_champions(connection, decision.model):
             raise Conflict(f"v{decision.candidate} has never been champion of {decision.model}; use promote")
-        return _insert_decision(connection, decision)
+        return _insert_decision(connection, decision) if decision.id is None else decision.id
 
     def past_champions(self, model: str) -> set[int]:
         """Return the numbers of all versions that have ever been champion."""
@@ -225,6 +231,14 @@ class Registry:
         with self._read() as connection:
             return [as_promotion(row) for row in connection.execute(page(schema.promotions, model, limit, before))]
 
+    def promotion_by(self, decision_id: int) -> Promotion | None:
+        """Return the newest move that a decision led to, or None."""
+        table = schema.promotions
+        query = table.select().where(table.c.decision_id == decision_id).order_by(table.c.id.desc()).limit(1)
+        with self._read() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else as_promotion(row)
+
     def moves(self, model: str) -> dict[int, list[DecisionKind]]:
         """Return how each version that ever was champion became it, oldest move first."""
         table = schema.promotions
@@ -245,7 +259,7 @@ class Registry:
     # --- decisions -----------------------------------------------------------------------------------------------------
 
     def add_decision(self, decision: Decision, *, of_run: bool = False) -> Decision:
-        """Store a decision of the gate, whatever its verdict, and return it with its id.
+        """Store a decision, whatever its verdict, and return it with its id.
 
         ``of_run``: it replaces the decision of the run that made the candidate, and is carried out as that would have been.
         Raises ``NotFound``.

@@ -198,6 +198,35 @@ incidents = sa.Table(
     sa.Column("created_at", UtcDateTime, nullable=False),
 )
 
+rollouts = sa.Table(
+    "rollouts",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("model", sa.ForeignKey("models.name"), nullable=False, index=True),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("champion", sa.Integer, nullable=True),
+    sa.Column("mode", sa.String(8), nullable=False),
+    sa.Column("percent", sa.Float, nullable=False),
+    sa.Column("minutes", sa.Float, nullable=True),
+    sa.Column("decision_id", sa.ForeignKey("decisions.id"), nullable=True),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("reason", sa.Text, nullable=True),
+    sa.Column("evidence", sa.JSON, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("changed_at", UtcDateTime, nullable=False),
+)
+
+UNSETTLED = "state IN ('proposed', 'preparing', 'canary', 'shadow', 'committing')"
+"""Condition on `rollouts`: the roll-out has not ended."""
+
+sa.Index(
+    "uq_rollouts_one_active",
+    rollouts.c.model,
+    unique=True,
+    sqlite_where=sa.text(UNSETTLED),
+    postgresql_where=sa.text(UNSETTLED),
+)
+
 predictions = sa.Table(
     "predictions",
     metadata,

@@ -212,6 +212,10 @@ class Task(ABC, Generic[InputT, OutputT, ExampleT, OptionsT]):
     def difference(self, expected: OutputT, actual: OutputT) -> float:
         """Return the largest difference between scores of two answers to one input; infinity if they cannot be compared."""
 
+    def agree(self, first: OutputT, second: OutputT) -> bool:
+        """Return whether two answers to one input say the same, whatever their scores: by default, whether the label is one."""
+        return self.summary(first, self.Options())[0] == self.summary(second, self.Options())[0]
+
     @abstractmethod
     def estimate_tokens(self, item: InputT) -> int:
         """Estimate how many tokens the windows of an input have together, on the low side and without a tokenizer."""

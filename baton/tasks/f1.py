@@ -59,6 +59,12 @@ class MacroF1:
         either = self.truths + self.predictions
         return np.divide(2 * self.hits, either, out=np.zeros_like(either), where=either > 0)
 
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """[n]: which answers are right."""
+        right: NDArray[np.bool_] = self.truth == self.predicted
+        return right
+
     def value(self) -> float:
         """Return the metric; 0 without rows."""
         return float(self.by_label[self.judged].mean()) if self.judged.any() else 0.0
@@ -98,6 +104,12 @@ class RatioF1:
     """[n]"""
     denominators: Floats
     """[n]"""
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """[n]: which answers are wholly right."""
+        right: NDArray[np.bool_] = self.numerators >= self.denominators
+        return right
 
     def value(self) -> float:
         """Return the metric; 0 if the denominators add up to 0."""

@@ -130,6 +130,9 @@ class MultiLabel(TextClassifier[MultiLabelScores, MultiLabelExample, MultiLabelO
             row[[index[label] for label in output.labels]] = output.scores
         return {label: best_threshold(scores[:, position], truth[:, position]) for label, position in index.items()}
 
+    def agree(self, first: MultiLabelScores, second: MultiLabelScores) -> bool:
+        return set(first.applying) == set(second.applying)
+
     def brief(self, output: MultiLabelScores, item: TextInput) -> MultiLabelScores:
         kept = [index for index, applies in enumerate(output.assigned) if applies or index == 0]
         labels, scores, assigned = (

@@ -165,6 +165,10 @@ class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
         changes = np.where(same, np.abs(before - after), np.maximum(lost, gained))
         return float(changes.max(initial=0.0))
 
+    def agree(self, first: Entities, second: Entities) -> bool:
+        found, others = ({(it.start, it.end, it.label) for it in answer.entities} for answer in (first, second))
+        return found == others
+
     def estimate_tokens(self, item: NerInput) -> int:
         return 2 + len(item.text) // CHARACTERS_PER_TOKEN
 

@@ -248,6 +248,9 @@ class QuestionAnswering(Task[QaInput, Answers, QaExample, QaOptions]):
             return np.inf
         return max(_least_change(before, after) for before, after in zip(expected.answers, actual.answers, strict=True))
 
+    def agree(self, first: Answers, second: Answers) -> bool:
+        return (first.top.start, first.top.end) == (second.top.start, second.top.end)
+
     def estimate_tokens(self, item: QaInput) -> int:
         room = self.max_length - SPECIAL_TOKENS
         question = min(self.Options().max_question_len, len(item.question) // CHARACTERS_PER_TOKEN, room // 2)

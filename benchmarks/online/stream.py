@@ -123,7 +123,7 @@ def _more_to_come(service: OneModelService) -> bool:
     state, model = service.client.get(f"/api/models/{MODEL}/retrain"), service.client.get(f"/api/models/{MODEL}")
     decision = service.newest_run().get("decision") or {}
     waits = decision.get("verdict") == "promote" and decision["candidate"] != model["champion"]
-    return bool(state["active_run"] or state["starts"] or model["rolling_out"] or waits)
+    return bool(state["active_run"] or state["starts"] or model["rollout"] or waits)
 
 
 def _windows(application: Application, size: int = 300) -> list[tuple[float, float]]:

@@ -19,6 +19,7 @@ from services.cli import (
     predict_commands,
     render_commands,
     retrain_commands,
+    rollout_commands,
     run_commands,
     service_commands,
     version_commands,
@@ -73,6 +74,9 @@ app.command()(dataset_commands.datasets)
 app.command()(version_commands.promote)
 app.command()(version_commands.reject)
 app.command()(version_commands.rollback)
+app.command()(rollout_commands.canary)
+app.command()(rollout_commands.shadow)
+app.command()(rollout_commands.rollout)
 app.command()(retrain_commands.retrain)
 app.command()(version_commands.history)
 app.command()(predict_commands.predict)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from baton.store.records import HistoryKind, RunState, Verdict
+from baton.store.records import HistoryKind, RolloutState, RunState, Verdict
 from services.cli.terminal import AsJson, ConfigFile, Limit, Model, connect, err, out, print_json, print_value
 from services.client import Client
 from services.tables import show_runs
@@ -103,7 +103,7 @@ def _absolute(assignment: str) -> str:
 def _watch(client: Client, run_id: str, *, quiet: bool) -> dict[str, Any]:
     """Poll a run until it has ended and, if its version won, until that version serves or cannot.
 
-    Returns the run, with ``rolled_out: True`` or the reason as ``rollout_problem`` added for a winner.
+    Returns the run, with ``rolled_out: True``, ``on_canary: True`` or the reason as ``rollout_problem`` added for a winner.
     """
     with show_runs.progress(err, quiet=quiet) as update:
         while True:
@@ -114,8 +114,11 @@ def _watch(client: Client, run_id: str, *, quiet: bool) -> dict[str, Any]:
             time.sleep(POLL_SECONDS)
         while (run.get("decision") or {}).get("verdict") == Verdict.PROMOTE:
             model = client.get(f"/api/models/{run['model']}")
-            if model["champion"] == run["version"] and not model["rolling_out"]:
+            if model["champion"] == run["version"] and not model["rollout"]:
                 run["rolled_out"] = True
+                break
+            if (model["rollout"] or {}).get("state") == RolloutState.CANARY:
+                run["on_canary"] = True
                 break
             if problem := _rollout_problem(client, run):
                 run["rollout_problem"] = problem

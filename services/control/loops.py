@@ -12,14 +12,14 @@ from typing import Any
 
 from baton.config.file import BatonConfig
 from baton.errors import NotReady
-from baton.store.records import Decision, HistoryKind
+from baton.store.records import Decision, HistoryKind, Rollout
 from baton.store.registry import Registry
 from services.control.bootstrap import declare
 from services.control.failures import RegistryHealth, log_failures
 from services.control.housekeeping import Housekeeping
 from services.control.jobs import Jobs
 from services.control.retrain import Retrainer
-from services.control.rollout import Rollouts
+from services.control.rollouts.driver import Rollouts
 
 WATCH_SECONDS = 1.0
 """Pause between two looks at active runs and pending decisions. Users wait for both; a look costs three small queries."""
@@ -104,12 +104,16 @@ class Loops:
                 await asyncio.to_thread(self._jobs.look_after, run)
 
     async def _start_roll_outs(self) -> None:
-        """Start a task for each approved decision, to roll it out or, if another version took over first, to judge it again."""
+        """Start a task for each model with work: a roll-out to go on with, an overtaken version, or an approved one."""
         configured = {settings.name for settings in self._config.models}
+        active = await asyncio.to_thread(self._registry.rollouts.list_active)
+        for rollout in active:
+            self._start(configured, rollout.model, partial(self._go_on, rollout))
         overtaken = await asyncio.to_thread(self._registry.overtaken_decisions)
         for decision in overtaken:
             self._start(configured, decision.model, partial(self._judge_again, decision))
-        waiting = {decision.model for decision in overtaken}  # all are judged before one is rolled out: the best goes first
+        # All are judged before one is rolled out: the best goes first.
+        waiting = {decision.model for decision in overtaken} | {rollout.model for rollout in active}
         for decision in await asyncio.to_thread(self._registry.pending_decisions):
             if decision.model not in waiting:
                 self._start(configured, decision.model, partial(self._roll_out, decision))
@@ -123,11 +127,21 @@ class Loops:
     async def _roll_out(self, decision: Decision) -> None:
         what = f"the roll-out of {decision.model} v{decision.candidate}"
         with log_failures(what, model=decision.model, version=decision.candidate):
-            try:
-                await self._rollouts.promote(decision)
-            except NotReady:  # an outage, or no replica: the decision stays pending, and the next round tries it again
-                await asyncio.sleep(ROLL_OUT_AGAIN_SECONDS)
-                raise
+            await self._try(self._rollouts.carry_out(decision))
+
+    async def _go_on(self, rollout: Rollout) -> None:
+        if not rollout.state.trial and self._rollouts.running(rollout.model):
+            return  # a request is waiting for it
+        with log_failures(f"the roll-out of {rollout.model} v{rollout.version}", model=rollout.model, version=rollout.version):
+            await self._try(self._rollouts.resume(rollout.model))
+
+    async def _try(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do ``work``. After an outage, or without replicas, wait: the roll-out stays active, and is tried again."""
+        try:
+            await work
+        except NotReady:
+            await asyncio.sleep(ROLL_OUT_AGAIN_SECONDS)
+            raise
 
     async def _judge_again(self, decision: Decision) -> None:
         """Let the gate decide on a version that beat a champion which another version has replaced in the meantime."""

@@ -27,9 +27,9 @@ from services.control.housekeeping import Housekeeping
 from services.control.jobs import Jobs
 from services.control.live_cache import LiveQualityCache
 from services.control.loops import Loops
-from services.control.replicas import Replicas
 from services.control.retrain import Retrainer
-from services.control.rollout import Rollouts, manual_decision
+from services.control.rollouts.driver import Rollouts, manual_decision
+from services.control.rollouts.replicas import Replicas
 from services.keyring import Keyring
 
 JUDGE_SECONDS = 600.0
@@ -63,8 +63,7 @@ class ControlPlane:
         }
         storage = Storage(self.config.storage)
         self._jobs = Jobs(self.registry, storage, environment)
-        prepare_seconds = {settings.name: settings.serving.prepare_seconds for settings in self.config.models}
-        self.rollouts = Rollouts(self.registry, Replicas(), prepare_seconds)
+        self.rollouts = Rollouts(self.registry, Replicas(), {settings.name: settings for settings in self.config.models})
         self.live = LiveQualityCache(self.registry)
         self.retrainer = Retrainer(self.registry, self.live, self._start_automatic_run)
         self.housekeeping = Housekeeping(self.config, self.registry, storage)
@@ -151,11 +150,17 @@ class ControlPlane:
             "corrections": live.corrections if live else 0,
             "replicas": [asdict(state) for state in await self.rollouts.states(name)],
             "replicas_wanted": settings.serving.replicas,
-            "rolling_out": self.rollouts.running(name),
+            "rollout": await asyncio.to_thread(self._active_rollout, name),
             "active_run": active[0].id if active else None,
             "matches": await asyncio.to_thread(self._matches, settings, champion.version),
             "retrain_paused": await asyncio.to_thread(self.registry.retrain.paused, name),
         }
+
+    def _active_rollout(self, model: str) -> dict[str, Any] | None:
+        active = self.registry.rollouts.active(model)
+        if active is None:
+            return None
+        return {"version": active.version, "mode": active.mode, "state": active.state, "percent": active.percent}
 
     def _matches(self, settings: ModelSettings, champion: int | None) -> dict[str, Any]:
         """Return how often the champion was challenged on its holdout, and what is left of 1 − confidence."""

@@ -244,7 +244,7 @@ def _expect(run: dict[str, Any], *, serving: bool) -> None:
 
 def _serves(demo: Demo, model: str, version: int) -> bool:
     status = demo.client.get(f"/api/models/{model}")
-    return status["champion"] == version and not status["rolling_out"]
+    return status["champion"] == version and not status["rollout"]
 
 
 def _until_answered(traffic: Traffic, more: int) -> None:

@@ -11,14 +11,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 from baton.errors import NotReady, Overloaded
+
+T = TypeVar("T")
 
 LONG_REQUEST_DIVISOR = 8
 """A request is long if it has more than ``max_batch_tokens`` divided by this; its forward passes are no larger than that.
@@ -28,7 +34,7 @@ So a short request waits for an eighth of a full batch at most, while the passes
 
 
 class SupportsPredict(Protocol):
-    """The part of a predictor that the batcher uses. Called on the batcher's own thread, one call at a time."""
+    """The part of a predictor that the batcher uses, on its own thread, one call at a time."""
 
     def predict(self, inputs: Sequence[Any], options: Sequence[Any] | None = None) -> list[Any]:
         """Return one output for each input."""
@@ -83,7 +89,8 @@ class Batcher:
 
     A batch holds whole requests of together at most ``max_batch_tokens`` tokens, as ``estimate`` counts those of one input; a
     single larger request is a batch of its own. At most ``max_queue`` requests wait. A cancelled request is dropped before it
-    costs a (further) forward pass. ``on_batch`` is called with the number of inputs and of tokens of each batch.
+    costs a (further) forward pass. ``on_batch`` is called with the number of inputs and of tokens of each batch. ``niceness``
+    is that of the thread (and of those that it starts): the scheduler prefers others if it is above 0.
     """
 
     def __init__(
@@ -93,6 +100,7 @@ class Batcher:
         max_queue: int,
         estimate: Callable[[Any], int],
         on_batch: Callable[[int, int], None] = lambda inputs, tokens: None,
+        niceness: int = 0,
     ) -> None:
         self._max_batch_tokens = max_batch_tokens
         self._slice_tokens = max(1, max_batch_tokens // LONG_REQUEST_DIVISOR)
@@ -105,12 +113,22 @@ class Batcher:
         self._busy: asyncio.Task[None] | None = None
         self._serving: tuple[int, SupportsPredict] | None = None
         self._closed = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._thread = ThreadPoolExecutor(1, "model", partial(_be_nice, niceness) if niceness else None)
 
     @property
     def version(self) -> int | None:
         """The version that the next batch will run on; None before the first `serve`."""
         return None if self._serving is None else self._serving[0]
+
+    @property
+    def predictor(self) -> SupportsPredict | None:
+        """What the next batch will run on; None before the first `serve`."""
+        return None if self._serving is None else self._serving[1]
+
+    @property
+    def busy(self) -> bool:
+        """Whether a batch is running or waits."""
+        return self._busy is not None
 
     @property
     def waiting(self) -> int:
@@ -147,6 +165,10 @@ class Batcher:
             with contextlib.suppress(ValueError):  # no longer in the queue: it is running
                 queue.remove(request)
             raise
+
+    async def run_in_thread(self, work: Callable[[], T]) -> T:
+        """Return what ``work`` returns in the model's thread, between two batches."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def close(self) -> None:
         """Finish the requests that are running, fail those that wait, and stop the thread."""
@@ -241,6 +263,12 @@ class Batcher:
         for request in batch:
             if not request.future.done():
                 await self._run([request])
+
+
+def _be_nice(niceness: int) -> None:
+    """Give this thread a lower priority than others. Linux has priorities of threads; elsewhere nothing happens."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
 
 
 def _resolve(request: _QueuedRequest, outputs: list[Any], version: int, started_at: float, seconds: float) -> None:

@@ -26,6 +26,7 @@ from services.replica.batching import Batcher
 from services.replica.prediction_log import PredictionLog
 from services.replica.protocols import huggingface
 from services.replica.response import Response, send_response
+from services.replica.routing import Router
 from services.replica.telemetry import Telemetry
 
 logger = logging.getLogger("ray.serve")
@@ -49,6 +50,7 @@ class ReplicaHttp:
         *,
         state: Callable[[], ReplicaState],
         batcher: Batcher,
+        router: Router,
         keyring: Keyring,
         prediction_log: PredictionLog,
         telemetry: Telemetry,
@@ -56,7 +58,7 @@ class ReplicaHttp:
         self._settings = settings
         self._task_cls = task_type(settings.task)
         self._state = state
-        self._batcher = batcher
+        self._batcher, self._router = batcher, router
         self._keyring = keyring
         self._log = prediction_log
         self._telemetry = telemetry
@@ -94,8 +96,13 @@ class ReplicaHttp:
         request = huggingface.parse(body, self._task_cls, serving.max_inputs)
         if self._batcher.version is None:
             raise NotReady(self._reason_not_ready())
-        prediction = await self._batcher.submit(request.inputs, request.options)
         request_id = _header(scope, b"x-request-id").decode("latin-1")
+        prediction = await self._router.answer(
+            request.inputs,
+            request.options,
+            key=_header(scope, b"x-baton-key").decode("latin-1") or request_id,
+            version=_header(scope, b"x-baton-version").decode("latin-1"),
+        )
         self._log.add(request_id, prediction.version, request.inputs, request.options, prediction.outputs)
         response = Response(
             version=prediction.version,  # not the batcher's: a newer version may have taken over while this one ran

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -17,19 +16,22 @@ from ray import serve
 
 from baton import logs
 from baton.artifacts.storage import Storage
-from baton.artifacts.version_cache import VersionCache
 from baton.config.model_settings import ModelSettings
-from baton.errors import BatonError, Conflict, RegistryError, StorageError
-from baton.predict.predictor import Predictor
-from baton.store.records import Champion, ReplicaState
+from baton.errors import BatonError, RegistryError, StorageError
+from baton.quality.trials import TrialCounts
+from baton.store.records import Champion, ReplicaState, Rollout
 from baton.store.registry import Registry
+from baton.text.masks import masker
 from services.asgi import Receive, Scope, Send
 from services.keyring import Keyring
 from services.replica.audit_draw import AuditDraw
 from services.replica.batching import Batcher
 from services.replica.http import ReplicaHttp
 from services.replica.prediction_log import PredictionLog
+from services.replica.routing import Router
 from services.replica.telemetry import Telemetry
+from services.replica.trial import Trial
+from services.replica.versions import Versions
 
 logger = logging.getLogger("ray.serve")
 
@@ -65,8 +67,7 @@ class ModelReplica:
         self._settings = ModelSettings.model_validate(settings)
         self._registry = Registry(database)
         self._keyring = Keyring(self._registry.keys, required=keys_required)
-        self._storage = Storage(storage)
-        self._cache = VersionCache()
+        self._versions = Versions(self._settings, self._registry, Storage(storage))
         self._id = replica_id or serve.get_replica_context().replica_id.unique_id
         self._telemetry = Telemetry(self._settings.name, self._id, exported=replica_id is None)
         serving = self._settings.serving
@@ -76,6 +77,7 @@ class ModelReplica:
             estimate=self._settings.make_task(()).estimate_tokens,
             on_batch=self._telemetry.count_batch,
         )
+        self._router = Router(self._batcher)
         logs.add_facts(logger, lambda: {"model": self._settings.name, "version": self._batcher.version})
         self._log = PredictionLog(
             self._settings.name,
@@ -88,15 +90,18 @@ class ModelReplica:
             self._settings,
             state=self._state,
             batcher=self._batcher,
+            router=self._router,
             keyring=self._keyring,
             prediction_log=self._log,
             telemetry=self._telemetry,
         )
         self._champion = Champion(version=None, sequence=-1)
-        self._prepared: dict[int, Predictor] = {}
         self._wanted: int | None = None
         """The version that `prepare` was last asked for."""
-        self._loading: dict[int, asyncio.Task[Predictor]] = {}
+        self._previous: int | None = None
+        """The version that a rollback would bring back."""
+        self._newest_trial = 0
+        """The highest id of a roll-out that this replica has seen as a trial, or ended."""
         self._engine = ""
         self._error: str | None = None
         self._polls: list[asyncio.Task[None]] = []
@@ -134,11 +139,10 @@ class ModelReplica:
             return self._report(None)
         self._wanted = version
         try:
-            if version not in (self._batcher.version, *self._prepared):
-                predictor = await asyncio.shield(self._loading_of(version))
-                if self._wanted != version:
-                    return self._report(f"v{self._wanted} was asked for while v{version} was loaded")
-                self._prepared = {version: predictor}
+            await self._versions.get(version)
+            if self._wanted != version:
+                return self._report(f"v{self._wanted} was asked for while v{version} was loaded")
+            self._forget_others()
             return self._report(None)
         except (RegistryError, StorageError) as error:
             return self._report(str(error), unavailable=True)
@@ -151,11 +155,31 @@ class ModelReplica:
     async def commit(self, version: int, sequence: int) -> ReplicaState:
         """Serve ``version`` from the next batch on, unless this replica has already followed this move or a later one."""
         champion = Champion(version=version, sequence=sequence)
-        if sequence > self._champion.sequence and (version in self._prepared or version == self._batcher.version):
-            self._take_over(champion)
+        if sequence > self._champion.sequence and version in self._versions:
+            await self._take_over(champion)
         elif sequence > self._champion.sequence:
             await self._follow(champion)
         return self._state()
+
+    async def try_out(self, rollout: Rollout) -> tuple[str, TrialCounts]:
+        """Run the trial of ``rollout`` beside the champion, or end it if its state is another.
+
+        Return this replica's id, and what the trial has measured here so far: nothing before the version is loaded.
+        """
+        trial = self._router.trial
+        if trial is not None and trial.rollout.id == rollout.id:
+            counts = trial.counts()
+            if not rollout.state.trial:
+                await self._end_trial()
+                self._wanted = None
+                self._forget_others()
+            return self._id, counts
+        if rollout.state.trial and rollout.id > self._newest_trial and rollout.version in self._versions:
+            await self._end_trial()
+            self._begin_trial(rollout)
+        elif not rollout.state.trial:
+            self._newest_trial = max(self._newest_trial, rollout.id)
+        return self._id, TrialCounts()
 
     async def state(self) -> ReplicaState:
         """Return which version this replica serves, and what keeps it from serving the champion."""
@@ -170,54 +194,67 @@ class ModelReplica:
             pid=os.getpid(),
             version=self._batcher.version,
             sequence=self._champion.sequence,
-            prepared=tuple(sorted(self._prepared)),
+            prepared=tuple(version for version in self._versions.loaded if version != self._batcher.version),
             engine=self._engine,
             unlogged=self._log.dropped,
             error=error,
             unavailable=unavailable,
+            trial=None if self._router.trial is None else self._router.trial.rollout.version,
         )
 
-    def _loading_of(self, version: int) -> asyncio.Task[Predictor]:
-        """Return the task that loads a version. All who want the same version wait for the same task."""
-        if version not in self._loading:
-            task = self._loading[version] = asyncio.create_task(asyncio.to_thread(self._load, version))
-            task.add_done_callback(lambda _: self._loading.pop(version))
-        return self._loading[version]
+    async def _take_over(self, champion: Champion) -> None:
+        """Serve ``champion``, which is in memory, from the next batch on. A trial ends: it was about another champion."""
+        await self._end_trial()
+        if champion.sequence > self._champion.sequence:  # no later move has come meanwhile
+            self._serve(champion)
 
-    def _load(self, version: int) -> Predictor:
-        name = self._settings.name
-        began = time.perf_counter()
-        cache = self._cache.directory if self._storage.local else self._cache.open()
-        directory, manifest = self._storage.fetch(self._registry.versions.get(name, version), cache)
-        if manifest.task != self._settings.task:
-            raise Conflict(
-                f"v{version} has the task {manifest.task}, but {name} is declared with {self._settings.task}; train a version "
-                "of that task, or declare the old one"
-            )
-        predictor = Predictor.load(directory, manifest, self._settings.serving)
-        predictor.warm()
-        predictor.check(manifest.probes)
-        logger.info("%s: v%d prepared in %.2f s", name, version, time.perf_counter() - began)
-        return predictor
-
-    def _take_over(self, champion: Champion) -> None:
+    def _serve(self, champion: Champion) -> None:
         assert champion.version is not None
-        predictor = self._prepared.pop(champion.version, None)
-        if predictor is not None:
+        before = self._batcher.version
+        if before != champion.version:
+            predictor = self._versions[champion.version]
             predictor.work = self._telemetry.work
-            self._telemetry.count_takeover(self._batcher.version, champion.version)
+            self._telemetry.count_takeover(before, champion.version)
             self._batcher.serve(champion.version, predictor)
             self._engine = predictor.engine.description
+            self._previous = before
         self._champion, self._error = champion, None
+        self._forget_others()
         logger.info("%s: v%d serves (move %d)", self._settings.name, champion.version, champion.sequence)
+
+    def _forget_others(self) -> None:
+        """Keep in memory what serves, what is to take over or on trial, and the previous champion if it is small enough."""
+        needed = {self._batcher.version, self._wanted}
+        if self._router.trial is not None:
+            needed.add(self._router.trial.rollout.version)
+        if self._previous is not None and self._versions.fits(self._previous):
+            needed.add(self._previous)
+        self._versions.keep({version for version in needed if version is not None})
+
+    def _begin_trial(self, rollout: Rollout) -> None:
+        self._newest_trial = rollout.id
+        self._router.trial = Trial(
+            rollout,
+            self._versions[rollout.version],
+            max_batch_tokens=self._settings.serving.max_batch_tokens,
+            patience=self._settings.rollout.max_latency_ratio,
+            mask=masker(self._settings.feedback.redact),
+        )
+        logger.info("%s: v%d is on trial (%s)", self._settings.name, rollout.version, rollout.state)
+
+    async def _end_trial(self) -> None:
+        trial, self._router.trial = self._router.trial, None
+        if trial is not None:
+            await trial.close()
+            logger.info("%s: the trial of v%d is over", self._settings.name, trial.rollout.version)
 
     def _load_at_start(self, champion: Champion) -> None:
         """Load and serve ``champion`` in this thread: at start there is no traffic to protect."""
         if champion.version is None:
             self._champion = champion
             return
-        self._prepared = {champion.version: self._load(champion.version)}
-        self._take_over(champion)
+        self._versions.load(champion.version)
+        self._serve(champion)
 
     async def _follow(self, champion: Champion) -> None:
         """Prepare and serve ``champion``. If it cannot be prepared, keep the version that serves and report the reason."""
@@ -227,7 +264,7 @@ class ModelReplica:
             self._error = state.error
             logger.error("%s: the champion v%d cannot be served: %s", self._settings.name, champion.version, state.error)
         elif champion.sequence > self._champion.sequence:
-            self._take_over(champion)
+            await self._take_over(champion)
 
     async def _follow_registry(self) -> None:
         """Serve the registry's champion if this replica has not followed the newest move. Never raises: serving goes on."""
@@ -240,24 +277,43 @@ class ModelReplica:
         except Exception:
             logger.exception("%s: following the registry failed", self._settings.name)
 
+    async def _follow_trial(self) -> None:
+        """Run the trial that the registry has, if any; end one that it has no more. Never raises."""
+        try:
+            active = await asyncio.to_thread(self._registry.rollouts.active, self._settings.name)
+            if active is not None and active.state.trial:
+                await self._versions.get(active.version)
+                await self.try_out(active)
+            elif self._router.trial is not None:
+                await self._end_trial()
+                self._wanted = None
+        except BatonError as error:
+            logger.warning("%s: the trial cannot be followed: %s", self._settings.name, error)
+        except Exception:
+            logger.exception("%s: following the trial failed", self._settings.name)
+
     async def _follow_registry_forever(self) -> None:
         while True:
             await asyncio.sleep(self._settings.serving.poll_seconds)
             await self._follow_registry()
-            if not self._storage.local:
-                await asyncio.to_thread(self._tidy_cache)
+            await self._follow_trial()
+            await self._keep_previous()
 
-    def _tidy_cache(self) -> None:
-        """Remove downloaded versions but those that serve, are prepared, or were served before. Never raises."""
-        name = self._settings.name
+    async def _keep_previous(self) -> None:
+        """Have the previous champion in memory, for a rollback, unless it is too large. Never raises."""
         try:
-            previous = self._registry.previous_champion(name)
-            needed = [self._batcher.version, previous, *self._prepared]
-            removed = self._cache.tidy(name, {number for number in needed if number is not None})
-            if removed:
-                logger.info("%s: removed from this node's cache: %s", name, ", ".join(removed))
-        except (BatonError, OSError) as error:
-            logger.warning("%s: the cache of versions cannot be tidied: %s", name, error)
+            previous = await asyncio.to_thread(self._registry.previous_champion, self._settings.name)
+            if previous is not None and previous != self._previous and self._settings.serving.warm_megabytes:
+                await self._versions.get(previous)
+            self._previous = previous
+            self._forget_others()
+            needed = {version for version in (self._batcher.version, previous, *self._versions.loaded) if version is not None}
+            await asyncio.to_thread(self._versions.tidy_cache, needed)
+        except BatonError as error:
+            self._previous = None
+            logger.warning("%s: the previous champion is not kept in memory: %s", self._settings.name, error)
+        except Exception:
+            logger.exception("%s: keeping the previous champion failed", self._settings.name)
 
     # --- start and end -----------------------------------------------------------------------------------------------
 
@@ -284,6 +340,7 @@ class ModelReplica:
     async def _stop(self) -> None:
         for poll in self._polls:
             poll.cancel()
+        await self._end_trial()
         self._telemetry.close()
         await self._batcher.close()
         await self._log.close()

@@ -173,8 +173,9 @@ def duration_text(seconds: float) -> str:
 def _activities(model: Json) -> list[str]:
     """Return what a model does now: a roll-out or a run, and whether its automatic retraining is paused."""
     found = []
-    if model["rolling_out"]:
-        found.append("rolling out")
+    if rollout := model["rollout"]:
+        share = f" ({rollout['percent']:g}%)" if rollout["percent"] else ""
+        found.append(f"v{rollout['version']}: {rollout['state']}{share}")
     elif model["active_run"]:
         found.append(f"run {model['active_run']}")
     if model["retrain_paused"]:

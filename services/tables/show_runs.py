@@ -64,6 +64,9 @@ def verdict(run: Json) -> RenderableType:
     lines: list[RenderableType] = [decision(run["decision"])]
     if run.get("rolled_out"):
         lines.append(Text(f"v{run['version']} is serving.", style="bold green"))
+    elif run.get("on_canary"):
+        line = f"v{run['version']} is on canary, and takes over if nothing speaks against it: baton rollout {run['model']}"
+        lines.append(Text(line))
     elif run.get("rollout_problem"):
         lines.append(Text(run["rollout_problem"], style="red"))
     return Group(*lines)

@@ -184,7 +184,7 @@ def test_a_rollback_does_not_wait_for_a_version_that_takes_long_to_load(steady: 
     steady.force("steady", 2)
     with ThreadPoolExecutor(1) as pool:
         move = pool.submit(steady.promote, "steady", slow, force=True, reason="the test keeps a replica busy")
-        until(lambda: bool(steady.model("steady").get("rolling_out")), 60, "the version is being prepared")
+        until(lambda: bool(steady.model("steady").get("rollout")), 60, "the version is being prepared")
         assert steady.predict("steady").headers["x-model-version"] == "2"
         assert steady.rollback("steady").status_code == 200
         assert move.result(60).status_code == 503
@@ -201,7 +201,7 @@ def test_a_version_that_kills_two_replicas_is_given_up_while_the_others_serve(st
         """Kill the replica that loads the version, which is the first that Serve knows. Tell whether the move ended."""
         model = steady.model("steady")
         states = model.get("replicas", [])
-        if model.get("rolling_out") and len(states) == 2 and states[0]["pid"] not in killed:
+        if model.get("rollout") and len(states) == 2 and states[0]["pid"] not in killed:
             assert steady.predict("steady").status_code == 200
             killed.append(states[0]["pid"])
             os.kill(killed[-1], signal.SIGKILL)

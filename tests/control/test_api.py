@@ -134,7 +134,7 @@ def test_models_are_listed_with_champion_score_and_replicas(champion):
     assert (first["name"], first["task"], first["champion"], first["sequence"]) == ("m", "classification", 1, 1)
     assert first["f1"] == pytest.approx(0.6, abs=0.05)
     assert [state["version"] for state in first["replicas"]] == [1]
-    assert (first["rolling_out"], first["active_run"]) == (False, None)
+    assert (first["rollout"], first["active_run"]) == (None, None)
     assert (second["name"], second["champion"], second["f1"]) == ("other", None, None)
     assert champion.get("/api/models/m").json() == first
 

@@ -37,7 +37,8 @@ def situation(**changes: Any) -> Situation:
 
 def test_without_triggers_nothing_starts_whatever_happens() -> None:
     choice = choose(
-        RetrainSettings(), situation(new_examples=10**6, drift=[MOVED], live=LiveQuality(version=1, f1=0.0, corrections=10**6))
+        RetrainSettings(),
+        situation(new_examples=10**6, drift=[MOVED], live=LiveQuality(version=1, f1=0.0, corrections=10**6, wrong=0)),
     )
     assert not choice.starts_run
     assert "no trigger is set" in choice.text
@@ -78,9 +79,9 @@ def test_drift_without_new_examples_is_told_but_starts_nothing() -> None:
 @pytest.mark.parametrize(
     ("live", "runs"),
     [
-        (LiveQuality(version=1, f1=0.69, corrections=MIN_SAMPLES), True),
-        (LiveQuality(version=1, f1=0.70, corrections=MIN_SAMPLES), False),
-        (LiveQuality(version=1, f1=0.1, corrections=MIN_SAMPLES - 1), False),
+        (LiveQuality(version=1, f1=0.69, corrections=MIN_SAMPLES, wrong=0), True),
+        (LiveQuality(version=1, f1=0.70, corrections=MIN_SAMPLES, wrong=0), False),
+        (LiveQuality(version=1, f1=0.1, corrections=MIN_SAMPLES - 1, wrong=0), False),
         (None, False),
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,15 @@ from ray.job_submission import JobStatus
 from baton.artifacts.storage import Storage
 from baton.config.file import BatonConfig
 from baton.config.model_settings import GateSettings, ModelSettings
-from baton.store.records import Decision, ModelVersion, ReplicaState
+from baton.quality.trials import TrialCounts
+from baton.store.records import Decision, ModelVersion, ReplicaState, Rollout
 from baton.store.registry import Registry
 from baton.tasks.classification import Classification
 from services.control.jobs import Jobs
 from services.control.loops import Loops
 from services.control.plane import ControlPlane
-from services.control.replicas import Answers, ReplicaCounts, Replicas
-from services.control.rollout import Rollouts
+from services.control.rollouts.driver import Rollouts
+from services.control.rollouts.replicas import Answers, ReplicaCounts, Replicas
 from tests.support.audit import fix_secret
 from training.judge.decision import Contender, decide_match
 from training.judge.holdout import Holdout
@@ -50,6 +51,9 @@ class LocalReplicas(Replicas):
             return Answers(states=[self._state(model, sequence)])
         error = self.broken.get(arguments[0]) if method == "prepare" else None
         return Answers(states=[replace(self._state(model, 1 if model in self.serving else -1), error=error)])
+
+    async def trials(self, model: str, timeout_s: float, rollout: Rollout) -> Mapping[str, TrialCounts]:
+        return {}
 
     def count(self, model: str) -> ReplicaCounts:
         return ReplicaCounts(running=1, starting=0)
@@ -104,8 +108,7 @@ class LocalControl(ControlPlane):
         super().__init__(config.model_dump(mode="json"))
         self.jobs = self._jobs = LocalJobs(self.registry, Storage(config.storage))
         self.replicas = LocalReplicas()
-        seconds = {settings.name: settings.serving.prepare_seconds for settings in config.models}
-        self.rollouts = Rollouts(self.registry, self.replicas, seconds)
+        self.rollouts = Rollouts(self.registry, self.replicas, {settings.name: settings for settings in config.models})
 
 
 def loops_of(control: ControlPlane) -> Loops:

@@ -22,6 +22,7 @@ from services.control.api.problems import Problem
 from services.control.api.promotions import add_promotions
 from services.control.api.protocol import ControlPlane
 from services.control.api.retrain import add_retrain
+from services.control.api.rollout import add_rollout
 from services.control.api.runs import add_runs
 from services.control.control_metrics import ControlMetrics, add_metrics
 
@@ -57,6 +58,7 @@ def build_api(control: ControlPlane, lifespan: Lifespan) -> FastAPI:
     add_models(api, control)
     add_runs(api, control)
     add_promotions(api, control)
+    add_rollout(api, control)
     add_feedback(api, control, metrics)
     add_audit(api, control)
     add_metrics(api, metrics)

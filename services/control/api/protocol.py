@@ -9,7 +9,7 @@ from typing import Protocol
 
 from baton.config.file import BatonConfig
 from baton.config.model_settings import ModelSettings
-from baton.store.records import Decision, Promotion, ReplicaState, Run
+from baton.store.records import Decision, Promotion, ReplicaState, Rollout, RolloutMode, Run
 from baton.store.registry import Registry
 from services.control.live_cache import LiveQualityCache
 from services.control.retrain import Retrainer
@@ -20,11 +20,19 @@ class Rollouts(Protocol):
     """Moves models from one version to another."""
 
     async def rollback(self, model: str, to: int | None, reason: str) -> tuple[Decision, Promotion]:
-        """Put the previous champion, or version ``to``, back in service; raise as `services.control.rollout.Rollouts` does."""
+        """Put the previous champion, or version ``to``, back in service; raise as `services.control.rollouts.driver` does."""
         ...
 
     async def reject(self, model: str, version: int, reason: str) -> None:
-        """Keep a version out of service; raise as `services.control.rollout.Rollouts` does."""
+        """Keep a version out of service; raise as `services.control.rollouts.driver` does."""
+        ...
+
+    async def start_trial(self, model: str, version: int, mode: RolloutMode, percent: float, minutes: float | None) -> Rollout:
+        """Begin a canary or a shadow; raise as `services.control.rollouts.driver` does."""
+        ...
+
+    async def end_trial(self, model: str, reason: str) -> Rollout:
+        """End the canary or shadow of ``model``. Raise ``NotFound`` if there is none."""
         ...
 
     async def states(self, model: str) -> list[ReplicaState]:

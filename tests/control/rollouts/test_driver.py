@@ -3,108 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from baton.errors import Conflict, InvalidInput, NotFound, NotReady
-from baton.store.records import Decision, HistoryKind, ReplicaState, RunState
-from services.control import rollout
-from services.control.replicas import Answers, ReplicaCounts, Replicas
-from services.control.rollout import Rollouts
-from tests.support.local_control import LocalControl, configured, control_of, decide, publish
-
-
-class Scripted(Replicas):
-    """Two replicas, r1 and r2. ``on_prepare(version, only)`` says how a prepare ends; every one is noted in ``prepared``."""
-
-    def __init__(self) -> None:
-        self.prepared: list[tuple[int, str | None]] = []
-        self.serving: dict[str, tuple[int, int]] = {"r1": (1, 1), "r2": (1, 1)}
-        self.on_prepare: Callable[[int, str | None], Awaitable[Answers]] | None = None
-        self.asked = asyncio.Event()
-        """Set by every prepare."""
-        self.committing, self.may_commit = asyncio.Event(), asyncio.Event()
-        self.may_commit.set()
-        self.corpses = 0
-        """How many calls for states still find a dead replica."""
-
-    async def call(self, model: str, timeout_s: float, method: str, *arguments: Any) -> Answers:
-        if method == "state" and self.corpses:
-            self.corpses -= 1
-            return replace(self.answers("r2"), died=1)
-        if method == "prepare":
-            self.prepared.append(arguments)
-            self.asked.set()
-            if self.on_prepare is not None:
-                return await self.on_prepare(*arguments)
-        if method == "commit":
-            self.committing.set()
-            await self.may_commit.wait()
-            self.serving = dict.fromkeys(self.serving, arguments)
-        return self.answers()
-
-    def count(self, model: str) -> ReplicaCounts:
-        return ReplicaCounts(running=2, starting=0)
-
-    def answers(self, *names: str, error: str | None = None, unavailable: bool = False) -> Answers:
-        states = [
-            ReplicaState(
-                replica=name,
-                pid=1,
-                version=self.serving[name][0],
-                sequence=self.serving[name][1],
-                prepared=(),
-                engine="",
-                unlogged=0,
-                error=error,
-                unavailable=unavailable,
-            )
-            for name in names or self.serving
-        ]
-        return Answers(states=states)
-
-    async def kill(self, version: int, only: str | None) -> Answers:
-        """What Serve tells of a replica that died: the other one answers, and the next look finds the corpse."""
-        self.corpses = 1
-        return replace(self.answers("r2" if only == "r1" else "r1"), died=1)
-
-
-@pytest.fixture
-def replicas() -> Scripted:
-    return Scripted()
-
-
-@pytest.fixture
-def control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replicas: Scripted) -> Iterator[LocalControl]:
-    """Model m: v1 serves; v2 and v3 are better and wait."""
-    monkeypatch.setattr(rollout, "RETRY_SECONDS", 0.001)
-    control = control_of(configured(tmp_path, "m"))
-    control.rollouts = Rollouts(control.registry, replicas, {"m": 60.0})
-    for right in (60, 90, 95):
-        run = control.registry.runs.create("m", {}, started=True)
-        version = publish(control.registry, "m", right, run.id)
-        control.registry.runs.finish(run.id, RunState.SUCCEEDED, version=version.number)
-    control.registry.promote(decide(control.registry, "m", 1), control.registry.champion("m"))
-    yield control
-    control.registry.close()
-
-
-def won(control: LocalControl, version: int) -> Decision:
-    """The decision of the version's run, which waits to be carried out."""
-    return decide(control.registry, "m", version, of_run=True)
-
-
-def waiting(control: LocalControl) -> list[int]:
-    return [decision.candidate for decision in control.registry.pending_decisions()]
-
-
-def incidents(control: LocalControl) -> list[tuple[HistoryKind, int | None, str]]:
-    return [(it.kind, it.version, it.detail) for it in control.registry.history.incidents("m")]
-
+from baton.store.records import HistoryKind
+from services.control.rollouts.replicas import Answers
+from tests.control.rollouts.scripted import Scripted, incidents, waiting, won
 
 # --- versions that kill --------------------------------------------------------------------------------------------------
 
@@ -229,7 +135,7 @@ def test_nothing_new_is_prepared_while_a_rollback_waits_for_its_turn(control, re
             await asyncio.sleep(0.001)
         replicas.may_commit.set()
         await commits
-        with pytest.raises(NotReady, match="somebody ended the preparation of v3"):
+        with pytest.raises(NotReady, match="a rollback comes before v3"):
             await waits
         await back
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,7 +11,8 @@ from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
-from baton.store.records import ReplicaState
+from baton.quality.trials import TrialCounts
+from baton.store.records import ReplicaState, Rollout
 from services.names import DEPLOYMENT, application
 
 
@@ -53,16 +54,31 @@ class Replicas:
         self, model: str, timeout_s: float, method: Literal["state", "prepare", "commit"], *arguments: Any
     ) -> Answers:
         """Call ``method`` on every live replica. No replica is no error: then nobody answers."""
+        results = await self._broadcast(model, timeout_s, method, *arguments)
+        if results is None:
+            return Answers(silent=True)
+        states = [result for result in results if isinstance(result, ReplicaState)]
+        return Answers(states=states, died=len(results) - len(states))
+
+    async def trials(self, model: str, timeout_s: float, rollout: Rollout) -> Mapping[str, TrialCounts] | None:
+        """Let every live replica follow the trial in ``rollout``, or end it, and return what each has measured, by replica.
+
+        None: one did not answer in time.
+        """
+        results = await self._broadcast(model, timeout_s, "try_out", rollout)
+        return None if results is None else dict(result for result in results if isinstance(result, tuple))
+
+    async def _broadcast(self, model: str, timeout_s: float, method: str, *arguments: Any) -> Sequence[Any] | None:
+        """Return what each live replica returned or raised; None: one did not answer in time."""
         try:
             handle = serve.get_deployment_handle(DEPLOYMENT, app_name=application(model))
             collecting = handle.broadcast(method, *arguments).results_async(return_exceptions=True)
-            results = await asyncio.wait_for(collecting, timeout_s)
+            results: Sequence[Any] = await asyncio.wait_for(collecting, timeout_s)
         except TimeoutError:
-            return Answers(silent=True)
+            return None
         except (RayServeException, RayError):  # the application is not there, or Serve's own actors are not
-            return Answers()
-        states = [result for result in results if isinstance(result, ReplicaState)]
-        return Answers(states=states, died=len(results) - len(states))
+            return ()
+        return results
 
     def count(self, model: str) -> ReplicaCounts:
         """Return how many replicas run and start. Blocks on a call to Serve's controller."""

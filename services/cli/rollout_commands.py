@@ -1,0 +1,70 @@
+"""`baton canary`, `shadow` and `rollout`: a version runs beside the champion before it takes over."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from services.cli.terminal import AsJson, ConfigFile, Model, connect, out, print_value
+from services.tables import show_rollout
+
+Version = Annotated[int, typer.Argument(min=1, help="Number of the version.", metavar="VERSION")]
+Minutes = Annotated[
+    float | None, typer.Option(min=0.01, help="End it after so many minutes [default: when somebody ends or promotes it].")
+]
+
+
+def canary(
+    context: typer.Context,
+    model: Model,
+    version: Version,
+    percent: Annotated[float, typer.Option(min=0.01, max=100, help="Percent of the requests that the version answers.")] = 10.0,
+    minutes: Minutes = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a version answer a share of the requests, and watch how it does beside the champion.
+
+    The header `x-baton-key` of a request (without it, its id) decides who answers: the same key gets the same version. It goes
+    back by itself if it fails, is much slower, or is worse by feedback. `baton rollout` shows how it does; `baton promote` ends
+    it with its promotion, `baton rollout --stop` without.
+    """
+    _start(context, config, model, {"version": version, "mode": "canary", "percent": percent, "minutes": minutes}, as_json)
+
+
+def shadow(
+    context: typer.Context,
+    model: Model,
+    version: Version,
+    percent: Annotated[float, typer.Option(min=0.01, max=100, help="Percent of the requests that the version gets.")] = 20.0,
+    minutes: Minutes = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send a version copies of a share of the requests, and compare its answers. Callers get the champion's, as always."""
+    _start(context, config, model, {"version": version, "mode": "shadow", "percent": percent, "minutes": minutes}, as_json)
+
+
+def rollout(
+    context: typer.Context,
+    model: Model,
+    stop: Annotated[bool, typer.Option("--stop", help="End the canary or shadow: the champion answers everything.")] = False,
+    reason: Annotated[str, typer.Option(help="With --stop: record this reason in the history.")] = "ended by an operator",
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the canary, shadow or hand-over of a model: what is measured of both versions, or how the newest one ended."""
+    path = f"/api/models/{model}/rollout"
+    with connect(context, config) as client:
+        item = client.delete(path, {"reason": reason}) if stop else client.get(path)
+    print_value(item, as_json, show_rollout.rollout)
+
+
+def _start(context: typer.Context, config: Any, model: str, body: dict[str, Any], as_json: bool) -> None:
+    with connect(context, config) as client:
+        item = client.post(f"/api/models/{model}/rollout", body)
+    print_value(item, as_json, show_rollout.started)
+    if not as_json:
+        out.print(Text(f"Watch it: baton rollout {model}   end it: baton rollout {model} --stop", style="dim"))

@@ -1,0 +1,83 @@
+"""Routes of a model's roll-out: begin a canary or a shadow, look at it, end it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from fastapi import FastAPI
+from pydantic import Field
+
+from baton.errors import NotFound
+from baton.store.records import LARGEST_INTEGER, PAGE, Rollout, RolloutMode
+from services.control.api.bodies import LONGEST_REASON, Body, Page, to_json_values
+from services.control.api.protocol import ControlPlane
+from services.control.api.query_params import Before, Limit
+from services.control.rollouts.watch import feedback_on, total_of
+
+
+class TrialRequest(Body):
+    """Which version should run beside the champion."""
+
+    version: int = Field(ge=1, le=LARGEST_INTEGER)
+    mode: Literal["canary", "shadow"] = Field(
+        description="canary: it answers its share of the requests. shadow: it gets a copy, and its answers are compared."
+    )
+    percent: float = Field(gt=0, le=100, description="Share of the requests, in percent.")
+    minutes: float | None = Field(None, gt=0, description="How long; by default until somebody ends it.")
+
+
+class TrialEnd(Body):
+    """Why the trial should end."""
+
+    reason: str = Field("ended by an operator", min_length=1, max_length=LONGEST_REASON)
+
+
+def add_rollout(api: FastAPI, control: ControlPlane) -> None:
+    """Add the routes to ``api``."""
+    registry = control.registry
+
+    @api.post("/api/models/{model}/rollout", tags=["roll-outs"])
+    async def start_trial(model: str, body: TrialRequest) -> dict[str, Any]:
+        """Begin a canary or a shadow. The champion stays, whatever it shows; a promotion ends it.
+
+        It ends by itself if the version fails, is much slower than the champion, or is worse by feedback.
+        """
+        control.config.model(model)
+        mode = RolloutMode(body.mode)
+        return _described(control, await control.rollouts.start_trial(model, body.version, mode, body.percent, body.minutes))
+
+    @api.get("/api/models/{model}/rollout", tags=["roll-outs"])
+    def get_rollout(model: str) -> dict[str, Any]:
+        """Return the active roll-out or, without one, the newest, with what was measured of both versions."""
+        control.config.model(model)
+        found = registry.rollouts.active(model) or next(iter(registry.rollouts.list(model, limit=1)), None)
+        if found is None:
+            raise NotFound(f"{model} has had no roll-out")
+        return _described(control, found)
+
+    @api.get("/api/models/{model}/rollouts", tags=["roll-outs"])
+    def list_rollouts(model: str, limit: Limit = PAGE, before: Before = None) -> Page:
+        """List roll-outs, newest first, without their measurements."""
+        control.config.model(model)
+        found = registry.rollouts.list(model, limit=limit, before=before)
+        items = [{key: value for key, value in to_json_values(it).items() if key != "evidence"} for it in found]
+        return Page(items=items, next=found[-1].id if len(found) == limit else None)
+
+    @api.delete("/api/models/{model}/rollout", tags=["roll-outs"])
+    async def end_trial(model: str, body: TrialEnd | None = None) -> dict[str, Any]:
+        """End the canary or shadow: the champion answers everything again."""
+        control.config.model(model)
+        return _described(control, await control.rollouts.end_trial(model, (body or TrialEnd()).reason))
+
+
+def _described(control: ControlPlane, rollout: Rollout) -> dict[str, Any]:
+    """Return a roll-out as JSON values, with the sum of what its replicas measured instead of what each did."""
+    values = to_json_values(rollout)
+    del values["evidence"]
+    if rollout.mode is RolloutMode.DIRECT:
+        return values
+    counts = total_of(rollout.evidence)
+    feedback = feedback_on(control.registry, control.config.model(rollout.model), rollout)
+    measured = to_json_values(counts) | {"latency_ratio": counts.latency_ratio}
+    del measured["ratios"]
+    return {**values, "measured": measured, "feedback": to_json_values(feedback)}

@@ -1,0 +1,52 @@
+"""Which version answers a request: the champion, or the one on trial. Knows neither HTTP nor how versions come and go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from baton.errors import InvalidInput
+from services.replica.batching import Batcher, Prediction
+from services.replica.trial import Trial
+
+
+class Router:
+    """Sends the requests of one replica to the champion's batcher, or to the trial while there is one."""
+
+    def __init__(self, batcher: Batcher) -> None:
+        self._batcher = batcher
+        self.trial: Trial | None = None
+        """The trial that runs in this replica."""
+
+    async def answer(self, inputs: Sequence[Any], options: Sequence[Any], *, key: str, version: str = "") -> Prediction:
+        """Return the answer to one request.
+
+        Args:
+            inputs, options: as in `Batcher.submit`.
+            key: the same key is always answered by the same version while a trial runs.
+            version: number of the version that must answer, of those that run here; empty for no matter which.
+
+        Raises:
+            InvalidInput: ``version`` is not one that runs here.
+            NotReady, Overloaded: as `Batcher.submit`.
+        """
+        trial = self.trial
+        if version:
+            return await self._chosen(version).submit(inputs, options)
+        if trial is None:
+            return await self._batcher.submit(inputs, options)
+        if not trial.takes(key):
+            return await trial.champion_answer(self._batcher, inputs, options)
+        if trial.is_canary:
+            return await trial.answer(self._batcher, inputs, options)
+        prediction = await trial.champion_answer(self._batcher, inputs, options)
+        trial.mirror(self._batcher, inputs, options, prediction.outputs)
+        return prediction
+
+    def _chosen(self, version: str) -> Batcher:
+        lanes = {str(self._batcher.version): self._batcher}
+        if self.trial is not None:
+            lanes[str(self.trial.rollout.version)] = self.trial.batcher
+        if version not in lanes:
+            raise InvalidInput(f"x-baton-version: {version!r} does not run here; allowed: {', '.join(lanes)}, or leave it out")
+        return lanes[version]

@@ -1,0 +1,67 @@
+"""A roll-out for a terminal: its state, and what was measured of both versions. Knows rich; knows no HTTP."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from baton.store.records import RolloutMode, RolloutState
+from services.tables.show import Json, grid, time_text, version_text
+
+STATE_STYLES = {RolloutState.SETTLED: "green", RolloutState.REJECTED: "red", RolloutState.ROLLED_BACK: "red"}
+"""Colours of final states; the others are cyan."""
+
+
+def started(item: Json) -> RenderableType:
+    """Return a sentence about a trial that has just begun."""
+    does = "answers" if item["mode"] == RolloutMode.CANARY else "gets a copy of"
+    until = "until it is ended" if item["minutes"] is None else f"for {item['minutes']:g} min"
+    return Text(f"v{item['version']} {does} {item['percent']:g}% of the requests, beside v{item['champion']}, {until}.")
+
+
+def rollout(item: Json) -> RenderableType:
+    """Return the state of a roll-out and, for a canary or a shadow, a table with a column for each version."""
+    heading = Text(f"v{item['version']} ({item['mode']}): ")
+    heading.append(item["state"], style=STATE_STYLES.get(item["state"], "cyan"))
+    heading.append(f" since {time_text(item['changed_at'])}")
+    parts: list[RenderableType] = [heading]
+    if item["reason"]:
+        parts.append(Text(item["reason"]))
+    if "measured" in item:
+        parts += [_both(item), *_differences(item["measured"])]
+    return Group(*parts)
+
+
+def _both(item: Json) -> RenderableType:
+    measured, feedback = item["measured"], item["feedback"]
+    failed = measured["errors"] + measured["late"]
+    table = grid("", f"{version_text(item['version'])} ({item['mode']})", f"{version_text(item['champion'])} (champion)")
+    table.add_row("answers", f"{measured['answers']:,}", f"{measured['champion_answers']:,}")
+    table.add_row("failed", f"{failed:,} ({measured['late']:,} late)", f"{measured['champion_errors']:,}")
+    table.add_row("wrong by feedback", f"{feedback['wrong']:,}", f"{feedback['champion_wrong']:,}")
+    table.add_row("F1 by feedback", _score(feedback["f1"]), _score(feedback["champion_f1"]))
+    return table
+
+
+def _differences(measured: Json) -> list[RenderableType]:
+    """Return lines on what both versions answered to the same inputs, and a table of the largest differences."""
+    if not measured["compared"]:
+        return [Text("No input was answered by both versions yet.", style="dim")]
+    ratio = measured["latency_ratio"]
+    agreed = measured["agreed"] / measured["compared"]
+    shift = measured["shift"] / measured["compared"]
+    line = f"{measured['compared']:,} inputs answered by both: {agreed:.1%} the same, mean difference of scores {shift:.3f}"
+    parts: list[RenderableType] = [Text(line if ratio is None else f"{line}, {ratio:.2f} times the champion's time")]
+    if measured["skipped"]:
+        parts.append(Text(f"{measured['skipped']:,} requests of its share were not given to it: too many waited", style="dim"))
+    if measured["examples"]:
+        table = grid("input", "champion", "new version", "difference")
+        for example in measured["examples"]:
+            text = " · ".join(str(value) for value in example["input"].values())
+            table.add_row(text[:80], example["champion"], example["version"], f"{example['shift']:.3f}")
+        parts.append(table)
+    return parts
+
+
+def _score(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

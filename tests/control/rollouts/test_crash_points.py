@@ -1,0 +1,127 @@
+"""The process that acts is killed before and after every step, and another one goes on: nothing is half done at the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from baton.config.model_settings import RolloutSettings
+from baton.store.records import RolloutState
+from services.control.rollouts import driver, watch
+from services.control.rollouts.driver import Rollouts
+from tests.control.rollouts.scripted import Scripted, won
+from tests.support.local_control import LocalControl
+
+MOST_STEPS = 60
+"""More than any of the moves below takes. A test that reaches it fails."""
+
+
+class Killed(BaseException):
+    """The end of the process: no handler of errors runs anything after it."""
+
+
+class Steps:
+    """Counts the calls of the registry and of the replicas, and kills before or after the one with number ``at``."""
+
+    def __init__(self, at: int, *, after: bool) -> None:
+        self.at, self.after, self.taken, self.dead = at, after, 0, False
+
+    async def take(self, work: Callable[[], Awaitable[Any]]) -> Any:
+        """Do one step. A dead process does none."""
+        self.taken += 1
+        if self.dead or (self.taken == self.at and not self.after):
+            self.dead = True
+            raise Killed
+        result = await work()
+        if self.taken == self.at:
+            self.dead = True
+            raise Killed
+        return result
+
+
+class Mortal(Scripted):
+    """Scripted replicas, asked by a process that may die before or after it asks."""
+
+    def __init__(self, replicas: Scripted, steps: Steps) -> None:
+        self.__dict__ = replicas.__dict__
+        self._steps = steps
+
+    async def call(self, model: str, timeout_s: float, method: str, *arguments: Any) -> Any:
+        return await self._steps.take(lambda: Scripted.call(self, model, timeout_s, method, *arguments))
+
+    async def trials(self, model: str, timeout_s: float, rollout: Any) -> Any:
+        return await self._steps.take(lambda: Scripted.trials(self, model, timeout_s, rollout))
+
+
+class _Asyncio:
+    """The module asyncio, with a `to_thread` that is a step."""
+
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
+
+    async def to_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        async def work() -> Any:
+            return function(*arguments)
+
+        return await self._steps.take(work)
+
+
+MOVES: dict[str, Callable[[LocalControl, Rollouts], Awaitable[Any]]] = {
+    "a version that passed the gate": lambda control, rollouts: rollouts.carry_out(won(control, 2)),
+    "a version that somebody promotes": lambda control, rollouts: rollouts.promote(won(control, 2)),
+    "a rollback": lambda control, rollouts: rollouts.rollback("m", 1, "v2 is bad"),
+}
+
+
+async def go_on(control: LocalControl, rollouts: Rollouts) -> None:
+    """Do what the loops of another process do, until there is nothing to do."""
+    for _ in range(5):
+        if control.registry.rollouts.active("m") is not None:
+            await rollouts.resume("m")
+        for decision in control.registry.pending_decisions():
+            await rollouts.carry_out(decision)
+
+
+@pytest.mark.parametrize("canary", [0.0, 10.0])
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("move", MOVES)
+def test_a_killed_process_leaves_nothing_half_done(control, replicas, monkeypatch, move, after, canary):
+    settings = {"m": control.config.model("m").model_copy(update={"rollout": RolloutSettings(canary=canary, minutes=1e-6)})}
+    decided = (
+        asyncio.run(Rollouts(control.registry, replicas, settings).promote(won(control, 2))) if move == "a rollback" else None
+    )
+    before = control.registry.champion("m")
+    for at in range(1, MOST_STEPS):
+        steps = Steps(at, after=after)
+        for module in (driver, watch):
+            monkeypatch.setattr(module, "asyncio", _Asyncio(steps))
+        try:
+            asyncio.run(MOVES[move](control, Rollouts(control.registry, Mortal(replicas, steps), settings)))
+        except Killed:
+            died = True
+        else:
+            died = False
+        for module in (driver, watch):
+            monkeypatch.setattr(module, "asyncio", asyncio)
+        asyncio.run(go_on(control, Rollouts(control.registry, replicas, settings)))
+        champion = control.registry.champion("m")
+        assert control.registry.rollouts.active("m") is None, at
+        assert replicas.trial is None, at
+        assert {version for version, _ in replicas.serving.values()} == {champion.version}, at
+        assert champion.sequence - before.sequence == len(control.registry.promotions("m")) - before.sequence, at
+        assert all(it.state is not RolloutState.COMMITTING for it in control.registry.rollouts.list("m")), at
+        if not died:
+            break
+        if champion != before:  # start over for the next point
+            back = driver.manual_decision(driver.DecisionKind.FORCE, "m", before.version, champion, "the next crash point")
+            asyncio.run(Rollouts(control.registry, replicas, settings).promote(back))
+            before = control.registry.champion("m")
+    assert not died
+    assert at > 8
+    assert decided is None or control.registry.champion("m").version == 1
