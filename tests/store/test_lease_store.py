@@ -85,7 +85,7 @@ def test_leases_end_by_the_clock_of_the_database(registry, url):
 
 
 def test_of_many_that_take_the_same_leases_at_once_exactly_one_gets_each(url):
-    """In whatever order they name them, none waits for another for ever."""
+    """They name them in different orders, and none may wait for another for ever."""
     registries = [Registry(url) for _ in range(8)]
     registries[0].migrate()
     barrier = threading.Barrier(len(registries), timeout=60)
