@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +119,19 @@ def unknown_model(connection: sa.Connection, model: str) -> NotFound:
 
 
 def insert(connection: sa.Connection, table: sa.Table) -> Any:
-    """Return an INSERT with ``on_conflict_do_nothing``, which SQLAlchemy offers only for each dialect."""
+    """Return an INSERT that takes ``on_conflict_do_…``, which SQLAlchemy offers only for each dialect."""
     return (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
+
+
+def time(connection: sa.Connection, seconds: float = 0.0) -> sa.ColumnElement[datetime]:
+    """Return the database's own time as an SQL expression, ``seconds`` later. PostgreSQL's is that of its server.
+
+    Clients on several machines share it; their own clocks differ.
+    """
+    if connection.dialect.name == "sqlite":  # in the form in which SQLAlchemy writes datetimes: they are compared as text
+        return sa.func.strftime("%Y-%m-%d %H:%M:%f000", "now", f"{seconds:+.3f} seconds", type_=schema.UtcDateTime)
+    # not now(): that is when the transaction began, maybe long before it got a lock
+    return sa.func.clock_timestamp(type_=schema.UtcDateTime) + sa.func.make_interval(0, 0, 0, 0, 0, 0, seconds)
 
 
 def unavailable(error: sa.exc.SQLAlchemyError) -> RegistryError:

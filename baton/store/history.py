@@ -1,4 +1,4 @@
-"""The history of a model: promotions, refusals, failed runs and incidents as one list, newest first.
+"""The history of a model: promotions, refusals, failed runs and incidents as one list, newest first; and counts for metrics.
 
 `History` reads the rows; the functions below it turn each row into one entry with its text.
 """
@@ -26,6 +26,7 @@ from baton.store.rows import as_decision, as_promotion, as_run, now, page
 
 ENDED_BADLY = {RunState.FAILED: HistoryKind.RUN_FAILED, RunState.CANCELLED: HistoryKind.RUN_CANCELLED}
 NOT_PROMOTED = {Verdict.REJECT: HistoryKind.REFUSED, Verdict.INCONCLUSIVE: HistoryKind.INCONCLUSIVE}
+FINAL_STATES = [state for state in RunState if state.final]
 
 
 class History:
@@ -69,6 +70,31 @@ class History:
                 *(_happened(incident) for incident in _incidents(connection, model, limit)),
             ]
         return sorted(entries, key=lambda entry: entry.at, reverse=True)[:limit]
+
+    def count_verdicts(self) -> dict[tuple[str, Verdict], int]:
+        """Return the number of gate decisions by model and verdict. Forced promotions and rollbacks do not count.
+
+        No decision is ever deleted, so that the counts only grow.
+        """
+        table = schema.decisions
+        query = (
+            sa.select(table.c.model, table.c.verdict, sa.func.count())
+            .where(table.c.kind == DecisionKind.GATE)
+            .group_by(table.c.model, table.c.verdict)
+        )
+        with database.reading(self._engine) as connection:
+            return {(model, Verdict(verdict)): int(count) for model, verdict, count in connection.execute(query)}
+
+    def count_ended_runs(self) -> dict[tuple[str, RunState], int]:
+        """Return the number of ended runs by model and final state. No run is ever deleted."""
+        table = schema.runs
+        query = (
+            sa.select(table.c.model, table.c.state, sa.func.count())
+            .where(table.c.state.in_(FINAL_STATES))
+            .group_by(table.c.model, table.c.state)
+        )
+        with database.reading(self._engine) as connection:
+            return {(model, RunState(state)): int(count) for model, state, count in connection.execute(query)}
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------

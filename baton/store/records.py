@@ -407,6 +407,8 @@ class Run:
     heartbeat_at: datetime | None
     cause: str | None = None
     """Why Baton started it; None if a user requested it."""
+    owner: str | None = None
+    """The Ray cluster whose control plane queued it and looks after it; None if a user carries it out by hand."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,12 +17,12 @@ import sqlalchemy as sa
 from baton.errors import Conflict, NotFound
 from baton.store import database, evaluation_store, rollout_store, schema, version_store, waiting_decisions
 from baton.store.audit_store import AuditStore
-from baton.store.counts import Counts
 from baton.store.dataset_store import DatasetStore
 from baton.store.evaluation_store import EvaluationStore
 from baton.store.feedback import FeedbackStore
 from baton.store.history import History
 from baton.store.key_store import KeyStore
+from baton.store.lease_store import LeaseStore
 from baton.store.match_store import MatchStore
 from baton.store.records import PAGE, Champion, Decision, DecisionKind, ModelVersion, Promotion, Rollout, RolloutState, Verdict
 from baton.store.retrain_store import RetrainStore
@@ -44,7 +44,6 @@ class Registry:
         ``wait_s``: how many seconds a call waits for a PostgreSQL server that is down before it raises ``RegistryError``.
         """
         self._engine = database.connect(url, wait_s)
-        self.counts = Counts(self._engine)
         self.runs = RunStore(self._engine)
         self.datasets = DatasetStore(self._engine)
         self.feedback = FeedbackStore(self._engine)
@@ -56,22 +55,23 @@ class Registry:
         self.rollouts = RolloutStore(self._engine)
         self.retrain = RetrainStore(self._engine)
         self.keys = KeyStore(self._engine)
+        self.leases = LeaseStore(self._engine)
 
     def migrate(self) -> None:
         """Create or upgrade the schema. Raises ``RegistryError`` if the schema is newer than this code."""
-        from baton.store import upgrade  # here and below: loads Alembic, which only these calls need
+        from baton.store.migrations import upgrade  # here and below: loads Alembic, which only these calls need
 
         upgrade.migrate(self._engine)
 
     def check(self) -> None:
         """Raise ``RegistryError`` unless the database responds and has this code's schema."""
-        from baton.store import upgrade
+        from baton.store.migrations import upgrade
 
         upgrade.check(self._engine)
 
     def is_empty(self) -> bool:
         """Return whether the database has no schema yet, and therefore no data."""
-        from baton.store import upgrade
+        from baton.store.migrations import upgrade
 
         return upgrade.is_empty(self._engine)
 

@@ -32,11 +32,14 @@ class RunStore:
         *,
         started: bool = False,
         cause: str | None = None,
+        owner: str | None = None,
     ) -> Run:
         """Create a queued run, or a running one if the caller carries it out itself (``started``), and return it.
 
-        If the model has a run with this idempotency key, return that run instead, whatever its state. ``cause``: why Baton
-        started the run; None if a user requested it.
+        If the model has a run with this idempotency key, return that run instead, whatever its state and its owner.
+
+        ``cause``: why Baton started the run; None if a user requested it. ``owner``: the cluster on which it runs; None for a
+        run that nobody but its driver looks after.
 
         Raises:
             Conflict: another run of this model is active.
@@ -66,6 +69,7 @@ class RunStore:
                     progress={},
                     idempotency_key=idempotency_key,
                     cause=cause,
+                    owner=owner,
                     created_at=now,
                     started_at=now if started else None,
                     heartbeat_at=now if started else None,

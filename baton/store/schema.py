@@ -98,6 +98,7 @@ runs = sa.Table(
     sa.Column("started_at", UtcDateTime, nullable=True),
     sa.Column("finished_at", UtcDateTime, nullable=True),
     sa.Column("heartbeat_at", UtcDateTime, nullable=True),
+    sa.Column("owner", sa.String(96), nullable=True),
     sa.UniqueConstraint("model", "idempotency_key", name="uq_runs_idempotency"),
 )
 
@@ -313,6 +314,14 @@ retrain_state = sa.Table(
     sa.Column("model", sa.ForeignKey("models.name"), primary_key=True),
     sa.Column("kind", sa.String(32), primary_key=True),
     sa.Column("value", sa.Text, nullable=False),
+)
+
+leases = sa.Table(
+    "leases",
+    metadata,
+    sa.Column("name", sa.String(128), primary_key=True),
+    sa.Column("owner", sa.String(96), nullable=False),
+    sa.Column("expires_at", UtcDateTime, nullable=False),
 )
 
 api_keys = sa.Table(

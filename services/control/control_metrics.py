@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from baton.config.model_settings import ModelSettings
 from baton.errors import BatonError
-from baton.store.counts import FINAL_STATES
+from baton.store.history import FINAL_STATES
 from baton.store.records import ReplicaState, Verdict
 from services import metrics
 from services.control.api.protocol import ControlPlane
@@ -88,7 +88,7 @@ class _Scrape(Collector):
     def _read(self, samples: _Samples) -> None:
         """Add all values that come from the database."""
         registry = self._control.registry
-        verdicts, ended = registry.counts.verdicts(), registry.counts.ended_runs()
+        verdicts, ended = registry.history.count_verdicts(), registry.history.count_ended_runs()
         for settings in self._control.config.models:
             name = settings.name
             for verdict in Verdict:

@@ -11,9 +11,8 @@ import shlex
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 
 import ray
 from ray.job_submission import JobStatus, JobSubmissionClient
@@ -23,12 +22,11 @@ from baton.config.model_settings import ModelSettings
 from baton.errors import Conflict, NotReady
 from baton.store.records import Run, RunState
 from baton.store.registry import Registry
+from services.control.ownership import Ownership
+from services.control.silence import SILENCE_SECONDS, Silence, signs_of_life
 
 JUDGE_POLL_SECONDS = 0.25
 """Pause between two looks at an evaluation job: short, because a user waits for the promotion."""
-
-SILENCE = timedelta(seconds=30)
-"""Heartbeat age at which a run without a Ray job counts as dead. Drivers write a heartbeat every five seconds."""
 
 TERMINAL = (JobStatus.FAILED, JobStatus.STOPPED, JobStatus.SUCCEEDED)
 """Job states in which the job has ended."""
@@ -41,16 +39,20 @@ UNREACHABLE = (RuntimeError, OSError)
 class Jobs:
     """Submits, watches and cancels jobs. All methods except `judge` block: call them from a thread."""
 
-    def __init__(self, registry: Registry, storage: Storage, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, registry: Registry, storage: Storage, environment: Mapping[str, str], ownership: Ownership, silence: Silence
+    ) -> None:
         """``environment``: variables for the jobs, with the URLs of the registry and the storage if their nodes lack them."""
         self._registry = registry
         self._storage = storage
         self._environment = dict(environment)
+        self._ownership = ownership
+        self._silence = silence
         self._client: JobSubmissionClient | None = None
 
     def submit(self, run: Run) -> None:
-        """Submit the job of a queued run, unless it exists already (its id is the run's id)."""
-        if self._status(run.id) is None:
+        """Submit the job of a queued run of this cluster, unless it exists already (its id is the run's id)."""
+        if run.owner == self._ownership.cluster and self._status(run.id) is None:
             self._submit(run.id, "run", run.id)
 
     async def judge(self, settings: ModelSettings, version: int, timeout_s: float, *, overtaken: bool = False) -> None:
@@ -86,13 +88,27 @@ class Jobs:
             self._stop(run_id)
         return ended
 
+    def active_runs(self) -> Sequence[Run]:
+        """Return all active runs, whoever owns them, and note which of them gave a sign of life."""
+        self._ownership.models()  # renews the leases: whoever sees the silence of others must be seen, too
+        runs = self._registry.runs.list(active=True, limit=None)
+        self._silence.look(signs_of_life(self._registry, runs, self._ownership.cluster))
+        return runs
+
     def look_after(self, run: Run) -> None:
-        """Make an active run agree with its job: submit a job that is missing, or mark the run as failed if its job died."""
+        """Make an active run agree with its job: submit a job that is missing, or mark the run as failed if its job died.
+
+        Only Ray's cluster knows the job of a run. Runs of other clusters, and runs by hand, are ended by silence alone.
+        """
+        if run.owner != self._ownership.cluster:
+            if self._silence.lasts(run.id):
+                self._end(run, _silent(run))
+            return
         status = self._status(run.id)
         if status is None and run.state is RunState.QUEUED:
             self._submit(run.id, "run", run.id)
-        elif status is None and not _has_heartbeat(run):
-            self._end(run, "its job is gone: the Ray cluster was restarted")
+        elif status is None and self._silence.lasts(run.id):
+            self._end(run, "its job is gone from Ray, and its driver is silent")
         elif status in TERMINAL:
             self._end(run, f"its driver ended without a result: {self._outcome(run.id)}")
 
@@ -153,6 +169,9 @@ def _message(line: str) -> str:
     return line
 
 
-def _has_heartbeat(run: Run) -> bool:
-    """Return whether the run's driver wrote a heartbeat recently. Drivers that users start have no job in Ray."""
-    return run.heartbeat_at is not None and datetime.now(UTC) - run.heartbeat_at < SILENCE
+def _silent(run: Run) -> str:
+    """Return why a run that is not this cluster's has ended."""
+    if run.owner is None:
+        return f"its driver sent no heartbeat for {SILENCE_SECONDS:.0f} s"
+    what = "nobody was there to start it" if run.state is RunState.QUEUED else "its driver sent no heartbeat"
+    return f"its Ray cluster ({run.owner}) is gone: for {SILENCE_SECONDS:.0f} s no control plane was there, and {what}"

@@ -18,6 +18,7 @@ from services.control.bootstrap import declare
 from services.control.failures import RegistryHealth, log_failures
 from services.control.housekeeping import Housekeeping
 from services.control.jobs import Jobs
+from services.control.ownership import Ownership
 from services.control.retrain import Retrainer
 from services.control.rollouts.driver import Rollouts
 
@@ -48,6 +49,7 @@ class Loops:
         config: BatonConfig,
         registry: Registry,
         *,
+        ownership: Ownership,
         jobs: Jobs,
         rollouts: Rollouts,
         retrainer: Retrainer,
@@ -55,6 +57,7 @@ class Loops:
     ) -> None:
         self._config = config
         self._registry = registry
+        self._ownership = ownership
         self._jobs = jobs
         self._rollouts = rollouts
         self._retrainer = retrainer
@@ -99,29 +102,29 @@ class Loops:
             await asyncio.sleep(WATCH_SECONDS)
 
     async def _look_after_runs(self) -> None:
-        for run in await asyncio.to_thread(lambda: self._registry.runs.list(active=True, limit=None)):
+        for run in await asyncio.to_thread(self._jobs.active_runs):
             with log_failures(f"looking after run {run.id}", model=run.model, run_id=run.id):
                 await asyncio.to_thread(self._jobs.look_after, run)
 
     async def _start_roll_outs(self) -> None:
         """Start a task for each model with work: a roll-out to go on with, an overtaken version, or an approved one."""
-        configured = {settings.name for settings in self._config.models}
+        owned = await asyncio.to_thread(self._ownership.models)
         active = await asyncio.to_thread(self._registry.rollouts.list_active)
         for rollout in active:
-            self._start(configured, rollout.model, partial(self._go_on, rollout))
+            self._start(owned, rollout.model, partial(self._go_on, rollout))
         overtaken = await asyncio.to_thread(self._registry.overtaken_decisions)
         for decision in overtaken:
-            self._start(configured, decision.model, partial(self._judge_again, decision))
+            self._start(owned, decision.model, partial(self._judge_again, decision))
         # All are judged before one is rolled out: the best goes first.
         waiting = {decision.model for decision in overtaken} | {rollout.model for rollout in active}
         for decision in await asyncio.to_thread(self._registry.pending_decisions):
             if decision.model not in waiting:
-                self._start(configured, decision.model, partial(self._roll_out, decision))
+                self._start(owned, decision.model, partial(self._roll_out, decision))
 
-    def _start(self, configured: Collection[str], model: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Start ``work`` on a model, unless other work on the model is in progress."""
+    def _start(self, owned: Collection[str], model: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Start ``work`` on a model, unless it is another cluster's, or other work on the model is in progress."""
         task = self._moving.get(model)
-        if model in configured and (task is None or task.done()):
+        if model in owned and (task is None or task.done()):
             self._moving[model] = asyncio.create_task(work())
 
     async def _roll_out(self, decision: Decision) -> None:
@@ -168,13 +171,19 @@ class Loops:
                 raise
 
     async def _retrain(self) -> None:
-        """Check the triggers of every model while the registry can be used."""
+        """Check the triggers of every model of this cluster's while the registry can be used."""
         while True:
             if self._registry_health.usable:
-                for settings in self._config.models:
-                    with log_failures(f"automatic retraining of {settings.name}", model=settings.name):
-                        await self._retrainer.check_once(settings)
+                with log_failures("reading the registry"):
+                    await self._check_triggers()
             await asyncio.sleep(RETRAIN_SECONDS)
+
+    async def _check_triggers(self) -> None:
+        owned = await asyncio.to_thread(self._ownership.models)
+        for settings in self._config.models:
+            if settings.name in owned:
+                with log_failures(f"automatic retraining of {settings.name}", model=settings.name):
+                    await self._retrainer.check_once(settings)
 
     async def _keep_house(self) -> None:
         while True:

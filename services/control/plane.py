@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -27,9 +27,11 @@ from services.control.housekeeping import Housekeeping
 from services.control.jobs import Jobs
 from services.control.live_cache import LiveQualityCache
 from services.control.loops import Loops
+from services.control.ownership import Ownership, this_cluster
 from services.control.retrain import Retrainer
 from services.control.rollouts.driver import Rollouts, manual_decision
 from services.control.rollouts.replicas import Replicas
+from services.control.silence import Silence
 from services.keyring import Keyring
 
 JUDGE_SECONDS = 600.0
@@ -45,9 +47,14 @@ KEYS_SECONDS = 2.0
 class ControlPlane:
     """The control plane of one service. Implements `services.control.api.protocol.ControlPlane`."""
 
-    def __init__(self, config: dict[str, Any], environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        config: dict[str, Any],
+        environment: Mapping[str, str] | None = None,
+        identify: Callable[[], str] = this_cluster,
+    ) -> None:
         """``config``: the `BatonConfig` as plain values. ``environment``: variables that jobs get in addition to those of their
-        node; by default the URLs of the database and the storage.
+        node; by default the URLs of the database and the storage. ``identify``: returns the id of the cluster.
         """
         self.config = BatonConfig.model_validate(config)
         self.registry = Registry(self.config.database)
@@ -62,7 +69,8 @@ class ControlPlane:
             "BATON_LOGGING_TEXTS": str(self.config.logging.texts).lower(),
         }
         storage = Storage(self.config.storage)
-        self._jobs = Jobs(self.registry, storage, environment)
+        self.ownership = Ownership(self.registry, [settings.name for settings in self.config.models], identify)
+        self._jobs = Jobs(self.registry, storage, environment, self.ownership, Silence())
         self.rollouts = Rollouts(self.registry, Replicas(), {settings.name: settings for settings in self.config.models})
         self.live = LiveQualityCache(self.registry)
         self.retrainer = Retrainer(self.registry, self.live, self._start_automatic_run)
@@ -78,6 +86,7 @@ class ControlPlane:
         loops = Loops(
             self.config,
             self.registry,
+            ownership=self.ownership,
             jobs=self._jobs,
             rollouts=self.rollouts,
             retrainer=self.retrainer,
@@ -189,7 +198,8 @@ class ControlPlane:
 
     async def _queue(self, settings: ModelSettings, idempotency_key: str | None, cause: str | None) -> Run:
         def create() -> Run:
-            return self.registry.runs.create(settings.name, settings.model_dump(mode="json"), idempotency_key, cause=cause)
+            spec, owner = settings.model_dump(mode="json"), self.ownership.cluster
+            return self.registry.runs.create(settings.name, spec, idempotency_key, cause=cause, owner=owner)
 
         run = await asyncio.to_thread(create)
         if not run.state.final:

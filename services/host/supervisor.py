@@ -19,6 +19,7 @@ from baton.errors import BatonError, Conflict, NotReady
 from baton.store.records import RunState
 from baton.store.registry import Registry
 from services.control.bootstrap import declare
+from services.control.ownership import this_cluster
 from services.environment import STORE_VARIABLES, store_environment
 from services.host import cluster, ports, processes, startup_warnings
 from services.host.instance import Instance, StateDirectory, alive, url_of
@@ -69,6 +70,7 @@ def _run_local(config: BatonConfig, state: StateDirectory, report: Report, ready
     prometheus.write_text(scrape_config(instance.url, instance.ports, key), encoding="utf-8")
     # Ray's workers import from their driver's working directory: they must not find a user's own services/ or training/ there.
     os.chdir(state.directory)
+    owner: str | None = None
     try:
         _raise_on_signals()
         report("starting Ray")
@@ -76,6 +78,7 @@ def _run_local(config: BatonConfig, state: StateDirectory, report: Report, ready
         state.write(instance)
         try:
             join(config, instance.address)
+            owner = this_cluster()
             _raise_on_signals()
             deploy(config, report, {})
         finally:
@@ -90,8 +93,11 @@ def _run_local(config: BatonConfig, state: StateDirectory, report: Report, ready
         report("stopping")
     finally:
         _ignore_signals()
-        cancelled = _cancel_runs(registry, config)
+        cancelled = [] if owner is None else cancel_runs(registry, owner)
         processes.stop_all(instance)
+        if owner is not None:
+            with contextlib.suppress(BatonError):
+                registry.leases.release(owner)  # not before: a control plane that lives would take them again
         with contextlib.suppress(BatonError):
             for run_id in cancelled:  # the runs' own processes were killed before they could do this
                 Storage(config.storage).remove_run(run_id)
@@ -152,14 +158,18 @@ def _watch_head(instance: Instance) -> None:
             raise NotReady("Ray died; its logs were removed with its session. Start the service again with `baton up`")
 
 
-def _cancel_runs(registry: Registry, config: BatonConfig) -> list[str]:
-    """Record that the active runs of this service's models ended with their cluster. Return the runs' ids."""
+def cancel_runs(registry: Registry, owner: str) -> list[str]:
+    """Record that the active runs of the cluster ``owner`` end with it. Return the runs' ids.
+
+    Runs of other clusters on the same database go on, and so do runs by hand.
+    """
     cancelled = []
     with contextlib.suppress(BatonError):
-        for model in config.models:
-            for run in registry.runs.list(model.name, active=True, limit=10_000):
-                registry.runs.finish(run.id, RunState.CANCELLED, reason="the service was stopped")
-                cancelled.append(run.id)
+        for run in registry.runs.list(active=True, limit=None):
+            if run.owner == owner:
+                with contextlib.suppress(Conflict):  # it ended by itself in the meantime
+                    registry.runs.finish(run.id, RunState.CANCELLED, reason="the service was stopped")
+                    cancelled.append(run.id)
     return cancelled
 
 

@@ -76,7 +76,8 @@ def test_up_runs_once_clears_up_after_a_crash_and_stops_without_a_trace_at_ctrl_
             running = small.instance
             assert running.id != crashed.id
             assert len(marked(running.id)) > 5
-            run_id = small.registry.runs.create("small", {}, started=True).id
+            session = Path(running.directory, "ray", "session_latest").resolve().name
+            run_id = small.registry.runs.create("small", {}, started=True, owner=session).id
             checkpoint = Path(small.storage.runs_path) / run_id / "checkpoint"
             checkpoint.mkdir(parents=True)
             os.killpg(process.pid, signal.SIGINT)  # what a terminal does: every process of the group gets it

@@ -15,6 +15,7 @@ from ray.job_submission import JobSubmissionClient
 from baton.errors import NotReady
 from baton.store.records import RunState
 from services.control.jobs import Jobs
+from services.control.silence import Silence
 from tests.support.local_control import LocalControl, configured, control_of, decide, loops_of, publish
 
 
@@ -28,7 +29,7 @@ def control(tmp_path: Path) -> Iterator[LocalControl]:
     publish(control.registry, "m", 90, run.id)
     control.registry.runs.finish(run.id, RunState.SUCCEEDED, version=2)
     decide(control.registry, "m", 2, of_run=True)
-    control.registry.runs.create("m", {}, started=True)
+    control.registry.runs.create("m", {}, started=True, owner=control.ownership.cluster)
     yield control
     control.registry.close()
 
@@ -72,7 +73,7 @@ def test_a_job_server_that_went_away_is_an_outage_and_no_bug(control):
     """Its client raises errors of requests, which are no ConnectionError: the API answered 500 (review M8)."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Versions)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    jobs = Jobs(control.registry, control.jobs._storage, {})
+    jobs = Jobs(control.registry, control.jobs._storage, {}, control.ownership, Silence())
     jobs._client = JobSubmissionClient(f"http://127.0.0.1:{server.server_port}")
     server.shutdown()
     server.server_close()

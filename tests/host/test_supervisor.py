@@ -11,8 +11,9 @@ from ray import serve
 
 from baton.config.file import BatonConfig
 from baton.errors import NotReady
+from baton.store.records import RunState
 from services.host.serve_driver import join
-from services.host.supervisor import SIGNALS, Stopped, _raise_on_signals, was_stopped
+from services.host.supervisor import SIGNALS, Stopped, _raise_on_signals, cancel_runs, was_stopped
 
 
 def wrapped(inner: BaseException) -> SystemError:
@@ -46,6 +47,20 @@ def test_the_end_of_the_terminal_stops_the_service_unless_nohup_wants_it_ignored
 def test_an_error_of_another_kind_is_no_signal():
     assert not was_stopped(SystemError("something else"))
     assert not was_stopped(wrapped(ValueError("no")))
+
+
+def test_a_service_that_stops_ends_its_own_runs_and_none_of_another_machine(registry):
+    """A failed `baton up` cancelled the runs of another machine on the same database (review H13)."""
+    for model in ("theirs", "by hand"):
+        registry.declare_model(model)
+    own, theirs = (registry.runs.create(model, {}, owner=owner).id for model, owner in (("m", "here"), ("theirs", "there")))
+    by_hand = registry.runs.create("by hand", {}, started=True).id
+    assert cancel_runs(registry, "here") == [own]
+    assert [registry.runs.get(run).state for run in (own, theirs, by_hand)] == [
+        RunState.CANCELLED,
+        RunState.QUEUED,
+        RunState.RUNNING,
+    ]
 
 
 @pytest.mark.parametrize(

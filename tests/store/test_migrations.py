@@ -33,6 +33,8 @@ def value(column: sa.Column[Any]) -> Any:
         return "old"
     if column.name in ("run_id", "decision_id", "id"):
         return "run-1" if isinstance(column.type, sa.String) else 1
+    if column.name == "feedback_id":
+        return None  # feedback on an audited text does not train
     if column.name in ("state", "stage"):
         return RunState.SUCCEEDED.value
     kinds: list[tuple[type[Any], Any]] = [
@@ -62,7 +64,7 @@ def test_a_database_of_an_older_schema_keeps_every_row_when_it_is_brought_up_to_
     metadata.reflect(engine)
     with engine.begin() as connection:
         for table in metadata.sorted_tables:
-            if table.name != "alembic_version":
+            if connection.execute(table.select()).first() is None:  # migrations fill some themselves
                 connection.execute(table.insert().values({column.name: value(column) for column in table.columns}))
     filled = [table.name for table in metadata.sorted_tables if table.name != "alembic_version"]
     before = rows(engine, filled)

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
+from baton.store.migrations.upgrade import migrate
 
 from baton.errors import Conflict, InvalidInput, RegistryError
 from baton.store import postgres as driver
@@ -16,7 +17,6 @@ from baton.store.database import connect
 from baton.store.feedback import Correction
 from baton.store.records import Champion, Promotion, RunState
 from baton.store.registry import Registry
-from baton.store.upgrade import migrate
 from tests.store.test_dataset_store import version as dataset
 from tests.store.test_registry import HOLDOUT, STATISTICS, gate, publish
 from tests.support.answers import logged

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +20,11 @@ from baton.store.registry import Registry
 from baton.tasks.classification import Classification
 from services.control.jobs import Jobs
 from services.control.loops import Loops
+from services.control.ownership import Ownership
 from services.control.plane import ControlPlane
 from services.control.rollouts.driver import Rollouts
 from services.control.rollouts.replicas import Answers, ReplicaCounts, Replicas
+from services.control.silence import Silence
 from tests.support.audit import fix_secret
 from training.judge.decision import Contender, decide_match
 from training.judge.holdout import Holdout
@@ -75,8 +78,8 @@ class LocalReplicas(Replicas):
 class LocalJobs(Jobs):
     """Jobs without Ray: matches are decided on the spot from stored scores, runs do what ``on_run`` says."""
 
-    def __init__(self, registry: Registry, storage: Storage) -> None:
-        super().__init__(registry, storage, {})
+    def __init__(self, registry: Registry, storage: Storage, ownership: Ownership, silence: Silence) -> None:
+        super().__init__(registry, storage, {}, ownership, silence)
         self.submitted: list[str] = []
         self.on_run: Callable[[str], None] = lambda run_id: None
 
@@ -102,11 +105,13 @@ class LocalJobs(Jobs):
 
 
 class LocalControl(ControlPlane):
-    """`ControlPlane` with local jobs and replicas."""
+    """`ControlPlane` of a ``cluster`` with local jobs and replicas. Its ``clock`` measures leases and silence."""
 
-    def __init__(self, config: BatonConfig) -> None:
-        super().__init__(config.model_dump(mode="json"))
-        self.jobs = self._jobs = LocalJobs(self.registry, Storage(config.storage))
+    def __init__(self, config: BatonConfig, cluster: str = "local", clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(config.model_dump(mode="json"), identify=lambda: cluster)
+        models = [settings.name for settings in config.models]
+        self.ownership = Ownership(self.registry, models, lambda: cluster, clock)
+        self.jobs = self._jobs = LocalJobs(self.registry, Storage(config.storage), self.ownership, Silence(clock))
         self.replicas = LocalReplicas()
         self.rollouts = Rollouts(self.registry, self.replicas, {settings.name: settings for settings in config.models})
 
@@ -116,6 +121,7 @@ def loops_of(control: ControlPlane) -> Loops:
     return Loops(
         control.config,
         control.registry,
+        ownership=control.ownership,
         jobs=control._jobs,
         rollouts=control.rollouts,
         retrainer=control.retrainer,
@@ -143,9 +149,9 @@ def configured(directory: Path, *models: str) -> BatonConfig:
     )
 
 
-def control_of(config: BatonConfig) -> LocalControl:
+def control_of(config: BatonConfig, cluster: str = "local", clock: Callable[[], float] = time.monotonic) -> LocalControl:
     """A control plane whose registry is migrated and knows the models."""
-    control = LocalControl(config)
+    control = LocalControl(config, cluster, clock)
     control.registry.migrate()
     fix_secret(config.database)
     for model in config.models:

@@ -1,4 +1,4 @@
-"""Runs migrations on the connection that `baton.store.upgrade.migrate` opened, inside its transaction."""
+"""Runs migrations on the connection that `baton.store.migrations.upgrade.migrate` opened, inside its transaction."""
 
 from alembic import context
 

@@ -8,7 +8,7 @@ from alembic import op
 from baton.store.schema import UNSETTLED, UtcDateTime
 
 revision = "0008_rollouts"
-down_revision = "0006_gate"
+down_revision = "0007_owners"
 
 
 def upgrade() -> None:
