@@ -38,14 +38,16 @@ class Plane(StrEnum):
 
 LABELS: Mapping[str, str] = {
     "model": "a model of `baton.yaml`",
-    "version": "number of a version; `none` if none is loaded. A replica exports the version that it serves and the one before",
+    "version": "number of a version; `none` if none is loaded. A replica exports the version that it serves, the one before, "
+    "and one on trial",
     "status": "in `baton_requests`: `2xx`, `4xx` or `5xx`; in `baton_errors`: the HTTP status code",
     "kind": "title of the error, as in the problem documents of the control plane; `baton/errors.py` lists all titles",
     "replica": "id of the replica in Ray Serve. Its series end half a minute after the replica does",
     "le": "inclusive upper bound of a histogram bucket",
     "result": "`accepted`, `duplicate` or `rejected`",
     "verdict": "`promote`, `reject` or `inconclusive`",
-    "state": "`succeeded`, `failed` or `cancelled`",
+    "state": "in `baton_runs`: `succeeded`, `failed` or `cancelled`; in `baton_rollouts`: `settled`, `rejected` or "
+    "`rolled back`",
     "feature": "`length`, `label` or `confidence`",
     "label": "a label that the champion predicts, spelled as in its training data",
 }
@@ -208,6 +210,12 @@ GATE_VERDICTS = _control(
 )
 RUNS = _control(
     "baton_runs", MetricType.COUNTER, "Training runs that ended since the model was declared, by their final state.", "state"
+)
+ROLLOUTS = _control(
+    "baton_rollouts",
+    MetricType.COUNTER,
+    "Roll-outs that ended since the model was declared, canaries and shadows included, by their final state.",
+    "state",
 )
 LAST_RUN_SECONDS = _control(
     "baton_last_run_seconds", MetricType.GAUGE, "Seconds from the start to the end of the newest training run that ended."

@@ -80,6 +80,15 @@ class RolloutStore:
         with database.reading(self._engine) as connection:
             return [as_rollout(row) for row in connection.execute(page(schema.rollouts, model, limit, before))]
 
+    def count_ended(self) -> dict[tuple[str, RolloutState], int]:
+        """Return the number of ended roll-outs by model and final state. None is ever deleted."""
+        table = schema.rollouts
+        ended = [state for state in RolloutState if state.final]
+        query = sa.select(table.c.model, table.c.state, sa.func.count()).where(table.c.state.in_(ended))
+        with database.reading(self._engine) as connection:
+            rows = connection.execute(query.group_by(table.c.model, table.c.state))
+            return {(model, RolloutState(state)): int(count) for model, state, count in rows}
+
     def advance(self, rollout: Rollout, state: RolloutState, reason: str | None = None) -> Rollout:
         """Move ``rollout`` into ``state``. Raises ``Conflict`` if it is no longer in the state that the caller saw."""
         with database.writing(self._engine) as connection:

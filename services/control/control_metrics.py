@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 from baton.config.model_settings import ModelSettings
 from baton.errors import BatonError
 from baton.store.history import FINAL_STATES
-from baton.store.records import ReplicaState, Verdict
+from baton.store.records import ReplicaState, RolloutState, Verdict
 from services import metrics
 from services.control.api.protocol import ControlPlane
 
@@ -89,12 +89,15 @@ class _Scrape(Collector):
         """Add all values that come from the database."""
         registry = self._control.registry
         verdicts, ended = registry.history.count_verdicts(), registry.history.count_ended_runs()
+        rollouts = registry.rollouts.count_ended()
         for settings in self._control.config.models:
             name = settings.name
             for verdict in Verdict:
                 samples.add(metrics.GATE_VERDICTS, verdicts.get((name, verdict), 0), name, verdict)
             for state in FINAL_STATES:
                 samples.add(metrics.RUNS, ended.get((name, state), 0), name, state)
+            for outcome in (state for state in RolloutState if state.final):
+                samples.add(metrics.ROLLOUTS, rollouts.get((name, outcome), 0), name, outcome)
             self._read_champion(samples, settings)
             self._read_runs(samples, settings)
             situation = self._control.retrainer.recent_situation(settings)

@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.script import ScriptDirectory
 
-from baton.store import database, upgrade
+from baton.store import database
+from baton.store.migrations import upgrade
 from baton.store.records import RunState
 from baton.store.registry import Registry
 

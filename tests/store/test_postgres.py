@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
-from baton.store.migrations.upgrade import migrate
 
 from baton.errors import Conflict, InvalidInput, RegistryError
 from baton.store import postgres as driver
 from baton.store.database import connect
 from baton.store.feedback import Correction
+from baton.store.migrations.upgrade import migrate
 from baton.store.records import Champion, Promotion, RunState
 from baton.store.registry import Registry
 from tests.store.test_dataset_store import version as dataset

@@ -14,13 +14,13 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from baton.store.migrations.upgrade import migrate
 from hypothesis import HealthCheck, given, settings
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from baton.errors import Conflict, NotFound, RegistryError
 from baton.store import schema
 from baton.store.database import connect
+from baton.store.migrations.upgrade import migrate
 from baton.store.records import Champion, Decision, DecisionKind, HistoryKind, Promotion, RunStage, RunState, Verdict
 from baton.store.registry import Registry
 from tests.support.stores import raw_sql
