@@ -1,7 +1,7 @@
-"""Becomes HAProxy, after it has added to Ray's configuration what Ray has no settings for: limits, repeats, checks of readiness.
+"""Becomes HAProxy, after it has added to Ray's configuration what Ray has no settings for: limits, repeats, readiness.
 
 Ray starts this program as its HAProxy (`BINARY`), at every reload: it imports only what it needs. Why it is here, and what each
-line is for: docs/adr/0014-haproxy-by-our-own-limits.md.
+line is for: docs/adr/0014-additions-to-haproxy.md.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ REQUEST_SECONDS = 10
 
 FIRST_CHECK_MS = 250
 """Maximum time until a new replica is asked for the first time whether it has a version."""
+
+TOO_SLOW = f'{{"error": "the request did not arrive within {REQUEST_SECONDS} seconds"}}'
+"""The body of the answer to those who take longer."""
 
 MARK = "# Changed by services.host.haproxy"
 
@@ -89,7 +92,8 @@ def _add_limits(config: str) -> str:
     config = _substitute(
         config,
         r"^defaults\n    mode http\n",
-        f"defaults\n    mode http\n    option http-buffer-request\n    timeout http-request {REQUEST_SECONDS}s\n",
+        f"defaults\n    mode http\n    option http-buffer-request\n    timeout http-request {REQUEST_SECONDS}s\n"
+        f"    http-error status 408 content-type application/json string '{TOO_SLOW}'\n",
     )
     config = _substitute(config, r"^    retry-on .*\n", "    retry-on conn-failure empty-response 503\n")
     return _substitute(
@@ -124,7 +128,8 @@ def _check_readiness(config: str, name: str, path: str) -> str:
     )
     fallback = re.search(r"^    server (\S+) (\S+) check backup\n", section, re.MULTILINE)
     if fallback is not None:
-        section = section.replace(fallback[0], f"    server {fallback[1]} {fallback[2]} no-check track {name}-fallback/{fallback[1]} backup\n")
+        tracked = f"no-check track {name}-fallback/{fallback[1]}"
+        section = section.replace(fallback[0], f"    server {fallback[1]} {fallback[2]} {tracked} backup\n")
         defaults = re.search(r"^    default-server .*\n", section, re.MULTILINE)
         tail = (
             f"backend {name}-fallback\n    option httpchk GET /-/healthz\n    http-check expect status 200\n"

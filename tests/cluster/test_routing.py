@@ -77,6 +77,6 @@ def test_a_lone_replica_without_a_version_says_why(runs: Service) -> None:
         until(lambda: servers(runs, "runs") == ["DOWN"], 60, "HAProxy notices")
         answer = runs.predict("runs")
         assert answer.status_code == 503
-        assert "is missing" in answer.json()["error"]
+        assert "has no baton.json" in answer.json()["error"]
     runs.await_replicas("runs", champion)
     assert runs.predict("runs").status_code == 200

@@ -63,15 +63,23 @@ def test_a_prediction_is_repeated_when_its_replica_dies_and_a_control_call_is_no
 
 
 @pytest.mark.parametrize(
-    "begin",
-    [b"POST /models/m HTTP/1.1\r\nhost:", b"POST /models/m HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{"],
+    ("begin", "told"),
+    [
+        (b"POST /models/m HTTP/1.1\r\nhost:", b"408 Request Time-out"),
+        (
+            b"POST /models/m HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{",
+            b'{"error": "the request did not arrive',
+        ),
+    ],
     ids=["headers", "body"],
 )
-def test_a_request_that_never_ends_is_given_up(begin: bytes):
+def test_a_request_that_never_ends_is_given_up(begin: bytes, told: bytes):
     with Front(Backend("good"), request_seconds=1) as front, socket.create_connection(("127.0.0.1", front.port)) as slow:
         slow.sendall(begin)
         slow.settimeout(20)
-        assert slow.recv(65536).startswith(b"HTTP/1.1 408 ")
+        answer = b"".join(iter(lambda: slow.recv(65536), b""))
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert told in answer
         assert front.replicas[0].requests == []
 
 

@@ -1,7 +1,8 @@
-"""HAProxy as Ray Serve runs it, in front of servers that behave as a test wants: configuration by Ray, started by our program."""
+"""HAProxy as Ray Serve runs it, started by our program, in front of servers that behave as a test wants."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -87,14 +88,9 @@ def render(directory: Path, replicas: Sequence[Backend], control: Backend, fallb
         return ServerConfig(name=backend.name, host="127.0.0.1", port=backend.port)
 
     backends = [
-        BackendConfig(
-            name="http-model-m", path_prefix="/models/m", app_name="model-m", servers=[server(backend) for backend in replicas],
-            fallback_server=server(fallback),
-        ),
-        BackendConfig(
-            name="http-control", path_prefix="/", app_name="control", servers=[server(control)], fallback_server=server(fallback)
-        ),
-    ]  # fmt: skip
+        BackendConfig(name=name, path_prefix=path, servers=[server(it) for it in servers], fallback_server=server(fallback))
+        for name, path, servers in (("http-model-m", "/models/m", replicas), ("http-control", "/", [control]))
+    ]
     config = HAProxyConfig(
         socket_path=str(directory / "admin.sock"),
         server_state_base=str(directory),
@@ -151,8 +147,9 @@ class Front:
 
     def _started(self, log: Path) -> bool:
         assert self._process.poll() is None, log.read_text()
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+        with contextlib.suppress(OSError):
+            return bool(self.states())
+        return False
 
     def predict(self) -> httpx.Response:
         return httpx.post(f"{self.url}/models/m", json={"inputs": "text"})
