@@ -9,7 +9,7 @@ Which error to raise, in the order in which data flows:
     training ──► TrainingFailed (no usable checkpoint)
     a request:
         key ──► Unauthenticated, Forbidden, OverRate
-        route and body ──► NotFound, MethodNotAllowed, BodyTooLarge, UnsupportedMediaType, MalformedRequest (not parsable)
+        route and body ──► NotFound, MethodNotAllowed, BodyTooLarge, BodyTooSlow, UnsupportedMediaType, MalformedRequest
         values in the body ──► InvalidInput
         queue ──► Overloaded        forward pass ──► NotFinite
     database ──► RegistryError      storage ──► StorageError (does not respond), CorruptVersion (responds with wrong bytes)
@@ -115,6 +115,13 @@ class Conflict(BatonError):
 
     status = 409
     title = "conflict"
+
+
+class BodyTooSlow(BatonError):
+    """The request body does not arrive in time."""
+
+    status = 408
+    title = "body too slow"
 
 
 class BodyTooLarge(BatonError):

@@ -13,7 +13,7 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 
-from benchmarks import hand_over, observability, serving, training
+from benchmarks import hand_over, killed_replicas, observability, serving, slow_clients, training
 from benchmarks.service import BASE_MODEL, SUBJECTS, Service, draw_questions
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -23,6 +23,8 @@ SECTIONS: Mapping[str, Callable[[Service], str]] = {
     "training": training.measure,
     "serving": serving.measure,
     "hand_over": hand_over.measure,
+    "killed_replicas": killed_replicas.measure,
+    "slow_clients": slow_clients.measure,
     "observability": observability.measure,
 }
 """The benchmarks in the order in which they run. The others serve the version that the first one trains."""

@@ -15,7 +15,7 @@ import psutil
 
 from baton.errors import NotReady
 from services.environment import NODE_VARIABLES
-from services.host import ports
+from services.host import haproxy, ports
 from services.host.instance import Instance
 from services.host.processes import MARK
 
@@ -51,10 +51,14 @@ def temporary_of(directory: Path) -> Path:
     return directory / "tmp"
 
 
+def _launcher_of(directory: Path) -> Path:
+    return directory / "haproxy"
+
+
 def environment(instance: Instance) -> dict[str, str]:
     """Return the environment variables that every process of ``instance`` must have."""
     directory = Path(instance.directory)
-    haproxy = directory / "h"
+    sockets = directory / "h"
     return {
         **NODE_VARIABLES,  # turns on HAProxy mode, which must be set before Ray starts
         MARK: instance.id,
@@ -65,11 +69,12 @@ def environment(instance: Instance) -> dict[str, str]:
         "RAY_worker_niceness": "0",
         # A slow machine needs more than Ray's default of 30 s.
         "RAY_raylet_start_wait_time_s": "100",
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy / "server-state"),
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(haproxy / "metrics.sock"),
+        haproxy.BINARY: str(_launcher_of(directory)),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(sockets / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(sockets / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(sockets),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(sockets / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(sockets / "metrics.sock"),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(instance.ports["haproxy_stats"]),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(instance.ports["haproxy_metrics"]),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(instance.ports["fallback"]),
@@ -98,6 +103,7 @@ def start(instance: Instance, log: Path) -> str:
     token = directory / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
+    haproxy.write_launcher(_launcher_of(directory))
     options = {
         "port": 0,
         "dashboard-host": "127.0.0.1",

@@ -16,6 +16,7 @@ import yaml
 from baton.config.file import BatonConfig, load_config, read_config
 from baton.errors import ConfigError
 from services.environment import NODE_VARIABLES, STORE_VARIABLES
+from services.host.haproxy import BINARY, IN_IMAGE
 from services.names import CONTROL, application, route
 
 SERVE, ENVIRONMENT, RULES = "serve-config.yaml", "pods.env", "prometheusrule.yaml"
@@ -98,7 +99,7 @@ def files(config: BatonConfig) -> dict[str, str]:
     """Return the files of a KubeRay overlay for ``config``, by name: a patch of the RayService, and the pods' environment."""
     indented = "".join(f"    {line}\n" for line in serve_config(config).splitlines())
     head = f"apiVersion: ray.io/v1\nkind: RayService\nmetadata:\n  name: {NAME}\nspec:\n  serveConfigV2: |\n"
-    variables = dict(NODE_VARIABLES)
+    variables = {**NODE_VARIABLES, BINARY: IN_IMAGE}
     if "storage" in config.model_fields_set:
         variables[STORE_VARIABLES["storage"]] = config.storage
     lines = "".join(f"{name}={value}\n" for name, value in sorted(variables.items()))

@@ -20,6 +20,7 @@ from baton.keys import Scope as KeyScope
 from baton.store.records import ReplicaState
 from baton.tasks import task_type
 from services.asgi import Receive, Scope, Send
+from services.bodies import timely
 from services.keyring import Keyring
 from services.names import HEALTH
 from services.replica.batching import Batcher
@@ -92,7 +93,7 @@ class ReplicaHttp:
         if content_type not in (b"application/json", b""):
             raise UnsupportedMediaType(f"content type {content_type.decode('latin-1')!r}; allowed: application/json")
         serving = self._settings.serving
-        body = await _read_body(scope, receive, serving.max_body_bytes)
+        body = await _read_body(scope, timely(receive), serving.max_body_bytes)
         request = huggingface.parse(body, self._task_cls, serving.max_inputs)
         if self._batcher.version is None:
             raise NotReady(self._reason_not_ready())

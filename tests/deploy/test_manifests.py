@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -19,7 +20,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from baton.config.file import load_config
 from services import environment
-from services.host import render
+from services.host import haproxy, render
 from services.host.ports import INSTANCES, PREFERRED_PORTS
 from services.names import CONTROL, application, route
 
@@ -154,6 +155,13 @@ def test_head_and_workers_get_the_environment_that_ray_needs_everywhere(overlay:
         data = maps[source["configMapRef"]["name"]]
         assert data.items() >= environment.NODE_VARIABLES.items(), name
         assert data["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
+        assert data[haproxy.BINARY] == haproxy.IN_IMAGE
+
+
+def test_the_image_has_the_program_that_pods_start_as_haproxy() -> None:
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts[Path(haproxy.IN_IMAGE).name] == f"{haproxy.__name__}:{haproxy.main.__name__}"
+    assert f"RUN python -m venv {Path(haproxy.IN_IMAGE).parents[1]}\n" in (ROOT / "Dockerfile").read_text()
 
 
 @overlays

@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import Depends, FastAPI, Request
 
 from baton import __version__
+from services.bodies import Timely
 from services.control.api.answers import AnswerHeaders
 from services.control.api.audit import add_audit
 from services.control.api.datasets import add_datasets
@@ -50,6 +51,7 @@ def build_api(control: ControlPlane, lifespan: Lifespan) -> FastAPI:
         responses=PROBLEMS,
         description="Train, judge, promote and roll back models. Predictions are answered below /models/NAME.",
     )
+    api.add_middleware(Timely)
     api.add_middleware(Guard, control=control)
     api.add_middleware(AnswerHeaders)  # around the guard, because it was added last: it sees what the guard answers, too
     metrics = ControlMetrics(control)

