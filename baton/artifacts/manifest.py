@@ -59,6 +59,11 @@ class Manifest(BaseModel):
     files: Mapping[str, FileEntry] = {}
     """Every other file of the version, by its POSIX path relative to the version's directory."""
 
+    @property
+    def megabytes(self) -> float:
+        """Size of all files together, in 10^6 bytes."""
+        return sum(entry.size for entry in self.files.values()) / 1e6
+
     def to_bytes(self) -> bytes:
         """Return the manifest as JSON, the exact bytes that ``manifest_sha256`` is the hash of."""
         return (self.model_dump_json(indent=2) + "\n").encode()

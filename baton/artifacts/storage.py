@@ -158,8 +158,22 @@ class Storage:
 
     def fetch_pinned(self, model: str, number: int, manifest_sha256: str, cache: Path) -> tuple[Path, Manifest]:
         """Fetch a version like `fetch`, by its number and the SHA-256 of its manifest."""
-        where = f"{model} v{number}"
-        source = f"{self._root}/models/{model}/versions/{number}"
+        source = self._version(model, number)
+        manifest = self._manifest(model, number, manifest_sha256)
+        if not self.local:
+            return self._download(source, manifest, cache / name_of(model, number, manifest_sha256)), manifest
+        manifests.verify(Path(source), manifest)
+        return Path(source), manifest
+
+    def manifest(self, version: ModelVersion) -> Manifest:
+        """Return the manifest of a version, without its files. Raises as `fetch`."""
+        return self._manifest(version.model, version.number, version.manifest_sha256)
+
+    def _version(self, model: str, number: int) -> str:
+        return f"{self._root}/models/{model}/versions/{number}"
+
+    def _manifest(self, model: str, number: int, sha256: str) -> Manifest:
+        where, source = f"{model} v{number}", self._version(model, number)
         with self._as_storage_error("read from"):
             try:
                 content: bytes = self._fs.cat_file(f"{source}/{manifests.NAME}")
@@ -169,13 +183,9 @@ class Storage:
                         f"storage {self.url} is not there; is its volume mounted, does its bucket exist?"
                     ) from None
                 raise CorruptVersion(f"{where}: {source} has no {manifests.NAME}; it was never published whole") from None
-        if hashlib.sha256(content).hexdigest() != manifest_sha256:
+        if hashlib.sha256(content).hexdigest() != sha256:
             raise CorruptVersion(f"{where}: {source}/{manifests.NAME} is not the one that was registered")
-        manifest = Manifest.from_bytes(content, source)
-        if not self.local:
-            return self._download(source, manifest, cache / name_of(model, number, manifest_sha256)), manifest
-        manifests.verify(Path(source), manifest)
-        return Path(source), manifest
+        return Manifest.from_bytes(content, source)
 
     def _download(self, source: str, manifest: Manifest, final: Path) -> Path:
         if final.is_dir():

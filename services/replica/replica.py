@@ -227,7 +227,7 @@ class ModelReplica:
         needed = {self._batcher.version, self._wanted}
         if self._router.trial is not None:
             needed.add(self._router.trial.rollout.version)
-        if self._previous is not None and self._versions.fits(self._previous):
+        if self._previous is not None and self._previous in self._versions and self._versions.fits(self._previous):
             needed.add(self._previous)
         self._versions.keep({version for version in needed if version is not None})
 
@@ -303,7 +303,7 @@ class ModelReplica:
         """Have the previous champion in memory, for a rollback, unless it is too large. Never raises."""
         try:
             previous = await asyncio.to_thread(self._registry.previous_champion, self._settings.name)
-            if previous is not None and previous != self._previous and self._settings.serving.warm_megabytes:
+            if previous not in (None, self._previous) and await asyncio.to_thread(self._versions.fits, previous):
                 await self._versions.get(previous)
             self._previous = previous
             self._forget_others()

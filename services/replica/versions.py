@@ -43,8 +43,14 @@ class Versions:
         return version in self._loaded
 
     def fits(self, version: int) -> bool:
-        """Return whether a version in memory may stay there after another one has replaced it."""
-        return self._megabytes.get(version, float("inf")) <= self._settings.serving.warm_megabytes
+        """Return whether a version is small enough to stay in memory after another one has replaced it.
+
+        Blocks on the storage if it is not in memory. Raises as `load`.
+        """
+        if version not in self._megabytes:
+            stored = self._registry.versions.get(self._settings.name, version)
+            return self._storage.manifest(stored).megabytes <= self._settings.serving.warm_megabytes
+        return self._megabytes[version] <= self._settings.serving.warm_megabytes
 
     async def get(self, version: int) -> Predictor:
         """Return a version; load it in a thread unless it is in memory. All who want the same one wait for the same thread.
@@ -77,7 +83,7 @@ class Versions:
         predictor = Predictor.load(directory, manifest, self._settings.serving)
         predictor.warm()
         predictor.check(manifest.probes)
-        self._megabytes[version] = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file()) / 1e6
+        self._megabytes[version] = manifest.megabytes
         self._loaded[version] = predictor
         logger.info("%s: v%d prepared in %.2f s", name, version, time.perf_counter() - began)
         return predictor

@@ -66,13 +66,13 @@ def failing(champion: Service, checkpoints: list[Path], tmp_path: Path) -> tuple
     """A version that knows one token less than its tokenizer, and a text with that token, on which it raises."""
     model = AutoModelForSequenceClassification.from_pretrained(checkpoints[2])
     tokenizer = AutoTokenizer.from_pretrained(checkpoints[2])
-    words = model.get_input_embeddings()
-    model.resize_token_embeddings(words.num_embeddings - 1)
+    last = model.get_input_embeddings().num_embeddings - 1
+    model.resize_token_embeddings(last)
     model.save_pretrained(tmp_path / "failing")
     tokenizer.save_pretrained(tmp_path / "failing")
-    text = tokenizer.convert_ids_to_tokens(words.num_embeddings - 1)
+    text = tokenizer.convert_ids_to_tokens(last)
     with pytest.raises(IndexError), torch.no_grad():
-        model(torch.tensor([[words.num_embeddings - 1]]))
+        model(torch.tensor([[last]]))
     return publish(champion, "steady", tmp_path / "failing").number, text.removeprefix("##")
 
 

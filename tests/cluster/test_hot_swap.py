@@ -129,28 +129,6 @@ def test_a_killed_replica_is_replaced_by_one_that_serves_the_champion(steady: Se
     assert (answer.status_code, answer.headers["x-model-version"]) == (200, "2")
 
 
-def test_killed_between_pointer_and_commit_the_control_plane_leaves_replicas_that_follow_the_pointer(steady: Service) -> None:
-    steady.force("steady", 1)
-    steady.await_replicas("steady", 1)
-    [control] = steady.processes(CONTROL)
-    replica = steady.processes("ServeReplica:model-steady")[0]
-    with ThreadPoolExecutor(1) as threads:
-        with registry_locked(steady):
-            promotion = threads.submit(steady.promote, "steady", 3, force=True, reason="and then the power goes")
-            until(lambda: prepared_everywhere(steady, 3), 30, "v3 is prepared everywhere")
-            replica.suspend()  # its commit cannot be confirmed any more
-        try:
-            until(lambda: steady.registry.champion("steady").version == 3, 30, "the pointer moves")
-            control.kill()
-        finally:
-            replica.resume()
-        promotion.exception(timeout=60)  # whatever its caller was told: nobody was there to answer
-    steady.await_replicas("steady", 3)
-    assert control.pid not in [process.pid for process in steady.processes(CONTROL)]
-    assert steady.predict("steady").headers["x-model-version"] == "3"
-    assert steady.rollback("steady").json()["promotion"]["version"] == 1
-
-
 # --- versions that are slow or kill -----------------------------------------------------------------------------------------
 
 
@@ -177,6 +155,35 @@ def slow(steady: Service, checkpoints: list[Path], tmp_path: Path) -> Iterator[i
         connection.commit()
     yield version.number
     (Path(version.uri) / name).unlink()
+
+
+def test_killed_between_pointer_and_commit_the_control_plane_leaves_replicas_that_follow_the_pointer(
+    steady: Service, slow: int
+) -> None:
+    steady.force("steady", 1)
+    steady.await_replicas("steady", 1)
+    [control] = steady.processes(CONTROL)
+    replica = steady.processes("ServeReplica:model-steady")[0]
+    with ThreadPoolExecutor(1) as threads:
+        promotion = threads.submit(steady.promote, "steady", slow, force=True, reason="and then the power goes")
+        until(
+            lambda: (steady.model("steady").get("rollout") or {}).get("state") == "preparing",
+            60,
+            "the version is being prepared",
+        )
+        with registry_locked(steady):
+            until(lambda: prepared_everywhere(steady, slow), 120, "the version is prepared everywhere")
+            replica.suspend()  # its commit cannot be confirmed any more
+        try:
+            until(lambda: steady.registry.champion("steady").version == slow, 30, "the pointer moves")
+            control.kill()
+        finally:
+            replica.resume()
+        promotion.exception(timeout=60)  # whatever its caller was told: nobody was there to answer
+    steady.await_replicas("steady", slow)
+    assert control.pid not in [process.pid for process in steady.processes(CONTROL)]
+    assert steady.predict("steady").headers["x-model-version"] == str(slow)
+    assert steady.rollback("steady").json()["promotion"]["version"] == 1
 
 
 def test_a_rollback_does_not_wait_for_a_version_that_takes_long_to_load(steady: Service, slow: int) -> None:
