@@ -25,8 +25,7 @@ from baton.artifacts.storage import Storage
 from baton.config.base_models import check_length, find_base_model
 from baton.config.model_settings import ModelSettings
 from baton.predict.predictor import Predictor
-from baton.quality.audit import is_drawn
-from baton.store.records import DatasetVersion, Decision, Evaluation, ModelVersion, RunStage, RunState
+from baton.store.records import Decision, Evaluation, ModelVersion, RunStage, RunState
 from baton.store.registry import Registry
 from baton.tasks import task_type
 from baton.text.masks import masker
@@ -36,6 +35,7 @@ from training.data.splits import split_rows
 from training.fit import start as starts
 from training.fit.priority import scoring_threads
 from training.fit.request import Trained, TrainingRequest
+from training.freezing import freeze
 from training.judge.evaluate import cost, evaluate
 from training.matches import Judge, decide
 from training.methods.adaptation import adapt
@@ -74,6 +74,7 @@ def prepare(context: Context, run_id: str, database: str) -> tuple[datasets.Data
     """Check the base model, freeze the data and choose what training starts from."""
     settings, storage = context.settings, context.storage
     context.clock.enter(RunStage.PREPARING)
+    settings.check_trainable(context.declared.data)
     check_length(find_base_model(settings.base_model), settings.base_model, settings.max_length)
     dataset = freeze(context)
     request = TrainingRequest(
@@ -87,39 +88,6 @@ def prepare(context: Context, run_id: str, database: str) -> tuple[datasets.Data
         progress=context.clock.note,
     )
     return dataset, request
-
-
-def freeze(context: Context) -> datasets.Dataset:
-    """Freeze the base data and all feedback so far, and record version and splits in the registry before training starts."""
-    settings, registry, feedback = context.settings, context.registry, context.declared.feedback
-    newest = registry.datasets.latest(settings.name)
-    secret = registry.audit.secret()
-    history = datasets.History(
-        ledger=registry.datasets.ledger(settings.name),
-        previous=newest.number if newest else None,
-        feedback=registry.feedback.all(settings.name),
-        audited=registry.audit.items(settings.name),
-        classes=_classes(context, newest),
-        is_drawn=lambda group: is_drawn(secret, settings.name, group, feedback.audit),
-    )
-    dataset = datasets.freeze(  # the declared settings decide who judges, whatever the run overrides
-        settings.name,
-        task_type(settings.task),
-        settings.data,
-        context.storage,
-        history,
-        redact=feedback.redact,
-        declared=context.declared.data,
-    )
-    return replace(dataset, version=registry.datasets.add(settings.name, dataset.version, dataset.splits))
-
-
-def _classes(context: Context, newest: DatasetVersion | None) -> set[str]:
-    """Return the labels that ever were classes, in the form of `Task.labels_in`."""
-    if newest is None:
-        return set()
-    task_cls = task_type(context.settings.task)
-    return {*newest.classes, *task_cls(newest.labels, max_length=8).answer_labels}  # Baton 0.1 recorded the labels alone
 
 
 def adapt_base_model(

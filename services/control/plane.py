@@ -95,9 +95,11 @@ class ControlPlane:
         Raises:
             Conflict: a run of ``model`` is active.
             NotFound: unknown model.
-            ConfigError: an assignment is not valid.
+            ConfigError: an assignment is not valid, or there is nothing to train on.
         """
-        settings = override(self.config.model(model), assignments)
+        declared = self.config.model(model)
+        settings = override(declared, assignments)
+        settings.check_trainable(declared.data)
         return await self._queue(settings, idempotency_key, None)
 
     async def cancel_run(self, run_id: str) -> Run:
