@@ -11,8 +11,9 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -107,6 +108,14 @@ class Storage:
             self._fs.get(f"{source}/", f"{cache}/", recursive=True)
         return cache
 
+    def copy_files(self, patterns: Sequence[str], directory: Path) -> None:
+        """Copy the files directly below the root whose names match one of the ``patterns`` to ``directory``."""
+        with self._as_storage_error("read from"):
+            for path in self._fs.ls(self._root, detail=False) if self._fs.exists(self._root) else ():
+                name = path.rstrip("/").rpartition("/")[2]
+                if any(fnmatchcase(name, pattern) for pattern in patterns):
+                    self._fs.get_file(path, str(directory / name))
+
     # --- versions ----------------------------------------------------------------------------------------------------
 
     def newest(self, model: str) -> int:
@@ -158,6 +167,20 @@ class Storage:
 
     def fetch_pinned(self, model: str, number: int, manifest_sha256: str, cache: Path) -> tuple[Path, Manifest]:
         """Fetch a version like `fetch`, by its number and the SHA-256 of its manifest."""
+        source = f"{self._root}/models/{model}/versions/{number}"
+        manifest = self._manifest(model, number, manifest_sha256)
+        if not self.local:
+            return self._download(source, manifest, cache / name_of(model, number, manifest_sha256)), manifest
+        manifests.verify(Path(source), manifest)
+        return Path(source), manifest
+
+    def task_of(self, version: ModelVersion) -> str:
+        """Return the name of a version's task. Raises as `fetch` if only its manifest knows: Baton 0.1 published it."""
+        task = version.lineage.get("task") or self._manifest(version.model, version.number, version.manifest_sha256).task
+        return str(task)
+
+    def _manifest(self, model: str, number: int, manifest_sha256: str) -> Manifest:
+        """Return the manifest of a version. Its files are not verified."""
         where = f"{model} v{number}"
         source = f"{self._root}/models/{model}/versions/{number}"
         with self._as_storage_error("read from"):
@@ -171,11 +194,7 @@ class Storage:
                 raise CorruptVersion(f"{where}: {source} has no {manifests.NAME}; it was never published whole") from None
         if hashlib.sha256(content).hexdigest() != manifest_sha256:
             raise CorruptVersion(f"{where}: {source}/{manifests.NAME} is not the one that was registered")
-        manifest = Manifest.from_bytes(content, source)
-        if not self.local:
-            return self._download(source, manifest, cache / name_of(model, number, manifest_sha256)), manifest
-        manifests.verify(Path(source), manifest)
-        return Path(source), manifest
+        return Manifest.from_bytes(content, source)
 
     def _download(self, source: str, manifest: Manifest, final: Path) -> Path:
         if final.is_dir():

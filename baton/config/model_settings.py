@@ -308,6 +308,12 @@ class ModelSettings(ConfigSection):
         return value
 
     @model_validator(mode="after")
+    def _data_for_runs(self) -> ModelSettings:
+        if self.data.train is None and self.retrain.active:
+            raise ValueError("retrain: its runs need data to train on; declare data.train, or leave retrain out")
+        return self
+
+    @model_validator(mode="after")
     def _fit_for_task(self) -> ModelSettings:
         task_cls = task_type(self.task)
         fields = list(dict.fromkeys([*(name for shape in task_cls.row_shapes for name in shape), *task_cls.optional_fields]))
@@ -315,8 +321,6 @@ class ModelSettings(ConfigSection):
             if name not in (*fields, GROUP_FIELD):
                 allowed = ", ".join([*fields, GROUP_FIELD])
                 raise ValueError(f"data.fields: {name!r} is not a field of {self.task} rows; allowed: {allowed}")
-        if self.data.train is None and self.retrain.active:
-            raise ValueError("retrain: its runs need data to train on; declare data.train, or leave retrain out")
         if self.training.long_text not in (None, *task_cls.long_texts):
             allowed = ", ".join(task_cls.long_texts)
             raise ValueError(

@@ -1,4 +1,5 @@
-"""What an operator must know before a service starts: what can be reached from outside, and whether API keys protect it.
+"""What an operator must know before a service starts: what can be reached from outside, which API keys protect it, what of the
+database the configuration contradicts.
 
 Knows no Ray.
 """
@@ -9,6 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from baton.artifacts.storage import Storage
 from baton.config.file import AuthSettings, BatonConfig
 from baton.keys import Scope
 from baton.store.urls import without_passwords
@@ -30,13 +32,36 @@ def with_keys_by_default(config: BatonConfig) -> BatonConfig:
     return config.model_copy(update={"auth": AuthSettings(required=True)})
 
 
+def task_changes(config: BatonConfig, registry: Registry) -> list[str]:
+    """Return a sentence for each model whose champion has another task than the declared one, so that it cannot serve.
+
+    Raises as `messages`.
+    """
+    found = []
+    known = registry.declared()
+    for settings in config.models:
+        name = settings.name
+        champion = registry.champion_version(name) if name in known else None
+        if champion is None:
+            continue
+        task = champion.lineage.get("task") or Storage(config.storage).task_of(champion)
+        if task != settings.task:
+            found.append(
+                f"{name}: its champion v{champion.number} has the task {task}, and task: {settings.task} is declared. No version "
+                f"answers until one of {settings.task} takes over, which is judged as a first version: `baton train {name}` or "
+                f"`baton register {name} DIRECTORY`. Or declare task: {task} again"
+            )
+    return found
+
+
 def messages(config: BatonConfig, registry: Registry, ports: Mapping[str, int]) -> list[str]:
     """Return the warnings and notes for a service that is about to start.
 
     ``ports``: those of Baton's own Ray cluster; empty for a cluster that someone else runs.
 
     Raises:
-        RegistryError: the API keys cannot be read.
+        RegistryError: the API keys or the champions cannot be read.
+        StorageError: the task of a champion of Baton 0.1 cannot be read.
     """
     found = []
     if not ports and without_passwords(config.database) != config.database:
@@ -56,6 +81,7 @@ def messages(config: BatonConfig, registry: Registry, ports: Mapping[str, int]) 
         f"{NOTE if config.http.loopback else WARNING}HAProxy's statistics and metrics ({listed}) and Serve's gRPC "
         "(random ports) listen on all addresses and do not check API keys: block them with a firewall"
     )
+    found += [f"{WARNING}{change}" for change in task_changes(config, registry)]
     now = datetime.now(UTC)
     valid = [key for key in registry.keys.live() if not key.expired(now)] if config.keys_required else []
     if config.keys_required and not any(Scope.OPERATE in key.scopes for key in valid):

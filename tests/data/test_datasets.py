@@ -719,7 +719,8 @@ def test_without_train_data_the_holdout_judges_with_its_own_labels(storage, tmp_
 
 def test_a_run_may_bring_train_data_to_a_model_that_declares_only_a_holdout(storage, tmp_path):
     declared = DataSettings(holdout=str(write_jsonl(tmp_path / "h.jsonl", keyword_rows(40, ("billing", "bug"), seed=0))))
-    data = declared.model_copy(update={"train": str(write_jsonl(tmp_path / "t.jsonl", keyword_rows(30, ("billing", "bug"), 1)))})
+    train = write_jsonl(tmp_path / "t.jsonl", keyword_rows(30, ("billing", "bug"), 1))
+    data = declared.model_copy(update={"train": str(train)})
     alone = freeze("m", Classification, declared, storage)
     dataset = freeze("m", Classification, data, storage, declared=declared)
     assert (len(dataset.train), dataset.version.holdout_hash) == (30, alone.version.holdout_hash)

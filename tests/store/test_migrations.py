@@ -62,7 +62,8 @@ def test_a_database_of_an_older_schema_keeps_every_row_when_it_is_brought_up_to_
     metadata.reflect(engine)
     with engine.begin() as connection:
         for table in metadata.sorted_tables:
-            if table.name != "alembic_version":
+            made = connection.scalar(sa.select(sa.func.count()).select_from(table))  # a migration fills `secrets`
+            if table.name != "alembic_version" and not made:
                 connection.execute(table.insert().values({column.name: value(column) for column in table.columns}))
     filled = [table.name for table in metadata.sorted_tables if table.name != "alembic_version"]
     before = rows(engine, filled)

@@ -23,6 +23,7 @@ from services.control.api.promotions import add_promotions
 from services.control.api.protocol import ControlPlane
 from services.control.api.retrain import add_retrain
 from services.control.api.runs import add_runs
+from services.control.api.versions import add_versions
 from services.control.control_metrics import ControlMetrics, add_metrics
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
@@ -55,6 +56,7 @@ def build_api(control: ControlPlane, lifespan: Lifespan) -> FastAPI:
     add_error_handlers(api, control)
     add_health(api, control)
     add_models(api, control)
+    add_versions(api, control)
     add_runs(api, control)
     add_promotions(api, control)
     add_feedback(api, control, metrics)
