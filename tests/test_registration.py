@@ -25,6 +25,7 @@ from tests.support.tiny import keyword_rows, save_classifier
 from tests.support.world import LABELS, World
 from training import matches, registration
 from training.elsewhere import name_labels
+from training.fit.start import find_start
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -198,6 +199,19 @@ def test_it_does_not_count_as_trained_on_the_corrections_of_its_data_set(tiny_ba
     version = world.registry.versions.get("m", 2)
     assert version.lineage["dataset"]["feedback_until"] == trained_here.lineage["dataset"]["feedback_until"]
     assert "uri" not in version.lineage["dataset"], "a run that goes on from it replays nothing"
+
+
+def test_a_run_goes_on_from_a_registered_champion_if_its_base_model_is_the_same_directory(tiny_base, trained, tmp_path):
+    world = World(tiny_base, tmp_path, rows=60)
+    spec = world.settings().model_dump(mode="json")
+    run = world.registry.runs.create("m", spec, started=True, source=Source(location=str(trained), labels=NAMES))
+    registration.register(run.id, world.registry, world.storage)
+    world.make_champion(world.registry.versions.get("m", 1))
+    settings = world.settings(start_from="champion").model_copy(update={"base_model": str(trained)})
+    start = find_start(settings, world.registry, world.storage, world.dataset)
+    assert (start.parent, start.known_rows, list(start.new_labels)) == (1, 0, [])
+    other = find_start(world.settings(start_from="champion"), world.registry, world.storage, world.dataset)
+    assert (other.parent, f"v1, has the base model {trained}" in other.reason) == (None, True)
 
 
 def test_labels_that_it_cannot_answer_are_told(elsewhere, tmp_path):

@@ -10,7 +10,6 @@ import typer
 from baton.config import file as configuration
 from baton.config.file import BatonConfig, load_config
 from baton.errors import BatonError
-from baton.store.registry import Registry
 from baton.store.urls import without_passwords
 from services.cli.terminal import ConfigFile, err, out, path_of, print_json
 from services.host import startup_warnings
@@ -53,6 +52,8 @@ def _task_changes(config: BatonConfig) -> list[str]:
     file = config.database.removeprefix(SQLITE)
     if file != config.database and not Path(file).is_file():  # to open it would create it
         return []
+    from baton.store.registry import Registry  # imports SQLAlchemy, which is slow; other commands need no database
+
     try:
         registry = Registry(config.database)
         registry.check()

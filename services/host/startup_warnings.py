@@ -7,15 +7,17 @@ Knows no Ray.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from baton.artifacts.storage import Storage
 from baton.config.file import AuthSettings, BatonConfig
+from baton.errors import BatonError
 from baton.keys import Scope
 from baton.store.urls import without_passwords
 
 if TYPE_CHECKING:
+    from baton.store.records import ModelVersion
     from baton.store.registry import Registry
 
 WARNING, NOTE = "WARNING: ", "NOTE: "
@@ -35,23 +37,28 @@ def with_keys_by_default(config: BatonConfig) -> BatonConfig:
 def task_changes(config: BatonConfig, registry: Registry) -> list[str]:
     """Return a sentence for each model whose champion has another task than the declared one, so that it cannot serve.
 
-    Raises as `messages`.
+    Raises ``RegistryError``.
     """
     found = []
     known = registry.declared()
     for settings in config.models:
-        name = settings.name
+        name, task = settings.name, settings.task
         champion = registry.champion_version(name) if name in known else None
-        if champion is None:
-            continue
-        task = champion.lineage.get("task") or Storage(config.storage).task_of(champion)
-        if task != settings.task:
-            found.append(
-                f"{name}: its champion v{champion.number} has the task {task}, and task: {settings.task} is declared. No version "
-                f"answers until one of {settings.task} takes over, which is judged as a first version: `baton train {name}` or "
-                f"`baton register {name} DIRECTORY`. Or declare task: {task} again"
-            )
+        with suppress(BatonError):  # Baton 0.1 published it, and its files are away: replicas will tell
+            before = task if champion is None else _task_of(champion, config)
+            if champion is not None and before != task:
+                found.append(
+                    f"{name}: its champion v{champion.number} has the task {before}, and task: {task} is declared. No version "
+                    f"answers until one of {task} takes over, which is judged as a first version: `baton train {name}`, or "
+                    f"`baton register {name} DIRECTORY`. Or declare task: {before} again"
+                )
     return found
+
+
+def _task_of(version: ModelVersion, config: BatonConfig) -> str:
+    from baton.artifacts.storage import Storage  # imports drivers, which most commands do not need
+
+    return Storage(config.storage).task_of(version)
 
 
 def messages(config: BatonConfig, registry: Registry, ports: Mapping[str, int]) -> list[str]:
@@ -61,7 +68,6 @@ def messages(config: BatonConfig, registry: Registry, ports: Mapping[str, int]) 
 
     Raises:
         RegistryError: the API keys or the champions cannot be read.
-        StorageError: the task of a champion of Baton 0.1 cannot be read.
     """
     found = []
     if not ports and without_passwords(config.database) != config.database:

@@ -73,7 +73,7 @@ class LocalReplicas(Replicas):
 
 
 class LocalJobs(Jobs):
-    """Jobs without Ray: matches are decided on the spot from stored scores, evaluations are real, runs do what ``on_run`` says."""
+    """Jobs without Ray: matches are decided on the spot from stored scores, evaluations are real; ``on_run`` does a run."""
 
     def __init__(self, registry: Registry, storage: Storage) -> None:
         super().__init__(registry, storage, {})
