@@ -255,7 +255,8 @@ class Registry:
             _champion(connection, decision.model)
             decision_id = _insert_decision(connection, decision)
             if of_run:
-                made = (runs.c.model == decision.model, runs.c.version == decision.candidate)
+                named = (runs.c.model == decision.model, runs.c.version == decision.candidate)
+                made = (*named, runs.c.decision_id.is_not(None))  # a run that was to register it again has no decision
                 connection.execute(runs.update().where(*made).values(decision_id=decision_id))
             return as_decision(connection.execute(schema.decisions.select().where(schema.decisions.c.id == decision_id)).one())
 

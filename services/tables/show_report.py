@@ -39,7 +39,7 @@ def evaluation(item: Json) -> RenderableType:
         mark = " ★" if number == item["champion"] else ""
         table.add_row(
             version_text(number) + mark,
-            score_text(metrics["f1"]),
+            score_text(metrics.get("f1")),
             other_metrics(metrics),
             f"{item['holdout_rows']:,}",
             f"{metrics['megabytes']:,.1f} MB" if "megabytes" in metrics else "–",
