@@ -255,9 +255,8 @@ class Registry:
             _champion(connection, decision.model)
             decision_id = _insert_decision(connection, decision)
             if of_run:
-                named = (runs.c.model == decision.model, runs.c.version == decision.candidate)
-                made = (*named, runs.c.decision_id.is_not(None))  # a run that was to register it again has no decision
-                connection.execute(runs.update().where(*made).values(decision_id=decision_id))
+                candidate = version_store.find(connection, decision.model, decision.candidate)
+                connection.execute(runs.update().where(runs.c.id == candidate.run_id).values(decision_id=decision_id))
             return as_decision(connection.execute(schema.decisions.select().where(schema.decisions.c.id == decision_id)).one())
 
     def decision(self, decision_id: int) -> Decision:

@@ -24,8 +24,6 @@ from services.control.plane import ControlPlane
 from services.control.replicas import Answers, ReplicaCounts, Replicas
 from services.control.rollout import Rollouts
 from tests.support.audit import fix_secret
-from training import matches, registration
-from training.__main__ import _record_end
 from training.judge.decision import Contender, decide_match
 from training.judge.holdout import Holdout
 
@@ -87,6 +85,8 @@ class LocalJobs(Jobs):
             of_run = "--overtaken" in arguments
             decide(self._registry, settings.name, int(arguments[2]), settings.gate, of_run=of_run)
         elif arguments[0] == "evaluate":
+            from training import matches
+
             settings = ModelSettings.model_validate_json(arguments[4])
             matches.evaluate_newest(settings, int(arguments[2]), self._registry, self._storage)
         else:
@@ -106,6 +106,9 @@ class LocalJobs(Jobs):
 
 def register_at_once(control: LocalControl) -> None:
     """Let runs register their sources on the spot, as their jobs do."""
+
+    from training import registration  # imports torch, which most tests of the control plane do not need
+    from training.__main__ import _record_end
 
     def carry_out(run_id: str) -> None:
         control.registry.runs.start(run_id)
