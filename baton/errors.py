@@ -5,6 +5,7 @@ Each class has the HTTP status that the services answer with, so that no other m
 Which error to raise, in the order in which data flows:
 
     baton.yaml, --set ──► ConfigError              base model ──► BaseModelNotFound
+    a model from elsewhere ──► UnusableModel
     data files, frozen data sets ──► DataError
     training ──► TrainingFailed (no usable checkpoint)
     a request:
@@ -189,6 +190,13 @@ class BaseModelNotFound(BatonError):
 
     status = 422
     title = "base model not found"
+
+
+class UnusableModel(BatonError):
+    """A model from elsewhere cannot become a version: its files, its architecture, its labels or its tokenizer do not fit."""
+
+    status = 422
+    title = "unusable model"
 
 
 class StorageError(Unavailable):

@@ -24,7 +24,7 @@ from baton.store.feedback import Correction
 from baton.store.registry import Registry
 from baton.tasks import task_type
 from benchmarks.__main__ import RESULTS, head_of, write
-from training import pipeline
+from training import freezing
 from training.context import Clock, Context
 
 BASE, FEEDBACK = 10_000, 100_000
@@ -63,12 +63,12 @@ def measure(home: Path, rows: int) -> str:
     registry.declare_model("m", settings.model_dump(mode="json"))
     clock = Clock(lambda stage, progress: None)
     context = Context(settings=settings, declared=settings, registry=registry, storage=storage, clock=clock)
-    first, alone = timed(lambda: pipeline.freeze(context).version)
+    first, alone = timed(lambda: freezing.freeze(context).version)
     add_feedback(registry, new_rows, base, rows)
     before = peak_mib()
-    second, grown = timed(lambda: pipeline.freeze(context).version)
+    second, grown = timed(lambda: freezing.freeze(context).version)
     after = peak_mib()
-    _, again = timed(lambda: pipeline.freeze(context).version)
+    _, again = timed(lambda: freezing.freeze(context).version)
     task_cls = task_type("classification")
 
     def compare() -> Any:

@@ -23,7 +23,7 @@ from tests.support.audit import drawn_text
 from tests.support.growing import correct, freeze_recorded
 from tests.support.tiny import save_classifier
 from tests.support.world import LABELS, World
-from training import matches, pipeline, reports
+from training import freezing, matches, reports
 from training.context import Clock
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -126,7 +126,7 @@ def test_a_run_on_other_data_is_judged_like_all_others_and_leaves_no_other_judge
     write(world, "tiny", read(world, "train")[:8])
     tiny = data.model_copy(update={"train": str(world.directory / "tiny.jsonl")})
     context = replace(world.context(), settings=declared.model_copy(update={"data": tiny}), declared=declared)
-    experiment = pipeline.freeze(context).version
+    experiment = freezing.freeze(context).version
     assert experiment.holdout_hash == usual.holdout_hash
     assert experiment.train_rows < 9 < usual.train_rows
     assert experiment.sources == {"train": tiny.train, "holdout": data.holdout_source}

@@ -24,6 +24,7 @@ from baton.config.model_settings import ModelSettings
 from baton.errors import BatonError, Conflict, DataError, RegistryError, TrainingFailed
 from baton.store.records import RunState
 from baton.store.registry import Registry
+from baton.tasks import task_type
 from training.fit.log import logs_json, may_log_texts, set_facts, set_up
 from training.fit.priority import yield_to_serving
 
@@ -50,7 +51,7 @@ def run(
         list[str] | None, typer.Option("--set", help="With -c: override a setting of the model, for example training.epochs=5.")
     ] = None,
 ) -> None:
-    """Carry out one training run, from the data to a stored decision.
+    """Carry out one run: train a version or register one from elsewhere, up to a stored decision.
 
     As a job of the service: `run RUN_ID` with BATON_DATABASE and BATON_STORAGE in the environment.
     By hand: `run intents -c baton.yaml --set training.epochs=5`.
@@ -67,16 +68,23 @@ def run(
             registry.declare_model(target, loaded.model(target).model_dump(mode="json"))
         run_id = registry.runs.create(target, settings.model_dump(mode="json"), started=True).id
     with _record_end(registry, run_id, conceal_data_errors=config is None and not may_log_texts()):
-        import ray
-
-        from training import pipeline
-
         storage.check_writable()
-        ray.init(log_to_driver=False, **_ray_logging())
-        set_facts(run_id=run_id, model=registry.runs.get(run_id).model)
-        yield_to_serving(ModelSettings.model_validate(registry.runs.get(run_id).spec).training)
-        decision = pipeline.run(run_id, registry, storage, database=database)
-    _print_or_log(decision.sentence)
+        record = registry.runs.get(run_id)
+        yield_to_serving(ModelSettings.model_validate(record.spec).training)
+        if record.source is not None:
+            from training import registration
+
+            set_facts(run_id=run_id, model=record.model)
+            told = registration.register(run_id, registry, storage)
+        else:
+            import ray
+
+            from training import pipeline
+
+            ray.init(log_to_driver=False, **_ray_logging())
+            set_facts(run_id=run_id, model=record.model)
+            told = pipeline.run(run_id, registry, storage, database=database).sentence
+    _print_or_log(told)
 
 
 @app.command()
@@ -101,6 +109,28 @@ def judge(
     loaded = ModelSettings.model_validate(registry.settings(model) if settings is None else from_json(settings))
     yield_to_serving(loaded.training)
     _print_or_log(matches.judge(loaded, version, registry, storage, overtaken=overtaken).sentence)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Name of the model.")],
+    version: Annotated[int, typer.Argument(help="Number of the published version to evaluate.")],
+    settings: Annotated[
+        str | None, typer.Option(help="Settings of the model as JSON, with its data; by default as last declared.")
+    ] = None,
+) -> None:
+    """Evaluate a published version on the newest holdout, unless it is stored already. Nothing is decided.
+
+    Reads BATON_DATABASE and BATON_STORAGE from the environment.
+    """
+    from training import matches
+
+    registry, storage, _ = _from_environment(0.0)
+    set_facts(model=model, version=version)
+    loaded = ModelSettings.model_validate(registry.settings(model) if settings is None else from_json(settings))
+    yield_to_serving(loaded.training)
+    found = matches.evaluate_newest(loaded, version, registry, storage)
+    _print_or_log(f"v{version} of {model} has F1 {found.metrics[task_type(loaded.task).metric]:.4f} on the newest holdout")
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from baton.artifacts.frozen import read_corrections, read_holdout
 from baton.artifacts.storage import Storage
 from baton.config.model_settings import ModelSettings
-from baton.errors import DataError
+from baton.errors import Conflict, DataError
 from baton.predict.predictor import Predictor
 from baton.store.records import Champion, DatasetVersion, Decision, Evaluation, ModelVersion, RunStage
 from baton.store.registry import Registry
@@ -25,6 +25,7 @@ from baton.text.masks import masker
 from baton.text.normal_form import fingerprint
 from training.context import Clock, Context
 from training.fit.priority import scoring_threads
+from training.freezing import freeze
 from training.judge.decision import Contender, decide_match
 from training.judge.evaluate import cost, evaluate
 from training.judge.gate import over_budget
@@ -49,19 +50,50 @@ def judge(settings: ModelSettings, number: int, registry: Registry, storage: Sto
         settings: of the model, as the service that asks has them. They have the policy.
         overtaken: the version won a match, but another one took over first. The decision replaces that of its run.
     """
-    clock = Clock(lambda stage, progress: None)
-    context = Context(settings=settings, declared=settings, registry=registry, storage=storage, clock=clock)
+    context = _without_run(settings, registry, storage)
     version = registry.versions.get(settings.name, number)
-    newest = registry.datasets.latest(settings.name, holdout_source=settings.data.holdout_source)
-    # a version from before the registry recorded data sets: its lineage has its own
-    dataset = DatasetVersion(**version.lineage["dataset"]) if newest is None else newest
-    examples, marks = read_holdout(task_type(settings.task), storage, dataset.uri)
-    known = registry.evaluations.get(settings.name, number, dataset.holdout_hash)
-    candidate = known or evaluate_version(context, version, examples, dataset.holdout_hash)
+    newest = _newest_judge(context, version)
+    holdout_hash, examples = newest.version.holdout_hash, newest.examples
+    known = registry.evaluations.get(settings.name, number, holdout_hash)
+    candidate = known or evaluate_version(context, version, examples, holdout_hash)
     budgeted = (settings.gate.max_megabytes, settings.gate.max_latency_ms) != (None, None)
     if known and budgeted:  # measured anew: what is stored may be of a busier machine, or of other serving settings
         candidate = replace(candidate, metrics={**candidate.metrics, **_measure_cost(context, version, examples)})
-    return decide(context, version, candidate, Judge(version=dataset, examples=examples, marks=marks), of_run=overtaken)
+    return decide(context, version, candidate, newest, of_run=overtaken)
+
+
+def evaluate_newest(settings: ModelSettings, number: int, registry: Registry, storage: Storage) -> Evaluation:
+    """Return the evaluation of a published version on the newest holdout of the declared data. Nothing is decided."""
+    context = _without_run(settings, registry, storage)
+    version = registry.versions.get(settings.name, number)
+    newest = _newest_judge(context, version)
+    return evaluate_version(context, version, newest.examples, newest.version.holdout_hash)
+
+
+def _without_run(settings: ModelSettings, registry: Registry, storage: Storage) -> Context:
+    clock = Clock(lambda stage, progress: None)
+    return Context(settings=settings, declared=settings, registry=registry, storage=storage, clock=clock)
+
+
+def _newest_judge(context: Context, version: ModelVersion) -> Judge:
+    """Return the newest holdout of the declared data. The data are frozen if they never were.
+
+    Raises:
+        Conflict: ``version`` has another task than the declared one.
+        DataError: no holdout is declared.
+    """
+    settings = context.settings
+    if not comparable(context, version):
+        raise Conflict(f"v{version.number} has another task than {settings.task}, which {settings.name} is declared with")
+    newest = context.registry.datasets.latest(settings.name, holdout_source=settings.data.holdout_source)
+    recorded = version.lineage.get("dataset", {})
+    if newest is None and "uri" in recorded:  # a version from before the registry recorded data sets: its lineage has its own
+        newest = DatasetVersion(**recorded)
+    if newest is None:
+        dataset = freeze(context)
+        return Judge(version=dataset.version, examples=dataset.holdout, marks=dataset.marks)
+    examples, marks = read_holdout(task_type(settings.task), context.storage, newest.uri)
+    return Judge(version=newest, examples=examples, marks=marks)
 
 
 def decide(context: Context, version: ModelVersion, candidate: Evaluation, judge: Judge, *, of_run: bool = False) -> Decision:
@@ -155,13 +187,9 @@ def _opponent(context: Context, pointer: Champion) -> ModelVersion | None:
     return champion if comparable(context, champion) else None
 
 
-def comparable(context: Context, champion: ModelVersion) -> bool:
-    """Return whether a champion has the task of the settings, so that a version can be compared with it."""
-    task = champion.lineage.get("task")
-    if task is None:  # Baton 0.1 published it
-        with tempfile.TemporaryDirectory(prefix="baton-fetch-") as cache:
-            task = context.storage.fetch(champion, Path(cache))[1].task
-    return bool(task == context.settings.task)
+def comparable(context: Context, version: ModelVersion) -> bool:
+    """Return whether a version has the task of the settings, so that it can be evaluated, and compared with others."""
+    return context.storage.task_of(version) == context.settings.task
 
 
 def _contender(task_cls: type[AnyTask], version: ModelVersion, evaluation: Evaluation, rows: int) -> Contender:

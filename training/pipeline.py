@@ -6,18 +6,14 @@ Ends with a stored Decision. The service rolls out what was promoted.
 from __future__ import annotations
 
 import importlib
-import shutil
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from baton.artifacts.frozen import HOLDOUT
 from baton.artifacts.manifest import Manifest
@@ -25,25 +21,19 @@ from baton.artifacts.storage import Storage
 from baton.config.base_models import check_length, find_base_model
 from baton.config.model_settings import ModelSettings
 from baton.predict.predictor import Predictor
-from baton.quality.audit import is_drawn
-from baton.store.records import DatasetVersion, Decision, Evaluation, ModelVersion, RunStage, RunState
+from baton.store.records import Decision, Evaluation, ModelVersion, RunStage, RunState
 from baton.store.registry import Registry
-from baton.tasks import task_type
-from baton.text.masks import masker
+from training import publishing
 from training.context import Clock, Context
 from training.data import datasets
-from training.data.splits import split_rows
 from training.fit import start as starts
 from training.fit.priority import scoring_threads
 from training.fit.request import Trained, TrainingRequest
-from training.judge.evaluate import cost, evaluate
+from training.freezing import freeze
 from training.matches import Judge, decide
 from training.methods.adaptation import adapt
 from training.methods.choose import choose_method
-from training.reports import keep_answers
-
-VERSION_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-"""Files that a version takes from a checkpoint: no optimiser state, no pickles."""
+from training.publishing import copy_version_files, keep, score, store
 
 
 def run(run_id: str, registry: Registry, storage: Storage, *, database: str) -> Decision:
@@ -74,6 +64,7 @@ def prepare(context: Context, run_id: str, database: str) -> tuple[datasets.Data
     """Check the base model, freeze the data and choose what training starts from."""
     settings, storage = context.settings, context.storage
     context.clock.enter(RunStage.PREPARING)
+    settings.check_trainable(context.declared.data)
     check_length(find_base_model(settings.base_model), settings.base_model, settings.max_length)
     dataset = freeze(context)
     request = TrainingRequest(
@@ -87,39 +78,6 @@ def prepare(context: Context, run_id: str, database: str) -> tuple[datasets.Data
         progress=context.clock.note,
     )
     return dataset, request
-
-
-def freeze(context: Context) -> datasets.Dataset:
-    """Freeze the base data and all feedback so far, and record version and splits in the registry before training starts."""
-    settings, registry, feedback = context.settings, context.registry, context.declared.feedback
-    newest = registry.datasets.latest(settings.name)
-    secret = registry.audit.secret()
-    history = datasets.History(
-        ledger=registry.datasets.ledger(settings.name),
-        previous=newest.number if newest else None,
-        feedback=registry.feedback.all(settings.name),
-        audited=registry.audit.items(settings.name),
-        classes=_classes(context, newest),
-        is_drawn=lambda group: is_drawn(secret, settings.name, group, feedback.audit),
-    )
-    dataset = datasets.freeze(  # the declared settings decide who judges, whatever the run overrides
-        settings.name,
-        task_type(settings.task),
-        settings.data,
-        context.storage,
-        history,
-        redact=feedback.redact,
-        declared=context.declared.data,
-    )
-    return replace(dataset, version=registry.datasets.add(settings.name, dataset.version, dataset.splits))
-
-
-def _classes(context: Context, newest: DatasetVersion | None) -> set[str]:
-    """Return the labels that ever were classes, in the form of `Task.labels_in`."""
-    if newest is None:
-        return set()
-    task_cls = task_type(context.settings.task)
-    return {*newest.classes, *task_cls(newest.labels, max_length=8).answer_labels}  # Baton 0.1 recorded the labels alone
 
 
 def adapt_base_model(
@@ -149,35 +107,22 @@ def publish(context: Context, run_id: str, dataset: datasets.Dataset, trained: T
     if trained.training is not None:
         settings = context.settings.model_copy(update={"training": trained.training})
         context = replace(context, settings=settings)
-    model, registry = context.settings.name, context.registry
     with tempfile.TemporaryDirectory(prefix="baton-version-") as scratch:
         directory = Path(scratch)
-        _copy_version_files(trained.directory, directory)
-        scored = _score(context, directory, dataset, trained)
-        number, uri, sha256 = _store(context, run_id, directory, scored)
-    metrics, lineage = scored.metrics, _lineage(context, run_id, dataset, trained, scored)
-    version = registry.versions.publish(model, number, uri=uri, manifest_sha256=sha256, metrics=metrics, lineage=lineage)
-    keep_answers(context, number, dataset.version.holdout_hash, scored.answers)
-    evaluation = registry.evaluations.add(model, number, dataset.version.holdout_hash, metrics, scored.statistics)
-    return version, evaluation
+        copy_version_files(trained.directory, directory)
+        manifest = _manifest(context, dataset)
+        settings, serving = context.settings, context.settings.serving
+        predictor = Predictor.load(directory, manifest, serving, threads=scoring_threads(settings.training))
+        context.clock.enter(RunStage.EVALUATING, validation_f1=trained.f1, best_epoch=trained.epoch)
+        manifest = manifest.model_copy(update={"calibration": calibrate(predictor, settings, dataset, trained)})
+        scores = score(context, predictor, dataset.holdout, directory)
+        stored = store(context, run_id, directory, predictor, manifest, metrics=scores.metrics)
+    lineage = _lineage(context, run_id, dataset, trained, predictor)
+    version = context.registry.versions.publish(settings.name, **asdict(stored), metrics=scores.metrics, lineage=lineage)
+    return version, keep(context, version.number, dataset.version.holdout_hash, scores)
 
 
 # --- the parts of publish ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Scored:
-    """A model as it will be served, with its score on the holdout."""
-
-    predictor: Predictor
-    manifest: Manifest
-    """With the calibration; without scores and probes."""
-    metrics: Mapping[str, Any]
-    """Scores and costs."""
-    statistics: NDArray[np.int32]
-    """As in `Evaluation`."""
-    answers: Sequence[str]
-    """In words."""
 
 
 def calibrate(
@@ -188,25 +133,16 @@ def calibrate(
     It is the one that training computed, if any. Otherwise it is computed from the validation rows, which also chose the
     checkpoint.
     """
-    task = predictor.task
-    if trained.calibration is not None:
-        task.calibration = dict(trained.calibration)
-    elif task.calibrates():
-        _, validation = split_rows(type(task), dataset.train, settings.training.validation_share(len(dataset.train)))
-        task.calibration = task.calibrate(predictor.predict([task.input_of(row) for row in validation]), validation)
-    return task.calibration
+    if trained.calibration is None:
+        return publishing.calibrate(predictor, settings, dataset.train)
+    predictor.task.calibration = dict(trained.calibration)
+    return predictor.task.calibration
 
 
-def _copy_version_files(checkpoint: Path, directory: Path) -> None:
-    for name in VERSION_FILES:
-        if (checkpoint / name).is_file():
-            shutil.copyfile(checkpoint / name, directory / name)
-
-
-def _score(context: Context, directory: Path, dataset: datasets.Dataset, trained: Trained) -> _Scored:
-    """Load the files of a version with the engine that will serve them, calibrate the model and evaluate it on the holdout."""
-    settings, clock = context.settings, context.clock
-    manifest = Manifest(
+def _manifest(context: Context, dataset: datasets.Dataset) -> Manifest:
+    """Return the manifest of the version, still without calibration, scores and probes."""
+    settings = context.settings
+    return Manifest(
         model=settings.name,
         task=settings.task,
         labels=dataset.version.labels,
@@ -218,33 +154,11 @@ def _score(context: Context, directory: Path, dataset: datasets.Dataset, trained
         code_version=metadata.version("baton"),
         **_origin(settings, dataset),
     )
-    predictor = Predictor.load(directory, manifest, settings.serving, threads=scoring_threads(settings.training))
-    clock.enter(RunStage.EVALUATING, validation_f1=trained.f1, best_epoch=trained.epoch)
-    manifest = manifest.model_copy(update={"calibration": calibrate(predictor, settings, dataset, trained)})
-    evaluated = evaluate(predictor, dataset.holdout, clock.count, mask=masker(context.declared.feedback.redact))
-    size = sum(file.stat().st_size for file in directory.iterdir())
-    costs = cost(predictor, dataset.holdout, size=size, threads=settings.serving.threads)
-    return _Scored(
-        predictor=predictor,
-        manifest=manifest,
-        metrics={**evaluated.score.metrics, **costs},
-        statistics=evaluated.score.statistics,
-        answers=evaluated.answers,
-    )
 
 
-def _store(context: Context, run_id: str, directory: Path, scored: _Scored) -> tuple[int, str, str]:
-    """Write the version to the storage. Return its number, its URI and the SHA-256 of its manifest."""
-    metric = scored.predictor.task.metric
-    context.clock.enter(RunStage.PUBLISHING, **{metric: scored.metrics[metric]})
-    model = context.settings.name
-    number = context.registry.versions.reserve(model, run_id, above=context.storage.newest(model))
-    facts = {"metrics": scored.metrics, "probes": scored.predictor.probe()}
-    uri, sha256 = context.storage.publish(number, directory, scored.manifest.model_copy(update=facts))
-    return number, uri, sha256
-
-
-def _lineage(context: Context, run_id: str, dataset: datasets.Dataset, trained: Trained, scored: _Scored) -> dict[str, Any]:
+def _lineage(
+    context: Context, run_id: str, dataset: datasets.Dataset, trained: Trained, predictor: Predictor
+) -> dict[str, Any]:
     """Return how the version came to be: its data, settings, start, best epoch, engine, and the seconds of each stage."""
     return {
         **_origin(context.settings, dataset),
@@ -256,7 +170,7 @@ def _lineage(context: Context, run_id: str, dataset: datasets.Dataset, trained: 
         "labels": list(dataset.version.labels),
         "best_epoch": trained.epoch,
         "validation_f1": trained.f1,
-        "engine": scored.predictor.engine.description,
+        "engine": predictor.engine.description,
         "seconds": context.clock.seconds(),
         **trained.details,
     }

@@ -11,8 +11,9 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -107,6 +108,14 @@ class Storage:
             self._fs.get(f"{source}/", f"{cache}/", recursive=True)
         return cache
 
+    def copy_files(self, patterns: Sequence[str], directory: Path) -> None:
+        """Copy the files directly below the root whose names match one of the ``patterns`` to ``directory``."""
+        with self._as_storage_error("read from"):
+            for path in self._fs.ls(self._root, detail=False) if self._fs.exists(self._root) else ():
+                name = path.rstrip("/").rpartition("/")[2]
+                if any(fnmatchcase(name, pattern) for pattern in patterns):
+                    self._fs.get_file(path, str(directory / name))
+
     # --- versions ----------------------------------------------------------------------------------------------------
 
     def newest(self, model: str) -> int:
@@ -168,6 +177,10 @@ class Storage:
     def manifest(self, version: ModelVersion) -> Manifest:
         """Return the manifest of a version, without its files. Raises as `fetch`."""
         return self._manifest(version.model, version.number, version.manifest_sha256)
+
+    def task_of(self, version: ModelVersion) -> str:
+        """Return the name of a version's task. Raises as `fetch` if only its manifest knows: Baton 0.1 published it."""
+        return str(version.lineage.get("task") or self.manifest(version).task)
 
     def _version(self, model: str, number: int) -> str:
         return f"{self._root}/models/{model}/versions/{number}"

@@ -281,7 +281,7 @@ def _resolve(config: BatonConfig, root: Path) -> BatonConfig:
                 "base_model": _existing(model.base_model, root),
                 "data": model.data.model_copy(
                     update={
-                        "train": _data_path(model.data.train, root),
+                        "train": None if model.data.train is None else _data_path(model.data.train, root),
                         "holdout": _data_path(model.data.holdout, root)
                         if isinstance(model.data.holdout, str)
                         else model.data.holdout,

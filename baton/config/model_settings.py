@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from baton.config.section import ConfigSection
 from baton.config.training_settings import TrainingSettings
+from baton.errors import ConfigError
 from baton.tasks import TASKS, AnyTask, task_type
 
 DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
@@ -24,10 +25,12 @@ GROUP_FIELD = "group"
 class DataSettings(ConfigSection):
     """Labelled data for training and for evaluation."""
 
-    train: str = Field(
+    train: str | None = Field(
+        None,
         min_length=1,
         description="Training data: a .jsonl, .json, .csv or .parquet file, its URL (s3://…), or the id of a Hugging Face "
-        "data set, of which the split train is used.",
+        "data set, of which the split train is used. Without it no version is trained; `baton register` brings versions from "
+        "elsewhere, which `holdout` judges if it is a file.",
     )
     holdout: str | float = Field(
         0.2,
@@ -81,6 +84,11 @@ class DataSettings(ConfigSection):
         raise ValueError("give a fraction between 0 and 1 (both excluded), or a file name")
 
     @property
+    def judges(self) -> bool:
+        """Whether the data have a holdout, on which versions can be evaluated."""
+        return self.train is not None or isinstance(self.holdout, str)
+
+    @property
     def group_column(self) -> str | None:
         """The column whose equal values belong together; None without one."""
         return self.fields.get(GROUP_FIELD)
@@ -88,7 +96,7 @@ class DataSettings(ConfigSection):
     @property
     def holdout_source(self) -> str:
         """Where the holdout comes from, in words for the record of a data set."""
-        return self.holdout if isinstance(self.holdout, str) else f"{self.holdout:g} of {self.train}"
+        return self.holdout if isinstance(self.holdout, str) else f"{self.holdout:g} of {self.train or 'nothing'}"
 
 
 class GateSettings(ConfigSection):
@@ -283,6 +291,11 @@ class RetrainSettings(ConfigSection):
         "is then at least half a minute.",
     )
 
+    @property
+    def active(self) -> bool:
+        """Whether any trigger is set."""
+        return self.on_drift or any(it is not None for it in (self.after_examples, self.every, self.live_f1_below))
+
     @field_validator("every")
     @classmethod
     def _cron(cls, value: str | None) -> str | None:
@@ -311,7 +324,7 @@ class ModelSettings(ConfigSection):
         min_length=1,
         description="Model to start training from: a Hugging Face id or a directory.",
     )
-    data: DataSettings
+    data: DataSettings = DataSettings()
     training: TrainingSettings = TrainingSettings()
     gate: GateSettings = GateSettings()
     serving: ServingSettings = ServingSettings()
@@ -325,6 +338,12 @@ class ModelSettings(ConfigSection):
         if value not in TASKS:
             raise ValueError(f"known tasks: {', '.join(TASKS)}")
         return value
+
+    @model_validator(mode="after")
+    def _data_for_runs(self) -> ModelSettings:
+        if self.data.train is None and self.retrain.active:
+            raise ValueError("retrain: its runs need data to train on; declare data.train, or leave retrain out")
+        return self
 
     @model_validator(mode="after")
     def _fit_for_task(self) -> ModelSettings:
@@ -367,6 +386,15 @@ class ModelSettings(ConfigSection):
     def max_length(self) -> int:
         """Maximum number of tokens in a window."""
         return self.training.max_length or task_type(self.task).default_max_length
+
+    def check_trainable(self, declared: DataSettings) -> None:
+        """Raise ``ConfigError`` unless a run with these settings has data to train on, and the ``declared`` data a holdout."""
+        if self.data.train is None or not declared.judges:
+            missing = "data.train" if self.data.train is None else "data.holdout"
+            raise ConfigError(
+                f"{self.name} declares no {missing}, so that no version of it can be trained; declare it in baton.yaml, or "
+                f"bring a version that is trained already: `baton register {self.name} DIRECTORY`"
+            )
 
     def make_task(self, labels: Sequence[str]) -> AnyTask:
         """Return the task with these settings, for a model with these labels."""

@@ -36,12 +36,14 @@ def pick_device(requested: str) -> str:
     return "cuda" if requested != "cpu" and torch.cuda.is_available() else "cpu"
 
 
-def load_model(auto_model: str, directory: Path | str, labels: Sequence[str] | None = None) -> Any:
+def load_model(auto_model: str, directory: Path | str, labels: Sequence[str] | None = None, *, pickled: bool = False) -> Any:
     """Load a transformers model in fp32 from a directory. Only safetensors are read; no code from the directory is run.
 
     Args:
         labels: None to load the model with its head. A list to give the model a new head with one output for each label.
             An empty list to give it the head that its class has by default, as for question answering.
+        pickled: read ``pytorch_model.bin`` instead, by torch's unpickler for tensors alone, which runs no code either. Only to
+            convert it: versions are safetensors.
 
     Raises:
         ValueError: if ``labels`` is None and weights are missing, in the head or elsewhere: they would be random.
@@ -58,7 +60,8 @@ def load_model(auto_model: str, directory: Path | str, labels: Sequence[str] | N
     model, found = getattr(transformers, auto_model).from_pretrained(
         str(directory),
         local_files_only=True,
-        use_safetensors=True,
+        use_safetensors=not pickled,
+        weights_only=True,
         trust_remote_code=False,
         dtype=torch.float32,
         output_loading_info=True,

@@ -41,6 +41,7 @@ class RunStage(StrEnum):
 
     QUEUED = "queued"
     PREPARING = "preparing"
+    IMPORTING = "importing"
     ADAPTING = "adapting"
     TRAINING = "training"
     EVALUATING = "evaluating"
@@ -384,21 +385,33 @@ class Rollout:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where a version comes from that was trained elsewhere."""
+
+    location: str
+    """A Hugging Face directory, as a path or a storage URL, or the id of a model on the hub."""
+    labels: Mapping[str, str] | None = None
+    """Names for the model's labels, by its own names or by their numbers; None: its own names."""
+    by: str | None = None
+    """Name of the API key that asked for it; None if the service needed none."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run:
-    """One training run."""
+    """One run: it trains a version, or registers one from elsewhere."""
 
     id: str
     model: str
     state: RunState
     stage: RunStage
     reason: str | None
-    """Why it ended; None if it succeeded or has not ended."""
+    """Why it ended, or why it has no decision although it succeeded; else None."""
     spec: Mapping[str, Any]
     """The model's settings when the run was created, with the overrides of the run."""
     progress: Mapping[str, Any]
     """The newest progress report."""
     version: int | None
-    """The version that it published; None until it has ended."""
+    """The version that it published, or whose files it was to register again; None until it has ended."""
     decision_id: int | None
     """The gate's decision on that version; None until the run has ended."""
     created_at: datetime
@@ -409,6 +422,8 @@ class Run:
     """Why Baton started it; None if a user requested it."""
     owner: str | None = None
     """The Ray cluster whose control plane queued it and looks after it; None if a user carries it out by hand."""
+    source: Source | None = None
+    """Where the version comes from that it registers; None: it trains one."""
 
 
 @dataclass(frozen=True, kw_only=True)

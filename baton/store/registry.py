@@ -269,8 +269,8 @@ class Registry:
             _champion(connection, decision.model)
             decision_id = _insert_decision(connection, decision)
             if of_run:
-                made = (runs.c.model == decision.model, runs.c.version == decision.candidate)
-                connection.execute(runs.update().where(*made).values(decision_id=decision_id))
+                candidate = version_store.find(connection, decision.model, decision.candidate)
+                connection.execute(runs.update().where(runs.c.id == candidate.run_id).values(decision_id=decision_id))
             return as_decision(connection.execute(schema.decisions.select().where(schema.decisions.c.id == decision_id)).one())
 
     def decision(self, decision_id: int) -> Decision:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 
 from baton.errors import RegistryError
-from baton.store.records import Decision, DecisionKind, ModelVersion, Promotion, Run, RunStage, RunState, Verdict
+from baton.store.records import Decision, DecisionKind, ModelVersion, Promotion, Run, RunStage, RunState, Source, Verdict
 
 
 def now() -> datetime:
@@ -49,7 +50,13 @@ def as_promotion(row: sa.Row[Any]) -> Promotion:
 def as_run(row: sa.Row[Any]) -> Run:
     """Convert a row of `runs`."""
     values = {key: value for key, value in row._mapping.items() if key != "idempotency_key"}
-    return Run(**{**values, "state": RunState(row.state), "stage": _stage(row.stage)})
+    return Run(**{**values, "state": RunState(row.state), "stage": _stage(row.stage), "source": _source(row.source)})
+
+
+def _source(stored: Mapping[str, Any] | None) -> Source | None:
+    if stored is None:
+        return None
+    return Source(location=str(stored.get("location", "")), labels=stored.get("labels"), by=stored.get("by"))
 
 
 def _stage(stored: str) -> RunStage:

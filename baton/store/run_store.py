@@ -1,9 +1,10 @@
-"""Training runs: their settings, their progress and how they ended. At most one run of a model is active at a time."""
+"""Runs: their settings, their progress and how they ended. At most one run of a model is active at a time."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +12,7 @@ import sqlalchemy as sa
 
 from baton.errors import Conflict, NotFound
 from baton.store import database, schema
-from baton.store.records import PAGE, Run, RunEvent, RunStage, RunState
+from baton.store.records import PAGE, Run, RunEvent, RunStage, RunState, Source
 from baton.store.rows import as_run
 
 
@@ -33,13 +34,12 @@ class RunStore:
         started: bool = False,
         cause: str | None = None,
         owner: str | None = None,
+        source: Source | None = None,
     ) -> Run:
         """Create a queued run, or a running one if the caller carries it out itself (``started``), and return it.
 
-        If the model has a run with this idempotency key, return that run instead, whatever its state and its owner.
-
-        ``cause``: why Baton started the run; None if a user requested it. ``owner``: the cluster on which it runs; None for a
-        run that nobody but its driver looks after.
+        If the model has a run with this idempotency key, return that run instead, whatever its state and its owner. ``cause``,
+        ``owner`` and ``source`` are those of `Run`.
 
         Raises:
             Conflict: another run of this model is active.
@@ -70,6 +70,7 @@ class RunStore:
                     idempotency_key=idempotency_key,
                     cause=cause,
                     owner=owner,
+                    source=None if source is None else asdict(source),
                     created_at=now,
                     started_at=now if started else None,
                     heartbeat_at=now if started else None,

@@ -94,6 +94,7 @@ runs = sa.Table(
     sa.Column("decision_id", sa.Integer, nullable=True),
     sa.Column("idempotency_key", sa.String(128), nullable=True),
     sa.Column("cause", sa.Text, nullable=True),
+    sa.Column("source", sa.JSON(none_as_null=True), nullable=True),
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("started_at", UtcDateTime, nullable=True),
     sa.Column("finished_at", UtcDateTime, nullable=True),

@@ -148,6 +148,10 @@ class Task(ABC, Generic[InputT, OutputT, ExampleT, OptionsT]):
         """
 
     @classmethod
+    def check_labels(cls, labels: Sequence[str]) -> None:
+        """Raise ``UnusableModel`` unless a model from elsewhere whose outputs are these labels can do the task."""
+
+    @classmethod
     @abstractmethod
     def strata(cls, examples: Sequence[ExampleT]) -> list[str]:
         """Return the stratum of each example: a holdout is drawn from each stratum in proportion."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from baton.errors import DataError
+from baton.errors import DataError, UnusableModel
 from baton.tasks.base import Score, Target, Windows
 from baton.tasks.f1 import MacroF1
 from baton.tasks.text_classifier import ClassificationOptions, LabelScores, TextClassifier, TextInput, activate, ranking
@@ -40,6 +40,11 @@ class Classification(TextClassifier[LabelScores, TextExample, ClassificationOpti
             only = f"only {labels[0]!r}" if labels else "none"
             raise DataError(f"classification needs at least two labels in the training data; it has {only}")
         return labels
+
+    @classmethod
+    def check_labels(cls, labels: Sequence[str]) -> None:
+        if len(labels) < 2:
+            raise UnusableModel(f"classification needs at least two labels; the model has {len(labels)}: it is a regression")
 
     @classmethod
     def strata(cls, examples: Sequence[TextExample]) -> list[str]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from baton.errors import DataError, InvalidInput
+from baton.errors import DataError, InvalidInput, UnusableModel
 from baton.tasks.base import (
     CHARACTERS_PER_TOKEN,
     IGNORED,
@@ -64,6 +64,18 @@ class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
         if not types:
             raise DataError("ner needs at least one entity in the training data; it has none")
         return (tags.OUTSIDE, *(f"{prefix}-{label}" for label in types for prefix in "BI"))
+
+    @classmethod
+    def check_labels(cls, labels: Sequence[str]) -> None:
+        named = set(labels)
+        wrong = [label for label in labels if label != tags.OUTSIDE and not (label[:2] in ("B-", "I-") and label[2:])]
+        wrong += [label for label in labels if label.startswith("I-") and f"B-{label[2:]}" not in named]
+        if tags.OUTSIDE not in named or wrong:
+            what = f"{wrong[0]!r} does not fit" if wrong else f"there is no {tags.OUTSIDE!r}"
+            raise UnusableModel(
+                f"ner needs the labels {tags.OUTSIDE}, and for each type X B-X, and I-X for its further words; {what}. The "
+                f"model has {', '.join(labels[:12])}"
+            )
 
     @classmethod
     def strata(cls, examples: Sequence[NerExample]) -> list[str]:

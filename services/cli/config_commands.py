@@ -8,9 +8,14 @@ from pathlib import Path
 import typer
 
 from baton.config import file as configuration
-from baton.config.file import load_config
+from baton.config.file import BatonConfig, load_config
+from baton.errors import BatonError
 from baton.store.urls import without_passwords
 from services.cli.terminal import ConfigFile, err, out, path_of, print_json
+from services.host import startup_warnings
+
+SQLITE = "sqlite:///"
+"""Beginning of the URL of a database that is a file."""
 
 config_app = typer.Typer(no_args_is_help=True, help="Check the configuration, show it, or print its JSON Schema.")
 
@@ -26,20 +31,39 @@ def check(config: ConfigFile = None) -> None:
     """Report all mistakes in the configuration. Contacts no service.
 
     Exit status 1 when there are mistakes. Missing data files are reported as warnings, not errors: training reads them on the
-    node that runs the job.
+    node that runs the job. So are champions of another task than the declared one, if the database is there and answers.
     """
     path = path_of(config)
     loaded = load_config(path, os.environ)
     for model in loaded.models:
         for key, value in (("train", model.data.train), ("holdout", model.data.holdout)):
             if isinstance(value, str) and Path(value).is_absolute() and not Path(value).is_file():
-                err.print(
-                    f"{model.name}: data.{key}: {value} does not exist on this machine",
-                    style="yellow",
-                    markup=False,
-                    soft_wrap=True,
-                )
+                _warn(f"{model.name}: data.{key}: {value} does not exist on this machine")
+        if model.data.train is None:
+            judged = "data.holdout judges them" if model.data.judges else "nothing judges them: there is no data.holdout either"
+            _warn(f"{model.name}: data.train is not declared: versions can only be registered (`baton register`), and {judged}")
+    for change in _task_changes(loaded):
+        _warn(change)
     out.print(f"{path} is valid: {len(loaded.models)} model(s): {', '.join(model.name for model in loaded.models)}")
+
+
+def _task_changes(config: BatonConfig) -> list[str]:
+    """Return what the database says about changed tasks; nothing if it is not there or cannot be read."""
+    file = config.database.removeprefix(SQLITE)
+    if file != config.database and not Path(file).is_file():  # to open it would create it
+        return []
+    from baton.store.registry import Registry  # imports SQLAlchemy, which is slow; other commands need no database
+
+    try:
+        registry = Registry(config.database)
+        registry.check()
+        return startup_warnings.task_changes(config, registry)
+    except BatonError:
+        return []
+
+
+def _warn(text: str) -> None:
+    err.print(text, style="yellow", markup=False, soft_wrap=True)
 
 
 @config_app.command()

@@ -1,13 +1,15 @@
-"""`baton train`, `runs` and `cancel`: training runs."""
+"""`baton train`, `register`, `runs` and `cancel`: runs, which train a version or bring one from elsewhere."""
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from baton.errors import ConfigError
 from baton.store.records import HistoryKind, RolloutState, RunState, Verdict
 from services.cli.terminal import AsJson, ConfigFile, Limit, Model, connect, err, out, print_json, print_value
 from services.client import Client
@@ -46,24 +48,65 @@ def train(
     headers = {"Idempotency-Key": idempotency_key} if idempotency_key else None
     with connect(context, config) as client:
         run = client.post(f"/api/models/{model}/runs", {"set": [_absolute(item) for item in assign or []]}, headers)
-        if wait:
-            try:
-                run = _watch(client, run["id"], quiet=as_json)
-            except KeyboardInterrupt:
-                err.print(f"\nrun {run['id']} continues; `baton cancel {run['id']}` stops it, `baton runs {model}` shows it")
-                raise typer.Exit(130) from None
+        _follow(client, run, wait=wait, as_json=as_json)
+
+
+def register(
+    context: typer.Context,
+    model: Model,
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A Hugging Face directory with weights and tokenizer: a path that the cluster's nodes can read, or a storage "
+            "URL. Or the id of a model on the hub.",
+            metavar="DIRECTORY",
+        ),
+    ],
+    config: ConfigFile = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help='Name the model\'s labels with this JSON file: {"LABEL_0": "billing", …}, by their names or their numbers.',
+        ),
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Show progress until the verdict, and until a winner serves.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bring a version that was trained elsewhere; if it beats the champion, it takes over.
+
+    `baton register intents ./my-model --wait`
+
+    The model is evaluated on the holdout and judged like any other version. Without declared data nothing can judge it: it is
+    published, and `baton promote --force --reason …` puts it into service. Exit status 1 with --wait when the run fails, or a
+    winner cannot take over.
+    """
+    body = {"source": _absolute_path(source), "labels": None if labels is None else _read_labels(labels)}
+    with connect(context, config) as client:
+        run = client.post(f"/api/models/{model}/versions", body)
+        _follow(client, run, wait=wait, as_json=as_json)
+
+
+def _follow(client: Client, run: dict[str, Any], *, wait: bool, as_json: bool) -> None:
+    """Print a run that was started, with ``wait`` once it has ended. Exit with status 1 if it failed or cannot take over."""
+    if wait:
+        try:
+            run = _watch(client, run["id"], quiet=as_json)
+        except KeyboardInterrupt:
+            err.print(f"\nrun {run['id']} continues; `baton cancel {run['id']}` stops it, `baton runs {run['model']}` shows it")
+            raise typer.Exit(130) from None
     if as_json:
         print_json(run)
     elif wait:
         out.print(show_runs.verdict(run))
     else:
-        out.print(f"run [bold]{run['id']}[/] is {run['state']}; watch it with `baton runs {model}`")
+        out.print(f"run [bold]{run['id']}[/] is {run['state']}; watch it with `baton runs {run['model']}`")
     if wait and (run["state"] != RunState.SUCCEEDED or run.get("rollout_problem")):
         raise typer.Exit(1)
 
 
 def runs(context: typer.Context, model: Model, config: ConfigFile = None, limit: Limit = 20, as_json: AsJson = False) -> None:
-    """List the training runs of a model, newest first."""
+    """List the runs of a model, newest first."""
     with connect(context, config) as client:
         items = client.get(f"/api/models/{model}/runs", limit=limit)["items"]
     print_value(items, as_json, show_runs.runs)
@@ -75,9 +118,9 @@ def cancel(
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Cancel an active training run.
+    """Cancel an active run.
 
-    Ctrl-C during `baton train --wait` only stops waiting; this command stops the run itself.
+    Ctrl-C during `baton train --wait` or `register --wait` only stops waiting; this command stops the run itself.
     """
     with connect(context, config) as client:
         ended = client.post(f"/api/runs/{run}/cancel")
@@ -95,9 +138,23 @@ def _cancelled_text(run: dict[str, Any]) -> str:
 def _absolute(assignment: str) -> str:
     """Make a file name in ``KEY=VALUE`` absolute: it is relative to the user's directory, not to the job's."""
     key, equals, value = assignment.partition("=")
-    if key.strip() in ("data.train", "base_model") and Path(value).exists():
-        return f"{key}{equals}{Path(value).resolve()}"
-    return assignment
+    return f"{key}{equals}{_absolute_path(value)}" if key.strip() in ("data.train", "base_model") else assignment
+
+
+def _absolute_path(value: str) -> str:
+    """Return the absolute path of what exists on this machine, and anything else (a URL, an id) unchanged."""
+    return str(Path(value).resolve()) if Path(value).exists() else value
+
+
+def _read_labels(path: Path) -> dict[str, str]:
+    """Read the names of labels. Raises ``ConfigError``."""
+    try:
+        names = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--labels {path}: it cannot be read as JSON: {error}") from error
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise ConfigError(f'--labels {path}: an object of names is needed, such as {{"LABEL_0": "billing", "LABEL_1": "bug"}}')
+    return names
 
 
 def _watch(client: Client, run_id: str, *, quiet: bool) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`baton versions`, `report`, `promote`, `reject`, `rollback` and `history`: a model's versions, and which of them serves."""
+"""Commands on a model's versions, and which of them serves: `versions`, `evaluate`, `report`, `promote`, `reject`, …"""
 
 from __future__ import annotations
 
@@ -39,6 +39,22 @@ def report(
     with connect(context, config) as client:
         item = client.get(f"/api/models/{model}/versions/{version}/report")
     print_value(item, as_json, show_report.report)
+
+
+def evaluate(
+    context: typer.Context,
+    model: Model,
+    version: Annotated[int, typer.Argument(min=1, help="Number of the version.", metavar="VERSION")],
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the F1 of a version on the newest holdout, beside the champion's. Nothing moves, and no match is counted.
+
+    The version is evaluated now unless it was before. If the gate has judged it on this holdout, its report follows.
+    """
+    with connect(context, config) as client:
+        item = client.post(f"/api/models/{model}/versions/{version}/evaluations")
+    print_value(item, as_json, show_report.evaluation)
 
 
 def promote(

@@ -1,4 +1,4 @@
-"""Training runs and evaluations as Ray jobs: submit, watch, cancel. Knows the command line of the jobs, not what they do.
+"""Runs and evaluations as Ray jobs: submit, watch, cancel. Knows the command line of the jobs, not what they do.
 
 The result of a run is read from the registry. Ray's job status counts only if a job ended without writing a result.
 """
@@ -37,7 +37,7 @@ UNREACHABLE = (RuntimeError, OSError)
 
 
 class Jobs:
-    """Submits, watches and cancels jobs. All methods except `judge` block: call them from a thread."""
+    """Submits, watches and cancels jobs. All methods except `judge` and `evaluate` block: call them from a thread."""
 
     def __init__(
         self, registry: Registry, storage: Storage, environment: Mapping[str, str], ownership: Ownership, silence: Silence
@@ -65,18 +65,31 @@ class Jobs:
         Raises:
             NotReady: the job took longer than ``timeout_s`` or failed; the message has the last line of its log.
         """
-        model = settings.name
-        job = f"judge-{model}-{version}-{uuid.uuid4().hex[:8]}"
-        arguments = ["judge", model, str(version), "--settings", settings.model_dump_json()]
-        await asyncio.to_thread(self._submit, job, *arguments, *(["--overtaken"] if overtaken else []))
+        await self._complete("judge", "judging", settings, version, timeout_s, *(["--overtaken"] if overtaken else []))
+
+    async def evaluate(self, settings: ModelSettings, version: int, timeout_s: float) -> None:
+        """Run a job that evaluates a version on the newest holdout, and wait for its end; the scores are then in the registry.
+
+        Raises ``NotReady`` as `judge`.
+        """
+        await self._complete("evaluate", "evaluating", settings, version, timeout_s)
+
+    async def _complete(
+        self, command: str, doing: str, settings: ModelSettings, version: int, timeout_s: float, *options: str
+    ) -> None:
+        """Run a job about one version, and wait for its end. Raise ``NotReady`` as `judge`."""
+        what = f"{doing} {settings.name} v{version}"
+        job = f"{command}-{settings.name}-{version}-{uuid.uuid4().hex[:8]}"
+        arguments = [command, settings.name, str(version), "--settings", settings.model_dump_json()]
+        await asyncio.to_thread(self._submit, job, *arguments, *options)
         deadline = time.monotonic() + timeout_s
         while (status := await asyncio.to_thread(self._status, job)) not in TERMINAL:
             if time.monotonic() > deadline:
                 await asyncio.to_thread(self._stop, job)
-                raise NotReady(f"judging {model} v{version} took more than {timeout_s:.0f} s and was stopped")
+                raise NotReady(f"{what} took more than {timeout_s:.0f} s and was stopped")
             await asyncio.sleep(JUDGE_POLL_SECONDS)
         if status is not JobStatus.SUCCEEDED:
-            raise NotReady(f"judging {model} v{version} failed: {await asyncio.to_thread(self._outcome, job)}")
+            raise NotReady(f"{what} failed: {await asyncio.to_thread(self._outcome, job)}")
 
     def cancel(self, run_id: str) -> Run:
         """End an active run now. Raises ``Conflict`` if it is over, ``NotFound`` if it does not exist."""

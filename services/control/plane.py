@@ -20,7 +20,7 @@ from baton.config.file import BatonConfig, override
 from baton.config.model_settings import ModelSettings
 from baton.errors import BatonError, Conflict, InvalidInput, NotReady
 from baton.quality.matches import left_after
-from baton.store.records import Champion, Decision, DecisionKind, Promotion, Run, Verdict
+from baton.store.records import Champion, Decision, DecisionKind, Evaluation, Promotion, Run, Source, Verdict
 from baton.store.registry import Registry
 from services.control.api.app import build_api
 from services.control.housekeeping import Housekeeping
@@ -103,10 +103,21 @@ class ControlPlane:
         Raises:
             Conflict: a run of ``model`` is active.
             NotFound: unknown model.
-            ConfigError: an assignment is not valid.
+            ConfigError: an assignment is not valid, or there is nothing to train on.
         """
-        settings = override(self.config.model(model), assignments)
-        return await self._queue(settings, idempotency_key, None)
+        declared = self.config.model(model)
+        settings = override(declared, assignments)
+        settings.check_trainable(declared.data)
+        return await self._queue(settings, idempotency_key)
+
+    async def register(self, model: str, source: Source, idempotency_key: str | None) -> Run:
+        """Queue a run that registers a version from elsewhere, and submit its job.
+
+        Raises:
+            Conflict: a run of ``model`` is active.
+            NotFound: unknown model.
+        """
+        return await self._queue(self.config.model(model), idempotency_key, source=source)
 
     async def cancel_run(self, run_id: str) -> Run:
         """End an active run now. Raises ``Conflict`` if it is over, ``NotFound`` if it does not exist."""
@@ -116,7 +127,7 @@ class ControlPlane:
         """Ask the gate (unless ``force``), and hand over if it agrees. The promotion is None if the gate refused.
 
         Raises:
-            Conflict: the version is the champion already, or was rejected, or as `Rollouts.promote`.
+            Conflict: the version is the champion already, or was rejected, or cannot be judged, or as `Rollouts.promote`.
             InvalidInput: ``force`` without a reason.
             NotFound: the version does not exist.
             NotReady: the evaluation failed or took too long, or as `Rollouts.promote`.
@@ -140,6 +151,45 @@ class ControlPlane:
                 return decision, None
         promotion = await self.rollouts.promote(decision)
         return await asyncio.to_thread(self.registry.decision, promotion.decision_id), promotion
+
+    async def evaluate(self, model: str, version: int) -> Evaluation:
+        """Return the scores of a version on the newest holdout; unless they are stored, run a job that computes them.
+
+        Raises:
+            Conflict: no holdout is declared, or the version has another task than the model.
+            NotFound: the version does not exist.
+            NotReady: the evaluation failed or took too long.
+        """
+        settings = self.config.model(model)
+        await asyncio.to_thread(self._require_judgeable, settings, version)
+
+        def stored() -> Evaluation | None:
+            newest = self.registry.datasets.latest(model, holdout_source=settings.data.holdout_source)
+            return None if newest is None else self.registry.evaluations.get(model, version, newest.holdout_hash)
+
+        found = await asyncio.to_thread(stored)
+        if found is None:
+            await self._jobs.evaluate(settings, version, JUDGE_SECONDS)
+            found = await asyncio.to_thread(stored)
+        if found is None:
+            raise NotReady(f"v{version} was evaluated, but the data of {model} changed in the meantime; try again")
+        return found
+
+    def _require_judgeable(self, settings: ModelSettings, number: int) -> None:
+        """Raise as `evaluate` unless the gate can be asked about a version."""
+        name = settings.name
+        version = self.registry.versions.get(name, number)
+        task = version.lineage.get("task", settings.task)  # Baton 0.1 stored none: the job that evaluates reads the manifest
+        if task != settings.task:
+            raise Conflict(
+                f"v{number} has the task {task}, and {name} is declared with {settings.task}: it can neither be evaluated nor "
+                f"serve. Declare task: {task}, or train or register a version of {settings.task}"
+            )
+        if not settings.data.judges:
+            raise Conflict(
+                f"{name} declares no data, so that there is no holdout to evaluate v{number} on. Declare data.holdout, or put "
+                f"it into service without: `baton promote {name} {number} --force --reason …`"
+            )
 
     async def describe(self, settings: ModelSettings) -> dict[str, Any]:
         """Return one model as JSON values: champion, replicas, active run."""
@@ -196,10 +246,17 @@ class ControlPlane:
             reasons.append(str(error))
         return reasons
 
-    async def _queue(self, settings: ModelSettings, idempotency_key: str | None, cause: str | None) -> Run:
+    async def _queue(
+        self,
+        settings: ModelSettings,
+        idempotency_key: str | None,
+        *,
+        cause: str | None = None,
+        source: Source | None = None,
+    ) -> Run:
         def create() -> Run:
             spec, owner = settings.model_dump(mode="json"), self.ownership.cluster
-            return self.registry.runs.create(settings.name, spec, idempotency_key, cause=cause, owner=owner)
+            return self.registry.runs.create(settings.name, spec, idempotency_key, cause=cause, owner=owner, source=source)
 
         run = await asyncio.to_thread(create)
         if not run.state.final:
@@ -207,11 +264,12 @@ class ControlPlane:
         return run
 
     async def _start_automatic_run(self, model: str, cause: str) -> Run:
-        return await self._queue(self.config.model(model), None, cause)
+        return await self._queue(self.config.model(model), None, cause=cause)
 
     async def _ask_gate(self, model: str, version: int, champion: Champion) -> Decision:
         """Return the gate's decision on ``version`` against ``champion``; unless it is stored, run a job that makes it."""
         settings = self.config.model(model)
+        await asyncio.to_thread(self._require_judgeable, settings, version)
         policy, source = settings.gate.model_dump(mode="json"), settings.data.holdout_source
 
         def stored(*, judged: bool) -> Decision | None:

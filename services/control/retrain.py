@@ -180,8 +180,9 @@ class Retrainer:
 
     def _read_situation(self, settings: ModelSettings) -> Situation:
         registry, name = self._registry, settings.name
-        runs = registry.runs.list(name, limit=RUNS_SEEN)
-        active = next((run for run in runs if not run.state.final), None)
+        recent = registry.runs.list(name, limit=RUNS_SEEN)
+        active = next((run for run in recent if not run.state.final), None)
+        runs = [run for run in recent if run.source is None]  # a version from elsewhere says nothing about training
         newest = registry.versions.list(name, limit=1)
         champion = registry.champion_version(name)
         return Situation(

@@ -1,4 +1,5 @@
-"""What an operator must know before a service starts: what can be reached from outside, and whether API keys protect it.
+"""What an operator must know before a service starts: what can be reached from outside, which API keys protect it, what of the
+database the configuration contradicts.
 
 Knows no Ray.
 """
@@ -6,14 +7,17 @@ Knows no Ray.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from baton.config.file import AuthSettings, BatonConfig
+from baton.errors import BatonError
 from baton.keys import Scope
 from baton.store.urls import without_passwords
 
 if TYPE_CHECKING:
+    from baton.store.records import ModelVersion
     from baton.store.registry import Registry
 
 WARNING, NOTE = "WARNING: ", "NOTE: "
@@ -30,13 +34,40 @@ def with_keys_by_default(config: BatonConfig) -> BatonConfig:
     return config.model_copy(update={"auth": AuthSettings(required=True)})
 
 
+def task_changes(config: BatonConfig, registry: Registry) -> list[str]:
+    """Return a sentence for each model whose champion has another task than the declared one, so that it cannot serve.
+
+    Raises ``RegistryError``.
+    """
+    found = []
+    known = registry.declared()
+    for settings in config.models:
+        name, task = settings.name, settings.task
+        champion = registry.champion_version(name) if name in known else None
+        with suppress(BatonError):  # Baton 0.1 published it, and its files are away: replicas will tell
+            before = task if champion is None else _task_of(champion, config)
+            if champion is not None and before != task:
+                found.append(
+                    f"{name}: its champion v{champion.number} has the task {before}, and task: {task} is declared. No version "
+                    f"answers until one of {task} takes over, which is judged as a first version: `baton train {name}`, or "
+                    f"`baton register {name} DIRECTORY`. Or declare task: {before} again"
+                )
+    return found
+
+
+def _task_of(version: ModelVersion, config: BatonConfig) -> str:
+    from baton.artifacts.storage import Storage  # imports drivers, which most commands do not need
+
+    return Storage(config.storage).task_of(version)
+
+
 def messages(config: BatonConfig, registry: Registry, ports: Mapping[str, int]) -> list[str]:
     """Return the warnings and notes for a service that is about to start.
 
     ``ports``: those of Baton's own Ray cluster; empty for a cluster that someone else runs.
 
     Raises:
-        RegistryError: the API keys cannot be read.
+        RegistryError: the API keys or the champions cannot be read.
     """
     found = []
     if not ports and without_passwords(config.database) != config.database:
@@ -56,6 +87,7 @@ def messages(config: BatonConfig, registry: Registry, ports: Mapping[str, int]) 
         f"{NOTE if config.http.loopback else WARNING}HAProxy's statistics and metrics ({listed}) and Serve's gRPC "
         "(random ports) listen on all addresses and do not check API keys: block them with a firewall"
     )
+    found += [f"{WARNING}{change}" for change in task_changes(config, registry)]
     now = datetime.now(UTC)
     valid = [key for key in registry.keys.live() if not key.expired(now)] if config.keys_required else []
     if config.keys_required and not any(Scope.OPERATE in key.scopes for key in valid):

@@ -60,20 +60,20 @@ def versions(items: Sequence[Json]) -> RenderableType:
     table = grid("", "version", "F1", "other metrics", "train rows", "holdout", "method", "created")
     holdouts = set()
     for item in items:
-        dataset, training, metrics = item["lineage"].get("dataset", {}), item["lineage"].get("training", {}), item["metrics"]
+        dataset, metrics = item["lineage"].get("dataset", {}), item["metrics"]
         holdouts.add(dataset.get("holdout_hash"))
         table.add_row(
             "".join(mark for mark, applies in _marks(item) if applies),
             version_text(item["number"]),
             score_text(metrics.get("f1")),
-            ", ".join(f"{name} {metrics[key]:.4f}" for key, name in OTHER_METRICS.items() if metrics.get(key) is not None),
+            other_metrics(metrics),
             str(dataset.get("train_rows", "")),
             str(dataset.get("holdout_rows", "")),
-            "few-shot" if training.get("few_shot") else str(training.get("tune", "")),
+            _method(item["lineage"]),
             time_text(item["created_at"]),
         )
     if not items:
-        return Text("no versions yet; `baton train MODEL --wait` trains the first")
+        return Text("no versions yet; `baton train MODEL --wait` trains the first, `baton register` brings one from elsewhere")
     notes = []
     if len(holdouts) > 1:
         notes.append(
@@ -85,6 +85,19 @@ def versions(items: Sequence[Json]) -> RenderableType:
     if any(item["rolled_back"] for item in items):
         notes.append("↩ was taken out of service by a rollback; `baton history` has the reason")
     return Group(table, *(Text(note, style="dim") for note in notes))
+
+
+def _method(lineage: Json) -> str:
+    """Return how a version was made."""
+    training = lineage.get("training", {})
+    if lineage.get("source"):
+        return "registered"
+    return "few-shot" if training.get("few_shot") else str(training.get("tune", ""))
+
+
+def other_metrics(metrics: Json) -> str:
+    """Return the metrics besides F1 that lists show, on one line."""
+    return ", ".join(f"{name} {metrics[key]:.4f}" for key, name in OTHER_METRICS.items() if metrics.get(key) is not None)
 
 
 def _marks(item: Json) -> Sequence[tuple[str, bool]]:

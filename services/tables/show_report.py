@@ -1,4 +1,4 @@
-"""The report of a decision for a terminal: F1 tables, a plot of the gains' intervals, confusions and changed answers."""
+"""A version's scores, and the report of a decision: F1 tables, a plot of the gains' intervals, confusions, changed answers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from services.tables.show import Json, decision, grid, version_text
+from services.tables.show import Json, decision, grid, other_metrics, score_text, time_text, version_text
 
 PLOT_WIDTH = 31
 """Characters of a plotted interval; odd, so that zero has one of its own in the middle."""
@@ -27,6 +27,34 @@ def report(item: Json) -> RenderableType:
     if found["changed"]:
         sections += [Text(), _changed(found["changed"], ours, theirs)]
     return Group(*sections, *_notes(found, ours, theirs))
+
+
+def evaluation(item: Json) -> RenderableType:
+    """Return the scores of a version on the newest holdout beside the champion's, and the gate's report if there is one."""
+    table = grid("version", "F1", "other metrics", "holdout", "size", "one answer", "evaluated")
+    for number, found in ((item["version"], item["evaluation"]), (item["champion"], item["champion_evaluation"])):
+        if found is None:
+            continue
+        metrics = found["metrics"]
+        mark = " ★" if number == item["champion"] else ""
+        table.add_row(
+            version_text(number) + mark,
+            score_text(metrics.get("f1")),
+            other_metrics(metrics),
+            f"{item['holdout_rows']:,}",
+            f"{metrics['megabytes']:,.1f} MB" if "megabytes" in metrics else "–",
+            f"{metrics['latency_ms']:,.1f} ms" if "latency_ms" in metrics else "–",
+            time_text(found["created_at"]),
+        )
+    sections: list[RenderableType] = [table]
+    if item["report"] is not None:
+        sections += [Text(), report(item)]
+    elif labels := item["evaluation"]["metrics"].get("per_class"):
+        by_label = grid("label", "in holdout", "F1")
+        for name, scores in sorted(labels.items(), key=lambda pair: float(pair[1]["f1"])):
+            by_label.add_row(Text(name), f"{scores['support']:,}", f"{scores['f1']:.3f}")
+        sections += [Text(), by_label]
+    return Group(*sections)
 
 
 def _gains(title: str, unit: str, rows: Sequence[Json], ours: str, theirs: str) -> RenderableType:

@@ -45,7 +45,8 @@ def runs(items: Sequence[Json]) -> RenderableType:
     table = grid("run", "state", "version", "started", "took", "about")
     for item in items:
         progress = progress_text(item["progress"], item["stage"]) if item["state"] == RunState.RUNNING else ""
-        about = [text for text in (item["reason"] or progress, item["cause"]) if text]
+        source = f"registers {item['source']['location']}" if item["source"] else ""
+        about = [text for text in (item["reason"] or progress, item["cause"], source) if text]
         table.add_row(
             item["id"],
             Text(item["state"], style=STATE_STYLES.get(item["state"], "")),
@@ -61,6 +62,8 @@ def verdict(run: Json) -> RenderableType:
     """Return how a run ended: the gate's decision, or why there is none; and whether a winner serves."""
     if run["state"] != RunState.SUCCEEDED:
         return Text(f"run {run['id']} {run['state']}: {run['reason']}", style=STATE_STYLES[run["state"]])
+    if run["decision"] is None:  # it registered files that are a version already, or that nothing can judge
+        return Text(f"run {run['id']} {run['state']}: {run['reason']}", style="yellow")
     lines: list[RenderableType] = [decision(run["decision"])]
     if run.get("rolled_out"):
         lines.append(Text(f"v{run['version']} is serving.", style="bold green"))

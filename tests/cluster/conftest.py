@@ -26,7 +26,7 @@ from baton.config.file import BatonConfig, load_config
 from baton.config.model_settings import ModelSettings
 from baton.store.records import ModelVersion, Run
 from baton.store.registry import Registry
-from baton.tasks import TASKS
+from baton.tasks import TASKS, task_type
 from services.host import processes
 from services.host.instance import Instance, StateDirectory
 from tests.support.audit import fix_secret
@@ -246,7 +246,7 @@ def publish(service: Service, model: str, checkpoint: Path) -> ModelVersion:
     settings = service.settings(model)
     clock = Clock(lambda stage, progress: None)
     context = Context(settings=settings, declared=settings, registry=service.registry, storage=service.storage, clock=clock)
-    dataset = datasets.freeze(model, pipeline.task_type(settings.task), settings.data, service.storage)
+    dataset = datasets.freeze(model, task_type(settings.task), settings.data, service.storage)
     run_id = f"{model}-by-hand-{random.getrandbits(32):08x}"
     version, _ = pipeline.publish(context, run_id, dataset, Trained(directory=checkpoint, f1=0.0, epoch=1))
     return version

@@ -1,13 +1,14 @@
-"""Runs that go on from the champion, through the whole loop: lineage, adapters on two workers, and a version that serves."""
+"""Runs that go on from the champion, and one that registers a version from elsewhere, through the whole loop."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.conftest import LABELS, TEXT, WORKER, Service, write_rows
+from tests.cluster.conftest import LABELS, TEXT, WORKER, Service, publish, write_rows
 from tests.support.tiny import keyword_rows
 from tests.support.waiting import until
 
@@ -56,3 +57,28 @@ def test_a_run_goes_on_from_the_champion_with_adapters_survives_a_killed_worker_
     answer = runs.predict("runs")
     assert (answer.headers["x-model-version"], answer.json()[0][0]["label"]) == (str(version.number), "billing"), TEXT
     runs.force("runs", champion.number)
+
+
+def test_a_directory_is_registered_over_http_beats_the_champion_and_answers(
+    runs: Service, checkpoints: list[Path], tmp_path: Path
+) -> None:
+    champion = runs.registry.champion("runs").version
+    assert champion is not None
+    weak = publish(runs, "runs", checkpoints[0]).number
+    runs.force("runs", weak)
+    own = shutil.copytree(checkpoints[-1], tmp_path / "own")
+    answer = runs.http.post("/api/models/runs/versions", json={"source": str(own)})
+    assert (answer.status_code, answer.json()["source"]["location"]) == (202, str(own))
+    ended = runs.await_run(answer.json()["id"])
+    assert (ended.state.value, ended.reason) == ("succeeded", None)
+    version = ended.version
+    assert version is not None
+    assert runs.http.get(f"/api/runs/{ended.id}").json()["decision"]["verdict"] == "promote"
+    runs.await_replicas("runs", version)
+    answer = runs.predict("runs")
+    assert (answer.headers["x-model-version"], answer.json()[0][0]["label"]) == (str(version), "billing"), TEXT
+    evaluated = runs.http.post(f"/api/models/runs/versions/{weak}/evaluations").json()
+    assert evaluated["evaluation"]["metrics"]["f1"] < evaluated["champion_evaluation"]["metrics"]["f1"]
+    again = json.loads(runs.baton("register", "runs", own, "--wait", "--json").stdout)
+    assert (again["version"], again["decision"]) == (version, None)
+    runs.force("runs", champion)

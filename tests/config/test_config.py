@@ -268,14 +268,24 @@ def test_an_unknown_key_far_from_all_others_lists_the_allowed_ones(tmp_path):
 
 
 def test_a_missing_key_is_named(tmp_path):
+    content = changed("models", 0, "task", to="classification")
+    del content["models"][0]["task"]
+    assert "models[0].task: missing; it has no default" in complaint(tmp_path, content)
+
+
+def test_a_model_that_is_never_trained_needs_no_data_and_has_no_triggers(tmp_path):
+    for data, judges in (({}, False), ({"holdout": "test.jsonl"}, True), ({"train": "t.jsonl"}, True)):
+        model = load_config(write(tmp_path, changed("models", 0, "data", to=data)), {}).models[0]
+        assert model.data.judges is judges
     content = changed("models", 0, "data", to={})
-    assert "models[0].data.train: missing; it has no default" in complaint(tmp_path, content)
+    content["models"][0]["retrain"] = {"on_drift": True}
+    assert "retrain: its runs need data to train on; declare data.train, or leave retrain out" in complaint(tmp_path, content)
 
 
 def test_all_mistakes_are_reported_at_once(tmp_path):
     content = changed("http", to={"port": "x", "hots": "y"})
     content["models"][0] |= {"task": "summary", "gate": {"min_gain": -1}}
-    del content["models"][0]["data"]["train"]
+    content["models"][0]["data"]["train"] = 3
     message = complaint(tmp_path, content)
     assert message.splitlines()[0].endswith("baton.yaml: 5 mistakes")
     for key in ("http.port", "http.hots", "models[0].task", "models[0].gate.min_gain", "models[0].data.train"):
@@ -375,7 +385,7 @@ def test_the_json_schema_accepts_the_good_file(schema):
         changed("models", 0, "training", "epoch", to=3),
         changed("models", 0, "task", to="summary"),
         changed("http", "port", to=0),
-        changed("models", 0, "data", to={}),
+        changed("models", 0, "data", "train", to=3),
         changed("models", to=[]),
         changed("models", 0, "name", to="My Model"),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from baton.store.records import ModelVersion, RunState
+from baton.store.records import ModelVersion, RunState, Source
 from tests.support.local_control import LocalControl, configured, control_of, decide, loops_of, publish
 
 
@@ -57,3 +57,17 @@ def test_an_overtaken_version_that_beats_the_new_champion_takes_over(tmp_path: P
     look_once(control)  # judges it again
     look_once(control)  # rolls it out
     assert control.registry.champion("m").version == best.number
+
+
+def test_a_run_that_was_to_register_the_version_again_gets_no_decision_of_it(tmp_path: Path) -> None:
+    control = control_of(configured(tmp_path, "m"))
+    won(control, 60)
+    look_once(control)
+    older = won(control, 75)
+    again = control.registry.runs.create("m", {}, started=True, source=Source(location="/own"))
+    control.registry.runs.finish(again.id, RunState.SUCCEEDED, version=older.number, reason="these files are v2 already")
+    won(control, 95)
+    look_once(control)
+    look_once(control)  # judges the older winner again
+    assert control.registry.newest_gate_decision("m", older.number).verdict == "reject"
+    assert control.registry.runs.get(again.id).decision_id is None

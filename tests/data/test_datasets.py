@@ -702,3 +702,30 @@ def test_reading_knows_no_task(tmp_path):
     path = write_jsonl(tmp_path / "t.jsonl", [{"question": "who?", "answers": {"text": ["me"]}}])
     [row] = sources.read(str(path), "train")
     assert (row.where, row.values) == (f"{path} line 1", {"question": "who?", "answers": {"text": ["me"]}})
+
+
+# --- a model that is never trained ---------------------------------------------------------------------------------------
+
+
+def test_without_train_data_the_holdout_judges_with_its_own_labels(storage, tmp_path):
+    rows = keyword_rows(40, ("billing", "bug"), seed=0)
+    data = DataSettings(holdout=str(write_jsonl(tmp_path / "h.jsonl", rows)))
+    dataset = freeze("m", Classification, data, storage)
+    assert (dataset.train, len(dataset.holdout)) == ([], 40)
+    assert dataset.version.labels == dataset.version.classes == ("billing", "bug")
+    assert dataset.version.sources == {"holdout": str(tmp_path / "h.jsonl")}
+    assert dataset.version.quarantined_rows == 0
+
+
+def test_a_run_may_bring_train_data_to_a_model_that_declares_only_a_holdout(storage, tmp_path):
+    declared = DataSettings(holdout=str(write_jsonl(tmp_path / "h.jsonl", keyword_rows(40, ("billing", "bug"), seed=0))))
+    train = write_jsonl(tmp_path / "t.jsonl", keyword_rows(30, ("billing", "bug"), 1))
+    data = declared.model_copy(update={"train": str(train)})
+    alone = freeze("m", Classification, declared, storage)
+    dataset = freeze("m", Classification, data, storage, declared=declared)
+    assert (len(dataset.train), dataset.version.holdout_hash) == (30, alone.version.holdout_hash)
+
+
+def test_without_any_data_nothing_is_frozen(storage):
+    with pytest.raises(DataError, match="m declares no data, so that nothing can be evaluated"):
+        freeze("m", Classification, DataSettings(), storage)

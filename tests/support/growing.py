@@ -17,7 +17,7 @@ from baton.tasks import AnyTask
 from baton.tasks.classification import Classification
 from services.control.plane import ControlPlane
 from tests.support.audit import drawn_text
-from training import pipeline
+from training import freezing
 from training.context import Clock, Context
 from training.data.datasets import Dataset, History, freeze
 
@@ -83,7 +83,7 @@ def freeze_recorded(registry: Registry, settings: ModelSettings, storage: Storag
     """Freeze the model's next version as a run does: with the registry's feedback and ledger, and recorded there."""
     clock = Clock(lambda stage, progress: None)
     context = Context(settings=settings, declared=settings, registry=registry, storage=storage, clock=clock)
-    return pipeline.freeze(context).version
+    return freezing.freeze(context).version
 
 
 def correct(registry: Registry, model: str, *examples: Row) -> None:

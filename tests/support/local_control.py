@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from ray.job_submission import JobStatus
 from baton.artifacts.storage import Storage
 from baton.config.file import BatonConfig
 from baton.config.model_settings import GateSettings, ModelSettings
+from baton.errors import BatonError
 from baton.quality.trials import TrialCounts
 from baton.store.records import Decision, ModelVersion, ReplicaState, Rollout
 from baton.store.registry import Registry
@@ -76,7 +78,7 @@ class LocalReplicas(Replicas):
 
 
 class LocalJobs(Jobs):
-    """Jobs without Ray: matches are decided on the spot from stored scores, runs do what ``on_run`` says."""
+    """Jobs without Ray: matches are decided on the spot from stored scores, evaluations are real; ``on_run`` does a run."""
 
     def __init__(self, registry: Registry, storage: Storage, ownership: Ownership, silence: Silence) -> None:
         super().__init__(registry, storage, {}, ownership, silence)
@@ -89,19 +91,38 @@ class LocalJobs(Jobs):
             settings = ModelSettings.model_validate_json(arguments[4])
             of_run = "--overtaken" in arguments
             decide(self._registry, settings.name, int(arguments[2]), settings.gate, of_run=of_run)
+        elif arguments[0] == "evaluate":
+            from training import matches
+
+            settings = ModelSettings.model_validate_json(arguments[4])
+            matches.evaluate_newest(settings, int(arguments[2]), self._registry, self._storage)
         else:
             self.on_run(job)
 
     def _status(self, job: str) -> JobStatus | None:
         if job not in self.submitted:
             return None
-        return JobStatus.SUCCEEDED if job.startswith("judge-") else JobStatus.RUNNING
+        return JobStatus.SUCCEEDED if job.startswith(("judge-", "evaluate-")) else JobStatus.RUNNING
 
     def _job_client(self) -> Any:
         class Client:
             def stop_job(self, job: str) -> None: ...
 
         return Client()
+
+
+def register_at_once(control: LocalControl) -> None:
+    """Let runs register their sources on the spot, as their jobs do."""
+
+    from training import registration  # imports torch, which most tests of the control plane do not need
+    from training.__main__ import _record_end
+
+    def carry_out(run_id: str) -> None:
+        control.registry.runs.start(run_id)
+        with suppress(BatonError), _record_end(control.registry, run_id, conceal_data_errors=False):
+            registration.register(run_id, control.registry, Storage(control.config.storage))
+
+    control.jobs.on_run = carry_out
 
 
 class LocalControl(ControlPlane):

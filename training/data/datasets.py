@@ -106,13 +106,19 @@ def freeze(
     Args:
         declared: the data that `baton.yaml` declares, if the run overrides them; None: ``data``.
 
+    Without ``data.train`` there are no base rows of train, and the labels of the holdout count as classes.
+
     Raises:
         DataError: base rows are broken (the message lists them by file, line and field), a split has no rows, the task cannot
-            learn from the rows, or the base holdout has a label that train does not have.
+            learn from the rows, or the base holdout has a label that train does not have. Or no holdout is declared.
         StorageError: the storage cannot be written.
     """
+    if not (data if declared is None else declared).judges:
+        raise DataError(f"{model} declares no data, so that nothing can be evaluated; declare data.holdout, or data.train")
     feedback = _read_feedback(task_cls, history.feedback, redact)
     base = _read_base(task_cls, data, data if declared is None else declared, redact)
+    untrained = () if data.train is not None else base.holdout or ()
+    classes = {*history.classes, *(label for row in untrained for label in task_cls.labels_in(row.example))}
     audited = _read_audited(task_cls, history.audited, redact)
     merged = merge(
         task_cls,
@@ -123,14 +129,15 @@ def freeze(
         audited=audited.rows,
         is_drawn=history.is_drawn,
         awaited=audited.awaited,
-        classes=history.classes,
+        classes=classes,
         rejected=[*feedback.rejected, *audited.rejected],
     )
     _check_not_empty(data, merged, len(base.train))
     _check_slices(merged)
     train, holdout, corrections = ([row.example for row in rows] for rows in (merged.train, merged.holdout, merged.corrections))
-    labels = task_cls.labels_of(train)
-    _check_holdout(task_cls, merged)
+    labels = task_cls.labels_of([*train, *(row.example for row in untrained)])
+    if data.train is not None:
+        _check_holdout(task_cls, merged)
     content = {TRAIN: to_bytes(train), HOLDOUT: to_bytes(holdout), MARKS: _marks(merged), CORRECTIONS: to_bytes(corrections)}
     version = _record(
         model,
@@ -142,8 +149,8 @@ def freeze(
         previous=history.previous,
         feedback_until=feedback.last_id,
     )
-    classes = {*history.classes, *task_cls(labels, max_length=8).answer_labels}
-    version = replace(version, sources={**version.sources, "train": data.train}, classes=tuple(sorted(classes)))
+    classes |= set(task_cls(labels, max_length=8).answer_labels)
+    version = replace(version, sources={**version.sources, **_named(data.train)}, classes=tuple(sorted(classes)))
     _write(storage, version, content, merged.quarantined)
     marks = [json.loads(line) for line in content[MARKS].splitlines()]
     return Dataset(version=version, train=train, holdout=holdout, marks=marks, splits=merged.splits())
@@ -166,8 +173,10 @@ def load_split(task_cls: type[AnyTask], storage: Storage, uri: str, split: str) 
 
 def _read_base(task_cls: type[AnyTask], data: DataSettings, declared: DataSettings, redact: Sequence[str]) -> BaseRows:
     def rows(
-        settings: DataSettings, source: str, hub_split: str, *, for_holdout: bool, foreign: bool = False
+        settings: DataSettings, source: str | None, hub_split: str, *, for_holdout: bool, foreign: bool = False
     ) -> list[SourcedRow]:
+        if source is None:
+            return []
         mark = marker(declared, for_holdout=for_holdout, foreign=foreign)
         return sourced(task_cls, BASE, located(task_cls, settings.fields, read(source, hub_split), source, mark), redact)
 
@@ -259,12 +268,12 @@ def _check_slices(merged: Merged) -> None:
 
 def _check_not_empty(data: DataSettings, merged: Merged, rows: int) -> None:
     """Raise ``DataError`` if a split is empty. ``rows``: number of rows in the train file."""
-    if merged.train and merged.holdout:
+    if merged.holdout and (merged.train or data.train is None):
         return
     example = "".join(f"; {row['where']}: {row['reason']}" for row in merged.quarantined[:1])
     if isinstance(data.holdout, float):
         raise DataError(f"{data.train}: {rows} row(s) cannot be split into train and holdout ({data.holdout:.0%}){example}")
-    if merged.train:
+    if merged.train or data.train is None:
         raise DataError(f"{data.holdout}: no row is left in the holdout; all are quarantined{example}")
     raise DataError(
         f"{data.train}: nothing is left to train on; {merged.leaks} row(s) are in the holdout or were in it earlier{example}"
@@ -293,7 +302,7 @@ def _record(
         holdout_rows=len(merged.holdout),
         removed_leaks=merged.leaks,
         removed_duplicates=merged.duplicates,
-        sources={"train": data.train, "holdout": data.holdout_source},
+        sources={**_named(data.train), "holdout": data.holdout_source},
         previous=previous,
         counts=merged.counts(task_cls),
         train_feedback=sum(row.source == FEEDBACK for row in merged.train),
@@ -314,6 +323,11 @@ def _record(
         senders=merged.senders(),
         feedback_until=feedback_until,
     )
+
+
+def _named(train: str | None) -> dict[str, str]:
+    """Return the source of train as the record of a data set names it; nothing if none is declared."""
+    return {} if train is None else {"train": train}
 
 
 def _write(

@@ -327,11 +327,13 @@ def _check_files(task_cls: type[AnyTask], data: DataSettings, base: BaseRows, ho
     def left(rows: Sequence[SourcedRow]) -> list[SourcedRow]:
         return [row for row in rows if held.isdisjoint(row.together)]
 
+    if data.train is None:  # versions come from elsewhere: nothing is trained, and the labels of the holdout are the labels
+        return
     if not left(base.train):
         raise DataError(
             f"{data.train}: nothing is left to train on; all {len(base.train)} row(s) are also in the holdout {data.holdout}"
         )
-    _check_labels(task_cls, left(base.train if base.declared is None else base.declared), holdout)
+    _check_labels(task_cls, left(base.declared or base.train), holdout)  # a run may name data where none are declared
 
 
 def _held_keys(holdout: Sequence[SourcedRow]) -> set[str]:

@@ -101,6 +101,7 @@ def decide_match(
         "unit": holdout.unit,
         "holdout_hash": holdout.hash,
         "unjudged_labels": _unjudged(metrics[0]),
+        "unanswerable_labels": _unanswerable(holdout, candidate),
         "lost": lost,
     }
     pair = None if champion is None else pair_of(*metrics)
@@ -108,6 +109,7 @@ def decide_match(
     if champion is None or pair is None:
         outcome = gate.decide_first(metrics[0], holdout.groups, number, policy, cost=candidate.cost)
         sentence = explain_first(outcome, version, pointer.version, policy, unit=holdout.unit)
+        sentence += _about_unanswerable(facts["unanswerable_labels"], holdout)
         numbers = _first_numbers(outcome, policy)
     else:
         match = Match(
@@ -231,6 +233,19 @@ def _z(policy: GateSettings) -> float:
 def _seed(holdout_hash: str, pointer: Champion, candidate: int) -> int:
     """Return the seed of a match, so that the same match always ends the same way and two matches draw differently."""
     return int.from_bytes(hashlib.sha256(f"{holdout_hash} {pointer.version} {candidate}".encode()).digest()[:8], "big")
+
+
+def _unanswerable(holdout: Holdout, candidate: Contender) -> list[str]:
+    """Return the labels of holdout rows that a version does not have: it was trained elsewhere, or before them."""
+    return sorted({label for labels in holdout.labels for label in labels}.difference(candidate.labels))
+
+
+def _about_unanswerable(labels: Sequence[str], holdout: Holdout) -> str:
+    """Return a sentence on the labels that a first version cannot answer; empty if there are none."""
+    if not labels:
+        return ""
+    rows = sum(not set(labels).isdisjoint(of_row) for of_row in holdout.labels)
+    return f" It cannot answer {listed(labels)}, which {rows:,} holdout rows have."
 
 
 def _unjudged(metric: Metric) -> list[str]:

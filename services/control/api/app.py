@@ -25,6 +25,7 @@ from services.control.api.protocol import ControlPlane
 from services.control.api.retrain import add_retrain
 from services.control.api.rollout import add_rollout
 from services.control.api.runs import add_runs
+from services.control.api.versions import add_versions
 from services.control.control_metrics import ControlMetrics, add_metrics
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
@@ -58,6 +59,7 @@ def build_api(control: ControlPlane, lifespan: Lifespan) -> FastAPI:
     add_error_handlers(api, control)
     add_health(api, control)
     add_models(api, control)
+    add_versions(api, control)
     add_runs(api, control)
     add_promotions(api, control)
     add_rollout(api, control)

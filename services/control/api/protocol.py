@@ -9,7 +9,7 @@ from typing import Protocol
 
 from baton.config.file import BatonConfig
 from baton.config.model_settings import ModelSettings
-from baton.store.records import Decision, Promotion, ReplicaState, Rollout, RolloutMode, Run
+from baton.store.records import Decision, Evaluation, Promotion, ReplicaState, Rollout, RolloutMode, Run, Source
 from baton.store.registry import Registry
 from services.control.live_cache import LiveQualityCache
 from services.control.retrain import Retrainer
@@ -64,6 +64,14 @@ class ControlPlane(Protocol):
 
     async def start_run(self, model: str, assignments: list[str], idempotency_key: str | None) -> Run:
         """Queue a run with ``KEY=VALUE`` overrides and submit its job. Raise ``Conflict`` while one of ``model`` is active."""
+        ...
+
+    async def register(self, model: str, source: Source, idempotency_key: str | None) -> Run:
+        """Queue a run that registers a version from elsewhere. Raise ``Conflict`` while a run of ``model`` is active."""
+        ...
+
+    async def evaluate(self, model: str, version: int) -> Evaluation:
+        """Return the scores of a version on the newest holdout, computed now unless they are stored."""
         ...
 
     async def cancel_run(self, run_id: str) -> Run:
