@@ -108,9 +108,13 @@ def start(instance: Instance, log: Path) -> str:
         "min-worker-port": 0,
         "max-worker-port": 0,
         "temp-dir": directory / "ray",
+        # It sends the logs of all processes to drivers, and ours ask for none (`log_to_driver=False`).
+        "include-log-monitor": False,
     }
     ray = Path(sys.executable).with_name("ray")
-    command = [str(ray), "start", "--head", "--disable-usage-stats", *(f"--{name}={value}" for name, value in options.items())]
+    # Without usage statistics, and without the monitor: an autoscaler has no machines to add to this one.
+    flags = ("--head", "--disable-usage-stats", "--no-monitor")
+    command = [str(ray), "start", *flags, *(f"--{name}={value}" for name, value in options.items())]
     with log.open("ab") as output:
         try:
             # A session of its own: Ctrl-C in the terminal is for the supervisor, which then stops the rest in order.

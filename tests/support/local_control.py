@@ -22,6 +22,7 @@ from services.control.plane import ControlPlane
 from services.control.replicas import Answers, ReplicaCounts, Replicas
 from services.control.rollout import Rollouts
 from tests.support.audit import fix_secret
+from tests.support.database import migrated_registry
 from training.judge.decision import Contender, decide_match
 from training.judge.holdout import Holdout
 
@@ -142,8 +143,8 @@ def configured(directory: Path, *models: str) -> BatonConfig:
 
 def control_of(config: BatonConfig) -> LocalControl:
     """A control plane whose registry is migrated and knows the models."""
+    migrated_registry(config.database).close()
     control = LocalControl(config)
-    control.registry.migrate()
     fix_secret(config.database)
     for model in config.models:
         control.registry.declare_model(model.name, model.model_dump(mode="json"))
