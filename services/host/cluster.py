@@ -65,6 +65,9 @@ def environment(instance: Instance) -> dict[str, str]:
         "RAY_worker_niceness": "0",
         # A slow machine needs more than Ray's default of 30 s.
         "RAY_raylet_start_wait_time_s": "100",
+        # On a busy machine, a proxy loads its libraries for longer than Serve's default of 5 s. Serve kills it after three such
+        # waits, and then does not start.
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
