@@ -31,11 +31,13 @@ test: $(STAMP)  ## install and run the test suite
 	@$(MAKE) --no-print-directory -j3 test-parts test-service test-clusters
 
 test-parts test-service test-clusters: export HF_HUB_OFFLINE := 1
+# Threads of OpenMP spin where they wait for each other on busy cores. Services that tests start do not get this variable.
+test-parts test-service test-clusters: export OMP_NUM_THREADS := 1
 PYTEST := $(BIN)/python -m pytest
 print_when_done = >$(VENV)/$@.log 2>&1; status=$$?; cat $(VENV)/$@.log; exit $$status
 
 test-parts: $(STAMP)
-	@OMP_NUM_THREADS=1 nice -n 5 $(PYTEST) -n auto --dist loadfile --no-loadscope-reorder -m "not cluster" $(print_when_done)
+	@nice -n 5 $(PYTEST) -n auto --dist loadfile --no-loadscope-reorder -m "not cluster" $(print_when_done)
 
 test-service: $(STAMP)
 	$(PYTEST) tests/cluster -m "cluster and not own_cluster" --durations=15

@@ -146,6 +146,8 @@ class _Base:
         self.url = url.rstrip("/")
         self._retries = retries
         self._headers = _authorization(key)
+        # Certificates take longer to load than all the rest, and a plain connection, which follows no redirect, checks none.
+        self._encrypted = not self.url.lower().startswith("http://")
 
     def _no_answer(self, error: httpx.TransportError) -> NotReady:
         return NotReady(f"Baton does not answer at {self.url} ({error or type(error).__name__}); start it with `baton up`")
@@ -165,7 +167,7 @@ class Client(_Base):
         self, url: str, *, timeout: float | httpx.Timeout = TIMEOUT, retries: int = RETRIES, key: str | None = None
     ) -> None:
         super().__init__(url, retries, key)
-        self._http = httpx.Client(base_url=self.url, timeout=timeout, headers=self._headers)
+        self._http = httpx.Client(base_url=self.url, timeout=timeout, headers=self._headers, verify=self._encrypted)
 
     def __enter__(self) -> Self:
         return self
@@ -218,7 +220,7 @@ class AsyncClient(_Base):
         self, url: str, *, timeout: float | httpx.Timeout = TIMEOUT, retries: int = RETRIES, key: str | None = None
     ) -> None:
         super().__init__(url, retries, key)
-        self._http = httpx.AsyncClient(base_url=self.url, timeout=timeout, headers=self._headers)
+        self._http = httpx.AsyncClient(base_url=self.url, timeout=timeout, headers=self._headers, verify=self._encrypted)
 
     async def __aenter__(self) -> Self:
         return self

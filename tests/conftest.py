@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 from baton.store.registry import Registry
+from tests.support.database import migrated_registry
 from tests.support.stores import S3, Postgres, missing_for_postgres, missing_for_s3
 from tests.support.tiny import build_tiny_base
 
@@ -106,8 +107,7 @@ def bare_url(either: Callable[[bool], str]) -> str:
 @pytest.fixture
 def registry(url: str) -> Iterator[Registry]:
     """The registry in ``url``, which knows the model ``m``."""
-    registry = Registry(url)
-    registry.migrate()
+    registry = migrated_registry(url)
     registry.declare_model("m")
     yield registry
     registry.close()

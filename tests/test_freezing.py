@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -93,6 +95,11 @@ class Audit:
 
 
 # --- freezing ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_libraries_of_training_are_loaded_only_after_the_data_are_frozen() -> None:
+    code = "import sys; from training import pipeline; print({'torch', 'transformers', 'ray.train'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True).stdout.strip() == "set()"
 
 
 def test_each_data_set_is_recorded_with_its_splits_and_all_feedback_so_far(world):

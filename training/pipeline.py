@@ -31,7 +31,6 @@ from training.fit.priority import scoring_threads
 from training.fit.request import Trained, TrainingRequest
 from training.freezing import freeze
 from training.matches import Judge, decide
-from training.methods.adaptation import adapt
 from training.methods.choose import choose_method
 from training.publishing import copy_version_files, keep, score, store
 
@@ -89,6 +88,8 @@ def adapt_base_model(
     """
     if context.settings.training.adapt is None:
         return request, {}
+    from training.methods.adaptation import adapt  # its libraries take seconds to load, and most runs do not need them
+
     context.clock.enter(RunStage.ADAPTING, dataset=asdict(dataset.version))
     ledger = context.registry.datasets.ledger(context.settings.name)
     return adapt(request, dataset, {fingerprint for fingerprint, split in ledger.items() if split == HOLDOUT})

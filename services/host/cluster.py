@@ -69,6 +69,9 @@ def environment(instance: Instance) -> dict[str, str]:
         "RAY_worker_niceness": "0",
         # A slow machine needs more than Ray's default of 30 s.
         "RAY_raylet_start_wait_time_s": "100",
+        # On a busy machine, a proxy loads its libraries for longer than Serve's default of 5 s. Serve kills it after three such
+        # waits, and then does not start.
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         haproxy.BINARY: str(_launcher_of(directory)),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(sockets / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(sockets / "admin.sock"),
@@ -114,9 +117,13 @@ def start(instance: Instance, log: Path) -> str:
         "min-worker-port": 0,
         "max-worker-port": 0,
         "temp-dir": directory / "ray",
+        # It sends the logs of all processes to drivers, and ours ask for none (`log_to_driver=False`).
+        "include-log-monitor": False,
     }
     ray = Path(sys.executable).with_name("ray")
-    command = [str(ray), "start", "--head", "--disable-usage-stats", *(f"--{name}={value}" for name, value in options.items())]
+    # Without usage statistics, and without the monitor: an autoscaler has no machines to add to this one.
+    flags = ("--head", "--disable-usage-stats", "--no-monitor")
+    command = [str(ray), "start", *flags, *(f"--{name}={value}" for name, value in options.items())]
     with log.open("ab") as output:
         try:
             # A session of its own: Ctrl-C in the terminal is for the supervisor, which then stops the rest in order.

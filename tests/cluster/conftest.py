@@ -47,7 +47,7 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**kept, "HF_HUB_OFFLINE": "1", "COLUMNS": "240", **(extra or {})}
 
 
-def baton(*arguments: str | Path, timeout: float = 300, **extra: str) -> subprocess.CompletedProcess[str]:
+def baton(*arguments: str | Path, timeout: float = 900, **extra: str) -> subprocess.CompletedProcess[str]:
     """Run the command line to its end. stdout and stderr are captured apart."""
     command = [str(BATON), *map(str, arguments)]
     return subprocess.run(command, env=environment(extra), capture_output=True, text=True, timeout=timeout, check=False)
@@ -91,11 +91,17 @@ def know_the_audit(file: Path) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before tests are selected by their marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tell the tests that share one service from those that start clusters of their own, so that both may run at once."""
+    """Tell the tests that share one service from those that start clusters of their own, so that both may run at once.
+
+    Their timeout allows for a busy machine.
+    """
     for item in items:
         if (Path(__file__).parent in item.path.parents) != (item.get_closest_marker("cluster") is not None):
             raise pytest.UsageError(f"{item.nodeid}: tests are marked cluster in tests/cluster, and nowhere else")
-        if item.get_closest_marker("cluster") and "service" not in getattr(item, "fixturenames", ()):
+        if item.get_closest_marker("cluster") is None:
+            continue
+        item.add_marker(pytest.mark.timeout(1800))
+        if "service" not in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.own_cluster)
 
 
@@ -140,7 +146,7 @@ class Service:
 
     # --- command line ------------------------------------------------------------------------------------------------
 
-    def baton(self, *arguments: str | Path, timeout: float = 300, **extra: str) -> subprocess.CompletedProcess[str]:
+    def baton(self, *arguments: str | Path, timeout: float = 900, **extra: str) -> subprocess.CompletedProcess[str]:
         """A command that must succeed, on this service."""
         done = baton(*arguments, "-c", self.file, timeout=timeout, **extra)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -332,7 +338,7 @@ def service(tiny_base: Path, data: Path, tmp_path_factory: pytest.TempPathFactor
     )
     service = Service(file)
     try:
-        service.baton("up", "--detach", timeout=240)
+        service.baton("up", "--detach")
         yield service
         running = service.instance
         assert service.baton("down").stdout.strip() == "stopped"

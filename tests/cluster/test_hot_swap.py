@@ -25,7 +25,7 @@ from tests.support.tiny import keyword_rows
 from tests.support.waiting import until
 from training import matches
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.cluster
 
 WINDOW = 100
 """Requests that must be answered between two moves, so that each move is really looked at."""

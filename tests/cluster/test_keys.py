@@ -24,7 +24,7 @@ from tests.cluster.conftest import CONTROL, LABELS, REPLICA, TEXT, Service, bato
 from tests.support.tiny import save_classifier
 from tests.support.waiting import free_port, until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.cluster
 
 MODEL = "guarded"
 OPEN = {("GET", "/healthz"), ("GET", "/readyz"), ("GET", f"/models/{MODEL}/health")}
@@ -104,7 +104,7 @@ def guarded(tiny_base: Path, data: Path, tmp_path_factory: pytest.TempPathFactor
         service.baton("keys", "list")  # makes the database
         # Serve keeps the last thousand lines of a replica's log in memory; here they shall be where they can be searched.
         unbuffered = {"RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1"}
-        started = service.baton("up", "--detach", timeout=240, BATON_KEY=service.unused(), **unbuffered)
+        started = service.baton("up", "--detach", BATON_KEY=service.unused(), **unbuffered)
         assert "API keys are required, and there is no valid one" in started.stderr
         until(lambda: service.http.get("/api/models").status_code == 200, 30, "the first key, made while it runs, is known")
         publish(service, MODEL, save_classifier(tiny_base, LABELS, directory / "checkpoint"))

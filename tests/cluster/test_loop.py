@@ -10,7 +10,7 @@ from huggingface_hub import InferenceClient, constants
 
 from tests.cluster.conftest import LABELS, TEXT, Service
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.cluster
 
 
 def history(service: Service) -> list[tuple[str, int]]:
@@ -53,8 +53,9 @@ def test_the_loop_trains_judges_swaps_refuses_and_rolls_back(
     [choice, *_] = InferenceClient(base_url=f"{service.url}/models/loop").text_classification(TEXT, top_k=1)
     assert (choice.label, choice.score) == ("billing", pytest.approx(scores[0]["score"], abs=0.02))
 
-    # Labels at random: refused, with the reason; what serves is left alone.
-    done = service.baton("train", "loop", "--wait", "--set", f"data.train={data / 'corrupted.jsonl'}")
+    # Labels at random: refused, with the reason; what serves is left alone. A quick method makes this version.
+    quick = ("--set", "training.few_shot=true", "--set", "training.validation=null")
+    done = service.baton("train", "loop", "--wait", "--set", f"data.train={data / 'corrupted.jsonl'}", *quick)
     assert "Refused: v3 (F1 " in done.stdout
     assert "and more than 0 is required. v2 stays." in " ".join(done.stdout.split())
     assert service.predict("loop").headers["x-model-version"] == "2"

@@ -22,7 +22,6 @@ from tests.support.waiting import free_port, until
 
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.timeout(600),
     pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs prometheus (Debian: apt-get install prometheus)"),
 ]
 
@@ -45,7 +44,7 @@ def watched(tiny_base: Path, data: Path, checkpoints: list[Path], tmp_path: Path
     models = [{"name": "good", "serving": {"replicas": 2}, **common}, {"name": "empty", **common}]
     service = Service(write_config(tmp_path / "watched", free_port(), models))
     try:
-        assert str(service.file.parent / ".baton" / "prometheus.yml") in service.baton("up", "--detach", timeout=240).stderr
+        assert str(service.file.parent / ".baton" / "prometheus.yml") in service.baton("up", "--detach").stderr
         for checkpoint in checkpoints[1:]:
             publish(service, "good", checkpoint)
         service.force("good", 1)

@@ -12,7 +12,7 @@ from tests.cluster.conftest import LABELS, TEXT, WORKER, Service, publish, write
 from tests.support.tiny import keyword_rows
 from tests.support.waiting import until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.cluster
 
 
 def test_a_run_goes_on_from_the_champion_with_adapters_survives_a_killed_worker_and_serves(

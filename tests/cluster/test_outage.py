@@ -22,7 +22,7 @@ from tests.support.tiny import keyword_rows
 from tests.support.waiting import free_port, until
 from training.__main__ import HEARTBEAT_SECONDS
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.cluster
 
 MODEL = "stored"
 CLIENTS, PAUSE = 8, 0.05
@@ -59,7 +59,7 @@ def stored(
     service = Service(file)
     try:
         # lines are written at once, not a thousand at a time
-        service.baton("up", "--detach", timeout=240, RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE="1", **stoppable_s3.environment)
+        service.baton("up", "--detach", RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE="1", **stoppable_s3.environment)
         first = service.await_run(service.start_run(MODEL))
         assert (first.state.value, first.reason) == ("succeeded", None)
         service.await_replicas(MODEL, 1)

@@ -12,7 +12,7 @@ from baton.store.records import RunState
 from tests.cluster.conftest import WORKER, Service, baton, write_rows
 from tests.support.waiting import until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.cluster
 
 SLOW = ("training.batch_size=1", "training.epochs=3")
 """Epochs of some seconds, for tests that have to catch a run at work."""
@@ -36,7 +36,9 @@ def test_a_killed_worker_goes_on_from_its_last_epoch(runs: Service) -> None:
     assert reports[-1]["step"] == reports[-1]["steps"]
 
 
-def test_a_run_without_its_driver_fails_with_the_reason_and_disturbs_nobody(runs: Service) -> None:
+def test_a_run_without_its_driver_fails_disturbs_nobody_and_the_next_is_refused_for_more_workers_than_processors(
+    runs: Service,
+) -> None:
     run_id = runs.start_run("runs", *SLOW)
     runs.await_training(run_id, epoch=0.0)
     [driver] = runs.drivers(run_id)
@@ -50,11 +52,6 @@ def test_a_run_without_its_driver_fails_with_the_reason_and_disturbs_nobody(runs
     assert newest["what"] == "run failed"
     assert run.reason in newest["text"]
     until(lambda: not runs.processes(WORKER), 30, "the training process goes with its driver")
-    again = runs.start_run("runs")
-    assert runs.registry.runs.get(again).state is RunState.QUEUED
-
-
-def test_more_workers_than_the_cluster_has_processors_are_refused_instead_of_waited_for(runs: Service) -> None:
     run = runs.await_run(runs.start_run("runs", "training.workers=999", "training.batch_size=999"))
     assert run.state is RunState.FAILED
     assert run.reason is not None

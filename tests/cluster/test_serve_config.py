@@ -19,7 +19,7 @@ from services.host.instance import Instance
 from tests.cluster.conftest import Service, baton, environment
 from tests.support.waiting import free_port, until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.cluster
 
 SERVE = Path(sys.executable).with_name("serve")
 
@@ -46,7 +46,7 @@ class Cluster:
 
         def taken() -> bool:
             done = subprocess.run(
-                command, env=environment(self.shell), capture_output=True, text=True, timeout=120, check=False
+                command, env=environment(self.shell), capture_output=True, text=True, timeout=900, check=False
             )
             sys.stderr.write(done.stdout + done.stderr)
             return done.returncode == 0

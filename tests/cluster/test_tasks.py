@@ -29,7 +29,7 @@ from tests.cluster.conftest import LABELS, Service, baton, environment, publish,
 from tests.support.tiny import keyword_rows, keywords
 from tests.support.waiting import free_port, until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.cluster
 
 ROOT = Path(__file__).parents[2]
 ROWS = 500
@@ -113,7 +113,7 @@ def tasks(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     file = write_config(directory, free_port(), models)
     service = CopiedService(file)
     try:
-        service.baton("up", "--detach", timeout=240)
+        service.baton("up", "--detach")
         yield service
     finally:
         baton("down", "-c", file, PYTHONPATH=str(directory))
@@ -132,8 +132,8 @@ class CopiedService(Service):
         (self.file.parent / "known.yaml").write_text(yaml.safe_dump({**content, "models": known}))
         return load_config(self.file.parent / "known.yaml", {})
 
-    def baton(self, *arguments: str | Path, timeout: float = 120, **extra: str) -> Any:
-        return super().baton(*arguments, timeout=timeout, PYTHONPATH=str(self.file.parent), **extra)
+    def baton(self, *arguments: str | Path, **options: Any) -> Any:
+        return super().baton(*arguments, PYTHONPATH=str(self.file.parent), **options)
 
 
 def publish_again(service: Service, task: str, scratch: Path) -> None:
@@ -148,7 +148,7 @@ def publish_again(service: Service, task: str, scratch: Path) -> None:
 
 @pytest.mark.parametrize("task", sorted(MODELS))
 def test_a_task_is_trained_judged_served_and_swapped_under_load(tasks: Service, tmp_path: Path, task: str) -> None:
-    run = json.loads(tasks.baton("train", task, "--wait", "--json", timeout=240).stdout)
+    run = json.loads(tasks.baton("train", task, "--wait", "--json").stdout)
     assert (run["state"], run["version"], run["rolled_out"]) == ("succeeded", 1, True), run
     assert run["decision"]["numbers"]["f1"] >= 0.3
     if task in TASKS:
@@ -161,7 +161,7 @@ def test_a_task_is_trained_judged_served_and_swapped_under_load(tasks: Service, 
         )
         known = environment({"PYTHONPATH": os.pathsep.join((str(tasks.file.parent), str(ROOT)))})
         subprocess.run(
-            [sys.executable, "-P", "-c", script, str(tasks.file), task, str(tmp_path)], env=known, check=True, timeout=240
+            [sys.executable, "-P", "-c", script, str(tasks.file), task, str(tmp_path)], env=known, check=True, timeout=900
         )
     tasks.force(task, 2)
     tasks.rollback(task)

@@ -29,6 +29,7 @@ from services.control.api import guard
 from services.replica.replica import ModelReplica
 from tests.cli.test_cli import serving
 from tests.support import replica as replicas
+from tests.support.database import migrated_registry
 from tests.support.local_control import LocalControl, configured, control_of, publish
 from tests.support.replica import until
 from tests.support.tiny import save_classifier
@@ -344,8 +345,7 @@ def classifier(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture
 def replica(classifier: Path, tmp_path: Path) -> Iterator[Replica]:
     config = configured(tmp_path, "m", "other")
-    registry = Registry(config.database)
-    registry.migrate()
+    registry = migrated_registry(config.database)
     registry.declare_model("m")
     storage = Storage(config.storage)
     replicas.publish(registry, storage, "m", classifier, LABELS)

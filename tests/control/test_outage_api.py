@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from services.control.api.app import build_api
 from tests.support.local_control import LocalControl, configured, control_of
@@ -33,14 +34,14 @@ def control(stoppable_postgres: Postgres, tmp_path: Path) -> Iterator[LocalContr
     control.registry.close()
 
 
-def calls(control: LocalControl) -> list[tuple[str, str]]:
+def calls(application: FastAPI) -> list[tuple[str, str]]:
     """Every method and path that the API describes."""
-    described = build_api(control, control._lifespan).openapi()["paths"]
+    described = application.openapi()["paths"]
     return [(method.upper(), path) for path, methods in described.items() for method in methods]
 
 
-async def ask(control: LocalControl, method: str, path: str) -> httpx.Response:
-    transport = httpx.ASGITransport(app=build_api(control, control._lifespan), raise_app_exceptions=False)
+async def ask(application: FastAPI, method: str, path: str) -> httpx.Response:
+    transport = httpx.ASGITransport(app=application, raise_app_exceptions=False)
     url = path.format(model="m", number="1", run_id="m-1", version="1")
     assert "{" not in url
     body = BODIES.get(path, {}) if method in ("POST", "PUT") else None
@@ -49,15 +50,17 @@ async def ask(control: LocalControl, method: str, path: str) -> httpx.Response:
 
 
 def test_every_control_call_says_that_the_database_is_down_and_works_again_afterwards(stoppable_postgres, control):
+    application = build_api(control, control._lifespan)
+
     async def answers() -> dict[tuple[str, str], httpx.Response]:
-        return {call: await ask(control, *call) for call in calls(control) if call[1] not in WITHOUT}
+        return {call: await ask(application, *call) for call in calls(application) if call[1] not in WITHOUT}
 
     up = asyncio.run(answers())
     assert not {call: it.text for call, it in up.items() if it.status_code >= 500}
     stoppable_postgres.stop()
     try:
         down = asyncio.run(answers())
-        alive = asyncio.run(ask(control, "GET", "/healthz"))
+        alive = asyncio.run(ask(application, "GET", "/healthz"))
     finally:
         stoppable_postgres.start()
     assert alive.status_code == 200

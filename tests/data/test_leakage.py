@@ -159,7 +159,7 @@ def held_out(growing: AuditedData) -> list[Any]:
 
 
 @pytest.mark.parametrize("task", KINDS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @example(  # texts for the holdout that wait for a label: their split must not be drawn again
     sequence=[
         {
@@ -260,7 +260,7 @@ def test_masks_make_one_text_of_several_and_leave_others_alone():
     assert hidden("dear straße, hello") == "dear ██████, hello"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(sequence=st.lists(private_steps, min_size=2, max_size=5))
 def test_no_text_whose_personal_data_is_masked_is_trained_on_where_it_may_be_a_text_of_a_holdout(sequence):
     with tempfile.TemporaryDirectory() as directory:

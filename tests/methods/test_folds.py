@@ -18,10 +18,10 @@ from safetensors.torch import load_file
 
 from baton.artifacts.storage import Storage
 from baton.config.model_settings import ModelSettings
-from baton.store.registry import Registry
 from baton.tasks import task_type
 from baton.tasks.classification import Classification
 from baton.text.normal_form import normalise
+from tests.support.database import migrated_registry
 from tests.support.tiny import keyword_rows
 from tests.support.world import LABELS, World
 from training.data import datasets, splits
@@ -161,8 +161,7 @@ def test_a_task_that_calibrates_itself_gets_an_output_for_each_row_that_was_held
             "training": {"folds": 2, "epochs": 2, "batch_size": 8, "device": "cpu", "precision": "fp32"},
         }
     )
-    registry, storage = Registry(f"sqlite:///{tmp_path}/baton.db"), Storage(str(tmp_path / "storage"))
-    registry.migrate()
+    registry, storage = migrated_registry(f"sqlite:///{tmp_path}/baton.db"), Storage(str(tmp_path / "storage"))
     registry.declare_model("m")
     frozen = datasets.freeze("m", task_type("multi_label"), settings.data, storage)
     worker_config = WorkerConfig(

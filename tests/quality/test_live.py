@@ -13,10 +13,10 @@ from baton.config.model_settings import ModelSettings
 from baton.quality.live import live_quality
 from baton.store.feedback import Correction
 from baton.store.records import LoggedPrediction, ModelVersion
-from baton.store.registry import Registry
 from baton.tasks.base import text_length
 from baton.text.masks import masker
 from tests.support.answers import recent
+from tests.support.database import migrated_registry
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -27,8 +27,7 @@ class Model:
     def __init__(self, directory: Path, task: str, labels: Sequence[str]) -> None:
         self.settings = ModelSettings.model_validate({"name": "m", "task": task, "data": {"train": "nowhere"}})
         self.task = self.settings.make_task(labels)
-        self.registry = Registry(f"sqlite:///{directory}/baton.db")
-        self.registry.migrate()
+        self.registry = migrated_registry(f"sqlite:///{directory}/baton.db")
         self.registry.declare_model("m")
         self.labels = labels
         self.count = 0

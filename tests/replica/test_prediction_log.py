@@ -22,6 +22,7 @@ from services.replica import prediction_log
 from services.replica.audit_draw import AuditDraw
 from services.replica.prediction_log import PredictionLog
 from tests.support.answers import recent
+from tests.support.database import migrated_registry
 from tests.support.replica import until
 
 TASK = task_type("classification")(("a", "b"), 64)
@@ -52,8 +53,7 @@ class Database(FeedbackStore):
 @pytest.fixture
 def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Database:
     monkeypatch.setattr(prediction_log, "FLUSH_SECONDS", 0.01)
-    registry = Registry(f"sqlite:///{tmp_path}/baton.db")
-    registry.migrate()
+    registry = migrated_registry(f"sqlite:///{tmp_path}/baton.db")
     registry.declare_model("m")
     return Database(registry)
 

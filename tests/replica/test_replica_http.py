@@ -23,6 +23,7 @@ from baton.store.registry import Registry
 from services.replica.replica import ModelReplica
 from tests.support import replica as replicas
 from tests.support.answers import recent
+from tests.support.database import migrated_registry
 from tests.support.replica import force, served, until
 from tests.support.tiny import save_classifier
 
@@ -71,8 +72,7 @@ class World:
 def empty(tiny_base: Path, classifiers: list[Path], tmp_path: Path) -> World:
     """A declared model without versions."""
     url = f"sqlite:///{tmp_path}/baton.db"
-    registry = Registry(url)
-    registry.migrate()
+    registry = migrated_registry(url)
     registry.declare_model("m")
     settings = ModelSettings.model_validate(
         {

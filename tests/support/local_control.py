@@ -28,6 +28,7 @@ from services.control.rollouts.driver import Rollouts
 from services.control.rollouts.replicas import Answers, ReplicaCounts, Replicas
 from services.control.silence import Silence
 from tests.support.audit import fix_secret
+from tests.support.database import migrated_registry
 from training.judge.decision import Contender, decide_match
 from training.judge.holdout import Holdout
 
@@ -172,8 +173,8 @@ def configured(directory: Path, *models: str) -> BatonConfig:
 
 def control_of(config: BatonConfig, cluster: str = "local", clock: Callable[[], float] = time.monotonic) -> LocalControl:
     """A control plane whose registry is migrated and knows the models."""
+    migrated_registry(config.database).close()
     control = LocalControl(config, cluster, clock)
-    control.registry.migrate()
     fix_secret(config.database)
     for model in config.models:
         control.registry.declare_model(model.name, model.model_dump(mode="json"))

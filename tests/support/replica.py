@@ -22,13 +22,13 @@ from services.replica.replica import ModelReplica
 
 Found = TypeVar("Found")
 
-PATIENCE = 60.0
+PATIENCE = 240.0
 
 FP32 = ServingSettings(precision="fp32", device="cpu")
 
 
 async def until(condition: Callable[[], Awaitable[Found]], what: str) -> Found:
-    """Return the first true value of ``condition``. Fail the test, naming ``what``, if there is none within a minute."""
+    """Return the first true value of ``condition``. Fail the test, naming ``what``, if there is none in `PATIENCE`."""
     deadline = time.monotonic() + PATIENCE
     while True:
         found = await condition()

@@ -11,8 +11,13 @@ from typing import TypeVar
 Found = TypeVar("Found")
 
 
+PATIENCE = 4
+"""How many times as long as on an idle machine a condition may take: a deadline is only for tests that fail."""
+
+
 def until(condition: Callable[[], Found], timeout: float, what: str) -> Found:
-    """Return the first true value of ``condition``. Fail with ``what`` if there is none within ``timeout`` seconds."""
+    """Return the first true value of ``condition``. Fail with ``what`` if there is none in ``timeout`` × `PATIENCE` seconds."""
+    timeout *= PATIENCE
     deadline = time.monotonic() + timeout
     while not (found := condition()):
         assert time.monotonic() < deadline, f"not within {timeout:.0f} s: {what}; last seen: {found!r}"

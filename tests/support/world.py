@@ -16,9 +16,9 @@ from baton.artifacts.storage import Storage
 from baton.config.model_settings import DataSettings, ModelSettings
 from baton.predict.predictor import Predictor
 from baton.store.records import Decision, DecisionKind, ModelVersion, Verdict
-from baton.store.registry import Registry
 from baton.tasks.classification import Classification
 from tests.support.audit import fix_secret
+from tests.support.database import migrated_registry
 from tests.support.tiny import keyword_rows
 from training import pipeline
 from training.context import Clock, Context
@@ -55,8 +55,7 @@ class World:
         self.base, self.directory = base, directory
         self.storage = Storage(storage or str(directory / "storage"))
         database = f"sqlite:///{directory}/baton.db"
-        self.registry = Registry(database)
-        self.registry.migrate()
+        self.registry = migrated_registry(database)
         fix_secret(database)
         self.registry.declare_model("m")
         self.freeze(keyword_rows(rows, LABELS, seed=1, noise=noise), keyword_rows(120, LABELS, seed=2, noise=noise))

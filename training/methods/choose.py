@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager
 
 from baton.config.training_settings import TrainingSettings
 from training.fit.request import Trained, TrainingRequest
-from training.fit.trainer import fine_tune
 
 Method = Callable[[TrainingRequest], AbstractContextManager[Trained]]
 """Makes a checkpoint, which is readable inside the ``with`` block."""
@@ -27,4 +26,6 @@ def choose_method(training: TrainingSettings) -> Method:
         from training.methods.folds import cross_validate
 
         return cross_validate
+    from training.fit.trainer import fine_tune
+
     return fine_tune
