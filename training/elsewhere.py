@@ -7,13 +7,13 @@ but tensors. Knows no registry.
 from __future__ import annotations
 
 import json
-import pickle
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from pickle import UnpicklingError  # what a reader of tensors alone raises at anything else
 from typing import Any
 
 import transformers
@@ -228,7 +228,7 @@ def _explained(what: str) -> Iterator[None]:
     """Raise what the libraries raise for a directory that they cannot use as ``UnusableModel``."""
     try:
         yield
-    except pickle.UnpicklingError as error:
+    except UnpicklingError as error:
         raise UnusableModel(
             f"{what}: {PICKLED[0]} holds more than tensors, and to read the rest would run code. Save the model again with "
             "transformers (`save_pretrained`), which writes safetensors"

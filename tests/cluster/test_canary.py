@@ -61,27 +61,25 @@ def test_a_canary_answers_its_share_of_the_keys_until_it_is_ended(champion: Serv
     assert "seen enough" in champion.baton("history", "steady").stdout
 
 
+RARE = "qx"
+"""A token that neither the holdout nor the task's samples have."""
+
+
 @pytest.fixture
-def failing(champion: Service, checkpoints: list[Path], tmp_path: Path) -> tuple[int, str]:
-    """A version that knows one token less than its tokenizer, and a text with that token, on which it raises."""
+def failing(champion: Service, checkpoints: list[Path], tmp_path: Path) -> int:
+    """A good version, but for one token that training has spoilt: texts with it give numbers that are not finite."""
     model = AutoModelForSequenceClassification.from_pretrained(checkpoints[2])
     tokenizer = AutoTokenizer.from_pretrained(checkpoints[2])
-    last = model.get_input_embeddings().num_embeddings - 1
-    model.resize_token_embeddings(last)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[tokenizer.convert_tokens_to_ids(RARE)] = torch.nan
     model.save_pretrained(tmp_path / "failing")
     tokenizer.save_pretrained(tmp_path / "failing")
-    text = tokenizer.convert_ids_to_tokens(last)
-    with pytest.raises(IndexError), torch.no_grad():
-        model(torch.tensor([[last]]))
-    return publish(champion, "steady", tmp_path / "failing").number, text.removeprefix("##")
+    return publish(champion, "steady", tmp_path / "failing").number
 
 
-def test_a_canary_that_raises_goes_back_by_itself_and_no_caller_gets_an_error(
-    champion: Service, failing: tuple[int, str]
-) -> None:
-    version, text = failing
-    with Traffic(f"{champion.url}/models/steady", [f"{text} {number}" for number in range(50)], CLIENTS) as traffic:
-        answer = champion.http.post(PATH, json={"version": version, "mode": "canary", "percent": 20})
+def test_a_canary_that_raises_goes_back_by_itself_and_no_caller_gets_an_error(champion: Service, failing: int) -> None:
+    with Traffic(f"{champion.url}/models/steady", [f"{RARE} {number}" for number in range(50)], CLIENTS) as traffic:
+        answer = champion.http.post(PATH, json={"version": failing, "mode": "canary", "percent": 20})
         assert answer.status_code == 200, answer.text
         until(lambda: champion.model("steady")["rollout"] is None, 120, "the canary goes back")
         number = len(traffic.exchanges) + 100
@@ -89,7 +87,7 @@ def test_a_canary_that_raises_goes_back_by_itself_and_no_caller_gets_an_error(
     assert failed(traffic.exchanges) == 0
     assert {exchange.version for exchange in traffic.exchanges} == {1}  # it never had an answer
     found = champion.http.get(PATH).json()
-    assert (found["version"], found["state"]) == (version, "rolled back")
+    assert (found["version"], found["state"]) == (failing, "rolled back")
     assert "raised an error" in found["reason"]
     assert found["measured"]["errors"] >= 3
     assert champion.model("steady")["champion"] == 1

@@ -407,6 +407,7 @@ def test_every_key_of_the_file_has_a_description_or_is_a_section():
         "http",
         "logging",
         "retrain",
+        "rollout",
         "serving",
         "training",
     ]

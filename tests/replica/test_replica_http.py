@@ -389,7 +389,7 @@ def test_prepare_loads_beside_the_serving_version_and_commit_swaps(world):
         assert (state.error, state.version, state.prepared) == (None, 1, (2,))
         assert version_of(await ask(client)) == 1
         state = await replica.commit(2, 2)
-        assert (state.error, state.version, state.sequence, state.prepared) == (None, 2, 2, ())
+        assert (state.error, state.version, state.sequence, state.prepared) == (None, 2, 2, (1,))  # 1 waits for a rollback
         assert version_of(await ask(client)) == 2
         assert (await client.get("/health")).json()["version"] == 2
 
