@@ -185,9 +185,9 @@ class OneModelService:
 
 
 class Service(OneModelService):
-    """A service with two replicas of one model, trained and tested on ``data``. It starts without a version."""
+    """A service with one model, trained and tested on ``data``. It starts without a version."""
 
-    def __init__(self, home: Path, data: Path, task: str) -> None:
+    def __init__(self, home: Path, data: Path, task: str, *, replicas: int = 2) -> None:
         self.data = data.resolve()
         self.task = task
         self.subject = SUBJECTS[task]
@@ -202,7 +202,7 @@ class Service(OneModelService):
                     "validation": self.subject.validation,
                 },
                 "gate": {"min_f1": 0.0},
-                "serving": {"replicas": 2},
+                "serving": {"replicas": replicas},
             },
         )
 
@@ -215,6 +215,15 @@ class Service(OneModelService):
         champion = self.client.get(f"/api/models/{MODEL}")["champion"]
         if champion is None:
             run, _ = self.train("training.epochs=1", "training.tune=head")
+            champion = run["version"]
+            self.wait_for(champion)
+        return int(champion)
+
+    def trained(self) -> int:
+        """Return the champion. Train one with the whole recipe if there is none yet."""
+        champion = self.client.get(f"/api/models/{MODEL}")["champion"]
+        if champion is None:
+            run, _ = self.train()
             champion = run["version"]
             self.wait_for(champion)
         return int(champion)

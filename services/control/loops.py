@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from baton.config.file import BatonConfig
-from baton.errors import NotReady
+from baton.errors import NotReady, Unavailable
 from baton.store.records import Decision, HistoryKind, Rollout
 from baton.store.registry import Registry
 from services.control.bootstrap import declare
@@ -142,7 +142,7 @@ class Loops:
         """Do ``work``. After an outage, or without replicas, wait: the roll-out stays active, and is tried again."""
         try:
             await work
-        except NotReady:
+        except Unavailable:
             await asyncio.sleep(ROLL_OUT_AGAIN_SECONDS)
             raise
 

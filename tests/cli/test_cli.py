@@ -23,6 +23,7 @@ from baton.artifacts.frozen import QUARANTINE, to_lines
 from baton.artifacts.storage import Storage
 from baton.config.model_settings import ModelSettings
 from baton.errors import Conflict
+from baton.quality.trials import TrialCounts
 from baton.store.records import RunState
 from services.cli import app, run_commands
 from services.control import loops
@@ -539,6 +540,38 @@ def test_waiting_for_a_winner_gives_scripts_nothing_but_json(service, training):
     assert done.err == ""
     run = done.json
     assert (run["state"], run["version"], run["decision"]["verdict"], run["rolled_out"]) == ("succeeded", 4, "promote", True)
+
+
+def test_a_canary_is_begun_watched_and_ended(service):
+    service.control.replicas.measured["m"] = TrialCounts(
+        answers=9,
+        late=1,
+        champion_answers=81,
+        compared=4,
+        agreed=3,
+        shift=0.5,
+        ratios=(1.25,),
+        examples=({"input": {"text": "my card"}, "champion": "cards (0.90)", "version": "billing (0.70)", "shift": 0.6},),
+    )
+    begun = words(service.ok("canary", "m", "2").out)
+    assert begun.startswith("v2 answers 10% of the requests, beside v1, until it is ended.")
+    assert "baton rollout m --stop" in begun
+    shown = words(service.ok("rollout", "m").out)
+    assert shown.startswith("v2 (canary): canary since")
+    for part in (
+        "v2 (canary) v1 (champion)",
+        "answers 9 81",
+        "failed 1 (1 late) 0",
+        "4 inputs answered by both: 75.0% the same, mean difference of scores 0.125, 1.25 times the champion's time",
+        "my card cards (0.90) billing (0.70) 0.600",
+    ):
+        assert part in shown, shown
+    assert "v2: canary (10%)" in words(service.ok("status").out)
+    ended = service.ok("rollout", "m", "--stop", "--reason", "seen enough", "--json").json
+    assert (ended["state"], ended["reason"]) == ("rolled back", "seen enough")
+    assert service.ok("shadow", "m", "3", "--percent", "5", "--minutes", "0.5").out.startswith(
+        "v3 gets a copy of 5% of the requests, beside v1, for 0.5 min."
+    )
 
 
 def test_waiting_for_a_loser_ends_well_with_the_verdict(service, training):

@@ -14,11 +14,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from baton.artifacts import manifest as manifests
+from baton.store.records import ModelVersion
 from services.demo.traffic import Traffic, failed, stale
 from tests.cluster.conftest import CONTROL, LABELS, Service, publish
 from tests.support.tiny import keyword_rows
@@ -137,54 +139,69 @@ def test_a_killed_replica_is_replaced_by_one_that_serves_the_champion(steady: Se
 SLOW_BYTES = 8 * 2**30
 """Size of a file without content (a hole) that takes a replica seconds to verify."""
 
+LARGE_BYTES = 2**30
 
-@pytest.fixture
-def slow(steady: Service, checkpoints: list[Path], tmp_path: Path) -> Iterator[int]:
-    """A version that takes a replica many seconds to load: one of its files, which no engine reads, is huge."""
-    checkpoint = shutil.copytree(checkpoints[0], tmp_path / "checkpoint")
+
+def publish_large(service: Service, checkpoint: Path, size: int, **entry: Any) -> ModelVersion:
+    """A version with a file that no engine reads, and that has ``size`` bytes, all 0; ``entry`` is changed in its manifest."""
     name = "special_tokens_map.json"
     (checkpoint / name).write_bytes(b"")
-    version = publish(steady, "steady", checkpoint)
-    os.truncate(Path(version.uri) / name, SLOW_BYTES)
+    version = publish(service, "steady", checkpoint)
+    os.truncate(Path(version.uri) / name, size)
     manifest = Path(version.uri) / manifests.NAME
     content = json.loads(manifest.read_text())
-    content["files"][name]["size"] = SLOW_BYTES
+    content["files"][name] |= {"size": size, **entry}
     manifest.write_text(json.dumps(content))
     hash_of_it = hashlib.sha256(manifest.read_bytes()).hexdigest()
-    with closing(sqlite3.connect(steady.config.database.removeprefix("sqlite:///"))) as connection:
+    with closing(sqlite3.connect(service.config.database.removeprefix("sqlite:///"))) as connection:
         where = ("steady", version.number)
         connection.execute("UPDATE versions SET manifest_sha256 = ? WHERE model = ? AND number = ?", (hash_of_it, *where))
         connection.commit()
+    return version
+
+
+@pytest.fixture
+def slow(steady: Service, checkpoints: list[Path], tmp_path: Path) -> Iterator[int]:
+    """A version that takes a replica many seconds to verify, and is not valid in the end."""
+    version = publish_large(steady, shutil.copytree(checkpoints[0], tmp_path / "checkpoint"), SLOW_BYTES)
     yield version.number
-    (Path(version.uri) / name).unlink()
+    (Path(version.uri) / "special_tokens_map.json").unlink()
+
+
+@pytest.fixture
+def large(steady: Service, checkpoints: list[Path], tmp_path: Path) -> int:
+    """A valid version that takes a replica a second to verify."""
+    zeros = hashlib.sha256(bytes(LARGE_BYTES)).hexdigest()
+    checkpoint = shutil.copytree(checkpoints[0], tmp_path / "checkpoint")
+    return publish_large(steady, checkpoint, LARGE_BYTES, sha256=zeros).number
 
 
 def test_killed_between_pointer_and_commit_the_control_plane_leaves_replicas_that_follow_the_pointer(
-    steady: Service, slow: int
+    steady: Service, large: int
 ) -> None:
     steady.force("steady", 1)
     steady.await_replicas("steady", 1)
     [control] = steady.processes(CONTROL)
     replica = steady.processes("ServeReplica:model-steady")[0]
     with ThreadPoolExecutor(1) as threads:
-        promotion = threads.submit(steady.promote, "steady", slow, force=True, reason="and then the power goes")
+        promotion = threads.submit(steady.promote, "steady", large, force=True, reason="and then the power goes")
         until(
             lambda: (steady.model("steady").get("rollout") or {}).get("state") == "preparing",
             60,
             "the version is being prepared",
         )
         with registry_locked(steady):
-            until(lambda: prepared_everywhere(steady, slow), 120, "the version is prepared everywhere")
+            until(lambda: prepared_everywhere(steady, large), 120, "the version is prepared everywhere")
             replica.suspend()  # its commit cannot be confirmed any more
         try:
-            until(lambda: steady.registry.champion("steady").version == slow, 30, "the pointer moves")
+            until(lambda: steady.registry.champion("steady").version == large, 30, "the pointer moves")
             control.kill()
         finally:
             replica.resume()
         promotion.exception(timeout=60)  # whatever its caller was told: nobody was there to answer
-    steady.await_replicas("steady", slow)
+    steady.await_replicas("steady", large)
     assert control.pid not in [process.pid for process in steady.processes(CONTROL)]
-    assert steady.predict("steady").headers["x-model-version"] == str(slow)
+    assert steady.predict("steady").headers["x-model-version"] == str(large)
     assert steady.rollback("steady").json()["promotion"]["version"] == 1
 
 

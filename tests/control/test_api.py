@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from baton import __version__
 from baton.artifacts.frozen import QUARANTINE, to_lines
 from baton.artifacts.storage import Storage
+from baton.quality.trials import TrialCounts
 from baton.store import database
 from baton.store.records import RunState
 from services.control.api import runs as run_routes
@@ -118,12 +119,65 @@ def test_the_interface_describes_itself(api):
         "/api/runs/{run_id}/cancel": {"post"},
         "/api/models/{model}/promotions": {"get", "post"},
         "/api/models/{model}/rollback": {"post"},
+        "/api/models/{model}/rollout": {"get", "post", "delete"},
+        "/api/models/{model}/rollouts": {"get"},
         "/api/models/{model}/datasets": {"get"},
         "/api/models/{model}/datasets/{number}": {"get"},
         "/api/models/{model}/datasets/{number}/diff": {"get"},
     }
     assert {path: set(paths.get(path, {})) & set(methods) for path, methods in expected.items()} == expected
     assert api.get("/docs").status_code == 200
+
+
+# --- roll-outs -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_canary_begins_is_shown_with_what_was_measured_and_ends(champion):
+    champion.control.replicas.measured["m"] = TrialCounts(answers=9, champion_answers=81, compared=2, agreed=1, shift=0.5)
+    path = "/api/models/m/rollout"
+    begun = champion.post(path, {"version": 2, "mode": "canary", "percent": 10})
+    assert begun.status_code == 200, begun.text
+    assert {key: begun.json()[key] for key in ("version", "champion", "mode", "state", "percent", "minutes")} == {
+        "version": 2,
+        "champion": 1,
+        "mode": "canary",
+        "state": "canary",
+        "percent": 10.0,
+        "minutes": None,
+    }
+    shown = champion.get(path).json()
+    assert (shown["measured"]["answers"], shown["measured"]["champion_answers"], shown["measured"]["errors"]) == (9, 81, 0)
+    assert shown["feedback"] == {"wrong": 0, "champion_wrong": 0, "f1": None, "champion_f1": None}
+    assert champion.get("/api/models/m").json()["rollout"] == {
+        "version": 2,
+        "mode": "canary",
+        "state": "canary",
+        "percent": 10.0,
+    }
+    other = champion.post(path, {"version": 3, "mode": "shadow", "percent": 5})
+    assert problem(other, 409) == "m: the roll-out of v2 is active (canary)"
+    ended = champion("DELETE", path, json={"reason": "seen enough"})
+    assert (ended.status_code, ended.json()["state"], ended.json()["reason"]) == (200, "rolled back", "seen enough")
+    assert "no canary and no shadow" in problem(champion("DELETE", path), 404)
+    assert champion.get("/api/models/m").json()["rollout"] is None
+    listed = champion.get("/api/models/m/rollouts").json()["items"]
+    assert [(item["version"], item["mode"], item["state"]) for item in listed] == [
+        (2, "canary", "rolled back"),
+        (1, "direct", "settled"),
+    ]
+    assert "evidence" not in listed[0]
+
+
+def test_a_trial_that_makes_no_sense_is_refused_with_what_is_allowed(champion):
+    path = "/api/models/m/rollout"
+    assert "already the champion" in problem(champion.post(path, {"version": 1, "mode": "canary", "percent": 10}), 409)
+    problem(champion.post(path, {"version": 9, "mode": "canary", "percent": 10}), 404)
+    for body in ({"percent": 0}, {"percent": 101}, {"mode": "direct"}, {"minutes": 0}):
+        problem(champion.post(path, {"version": 2, "mode": "canary", "percent": 10, **body}), 422)
+    assert "other has had no roll-out" in problem(champion.get("/api/models/other/rollout"), 404)
+    publish(champion.registry, "other", 60)
+    no_champion = champion.post("/api/models/other/rollout", {"version": 1, "mode": "canary", "percent": 10})
+    assert "other has no champion to compare v1 with; promote it" in problem(no_champion, 409)
 
 
 # --- models and versions -------------------------------------------------------------------------------------------------

@@ -50,6 +50,8 @@ class LocalReplicas(Replicas):
     def __init__(self) -> None:
         self.broken: dict[int, str] = {}
         self.serving: dict[str, int] = {}
+        self.measured: dict[str, TrialCounts] = {}
+        """What the replica has measured in a trial, by model."""
 
     async def call(self, model: str, timeout_s: float, method: str, *arguments: Any) -> Answers:
         if method == "commit":
@@ -59,7 +61,7 @@ class LocalReplicas(Replicas):
         return Answers(states=[replace(self._state(model, 1 if model in self.serving else -1), error=error)])
 
     async def trials(self, model: str, timeout_s: float, rollout: Rollout) -> Mapping[str, TrialCounts]:
-        return {}
+        return {"r1": self.measured.get(model, TrialCounts())}
 
     def count(self, model: str) -> ReplicaCounts:
         return ReplicaCounts(running=1, starting=0)

@@ -11,9 +11,10 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 
 from baton.config.model_settings import ModelSettings
-from baton.errors import Conflict, InvalidInput, NotFound, NotReady
+from baton.errors import Conflict, InvalidInput, NotFound, NotReady, Unavailable
 from baton.store.records import (
     Champion,
     Decision,
@@ -92,8 +93,9 @@ class Rollouts:
                 if rollout.state.trial:
                     await self._move(await asyncio.to_thread(self._registry.rollouts.decide, rollout, decision.id))
                 await self._drive(model)
-            except NotReady as error:
-                await self._end(model, str(error))  # who asked is told that it did not work, so it must not happen later
+            except Unavailable as error:  # who asked is told that it did not work, so it must not happen later
+                with suppress(Unavailable):  # without a database, it stays as it is, and is taken up again
+                    await self._end(model, str(error))
                 raise
             promotion = await asyncio.to_thread(self._registry.promotion_by, decision.id)
         if promotion is None:
@@ -188,8 +190,9 @@ class Rollouts:
             await asyncio.to_thread(propose)
             try:
                 return await self._drive(model)
-            except NotReady as error:
-                await self._end(model, str(error))
+            except Unavailable as error:
+                with suppress(Unavailable):
+                    await self._end(model, str(error))
                 raise
 
     async def end_trial(self, model: str, reason: str) -> Rollout:

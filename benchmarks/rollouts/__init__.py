@@ -1,0 +1,1 @@
+"""What bad versions and killed processes cost: `python -m benchmarks.rollouts`."""
