@@ -203,17 +203,26 @@ class ServingSettings(ConfigSection):
     )
 
 
+LONGEST_TRIAL_MINUTES = 366 * 24 * 60
+"""A year. One without an end is better ended by hand."""
+
+MAX_CANARY_PERCENT = 50.0
+"""Most requests that a canary answers: it is compared with the champion on the others."""
+
+
 class RolloutSettings(ConfigSection):
     """How versions that passed the gate come into service, and what ends a canary or a shadow early."""
 
     canary: float = Field(
         0.0,
         ge=0,
-        le=50,
+        le=MAX_CANARY_PERCENT,
         description="Percent of the requests that a version which passed the gate answers before it takes over. 0: it takes "
         "over at once.",
     )
-    minutes: float = Field(15.0, gt=0, description="How long such a canary lasts.")
+    minutes: float = Field(
+        15.0, gt=0, le=LONGEST_TRIAL_MINUTES, description="Minutes of such a canary; only those in which replicas run it count."
+    )
     confidence: float = Field(
         0.99,
         ge=0.5,

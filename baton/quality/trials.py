@@ -39,15 +39,15 @@ class TrialCounts:
     answers: int = 0
     """Requests that the new version answered (canary), or copies that it ran (shadow)."""
     errors: int = 0
-    """Requests on which it raised, or gave no numbers, while the champion answered them."""
+    """Requests of its share on which it raised, or gave no numbers, whatever the champion did with them afterwards."""
     late: int = 0
-    """Requests that it did not answer in time, and that the champion answered."""
+    """Requests that it did not answer in time."""
     skipped: int = 0
     """Requests of its share that it never saw, because too many waited for it."""
     champion_answers: int = 0
-    """Requests that the champion answered meanwhile, without those that the new version failed on."""
+    """Requests outside the share that the champion answered meanwhile; in a shadow, those of the share."""
     champion_errors: int = 0
-    """Requests on which the champion raised meanwhile."""
+    """Such requests on which it raised."""
     compared: int = 0
     """Inputs that both versions answered."""
     agreed: int = 0
@@ -63,7 +63,7 @@ class TrialCounts:
 
     @property
     def failures(self) -> int:
-        """Requests that the champion had to answer instead."""
+        """Requests that were given to the champion instead."""
         return self.errors + self.late
 
     @property
@@ -125,7 +125,8 @@ def complaint(
             f"(rollout.max_latency_ratio: {max_latency_ratio:g})"
         )
     if evidence(feedback.wrong, feedback.champion_wrong, share) * (1 - confidence) >= 1:
-        scores = f", F1 {feedback.f1:.3f} against {feedback.champion_f1:.3f}" if feedback.f1 and feedback.champion_f1 else ""
+        known = feedback.f1 is not None and feedback.champion_f1 is not None
+        scores = f", F1 {feedback.f1:.3f} against {feedback.champion_f1:.3f}" if known else ""
         return (
             f"feedback found {feedback.wrong} of its answers wrong, and {feedback.champion_wrong} of the champion's, "
             f"which gives {(1 - share) / share:.3g} times as many{scores}"

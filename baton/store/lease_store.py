@@ -49,6 +49,13 @@ class LeaseStore:
             rows = connection.execute(sa.select(table.c.name, table.c.expires_at).where(table.c.name.in_(names)))
             return {row.name: row.expires_at for row in rows}
 
+    def held(self, names: Collection[str]) -> set[str]:
+        """Return which of ``names`` somebody holds now."""
+        table = schema.leases
+        with database.reading(self._engine) as connection:
+            now = database.time(connection)
+            return set(connection.scalars(sa.select(table.c.name).where(table.c.name.in_(names), table.c.expires_at > now)))
+
     def release(self, owner: str) -> None:
         """Give up all leases of ``owner``, so that another one need not wait for their end."""
         with database.writing(self._engine) as connection:

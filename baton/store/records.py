@@ -378,7 +378,9 @@ class Rollout:
     reason: str | None
     """Why it was rejected or rolled back, or what a trial found; None before."""
     evidence: Mapping[str, Any]
-    """What the replicas measured in the trial, by replica (`baton.quality.trials.TrialCounts`)."""
+    """What a trial found (`services.control.rollouts.evidence.Evidence`); empty before."""
+    owner: str | None
+    """The Ray cluster whose control plane acts for it."""
     created_at: datetime
     changed_at: datetime
     """When it came into its state."""

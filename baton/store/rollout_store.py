@@ -7,13 +7,14 @@ champion pointer as well.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
 from baton.errors import Conflict
 from baton.store import database, schema
-from baton.store.records import PAGE, Rollout, RolloutMode, RolloutState
+from baton.store.records import PAGE, HistoryKind, Rollout, RolloutMode, RolloutState
 from baton.store.rows import now, page
 
 
@@ -36,6 +37,7 @@ class RolloutStore:
         percent: float = 0.0,
         minutes: float | None = None,
         decision_id: int | None = None,
+        owner: str | None = None,
     ) -> Rollout:
         """Store a new roll-out. Raises ``Conflict`` if one of the model is active, ``NotFound`` for an unknown model."""
         table, at = schema.rollouts, now()
@@ -56,6 +58,7 @@ class RolloutStore:
                     decision_id=decision_id,
                     state=RolloutState.PROPOSED,
                     evidence={},
+                    owner=owner,
                     created_at=at,
                     changed_at=at,
                 )
@@ -89,9 +92,17 @@ class RolloutStore:
             rows = connection.execute(query.group_by(table.c.model, table.c.state))
             return {(model, RolloutState(state)): int(count) for model, state, count in rows}
 
-    def advance(self, rollout: Rollout, state: RolloutState, reason: str | None = None) -> Rollout:
-        """Move ``rollout`` into ``state``. Raises ``Conflict`` if it is no longer in the state that the caller saw."""
+    def advance(
+        self, rollout: Rollout, state: RolloutState, reason: str | None = None, incident: tuple[HistoryKind, str] | None = None
+    ) -> Rollout:
+        """Move ``rollout`` into ``state``, and add an ``incident`` on its version (kind and text) to the history with it.
+
+        Raises ``Conflict`` if it is no longer in the state that the caller saw.
+        """
         with database.writing(self._engine) as connection:
+            if incident is not None:
+                where, (kind, detail) = {"model": rollout.model, "version": rollout.version}, incident
+                connection.execute(schema.incidents.insert().values(**where, kind=kind, detail=detail, created_at=now()))
             return advance(connection, rollout, state, reason)
 
     def decide(self, rollout: Rollout, decision_id: int) -> Rollout:
@@ -99,8 +110,20 @@ class RolloutStore:
         with database.writing(self._engine) as connection:
             return _update(connection, rollout, decision_id=decision_id)
 
+    def take(self, rollout: Rollout, owner: str) -> Rollout:
+        """Let the cluster ``owner`` act for a roll-out from now on. Raises ``Conflict`` if the roll-out has moved on."""
+        with database.writing(self._engine) as connection:
+            return _update(connection, rollout, owner=owner)
+
+    def forget_evidence(self, model: str, before: datetime) -> None:
+        """Delete what trials found that ended before a time: it quotes inputs."""
+        table, ended = schema.rollouts, [state for state in RolloutState if state.final]
+        old = (table.c.model == model, table.c.state.in_(ended), table.c.changed_at < before)
+        with database.writing(self._engine) as connection:
+            connection.execute(table.update().where(*old).values(evidence={}))
+
     def note(self, rollout: Rollout, evidence: Mapping[str, Any]) -> Rollout:
-        """Store what the replicas have measured so far. Raises ``Conflict`` if the roll-out has moved on."""
+        """Store what a trial has found so far. Raises ``Conflict`` if the roll-out has moved on."""
         with database.writing(self._engine) as connection:
             return _update(connection, rollout, evidence=dict(evidence))
 

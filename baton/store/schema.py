@@ -214,6 +214,7 @@ rollouts = sa.Table(
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("reason", sa.Text, nullable=True),
     sa.Column("evidence", sa.JSON, nullable=False),
+    sa.Column("owner", sa.String(128), nullable=True),
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("changed_at", UtcDateTime, nullable=False),
 )

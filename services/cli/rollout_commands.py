@@ -7,12 +7,16 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from baton.config.model_settings import LONGEST_TRIAL_MINUTES, MAX_CANARY_PERCENT
 from services.cli.terminal import AsJson, ConfigFile, Model, connect, out, print_value
 from services.tables import show_rollout
 
 Version = Annotated[int, typer.Argument(min=1, help="Number of the version.", metavar="VERSION")]
 Minutes = Annotated[
-    float | None, typer.Option(min=0.01, help="End it after so many minutes [default: when somebody ends or promotes it].")
+    float | None,
+    typer.Option(
+        min=0.01, max=LONGEST_TRIAL_MINUTES, help="End it after so many minutes [default: when somebody ends or promotes it]."
+    ),
 ]
 
 
@@ -20,7 +24,9 @@ def canary(
     context: typer.Context,
     model: Model,
     version: Version,
-    percent: Annotated[float, typer.Option(min=0.01, max=100, help="Percent of the requests that the version answers.")] = 10.0,
+    percent: Annotated[
+        float, typer.Option(min=0.01, max=MAX_CANARY_PERCENT, help="Percent of the requests that the version answers.")
+    ] = 10.0,
     minutes: Minutes = None,
     config: ConfigFile = None,
     as_json: AsJson = False,

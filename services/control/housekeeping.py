@@ -32,7 +32,8 @@ class Housekeeping:
             self.delete_old_checkpoints()
 
     def delete_old_answers(self) -> None:
-        """Delete logged answers past their retention, and the texts of the audit that nobody has labelled since.
+        """Delete logged answers past their retention, the texts of the audit that nobody has labelled since, and what old
+        canaries and shadows found.
 
         Models that left the configuration keep the retention of their last settings.
         """
@@ -46,6 +47,7 @@ class Housekeeping:
                 before = datetime.now(UTC) - timedelta(days=retention)
                 self._registry.feedback.forget_predictions(name, before)
                 self._registry.audit.forget(name, before)
+                self._registry.rollouts.forget_evidence(name, before)
 
     def delete_old_checkpoints(self) -> None:
         """Delete the checkpoints of runs that ended more than `CHECKPOINT_GRACE` ago; leave unknown directories alone."""

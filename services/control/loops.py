@@ -111,7 +111,8 @@ class Loops:
         owned = await asyncio.to_thread(self._ownership.models)
         active = await asyncio.to_thread(self._registry.rollouts.list_active)
         for rollout in active:
-            self._start(owned, rollout.model, partial(self._go_on, rollout))
+            if await asyncio.to_thread(self._acts_for, rollout, owned):
+                self._start({rollout.model}, rollout.model, partial(self._go_on, rollout))
         overtaken = await asyncio.to_thread(self._registry.overtaken_decisions)
         for decision in overtaken:
             self._start(owned, decision.model, partial(self._judge_again, decision))
@@ -120,6 +121,17 @@ class Loops:
         for decision in await asyncio.to_thread(self._registry.pending_decisions):
             if decision.model not in waiting:
                 self._start(owned, decision.model, partial(self._roll_out, decision))
+
+    def _acts_for(self, rollout: Rollout, owned: Collection[str]) -> bool:
+        """Return whether a roll-out is this cluster's: it began here, or its cluster is gone and the model is ours now."""
+        if rollout.model not in {settings.name for settings in self._config.models}:
+            return False
+        if rollout.owner == self._ownership.cluster:
+            return True
+        if rollout.model not in owned or (rollout.owner is not None and self._ownership.alive(rollout.owner)):
+            return False
+        self._registry.rollouts.take(rollout, self._ownership.cluster)
+        return True
 
     def _start(self, owned: Collection[str], model: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Start ``work`` on a model, unless it is another cluster's, or other work on the model is in progress."""

@@ -74,6 +74,10 @@ class Ownership:
                 self._renewed = now
             return self._models
 
+    def alive(self, cluster: str) -> bool:
+        """Return whether the control plane of a cluster has renewed its lease lately."""
+        return cluster_lease(cluster) in self._registry.leases.held([cluster_lease(cluster)])
+
     def _note(self, models: frozenset[str]) -> None:
         for model in sorted(models - self._models):
             logger.info("control: this cluster looks after %s", model, extra={"model": model})

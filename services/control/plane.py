@@ -71,7 +71,8 @@ class ControlPlane:
         storage = Storage(self.config.storage)
         self.ownership = Ownership(self.registry, [settings.name for settings in self.config.models], identify)
         self._jobs = Jobs(self.registry, storage, environment, self.ownership, Silence())
-        self.rollouts = Rollouts(self.registry, Replicas(), {settings.name: settings for settings in self.config.models})
+        models = {settings.name: settings for settings in self.config.models}
+        self.rollouts = Rollouts(self.registry, Replicas(), models, lambda: self.ownership.cluster)
         self.live = LiveQualityCache(self.registry)
         self.retrainer = Retrainer(self.registry, self.live, self._start_automatic_run)
         self.housekeeping = Housekeeping(self.config, self.registry, storage)

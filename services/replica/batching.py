@@ -180,7 +180,7 @@ class Batcher:
         self._long.clear()
         if self._busy is not None:
             await self._busy
-        self._thread.shutdown()
+        self._thread.shutdown(wait=False, cancel_futures=True)  # a wait would block the event loop
 
     async def _drain(self) -> None:
         try:

@@ -98,6 +98,8 @@ class ModelReplica:
         self._champion = Champion(version=None, sequence=-1)
         self._wanted: int | None = None
         """The version that `prepare` was last asked for."""
+        self._next: int | None = None
+        """The version that serves next, or last took over."""
         self._previous: int | None = None
         """The version that a rollback would bring back."""
         self._newest_trial = 0
@@ -161,25 +163,28 @@ class ModelReplica:
             await self._follow(champion)
         return self._state()
 
-    async def try_out(self, rollout: Rollout) -> tuple[str, TrialCounts]:
+    async def try_out(self, rollout: Rollout) -> tuple[str, TrialCounts | None]:
         """Run the trial of ``rollout`` beside the champion, or end it if its state is another.
 
-        Return this replica's id, and what the trial has measured here so far: nothing before the version is loaded.
+        Return this replica's id, and what the trial has measured here so far; None while it does not run here: then its version
+        is being loaded.
         """
         trial = self._router.trial
         if trial is not None and trial.rollout.id == rollout.id:
             counts = trial.counts()
             if not rollout.state.trial:
                 await self._end_trial()
-                self._wanted = None
-                self._forget_others()
             return self._id, counts
-        if rollout.state.trial and rollout.id > self._newest_trial and rollout.version in self._versions:
+        if not rollout.state.trial:
+            self._newest_trial = max(self._newest_trial, rollout.id)
+        elif rollout.id > self._newest_trial and rollout.version in self._versions:
+            self._newest_trial = rollout.id  # before the wait: two calls must not begin two trials
             await self._end_trial()
             self._begin_trial(rollout)
-        elif not rollout.state.trial:
-            self._newest_trial = max(self._newest_trial, rollout.id)
-        return self._id, TrialCounts()
+            return self._id, TrialCounts()
+        elif rollout.id > self._newest_trial:
+            self._versions.begin(rollout.version)
+        return self._id, None
 
     async def state(self) -> ReplicaState:
         """Return which version this replica serves, and what keeps it from serving the champion."""
@@ -204,6 +209,7 @@ class ModelReplica:
 
     async def _take_over(self, champion: Champion) -> None:
         """Serve ``champion``, which is in memory, from the next batch on. A trial ends: it was about another champion."""
+        self._next = champion.version
         await self._end_trial()
         if champion.sequence > self._champion.sequence:  # no later move has come meanwhile
             self._serve(champion)
@@ -224,7 +230,7 @@ class ModelReplica:
 
     def _forget_others(self) -> None:
         """Keep in memory what serves, what is to take over or on trial, and the previous champion if it is small enough."""
-        needed = {self._batcher.version, self._wanted}
+        needed = {self._batcher.version, self._wanted, self._next}
         if self._router.trial is not None:
             needed.add(self._router.trial.rollout.version)
         if self._previous is not None and self._previous in self._versions and self._versions.fits(self._previous):
@@ -232,21 +238,28 @@ class ModelReplica:
         self._versions.keep({version for version in needed if version is not None})
 
     def _begin_trial(self, rollout: Rollout) -> None:
-        self._newest_trial = rollout.id
+        if rollout.version not in self._versions:  # dropped meanwhile: the next look at the registry loads it again
+            self._newest_trial = rollout.id - 1
+            return
         self._router.trial = Trial(
             rollout,
             self._versions[rollout.version],
             max_batch_tokens=self._settings.serving.max_batch_tokens,
             patience=self._settings.rollout.max_latency_ratio,
             mask=masker(self._settings.feedback.redact),
+            quotes=self._settings.feedback.log > 0,
         )
         logger.info("%s: v%d is on trial (%s)", self._settings.name, rollout.version, rollout.state)
 
     async def _end_trial(self) -> None:
+        """End the trial, if there is one. Its version leaves the memory, unless it is to take over."""
         trial, self._router.trial = self._router.trial, None
-        if trial is not None:
-            await trial.close()
-            logger.info("%s: the trial of v%d is over", self._settings.name, trial.rollout.version)
+        if trial is None:
+            return
+        if self._wanted == trial.rollout.version:
+            self._wanted = None
+        await trial.close()
+        logger.info("%s: the trial of v%d is over", self._settings.name, trial.rollout.version)
 
     def _load_at_start(self, champion: Champion) -> None:
         """Load and serve ``champion`` in this thread: at start there is no traffic to protect."""
@@ -278,15 +291,13 @@ class ModelReplica:
             logger.exception("%s: following the registry failed", self._settings.name)
 
     async def _follow_trial(self) -> None:
-        """Run the trial that the registry has, if any; end one that it has no more. Never raises."""
+        """Run the trial that the registry has, if any; end one that it has no more. Never raises, and waits for no version."""
         try:
             active = await asyncio.to_thread(self._registry.rollouts.active, self._settings.name)
             if active is not None and active.state.trial:
-                await self._versions.get(active.version)
                 await self.try_out(active)
-            elif self._router.trial is not None:
+            else:
                 await self._end_trial()
-                self._wanted = None
         except BatonError as error:
             logger.warning("%s: the trial cannot be followed: %s", self._settings.name, error)
         except Exception:

@@ -35,10 +35,12 @@ class Router:
             return await self._chosen(version).submit(inputs, options)
         if trial is None:
             return await self._batcher.submit(inputs, options)
-        if not trial.takes(key):
-            return await trial.champion_answer(self._batcher, inputs, options)
+        taken = trial.takes(key)
         if trial.is_canary:
-            return await trial.answer(self._batcher, inputs, options)
+            answer = trial.answer if taken else trial.champion_answer
+            return await answer(self._batcher, inputs, options)
+        if not taken:
+            return await self._batcher.submit(inputs, options)
         prediction = await trial.champion_answer(self._batcher, inputs, options)
         trial.mirror(self._batcher, inputs, options, prediction.outputs)
         return prediction

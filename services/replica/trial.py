@@ -36,7 +36,10 @@ TIMED_SHARE = 8
 SHADOW_NICENESS = 10
 """Niceness of a shadow's thread: nobody waits for its answers."""
 
-CLOSE_SECONDS = 5.0
+MAX_QUOTE = 300
+"""Characters of a text that an example keeps."""
+
+CLOSE_SECONDS = 2.0
 """How long the end of a trial waits for its running batch."""
 
 
@@ -44,7 +47,14 @@ class Trial:
     """One trial in one replica. Lives on the replica's event loop."""
 
     def __init__(
-        self, rollout: Rollout, predictor: Predictor, *, max_batch_tokens: int, patience: float, mask: Callable[[Any], Any]
+        self,
+        rollout: Rollout,
+        predictor: Predictor,
+        *,
+        max_batch_tokens: int,
+        patience: float,
+        mask: Callable[[Any], Any],
+        quotes: bool = True,
     ) -> None:
         """
         Args:
@@ -53,6 +63,7 @@ class Trial:
             max_batch_tokens: as in `Batcher`.
             patience: an answer is late after this multiple of the champion's slowest one, and `PATIENCE_SECONDS`.
             mask: hides personal data in an input, for the examples that are kept.
+            quotes: whether examples may be kept at all.
         """
         self.rollout, self.predictor = rollout, predictor
         self._task: AnyTask = predictor.task
@@ -63,7 +74,7 @@ class Trial:
             niceness=SHADOW_NICENESS if rollout.state is RolloutState.SHADOW else 0,
         )
         self.batcher.serve(rollout.version, predictor)
-        self._patience, self._mask = patience, mask
+        self._patience, self._mask, self._quotes = patience, mask, quotes
         self._slowest = 0.0
         """Seconds of the champion's slowest answer since the trial began."""
         self._answers = self._errors = self._late = self._skipped = self._champion_answers = self._champion_errors = 0
@@ -93,20 +104,19 @@ class Trial:
         if self._stalled_since is not None:
             if self.batcher.busy:  # still with a batch that is late already
                 self._skipped += 1
-                return await self.champion_answer(champion, inputs, options)
+                return await champion.submit(inputs, options)
             self._stalled_since = None
-        late = False
         try:
             prediction = await asyncio.wait_for(
                 self.batcher.submit(inputs, options), PATIENCE_SECONDS + self._patience * self._slowest
             )
         except TimeoutError:
-            late = True
+            self._late += 1
             self._stalled_since = self._stalled_since or time.monotonic()
         except (Overloaded, NotReady):
             self._skipped += 1
-            return await self.champion_answer(champion, inputs, options)
         except Exception as error:
+            self._errors += 1
             logger.warning("%s v%d failed on a request: %s", self.rollout.model, self.rollout.version, _told(error))
         else:
             self._stalled_since = None
@@ -114,10 +124,7 @@ class Trial:
             if self._answers % TIMED_SHARE == 1:
                 self._copy(self._time_both(champion, inputs, options))
             return prediction
-        prediction = await champion.submit(inputs, options)  # if it raises, too, the request is to blame
-        self._late += late
-        self._errors += not late
-        return prediction
+        return await champion.submit(inputs, options)
 
     async def champion_answer(self, champion: Batcher, inputs: Sequence[Any], options: Sequence[Any]) -> Prediction:
         """Return the champion's answer to a request that is not in the trial's share, and count it."""
@@ -152,7 +159,7 @@ class Trial:
             agreed=self._agreed,
             shift=self._shift,
             ratios=tuple(self._ratios),
-            stalled_seconds=0.0 if self._stalled_since is None else time.monotonic() - self._stalled_since,
+            stalled_seconds=time.monotonic() - self._stalled_since if self._stalled_since and self.batcher.busy else 0.0,
             examples=tuple(self._examples),
         )
 
@@ -160,9 +167,9 @@ class Trial:
         """Drop what waits; the champion answers it. Wait for the running batch, but not longer than `CLOSE_SECONDS`."""
         for copy in self._copies:
             copy.cancel()
-        try:
-            await asyncio.wait_for(self.batcher.close(), CLOSE_SECONDS)
-        except TimeoutError:
+        closing = asyncio.create_task(self.batcher.close())
+        done, _ = await asyncio.wait({closing}, timeout=CLOSE_SECONDS)  # it goes on: its batch may end some time
+        if not done:
             logger.warning(
                 "%s: a batch of v%d does not end; its thread remains until the replica ends",
                 self.rollout.model,
@@ -188,7 +195,8 @@ class Trial:
             self._compare(inputs, options, outputs, prediction.outputs)
             if self._answers % TIMED_SHARE == 1:
                 await self._time_both(champion, inputs, options)
-        self._stalled_since = time.monotonic() if len(self._copies) > 1 else None
+        finally:
+            self._stalled_since = time.monotonic() if len(self._copies) > 1 else None
 
     async def _time_both(self, champion: Batcher, inputs: Sequence[Any], options: Sequence[Any]) -> None:
         """Run both versions on the same inputs, one after the other in the trial's thread, and compare time and answers."""
@@ -223,16 +231,20 @@ class Trial:
             self._compared += 1
             self._agreed += agree
             self._shift += shift
-            if agree or (len(self._examples) == EXAMPLES and shift <= self._examples[-1]["shift"]):
+            if agree or not self._quotes or (len(self._examples) == EXAMPLES and shift <= self._examples[-1]["shift"]):
                 continue
             masked = self._mask(item)
             told = {
-                "input": masked.model_dump(mode="json"),
+                "input": {name: _shortened(value) for name, value in masked if value is not None},
                 "champion": self._task.in_words(self._task.brief(before, masked)),
                 "version": self._task.in_words(self._task.brief(after, masked)),
                 "shift": shift,
             }
             self._examples = sorted([*self._examples, told], key=lambda example: -example["shift"])[:EXAMPLES]
+
+
+def _shortened(value: Any) -> Any:
+    return f"{value[:MAX_QUOTE]}…" if isinstance(value, str) and len(value) > MAX_QUOTE else value
 
 
 def _told(error: Exception) -> str:

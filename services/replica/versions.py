@@ -59,10 +59,19 @@ class Versions:
         """
         if version in self._loaded:
             return self._loaded[version]
+        return await asyncio.shield(self.begin(version))
+
+    def begin(self, version: int) -> asyncio.Task[Predictor]:
+        """Begin to load a version, unless somebody has, and return the task."""
         if version not in self._loading:
             task = self._loading[version] = asyncio.create_task(asyncio.to_thread(self.load, version))
-            task.add_done_callback(lambda _: self._loading.pop(version))
-        return await asyncio.shield(self._loading[version])
+            task.add_done_callback(lambda done: self._end(version, done))
+        return self._loading[version]
+
+    def _end(self, version: int, done: asyncio.Task[Predictor]) -> None:
+        del self._loading[version]
+        if not done.cancelled() and (error := done.exception()) is not None:  # also if nobody waits for it
+            logger.warning("%s: v%d cannot be loaded: %s", self._settings.name, version, error)
 
     def load(self, version: int) -> Predictor:
         """Download, verify, load, warm and self-check a version.

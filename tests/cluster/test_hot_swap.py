@@ -6,17 +6,17 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 import sqlite3
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from baton.artifacts import manifest as manifests
@@ -140,17 +140,18 @@ SLOW_BYTES = 8 * 2**30
 """Size of a file without content (a hole) that takes a replica seconds to verify."""
 
 LARGE_BYTES = 2**30
+LARGE_FILE = "special_tokens_map.json"
+"""A file that no engine reads."""
 
 
 def publish_large(service: Service, checkpoint: Path, size: int, **entry: Any) -> ModelVersion:
     """A version with a file that no engine reads, and that has ``size`` bytes, all 0; ``entry`` is changed in its manifest."""
-    name = "special_tokens_map.json"
-    (checkpoint / name).write_bytes(b"")
+    (checkpoint / LARGE_FILE).write_bytes(b"")
     version = publish(service, "steady", checkpoint)
-    os.truncate(Path(version.uri) / name, size)
+    os.truncate(Path(version.uri) / LARGE_FILE, size)
     manifest = Path(version.uri) / manifests.NAME
     content = json.loads(manifest.read_text())
-    content["files"][name] |= {"size": size, **entry}
+    content["files"][LARGE_FILE] |= {"size": size, **entry}
     manifest.write_text(json.dumps(content))
     hash_of_it = hashlib.sha256(manifest.read_bytes()).hexdigest()
     with closing(sqlite3.connect(service.config.database.removeprefix("sqlite:///"))) as connection:
@@ -165,7 +166,7 @@ def slow(steady: Service, checkpoints: list[Path], tmp_path: Path) -> Iterator[i
     """A version that takes a replica many seconds to verify, and is not valid in the end."""
     version = publish_large(steady, shutil.copytree(checkpoints[0], tmp_path / "checkpoint"), SLOW_BYTES)
     yield version.number
-    (Path(version.uri) / "special_tokens_map.json").unlink()
+    (Path(version.uri) / LARGE_FILE).unlink()
 
 
 @pytest.fixture
@@ -224,13 +225,13 @@ def test_a_version_that_kills_two_replicas_is_given_up_while_the_others_serve(st
     killed: list[int] = []
 
     def over(move: Future[httpx.Response]) -> bool:
-        """Kill the replica that loads the version, which is the first that Serve knows. Tell whether the move ended."""
-        model = steady.model("steady")
-        states = model.get("replicas", [])
-        if model.get("rollout") and len(states) == 2 and states[0]["pid"] not in killed:
-            assert steady.predict("steady").status_code == 200
-            killed.append(states[0]["pid"])
-            os.kill(killed[-1], signal.SIGKILL)
+        """Kill the replica that reads the version. Tell whether the move ended."""
+        for process in steady.processes("ServeReplica:model-steady"):
+            with suppress(psutil.Error):
+                if process.pid not in killed and any(LARGE_FILE in file.path for file in process.open_files()):
+                    assert steady.predict("steady").status_code == 200
+                    killed.append(process.pid)
+                    process.kill()
         return move.done()
 
     with ThreadPoolExecutor(1) as pool:

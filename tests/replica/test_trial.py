@@ -55,6 +55,7 @@ def rollout(state: RolloutState, percent: float = 100.0) -> Rollout:
         state=state,
         reason=None,
         evidence={},
+        owner="local",
         created_at=at,
         changed_at=at,
     )
@@ -125,12 +126,14 @@ def test_no_caller_gets_an_error_that_the_champion_would_not_have(error):
     with_trial(Answering("cards", fail_on("bad", error)), RolloutState.CANARY, work)
 
 
-def test_an_input_on_which_both_versions_raise_is_not_held_against_the_new_one():
+def test_an_input_on_which_both_versions_raise_counts_for_whoever_got_it_first():
+    """The champion's errors outside the share count, too: so the two are compared on equal terms."""
+
     async def work(router: Router, trial: Trial) -> None:
         router._batcher.serve(1, Answering("billing", fail_on("bad", ValueError("no"))))
         with pytest.raises(ValueError, match="no"):
             await ask(router, "a bad text")
-        assert trial.counts().errors == 0
+        assert (trial.counts().errors, trial.counts().champion_errors) == (1, 0)
 
     with_trial(Answering("cards", fail_on("bad", ValueError("no"))), RolloutState.CANARY, work)
 
@@ -142,12 +145,15 @@ def test_a_version_that_hangs_delays_one_request_and_the_champion_answers_all(mo
     async def work(router: Router, trial: Trial) -> None:
         try:
             answers = [await ask(router, f"text {number}", str(number)) for number in range(20)]
+            counts = trial.counts()
         finally:
             release.set()
         assert answers == [(1, "billing")] * 20
-        counts = trial.counts()
         assert (counts.late, counts.skipped) == (1, 19)
         assert counts.stalled_seconds > 0
+        while trial.batcher.busy:  # noqa: ASYNC110  nothing tells
+            await asyncio.sleep(0.001)
+        assert trial.counts().stalled_seconds == 0  # it was late, and is no more
 
     with_trial(Answering("cards", lambda text: release.wait(30) and None), RolloutState.CANARY, work)
 
@@ -161,7 +167,7 @@ def test_both_versions_run_the_same_inputs_now_and_then_and_their_times_and_answ
         assert (counts.agreed, round(counts.shift, 3)) == (0, 0.8)
         [example] = counts.examples
         assert (example["input"], example["champion"], example["version"]) == (
-            {"text": "▮ pays", "text_pair": None},
+            {"text": "▮ pays"},
             "billing (0.90)",
             "cards (0.90)",
         )
@@ -241,3 +247,36 @@ def test_a_shadow_that_raises_or_hangs_is_noticed_by_nobody_but_the_watch():
             release.set()
 
     with_trial(Answering("cards", misbehave), RolloutState.SHADOW, work)
+
+
+def test_a_shadow_compares_failures_on_the_requests_of_its_share_alone():
+    async def work(router: Router, trial: Trial) -> None:
+        for number in range(50):
+            await ask(router, f"text {number}", str(number))
+        await measured(trial, lambda counts: counts.answers == counts.champion_answers)
+        assert 0 < trial.counts().champion_answers < 50
+
+    with_trial(Answering("cards"), RolloutState.SHADOW, work, percent=30.0)
+
+
+def test_the_end_of_a_trial_that_times_a_hanging_version_does_not_block_the_replica():
+    release = threading.Event()
+
+    def hang(text: str) -> None:
+        if text == "timed" and timed.is_set():
+            release.wait(30)
+        timed.set()
+
+    timed = threading.Event()
+
+    async def work(router: Router, trial: Trial) -> None:
+        try:
+            await ask(router, "timed")  # is answered, and then run again to be timed
+            closing = asyncio.create_task(trial.close())
+            for _ in range(20):
+                assert await asyncio.wait_for(ask(router, "another", version="1"), 5) == (1, "billing")
+            await closing
+        finally:
+            release.set()
+
+    with_trial(Answering("cards", hang), RolloutState.CANARY, work)

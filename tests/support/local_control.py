@@ -137,7 +137,8 @@ class LocalControl(ControlPlane):
         self.ownership = Ownership(self.registry, models, lambda: cluster, clock)
         self.jobs = self._jobs = LocalJobs(self.registry, Storage(config.storage), self.ownership, Silence(clock))
         self.replicas = LocalReplicas()
-        self.rollouts = Rollouts(self.registry, self.replicas, {settings.name: settings for settings in config.models})
+        settings = {settings.name: settings for settings in config.models}
+        self.rollouts = Rollouts(self.registry, self.replicas, settings, lambda: cluster)
 
 
 def loops_of(control: ControlPlane) -> Loops:

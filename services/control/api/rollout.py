@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from fastapi import FastAPI
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from baton.config.model_settings import LONGEST_TRIAL_MINUTES, MAX_CANARY_PERCENT
 from baton.errors import NotFound
 from baton.store.records import LARGEST_INTEGER, PAGE, Rollout, RolloutMode
 from services.control.api.bodies import LONGEST_REASON, Body, Page, to_json_values
 from services.control.api.protocol import ControlPlane
 from services.control.api.query_params import Before, Limit
-from services.control.rollouts.watch import feedback_on, total_of
+from services.control.rollouts.evidence import Evidence
 
 
 class TrialRequest(Body):
@@ -22,8 +23,16 @@ class TrialRequest(Body):
     mode: Literal["canary", "shadow"] = Field(
         description="canary: it answers its share of the requests. shadow: it gets a copy, and its answers are compared."
     )
-    percent: float = Field(gt=0, le=100, description="Share of the requests, in percent.")
-    minutes: float | None = Field(None, gt=0, description="How long; by default until somebody ends it.")
+    percent: float = Field(gt=0, le=100, description="Share of the requests, in percent; at most 50 for a canary.")
+    minutes: float | None = Field(
+        None, gt=0, le=LONGEST_TRIAL_MINUTES, description="How long, while replicas run it; by default until somebody ends it."
+    )
+
+    @model_validator(mode="after")
+    def _leave_half_to_the_champion(self) -> TrialRequest:
+        if self.mode == "canary" and self.percent > MAX_CANARY_PERCENT:
+            raise ValueError(f"percent: {self.percent:g} is not allowed for a canary; at most {MAX_CANARY_PERCENT:g}")
+        return self
 
 
 class TrialEnd(Body):
@@ -44,7 +53,7 @@ def add_rollout(api: FastAPI, control: ControlPlane) -> None:
         """
         control.config.model(model)
         mode = RolloutMode(body.mode)
-        return _described(control, await control.rollouts.start_trial(model, body.version, mode, body.percent, body.minutes))
+        return _described(await control.rollouts.start_trial(model, body.version, mode, body.percent, body.minutes))
 
     @api.get("/api/models/{model}/rollout", tags=["roll-outs"])
     def get_rollout(model: str) -> dict[str, Any]:
@@ -53,7 +62,7 @@ def add_rollout(api: FastAPI, control: ControlPlane) -> None:
         found = registry.rollouts.active(model) or next(iter(registry.rollouts.list(model, limit=1)), None)
         if found is None:
             raise NotFound(f"{model} has had no roll-out")
-        return _described(control, found)
+        return _described(found)
 
     @api.get("/api/models/{model}/rollouts", tags=["roll-outs"])
     def list_rollouts(model: str, limit: Limit = PAGE, before: Before = None) -> Page:
@@ -67,17 +76,17 @@ def add_rollout(api: FastAPI, control: ControlPlane) -> None:
     async def end_trial(model: str, body: TrialEnd | None = None) -> dict[str, Any]:
         """End the canary or shadow: the champion answers everything again."""
         control.config.model(model)
-        return _described(control, await control.rollouts.end_trial(model, (body or TrialEnd()).reason))
+        return _described(await control.rollouts.end_trial(model, (body or TrialEnd()).reason))
 
 
-def _described(control: ControlPlane, rollout: Rollout) -> dict[str, Any]:
+def _described(rollout: Rollout) -> dict[str, Any]:
     """Return a roll-out as JSON values, with the sum of what its replicas measured instead of what each did."""
     values = to_json_values(rollout)
     del values["evidence"]
     if rollout.mode is RolloutMode.DIRECT:
         return values
-    counts = total_of(rollout.evidence)
-    feedback = feedback_on(control.registry, control.config.model(rollout.model), rollout)
+    evidence = Evidence.from_stored(rollout.evidence)
+    counts = evidence.total
     measured = to_json_values(counts) | {"latency_ratio": counts.latency_ratio}
     del measured["ratios"]
-    return {**values, "measured": measured, "feedback": to_json_values(feedback)}
+    return {**values, "measured": measured, "feedback": to_json_values(evidence.feedback)}

@@ -1,6 +1,6 @@
 """Roll-outs: how a version comes into service, or goes back.
 
-Start with `machine`, which says what follows what. `driver` acts: it asks the replicas through `replicas`, and writes down each
-step. `preparation` loads a version, `trial` watches a canary or a shadow. The registry has the truth: whoever finds a roll-out
-there that has not ended goes on with it.
+Start with `machine`, which says what follows what. `driver` is what the API and the loops ask, `steps` takes the steps:
+`preparation` loads a version, `watch` looks at a canary or a shadow, `evidence` is what it found, `replicas` calls them. The
+registry has the truth: whoever finds a roll-out there that has not ended goes on with it.
 """

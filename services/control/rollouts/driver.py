@@ -1,20 +1,18 @@
-"""Acts for roll-outs: prepares, opens a canary or a shadow, moves the pointer, lets the replicas follow.
+"""Roll-outs as people and the loops ask for them: promote, roll back, reject, try out, go on.
 
-Each step ends in one transaction of the registry. Whoever is killed in between leaves a roll-out there that has not ended, and
-`Rollouts.resume` goes on with it: preparing and committing twice does no harm. `machine` has the order of the states.
+One step of a model is taken at a time; `steps` takes them. A canary or shadow holds no lock between two looks at it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
+from typing import Any
 
 from baton.config.model_settings import ModelSettings
-from baton.errors import Conflict, InvalidInput, NotFound, NotReady, Unavailable
+from baton.errors import Conflict, InvalidInput, NotFound, Unavailable
 from baton.store.records import (
     Champion,
     Decision,
@@ -28,34 +26,22 @@ from baton.store.records import (
     Verdict,
 )
 from baton.store.registry import Registry
-from services.control.rollouts.machine import Event, next_state
-from services.control.rollouts.preparation import RETRY_SECONDS, STATE_SECONDS, Faulty, Interrupted, Preparation
+from services.control.rollouts.machine import Event
+from services.control.rollouts.preparation import STATE_SECONDS
 from services.control.rollouts.replicas import Replicas
-from services.control.rollouts.watch import Watch
-
-logger = logging.getLogger("ray.serve")
-
-COMMIT_SECONDS = 10.0
-"""Timeout of one commit on all replicas. A commit swaps a reference; only a replica that is dead or hangs takes this long."""
-
-SETTLE_SECONDS = 60.0
-"""How long commits are repeated until every replica has followed: enough for a replica that starts during the move."""
+from services.control.rollouts.steps import Steps
 
 
 class Rollouts:
-    """Brings versions of all models into service, and back. Lives in the control replica's event loop.
+    """Brings versions of all models into service, and back. Lives in the control replica's event loop."""
 
-    One step per model is taken at a time. A canary or shadow holds no lock between two looks at it.
-    """
-
-    def __init__(self, registry: Registry, replicas: Replicas, models: Mapping[str, ModelSettings]) -> None:
-        """``models``: the settings of each model, by name."""
-        self._registry, self._replicas, self._models = registry, replicas, models
-        self._preparation = Preparation(replicas, models)
-        self._watch = Watch(registry, replicas, models)
+    def __init__(
+        self, registry: Registry, replicas: Replicas, models: Mapping[str, ModelSettings], owner: Callable[[], str]
+    ) -> None:
+        """``models``: the settings of each model, by name. ``owner``: returns the id of this control plane's cluster."""
+        self._registry, self._replicas, self._models, self._owner = registry, replicas, models, owner
+        self._steps = Steps(registry, replicas, models)
         self._locks: dict[str, asyncio.Lock] = {}
-        self._rollbacks: Counter[str] = Counter()
-        """By model: how many rollbacks are asked for and not done. Nothing else is prepared meanwhile."""
 
     def running(self, model: str) -> bool:
         """Return whether a step of a roll-out of ``model`` is being taken in this process."""
@@ -77,8 +63,7 @@ class Rollouts:
                 or replicas cannot load the version, die or do not answer while they do (which is recorded in the history). The
                 champion stays.
             NotReady: no replica responds, or the storage or the database does not, or a rollback was asked for; the champion
-                stays. Or the pointer moved, but not every replica followed within `SETTLE_SECONDS`; these replicas continue to
-                retry.
+                stays. Or the pointer moved, but not every replica followed in time; these replicas continue to retry.
         """
         model, version = decision.model, decision.candidate
         async with self._lock(model):
@@ -90,12 +75,14 @@ class Rollouts:
             assert decision.id is not None
             rollout = await self._open(decision, champion)
             try:
-                if rollout.state.trial:
-                    await self._move(await asyncio.to_thread(self._registry.rollouts.decide, rollout, decision.id))
-                await self._drive(model)
+                if not rollout.state.trial:
+                    rollout = await self._steps.drive(model)
+                if rollout.state.trial:  # it was one before, or an outage had held up its beginning
+                    await self._steps.move(await asyncio.to_thread(self._registry.rollouts.decide, rollout, decision.id))
+                    await self._steps.drive(model)
             except Unavailable as error:  # who asked is told that it did not work, so it must not happen later
                 with suppress(Unavailable):  # without a database, it stays as it is, and is taken up again
-                    await self._end(model, str(error))
+                    await self._steps.end(model, str(error))
                 raise
             promotion = await asyncio.to_thread(self._registry.promotion_by, decision.id)
         if promotion is None:
@@ -135,12 +122,12 @@ class Rollouts:
                 f"v{target} of {model} was rejected: {rejection}; roll back to another version, or promote it with --force"
             )
         decision = manual_decision(DecisionKind.ROLLBACK, model, target, champion, reason)
-        self._rollbacks[model] += 1
-        self._preparation.interrupt(model)
+        self._steps.rollbacks[model] += 1
+        self._steps.interrupt(model)
         try:
             promotion = await self.promote(decision)
         finally:
-            self._rollbacks[model] -= 1
+            self._steps.rollbacks[model] -= 1
         return await asyncio.to_thread(self._registry.decision, promotion.decision_id), promotion
 
     async def reject(self, model: str, version: int, reason: str) -> None:
@@ -154,13 +141,13 @@ class Rollouts:
         if not reason.strip():
             raise InvalidInput("a rejection needs a reason; it stays in the history")
         await asyncio.to_thread(self._registry.versions.get, model, version)
-        champion = await asyncio.to_thread(self._registry.champion, model)
-        if champion.version == version:
-            raise Conflict(f"v{version} is the champion of {model}; roll back to take it out of service")
-        await asyncio.to_thread(self._registry.history.add_incident, model, HistoryKind.REJECTED, reason, version)
-        self._preparation.interrupt(model, version)
+        self._steps.interrupt(model, version)
         async with self._lock(model):
-            await self._end(model, f"it was rejected: {reason}", version)
+            champion = await asyncio.to_thread(self._registry.champion, model)
+            if champion.version == version:
+                raise Conflict(f"v{version} is the champion of {model}; roll back to take it out of service")
+            await asyncio.to_thread(self._registry.history.add_incident, model, HistoryKind.REJECTED, reason, version)
+            await self._steps.end(model, f"it was rejected: {reason}", version)
 
     async def start_trial(self, model: str, version: int, mode: RolloutMode, percent: float, minutes: float | None) -> Rollout:
         """Let ``version`` answer a share of the requests (canary), or get copies of it (shadow). It moves no pointer.
@@ -182,17 +169,12 @@ class Rollouts:
             if champion.version == version:
                 raise Conflict(f"v{version} is already the champion of {model}")
 
-            def propose() -> Rollout:
-                return self._registry.rollouts.propose(
-                    model, version, champion.version, mode=mode, percent=percent, minutes=minutes
-                )
-
-            await asyncio.to_thread(propose)
+            await self._propose(model, version, champion.version, mode=mode, percent=percent, minutes=minutes)
             try:
-                return await self._drive(model)
+                return await self._steps.drive(model)
             except Unavailable as error:
                 with suppress(Unavailable):
-                    await self._end(model, str(error))
+                    await self._steps.end(model, str(error))
                 raise
 
     async def end_trial(self, model: str, reason: str) -> Rollout:
@@ -201,7 +183,7 @@ class Rollouts:
             rollout = await asyncio.to_thread(self._registry.rollouts.active, model)
             if rollout is None or not rollout.state.trial:
                 raise NotFound(f"{model} has no canary and no shadow that could be ended")
-            return await self._end_trial(rollout, Event.ENDED, reason)
+            return await self._steps.end_trial(rollout, Event.ENDED, reason)
 
     # --- what the loops do ---------------------------------------------------------------------------------------------------
 
@@ -214,15 +196,13 @@ class Rollouts:
         async with self._lock(model):
             champion = await asyncio.to_thread(self._registry.champion, model)
             await self._open(decision, champion, canary=champion.version is not None)
-            await self._drive(model)
+            await self._steps.drive(model)
 
     async def resume(self, model: str) -> None:
         """Go on with the active roll-out of ``model``, if there is one: also after a crash, and to look at a trial."""
         async with self._lock(model):
             if await asyncio.to_thread(self._registry.rollouts.active, model) is not None:
-                await self._drive(model)
-
-    # --- steps ----------------------------------------------------------------------------------------------------------------
+                await self._steps.drive(model)
 
     def _lock(self, model: str) -> asyncio.Lock:
         return self._locks.setdefault(model, asyncio.Lock())
@@ -235,145 +215,31 @@ class Rollouts:
         model, version = decision.model, decision.candidate
         active = await asyncio.to_thread(self._registry.rollouts.active, model)
         if active is not None and active.state is RolloutState.COMMITTING:  # its replicas follow this move as well
-            await self._advance(active, Event.ENDED, f"v{version} came next")
+            await self._steps.advance(active, Event.ENDED, f"v{version} came next")
             active = None
         if active is not None and active.version == version and (active.state.trial or active.decision_id == decision.id):
-            return active
+            return await asyncio.to_thread(self._registry.rollouts.take, active, self._owner())
         if active is not None and active.state.trial and decision.kind is not DecisionKind.ROLLBACK:
             raise Conflict(
                 f"v{active.version} of {model} is on trial ({active.state}); end it first: `baton rollout {model} --stop`"
             )
         if active is not None:
-            await self._end(model, f"v{version} came first")
+            await self._steps.end(model, f"v{version} came first")
         settings = self._models[model].rollout
-
-        def propose() -> Rollout:
-            trial = canary and settings.canary > 0
-            return self._registry.rollouts.propose(
-                model,
-                version,
-                champion.version,
-                mode=RolloutMode.CANARY if trial else RolloutMode.DIRECT,
-                percent=settings.canary if trial else 0.0,
-                minutes=settings.minutes if trial else None,
-                decision_id=decision.id,
-            )
-
-        return await asyncio.to_thread(propose)
-
-    async def _drive(self, model: str) -> Rollout:
-        """Take steps until the active roll-out has ended, or is a trial that goes on. Return it.
-
-        Raises as `promote`; the roll-out has ended if that is a ``Conflict``.
-        """
-        rollout = await asyncio.to_thread(self._registry.rollouts.active, model)
-        if rollout is None:
-            raise NotFound(f"{model} has no active roll-out")
-        while not rollout.state.final:
-            match rollout.state:
-                case RolloutState.PROPOSED:
-                    rollout = await self._advance(rollout, Event.TAKEN)
-                case RolloutState.PREPARING:
-                    rollout = await self._prepare(rollout)
-                case RolloutState.CANARY | RolloutState.SHADOW:
-                    found = await self._watch.look(rollout)
-                    if found is None:
-                        return rollout
-                    if found.event is Event.PASSED and rollout.decision_id is not None:
-                        rollout = await self._move(rollout)
-                    else:
-                        rollout = await self._end_trial(rollout, found.event, found.reason)
-                case RolloutState.COMMITTING:
-                    await self._commit(model)
-                    rollout = await self._advance(rollout, Event.FOLLOWED)
-                    logger.info("%s: v%d took over", model, rollout.version, extra={"model": model, "version": rollout.version})
-        return rollout
-
-    async def _advance(self, rollout: Rollout, event: Event, reason: str | None = None) -> Rollout:
-        return await asyncio.to_thread(self._registry.rollouts.advance, rollout, next_state(rollout, event), reason)
-
-    async def _prepare(self, rollout: Rollout) -> Rollout:
-        model, version = rollout.model, rollout.version
-        if self._rollbacks[model] and not await self._is_rollback(rollout):
-            raise Interrupted(f"{model}: a rollback comes before v{version}; the champion stays")
-        try:
-            await self._preparation.load(model, version)
-        except Faulty as fault:
-            detail = f"v{version} cannot take over: {fault}"
-            await self._advance(rollout, Event.FAULTY, str(fault))
-            await asyncio.to_thread(self._registry.history.add_incident, model, HistoryKind.ROLLOUT_FAILED, detail, version)
-            raise Conflict(f"{model}: {detail}; the champion stays") from None
-        if rollout.mode is RolloutMode.DIRECT:
-            return await self._move(rollout)
-        rollout = await self._advance(rollout, Event.LOADED)
-        kind, does = (
-            (HistoryKind.CANARY, "answers") if rollout.mode is RolloutMode.CANARY else (HistoryKind.SHADOW, "gets a copy of")
+        trial = canary and settings.canary > 0
+        return await self._propose(
+            model,
+            version,
+            champion.version,
+            mode=RolloutMode.CANARY if trial else RolloutMode.DIRECT,
+            percent=settings.canary if trial else 0.0,
+            minutes=settings.minutes if trial else None,
+            decision_id=decision.id,
         )
-        until = "until it is ended" if rollout.minutes is None else f"for {rollout.minutes:g} min"
-        detail = f"v{version} {does} {rollout.percent:g}% of the requests {until}."
-        await asyncio.to_thread(self._registry.history.add_incident, model, kind, detail, version)
-        return rollout
 
-    async def _is_rollback(self, rollout: Rollout) -> bool:
-        if rollout.decision_id is None:
-            return False
-        return (await asyncio.to_thread(self._registry.decision, rollout.decision_id)).kind is DecisionKind.ROLLBACK
-
-    async def _move(self, rollout: Rollout) -> Rollout:
-        """Move the champion pointer; the roll-out is committing from then on. If it cannot move, the roll-out ends."""
-        assert rollout.decision_id is not None
-        decision = await asyncio.to_thread(self._registry.decision, rollout.decision_id)
-        expected = await asyncio.to_thread(self._registry.champion, rollout.model)
-        try:
-            await asyncio.to_thread(self._registry.promote, decision, expected, rollout)
-        except Conflict as error:
-            await self._end(rollout.model, str(error))
-            raise
-        active = await asyncio.to_thread(self._registry.rollouts.active, rollout.model)
-        assert active is not None
-        return active
-
-    async def _commit(self, model: str) -> None:
-        """Repeat the commit until every replica has confirmed it, including replicas that started during the move."""
-        champion = await asyncio.to_thread(self._registry.champion, model)
-        deadline = time.monotonic() + SETTLE_SECONDS
-        while True:
-            answers = await self._replicas.call(model, COMMIT_SECONDS, "commit", champion.version, champion.sequence)
-            confirmed = [state for state in answers.states if state.sequence >= champion.sequence]
-            counts = await asyncio.to_thread(self._replicas.count, model)
-            all_confirmed = answers.whole and len(confirmed) == len(answers.states) >= counts.running > 0
-            if all_confirmed and not counts.starting:
-                return
-            if time.monotonic() > deadline:
-                raise NotReady(
-                    f"{model}: v{champion.version} is champion, but only {len(confirmed)} of {counts.total} replica(s) "
-                    "serve it; the others will follow without further action"
-                )
-            await asyncio.sleep(RETRY_SECONDS)
-
-    async def _end(self, model: str, reason: str, version: int | None = None) -> None:
-        """End the active roll-out of ``model`` for ``reason``, if it has one (of ``version``) and has not moved the pointer."""
-        rollout = await asyncio.to_thread(self._registry.rollouts.active, model)
-        if rollout is None or version not in (None, rollout.version) or rollout.state is RolloutState.COMMITTING:
-            return
-        if rollout.state.trial:
-            await self._end_trial(rollout, Event.ENDED, reason)
-        else:
-            await self._advance(rollout, Event.ENDED, reason)
-
-    async def _end_trial(self, rollout: Rollout, event: Event, reason: str) -> Rollout:
-        """End a trial without a promotion, tell the replicas, and write down what was found."""
-        model, version = rollout.model, rollout.version
-        ended = await self._advance(rollout, event, reason)
-        await self._watch.close(ended)
-        if event is Event.PASSED:
-            kind = HistoryKind.CANARY if rollout.state is RolloutState.CANARY else HistoryKind.SHADOW
-            detail = f"v{version} ended its {rollout.state}: {reason}"
-        else:
-            kind, detail = HistoryKind.ROLLOUT_FAILED, f"v{version} was taken back from its {rollout.state}: {reason}"
-        await asyncio.to_thread(self._registry.history.add_incident, model, kind, detail, version)
-        logger.info("%s: %s", model, detail, extra={"model": model, "version": version})
-        return ended
+    async def _propose(self, model: str, version: int, champion: int | None, **values: Any) -> Rollout:
+        propose = partial(self._registry.rollouts.propose, model, version, champion, owner=self._owner(), **values)
+        return await asyncio.to_thread(propose)
 
 
 def manual_decision(kind: DecisionKind, model: str, version: int, champion: Champion, reason: str) -> Decision:

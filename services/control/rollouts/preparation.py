@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from enum import Enum
 
 from baton.config.model_settings import ModelSettings
@@ -72,6 +73,8 @@ class Preparation:
         self._loading[model] = (version, interrupted)
         try:
             for _ in range(TRIES):
+                if interrupted.is_set():
+                    raise _interrupted(model, version)
                 ended = await self._load_in_turn(model, version, interrupted)
                 if ended is _Ended.READY:
                     self._deaths.pop((model, version), None)
@@ -80,7 +83,8 @@ class Preparation:
                     self._deaths[model, version] += 1
                     if self._deaths[model, version] == DEATHS:
                         raise Faulty(f"{DEATHS} replicas died while they loaded it")
-                await asyncio.sleep(RETRY_SECONDS)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(interrupted.wait(), RETRY_SECONDS)
         except Faulty:
             self._deaths.pop((model, version), None)
             raise
@@ -104,16 +108,13 @@ class Preparation:
 
     async def _prepare(self, model: str, version: int, only: str | None, interrupted: asyncio.Event) -> Answers:
         """Let the replica ``only`` load ``version``; None: all. Raise as `load` if one cannot, or does not answer."""
-        ended = Interrupted(f"{model}: somebody ended the preparation of v{version}; the champion stays")
-        if interrupted.is_set():
-            raise ended
         seconds = self._models[model].serving.prepare_seconds
         call = asyncio.ensure_future(self._replicas.call(model, seconds, "prepare", version, only))
         interruption = asyncio.ensure_future(interrupted.wait())
         try:
             await asyncio.wait({call, interruption}, return_when=asyncio.FIRST_COMPLETED)
             if interrupted.is_set():
-                raise ended
+                raise _interrupted(model, version)
             answers = call.result()
         finally:
             call.cancel()
@@ -126,3 +127,7 @@ class Preparation:
         if failed:
             raise Faulty(f"{len(failed)} of {1 if only else len(answers.states)} replica(s) cannot load it: {failed[0].error}")
         return answers
+
+
+def _interrupted(model: str, version: int) -> Interrupted:
+    return Interrupted(f"{model}: somebody ended the preparation of v{version}; the champion stays")

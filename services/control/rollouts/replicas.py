@@ -60,16 +60,16 @@ class Replicas:
         states = [result for result in results if isinstance(result, ReplicaState)]
         return Answers(states=states, died=len(results) - len(states))
 
-    async def trials(self, model: str, timeout_s: float, rollout: Rollout) -> Mapping[str, TrialCounts] | None:
+    async def trials(self, model: str, timeout_s: float, rollout: Rollout) -> Mapping[str, TrialCounts | None]:
         """Let every live replica follow the trial in ``rollout``, or end it, and return what each has measured, by replica.
 
-        None: one did not answer in time.
+        None for a replica that does not run it (yet). Empty if nobody answers, or one does not in time.
         """
-        results = await self._broadcast(model, timeout_s, "try_out", rollout)
-        return None if results is None else dict(result for result in results if isinstance(result, tuple))
+        results = await self._broadcast(model, timeout_s, "try_out", rollout) or ()
+        return dict(result for result in results if isinstance(result, tuple))
 
     async def _broadcast(self, model: str, timeout_s: float, method: str, *arguments: Any) -> Sequence[Any] | None:
-        """Return what each live replica returned or raised; None: one did not answer in time."""
+        """Return what each live replica returned or raised; empty without any; None: one did not answer in time."""
         try:
             handle = serve.get_deployment_handle(DEPLOYMENT, app_name=application(model))
             collecting = handle.broadcast(method, *arguments).results_async(return_exceptions=True)

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 from baton.config.model_settings import ModelSettings
 from baton.quality.live import LiveQuality, live_quality
-from baton.quality.trials import TrialCounts, TrialFeedback, complaint, total
+from baton.quality.trials import TrialCounts, TrialFeedback, complaint
 from baton.store.records import Rollout, RolloutState
 from baton.store.registry import Registry
+from services.control.rollouts.evidence import Evidence
 from services.control.rollouts.machine import Event
 from services.control.rollouts.preparation import DEATHS, STATE_SECONDS
 from services.control.rollouts.replicas import Replicas
 
-FEEDBACK_WINDOW = 2000
-"""Number of newest corrected answers of each version that count: more would not change what they say."""
+FEEDBACK_SECONDS = 10.0
+"""Pause between two readings of the feedback: scoring all of it takes longer than asking the replicas."""
+
+FEEDBACK_LIMIT = 100_000
+"""Most corrected answers of a version that are read. A trial that has more says nothing new."""
+
+LOOK_SECONDS = 5.0
+"""Longest time between two looks that counts as time on trial: what nobody saw does not count."""
+
+DEATH_SECONDS = 600.0
+"""How long the death of a replica counts: nodes are lost now and then, whatever runs on them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,15 +39,33 @@ class Found:
     reason: str
 
 
+@dataclass(kw_only=True)
+class _Watched:
+    """What this process knows of a trial. A new process starts with nothing, and the trial lasts a little longer."""
+
+    running: set[str] = field(default_factory=set)
+    """The replicas that ran it at the last look."""
+    deaths: list[float] = field(default_factory=list)
+    """When replicas that ran it were missed."""
+    seconds: float = 0.0
+    """How long replicas have run it."""
+    looked_at: float | None = None
+    feedback_at: float | None = None
+
+
 class Watch:
     """Watches the canaries and shadows of all models."""
 
-    def __init__(self, registry: Registry, replicas: Replicas, models: Mapping[str, ModelSettings]) -> None:
-        self._registry, self._replicas, self._models = registry, replicas, models
-        self._live: dict[int, set[str]] = {}
-        """By roll-out: the replicas that ran it at the last look."""
-        self._died: dict[int, set[str]] = {}
-        """By roll-out: the replicas that ran it and are gone."""
+    def __init__(
+        self,
+        registry: Registry,
+        replicas: Replicas,
+        models: Mapping[str, ModelSettings],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._registry, self._replicas, self._models, self._clock = registry, replicas, models, clock
+        self._watched: dict[int, _Watched] = {}
+        """By roll-out."""
 
     async def look(self, rollout: Rollout) -> Found | None:
         """Return why the trial is over; None while it goes on. Replicas that do not run it yet are told to.
@@ -46,68 +73,86 @@ class Watch:
         What they measured is stored with the roll-out.
         """
         reports = await self._replicas.trials(rollout.model, STATE_SECONDS, rollout)
-        if reports is None:  # one is silent: look again
+        if not reports:  # nobody answers, or Serve does not: look again
             return None
-        evidence = {**rollout.evidence, **{replica: asdict(counts) for replica, counts in reports.items()}}
-        if evidence != rollout.evidence:
-            await asyncio.to_thread(self._registry.rollouts.note, rollout, evidence)
-        counts = total_of(evidence)
-        feedback = await asyncio.to_thread(feedback_on, self._registry, self._models[rollout.model], rollout)
-        reason = self._deaths(rollout, reports.keys()) or self._complaint(rollout, counts, feedback)
+        now, watched = self._clock(), self._watched.setdefault(rollout.id, _Watched())
+        running = {replica: counts for replica, counts in reports.items() if counts is not None}
+        if running and watched.looked_at is not None:
+            watched.seconds += min(now - watched.looked_at, LOOK_SECONDS)
+        watched.looked_at = now
+        evidence = Evidence.from_stored(rollout.evidence).seen(running)
+        if watched.feedback_at is None or now - watched.feedback_at >= FEEDBACK_SECONDS:
+            settings, watched.feedback_at = self._models[rollout.model], now
+            feedback = await asyncio.to_thread(feedback_on, self._registry, settings, rollout)
+            evidence = replace(evidence, feedback=feedback)
+        if evidence.stored() != rollout.evidence:
+            await asyncio.to_thread(self._registry.rollouts.note, rollout, evidence.stored())
+        counts = evidence.total
+        reason = self._deaths(watched, reports, running, now) or self._complaint(rollout, counts, evidence.feedback)
         if reason is not None:
             return Found(event=Event.FAULTY, reason=f"{reason}. {affected(rollout, counts)}")
-        if rollout.minutes is not None and datetime.now(UTC) - rollout.changed_at >= timedelta(minutes=rollout.minutes):
+        if rollout.minutes is not None and running and watched.seconds >= rollout.minutes * 60:
             return Found(event=Event.PASSED, reason=f"nothing speaks against it. {affected(rollout, counts)}")
         return None
 
     async def close(self, rollout: Rollout) -> None:
         """Let the replicas end a trial that is over. One that does not hear of it finds out when it reads the registry."""
         await self._replicas.trials(rollout.model, STATE_SECONDS, rollout)
-        self._live.pop(rollout.id, None)
-        self._died.pop(rollout.id, None)
+        self._watched.pop(rollout.id, None)
 
-    def _deaths(self, rollout: Rollout, live: Sequence[str] | Any) -> str | None:
+    def _deaths(
+        self,
+        watched: _Watched,
+        reports: Mapping[str, TrialCounts | None],
+        running: Mapping[str, TrialCounts],
+        now: float,
+    ) -> str | None:
         """Return a complaint if replicas that ran the version are gone. One may have been an accident."""
-        died = self._died.setdefault(rollout.id, set())
-        died |= self._live.get(rollout.id, set()) - set(live)
-        self._live[rollout.id] = set(live)
-        return f"{len(died)} replicas died while they ran it" if len(died) >= DEATHS else None
+        watched.deaths += [now] * len(watched.running - reports.keys())
+        watched.deaths = [at for at in watched.deaths if now - at < DEATH_SECONDS]
+        watched.running = set(running)
+        died = len(watched.deaths)
+        return f"{died} replicas died while they ran it" if died >= DEATHS else None
 
     def _complaint(self, rollout: Rollout, counts: TrialCounts, feedback: TrialFeedback) -> str | None:
         settings = self._models[rollout.model].rollout
         return complaint(
             counts,
             feedback,
-            share=rollout.percent / 100 if rollout.state is RolloutState.CANARY else 0.5,
+            share=share_of(rollout, counts),
             confidence=settings.confidence,
             max_latency_ratio=settings.max_latency_ratio,
         )
 
 
-def total_of(evidence: Mapping[str, Any]) -> TrialCounts:
-    """Return the sum of what the replicas measured, from the form in which it is stored."""
-    return total(
-        TrialCounts(**{**counts, "ratios": tuple(counts["ratios"]), "examples": tuple(counts["examples"])})
-        for counts in evidence.values()
-    )
+def share_of(rollout: Rollout, counts: TrialCounts) -> float:
+    """Return the version's share of the requests: what was asked for or, if that is more, what it got.
+
+    It gets more if a few keys send most of the requests. In a shadow both versions answer each request.
+    """
+    if rollout.state is RolloutState.SHADOW:
+        return 0.5
+    mine = counts.answers + counts.failures
+    everything = mine + counts.champion_answers + counts.champion_errors
+    return min(0.9, max(rollout.percent / 100, mine / everything if everything else 0.0))
 
 
 def affected(rollout: Rollout, counts: TrialCounts) -> str:
     """Return a sentence about how many requests the trial touched."""
     if rollout.state is RolloutState.SHADOW:
         return f"It ran {counts.answers} copies; no request was affected."
-    instead = f"; the champion answered {counts.failures} instead of it" if counts.failures else ""
+    instead = f"; the champion was asked {counts.failures} times instead of it" if counts.failures else ""
     return f"It answered {counts.answers} requests{instead}."
 
 
 def feedback_on(registry: Registry, settings: ModelSettings, rollout: Rollout) -> TrialFeedback:
-    """Return what feedback says of the answers of both versions since the trial began. A shadow gives none."""
-    if rollout.champion is None or rollout.state is RolloutState.SHADOW:
+    """Return what feedback says of the answers that both versions gave since the trial began. A shadow gives none."""
+    if rollout.champion is None or rollout.state is not RolloutState.CANARY:
         return TrialFeedback()
 
     def live(number: int) -> LiveQuality | None:
         version = registry.versions.get(settings.name, number)
-        return live_quality(registry, settings, version, FEEDBACK_WINDOW, since=rollout.changed_at)
+        return live_quality(registry, settings, version, FEEDBACK_LIMIT, since=rollout.changed_at)
 
     new, champion = live(rollout.version), live(rollout.champion)
     return TrialFeedback(

@@ -26,7 +26,7 @@ def control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replicas: Scripted)
     monkeypatch.setattr(preparation, "RETRY_SECONDS", 0.001)
     control = control_of(configured(tmp_path, "m"))
     settings = control.config.model("m").model_copy(update={"serving": ServingSettings(prepare_seconds=60)})
-    control.rollouts = Rollouts(control.registry, replicas, {"m": settings})
+    control.rollouts = Rollouts(control.registry, replicas, {"m": settings}, lambda: "local")
     for right in (60, 90, 95):
         run = control.registry.runs.create("m", {}, started=True)
         version = publish(control.registry, "m", right, run.id)

@@ -26,8 +26,8 @@ class Scripted(Replicas):
         self.may_commit.set()
         self.trial: Rollout | None = None
         """What the replicas were last told to run beside the champion."""
-        self.measured: dict[str, TrialCounts] = {"r1": TrialCounts(), "r2": TrialCounts()}
-        """What each replica measured in the trial."""
+        self.measured: dict[str, TrialCounts | None] = {"r1": TrialCounts(), "r2": TrialCounts()}
+        """What each replica measured in the trial; None for one that does not run it."""
         self.corpses = 0
         """How many calls for states still find a dead replica."""
 
@@ -47,7 +47,7 @@ class Scripted(Replicas):
             self.trial = None
         return self.answers()
 
-    async def trials(self, model: str, timeout_s: float, rollout: Rollout) -> Mapping[str, TrialCounts]:
+    async def trials(self, model: str, timeout_s: float, rollout: Rollout) -> Mapping[str, TrialCounts | None]:
         self.trial = rollout if rollout.state.trial else None
         return dict(self.measured)
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
-from baton.config.model_settings import RolloutSettings
+from baton.config.model_settings import ModelSettings, RolloutSettings
+from baton.quality.trials import TrialCounts
 from baton.store.records import RolloutState
-from services.control.rollouts import driver, watch
+from services.control.rollouts import driver, steps, watch
 from services.control.rollouts.driver import Rollouts
 from tests.control.rollouts.scripted import Scripted, won
 from tests.support.local_control import LocalControl
@@ -79,6 +81,11 @@ MOVES: dict[str, Callable[[LocalControl, Rollouts], Awaitable[Any]]] = {
 }
 
 
+def rollouts(control: LocalControl, replicas: Scripted, settings: dict[str, ModelSettings]) -> Rollouts:
+    """The roll-outs of a process that has just started."""
+    return Rollouts(control.registry, replicas, settings, lambda: "local")
+
+
 async def go_on(control: LocalControl, rollouts: Rollouts) -> None:
     """Do what the loops of another process do, until there is nothing to do."""
     for _ in range(5):
@@ -93,23 +100,22 @@ async def go_on(control: LocalControl, rollouts: Rollouts) -> None:
 @pytest.mark.parametrize("move", MOVES)
 def test_a_killed_process_leaves_nothing_half_done(control, replicas, monkeypatch, move, after, canary):
     settings = {"m": control.config.model("m").model_copy(update={"rollout": RolloutSettings(canary=canary, minutes=1e-6)})}
-    decided = (
-        asyncio.run(Rollouts(control.registry, replicas, settings).promote(won(control, 2))) if move == "a rollback" else None
-    )
+    if move == "a rollback":
+        asyncio.run(rollouts(control, replicas, settings).promote(won(control, 2)))
     before = control.registry.champion("m")
     for at in range(1, MOST_STEPS):
-        steps = Steps(at, after=after)
-        for module in (driver, watch):
-            monkeypatch.setattr(module, "asyncio", _Asyncio(steps))
+        taken = Steps(at, after=after)
+        for module in (driver, steps, watch):
+            monkeypatch.setattr(module, "asyncio", _Asyncio(taken))
         try:
-            asyncio.run(MOVES[move](control, Rollouts(control.registry, Mortal(replicas, steps), settings)))
+            asyncio.run(MOVES[move](control, rollouts(control, Mortal(replicas, taken), settings)))
         except Killed:
             died = True
         else:
             died = False
-        for module in (driver, watch):
+        for module in (driver, steps, watch):
             monkeypatch.setattr(module, "asyncio", asyncio)
-        asyncio.run(go_on(control, Rollouts(control.registry, replicas, settings)))
+        asyncio.run(go_on(control, rollouts(control, replicas, settings)))
         champion = control.registry.champion("m")
         assert control.registry.rollouts.active("m") is None, at
         assert replicas.trial is None, at
@@ -120,8 +126,34 @@ def test_a_killed_process_leaves_nothing_half_done(control, replicas, monkeypatc
             break
         if champion != before:  # start over for the next point
             back = driver.manual_decision(driver.DecisionKind.FORCE, "m", before.version, champion, "the next crash point")
-            asyncio.run(Rollouts(control.registry, replicas, settings).promote(back))
+            asyncio.run(rollouts(control, replicas, settings).promote(back))
             before = control.registry.champion("m")
     assert not died
     assert at > 8
-    assert decided is None or control.registry.champion("m").version == 1
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_canary_that_is_taken_back_is_told_once_and_does_not_begin_again(control, replicas, monkeypatch, after):
+    """Its end and its line in the history used to be two transactions: killed between them, it began again."""
+    settings = {"m": control.config.model("m").model_copy(update={"rollout": RolloutSettings(canary=10.0)})}
+    for at in range(1, MOST_STEPS):
+        replicas.measured = {"r1": TrialCounts(), "r2": TrialCounts()}
+        decision = won(control, 2)
+        asyncio.run(rollouts(control, replicas, settings).carry_out(decision))
+        told = len(control.registry.history.incidents("m", limit=1000))
+        replicas.measured["r1"] = TrialCounts(errors=9, champion_answers=81)
+        taken = Steps(at, after=after)
+        for module in (driver, steps, watch):
+            monkeypatch.setattr(module, "asyncio", _Asyncio(taken))
+        with contextlib.suppress(Killed):
+            asyncio.run(rollouts(control, Mortal(replicas, taken), settings).resume("m"))
+        for module in (driver, steps, watch):
+            monkeypatch.setattr(module, "asyncio", asyncio)
+        asyncio.run(go_on(control, rollouts(control, replicas, settings)))
+        assert control.registry.rollouts.active("m") is None, at
+        assert control.registry.pending_decisions() == [], at
+        assert len(control.registry.history.incidents("m", limit=1000)) == told + 1, at
+        assert control.registry.champion("m").version == 1, at
+        if not taken.dead:
+            break
+    assert 3 < at < MOST_STEPS - 1

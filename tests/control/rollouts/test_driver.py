@@ -131,7 +131,7 @@ def test_nothing_new_is_prepared_while_a_rollback_waits_for_its_turn(control, re
         waits = asyncio.create_task(control.rollouts.promote(second))
         await asyncio.sleep(0)  # it is in the queue before the rollback
         back = asyncio.create_task(control.rollouts.rollback("m", None, "v2 is bad"))
-        while not control.rollouts._rollbacks["m"]:  # noqa: ASYNC110  nothing tells
+        while not control.rollouts._steps.rollbacks["m"]:  # noqa: ASYNC110  nothing tells
             await asyncio.sleep(0.001)
         replicas.may_commit.set()
         await commits

@@ -27,6 +27,7 @@ def rollout(state: RolloutState, mode: RolloutMode = RolloutMode.CANARY, decisio
         state=state,
         reason=None,
         evidence={},
+        owner="local",
         created_at=AT,
         changed_at=AT,
     )

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
 from baton.config.model_settings import RolloutSettings
-from baton.errors import Conflict, NotFound
+from baton.errors import Conflict, NotFound, NotReady
 from baton.quality.trials import TrialCounts
 from baton.store.records import HistoryKind, Rollout, RolloutMode, RolloutState
+from services.control.rollouts import steps
 from services.control.rollouts.driver import Rollouts
+from services.control.rollouts.evidence import Evidence
+from services.control.rollouts.replicas import Answers, ReplicaCounts
+from services.control.rollouts.watch import Watch
 from tests.control.rollouts.scripted import Scripted, incidents, waiting, won
 from tests.support.local_control import LocalControl
 
@@ -21,7 +24,7 @@ AT_ONCE = 1e-6
 
 def configured_with(control: LocalControl, replicas: Scripted, **rollout: float) -> Rollouts:
     settings = control.config.model("m").model_copy(update={"rollout": RolloutSettings(**rollout)})
-    return Rollouts(control.registry, replicas, {"m": settings})
+    return Rollouts(control.registry, replicas, {"m": settings}, lambda: "local")
 
 
 def canary(control: LocalControl, version: int = 2, minutes: float | None = None) -> Rollout:
@@ -50,7 +53,9 @@ def test_what_replicas_measure_is_kept_also_of_those_that_are_gone(control, repl
     look(control)
     replicas.measured = {"r2": TrialCounts(answers=9), "r3": TrialCounts(answers=1)}
     found = look(control)
-    assert {replica: counts["answers"] for replica, counts in found.evidence.items()} == {"r1": 5, "r2": 9, "r3": 1}
+    counts = Evidence.from_stored(found.evidence).replicas
+    assert {replica: it.answers for replica, it in counts.items()} == {"r1": 5, "r2": 9, "r3": 1}
+    assert counts["r1"].ratios == (1.0,)
     assert found.state is RolloutState.CANARY
 
 
@@ -90,11 +95,39 @@ def test_a_bad_canary_goes_back_by_itself_and_the_history_says_why_and_how_many_
 def test_a_version_whose_replicas_die_while_it_answers_goes_back(control, replicas):
     canary(control)
     look(control)
+    replicas.measured = {"r2": TrialCounts(), "r3": None}
+    look(control)
     replicas.measured = {"r2": TrialCounts(), "r3": TrialCounts()}
     assert look(control).state is RolloutState.CANARY  # one may be an accident
-    replicas.measured = {"r3": TrialCounts(), "r4": TrialCounts()}
+    replicas.measured = {"r3": TrialCounts(), "r4": None}
     found = look(control)
     assert (found.state, (found.reason or "")[:39]) == (RolloutState.ROLLED_BACK, "2 replicas died while they ran it. It a")
+
+
+def test_a_call_that_reaches_nobody_and_replicas_that_do_not_run_the_version_are_no_deaths(control, replicas):
+    canary(control)
+    running = dict(replicas.measured)
+    for measured in ({}, {"r1": None, "r2": None}, {}, running):
+        look(control)
+        replicas.measured = measured
+        assert look(control).state is RolloutState.CANARY
+
+
+def test_only_time_in_which_replicas_run_the_version_counts(control, replicas):
+    """A canary used to pass by the clock, for example while the service was down."""
+    now = 0.0
+    canary(control, minutes=1.0)
+    control.rollouts._steps._watch = Watch(control.registry, replicas, {"m": control.config.model("m")}, lambda: now)
+    running = dict(replicas.measured)
+    for seconds, measured in ((0, running), (3600, running), (3600, {}), (3600, {"r1": None})):
+        now += seconds
+        replicas.measured = measured
+        assert look(control).state is RolloutState.CANARY
+    replicas.measured = running
+    for _ in range(12):  # every look counts 5 seconds at most
+        now += 60
+        found = look(control)
+    assert found.state is RolloutState.SETTLED
 
 
 def test_a_version_that_passed_the_gate_takes_over_after_its_canary(control, replicas):
@@ -116,6 +149,8 @@ def test_a_canary_without_a_decision_ends_and_moves_nothing(control, replicas):
 def test_a_shadow_is_described_by_its_copies(control, replicas):
     replicas.measured["r1"] = TrialCounts(answers=12)
     found = asyncio.run(control.rollouts.start_trial("m", 2, RolloutMode.SHADOW, 20.0, AT_ONCE))
+    assert found.state is RolloutState.SHADOW
+    found = look(control)
     assert (found.state, found.reason) == (
         RolloutState.SETTLED,
         "nothing speaks against it. It ran 12 copies; no request was affected.",
@@ -174,9 +209,46 @@ def test_a_silent_replica_delays_the_next_look_and_nothing_else(control, replica
     before = control.registry.rollouts.active("m")
 
     class Silent(Scripted):
-        async def trials(self, model: str, timeout_s: float, rollout: Rollout) -> None:  # type: ignore[override]
-            return None
+        async def trials(self, model: str, timeout_s: float, rollout: Rollout) -> dict[str, TrialCounts | None]:
+            return {}
 
-    control.rollouts = Rollouts(control.registry, Silent(), {"m": control.config.model("m")})
+    control.rollouts = Rollouts(control.registry, Silent(), {"m": control.config.model("m")}, lambda: "local")
     assert look(control) == before
-    assert replace(before, state=RolloutState.CANARY) == before
+
+
+def test_a_replica_that_never_starts_holds_up_no_later_roll_out(control, replicas, monkeypatch):
+    monkeypatch.setattr(steps, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(Scripted, "count", lambda self, model: ReplicaCounts(running=2, starting=1))
+    with pytest.raises(NotReady, match=r"v2 is champion, but only 2 of 3 replica\(s\) serve it; the others will follow"):
+        asyncio.run(control.rollouts.promote(won(control, 2)))
+    [found] = control.registry.rollouts.list("m")
+    assert found.state is RolloutState.SETTLED
+    assert "2 of 3" in (found.reason or "")
+
+
+def test_a_version_that_is_rejected_right_before_its_move_does_not_take_over(control, replicas):
+    async def reject_late(version: int, only: str | None) -> Answers:
+        if only is None:
+            control.registry.history.add_incident("m", HistoryKind.REJECTED, "wrong file", 2)
+        return replicas.answers()
+
+    replicas.on_prepare = reject_late
+    with pytest.raises(Conflict, match="v2 of m was rejected: wrong file"):
+        asyncio.run(control.rollouts.promote(won(control, 2)))
+    assert control.registry.champion("m").version == 1
+    assert control.registry.rollouts.active("m") is None
+
+
+def test_a_promotion_during_an_outage_before_the_canary_ends_in_a_promotion(control, replicas):
+    control.rollouts = configured_with(control, replicas, canary=10.0)
+    decision = won(control, 2)
+
+    async def away(version: int, only: str | None) -> Answers:
+        return replicas.answers(error="the storage is away", unavailable=True)
+
+    replicas.on_prepare = away
+    with pytest.raises(NotReady):
+        asyncio.run(control.rollouts.carry_out(decision))
+    replicas.on_prepare = None
+    asyncio.run(control.rollouts.promote(decision))
+    assert control.registry.champion("m").version == 2
