@@ -220,10 +220,10 @@ class Service(OneModelService):
         return int(champion)
 
     def trained(self) -> int:
-        """Return the champion. Train one with the whole recipe if there is none yet."""
+        """Return the champion. Train one for an epoch if there is none yet."""
         champion = self.client.get(f"/api/models/{MODEL}")["champion"]
         if champion is None:
-            run, _ = self.train()
+            run, _ = self.train("training.epochs=1")
             champion = run["version"]
             self.wait_for(champion)
         return int(champion)

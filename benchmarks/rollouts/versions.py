@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-SPOILT = "xylophone"
-"""The word whose embedding the failing version has lost. No row of the data has it."""
+SPOILT = "volcano"
+"""The word, one token, whose embedding the failing version has lost. No row of the data has it."""
 
 TIMES_THE_LAYERS = 10
 
@@ -18,8 +18,8 @@ def failing(good: Path, directory: Path) -> Path:
     """Copy ``good``; texts with `SPOILT` give numbers that are not finite, as after a training that diverged."""
     model, tokenizer = _load(good)
     with torch.no_grad():
-        for token in tokenizer.encode(SPOILT, add_special_tokens=False):
-            model.get_input_embeddings().weight[token] = torch.nan
+        [token] = tokenizer.encode(SPOILT, add_special_tokens=False)
+        model.get_input_embeddings().weight[token] = torch.nan
     return _save(model, good, directory)
 
 
