@@ -36,6 +36,10 @@ NO_REPEATS = f"    http-request disable-l7-retry unless METH_POST {{ path_beg {R
 """A prediction may be computed twice; a promotion, a run or a correction must not be."""
 
 
+NO_OTHER = "    http-request disable-l7-retry if { nbsrv lt 2 }\n"
+"""Without another replica to ask, an answer 503 is the answer: a model that has no version yet explains itself once."""
+
+
 class UnknownTemplate(Exception):
     """Ray's configuration is not the one that this module knows how to change."""
 
@@ -118,6 +122,7 @@ def _check_readiness(config: str, name: str, path: str) -> str:
     section = _substitute(
         section,
         check,
+        f"{NO_OTHER}"
         "    option httpchk\n"
         "    http-check connect\n"
         "    http-check send meth GET uri \\1\n"

@@ -39,8 +39,10 @@ def test_before_it_is_noticed_a_replica_without_a_version_costs_no_prediction():
 def test_replicas_that_all_lack_a_version_still_explain_themselves():
     with Front(Backend("one", ready=False), Backend("two", ready=False)) as front:
         until(lambda: {front.states()[name] for name in ("one", "two")} == {"DOWN"}, 20, "HAProxy notices both")
+        front.fallback.requests.clear()
         answer = front.predict()
         assert (answer.status_code, answer.json()) == (503, {"by": "fallback"})  # by Serve's proxy, which asks one of them
+        assert len(front.fallback.requests) == 1  # nobody else can be asked
         assert httpx.get(f"{front.url}/-/healthz").status_code == 200
 
 
