@@ -104,10 +104,7 @@ def judge(
     """
     from training import matches
 
-    registry, storage, _ = _from_environment(0.0)
-    set_facts(model=model, version=version)
-    loaded = ModelSettings.model_validate(registry.settings(model) if settings is None else from_json(settings))
-    yield_to_serving(loaded.training)
+    registry, storage, loaded = _begin(model, version, settings)
     _print_or_log(matches.judge(loaded, version, registry, storage, overtaken=overtaken).sentence)
 
 
@@ -125,10 +122,7 @@ def evaluate(
     """
     from training import matches
 
-    registry, storage, _ = _from_environment(0.0)
-    set_facts(model=model, version=version)
-    loaded = ModelSettings.model_validate(registry.settings(model) if settings is None else from_json(settings))
-    yield_to_serving(loaded.training)
+    registry, storage, loaded = _begin(model, version, settings)
     found = matches.evaluate_newest(loaded, version, registry, storage)
     _print_or_log(f"v{version} of {model} has F1 {found.metrics[task_type(loaded.task).metric]:.4f} on the newest holdout")
 
@@ -148,6 +142,15 @@ def main() -> None:
     except Exception:
         logger.exception("the training job failed with an unexpected error")
         sys.exit(1)
+
+
+def _begin(model: str, version: int, settings: str | None) -> tuple[Registry, Storage, ModelSettings]:
+    """Return what a job on one version works with: the registry, the storage, and the model's settings."""
+    registry, storage, _ = _from_environment(0.0)
+    set_facts(model=model, version=version)
+    loaded = ModelSettings.model_validate(registry.settings(model) if settings is None else from_json(settings))
+    yield_to_serving(loaded.training)
+    return registry, storage, loaded
 
 
 def _print_or_log(sentence: str) -> None:

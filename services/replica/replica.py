@@ -292,11 +292,12 @@ class ModelReplica:
 
     async def _follow_trial(self) -> None:
         """Run the trial that the registry has, if any; end one that it has no more. Never raises, and waits for no version."""
+        running = self._router.trial
         try:
             active = await asyncio.to_thread(self._registry.rollouts.active, self._settings.name)
             if active is not None and active.state.trial:
                 await self.try_out(active)
-            else:
+            elif self._router.trial is running:  # what has begun during the read is newer than its answer
                 await self._end_trial()
         except BatonError as error:
             logger.warning("%s: the trial cannot be followed: %s", self._settings.name, error)

@@ -18,7 +18,7 @@ from baton.artifacts.storage import Storage
 from baton.config.model_settings import ModelSettings
 from baton.errors import RegistryError
 from baton.logs import JsonFormatter
-from baton.store.records import Champion, ModelVersion
+from baton.store.records import Champion, ModelVersion, RolloutMode, RolloutState
 from baton.store.registry import Registry
 from services.replica.replica import ModelReplica
 from tests.support import replica as replicas
@@ -392,6 +392,28 @@ def test_prepare_loads_beside_the_serving_version_and_commit_swaps(world):
         assert (state.error, state.version, state.sequence, state.prepared) == (None, 2, 2, (1,))  # 1 waits for a rollback
         assert version_of(await ask(client)) == 2
         assert (await client.get("/health")).json()["version"] == 2
+
+    world.run(scenario)
+
+
+def test_a_trial_that_begins_while_the_registry_is_read_goes_on(world, monkeypatch):
+    """The answer «no trial» is then older than the trial."""
+
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        proposed = world.registry.rollouts.propose("m", 2, 1, mode=RolloutMode.CANARY, percent=50.0)
+        rollout = replace(proposed, state=RolloutState.CANARY)
+        await replica.prepare(2)
+        loop = asyncio.get_running_loop()
+
+        def begin_and_know_nothing(model: str) -> None:
+            asyncio.run_coroutine_threadsafe(replica.try_out(rollout), loop).result(60)
+
+        monkeypatch.setattr(replica._registry.rollouts, "active", begin_and_know_nothing)
+        await replica._follow_trial()
+        assert (await replica.state()).trial == 2
+        monkeypatch.setattr(replica._registry.rollouts, "active", lambda model: None)
+        await replica._follow_trial()
+        assert (await replica.state()).trial is None
 
     world.run(scenario)
 

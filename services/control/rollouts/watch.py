@@ -21,7 +21,8 @@ FEEDBACK_SECONDS = 10.0
 """Pause between two readings of the feedback: scoring all of it takes longer than asking the replicas."""
 
 FEEDBACK_LIMIT = 100_000
-"""Most corrected answers of a version that are read. A trial that has more says nothing new."""
+"""Most corrected answers of a version that are read: far more than a trial gets. Of a champion with more, too few
+wrong answers would count."""
 
 LOOK_SECONDS = 5.0
 """Longest time between two looks that counts as time on trial: what nobody saw does not count."""
