@@ -25,8 +25,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## install and run the whole loop on the bundled samples
 	$(BIN)/baton demo
 
-# The three parts run at the same time: the tests of a running service wait half of the time, and have priority. One part prints
-# while it runs, the others when they have ended.
+# The three parts run at the same time: the tests of a running service wait half of the time, and have priority, also for their
+# training, which is nice by 10. One part prints while it runs, the others when they have ended. Tests of a cluster wait long before
+# they fail, so the first failures are enough.
 test: $(STAMP)  ## install and run the test suite
 	@$(MAKE) --no-print-directory -j3 test-parts test-service test-clusters
 
@@ -37,13 +38,13 @@ PYTEST := $(BIN)/python -m pytest
 print_when_done = >$(VENV)/$@.log 2>&1; status=$$?; cat $(VENV)/$@.log; exit $$status
 
 test-parts: $(STAMP)
-	@nice -n 5 $(PYTEST) -n auto --dist loadfile --no-loadscope-reorder -m "not cluster" $(print_when_done)
+	@nice -n 15 $(PYTEST) -n auto --dist loadfile --no-loadscope-reorder -m "not cluster" $(print_when_done)
 
 test-service: $(STAMP)
-	$(PYTEST) tests/cluster -m "cluster and not own_cluster" --durations=15
+	$(PYTEST) tests/cluster -m "cluster and not own_cluster" --durations=15 --maxfail=3
 
 test-clusters: $(STAMP)
-	@$(PYTEST) tests/cluster -m own_cluster --durations=15 $(print_when_done)
+	@$(PYTEST) tests/cluster -m own_cluster --durations=15 --maxfail=3 $(print_when_done)
 
 up: $(STAMP)  ## start the service on 127.0.0.1:8000 with baton.yaml
 	$(BIN)/baton up

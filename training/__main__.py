@@ -37,6 +37,9 @@ app = typer.Typer(
 HEARTBEAT_SECONDS = 5.0
 """How often a run records in the registry that it is alive."""
 
+GRACE_SECONDS = 20.0
+"""How long a run that has ended in the registry may take to end here. Then it is killed: it would keep its CPUs from others."""
+
 DATABASE_WAIT_SECONDS = 600.0
 """How long a run waits for a database that is down. `judge` does not wait: a user is waiting for its answer."""
 
@@ -220,6 +223,8 @@ def _send_heartbeats(registry: Registry, run_id: str, done: threading.Event) -> 
             registry.runs.beat(run_id)
         except Conflict:  # the run was cancelled, or ended by the service: stop working
             os.kill(os.getpid(), signal.SIGINT)
+            if not done.wait(GRACE_SECONDS):
+                os.kill(os.getpid(), signal.SIGKILL)  # the main thread is in a library that ignores the signal, or hangs
             return
         except RegistryError:
             continue  # a run outlives an outage of the database

@@ -34,10 +34,12 @@ def join(config: BatonConfig, address: str) -> None:
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise NotReady(f"no Ray cluster answers at {address!r}: {_lines(error)[0]}") from error
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    options = {"host": config.http.host, "port": config.http.port}
     try:
-        serve.start(
-            http_options={"host": config.http.host, "port": config.http.port}, logging_config=serve_logging(config.logging)
-        )
+        try:
+            serve.start(http_options=options, logging_config=serve_logging(config.logging))
+        except TimeoutError:  # a proxy loads its libraries for longer than Serve waits; its controller goes on: join that
+            serve.start(http_options=options, logging_config=serve_logging(config.logging))
     except (ray.exceptions.RayError, TimeoutError, RuntimeError) as error:
         lines = _lines(error)
         details = f"\n\n{error}" if len(lines) > 1 else ""  # the reason is the last line, often below a traceback
@@ -73,6 +75,8 @@ def deploy(config: BatonConfig, report: Report, store_urls: Mapping[str, str]) -
     ]
     try:
         run_many(targets)
+    except TimeoutError:
+        pass  # the applications run, but some node's proxy was not ready after a minute; `wait_until_ready` has more patience
     except RuntimeError as error:
         raise NotReady(f"Ray Serve could not start the applications: {_deployment_errors() or error}") from error
 

@@ -200,8 +200,19 @@ class Service:
 
     def await_run(self, run_id: str, *, timeout: float = 240) -> Run:
         """The run, once it is over."""
-        until(lambda: self.registry.runs.get(run_id).state.final, timeout, f"the end of run {run_id}")
+        until(lambda: self.registry.runs.get(run_id).state.final, timeout, f"the end of run {run_id}", self.activity)
         return self.registry.runs.get(run_id)
+
+    def activity(self) -> str:
+        """Active runs, and the processes of the service with their CPU time: for the message of a test that waited in vain."""
+        runs = [f"{run.id}: {run.state}, {run.stage}, {run.progress}" for run in self.registry.runs.list(active=True)]
+        found = []
+        for process in processes.find(self.instance.id):
+            try:
+                found.append(f"{process.pid} {process.status()} {sum(process.cpu_times()[:2]):.0f} s {process.cmdline()}"[:160])
+            except psutil.Error:
+                continue
+        return "\n".join(["active runs:", *runs, "processes:", *found])
 
     def events(self, run_id: str) -> list[dict[str, Any]]:
         """Everything that a finished run reported, as its event stream tells it."""
@@ -220,7 +231,7 @@ class Service:
             assert not run.state.final, f"{run.state}: {run.reason}"
             return run.stage == "training" and run.progress.get("epoch", -1.0) > epoch
 
-        until(there, timeout, f"run {run_id} past epoch {epoch}")
+        until(there, timeout, f"run {run_id} past epoch {epoch}", self.activity)
 
     def clear_runs(self, model: str) -> None:
         """End whatever a failed test left running."""

@@ -12,8 +12,10 @@ from ray import serve
 from baton.config.file import BatonConfig
 from baton.errors import NotReady
 from baton.store.records import RunState
-from services.host.serve_driver import join
+from services.host.serve_driver import deploy, join
 from services.host.supervisor import SIGNALS, Stopped, _raise_on_signals, cancel_runs, was_stopped
+
+CONFIG = BatonConfig.model_validate({"models": [{"name": "m", "task": "classification", "data": {"train": "t.jsonl"}}]})
 
 
 def wrapped(inner: BaseException) -> SystemError:
@@ -78,7 +80,26 @@ def test_what_kept_serve_from_starting_comes_before_the_traceback(monkeypatch, c
     caplog.set_level(logging.WARNING, logger="ray.serve")  # as `join` does, and back again
     monkeypatch.setattr(ray, "init", lambda **_: None)
     monkeypatch.setattr(serve, "start", start)
-    config = BatonConfig.model_validate({"models": [{"name": "m", "task": "classification", "data": {"train": "t.jsonl"}}]})
     with pytest.raises(NotReady) as refused:
-        join(config, "127.0.0.1:1")
+        join(CONFIG, "127.0.0.1:1")
     assert str(refused.value) == f"Ray Serve did not start: {expected}"
+
+
+def test_a_proxy_that_loads_for_longer_than_serve_waits_does_not_end_the_start(monkeypatch, caplog):
+    starts: list[object] = []
+
+    def start(**_: object) -> None:
+        starts.append(None)
+        if len(starts) == 1:
+            raise TimeoutError("HTTP proxies not available after 60s.")
+
+    def run_many(_: object) -> None:
+        raise TimeoutError("Proxies not available after 60s.")
+
+    caplog.set_level(logging.WARNING, logger="ray.serve")
+    monkeypatch.setattr(ray, "init", lambda **_: None)
+    monkeypatch.setattr(serve, "start", start)
+    monkeypatch.setattr("ray.serve.api.run_many", run_many)
+    join(CONFIG, "127.0.0.1:1")
+    deploy(CONFIG, lambda _: None, {"database": "sqlite:///baton.db", "storage": "storage"})
+    assert len(starts) == 2

@@ -15,12 +15,17 @@ PATIENCE = 4
 """How many times as long as on an idle machine a condition may take: a deadline is only for tests that fail."""
 
 
-def until(condition: Callable[[], Found], timeout: float, what: str) -> Found:
-    """Return the first true value of ``condition``. Fail with ``what`` if there is none in ``timeout`` × `PATIENCE` seconds."""
+def until(condition: Callable[[], Found], timeout: float, what: str, details: Callable[[], object] | None = None) -> Found:
+    """Return the first true value of ``condition``.
+
+    Fail with ``what``, and with what ``details`` returns then, if there is none in ``timeout`` × `PATIENCE` seconds.
+    """
     timeout *= PATIENCE
     deadline = time.monotonic() + timeout
     while not (found := condition()):
-        assert time.monotonic() < deadline, f"not within {timeout:.0f} s: {what}; last seen: {found!r}"
+        if time.monotonic() > deadline:
+            seen = f"last seen: {found!r}" if details is None else str(details())
+            raise AssertionError(f"not within {timeout:.0f} s: {what}; {seen}")
         time.sleep(0.05)
     return found
 

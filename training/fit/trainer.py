@@ -14,9 +14,10 @@ from typing import Any, Literal
 import pyarrow.fs
 import ray
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
+from ray.train.backend import BackendConfig
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from baton.artifacts.storage import Storage
 from baton.errors import TrainingFailed
@@ -72,6 +73,7 @@ def run_workers(
     trainer = _Trainer(
         loop,
         train_loop_config={"worker_config": asdict(request.worker_config(capacity.threads)), **config},
+        backend_config=_backend_for(capacity.workers),
         scaling_config=ScalingConfig(
             num_workers=capacity.workers,
             use_gpu=capacity.use_gpu,
@@ -98,8 +100,21 @@ def run_workers(
     return checkpoint
 
 
-class _Trainer(TorchTrainer):  # type: ignore[misc]  # Ray has no types
-    """Ray's `TorchTrainer` without two of its helper processes, each of which costs seconds of CPU at every start.
+def _backend_for(workers: int) -> BackendConfig:
+    """Return what connects the workers: torch's process group, or nothing for a single one.
+
+    A single worker then trains as a fold or a trial does, without a wrapper around its model, and the run's controller does not
+    load torch.
+    """
+    if workers == 1:
+        return BackendConfig()
+    from training.fit.network import NodeNetwork
+
+    return NodeNetwork()
+
+
+class _Trainer(DataParallelTrainer):  # type: ignore[misc]  # Ray has no types
+    """Ray's trainer without two of its helper processes, each of which costs seconds of CPU at every start.
 
     One distributes Ray Data sets, which our runs do not use. The other removes placement groups of a killed controller, which
     Ray does by itself.

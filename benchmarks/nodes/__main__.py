@@ -1,0 +1,67 @@
+"""Run a service on several nodes (network namespaces), lose one after the other, and write the results to RESULTS.md.
+
+Needs root, iproute2 and redis-server, which are Debian packages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from benchmarks.__main__ import RESULTS, head_of, write
+from benchmarks.nodes import measures
+from benchmarks.nodes.cluster import REPLICAS, Cluster, cluster
+
+
+def main() -> None:
+    """Parse the command line, run the benchmark, write the results."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.nodes", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="directory with train.jsonl and test.jsonl: text and label")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory(prefix="baton-nodes-", dir="/var/tmp") as home,  # each node has a /tmp of its own
+        cluster(Path(home), arguments.data.resolve()) as made,
+    ):
+        text = _measure(made)
+    write(arguments.out, text, head_of("benchmarks.nodes", f"--data …/{arguments.data.resolve().name}"))
+    print(f"written to {arguments.out}")
+
+
+def _measure(made: Cluster) -> str:
+    one = measures.train(made, 1)
+    spread = " + ".join(str(len(pids)) for pids in made.await_serving(one.version))
+    reads = made.weights_read(one.version)
+    both = measures.train(made, 2)
+    again, seconds = measures.epochs_trained_again(made)
+    version = int(made.model()["champion"])
+    losses = []
+    for lose in (measures.lose_worker, measures.lose_head):
+        made.await_serving(version)
+        losses.append(lose(made, version))
+    made.await_serving(version)
+    rows = "\n".join(
+        f"| {it.what} | {it.requests:,} | {it.failed} | {it.p99_before_ms:.0f} → {it.p99_ms:.0f} ms | {it.healed:.1f} s |"
+        for it in losses
+    )
+    return (
+        "## Several nodes\n\n"
+        "A head without CPUs and two worker nodes, each a network namespace of one machine with a Ray of its own; the head's\n"
+        "state is in Redis, the versions are in an S3 store. The host's name resolves to a loopback address on every node.\n\n"
+        f"- {REPLICAS} replicas: {spread} on the two nodes. The first version's weights were read {reads} times.\n"
+        f"- Training with 1 worker: F1 {one.f1:.4f}; with {both.workers} workers on {both.nodes} nodes: F1 {both.f1:.4f}.\n"
+        f"- A training node killed in the middle of the second epoch, and back after {measures.AWAY_SECONDS:.0f} s: "
+        f"{again:.2f} epochs were\n  trained again; the next step came {seconds:.0f} s after the kill.\n\n"
+        f"Killed under load ({measures.CLIENTS} clients of the node that stays, with {measures.PAUSE * 1000:.0f} ms of pause "
+        "after each answer):\n\n"
+        "| killed (SIGKILL to every process) | requests | failed | p99 before → until healed | healed after |\n"
+        "| --- | --- | --- | --- | --- |\n"
+        f"{rows}\n\n"
+        "Healed: the control plane answers, and all replicas serve. Until then the loss of the head stops runs, roll-outs and\n"
+        "everything under `/api`, but no prediction.\n"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""What a lost node costs: predictions that fail, epochs that are trained again, time until all is as before."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from benchmarks.nodes.cluster import Cluster
+from benchmarks.nodes.network import Node
+from services.demo.traffic import Exchange, Traffic, failed, latency_ms
+
+CLIENTS, PAUSE = 4, 0.05
+"""Clients of the load, and seconds that each rests after an answer: the rest of the machine has to heal meanwhile."""
+
+STEADY_SECONDS = 10.0
+AWAY_SECONDS = 15.0
+"""How long a lost node, or the head, is away before it is started again."""
+
+WORKER = b"RayTrainWorker"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A run on one worker node, or on both."""
+
+    workers: int
+    nodes: int
+    """Nodes on which training processes were seen."""
+    f1: float
+    version: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """What the loss of a node cost under load."""
+
+    what: str
+    requests: int
+    failed: int
+    p99_before_ms: float
+    p99_ms: float
+    healed: float
+    """Seconds from the loss until all replicas served again, or the control plane answered again."""
+
+
+def train(cluster: Cluster, workers: int, *assignments: str) -> Trained:
+    """Train with ``workers`` workers, and see on how many nodes they are."""
+    run_id = cluster.start_run(f"training.workers={workers}", *assignments)
+    seen: set[str] = set()
+    while (run := cluster.run(run_id))["state"] in ("queued", "running"):
+        seen |= {node.name for node in cluster.workers if training_processes(node)}
+        time.sleep(0.5)
+    run = cluster.await_run(run_id)
+    version = cluster.client.get(f"/api/models/{run['model']}/versions/{run['version']}")
+    return Trained(workers=workers, nodes=len(seen), f1=version["metrics"]["macro_f1"], version=run["version"])
+
+
+def epochs_trained_again(cluster: Cluster) -> tuple[float, float]:
+    """Kill the second node while a run trains on both after its first epoch, and start the node again.
+
+    Returns:
+        How many epochs were trained again, and how many seconds passed from the kill to the next step of training.
+    """
+    run_id = cluster.start_run("training.workers=2", "training.epochs=3")
+    while (run := cluster.run(run_id))["progress"].get("epoch", 0.0) < 1.5:  # in the middle of the second epoch
+        if run["state"] not in ("queued", "running"):
+            raise RuntimeError(f"the run ended too early: {run['reason']}")
+        time.sleep(0.1)
+    victim = cluster.workers[1]
+    if not training_processes(victim):
+        raise RuntimeError("no training process is on the second node")
+    killed = time.monotonic()
+    victim.kill()
+    time.sleep(AWAY_SECONDS)
+    cluster.start_worker(victim)
+    while cluster.run(run_id)["progress"].get("step", run["progress"]["step"]) >= run["progress"]["step"]:
+        time.sleep(0.1)
+    resumed = time.monotonic()
+    cluster.await_run(run_id)
+    reports = cluster.reports(run_id)
+    [(before, after)] = [(a, b) for a, b in pairwise(reports) if b["step"] <= a["step"]]
+    return (before["step"] - after["step"]) / (before["steps"] / before["epochs"]), resumed - killed
+
+
+def lose_worker(cluster: Cluster, version: int) -> Loss:
+    """Kill the second node under load; the first one gets its replicas. The node stays away until all serve again."""
+
+    def heal() -> None:
+        cluster.await_serving(version)
+
+    loss = _lose(cluster, "a node with half of the replicas", cluster.workers[1], heal)
+    cluster.start_worker(cluster.workers[1])
+    return loss
+
+
+def lose_head(cluster: Cluster, version: int) -> Loss:
+    """Kill the head under load, start it again after a while, and wait until all replicas are known to serve ``version``."""
+
+    def heal() -> None:
+        time.sleep(AWAY_SECONDS)
+        cluster.start_head()
+        cluster.await_serving(version)
+
+    return _lose(cluster, f"the head, for {AWAY_SECONDS:.0f} s", cluster.head, heal)
+
+
+def _lose(cluster: Cluster, what: str, node: Node, heal: Callable[[], None]) -> Loss:
+    with Traffic(cluster.url, cluster.texts(), CLIENTS, pause=PAUSE) as traffic:
+        time.sleep(STEADY_SECONDS)
+        killed = time.perf_counter()
+        node.kill()
+        heal()
+        healed = time.perf_counter()
+        time.sleep(STEADY_SECONDS)
+    before = [it for it in traffic.exchanges if it.answered < killed]
+    during = [it for it in traffic.exchanges if it.answered >= killed and it.sent <= healed]
+    return Loss(
+        what=what,
+        requests=len(traffic.exchanges),
+        failed=failed(traffic.exchanges),
+        p99_before_ms=_p99(before),
+        p99_ms=_p99(during),
+        healed=healed - killed,
+    )
+
+
+def _p99(exchanges: list[Exchange]) -> float:
+    return latency_ms(exchanges, 0.99)
+
+
+def training_processes(node: Node) -> list[int]:
+    """Return the ids of the training processes on a node."""
+    found = []
+    for pid in node.processes():
+        try:
+            if WORKER in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+        except OSError:  # ended between our two looks
+            continue
+    return found
