@@ -31,7 +31,7 @@ def main() -> None:
 
 def _measure(made: Cluster) -> str:
     one = measures.train(made, 1)
-    spread = " + ".join(str(len(pids)) for pids in made.await_serving(one.version))
+    spread = " + ".join(map(str, made.await_serving(one.version)))
     reads = made.weights_read(one.version)
     both = measures.train(made, 2)
     again, seconds = measures.epochs_trained_again(made)

@@ -58,23 +58,16 @@ class Cluster:
         found: dict[str, Any] = self.client.get(f"/api/models/{MODEL}")
         return found
 
-    def serving(self, version: int) -> list[list[int]] | None:
-        """Return the process ids of the replicas of each worker node once all `REPLICAS` serve ``version``; None before."""
-        with contextlib.suppress(Exception):  # the control plane is away
-            states = self.model()["replicas"]
-            if [state["version"] for state in states] == [version] * REPLICAS:
-                pids = {state["pid"] for state in states}
-                return [sorted(pids & node.processes()) for node in self.workers]
-        return None
-
-    def await_serving(self, version: int) -> list[list[int]]:
-        """Wait for `serving`."""
+    def await_serving(self, version: int) -> list[int]:
+        """Wait until all `REPLICAS` serve ``version``, and return how many of them each worker node has."""
         deadline = time.monotonic() + WAIT_SECONDS
-        while (found := self.serving(version)) is None:
+        while True:
+            with contextlib.suppress(Exception):  # the control plane is away
+                if [state["version"] for state in self.model()["replicas"]] == [version] * REPLICAS:
+                    return [len(node.processes(f"ray::ServeReplica:model-{MODEL}")) for node in self.workers]
             if time.monotonic() > deadline:
                 raise RuntimeError(f"not {REPLICAS} replicas on v{version} after {WAIT_SECONDS:.0f} s")
             time.sleep(0.1)
-        return found
 
     def start_run(self, *assignments: str) -> str:
         """Start a run and return its id."""
@@ -122,7 +115,9 @@ def cluster(home: Path, data: Path) -> Iterator[Cluster]:
         file.write_text(yaml.safe_dump(_configuration(home, data), sort_keys=False))
         url = f"http://{workers[0].address}:{PORT}"
         made = Cluster(head=head, workers=workers, home=home, data=data, client=Client(url))
-        with _program(home / "redis.log", "redis-server", "--bind", HOST, "--port", str(REDIS), "--protected-mode", "no"):
+        with _program(
+            home / "redis.log", "redis-server", "--bind", HOST, "--port", str(REDIS), "--protected-mode", "no", "--save", ""
+        ):
             command = (sys.executable, "-m", "moto.server", "-H", HOST, "-p", str(S3))
             with _program(home / "s3.log", *command):
                 _create_bucket()

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
 from benchmarks.nodes.cluster import Cluster
 from benchmarks.nodes.network import Node
@@ -19,7 +18,7 @@ STEADY_SECONDS = 10.0
 AWAY_SECONDS = 15.0
 """How long a lost node, or the head, is away before it is started again."""
 
-WORKER = b"RayTrainWorker"
+WORKER = "RayTrainWorker"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +50,11 @@ def train(cluster: Cluster, workers: int, *assignments: str) -> Trained:
     run_id = cluster.start_run(f"training.workers={workers}", *assignments)
     seen: set[str] = set()
     while (run := cluster.run(run_id))["state"] in ("queued", "running"):
-        seen |= {node.name for node in cluster.workers if training_processes(node)}
+        seen |= {node.name for node in cluster.workers if node.processes(WORKER)}
         time.sleep(0.5)
     run = cluster.await_run(run_id)
     version = cluster.client.get(f"/api/models/{run['model']}/versions/{run['version']}")
-    return Trained(workers=workers, nodes=len(seen), f1=version["metrics"]["macro_f1"], version=run["version"])
+    return Trained(workers=workers, nodes=len(seen), f1=version["metrics"]["f1"], version=run["version"])
 
 
 def epochs_trained_again(cluster: Cluster) -> tuple[float, float]:
@@ -70,11 +69,12 @@ def epochs_trained_again(cluster: Cluster) -> tuple[float, float]:
             raise RuntimeError(f"the run ended too early: {run['reason']}")
         time.sleep(0.1)
     victim = cluster.workers[1]
-    if not training_processes(victim):
+    if not victim.processes(WORKER):
         raise RuntimeError("no training process is on the second node")
     killed = time.monotonic()
     victim.kill()
     time.sleep(AWAY_SECONDS)
+    victim.boot()
     cluster.start_worker(victim)
     while cluster.run(run_id)["progress"].get("step", run["progress"]["step"]) >= run["progress"]["step"]:
         time.sleep(0.1)
@@ -92,6 +92,7 @@ def lose_worker(cluster: Cluster, version: int) -> Loss:
         cluster.await_serving(version)
 
     loss = _lose(cluster, "a node with half of the replicas", cluster.workers[1], heal)
+    cluster.workers[1].boot()
     cluster.start_worker(cluster.workers[1])
     return loss
 
@@ -101,6 +102,7 @@ def lose_head(cluster: Cluster, version: int) -> Loss:
 
     def heal() -> None:
         time.sleep(AWAY_SECONDS)
+        cluster.head.boot()
         cluster.start_head()
         cluster.await_serving(version)
 
@@ -129,15 +131,3 @@ def _lose(cluster: Cluster, what: str, node: Node, heal: Callable[[], None]) -> 
 
 def _p99(exchanges: list[Exchange]) -> float:
     return latency_ms(exchanges, 0.99)
-
-
-def training_processes(node: Node) -> list[int]:
-    """Return the ids of the training processes on a node."""
-    found = []
-    for pid in node.processes():
-        try:
-            if WORKER in Path(f"/proc/{pid}/cmdline").read_bytes():
-                found.append(pid)
-        except OSError:  # ended between our two looks
-            continue
-    return found

@@ -8,14 +8,14 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from services.environment import NODE_VARIABLES
 from services.host import haproxy
@@ -30,50 +30,65 @@ RECONNECT_SECONDS = "600"
 """How long nodes wait for a lost head, in Ray's variable for it. KubeRay sets the same value."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Node:
-    """One namespace with an address and a /tmp of its own."""
+    """One namespace with an address, a /tmp and processes of its own: the processes of a machine.
 
-    name: str
-    address: str
-    directory: Path
-    environment: Mapping[str, str]
+    A driver takes any Ray that it sees among the processes for its own node's: it must not see those of other nodes.
+    """
 
-    def run(self, *command: str, timeout: float = 300, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def __init__(self, name: str, address: str, directory: Path, environment: Mapping[str, str]) -> None:
+        """``directory`` becomes the node's /tmp: Ray keeps its session there, and Baton what it has fetched."""
+        self.name, self.address = name, address
+        self._directory, self._environment = directory, {**os.environ, **environment}
+        self._init: psutil.Process | None = None
+
+    def boot(self) -> None:
+        """Start the first process of this node, which all others live with."""
+        inside = f"mount --bind {self._directory} /tmp && exec sleep infinity"
+        unshare = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", inside)
+        outside = psutil.Popen(["ip", "netns", "exec", self.name, *unshare], stderr=subprocess.DEVNULL)  # remarks on signals
+        while not (found := [process for process in outside.children() if process.name() == "sleep"]):
+            time.sleep(0.05)
+        [self._init] = found
+
+    def run(self, *command: str, timeout: float = 300) -> None:
         """Run a command on this node, to its end. Raise if it fails."""
-        # A private mount of /tmp: Ray keeps its session there, and Baton what it has fetched, as on machines of their own.
-        inside = ["unshare", "--mount", "sh", "-c", f'mount --bind {self.directory} /tmp && exec "$@"', "sh"]
+        assert self._init is not None
         done = subprocess.run(
-            ["ip", "netns", "exec", self.name, *inside, *command],
-            env={**os.environ, **self.environment},
+            ["nsenter", f"--target={self._init.pid}", "--net", "--mount", "--pid", *command],
+            env=self._environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             timeout=timeout,
             check=False,
             start_new_session=True,
+            cwd=self._directory.parent,  # a directory that the node has, too
         )
-        if check and done.returncode != 0:
+        if done.returncode != 0:
             raise RuntimeError(f"{self.name}: {' '.join(command)} ended with {done.returncode}:\n{done.stdout}")
-        return done
 
     def start_ray(self, *options: str) -> None:
         """Start this node's Ray, which joins or becomes the cluster as ``options`` say."""
         ray = str(Path(sys.executable).with_name("ray"))
         self.run(ray, "start", f"--node-ip-address={self.address}", "--disable-usage-stats", *options)
 
-    def processes(self) -> set[int]:
-        """Return the ids of all processes of this node."""
+    def processes(self, title: str) -> list[int]:
+        """Return the ids of this node's processes, as this machine counts them, whose command line contains ``title``."""
         listed = subprocess.run(["ip", "netns", "pids", self.name], capture_output=True, text=True, check=True)
-        return {int(line) for line in listed.stdout.split()}
+        found = []
+        for pid in map(int, listed.stdout.split()):
+            with contextlib.suppress(OSError):  # ended between our two looks
+                if title.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    found.append(pid)
+        return found
 
     def kill(self) -> None:
         """Kill every process of this node at once, as a machine that loses its power does."""
-        while pids := self.processes():
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(0.05)
+        if self._init is not None:
+            self._init.kill()  # the kernel kills the rest of its namespace
+            self._init.wait()
+            self._init = None
 
 
 @contextmanager
@@ -106,7 +121,7 @@ def nodes(home: Path, names: list[str], variables: Mapping[str, str]) -> Iterato
             directory = home / name
             directory.mkdir()
             directory.chmod(0o1777)
-            node = Node(name=f"bt{tag}-{name}", address=f"10.77.0.{number}", directory=directory, environment=environment)
+            node = Node(f"bt{tag}-{name}", f"10.77.0.{number}", directory, environment)
             _ip("netns", "add", node.name)
             made.append(node)
             outside, inside = f"bt{tag}{number}", "eth0"
@@ -115,6 +130,8 @@ def nodes(home: Path, names: list[str], variables: Mapping[str, str]) -> Iterato
             for command in (("addr", "add", f"{node.address}/24", "dev", inside), ("link", "set", inside, "up")):
                 _ip("-n", node.name, *command)
             _ip("-n", node.name, "link", "set", "lo", "up")
+            _ip("-n", node.name, "route", "add", "default", "via", HOST)  # a program asks it for the machine's own address
+            node.boot()
         yield made
     finally:
         for node in made:

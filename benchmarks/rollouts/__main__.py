@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import statistics
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.__main__ import RESULTS, head_of, write
-from benchmarks.rollouts import canaries, crashes
+from benchmarks.rollouts import canaries, crashes, soak
 from benchmarks.service import Service
 
 
@@ -66,9 +67,41 @@ def _crashes(service: Service, home: Path) -> str:
     )
 
 
+def _soak(service: Service, home: Path) -> str:
+    found = soak.measure(service, home)
+    soak.draw(found, Path(__file__).with_name("soak.svg"))
+    failed = sum(answer.status != 200 for answer in found.answers)
+    early, late = (_mean(part) for part in (found.samples[6:30], found.samples[-24:]))  # minutes 1 to 5, and the last four
+    rows = "\n".join(
+        f"| {group} | {early[group][0]:,.0f} → {late[group][0]:,.0f} MB | {early[group][1]:.0f} → {late[group][1]:.0f} |"
+        for group in early
+    )
+    return (
+        "## A soak\n\n"
+        f"2 replicas, {soak.CALLERS} callers without a pause who correct {soak.CORRECTED:.0%} of the answers, "
+        f"{soak.MINUTES} minutes; a swap a minute, and half a\nminute after each a replica is killed (SIGKILL).\n\n"
+        f"{len(found.answers):,} requests, {failed} failed; {found.swaps} swaps, {found.kills} kills, "
+        f"{found.corrections:,} corrections; {found.left} temporary files left behind.\n\n"
+        "| processes | resident memory, minutes 1–5 → last 4 | open file descriptors |\n| --- | --- | --- |\n"
+        f"{rows}\n\n![Memory and file descriptors over time](rollouts/soak.svg)\n"
+    )
+
+
+def _mean(samples: Sequence[soak.Sample]) -> dict[str, tuple[float, float]]:
+    """Return the mean memory and the mean number of file descriptors of each group."""
+    return {
+        group: (
+            statistics.mean(sample.memory_mb[group] for sample in samples),
+            statistics.mean(sample.files[group] for sample in samples),
+        )
+        for group in samples[0].files
+    }
+
+
 SECTIONS: Mapping[str, tuple[int, Callable[[Service, Path], str]]] = {
     "canaries": (2, _canaries),
     "crashes": (crashes.REPLICAS, _crashes),
+    "soak": (2, _soak),
 }
 """The benchmarks, each with the number of replicas."""
 
