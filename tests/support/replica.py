@@ -78,10 +78,10 @@ def force(registry: Registry, model: str, version: int) -> Promotion:
 
 @asynccontextmanager
 async def served(
-    settings: ModelSettings, registry_url: str, storage: Storage
+    settings: ModelSettings, registry_url: str, storage: Storage, *, name: str = "r1"
 ) -> AsyncIterator[tuple[ModelReplica, httpx.AsyncClient]]:
     """A started replica of a model and a client of its URL, as HAProxy would reach it."""
-    replica = ModelReplica(settings.model_dump(mode="json"), registry_url, storage.url, replica_id="r1")
+    replica = ModelReplica(settings.model_dump(mode="json"), registry_url, storage.url, replica_id=name)
     application = replica.__serve_build_asgi_app__()
     root = f"/models/{settings.name}"
     said: asyncio.Queue[Any] = asyncio.Queue()
