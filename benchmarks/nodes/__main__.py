@@ -35,6 +35,10 @@ def _measure(made: Cluster) -> str:
     reads = made.weights_read(one.version)
     both = measures.train(made, 2)
     again, seconds = measures.epochs_trained_again(made)
+    print(
+        f"replicas {spread}; {reads} reads; {one}; {both}; {again:.2f} epochs again; next step after {seconds:.0f} s",
+        flush=True,
+    )
     version = int(made.model()["champion"])
     losses = []
     for lose in (measures.lose_worker, measures.lose_head):

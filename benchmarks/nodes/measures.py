@@ -81,7 +81,7 @@ def epochs_trained_again(cluster: Cluster) -> tuple[float, float]:
     resumed = time.monotonic()
     cluster.await_run(run_id)
     reports = cluster.reports(run_id)
-    [(before, after)] = [(a, b) for a, b in pairwise(reports) if b["step"] <= a["step"]]
+    [(before, after)] = [(a, b) for a, b in pairwise(reports) if b["step"] < a["step"]]
     return (before["step"] - after["step"]) / (before["steps"] / before["epochs"]), resumed - killed
 
 
