@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.__main__ import RESULTS, head_of, write
 from benchmarks.nodes import measures
-from benchmarks.nodes.cluster import REPLICAS, Cluster, cluster
+from benchmarks.nodes.cluster import EPOCHS, REPLICAS, Cluster, cluster
 
 
 def main() -> None:
@@ -51,10 +51,11 @@ def _measure(made: Cluster) -> str:
     )
     return (
         "## Several nodes\n\n"
-        "A head without CPUs and two worker nodes, each a network namespace of one machine with a Ray of its own; the head's\n"
+        "A head and two worker nodes, each a network namespace of one machine with a Ray of its own; the head's\n"
         "state is in Redis, the versions are in an S3 store. The host's name resolves to a loopback address on every node.\n\n"
         f"- {REPLICAS} replicas: {spread} on the two nodes. The first version's weights were read {reads} times.\n"
-        f"- Training with 1 worker: F1 {one.f1:.4f}; with {both.workers} workers on {both.nodes} nodes: F1 {both.f1:.4f}.\n"
+        f"- Training for {EPOCHS} epochs: F1 {one.f1:.4f} with 1 worker, {both.f1:.4f} with {both.workers} on\n"
+        f"  {both.nodes} nodes.\n"
         f"- A training node killed in the middle of the second epoch, and back after {measures.AWAY_SECONDS:.0f} s: "
         f"{again:.2f} epochs were\n  trained again; the next step came {seconds:.0f} s after the kill.\n\n"
         f"Killed under load ({measures.CLIENTS} clients of the node that stays, with {measures.PAUSE * 1000:.0f} ms of pause "

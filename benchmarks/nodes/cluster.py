@@ -22,7 +22,7 @@ from benchmarks.service import BASE_MODEL, MODEL, holdout_of, read_rows, train_o
 from services.client import Client
 
 REDIS, S3, PORT = 16379, 15000, 8000
-REPLICAS = 4
+REPLICAS, EPOCHS = 4, 6
 WAIT_SECONDS = 240.0
 
 
@@ -59,12 +59,14 @@ class Cluster:
         return found
 
     def await_serving(self, version: int) -> list[int]:
-        """Wait until all `REPLICAS` serve ``version``, and return how many of them each worker node has."""
+        """Wait until all `REPLICAS` live and serve ``version``, and return how many of them each worker node has."""
         deadline = time.monotonic() + WAIT_SECONDS
         while True:
-            with contextlib.suppress(Exception):  # the control plane is away
-                if [state["version"] for state in self.model()["replicas"]] == [version] * REPLICAS:
-                    return [len(node.processes(f"ray::ServeReplica:model-{MODEL}")) for node in self.workers]
+            found = [len(node.processes(f"ray::ServeReplica:model-{MODEL}")) for node in self.workers]
+            if sum(found) == REPLICAS:  # the control plane learns of a lost node late
+                with contextlib.suppress(Exception):  # it is away
+                    if [state["version"] for state in self.model()["replicas"]] == [version] * REPLICAS:
+                        return found
             if time.monotonic() > deadline:
                 raise RuntimeError(f"not {REPLICAS} replicas on v{version} after {WAIT_SECONDS:.0f} s")
             time.sleep(0.1)
@@ -143,9 +145,9 @@ def _configuration(home: Path, data: Path) -> dict[str, Any]:
                 "base_model": BASE_MODEL,
                 "task": "classification",
                 "data": {"train": str(train_of(data)), "holdout": str(holdout_of(data))},
-                "training": {"epochs": 3, "batch_size": 32, "learning_rate": 2e-4, "early_stopping": 3},
+                "training": {"epochs": EPOCHS, "batch_size": 32, "learning_rate": 2e-4, "early_stopping": EPOCHS},
                 "gate": {"min_f1": 0.0},
-                "serving": {"replicas": REPLICAS},
+                "serving": {"replicas": REPLICAS, "cpus": 1},  # as on KubeRay; without, the head would get some of them
             }
         ],
     }

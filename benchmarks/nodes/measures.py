@@ -45,9 +45,9 @@ class Loss:
     """Seconds from the loss until all replicas served again, or the control plane answered again."""
 
 
-def train(cluster: Cluster, workers: int, *assignments: str) -> Trained:
+def train(cluster: Cluster, workers: int) -> Trained:
     """Train with ``workers`` workers, and see on how many nodes they are."""
-    run_id = cluster.start_run(f"training.workers={workers}", *assignments)
+    run_id = cluster.start_run(f"training.workers={workers}")
     seen: set[str] = set()
     while (run := cluster.run(run_id))["state"] in ("queued", "running"):
         seen |= {node.name for node in cluster.workers if node.processes(WORKER)}
@@ -63,7 +63,7 @@ def epochs_trained_again(cluster: Cluster) -> tuple[float, float]:
     Returns:
         How many epochs were trained again, and how many seconds passed from the kill to the next step of training.
     """
-    run_id = cluster.start_run("training.workers=2", "training.epochs=3")
+    run_id = cluster.start_run("training.workers=2")
     while (run := cluster.run(run_id))["progress"].get("epoch", 0.0) < 1.5:  # in the middle of the second epoch
         if run["state"] not in ("queued", "running"):
             raise RuntimeError(f"the run ended too early: {run['reason']}")
@@ -86,7 +86,7 @@ def epochs_trained_again(cluster: Cluster) -> tuple[float, float]:
 
 
 def lose_worker(cluster: Cluster, version: int) -> Loss:
-    """Kill the second node under load; the first one gets its replicas. The node stays away until all serve again."""
+    """Kill the second node under load. It stays away until the first one has its replicas."""
 
     def heal() -> None:
         cluster.await_serving(version)
