@@ -25,8 +25,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## install and run the whole loop on the bundled samples
 	$(BIN)/baton demo
 
-# The three parts run at the same time: the tests of a running service wait half of the time, and have priority, also for their
-# training, which is nice by 10. One part prints while it runs, the others when they have ended. Tests of a cluster wait long before
+# The three parts run at the same time: the tests of a running service wait half of the time, and have priority, and so
+# does their training, which runs at nice 10. One part prints while it runs, the others when they have ended. Tests of a cluster wait long before
 # they fail, so the first failures are enough.
 test: $(STAMP)  ## install and run the test suite
 	@$(MAKE) --no-print-directory -j3 test-parts test-service test-clusters

@@ -168,6 +168,7 @@ def _worker_config(settings: ModelSettings, dataset: datasets.Dataset, storage: 
         storage=storage.url,
         database="",
         threads=threads,
+        use_gpu=False,
     )
 
 

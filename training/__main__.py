@@ -38,7 +38,7 @@ HEARTBEAT_SECONDS = 5.0
 """How often a run records in the registry that it is alive."""
 
 GRACE_SECONDS = 20.0
-"""How long a run that has ended in the registry may take to end here. Then it is killed: it would keep its CPUs from others."""
+"""How long the work of a run that was cancelled may go on before its process is killed: it would keep its CPUs from others."""
 
 DATABASE_WAIT_SECONDS = 600.0
 """How long a run waits for a database that is down. `judge` does not wait: a user is waiting for its answer."""
@@ -219,15 +219,21 @@ def _end_of(error: BaseException) -> tuple[RunState, str]:
 
 def _send_heartbeats(registry: Registry, run_id: str, done: threading.Event) -> None:
     while not done.wait(HEARTBEAT_SECONDS):
-        try:
-            registry.runs.beat(run_id)
-        except Conflict:  # the run was cancelled, or ended by the service: stop working
-            os.kill(os.getpid(), signal.SIGINT)
-            if not done.wait(GRACE_SECONDS):
-                os.kill(os.getpid(), signal.SIGKILL)  # the main thread is in a library that ignores the signal, or hangs
-            return
-        except RegistryError:
-            continue  # a run outlives an outage of the database
+        with suppress(RegistryError):  # a run outlives an outage of the database
+            if _was_ended(registry, run_id):
+                os.kill(os.getpid(), signal.SIGINT)
+                if not done.wait(GRACE_SECONDS):
+                    os.kill(os.getpid(), signal.SIGKILL)  # the main thread hangs, or is in a library that ignores the signal
+                return
+
+
+def _was_ended(registry: Registry, run_id: str) -> bool:
+    """Send a heartbeat, and return whether the run was cancelled, or ended by the service: its process must stop working."""
+    try:
+        registry.runs.beat(run_id)
+    except Conflict:
+        return registry.runs.get(run_id).state is not RunState.SUCCEEDED  # of one that succeeded, the process cleans up
+    return False
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmarks.__main__ import RESULTS, head_of, write
 from benchmarks.nodes import measures
 from benchmarks.nodes.cluster import EPOCHS, REPLICAS, Cluster, cluster
+from benchmarks.nodes.network import CPUS
 
 
 def main() -> None:
@@ -36,7 +37,7 @@ def _measure(made: Cluster) -> str:
     both = measures.train(made, 2)
     again, seconds = measures.epochs_trained_again(made)
     print(
-        f"replicas {spread}; {reads} reads; {one}; {both}; {again:.2f} epochs again; next step after {seconds:.0f} s",
+        f"replicas {spread}; {reads} reads; {one}; {both}; {again:.2f} epochs again; caught up after {seconds:.0f} s",
         flush=True,
     )
     version = int(made.model()["champion"])
@@ -51,20 +52,20 @@ def _measure(made: Cluster) -> str:
     )
     return (
         "## Several nodes\n\n"
-        "A head and two worker nodes, each a network namespace of one machine with a Ray of its own; the head's\n"
-        "state is in Redis, the versions are in an S3 store. The host's name resolves to a loopback address on every node.\n\n"
+        f"A head and two worker nodes that declare {CPUS} CPUs each, all of them namespaces of one machine with a Ray of\n"
+        "their own. The head's state is in Redis, the versions are in an S3 store. The host's name is a loopback address on every\n"
+        "node.\n\n"
         f"- {REPLICAS} replicas: {spread} on the two nodes. The first version's weights were read {reads} times.\n"
         f"- Training for {EPOCHS} epochs: F1 {one.f1:.4f} with 1 worker, {both.f1:.4f} with {both.workers} on\n"
         f"  {both.nodes} nodes.\n"
-        f"- A training node killed in the middle of the second epoch, and back after {measures.AWAY_SECONDS:.0f} s: "
-        f"{again:.2f} epochs were\n  trained again; the next step came {seconds:.0f} s after the kill.\n\n"
+        f"- A training node killed in the second epoch, and back after {measures.AWAY_SECONDS:.0f} s: {again:.2f} epochs were "
+        f"trained again; training was\n  where it had been {seconds:.0f} s after the kill.\n\n"
         f"Killed under load ({measures.CLIENTS} clients of the node that stays, with {measures.PAUSE * 1000:.0f} ms of pause "
         "after each answer):\n\n"
         "| killed (SIGKILL to every process) | requests | failed | p99 before → until healed | healed after |\n"
         "| --- | --- | --- | --- | --- |\n"
         f"{rows}\n\n"
-        "Healed: the control plane answers, and all replicas serve. Until then the loss of the head stops runs, roll-outs and\n"
-        "everything under `/api`, but no prediction.\n"
+        "Healed: the control plane answers, and all replicas serve.\n"
     )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from benchmarks.nodes.cluster import Cluster
 from benchmarks.nodes.network import Node
@@ -42,7 +43,7 @@ class Loss:
     p99_before_ms: float
     p99_ms: float
     healed: float
-    """Seconds from the loss until all replicas served again, or the control plane answered again."""
+    """Seconds from the loss until the control plane answered and all replicas served."""
 
 
 def train(cluster: Cluster, workers: int) -> Trained:
@@ -61,13 +62,11 @@ def epochs_trained_again(cluster: Cluster) -> tuple[float, float]:
     """Kill the second node while a run trains on both after its first epoch, and start the node again.
 
     Returns:
-        How many epochs were trained again, and how many seconds passed from the kill to the next step of training.
+        How many epochs were trained again at least (the last report before the kill may be a second old), and how many seconds
+        passed from the kill until training reported a step beyond that report.
     """
     run_id = cluster.start_run("training.workers=2")
-    while (run := cluster.run(run_id))["progress"].get("epoch", 0.0) < 1.5:  # in the middle of the second epoch
-        if run["state"] not in ("queued", "running"):
-            raise RuntimeError(f"the run ended too early: {run['reason']}")
-        time.sleep(0.1)
+    before = _await_step(cluster, run_id, lambda progress: progress.get("epoch", 0.0) > 1.5)  # in the second epoch
     victim = cluster.workers[1]
     if not victim.processes(WORKER):
         raise RuntimeError("no training process is on the second node")
@@ -76,13 +75,24 @@ def epochs_trained_again(cluster: Cluster) -> tuple[float, float]:
     time.sleep(AWAY_SECONDS)
     victim.boot()
     cluster.start_worker(victim)
-    while cluster.run(run_id)["progress"].get("step", run["progress"]["step"]) >= run["progress"]["step"]:
-        time.sleep(0.1)
-    resumed = time.monotonic()
+    _await_step(cluster, run_id, lambda progress: "epochs" in progress and progress["step"] < before["step"])
+    _await_step(cluster, run_id, lambda progress: progress.get("step", 0) > before["step"])
+    beyond = time.monotonic()
     cluster.await_run(run_id)
-    reports = cluster.reports(run_id)
-    [(before, after)] = [(a, b) for a, b in pairwise(reports) if b["step"] < a["step"]]
-    return (before["step"] - after["step"]) / (before["steps"] / before["epochs"]), resumed - killed
+    [(last, resumed)] = [(a, b) for a, b in pairwise(cluster.reports(run_id)) if b["step"] < a["step"]]
+    return (last["step"] - resumed["step"]) / (last["steps"] / last["epochs"]), beyond - killed
+
+
+def _await_step(cluster: Cluster, run_id: str, reached: Callable[[Mapping[str, Any]], bool]) -> Mapping[str, Any]:
+    """Return the progress of an active run once it is as ``reached`` says."""
+    while True:
+        run = cluster.run(run_id)
+        if run["state"] not in ("queued", "running"):
+            raise RuntimeError(f"run {run_id} {run['state']} too early: {run['reason']}")
+        progress: Mapping[str, Any] = run["progress"]
+        if run["stage"] == "training" and reached(progress):
+            return progress
+        time.sleep(0.1)
 
 
 def lose_worker(cluster: Cluster, version: int) -> Loss:

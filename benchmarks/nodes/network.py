@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import socket
 import subprocess
 import sys
 import time
@@ -33,7 +34,7 @@ RECONNECT_SECONDS = "600"
 class Node:
     """One namespace with an address, a /tmp and processes of its own: the processes of a machine.
 
-    A driver takes any Ray that it sees among the processes for its own node's: it must not see those of other nodes.
+    Ray's driver joins any Ray process that it sees, so a node must not see the processes of another node.
     """
 
     def __init__(self, name: str, address: str, directory: Path, environment: Mapping[str, str]) -> None:
@@ -44,10 +45,14 @@ class Node:
 
     def boot(self) -> None:
         """Start the first process of this node, which all others live with."""
-        inside = f"mount --bind {self._directory} /tmp && exec sleep infinity"
+        hosts = self._directory.with_suffix(".hosts")
+        hosts.write_text(f"127.0.0.1 localhost {socket.gethostname()}\n")  # as Debian and Ubuntu have it, in effect
+        inside = f"mount --bind {self._directory} /tmp && mount --bind {hosts} /etc/hosts && exec sleep infinity"
         unshare = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", inside)
-        outside = psutil.Popen(["ip", "netns", "exec", self.name, *unshare], stderr=subprocess.DEVNULL)  # remarks on signals
-        while not (found := [process for process in outside.children() if process.name() == "sleep"]):
+        self._outside = psutil.Popen(["ip", "netns", "exec", self.name, *unshare], stderr=subprocess.DEVNULL)  # about signals
+        while not (found := [process for process in self._outside.children() if process.name() == "sleep"]):
+            if self._outside.poll() is not None:
+                raise RuntimeError(f"{self.name} did not start: are you root, and is util-linux there?")
             time.sleep(0.05)
         [self._init] = found
 
@@ -87,7 +92,7 @@ class Node:
         """Kill every process of this node at once, as a machine that loses its power does."""
         if self._init is not None:
             self._init.kill()  # the kernel kills the rest of its namespace
-            self._init.wait()
+            self._outside.wait()
             self._init = None
 
 
@@ -105,8 +110,7 @@ def nodes(home: Path, names: list[str], variables: Mapping[str, str]) -> Iterato
         **NODE_VARIABLES,
         haproxy.BINARY: str(launcher),
         "RAY_AUTH_TOKEN_PATH": str(token),
-        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
-        "RAY_worker_niceness": "0",
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # three nodes share the processors of one machine
         "RAY_gcs_rpc_server_reconnect_timeout_s": RECONNECT_SECONDS,
         **variables,
     }
@@ -130,15 +134,17 @@ def nodes(home: Path, names: list[str], variables: Mapping[str, str]) -> Iterato
             for command in (("addr", "add", f"{node.address}/24", "dev", inside), ("link", "set", inside, "up")):
                 _ip("-n", node.name, *command)
             _ip("-n", node.name, "link", "set", "lo", "up")
-            _ip("-n", node.name, "route", "add", "default", "via", HOST)  # a program asks it for the machine's own address
+            _ip(
+                "-n", node.name, "route", "add", "default", "via", HOST
+            )  # Ray takes the address behind it for the machine's own
             node.boot()
         yield made
     finally:
         for node in made:
             node.kill()
-            _ip("netns", "delete", node.name)
-        _ip("link", "delete", bridge)
+            _ip("netns", "delete", node.name, check=False)
+        _ip("link", "delete", bridge, check=False)
 
 
-def _ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True)
+def _ip(*arguments: str, check: bool = True) -> None:
+    subprocess.run(["ip", *arguments], check=check)

@@ -53,16 +53,20 @@ def _canaries(service: Service, home: Path) -> str:
 def _crashes(service: Service, home: Path) -> str:
     found = crashes.measure(service, home)
     rows = "\n".join(
-        f"| {it.move} | {it.state} | {it.requests:,} | {it.failed} | {it.seconds:.1f} s | v{it.champion} | {it.ended} |"
+        f"| {it.move} | {it.state} | {it.attempts} | {it.requests:,} | {it.failed} | {it.mixed:.1f} s | {it.seconds:.1f} s | "
+        f"v{it.champion} | {it.ended} |"
         for it in found
     )
     return (
         "## The control plane killed during a roll-out\n\n"
-        f"{crashes.REPLICAS} replicas, {crashes.CALLERS} callers without a pause. The control plane is killed (SIGKILL) when "
-        "the registry shows a state, and Ray\nstarts another one. v1 is the champion before a promotion or a canary, v2 before "
-        "a rollback.\n\n"
-        "| move | killed while | requests | failed | until replicas and registry agree | champion | the roll-out is |\n"
-        "| --- | --- | --- | --- | --- | --- | --- |\n"
+        f"{crashes.REPLICAS} replicas, {crashes.CALLERS} callers without a pause. The control plane is killed (SIGKILL) when\n"
+        "the database shows a state, and Ray starts another one. v1 is the champion before a promotion or a canary, v2\n"
+        "before a rollback. Some states last for milliseconds: the table counts the kills until one came in time, and the\n"
+        "requests of all. «Both answer»: from the kill, or the first answer of the version that is champion in the end, to\n"
+        "the last one of the other. «Agree»: a new control plane is there, all replicas serve the champion, and no roll-out\n"
+        "is unfinished but a canary that goes on.\n\n"
+        "| move | killed while | kills | requests | failed | both answer for | all agree after | champion | the roll-out is |\n"
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
         f"{rows}\n"
     )
 
@@ -81,7 +85,7 @@ def _soak(service: Service, home: Path) -> str:
         f"2 replicas, {soak.CALLERS} callers without a pause who correct {soak.CORRECTED:.0%} of the answers, "
         f"{soak.MINUTES} minutes; a swap a minute, and half a\nminute after each a replica is killed (SIGKILL).\n\n"
         f"{len(found.answers):,} requests, {failed} failed; {found.swaps} swaps, {found.kills} kills, "
-        f"{found.corrections:,} corrections; {found.left} temporary files left behind.\n\n"
+        f"{found.corrections:,} corrections accepted, {found.refused}\nrefused; {found.left} temporary files left behind.\n\n"
         "| processes | resident memory, minutes 1–5 → last 4 | open file descriptors |\n| --- | --- | --- |\n"
         f"{rows}\n\n![Memory and file descriptors over time](rollouts/soak.svg)\n"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import random
 import threading
@@ -43,6 +44,10 @@ class Callers:
         self._ids = itertools.count()
         self._mark = f"{random.getrandbits(32):08x}"
         self.answers: list[Answer] = []
+        self.corrections = 0
+        """Corrections that were accepted."""
+        self.refused = 0
+        """Corrections that were not."""
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -83,5 +88,9 @@ class Callers:
     async def _correct(self, session: aiohttp.ClientSession, name: str, row: Mapping[str, Any]) -> None:
         await asyncio.sleep(2.0)  # the log is written once a second
         body = {"request_id": name, "text": row["text"], "label": row["label"]}
-        async with session.post(f"/api/models/{MODEL}/feedback", json=body) as answer:
-            await answer.read()
+        accepted = False
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+            async with session.post(f"/api/models/{MODEL}/feedback", json=body) as answer:
+                accepted = answer.ok and (await answer.json())["accepted"] == 1
+        self.corrections += accepted
+        self.refused += not accepted

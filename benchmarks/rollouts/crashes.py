@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from baton.config.file import load_config
 from baton.store.records import RolloutState
 from baton.store.registry import Registry
 from benchmarks.rollouts import versions
-from benchmarks.rollouts.callers import Callers
+from benchmarks.rollouts.callers import Answer, Callers
 from benchmarks.rollouts.canaries import register
 from benchmarks.service import MODEL, Service, holdout_of, read_rows
 from services.client import ApiError
@@ -40,8 +40,12 @@ class Crash:
     move: str
     state: RolloutState
     """State in which the control plane was killed."""
+    attempts: int
+    """Kills until one came in time. The requests of all of them count."""
     requests: int
     failed: int
+    mixed: float
+    """Seconds after the kill in which both versions answered; 0 for a canary, where both shall."""
     seconds: float
     """From the kill until all replicas serve the champion, and no roll-out is unfinished but a canary that goes on."""
     champion: int
@@ -80,7 +84,8 @@ def measure(service: Service, home: Path) -> list[Crash]:
     ]
     found = []
     for move, state, act in moves:
-        for _ in range(ATTEMPTS):
+        answers: list[Answer] = []
+        for attempts in range(1, ATTEMPTS + 1):
             _settle(service, registry, first, force)
             if move == "rollback":
                 force(other)
@@ -93,23 +98,26 @@ def measure(service: Service, home: Path) -> list[Crash]:
                 killed = _kill_in(service, registry, state, act)
                 agreed = _agreement(service, registry)
                 time.sleep(3.0)
+            answers += callers.answers
             if killed is not None:
+                champion = registry.champion(MODEL).version
+                found.append(
+                    Crash(
+                        move=move,
+                        state=state,
+                        attempts=attempts,
+                        requests=len(answers),
+                        failed=sum(answer.status != 200 for answer in answers),
+                        mixed=0.0 if move == "canary" else _mixed(callers.answers, champion, killed),
+                        seconds=agreed - killed,
+                        champion=champion or 0,
+                        ended=registry.rollouts.list(MODEL, limit=1)[0].state,
+                    )
+                )
+                print(found[-1], flush=True)
                 break
         else:
             raise RuntimeError(f"{ATTEMPTS} kills came too late for a {move} that is {state}")
-        rollout = registry.rollouts.list(MODEL, limit=1)[0]
-        found.append(
-            Crash(
-                move=move,
-                state=state,
-                requests=len(callers.answers),
-                failed=sum(answer.status != 200 for answer in callers.answers),
-                seconds=agreed - killed,
-                champion=registry.champion(MODEL).version or 0,
-                ended=rollout.state,
-            )
-        )
-        print(found[-1], flush=True)
     return found
 
 
@@ -141,6 +149,13 @@ def _kill_in(service: Service, registry: Registry, state: RolloutState, act: Cal
         with contextlib.suppress(Exception):  # whatever the caller is told: nobody is there to answer
             done.result(60)
     return killed if in_time else None
+
+
+def _mixed(answers: Sequence[Answer], champion: int | None, killed: float) -> float:
+    """Return for how long after the kill answers of the ``champion`` and of another version alternated."""
+    new = [answer.sent for answer in answers if answer.version == champion]
+    old = [answer.sent for answer in answers if answer.version not in (champion, None)]
+    return max(0.0, max(old) - max(min(new), killed)) if new and old else 0.0
 
 
 def _control(service: Service) -> psutil.Process:

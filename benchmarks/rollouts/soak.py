@@ -49,13 +49,15 @@ class Soak:
     swaps: int
     kills: int
     corrections: int
+    refused: int
+    """Corrections that were not accepted."""
     samples: Sequence[Sample]
     left: int
-    """More entries in the service's directory for temporary files than before: what killed replicas left behind."""
+    """How many more entries than before the directory for temporary files has: what killed replicas left behind."""
 
 
 def measure(service: Service, home: Path) -> Soak:
-    """Run it all. The last swap and kill are a minute before the end, so that the end shows what stays."""
+    """Run it all. Nothing is swapped or killed in the last minute, so that the end shows what stays."""
     first = service.trained()
     good = Path(service.client.get(f"/api/models/{MODEL}/versions/{first}")["uri"].removeprefix("file://"))
     other = register(service, versions.wrong(good, home / "other"))
@@ -76,13 +78,13 @@ def measure(service: Service, home: Path) -> Soak:
                     service.client.post(f"/api/models/{MODEL}/promotions", body)
                     swaps += 1
                 elif second == 30:
-                    _kill_one(instance, kills)
-                    kills += 1
+                    kills += _kill_one(instance, kills)
     return Soak(
         answers=callers.answers,
         swaps=swaps,
         kills=kills,
-        corrections=service.client.get(f"/api/models/{MODEL}")["corrections"],
+        corrections=callers.corrections,
+        refused=callers.refused,
         samples=samples,
         left=len(list(temporary.iterdir())) - before,
     )
@@ -99,9 +101,16 @@ def _sample(instance: Instance, minutes: float) -> Sample:
     return Sample(minutes=minutes, memory_mb=memory, files=files)
 
 
-def _kill_one(instance: Instance, number: int) -> None:
-    replicas = [process for process in processes.find(instance.id) if REPLICA in " ".join(process.cmdline())]
-    replicas[number % len(replicas)].kill()
+def _kill_one(instance: Instance, number: int) -> bool:
+    """Kill one of the replicas, and return whether there was one."""
+    replicas = []
+    for process in processes.find(instance.id):
+        with contextlib.suppress(psutil.Error):
+            if REPLICA in " ".join(process.cmdline()):
+                replicas.append(process)
+    if replicas:
+        replicas[number % len(replicas)].kill()
+    return bool(replicas)
 
 
 def draw(result: Soak, path: Path) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
 
 from baton import logs
 from baton.config.file import BatonConfig
@@ -35,11 +37,11 @@ def join(config: BatonConfig, address: str) -> None:
         raise NotReady(f"no Ray cluster answers at {address!r}: {_lines(error)[0]}") from error
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     options = {"host": config.http.host, "port": config.http.port}
+    start = partial(serve.start, http_options=options, logging_config=serve_logging(config.logging))
     try:
-        try:
-            serve.start(http_options=options, logging_config=serve_logging(config.logging))
-        except TimeoutError:  # a proxy loads its libraries for longer than Serve waits; its controller goes on: join that
-            serve.start(http_options=options, logging_config=serve_logging(config.logging))
+        with suppress(TimeoutError):  # a proxy loads its libraries for longer than Serve waits, whose controller goes on
+            start()
+        start()  # joins a controller that is there
     except (ray.exceptions.RayError, TimeoutError, RuntimeError) as error:
         lines = _lines(error)
         details = f"\n\n{error}" if len(lines) > 1 else ""  # the reason is the last line, often below a traceback
@@ -75,8 +77,10 @@ def deploy(config: BatonConfig, report: Report, store_urls: Mapping[str, str]) -
     ]
     try:
         run_many(targets)
-    except TimeoutError:
-        pass  # the applications run, but some node's proxy was not ready after a minute; `wait_until_ready` has more patience
+    except TimeoutError as error:
+        if not str(error).startswith("Proxies"):
+            raise NotReady(f"Ray Serve could not start the applications: {error}") from error
+        report("the applications run; a proxy is not ready yet")  # perhaps of another node, which `up` does not wait for
     except RuntimeError as error:
         raise NotReady(f"Ray Serve could not start the applications: {_deployment_errors() or error}") from error
 

@@ -78,7 +78,9 @@ def test_whatever_finds_no_place_says_what_it_waits_for_and_takes_it_when_it_is_
             assert re.fullmatch(r"waiting for \d worker\(s\) with \d+ CPUs?; 0 of \d+ CPUs are free", said), what
     finally:
         worker.resume()
-    for run_id in (waiting["search"], waiting["run"], first):
+    runs.registry.runs.finish(waiting["run"], RunState.CANCELLED, reason="Ray's job server does not answer")
+    until(lambda: not runs.drivers(waiting["run"]), 30, "a driver that waits hears of it, although nobody stops its job")
+    for run_id in (waiting["search"], first):
         assert runs.http.post(f"/api/runs/{run_id}/cancel").status_code == 200
     assert runs.await_run(waiting["folds"]).state is RunState.SUCCEEDED
 

@@ -15,14 +15,18 @@ def test_the_interface_of_an_address_is_the_one_that_has_it() -> None:
     assert network.interface_of("192.0.2.1") is None  # kept for documentation (RFC 5737): no machine has it
 
 
-@pytest.mark.parametrize(("address", "expected"), [("127.0.0.1", "lo"), ("192.0.2.1", None)])
+@pytest.mark.parametrize(
+    ("address", "gloo", "nccl"), [("127.0.0.1", "lo", "=lo"), ("192.0.2.1", None, None)], ids=["known", "translated"]
+)
+@pytest.mark.parametrize("chosen", [None, "ib0"])
 def test_a_worker_uses_the_interface_of_its_node_unless_its_environment_names_one(
-    monkeypatch: pytest.MonkeyPatch, address: str, expected: str | None
+    monkeypatch: pytest.MonkeyPatch, address: str, gloo: str | None, nccl: str | None, chosen: str | None
 ) -> None:
-    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "ib0")
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "")  # so that it is removed again afterwards
-    monkeypatch.delenv("GLOO_SOCKET_IFNAME")
+    for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        monkeypatch.setenv(variable, chosen or "")  # so that it is as before afterwards
+        if chosen is None:
+            monkeypatch.delenv(variable)
     monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: address)
     network.use_node_interface()
-    assert os.environ.get("GLOO_SOCKET_IFNAME") == expected
-    assert os.environ["NCCL_SOCKET_IFNAME"] == "ib0"
+    found = os.environ.get("GLOO_SOCKET_IFNAME"), os.environ.get("NCCL_SOCKET_IFNAME")
+    assert found == ((gloo, nccl) if chosen is None else (chosen, chosen))

@@ -135,7 +135,9 @@ def world(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.fixture(scope="module")
 def trained(world: World, texts: Texts, tmp_path_factory: pytest.TempPathFactory) -> tuple[transformers.Trainer, float]:
     """A trainer that has adapted the tiny base, and the loss before."""
-    trainer = masked.build_masked_trainer(world.settings(adapt=ADAPT), texts, tmp_path_factory.mktemp("adapt"), 1)
+    trainer = masked.build_masked_trainer(
+        world.settings(adapt=ADAPT), texts, tmp_path_factory.mktemp("adapt"), 1, use_gpu=False
+    )
     before = trainer.evaluate()["eval_loss"]
     trainer.train()
     return trainer, before
@@ -148,7 +150,7 @@ def test_the_loss_on_texts_held_back_falls(trained):
 
 
 def test_a_share_of_the_tokens_is_to_be_guessed_anew_in_each_epoch_and_the_measure_stays(world, texts, tmp_path):
-    trainer = masked.build_masked_trainer(world.settings(adapt={**ADAPT, "mask": 0.3}), texts, tmp_path, 1)
+    trainer = masked.build_masked_trainer(world.settings(adapt={**ADAPT, "mask": 0.3}), texts, tmp_path, 1, use_gpu=False)
     rows = trainer.train_dataset[:60]
     first, second = trainer.data_collator(rows), trainer.data_collator(rows)
     share = (first["labels"] != -100).sum() / first["attention_mask"].sum()
@@ -224,4 +226,4 @@ def test_a_tokenizer_without_a_mask_is_refused(world, texts, tmp_path):
     with pytest.raises(
         ConfigError, match=r"the tokenizer of .* has no mask token; use a base model that was trained with masks, such as BERT"
     ):
-        masked.build_masked_trainer(settings, texts, tmp_path, 1)
+        masked.build_masked_trainer(settings, texts, tmp_path, 1, use_gpu=False)

@@ -172,6 +172,7 @@ def test_a_task_that_calibrates_itself_gets_an_output_for_each_row_that_was_held
         storage=storage.url,
         database=f"sqlite:///{tmp_path}/baton.db",
         threads=1,
+        use_gpu=False,
     )
     folds = [train_fold(asdict(replace(worker_config, fold=number)), 2) for number in range(2)]
     assert sorted(row.text for fold in folds for row in fold.rows) == sorted(row.text for row in frozen.train)

@@ -74,6 +74,7 @@ class World:
             storage=self.storage.url,
             database=f"sqlite:///{self.directory}/baton.db",
             threads=1,
+            use_gpu=False,
         )
 
     def settings(self, **training: Any) -> ModelSettings:

@@ -11,37 +11,34 @@ from typing import Any
 import psutil
 import ray
 from ray.train.torch import TorchConfig
-
-INTERFACE_VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
-"""Environment variables that name the interface to gloo and to NCCL (PyTorch's and NCCL's manuals)."""
+from ray.train.torch.config import _TorchBackend
 
 
-class NodeNetwork(TorchConfig):  # type: ignore[misc]  # Ray has no types
-    """Ray's configuration of torch, in which workers listen at the address by which Ray knows their node.
+class _Backend(_TorchBackend):  # type: ignore[misc]  # Ray has no types
+    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+        worker_group.execute(use_node_interface)
+        super().on_start(worker_group, backend_config)
 
-    gloo alone would listen at the address of the host's name, which Debian and Ubuntu map to the loopback interface: workers
-    of other nodes then connect to themselves. NCCL alone takes the first interface that it finds.
+
+class NodeTorchConfig(TorchConfig):  # type: ignore[misc]
+    """Ray's configuration of torch, in which workers connect over the interface of the address by which Ray knows their node.
+
+    gloo alone would take the address of the host's name, which Debian and Ubuntu map to the loopback interface: workers of
+    other nodes then connect to themselves. NCCL alone chooses among the interfaces that it finds, whatever Ray uses.
     """
 
     @property
-    def backend_cls(self) -> type:
-        """The backend: Ray's own, after each worker has found its interface."""
-        ray_backend = super().backend_cls
-
-        class Backend(ray_backend):  # type: ignore[misc, valid-type]  # Ray's class has no public name
-            def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
-                worker_group.execute(use_node_interface)
-                super().on_start(worker_group, backend_config)
-
-        return Backend
+    def backend_cls(self) -> type[_Backend]:
+        """Ray's backend, after each worker has found its interface."""
+        return _Backend
 
 
 def use_node_interface() -> None:
     """Have gloo and NCCL use the interface of this node's address, unless the environment names one."""
     interface = interface_of(ray.util.get_node_ip_address())
     if interface is not None:
-        for variable in INTERFACE_VARIABLES:
-            os.environ.setdefault(variable, interface)
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+        os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={interface}")  # without =, NCCL takes it for the beginning of a name
 
 
 def interface_of(address: str) -> str | None:

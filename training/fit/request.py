@@ -41,6 +41,8 @@ class WorkerConfig:
     """URL of the registry's database, to which the worker reports its progress."""
     threads: int
     """Threads of the worker."""
+    use_gpu: bool
+    """Whether Ray has reserved a GPU for the worker. Without, it may see GPUs that others have reserved."""
     start: Mapping[str, Any] = field(default_factory=dict)
     """The fields of a `Start`; empty: start from the base model."""
     fold: int | None = None
@@ -67,8 +69,8 @@ class TrainingRequest:
     """``progress(**facts)`` reports ``facts`` as the progress of the run's current stage. Raises ``Conflict`` when the run has
     ended."""
 
-    def worker_config(self, threads: int) -> WorkerConfig:
-        """Return the configuration of a worker with ``threads`` threads."""
+    def worker_config(self, threads: int, *, use_gpu: bool) -> WorkerConfig:
+        """Return the configuration of a worker with ``threads`` threads, and a GPU of its own if ``use_gpu``."""
         return WorkerConfig(
             run_id=self.run_id,
             settings=self.settings.model_dump(mode="json"),
@@ -77,6 +79,7 @@ class TrainingRequest:
             storage=self.storage,
             database=self.database,
             threads=threads,
+            use_gpu=use_gpu,
             start=asdict(self.start),
         )
 

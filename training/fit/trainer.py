@@ -72,7 +72,10 @@ def run_workers(
 
     trainer = _Trainer(
         loop,
-        train_loop_config={"worker_config": asdict(request.worker_config(capacity.threads)), **config},
+        train_loop_config={
+            "worker_config": asdict(request.worker_config(capacity.threads, use_gpu=capacity.use_gpu)),
+            **config,
+        },
         backend_config=_backend_for(capacity.workers),
         scaling_config=ScalingConfig(
             num_workers=capacity.workers,
@@ -108,17 +111,22 @@ def _backend_for(workers: int) -> BackendConfig:
     """
     if workers == 1:
         return BackendConfig()
-    from training.fit.network import NodeNetwork
+    from training.fit.network import NodeTorchConfig
 
-    return NodeNetwork()
+    return NodeTorchConfig()
 
 
 class _Trainer(DataParallelTrainer):  # type: ignore[misc]  # Ray has no types
-    """Ray's trainer without two of its helper processes, each of which costs seconds of CPU at every start.
+    """Ray's trainer without its handler of SIGINT, and without two of its helper processes, which cost seconds of CPU each.
 
     One distributes Ray Data sets, which our runs do not use. The other removes placement groups of a killed controller, which
     Ray does by itself.
     """
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """Leave SIGINT alone: it cancels the run. Ray's handler stays after the training, waits for a controller that waits for
+        a place, and ignores what comes after.
+        """
 
     def _create_default_callbacks(self) -> list[Any]:
         unused = (DatasetsCallback, PlacementGroupCleanerCallback)

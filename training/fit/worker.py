@@ -17,7 +17,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import ray.train
-import torch
 import transformers
 
 from baton.artifacts.storage import Storage
@@ -107,11 +106,10 @@ def build_trainer(worker_config: WorkerConfig, settings: ModelSettings, scratch:
     _check_validation(selection, training)
     model = _load_model(origin, task, training)
     rows = _encode_rows(task, tokenizer, selection, training)
-    on_gpu = torch.cuda.is_available() and training.device != "cpu"
-    _make_faster(model, rows, pad_id, on_gpu=on_gpu)
+    _make_faster(model, rows, pad_id, on_gpu=worker_config.use_gpu)
     return trainer_type(training)(
         model=model,
-        args=training_arguments(training, scratch, world_size, on_gpu=on_gpu, validates=bool(rows.validation)),
+        args=training_arguments(training, scratch, world_size, on_gpu=worker_config.use_gpu, validates=bool(rows.validation)),
         train_dataset=rows.train,
         eval_dataset=rows.validation,
         data_collator=Collator(

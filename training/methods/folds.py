@@ -114,14 +114,14 @@ def _train_folds(request: TrainingRequest, count: int) -> list[Fold]:
         request.progress(fold=len(folds), folds=count, f1=statistics.mean(max(fold.scores) for fold in folds))
 
     capacity = capacity_for_models(request.settings.training, count)
-    worker_config = request.worker_config(capacity.threads)
+    worker_config = request.worker_config(capacity.threads, use_gpu=capacity.use_gpu)
     calls = [(asdict(replace(worker_config, fold=number)), count) for number in range(count)]
     return _run_tasks(request, capacity, train_fold, calls, report)
 
 
 def _train_all(request: TrainingRequest, epochs: int) -> dict[str, bytes]:
     capacity = capacity_for_models(request.settings.training, 1)
-    call = (asdict(request.worker_config(capacity.threads)), epochs)
+    call = (asdict(request.worker_config(capacity.threads, use_gpu=capacity.use_gpu)), epochs)
     [files] = _run_tasks(request, capacity, train_all, [call], lambda _: None)
     model_files: dict[str, bytes] = files
     return model_files

@@ -46,7 +46,7 @@ def train(config: dict[str, Any]) -> None:
     limit_process(worker_config.threads, settings.training)
     with tempfile.TemporaryDirectory(prefix="baton-adapt-") as scratch:
         texts, world_size = ray.get(config["texts"]), ray.train.get_context().get_world_size()
-        trainer = build_masked_trainer(settings, texts, Path(scratch), world_size)
+        trainer = build_masked_trainer(settings, texts, Path(scratch), world_size, use_gpu=worker_config.use_gpu)
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is None:
             trainer.add_callback(MaskedReporter(worker_config, trainer, float(trainer.evaluate()["eval_loss"])))
@@ -58,7 +58,9 @@ def train(config: dict[str, Any]) -> None:
                 trainer.train(resume_from_checkpoint=directory)
 
 
-def build_masked_trainer(settings: ModelSettings, texts: Texts, scratch: Path, world_size: int) -> transformers.Trainer:
+def build_masked_trainer(
+    settings: ModelSettings, texts: Texts, scratch: Path, world_size: int, *, use_gpu: bool
+) -> transformers.Trainer:
     """Build the `Trainer` of one of ``world_size`` workers.
 
     The training texts are masked again in each epoch. The texts held back are masked once, so that the losses of all epochs can
@@ -82,11 +84,10 @@ def build_masked_trainer(settings: ModelSettings, texts: Texts, scratch: Path, w
     model = load_model("AutoModelForMaskedLM", base, ())
     use_fast_dropout(model)
     collate = MaskingCollator(wrapper, adapt.mask, pad_id, inspect.signature(model.forward).parameters.keys())
-    on_gpu = torch.cuda.is_available() and training.device != "cpu"
     changes = {"epochs": adapt.epochs, "learning_rate": adapt.learning_rate, "batch_size": adapt.batch_size, "accumulation": 1}
     return OrderedTrainer(
         model=model,
-        args=training_arguments(training.model_copy(update=changes), scratch, world_size, on_gpu=on_gpu, validates=True),
+        args=training_arguments(training.model_copy(update=changes), scratch, world_size, on_gpu=use_gpu, validates=True),
         train_dataset=windows(tokenizer, texts.train, settings.max_length),
         eval_dataset=collate.mask_once(windows(tokenizer, texts.held_back, settings.max_length), training.seed),
         data_collator=collate,

@@ -149,7 +149,9 @@ def _tuner(request: TrainingRequest, trials: Sequence[Trial], callback: Progress
     assert training.search is not None
     samples = [trial.settings for trial in trials]
     max_epochs = max(int(sampled.get("epochs", training.epochs)) for sampled in samples)
-    trainable = tune.with_parameters(_run_trial, worker_config=asdict(request.worker_config(capacity.threads)), samples=samples)
+    trainable = tune.with_parameters(
+        _run_trial, worker_config=asdict(request.worker_config(capacity.threads, use_gpu=capacity.use_gpu)), samples=samples
+    )
     os.environ |= {
         # SIGINT cancels the run, and the driver handles it. Tune would end the search early, as if it had succeeded.
         "TUNE_DISABLE_SIGINT_HANDLER": "1",

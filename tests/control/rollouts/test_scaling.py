@@ -25,7 +25,10 @@ MOMENTS = ("prepare on one", "prepare on all", "commit")
 
 
 class Living(Replicas):
-    """Replicas in this process. Right before a call at ``moment``, their number becomes ``wanted``, once."""
+    """Replicas in this process. Right before a call at ``moment``, their number becomes ``wanted``, once.
+
+    If they start ``late``, the new ones have read the champion by then, but no call reaches them until the second commit.
+    """
 
     def __init__(self, stack: AsyncExitStack, settings: ModelSettings, url: str, storage: Storage) -> None:
         self._stack, self._settings, self._url, self._storage = stack, settings, url, storage
@@ -33,6 +36,9 @@ class Living(Replicas):
         self.alive: dict[str, tuple[ModelReplica, AsyncExitStack]] = {}
         self.moment: str | None = None
         self.wanted = 0
+        self.late = False
+        self.starting: set[str] = set()
+        self.commits = 0
 
     async def scale(self, number: int) -> None:
         """Start replicas, or stop the oldest ones: the one that loads first is among them."""
@@ -42,14 +48,22 @@ class Living(Replicas):
             await self._stack.enter_async_context(own)
             replica, _ = await own.enter_async_context(served(self._settings, self._url, self._storage, name=name))
             self.alive[name] = replica, own
+            if self.late:
+                self.starting.add(name)
         while len(self.alive) > number:
             _, own = self.alive.pop(next(iter(self.alive)))
             await own.aclose()
 
     async def call(self, model: str, timeout_s: float, method: str, *arguments: Any) -> Answers:
-        called = dict(self.alive)
-        only = arguments[1] if method == "prepare" else None
-        if self.moment == {"prepare": "prepare on all" if only is None else "prepare on one"}.get(method, method):
+        if method == "commit":
+            self.commits += 1
+            if self.commits > 1:
+                self.starting.clear()
+        called = {name: replica for name, replica in self.alive.items() if name not in self.starting}
+        now: str = method
+        if method == "prepare":
+            now = "prepare on all" if arguments[1] is None else "prepare on one"
+        if self.moment == now:
             self.moment = None
             await self.scale(self.wanted)  # Serve told the caller of those in `called`
         living = [replica for name, (replica, _) in called.items() if name in self.alive]
@@ -57,13 +71,19 @@ class Living(Replicas):
         return Answers(states=states, died=len(called) - len(living))
 
     def count(self, model: str) -> ReplicaCounts:
-        return ReplicaCounts(running=len(self.alive), starting=0)
+        return ReplicaCounts(running=len(self.alive) - len(self.starting), starting=len(self.starting))
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1)], ids=["up", "down"])
+@pytest.mark.parametrize(
+    ("before", "after", "late", "moment"),
+    [
+        *((1, 3, False, moment) for moment in MOMENTS),
+        *((3, 1, False, moment) for moment in MOMENTS),
+        (1, 3, True, "prepare on all"),
+    ],
+)
 def test_a_promotion_reaches_every_replica_while_their_number_changes(
-    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int, after: int, moment: str
+    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int, after: int, late: bool, moment: str
 ) -> None:
     monkeypatch.setattr(preparation, "RETRY_SECONDS", 0.001)
     url, storage = f"sqlite:///{tmp_path}/baton.db", Storage(str(tmp_path / "storage"))
@@ -92,7 +112,7 @@ def test_a_promotion_reaches_every_replica_while_their_number_changes(
                 return all(state.version == registry.champion("m").version for state in answers.states)
 
             await until(all_serve, "every replica serves the champion")
-            replicas.moment, replicas.wanted = moment, after
+            replicas.moment, replicas.wanted, replicas.late = moment, after, late
             rollouts = Rollouts(registry, replicas, {"m": settings}, lambda: "here")
             await rollouts.promote(manual_decision(DecisionKind.FORCE, "m", 2, registry.champion("m"), "a test wants it"))
             return list((await replicas.call("m", 60, "state")).states)
