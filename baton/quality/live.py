@@ -5,16 +5,19 @@ This is test-then-train, also called prequential evaluation (Gama et al. 2013, Â
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from baton.config.model_settings import ModelSettings
 from baton.store.records import ModelVersion
 from baton.store.registry import Registry
+from baton.tasks import AnyTask
 from baton.text.masks import same_but_for_masks
 
 
@@ -37,9 +40,8 @@ def live_quality(
 ) -> LiveQuality | None:
     """Return the live quality of ``version`` over at most ``window`` corrections, or None if none can be scored.
 
-    ``since``: count only answers that were given after this time. Skipped are answers in a form that cannot be scored,
-    corrections that do not fit the task (the model may have had another one), and corrections with another text than the one
-    that was answered. The scores are biased: applications correct the answers that they doubt.
+    ``since``: count only answers that were given after this time. Skipped is what `correctable` cannot read. The scores are
+    biased: applications correct the answers that they doubt.
     """
     corrected = registry.feedback.corrected(settings.name, version.number, window, since)
     if not corrected:
@@ -47,22 +49,46 @@ def live_quality(
     task = settings.make_task(version.lineage["labels"])
     outputs, examples = [], []
     for answer, correction in corrected:
-        try:
-            output, example = task.Output.model_validate(answer.output), task.Example.model_validate(correction.example)
-        except ValidationError:
-            continue
-        item = task.input_of(example)
-        if same_but_for_masks(answer.input, item):
-            outputs.append(task.brief(output, item))  # the correction may contain text that is masked in the log
-            examples.append(example)
+        read = correctable(task, answer.input, answer.output, correction.example)
+        if read is not None:
+            outputs.append(read[0])
+            examples.append(read[1])
     if not outputs:
         return None
-    score = task.score(outputs, examples)
-    metrics = score.metrics
+    metrics, right = scored(task, outputs, examples)
     return LiveQuality(
         version=version.number,
         f1=float(metrics[task.metric]),
         corrections=len(outputs),
-        wrong=int((~task.measure(metrics, score.statistics).right).sum()),
+        wrong=int((~right).sum()),
         per_class=metrics.get("per_class", {}),
     )
+
+
+def correctable(
+    task: AnyTask, item: Mapping[str, Any], output: Mapping[str, Any] | None, correction: Mapping[str, Any]
+) -> tuple[Any, Any] | None:
+    """Return an answer and the right one as the task's `Output` and `Example`, or None if the one does not judge the other.
+
+    That is so for an answer in a form that cannot be scored, a correction that does not fit the task (the model may have had
+    another one), and a correction with another text than the one that was answered.
+
+    Args:
+        task: of the version that answered.
+        item, output: the input and the answer, as the prediction log keeps them.
+        correction: the fields of a row of the task.
+    """
+    try:
+        answer, example = task.Output.model_validate(output), task.Example.model_validate(correction)
+    except ValidationError:
+        return None
+    original = task.input_of(example)
+    if not same_but_for_masks(item, original):
+        return None
+    return task.brief(answer, original), example  # the correction may contain text that is masked in the log
+
+
+def scored(task: AnyTask, outputs: Sequence[Any], examples: Sequence[Any]) -> tuple[Mapping[str, Any], NDArray[np.bool_]]:
+    """Return the task's metrics of n ``outputs`` against their ``examples``, and [n], which of them are wholly right."""
+    score = task.score(outputs, examples)
+    return score.metrics, task.measure(score.metrics, score.statistics).right

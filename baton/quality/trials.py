@@ -77,11 +77,14 @@ class TrialFeedback:
     """What feedback says of the answers that both versions gave since a trial began."""
 
     wrong: int = 0
-    """Corrected answers of the new version that were wrong."""
+    """Corrected answers of the new version that were wrong; of a shadow, those that the champion got right."""
     champion_wrong: int = 0
+    """The same of the champion; in a shadow, those that the shadow got right."""
     f1: float | None = None
     """F1 of the new version on its corrected answers; None while there are none."""
     champion_f1: float | None = None
+    pairs: int | None = None
+    """Corrected inputs that both versions answered (`baton.quality.shadow_feedback`); None for a canary, in which one did."""
 
 
 def total(counts: Iterable[TrialCounts]) -> TrialCounts:
@@ -107,7 +110,8 @@ def complaint(
     Args:
         counts: of all replicas.
         feedback: on answers given since the trial began.
-        share: of the requests that the new version gets, in (0, 1); in a shadow 0.5, because both answer each.
+        share: of the requests that the new version gets, in (0, 1); in a shadow 0.5, because both answer each. If it is no
+            worse, each failure and each answer that only one version got wrong is then its with probability 0.5 at most.
         confidence: 1 minus the probability of a complaint about failures or wrong answers that are as rare as the champion's.
         max_latency_ratio: of the new version's time to the champion's.
     """
@@ -127,6 +131,11 @@ def complaint(
     if evidence(feedback.wrong, feedback.champion_wrong, share) * (1 - confidence) >= 1:
         known = feedback.f1 is not None and feedback.champion_f1 is not None
         scores = f", F1 {feedback.f1:.3f} against {feedback.champion_f1:.3f}" if known else ""
+        if feedback.pairs is not None:
+            return (
+                f"of {feedback.pairs} corrected requests that both versions ran, it alone was wrong on {feedback.wrong}, and "
+                f"the champion alone on {feedback.champion_wrong}{scores}"
+            )
         return (
             f"feedback found {feedback.wrong} of its answers wrong, and {feedback.champion_wrong} of the champion's, "
             f"which gives {(1 - share) / share:.3g} times as many{scores}"

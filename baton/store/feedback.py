@@ -1,12 +1,14 @@
-"""The prediction log (what models answered) and feedback (corrections that applications send).
+"""The prediction log (what models answered, and what shadows would have) and feedback (corrections that applications send).
 
-The two tables are joined by request id and position when they are read, not when they are written, because a correction may
+The tables are joined by request id and position when they are read, not when they are written, because a correction may
 arrive before the log is written. Knows no tasks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+import hashlib
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -21,7 +23,7 @@ CHUNK = 1000
 """Rows in one query of `FeedbackStore.all`."""
 
 DELETED_AT_ONCE = 5000
-"""Maximum number of predictions that one transaction deletes."""
+"""Maximum number of answers that one transaction deletes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,17 @@ class Added:
 
     accepted: int
     duplicates: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorrectedPair:
+    """One corrected input that the champion answered, and that a shadow ran as a copy."""
+
+    answer: LoggedPrediction
+    """The champion's."""
+    shadow_output: Mapping[str, Any]
+    """The shadow's, in the form of `LoggedPrediction.output`."""
+    correction: Feedback
 
 
 class FeedbackStore:
@@ -134,12 +147,21 @@ class FeedbackStore:
 
     def log(self, predictions: Sequence[LoggedPrediction]) -> None:
         """Store predictions. If a client uses a request id twice, the first answer is kept."""
-        if predictions:
-            with database.writing(self._engine) as connection:
-                insert = database.insert(connection, schema.predictions).on_conflict_do_nothing()
-                # the same order in every process: replicas that log the same request ids must not deadlock
-                rows = sorted(predictions, key=lambda it: (it.model, it.request_id, it.position))
-                connection.execute(insert, [asdict(prediction) for prediction in rows])
+        self._insert_new(schema.predictions, [asdict(prediction) for prediction in predictions])
+
+    def log_shadow(self, predictions: Sequence[LoggedPrediction]) -> None:
+        """Store what shadows answered to copies; of one version and request id the first answer is kept.
+
+        Answers in a form that cannot be scored are left out: nothing else needs them. The input is kept with the champion's
+        answer, here only its hash, by which `corrected_pairs` knows that both answered the same.
+        """
+        kept = ("model", "request_id", "position", "version", "output", "created_at")
+        rows = [
+            {**{name: getattr(it, name) for name in kept}, "input_hash": _input_hash(it.input)}
+            for it in predictions
+            if it.output is not None
+        ]
+        self._insert_new(schema.shadow_answers, rows)
 
     def predictions(self, model: str, answers: Collection[tuple[str, int]]) -> dict[tuple[str, int], LoggedPrediction]:
         """Return the logged predictions with these pairs of request id and position. Pairs without one are left out."""
@@ -197,6 +219,37 @@ class FeedbackStore:
                 for row in connection.execute(query)
             ]
 
+    def corrected_pairs(
+        self, model: str, champion: int, shadow: int, limit: int, since: datetime | None = None
+    ) -> list[CorrectedPair]:
+        """Return those of the newest corrections of the champion's answers whose inputs the shadow has run, newest first.
+
+        Args:
+            champion, shadow: numbers of the versions.
+            limit: of the corrections; as in `corrected`, only the newest one of each answer counts.
+            since: only of answers that both gave after this time.
+
+        A pair whose inputs differ, because a client used a request id twice, is left out.
+        """
+        table = schema.shadow_answers
+        conditions = [table.c.model == model, table.c.version == shadow]
+        if since is not None:
+            conditions.append(table.c.created_at > since)
+        corrected = self.corrected(model, champion, limit, since)
+        wanted = sorted({answer.request_id for answer, _ in corrected})
+        copies = {}
+        # not one query that joins three tables: PostgreSQL runs into its time limit while it has no statistics of a new one
+        with database.reading(self._engine) as connection:
+            for start in range(0, len(wanted), IDS_PER_QUERY):
+                here = table.c.request_id.in_(wanted[start : start + IDS_PER_QUERY])
+                for row in connection.execute(table.select().where(*conditions, here)):
+                    copies[row.request_id, row.position] = row
+        return [
+            CorrectedPair(answer=answer, shadow_output=copy.output, correction=correction)
+            for answer, correction in corrected
+            if (copy := copies.get((answer.request_id, answer.position))) and copy.input_hash == _input_hash(answer.input)
+        ]
+
     def corrected_by_version(self, model: str) -> dict[int, int]:
         """Return the number of corrections of logged answers by version."""
         logged, feedback = schema.predictions, schema.feedback
@@ -223,14 +276,27 @@ class FeedbackStore:
         return found
 
     def forget_predictions(self, model: str, before: datetime) -> int:
-        """Delete a model's predictions from before that time, and return how many there were.
+        """Delete a model's predictions from before that time, and return how many there were. Shadows' answers go as well.
 
         Several transactions of `DELETED_AT_ONCE` rows, so that other writers never wait for long.
         """
-        table = schema.predictions
+        self._forget(schema.shadow_answers, model, before)
+        return self._forget(schema.predictions, model, before)
+
+    def _insert_new(self, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
+        """Insert answers whose key is new, and leave those that are there."""
+        if rows:
+            with database.writing(self._engine) as connection:
+                insert = database.insert(connection, table).on_conflict_do_nothing()
+                # the same order in every process: replicas that log the same request ids must not deadlock
+                ordered = sorted(rows, key=lambda row: (row["model"], row["request_id"], row["position"], row["version"]))
+                connection.execute(insert, ordered)
+
+    def _forget(self, table: sa.Table, model: str, before: datetime) -> int:
         old = table.select().where(table.c.model == model, table.c.created_at < before)
-        some = old.with_only_columns(table.c.request_id, table.c.position).order_by(table.c.created_at).limit(DELETED_AT_ONCE)
-        here = sa.tuple_(table.c.request_id, table.c.position).in_(some)
+        key = [column for column in table.primary_key if column is not table.c.model]
+        some = old.with_only_columns(*key).order_by(table.c.created_at).limit(DELETED_AT_ONCE)
+        here = sa.tuple_(*key).in_(some)
         deleted = 0
         while True:
             with database.writing(self._engine) as connection:
@@ -263,6 +329,11 @@ def _insert(connection: sa.Connection, model: str, rows: Sequence[dict[str, Any]
         new = (table.c.model == model, table.c.id > before, table.c.request_id.is_not(None))
         connection.execute(table.update().where(*new).values(version=version))
     audit_store.attach_labels(connection, model, labels)
+
+
+def _input_hash(item: Mapping[str, Any]) -> str:
+    """Return the hex SHA-256 of a (masked) input."""
+    return hashlib.sha256(json.dumps(item, sort_keys=True).encode()).hexdigest()
 
 
 def _joined(logged: sa.FromClause, feedback: sa.FromClause) -> sa.ColumnElement[bool]:

@@ -80,7 +80,7 @@ class RolloutMode(StrEnum):
     CANARY = "canary"
     """It answers a share of the requests first."""
     SHADOW = "shadow"
-    """It gets a copy of a share of the requests, and its answers are compared and dropped."""
+    """It gets a copy of a share of the requests; its answers are compared with the champion's, and nobody gets them."""
 
 
 class RolloutState(StrEnum):

@@ -247,6 +247,19 @@ predictions = sa.Table(
 sa.Index("ix_predictions_recent", predictions.c.model, predictions.c.version, predictions.c.created_at)
 sa.Index("ix_predictions_age", predictions.c.created_at)
 
+shadow_answers = sa.Table(
+    "shadow_answers",
+    metadata,
+    sa.Column("model", sa.ForeignKey("models.name"), primary_key=True),
+    sa.Column("request_id", sa.String(128), primary_key=True),
+    sa.Column("position", sa.Integer, primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True),
+    sa.Column("input_hash", sa.String(64), nullable=False),
+    sa.Column("output", sa.JSON, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+)
+sa.Index("ix_shadow_answers_age", shadow_answers.c.created_at)
+
 feedback = sa.Table(
     "feedback",
     metadata,

@@ -32,8 +32,8 @@ class Housekeeping:
             self.delete_old_checkpoints()
 
     def delete_old_answers(self) -> None:
-        """Delete logged answers past their retention, the texts of the audit that nobody has labelled since, and what old
-        canaries and shadows found.
+        """Delete logged answers past their retention, also those of shadows, the texts of the audit that nobody has labelled
+        since, and what old canaries and shadows found.
 
         Models that left the configuration keep the retention of their last settings.
         """

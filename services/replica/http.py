@@ -101,6 +101,7 @@ class ReplicaHttp:
         prediction = await self._router.answer(
             request.inputs,
             request.options,
+            request_id=request_id,
             key=_header(scope, b"x-baton-key").decode("latin-1") or request_id,
             version=_header(scope, b"x-baton-version").decode("latin-1"),
         )

@@ -1,6 +1,7 @@
 """The prediction log: answers of a replica, sampled, masked and written to the registry in batches, after their requests.
 
-A failure here never fails a request. `services.log_sampling` decides which requests are logged.
+What a shadow answers to copies is written by the same rules, behind the answers that callers got. A failure here never fails a
+request. `services.log_sampling` decides which requests are logged.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,7 +31,8 @@ BATCH_REQUESTS = 500
 """Requests that are written in one transaction: enough to make its cost per request small, few enough to keep it short."""
 
 MAX_PENDING_SIZE = 64 * 2**20
-"""Maximum of the answers in memory, in characters, if the database is down or too slow. Beyond it, the oldest are dropped."""
+"""Maximum of the answers in memory, in characters, if the database is down or too slow. Beyond it, answers are dropped, the
+oldest first, and those of a shadow before all others."""
 
 OUTPUT_SIZE = 2000
 """Characters that are added to the text of each input: an estimate of what its output takes in memory."""
@@ -50,6 +52,34 @@ class _PendingAnswer:
     at: datetime
 
 
+@dataclass(kw_only=True)
+class _Waiting:
+    """Answered requests that are not written yet, oldest first."""
+
+    answers: deque[_PendingAnswer] = field(default_factory=deque)
+    size: int = 0
+    """Estimate of their characters in memory."""
+    dropped: int = 0
+    """Requests that never will be."""
+
+    def add(self, answer: _PendingAnswer) -> None:
+        self.answers.append(answer)
+        self.size += answer.size
+
+    def take(self, most: int) -> list[_PendingAnswer]:
+        batch = [self.answers.popleft() for _ in range(min(most, len(self.answers)))]
+        self.size -= sum(answer.size for answer in batch)
+        return batch
+
+    def put_back(self, batch: Sequence[_PendingAnswer]) -> None:
+        self.answers.extendleft(reversed(batch))
+        self.size += sum(answer.size for answer in batch)
+
+    def drop_oldest(self) -> None:
+        self.take(1)
+        self.dropped += 1
+
+
 class PredictionLog:
     """The prediction log of one replica. Lives on the replica's event loop; a request waits for `add` only."""
 
@@ -57,18 +87,43 @@ class PredictionLog:
         self._model, self._task, self._store, self._audit = model, task, store, audit
         self._share = settings.log
         self._mask = masker(settings.redact)
-        self._pending: deque[_PendingAnswer] = deque()
-        self._size = 0
+        self._answers, self._copies = _Waiting(), _Waiting()
         self._writer: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
-        self.dropped = 0
+
+    @property
+    def dropped(self) -> int:
         """Requests that were to be logged and are not: the database was down for too long, or refused them."""
+        return self._answers.dropped
+
+    @property
+    def dropped_copies(self) -> int:
+        """Copies whose answers by a shadow were to be logged and are not."""
+        return self._copies.dropped
 
     def add(self, request_id: str, version: int, inputs: Sequence[Any], options: Sequence[Any], outputs: Sequence[Any]) -> None:
         """Queue an answer to be written, if its request is in the sample.
 
         An answer without a request id, or with one that is too long, is not logged: no correction could name it.
         """
+        self._add(self._answers, request_id, version, inputs=inputs, options=options, outputs=outputs)
+
+    def add_copy(
+        self, request_id: str, version: int, inputs: Sequence[Any], options: Sequence[Any], outputs: Sequence[Any]
+    ) -> None:
+        """Queue what a shadow answered to a copy, if the answer to the request itself is in the sample."""
+        self._add(self._copies, request_id, version, inputs=inputs, options=options, outputs=outputs)
+
+    def _add(
+        self,
+        waiting: _Waiting,
+        request_id: str,
+        version: int,
+        *,
+        inputs: Sequence[Any],
+        options: Sequence[Any],
+        outputs: Sequence[Any],
+    ) -> None:
         if not 1 <= len(request_id) <= LONGEST_ID or not sampled(request_id, self._share):
             return
         answer = _PendingAnswer(
@@ -80,8 +135,7 @@ class PredictionLog:
             size=sum(map(text_length, inputs)) + OUTPUT_SIZE * len(inputs),
             at=datetime.now(UTC),
         )
-        self._pending.append(answer)
-        self._size += answer.size
+        waiting.add(answer)
         self._make_room()
         if self._writer is None and not self._closing.is_set():
             self._writer = asyncio.create_task(self._write_soon())
@@ -95,7 +149,7 @@ class PredictionLog:
 
     async def _write_soon(self) -> None:
         try:
-            while self._pending and not self._closing.is_set():
+            while (self._answers.answers or self._copies.answers) and not self._closing.is_set():
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._closing.wait(), FLUSH_SECONDS)
                 await self._flush()
@@ -103,36 +157,45 @@ class PredictionLog:
             self._writer = None
 
     async def _flush(self) -> None:
-        while self._pending:
-            batch = [self._pending.popleft() for _ in range(min(BATCH_REQUESTS, len(self._pending)))]
-            self._size -= sum(answer.size for answer in batch)
+        try:
+            await self._write_all(self._answers, self._write)
+            await self._write_all(self._copies, self._write_copies)
+        except RegistryError as error:
+            logger.warning(
+                "%s: the prediction log cannot be written; %d requests wait for the next try, %d were dropped so far "
+                "(of a shadow: %d, %d): %s",
+                self._model,
+                len(self._answers.answers),
+                self.dropped,
+                len(self._copies.answers),
+                self.dropped_copies,
+                error,
+            )
+
+    async def _write_all(self, waiting: _Waiting, write: Callable[[Sequence[_PendingAnswer]], None]) -> None:
+        """Write everything that waits. Raises ``RegistryError`` in an outage; what is not written then goes on waiting."""
+        while batch := waiting.take(BATCH_REQUESTS):
             try:
-                await asyncio.to_thread(self._write, batch)
-            except RegistryError as error:
-                self._pending.extendleft(reversed(batch))
-                self._size += sum(answer.size for answer in batch)
+                await asyncio.to_thread(write, batch)
+            except RegistryError:
+                waiting.put_back(batch)
                 self._make_room()
-                logger.warning(
-                    "%s: the prediction log cannot be written; %d requests wait for the next try, %d were dropped so far: %s",
-                    self._model,
-                    len(self._pending),
-                    self.dropped,
-                    error,
-                )
-                return
+                raise
             except Exception:  # not an outage: these would fail again, and would keep the others waiting
-                self.dropped += len(batch)
+                waiting.dropped += len(batch)
                 logger.exception("%s: %d requests were dropped from the prediction log", self._model, len(batch))
 
     def _make_room(self) -> None:
-        while self._size > MAX_PENDING_SIZE:
-            self._size -= self._pending.popleft().size
-            self.dropped += 1
+        while self._answers.size + self._copies.size > MAX_PENDING_SIZE:
+            (self._copies if self._copies.answers else self._answers).drop_oldest()
 
     def _write(self, batch: Sequence[_PendingAnswer]) -> None:
         predictions = [prediction for answer in batch for prediction in self._predictions(answer)]
         self._audit.draw([prediction.input for prediction in predictions])  # first: a correction may follow the log at once
         self._store.log(predictions)
+
+    def _write_copies(self, batch: Sequence[_PendingAnswer]) -> None:
+        self._store.log_shadow([prediction for answer in batch for prediction in self._predictions(answer)])
 
     def _predictions(self, answer: _PendingAnswer) -> list[LoggedPrediction]:
         predictions = []

@@ -246,6 +246,7 @@ class ModelReplica:
             self._versions[rollout.version],
             max_batch_tokens=self._settings.serving.max_batch_tokens,
             patience=self._settings.rollout.max_latency_ratio,
+            keep=self._log.add_copy,
             mask=masker(self._settings.feedback.redact),
             quotes=self._settings.feedback.log > 0,
         )

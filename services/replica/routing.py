@@ -18,11 +18,14 @@ class Router:
         self.trial: Trial | None = None
         """The trial that runs in this replica."""
 
-    async def answer(self, inputs: Sequence[Any], options: Sequence[Any], *, key: str, version: str = "") -> Prediction:
+    async def answer(
+        self, inputs: Sequence[Any], options: Sequence[Any], *, request_id: str, key: str, version: str = ""
+    ) -> Prediction:
         """Return the answer to one request.
 
         Args:
             inputs, options: as in `Batcher.submit`.
+            request_id: by which corrections name the answer; it goes with the copy that a shadow gets.
             key: the same key is always answered by the same version while a trial runs.
             version: number of the version that must answer, of those that run here; empty for no matter which.
 
@@ -42,7 +45,7 @@ class Router:
         if not taken:
             return await self._batcher.submit(inputs, options)
         prediction = await trial.champion_answer(self._batcher, inputs, options)
-        trial.mirror(self._batcher, inputs, options, prediction.outputs)
+        trial.mirror(self._batcher, request_id, inputs, options, prediction.outputs)
         return prediction
 
     def _chosen(self, version: str) -> Batcher:

@@ -53,6 +53,7 @@ class Trial:
         *,
         max_batch_tokens: int,
         patience: float,
+        keep: Callable[[str, int, Sequence[Any], Sequence[Any], Sequence[Any]], None],
         mask: Callable[[Any], Any],
         quotes: bool = True,
     ) -> None:
@@ -62,6 +63,8 @@ class Trial:
             predictor: of its version, loaded and warm; of no other use until `close` has returned.
             max_batch_tokens: as in `Batcher`.
             patience: an answer is late after this multiple of the champion's slowest one, and `PATIENCE_SECONDS`.
+            keep: called with the request id, the version, the inputs, their options and the outputs of each copy that a shadow
+                has run, on the event loop. It must return at once, and must not raise.
             mask: hides personal data in an input, for the examples that are kept.
             quotes: whether examples may be kept at all.
         """
@@ -74,7 +77,7 @@ class Trial:
             niceness=SHADOW_NICENESS if rollout.state is RolloutState.SHADOW else 0,
         )
         self.batcher.serve(rollout.version, predictor)
-        self._patience, self._mask, self._quotes = patience, mask, quotes
+        self._patience, self._keep, self._mask, self._quotes = patience, keep, mask, quotes
         self._slowest = 0.0
         """Seconds of the champion's slowest answer since the trial began."""
         self._answers = self._errors = self._late = self._skipped = self._champion_answers = self._champion_errors = 0
@@ -139,12 +142,14 @@ class Trial:
         self._slowest = max(self._slowest, (prediction.queue_ms + prediction.inference_ms) / 1000)
         return prediction
 
-    def mirror(self, champion: Batcher, inputs: Sequence[Any], options: Sequence[Any], outputs: Sequence[Any]) -> None:
-        """Let a shadow run a request that the champion has answered with ``outputs``, after the answer, and compare."""
+    def mirror(
+        self, champion: Batcher, request_id: str, inputs: Sequence[Any], options: Sequence[Any], outputs: Sequence[Any]
+    ) -> None:
+        """Let a shadow run a request that the champion has answered with ``outputs``, after the answer, compare and keep it."""
         if len(self._copies) >= MAX_WAITING:
             self._skipped += 1
         else:
-            self._copy(self._run_copy(champion, inputs, options, outputs))
+            self._copy(self._run_copy(champion, request_id, inputs, options, outputs))
 
     def counts(self) -> TrialCounts:
         """Return what was measured so far."""
@@ -181,7 +186,9 @@ class Trial:
         self._copies.add(task)
         task.add_done_callback(self._copies.discard)
 
-    async def _run_copy(self, champion: Batcher, inputs: Sequence[Any], options: Sequence[Any], outputs: Sequence[Any]) -> None:
+    async def _run_copy(
+        self, champion: Batcher, request_id: str, inputs: Sequence[Any], options: Sequence[Any], outputs: Sequence[Any]
+    ) -> None:
         self._stalled_since = self._stalled_since or time.monotonic()
         try:
             prediction = await self.batcher.submit(inputs, options)
@@ -192,6 +199,7 @@ class Trial:
             logger.warning("%s v%d failed on a copy: %s", self.rollout.model, self.rollout.version, _told(error))
         else:
             self._answers += 1
+            self._keep(request_id, prediction.version, inputs, options, prediction.outputs)
             self._compare(inputs, options, outputs, prediction.outputs)
             if self._answers % TIMED_SHARE == 1:
                 await self._time_both(champion, inputs, options)

@@ -23,10 +23,11 @@ from baton.artifacts.frozen import QUARANTINE, to_lines
 from baton.artifacts.storage import Storage
 from baton.config.model_settings import ModelSettings
 from baton.errors import Conflict
-from baton.quality.trials import TrialCounts
+from baton.quality.trials import TrialCounts, TrialFeedback
 from baton.store.records import RunState
 from services.cli import app, run_commands
 from services.control import loops
+from services.control.rollouts.evidence import Evidence
 from services.host.instance import Instance, StateDirectory
 from services.replica.replica import ModelReplica
 from tests.support import replica as replicas
@@ -572,6 +573,11 @@ def test_a_canary_is_begun_watched_and_ended(service):
     assert service.ok("shadow", "m", "3", "--percent", "5", "--minutes", "0.5").out.startswith(
         "v3 gets a copy of 5% of the requests, beside v1, for 0.5 min."
     )
+    rollouts = service.control.registry.rollouts
+    feedback = TrialFeedback(wrong=2, champion_wrong=7, f1=0.75, champion_f1=0.5, pairs=1400)
+    rollouts.note(rollouts.active("m"), Evidence(feedback=feedback).stored())
+    shown = words(service.ok("rollout", "m").out)
+    assert "alone wrong, of 1,400 corrected 2 7 F1 by feedback 0.750 0.500" in shown, shown
 
 
 def test_waiting_for_a_loser_ends_well_with_the_verdict(service, training):

@@ -602,9 +602,13 @@ def test_old_answers_are_deleted_even_of_models_that_left_the_configuration_and_
     for model, days in ages.items():
         for request_id, age in zip(("young", "old"), days, strict=True):
             log(api, request_id, {"text": "hello"}, model, age=age)
+            [answer] = api.registry.feedback.predictions(model, [(request_id, 0)]).values()
+            api.registry.feedback.log_shadow([replace(answer, version=2, output={"labels": ["a"]})])
     api.control.housekeeping.delete_old_answers()
     for model in ages:
         assert [it.request_id for it in recent(api.registry.feedback, model, 1, 10)] == ["young"]
+    rows = raw_sql(api.control.config.database, "SELECT model, request_id FROM shadow_answers ORDER BY model")
+    assert rows == [(model, "young") for model in sorted(ages)]
     assert len(stored(api)) == 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,15 @@ class Model:
             "m", number, uri="/nowhere", manifest_sha256="a" * 64, metrics={"f1": 0.5}, lineage=lineage
         )
 
-    def answer(self, version: ModelVersion, output: Any, right: Mapping[str, Any], redact: Sequence[str] = ()) -> None:
-        """One answer and its correction."""
+    def answer(
+        self,
+        version: ModelVersion,
+        output: Any,
+        right: Mapping[str, Any],
+        redact: Sequence[str] = (),
+        shadow: tuple[ModelVersion, Any] | None = None,
+    ) -> None:
+        """One answer and its correction. ``shadow``: another version, and what it answered to a copy."""
         self.count += 1
         example = self.task.Example.model_validate(right)
         item = self.task.input_of(example)
@@ -51,17 +59,30 @@ class Model:
             position=0,
             version=version.number,
             input=masked.model_dump(mode="json"),
-            output=None if output is None else self.task.brief(output, masked).model_dump(mode="json"),
+            output=self.kept(output, masked),
             label=None,
             confidence=None,
             length=text_length(item),
             created_at=NOON + timedelta(seconds=self.count),
         )
         self.registry.feedback.log([prediction])
+        if shadow is not None:
+            copy = replace(prediction, version=shadow[0].number, output=self.kept(shadow[1], masked))
+            self.registry.feedback.log_shadow([copy])
         self.correct(f"r{self.count}", example.model_dump(mode="json"))
+
+    def kept(self, output: Any, masked: Any) -> Any:
+        """An answer as the log keeps it."""
+        return None if output is None else self.task.brief(output, masked).model_dump(mode="json")
 
     def correct(self, request_id: str, example: dict[str, Any]) -> None:
         self.registry.feedback.add("m", [Correction(client_id=None, request_id=request_id, position=0, example=example)])
+
+    def live_of(self, outputs: Sequence[Any], right: Mapping[str, Any]) -> Any:
+        """The task's main metric of ``outputs``, all of which have the same right answer."""
+        example = self.task.Example.model_validate(right)
+        briefs = [self.task.brief(output, self.task.input_of(example)) for output in outputs]
+        return self.task.score(briefs, [example] * len(briefs)).metrics[self.task.metric]
 
     def live(self, version: ModelVersion, window: int = 100) -> Any:
         return live_quality(self.registry, self.settings, version, window)

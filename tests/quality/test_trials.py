@@ -62,6 +62,28 @@ def test_wrong_answers_by_feedback_are_compared_with_the_champions_share():
     assert complain(TrialCounts(answers=100), TrialFeedback(wrong=2, champion_wrong=18)) is None
 
 
+def test_a_shadow_is_judged_by_the_pairs_on_which_one_version_alone_is_wrong():
+    pairs = TrialFeedback(wrong=10, champion_wrong=0, f1=0.4, champion_f1=0.8, pairs=40)
+    assert complain(TrialCounts(answers=100), pairs, share=0.5) == (
+        "of 40 corrected requests that both versions ran, it alone was wrong on 10, and the champion alone on 0, "
+        "F1 0.400 against 0.800"
+    )
+    assert complain(TrialCounts(answers=100), replace(pairs, champion_wrong=10), share=0.5) is None
+
+
+def test_a_shadow_that_is_no_worse_is_sent_back_rarer_than_allowed_also_if_both_fail_on_the_same_texts():
+    """Half of the texts are hard for both; each version is wrong on 60% of those, and on no others."""
+    rng = np.random.default_rng(7)
+    complaints = 0
+    for _ in range(500):
+        hard = rng.random(200) < 0.5
+        mine, champions = (hard & (rng.random(200) < 0.6) for _ in range(2))
+        wrong, champion_wrong = np.cumsum(mine & ~champions), np.cumsum(champions & ~mine)
+        values = [evidence(int(a), int(b), 0.5) for a, b in zip(wrong, champion_wrong, strict=True)]
+        complaints += max(values) >= 20
+    assert complaints <= 25  # 5% of 500
+
+
 def test_looking_after_every_bad_case_complains_of_an_equal_version_rarer_than_allowed():
     """The point of an e-value: 1 − confidence holds over all looks together, not for each one."""
     rng = np.random.default_rng(7)

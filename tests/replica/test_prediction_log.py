@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from baton.config.model_settings import ModelSettings
 from baton.errors import RegistryError
-from baton.store.feedback import FeedbackStore
+from baton.store import database as store_database
+from baton.store import schema
+from baton.store.feedback import Correction, FeedbackStore
 from baton.store.records import LoggedPrediction
 from baton.store.registry import Registry
 from baton.tasks import AnyTask, task_type
@@ -39,6 +42,7 @@ class Database(FeedbackStore):
         self.registry = registry
         self.away = False
         self.refused = ""
+        self.refuses_copies = False
         self.tries = 0
 
     def log(self, predictions: Sequence[LoggedPrediction]) -> None:
@@ -48,6 +52,13 @@ class Database(FeedbackStore):
         if self.refused in {prediction.request_id for prediction in predictions}:
             raise ValueError("no such thing can be stored")
         super().log(predictions)
+
+    def log_shadow(self, predictions: Sequence[LoggedPrediction]) -> None:
+        if self.away:
+            raise RegistryError("the registry's database does not answer")
+        if self.refuses_copies:
+            raise ValueError("no such thing can be stored")
+        super().log_shadow(predictions)
 
 
 @pytest.fixture
@@ -69,6 +80,20 @@ def log_of(database: Database, task: AnyTask = TASK, **feedback: Any) -> Predict
 def add(log: PredictionLog, request_id: str, *texts: str) -> None:
     inputs = [TextInput(text=text) for text in texts or ("hello",)]
     log.add(request_id, 1, inputs, [TASK.Options()] * len(inputs), [ANSWER] * len(inputs))
+
+
+def add_copy(log: PredictionLog, request_id: str, *texts: str) -> None:
+    """What the shadow v2 answered to a copy of the request."""
+    inputs = [TextInput(text=text) for text in texts or ("hello",)]
+    log.add_copy(request_id, 2, inputs, [TASK.Options()] * len(inputs), [ANSWER] * len(inputs))
+
+
+def copies(database: Database) -> list[tuple[str, int]]:
+    """Request ids and positions of the shadow's answers."""
+    table = schema.shadow_answers
+    with store_database.reading(database._engine) as connection:
+        query = sa.select(table.c.request_id, table.c.position).where(table.c.version == 2)
+        return sorted((row.request_id, row.position) for row in connection.execute(query))
 
 
 def kept(database: Database) -> list[str]:
@@ -275,6 +300,141 @@ def test_what_can_never_be_stored_is_dropped_and_keeps_no_other(database, monkey
 
     running(scenario)
     assert kept(database) == ["r1", "r2"]
+
+
+# --- a shadow's answers --------------------------------------------------------------------------------------------------
+
+
+def test_a_shadows_answers_are_kept_as_the_champions_are_and_beside_them(database):
+    from baton.tasks.ner_entities import Entity
+
+    task = task_type("ner")(("O", "B-PER", "I-PER"), 64)
+    output = task.Output(
+        entities=(Entity(label="PER", score=0.9, start=0, end=5, word="Clara"),), word_labels=("B-PER",), word_scores=(0.9,)
+    )
+    right = {"text": "Clara sings", "entities": []}
+
+    async def scenario() -> None:
+        log = log_of(database, task, redact=("Clara",))
+        for add_to, version in ((log.add, 1), (log.add_copy, 2)):
+            add_to("r1", version, [task.Input(text="Clara sings")], [task.Options()], [output])
+        await log.close()
+
+    running(scenario)
+    database.add("m", [Correction(client_id=None, request_id="r1", position=0, example=right)])
+    [pair] = database.corrected_pairs("m", 1, 2, 10)
+    assert pair.shadow_output == pair.answer.output
+    assert "Clara" not in str(pair.shadow_output)
+    assert [it.version for it in recent(database, "m", 1, 10) + recent(database, "m", 2, 10)] == [1]
+
+
+def test_of_a_shadow_only_answers_are_kept_whose_requests_the_log_keeps(database):
+    names = [f"r{number}" for number in range(40)]
+
+    async def scenario() -> None:
+        off, some = log_of(database, log=0.0), log_of(database, log=0.25)
+        add_copy(off, "r0")
+        for name in ("", "x" * 129, *names):
+            add(some, name)
+            add_copy(some, name)
+        await off.close()
+        await some.close()
+
+    running(scenario)
+    assert [name for name, _ in copies(database)] == sorted(kept(database)) == sorted(n for n in names if sampled(n, 0.25))
+
+
+def test_a_shadows_answers_to_what_was_asked_for_in_a_form_that_hides_something_are_not_kept(database):
+    task = task_type("multi_label")(("a", "b"), 64)
+    output = task.Output(labels=("a",), scores=(0.9,), assigned=(True,))
+
+    async def scenario() -> None:
+        log = log_of(database, task)
+        options = [task.Options(top_k=1), task.Options()]
+        log.add_copy("r1", 2, [TextInput(text="hello")] * 2, options, [output] * 2)
+        await log.close()
+
+    running(scenario)
+    assert copies(database) == [("r1", 1)]
+
+
+def test_a_shadows_answers_are_written_soon_by_themselves_and_are_not_audited(database):
+    async def scenario() -> None:
+        log = log_of(database)
+        for number in range(3):
+            add_copy(log, f"r{number}")
+
+            async def there(number: int = number) -> bool:
+                return (f"r{number}", 0) in copies(database)
+
+            await until(there, f"r{number} among the shadow's answers")
+        await log.close()
+
+    running(scenario)
+    assert audited(database) == []
+
+
+def test_a_full_buffer_drops_a_shadows_answers_first_the_oldest_of_them_before_the_others(database, monkeypatch):
+    monkeypatch.setattr(prediction_log, "MAX_PENDING_SIZE", 10 * (prediction_log.OUTPUT_SIZE + 5))
+    monkeypatch.setattr(prediction_log, "FLUSH_SECONDS", 3600.0)
+
+    async def scenario() -> None:
+        log = log_of(database)
+        for number in range(6):
+            add(log, f"r{number}")
+            add_copy(log, f"r{number}")
+        assert (log.dropped, log.dropped_copies) == (0, 2)
+        for number in range(6, 8):
+            add(log, f"r{number}")
+        await log.close()
+        assert (log.dropped, log.dropped_copies) == (0, 4)
+
+    running(scenario)
+    assert kept(database) == [f"r{number}" for number in range(8)]
+    assert copies(database) == [("r4", 0), ("r5", 0)]
+
+
+def test_while_the_database_is_away_a_shadows_answers_make_room_for_the_champions(database, monkeypatch):
+    monkeypatch.setattr(prediction_log, "MAX_PENDING_SIZE", 10 * (prediction_log.OUTPUT_SIZE + 5))
+
+    async def scenario() -> None:
+        database.away = True
+        log = log_of(database)
+        for number in range(4):
+            add_copy(log, f"r{number}")
+
+        async def tried() -> bool:
+            return database.tries >= 2
+
+        add(log, "r0")
+        await until(tried, "two tries to write")
+        for number in range(1, 9):
+            add(log, f"r{number}")
+
+        async def full() -> bool:  # the answers of a write that fails meanwhile come back first
+            return log.dropped_copies == 3
+
+        await until(full, "the oldest copies are dropped")
+        assert log.dropped == 0
+        database.away = False
+        await log.close()
+
+    running(scenario)
+    assert (len(kept(database)), copies(database)) == (9, [("r3", 0)])
+
+
+def test_a_shadows_answers_that_can_never_be_stored_cost_no_other(database):
+    database.refuses_copies = True
+
+    async def scenario() -> None:
+        log = log_of(database)
+        add_copy(log, "r0")
+        add(log, "r1")
+        await log.close()
+        assert (log.dropped, log.dropped_copies) == (0, 1)
+
+    running(scenario)
+    assert (kept(database), copies(database)) == (["r1"], [])
 
 
 # --- what the audit draws ------------------------------------------------------------------------------------------------

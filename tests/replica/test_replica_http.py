@@ -18,6 +18,7 @@ from baton.artifacts.storage import Storage
 from baton.config.model_settings import ModelSettings
 from baton.errors import RegistryError
 from baton.logs import JsonFormatter
+from baton.store.feedback import Correction
 from baton.store.records import Champion, ModelVersion, RolloutMode, RolloutState
 from baton.store.registry import Registry
 from services.replica.replica import ModelReplica
@@ -660,6 +661,26 @@ def test_an_answer_is_logged_under_its_request_id(world):
         assert [(it.label, it.confidence) for it in (first, second)] == [
             (choice["label"], pytest.approx(choice["score"])) for choice in best
         ]
+
+    world.run(scenario)
+
+
+def test_what_a_shadow_answers_is_logged_under_the_request_id_and_judged_by_the_same_correction(world):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        proposed = world.registry.rollouts.propose("m", 2, 1, mode=RolloutMode.SHADOW, percent=100.0)
+        await replica.prepare(2)
+        await replica.try_out(replace(proposed, state=RolloutState.SHADOW))
+        answer = await client.post("", json={"inputs": ["one", "two"]}, headers={"x-request-id": "r1"})
+        assert version_of(answer) == 1
+        wrong = Correction(client_id=None, request_id="r1", position=1, example={"text": "two", "label": "a"})
+        world.registry.feedback.add("m", [wrong])
+
+        async def paired() -> Any:
+            return world.registry.feedback.corrected_pairs("m", 1, 2, 10)
+
+        [pair] = await until(paired, "both versions' answers in the registry")
+        assert (pair.answer.input["text"], pair.answer.version) == ("two", 1)
+        assert [set(output["labels"]) for output in (pair.answer.output, pair.shadow_output)] == [set(it) for it in LABELS]
 
     world.run(scenario)
 

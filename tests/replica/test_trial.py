@@ -62,13 +62,18 @@ def rollout(state: RolloutState, percent: float = 100.0) -> Rollout:
 
 
 async def ask(router: Router, text: str, key: str = "k", version: str = "") -> tuple[int, str]:
-    """The version that answered, and its label."""
-    prediction = await router.answer([TextInput(text=text)], [TASK.Options()], key=key, version=version)
+    """The version that answered, and its label. The request's id is made of its text."""
+    options = [TASK.Options()]
+    prediction = await router.answer([TextInput(text=text)], options, request_id=f"id of {text}", key=key, version=version)
     return prediction.version, prediction.outputs[0].label
 
 
 def with_trial(
-    new: Answering, state: RolloutState, work: Callable[[Router, Trial], Awaitable[None]], percent: float = 100.0
+    new: Answering,
+    state: RolloutState,
+    work: Callable[[Router, Trial], Awaitable[None]],
+    percent: float = 100.0,
+    keep: Callable[..., None] = lambda *copy: None,
 ) -> None:
     """Do ``work`` while version 2 is on trial beside version 1, which answers «billing» to everything."""
 
@@ -77,7 +82,14 @@ def with_trial(
         batcher.serve(1, Answering("billing"))
         router = Router(batcher)
         mask = lambda item: item.model_copy(update={"text": item.text.replace("Anna", "▮")})  # noqa: E731
-        trial = Trial(rollout(state, percent), new, max_batch_tokens=1024, patience=3.0, mask=mask)  # type: ignore[arg-type]
+        trial = Trial(
+            rollout(state, percent),
+            new,  # type: ignore[arg-type]
+            max_batch_tokens=1024,
+            patience=3.0,
+            keep=keep,
+            mask=mask,
+        )
         router.trial = trial
         try:
             await work(router, trial)
@@ -223,6 +235,45 @@ def test_a_shadow_gets_copies_and_every_caller_the_champions_answer():
         assert (trial.counts().agreed, len(trial.counts().examples)) == (0, 10)
 
     with_trial(new, RolloutState.SHADOW, work)
+
+
+def test_a_shadows_answers_are_kept_with_the_ids_of_their_requests_after_the_callers_have_theirs():
+    release, kept = threading.Event(), []
+
+    def keep(request_id: str, version: int, inputs: Sequence[Any], options: Sequence[Any], outputs: Sequence[Any]) -> None:
+        kept.append((request_id, version, inputs[0].text, options, outputs[0].label))
+
+    async def work(router: Router, trial: Trial) -> None:
+        try:
+            assert await ask(router, "one") == (1, "billing")  # while the shadow waits
+            assert await ask(router, "two") == (1, "billing")
+            assert kept == []
+        finally:
+            release.set()
+        await measured(trial, lambda counts: counts.answers == 2)
+        assert kept == [(f"id of {text}", 2, text, [TASK.Options()], "cards") for text in ("one", "two")]
+
+    with_trial(Answering("cards", lambda text: release.wait(30) and None), RolloutState.SHADOW, work, keep=keep)
+
+
+def test_nothing_but_what_a_shadow_answered_to_copies_is_kept():
+    kept: list[str] = []
+
+    async def in_shadow(router: Router, trial: Trial) -> None:
+        await ask(router, "bad")
+        await ask(router, "chosen by a tester", version="2")
+        await ask(router, "a copy")
+        await measured(trial, lambda counts: (counts.errors, counts.answers) == (1, 1))
+        await measured(trial, lambda counts: len(counts.ratios) == 1)  # it ran once more, to be timed
+
+    async def as_canary(router: Router, trial: Trial) -> None:
+        assert await ask(router, "an answer") == (2, "cards")
+        await measured(trial, lambda counts: counts.compared == 1)
+
+    new = Answering("cards", fail_on("bad", RuntimeError("in native code")))
+    with_trial(new, RolloutState.SHADOW, in_shadow, keep=lambda request_id, *rest: kept.append(request_id))
+    with_trial(new, RolloutState.CANARY, as_canary, keep=lambda request_id, *rest: kept.append(request_id))
+    assert kept == ["id of a copy"]
 
 
 def test_a_shadow_that_raises_or_hangs_is_noticed_by_nobody_but_the_watch():

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import permutations
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -218,7 +221,9 @@ def test_old_answers_are_forgotten_and_corrections_stay(store):
 
 def test_many_old_answers_are_forgotten_a_few_at_a_time_so_that_others_can_write_in_between(store, monkeypatch):
     monkeypatch.setattr(feedback, "DELETED_AT_ONCE", 10)
-    store.log([logged(f"r{number}", number % 2, minutes=number - 34.5) for number in range(40)])
+    answered = [logged(f"r{number}", number % 2, minutes=number - 34.5) for number in range(40)]
+    store.log(answered)
+    store.log_shadow(answered)
     deleted: list[int] = []
     sa.event.listen(
         store._engine,
@@ -226,7 +231,7 @@ def test_many_old_answers_are_forgotten_a_few_at_a_time_so_that_others_can_write
         lambda connection, cursor, statement, *_: statement.startswith("DELETE") and deleted.append(cursor.rowcount),
     )
     assert store.forget_predictions("m", NOON) == 35
-    assert deleted == [10, 10, 10, 5]
+    assert deleted == [10, 10, 10, 5] * 2  # of the shadow, and of the champion
     assert [it.request_id for it in recent(store, "m", 1, 10)] == [f"r{number}" for number in range(39, 34, -1)]
 
 
@@ -265,6 +270,125 @@ def test_the_newest_corrected_answers_are_taken_and_versions_kept_apart(store):
     store.add("m", [correction("again", "r1"), correction("nowhere", "lost"), correction("plain")])
     assert store.corrected_by_version("m") == {1: 6, 2: 1}
     assert store.corrected_by_version("other") == {}
+
+
+# --- a shadow's answers --------------------------------------------------------------------------------------------------
+
+
+def copied(answer: LoggedPrediction, version: int = 2, label: str = "b", **changes: Any) -> LoggedPrediction:
+    """What a shadow answered to a copy of the request."""
+    return replace(answer, version=version, output={"labels": [label], "scores": [0.8]}, **changes)
+
+
+def pairs(store: FeedbackStore, limit: int = 10, shadow: int = 2, since: datetime | None = None) -> list[tuple[Any, ...]]:
+    """Of each pair: request id, the champion's label, the shadow's, and the right one."""
+    return [
+        (it.answer.request_id, it.answer.label, it.shadow_output["labels"][0], it.correction.example["label"])
+        for it in store.corrected_pairs("m", 1, shadow, limit, since)
+    ]
+
+
+def test_a_correction_finds_the_answers_of_the_champion_and_of_the_shadow_whichever_comes_first(store):
+    steps: list[Callable[[], object]] = [
+        lambda: store.log([logged("r1"), logged("r1", position=1)]),
+        lambda: store.log_shadow([copied(logged("r1", position=1))]),
+        lambda: store.add("m", [correction("x", "r1", "c", 1), correction("y", "r1", "c", 0)]),
+    ]
+    for order in permutations(steps):
+        for step in order:
+            step()
+        assert pairs(store) == [("r1", "a", "b", "c")]
+        with database.writing(store._engine) as connection:
+            for table in (schema.predictions, schema.shadow_answers, schema.feedback):
+                connection.execute(table.delete())
+
+
+def test_only_what_both_versions_answered_is_a_pair(store):
+    by_tester = logged("tester", version=2)
+    store.log([logged("r1"), logged("r2"), by_tester, logged("r4")])
+    store.log_shadow([copied(logged("r1")), copied(logged("r2"), version=3), copied(by_tester), copied(logged("r5"))])
+    store.add("m", [correction(name, name) for name in ("r1", "r2", "tester", "r4", "r5")])
+    store.log([replace(logged("r4"), model="other")])  # the same id as one without a copy
+    store.log_shadow([copied(replace(logged("r4"), model="other")), copied(replace(logged("r6"), model="other"))])
+    store.add("other", [correction("r6", "r6")])
+    assert [found[0] for found in pairs(store)] == ["r1"]
+    assert [found[0] for found in pairs(store, shadow=3)] == ["r2"]
+    assert store.corrected_pairs("other", 1, 2, 10) == []
+
+
+def test_of_several_corrections_of_one_pair_the_newest_counts_and_the_newest_pairs_are_taken(store):
+    answered = [logged(f"r{number}") for number in range(4)]
+    store.log(answered)
+    store.log_shadow([copied(it) for it in answered] + [copied(it, version=3) for it in answered])
+    store.add("m", [correction(f"c{number}", f"r{number}", "c") for number in range(4)])
+    store.add("m", [correction("again", "r1", "d")])
+    assert pairs(store, limit=3) == [("r1", "a", "b", "d"), ("r3", "a", "b", "c"), ("r2", "a", "b", "c")]
+
+
+def test_more_pairs_than_one_query_takes_are_found_each_at_its_position(store):
+    answered = [logged(f"r{number}", position) for number in range(IDS_PER_QUERY + 7) for position in range(2)]
+    store.log(answered)
+    store.log_shadow([copied(it, label=f"at {it.position}") for it in answered])
+    store.add("m", [correction(None, it.request_id, position=it.position) for it in answered])
+    found = store.corrected_pairs("m", 1, 2, 10_000)
+    assert [it.correction.id for it in found] == sorted((it.correction.id for it in found), reverse=True)
+    assert len(found) == len(answered)
+    assert all(it.shadow_output["labels"] == [f"at {it.answer.position}"] for it in found)
+
+
+def test_a_pair_counts_only_if_both_answers_were_given_since_the_trial_began(store):
+    old, new = logged("old", minutes=-1), logged("new", minutes=1)
+    store.log([old, new, logged("mixed", minutes=-1), logged("later", minutes=1)])
+    copies = [copied(old), copied(new), copied(logged("mixed", minutes=1)), copied(logged("later", minutes=-1))]
+    store.log_shadow(copies)
+    store.add("m", [correction(name, name) for name in ("old", "new", "mixed", "later")])
+    assert [found[0] for found in pairs(store, since=NOON)] == ["new"]
+    assert len(pairs(store)) == 4
+
+
+def test_a_request_id_that_a_client_used_for_two_texts_makes_no_pair(store):
+    store.log([logged("r1"), logged("r2")])
+    store.log_shadow([copied(logged("r1"), input={"text": "another text"}), copied(logged("r2"))])
+    store.add("m", [correction("x", "r1"), correction("y", "r2")])
+    assert [found[0] for found in pairs(store)] == ["r2"]
+
+
+def test_a_shadows_answers_are_no_logged_answers_and_of_two_with_one_request_id_the_first_stays(store):
+    answer = logged("r1")
+    store.log_shadow([copied(answer, label="first")])
+    store.log_shadow([copied(answer, label="again"), copied(answer, version=3, label="of another version")])
+    assert store.predictions("m", [("r1", 0)]) == {}
+    assert store.answered_versions("m", 10) == []
+    store.log([answer])
+    store.add("m", [correction("x", "r1")])
+    assert [found[2] for shadow in (2, 3) for found in pairs(store, shadow=shadow)] == ["first", "of another version"]
+
+
+def test_a_shadows_answer_that_cannot_be_scored_is_not_kept(store):
+    hidden = replace(logged("r1"), output=None)
+    store.log([hidden])
+    store.log_shadow([replace(hidden, version=2)])
+    store.log_shadow([])
+    store.add("m", [correction("x", "r1")])
+    assert pairs(store) == []
+
+
+def test_texts_with_nul_characters_and_halves_of_surrogate_pairs_are_known_as_the_same_input(store):
+    answer = replace(logged("r1"), input={"text": "a\0b \ud800 c"})
+    store.log([answer])
+    store.log_shadow([copied(answer)])
+    store.add("m", [correction("x", "r1")])
+    assert len(pairs(store)) == 1
+
+
+def test_old_answers_of_a_shadow_are_forgotten_with_the_champions(store):
+    answered = [logged("old", minutes=-1), logged("new", minutes=1)]
+    store.log_shadow([copied(it) for it in answered] + [copied(replace(it, model="other")) for it in answered])
+    assert store.forget_predictions("m", NOON) == 0
+    with database.reading(store._engine) as connection:
+        table = schema.shadow_answers
+        left = connection.execute(sa.select(table.c.model, table.c.request_id).order_by(table.c.model, table.c.request_id))
+        assert [tuple(row) for row in left] == [("m", "new"), ("other", "new"), ("other", "old")]
 
 
 # --- the version of a correction -----------------------------------------------------------------------------------------

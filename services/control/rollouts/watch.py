@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from baton.config.model_settings import ModelSettings
-from baton.quality.live import LiveQuality, live_quality
+from baton.quality.live import live_quality
+from baton.quality.shadow_feedback import shadow_feedback
 from baton.quality.trials import TrialCounts, TrialFeedback, complaint
 from baton.store.records import Rollout, RolloutState
 from baton.store.registry import Registry
@@ -147,15 +148,17 @@ def affected(rollout: Rollout, counts: TrialCounts) -> str:
 
 
 def feedback_on(registry: Registry, settings: ModelSettings, rollout: Rollout) -> TrialFeedback:
-    """Return what feedback says of the answers that both versions gave since the trial began. A shadow gives none."""
-    if rollout.champion is None or rollout.state is not RolloutState.CANARY:
+    """Return what feedback says of the answers that both versions gave since the trial began.
+
+    A canary and the champion have answered different requests, a shadow and the champion the same ones.
+    """
+    if rollout.champion is None or not rollout.state.trial:
         return TrialFeedback()
-
-    def live(number: int) -> LiveQuality | None:
-        version = registry.versions.get(settings.name, number)
-        return live_quality(registry, settings, version, FEEDBACK_LIMIT, since=rollout.changed_at)
-
-    new, champion = live(rollout.version), live(rollout.champion)
+    since = rollout.changed_at
+    mine, champions = (registry.versions.get(settings.name, number) for number in (rollout.version, rollout.champion))
+    if rollout.state is RolloutState.SHADOW:
+        return shadow_feedback(registry, settings, mine, champions, FEEDBACK_LIMIT, since=since)
+    new, champion = (live_quality(registry, settings, version, FEEDBACK_LIMIT, since) for version in (mine, champions))
     return TrialFeedback(
         wrong=new.wrong if new else 0,
         champion_wrong=champion.wrong if champion else 0,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from baton.config.model_settings import RolloutSettings
 from baton.errors import Conflict, NotFound, NotReady
 from baton.quality.trials import TrialCounts
+from baton.store.feedback import Correction
 from baton.store.records import HistoryKind, Rollout, RolloutMode, RolloutState
 from services.control.rollouts import steps
 from services.control.rollouts.driver import Rollouts
@@ -16,6 +18,7 @@ from services.control.rollouts.evidence import Evidence
 from services.control.rollouts.replicas import Answers, ReplicaCounts
 from services.control.rollouts.watch import Watch
 from tests.control.rollouts.scripted import Scripted, incidents, waiting, won
+from tests.support.answers import logged
 from tests.support.local_control import LocalControl
 
 AT_ONCE = 1e-6
@@ -156,6 +159,54 @@ def test_a_shadow_is_described_by_its_copies(control, replicas):
         "nothing speaks against it. It ran 12 copies; no request was affected.",
     )
     assert [kind for kind, _, _ in incidents(control)] == [HistoryKind.SHADOW, HistoryKind.SHADOW]
+
+
+def shadowed(control: LocalControl, replicas: Scripted, *answers: tuple[str, str]) -> Rollout:
+    """Start a shadow, let champion and shadow give each of ``answers`` to one request whose right answer is a, and look."""
+    asyncio.run(control.rollouts.start_trial("m", 2, RolloutMode.SHADOW, 20.0, None))
+    for number, (champions, shadows) in enumerate(answers):
+        answer = logged(f"r{number}", label=champions)
+        control.registry.feedback.log([answer])
+        control.registry.feedback.log_shadow([logged(f"r{number}", version=2, label=shadows, at=answer.created_at)])
+    corrections = [
+        Correction(client_id=None, request_id=f"r{number}", position=0, example={"text": "hello", "label": "a"})
+        for number in range(len(answers))
+    ]
+    control.registry.feedback.add("m", corrections)
+    control.rollouts = configured_with(control, replicas)  # a new process does not wait before it reads feedback
+    return look(control)
+
+
+def test_a_shadow_that_is_worse_by_feedback_on_the_same_requests_goes_back_by_itself(control, replicas):
+    for replica in replicas.measured:
+        replicas.measured[replica] = TrialCounts(answers=10, champion_answers=10)
+    found = shadowed(control, replicas, *[("a", "b")] * 13, ("b", "a"), *[("b", "b")] * 3, *[("a", "a")] * 3)
+    assert found.state is RolloutState.ROLLED_BACK
+    assert (found.reason or "").startswith(
+        "of 20 corrected requests that both versions ran, it alone was wrong on 13, and the champion alone on 1, F1 0."
+    )
+    assert (found.reason or "").endswith("It ran 20 copies; no request was affected.")
+    assert incidents(control)[0] == (HistoryKind.ROLLOUT_FAILED, 2, f"v2 was taken back from its shadow: {found.reason}")
+    feedback = Evidence.from_stored(found.evidence).feedback
+    assert (feedback.wrong, feedback.champion_wrong, feedback.pairs) == (13, 1, 20)
+    assert control.registry.champion("m").version == 1
+
+
+def test_a_shadow_that_is_as_good_by_feedback_goes_on_although_it_is_wrong_often(control, replicas):
+    found = shadowed(control, replicas, *[("a", "b")] * 13, *[("b", "a")] * 13, *[("b", "b")] * 40)
+    assert found.state is RolloutState.SHADOW
+    feedback = Evidence.from_stored(found.evidence).feedback
+    assert (feedback.wrong, feedback.champion_wrong, feedback.pairs, feedback.f1) == (13, 13, 66, feedback.champion_f1)
+
+
+def test_answers_of_a_shadow_from_before_it_began_do_not_speak_against_it(control, replicas):
+    before = datetime.now(UTC) - timedelta(hours=1)
+    for number in range(20):
+        answer = logged(f"r{number}", at=before)
+        control.registry.feedback.log([answer])
+        control.registry.feedback.log_shadow([logged(f"r{number}", version=2, label="b", at=before)])
+    found = shadowed(control, replicas, *[("a", "b")] * 20)  # with the same request ids: the first answers stay
+    assert (found.state, Evidence.from_stored(found.evidence).feedback.pairs) == (RolloutState.SHADOW, 0)
 
 
 def test_a_promotion_ends_the_canary_of_its_version(control, replicas):
