@@ -35,8 +35,9 @@ def shadow_feedback(
     correlated proportions or percentages»).
 
     The choice of what is corrected saw the champion's answers only. Corrections of errors alone cannot speak against a shadow:
-    the champion is wrong on all of their pairs. Confirmations of right answers alone can only speak against it, also if it is
-    no worse. So the promise of the e-value needs both, or corrections that do not depend on the answer.
+    the champion is wrong on all of their pairs. Confirmations of right answers alone could only speak against it, also if it is
+    no worse: `complaint` leaves pairs out of account until the champion was wrong in some. The promise of the e-value needs
+    corrections whose choice does not depend on the answer.
     """
     mine, champions = (settings.make_task(version.lineage["labels"]) for version in (shadow, champion))
     outputs, champion_outputs, examples = [], [], []
@@ -58,4 +59,5 @@ def shadow_feedback(
         f1=float(metrics[mine.metric]),
         champion_f1=float(champion_metrics[champions.metric]),
         pairs=len(examples),
+        champion_errors=int((~champion_is_right).sum()),
     )

@@ -22,6 +22,9 @@ RATIOS = 64
 ENOUGH_RATIOS = 20
 """Number of time ratios whose median counts: a busy machine disturbs single ones."""
 
+ENOUGH_ERRORS = 5
+"""Corrected errors of the champion from which on pairs of answers speak against a shadow."""
+
 SUMS = ("answers", "errors", "late", "skipped", "champion_answers", "champion_errors", "compared", "agreed", "shift")
 """Fields of `TrialCounts` that replicas add up."""
 
@@ -85,6 +88,8 @@ class TrialFeedback:
     champion_f1: float | None = None
     pairs: int | None = None
     """Corrected inputs that both versions answered (`baton.quality.shadow_feedback`); None for a canary, in which one did."""
+    champion_errors: int = 0
+    """Pairs in which the champion was wrong, whatever the shadow answered."""
 
 
 def total(counts: Iterable[TrialCounts]) -> TrialCounts:
@@ -109,10 +114,12 @@ def complaint(
 
     Args:
         counts: of all replicas.
-        feedback: on answers given since the trial began.
+        feedback: on answers given since the trial began. Pairs speak against a shadow only if the champion was wrong in
+            `ENOUGH_ERRORS` of them: applications that only confirm right answers would find nothing but errors of the shadow.
         share: of the requests that the new version gets, in (0, 1); in a shadow 0.5, because both answer each. If it is no
             worse, each failure and each answer that only one version got wrong is then its with probability 0.5 at most.
-        confidence: 1 minus the probability of a complaint about failures or wrong answers that are as rare as the champion's.
+        confidence: 1 minus the probability of a complaint about failures or wrong answers that are as rare as the champion's,
+            if what is corrected does not depend on who was wrong.
         max_latency_ratio: of the new version's time to the champion's.
     """
     if counts.stalled_seconds >= STALLED_SECONDS:
@@ -128,12 +135,13 @@ def complaint(
             f"it takes {ratio:.1f} times as long as the champion for the same inputs "
             f"(rollout.max_latency_ratio: {max_latency_ratio:g})"
         )
-    if evidence(feedback.wrong, feedback.champion_wrong, share) * (1 - confidence) >= 1:
+    confirming = feedback.pairs is not None and feedback.champion_errors < ENOUGH_ERRORS
+    if not confirming and evidence(feedback.wrong, feedback.champion_wrong, share) * (1 - confidence) >= 1:
         known = feedback.f1 is not None and feedback.champion_f1 is not None
         scores = f", F1 {feedback.f1:.3f} against {feedback.champion_f1:.3f}" if known else ""
         if feedback.pairs is not None:
             return (
-                f"of {feedback.pairs} corrected requests that both versions ran, it alone was wrong on {feedback.wrong}, and "
+                f"of {feedback.pairs} corrected inputs that both versions ran, it alone was wrong on {feedback.wrong}, and "
                 f"the champion alone on {feedback.champion_wrong}{scores}"
             )
         return (

@@ -162,8 +162,8 @@ class PredictionLog:
             await self._write_all(self._copies, self._write_copies)
         except RegistryError as error:
             logger.warning(
-                "%s: the prediction log cannot be written; %d requests wait for the next try, %d were dropped so far "
-                "(of a shadow: %d, %d): %s",
+                "%s: the prediction log cannot be written; %d requests wait for the next try, %d were dropped so far; "
+                "of a shadow's answers, %d wait and %d were dropped: %s",
                 self._model,
                 len(self._answers.answers),
                 self.dropped,

@@ -38,7 +38,7 @@ def _both(item: Json) -> RenderableType:
     table = grid("", f"{version_text(item['version'])} ({item['mode']})", f"{version_text(item['champion'])} (champion)")
     table.add_row("answers", f"{measured['answers']:,}", f"{measured['champion_answers']:,}")
     table.add_row("failed", f"{failed:,} ({measured['late']:,} late)", f"{measured['champion_errors']:,}")
-    pairs = feedback["pairs"]
+    pairs = feedback.get("pairs")  # missing in the answers of an older service
     wrong = "wrong by feedback" if pairs is None else f"alone wrong, of {pairs:,} corrected"
     table.add_row(wrong, f"{feedback['wrong']:,}", f"{feedback['champion_wrong']:,}")
     table.add_row("F1 by feedback", _score(feedback["f1"]), _score(feedback["champion_f1"]))

@@ -85,7 +85,7 @@ def test_in_every_task_a_pair_counts_against_the_version_that_alone_is_wrong(tmp
     for said, copied in answers:
         model.answer(champion, said, row, redact=["Clara"], shadow=(shadow, copied))
     found = feedback(model, champion, shadow)
-    assert (found.wrong, found.champion_wrong, found.pairs) == (3, 1, 8)
+    assert (found.wrong, found.champion_wrong, found.pairs, found.champion_errors) == (3, 1, 8, 3)
     assert found.f1 == model.live_of([copied for _, copied in answers], row)
     assert found.champion_f1 == model.live(champion).f1
     assert 0 < found.f1 < found.champion_f1 < 1

@@ -63,12 +63,19 @@ def test_wrong_answers_by_feedback_are_compared_with_the_champions_share():
 
 
 def test_a_shadow_is_judged_by_the_pairs_on_which_one_version_alone_is_wrong():
-    pairs = TrialFeedback(wrong=10, champion_wrong=0, f1=0.4, champion_f1=0.8, pairs=40)
+    pairs = TrialFeedback(wrong=10, champion_wrong=0, f1=0.4, champion_f1=0.8, pairs=40, champion_errors=10)
     assert complain(TrialCounts(answers=100), pairs, share=0.5) == (
-        "of 40 corrected requests that both versions ran, it alone was wrong on 10, and the champion alone on 0, "
+        "of 40 corrected inputs that both versions ran, it alone was wrong on 10, and the champion alone on 0, "
         "F1 0.400 against 0.800"
     )
     assert complain(TrialCounts(answers=100), replace(pairs, champion_wrong=10), share=0.5) is None
+
+
+def test_confirmations_of_the_champions_answers_do_not_speak_against_a_shadow():
+    """Where only right answers are confirmed, a shadow that errs as often, but elsewhere, is wrong alone each time."""
+    confirmed = TrialFeedback(wrong=40, champion_wrong=0, f1=0.4, champion_f1=0.99, pairs=400, champion_errors=4)
+    assert complain(TrialCounts(answers=400), confirmed, share=0.5) is None
+    assert complain(TrialCounts(answers=400), replace(confirmed, champion_errors=5), share=0.5) is not None
 
 
 def test_a_shadow_that_is_no_worse_is_sent_back_rarer_than_allowed_also_if_both_fail_on_the_same_texts():

@@ -180,10 +180,10 @@ def shadowed(control: LocalControl, replicas: Scripted, *answers: tuple[str, str
 def test_a_shadow_that_is_worse_by_feedback_on_the_same_requests_goes_back_by_itself(control, replicas):
     for replica in replicas.measured:
         replicas.measured[replica] = TrialCounts(answers=10, champion_answers=10)
-    found = shadowed(control, replicas, *[("a", "b")] * 13, ("b", "a"), *[("b", "b")] * 3, *[("a", "a")] * 3)
+    found = shadowed(control, replicas, *[("a", "b")] * 13, ("b", "a"), *[("b", "b")] * 4, *[("a", "a")] * 2)
     assert found.state is RolloutState.ROLLED_BACK
     assert (found.reason or "").startswith(
-        "of 20 corrected requests that both versions ran, it alone was wrong on 13, and the champion alone on 1, F1 0."
+        "of 20 corrected inputs that both versions ran, it alone was wrong on 13, and the champion alone on 1, F1 0."
     )
     assert (found.reason or "").endswith("It ran 20 copies; no request was affected.")
     assert incidents(control)[0] == (HistoryKind.ROLLOUT_FAILED, 2, f"v2 was taken back from its shadow: {found.reason}")
