@@ -53,7 +53,7 @@ def _measure(made: Cluster) -> str:
     return (
         "## Several nodes\n\n"
         f"A head and two worker nodes that declare {CPUS} CPUs each: namespaces of one machine, each with a Ray of its own.\n"
-        "The head's state is in Redis, the versions are in an S3 store. The host's name is a loopback address on every node.\n\n"
+        "The head's state is in Redis, the versions are in an S3 store. The host's name is a loopback address on all.\n\n"
         f"- {REPLICAS} replicas: {spread} on the two nodes. The first version's weights were read {reads} times.\n"
         f"- Training for {EPOCHS} epochs: F1 {one.f1:.4f} with 1 worker, {both.f1:.4f} with {both.workers} on\n"
         f"  {both.nodes} nodes.\n"
