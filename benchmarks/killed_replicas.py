@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.service import MODEL, Service
@@ -42,9 +43,21 @@ def measure(service: Service) -> str:
         f"{KILLS} times, each time once both serve again.\n\n"
         "| | requests | failed | p50 | p99 | slowest |\n|---|---|---|---|---|---|\n"
         f"{_row(f'steady ({STEADY_SECONDS:.0f} s)', steady)}\n{_row('from a kill until two replicas serve', during)}\n\n"
-        f"All requests of the run: {len(everything):,}, failed: {failed(everything)}. Two replicas served again after\n"
-        f"{min(backs):.1f} to {max(backs):.1f} s.\n"
+        f"All requests of the run: {len(everything):,}, failed: {failed(everything)}{_failures(everything, kills)}. Two replicas\n"
+        f"served again after {min(backs):.1f} to {max(backs):.1f} s.\n"
     )
+
+
+def _failures(exchanges: list[Exchange], kills: Sequence[tuple[float, float]]) -> str:
+    """Return, for each failed request, its status (0: no answer) and when it was sent and ended after the last kill."""
+    told = []
+    for it in exchanges:
+        if it.status != 200:
+            last = max((killed for killed, _ in kills if killed <= it.answered), default=it.sent)
+            told.append(
+                f"status {it.status}, sent at {it.sent - last:+.3f} s from a kill, ended at {it.answered - last:+.3f} s"
+            )
+    return f" ({'; '.join(told)})" if told else ""
 
 
 def _serving(service: Service, version: int) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import multiprocessing
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -118,6 +119,8 @@ def _running(attack: Attack, port: int) -> Iterator[None]:
 
 
 def _attack(attack: Attack, port: int, ready: Callable[[], None]) -> None:
+    os.nice(19)  # attackers have machines of their own, and take no processor time from the service
+
     async def run() -> None:
         first_opened = 0
 
