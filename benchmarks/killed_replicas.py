@@ -43,8 +43,8 @@ def measure(service: Service) -> str:
         f"{KILLS} times, each time once both serve again.\n\n"
         "| | requests | failed | p50 | p99 | slowest |\n|---|---|---|---|---|---|\n"
         f"{_row(f'steady ({STEADY_SECONDS:.0f} s)', steady)}\n{_row('from a kill until two replicas serve', during)}\n\n"
-        f"All requests of the run: {len(everything):,}, failed: {failed(everything)}{_failures(everything, kills)}. Two replicas\n"
-        f"served again after {min(backs):.1f} to {max(backs):.1f} s.\n"
+        f"All requests of the run: {len(everything):,}, failed: {failed(everything)}{_failures(everything, kills)}.\n"
+        f"Two replicas served again after {min(backs):.1f} to {max(backs):.1f} s.\n"
     )
 
 
