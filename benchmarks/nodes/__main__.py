@@ -35,16 +35,15 @@ def _measure(made: Cluster) -> str:
     spread = " + ".join(map(str, made.await_serving(one.version)))
     reads = made.weights_read(one.version)
     both = measures.train(made, 2)
-    again, seconds = measures.epochs_trained_again(made)
-    print(
-        f"replicas {spread}; {reads} reads; {one}; {both}; {again:.2f} epochs again; caught up after {seconds:.0f} s",
-        flush=True,
-    )
+    print(f"replicas {spread}; {reads} reads; {one}; {both}", flush=True)
     version = int(made.model()["champion"])
-    losses = []
-    for lose in (measures.lose_worker, measures.lose_head):
-        made.await_serving(version)
-        losses.append(lose(made, version))
+    made.await_serving(version)
+    losses = [measures.lose_worker(made, version)]  # first: a lost node gets no replicas back
+    again, seconds = measures.epochs_trained_again(made)
+    version = int(made.model()["champion"])
+    made.await_serving(version)
+    losses.append(measures.lose_head(made, version))
+    print(f"{losses}; {again:.2f} epochs again; caught up after {seconds:.0f} s", flush=True)
     made.await_serving(version)
     rows = "\n".join(
         f"| {it.what} | {it.requests:,} | {it.failed} | {it.p99_before_ms:.0f} → {it.p99_ms:.0f} ms | {it.healed:.1f} s |"
@@ -55,8 +54,8 @@ def _measure(made: Cluster) -> str:
         f"A head and two worker nodes that declare {CPUS} CPUs each: namespaces of one machine, each with a Ray of its own.\n"
         "The head's state is in Redis, the versions are in an S3 store. The host's name is a loopback address on all.\n\n"
         f"- {REPLICAS} replicas: {spread} on the two nodes. The first version's weights were read {reads} times.\n"
-        f"- Training for {EPOCHS} epochs: F1 {one.f1:.4f} with 1 worker, {both.f1:.4f} with {both.workers} on\n"
-        f"  {both.nodes} nodes.\n"
+        f"- Training for {EPOCHS} epochs: F1 {one.f1:.4f} with 1 worker, {both.f1:.4f} with {both.workers}\n"
+        f"  workers on {both.nodes} nodes.\n"
         f"- A training node killed in the second epoch, and back after {measures.AWAY_SECONDS:.0f} s: {again:.2f} epochs were "
         f"trained again; training was\n  where it had been {seconds:.0f} s after the kill.\n\n"
         f"Killed under load ({measures.CLIENTS} clients of the node that stays, with {measures.PAUSE * 1000:.0f} ms of pause "

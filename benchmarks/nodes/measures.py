@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks.nodes.cluster import Cluster
 from benchmarks.nodes.network import Node
+from benchmarks.service import MODEL
 from services.demo.traffic import Exchange, Traffic, failed, latency_ms
 
 CLIENTS, PAUSE = 4, 0.05
@@ -96,12 +97,18 @@ def _await_step(cluster: Cluster, run_id: str, reached: Callable[[Mapping[str, A
 
 
 def lose_worker(cluster: Cluster, version: int) -> Loss:
-    """Kill the second node under load. It stays away until the first one has its replicas."""
+    """Kill the second node under load. It stays away until the first one has its replicas.
+
+    Raises:
+        RuntimeError: it has none.
+    """
+    if not cluster.workers[1].processes(f"ray::ServeReplica:model-{MODEL}"):
+        raise RuntimeError("the second node has no replica to lose")
 
     def heal() -> None:
         cluster.await_serving(version)
 
-    loss = _lose(cluster, "a node with half of the replicas", cluster.workers[1], heal)
+    loss = _lose(cluster, "a worker node with replicas", cluster.workers[1], heal)
     cluster.workers[1].boot()
     cluster.start_worker(cluster.workers[1])
     return loss
