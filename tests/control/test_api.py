@@ -147,7 +147,14 @@ def test_a_canary_begins_is_shown_with_what_was_measured_and_ends(champion):
     }
     shown = champion.get(path).json()
     assert (shown["measured"]["answers"], shown["measured"]["champion_answers"], shown["measured"]["errors"]) == (9, 81, 0)
-    assert shown["feedback"] == {"wrong": 0, "champion_wrong": 0, "f1": None, "champion_f1": None, "pairs": None}
+    assert shown["feedback"] == {
+        "wrong": 0,
+        "champion_wrong": 0,
+        "f1": None,
+        "champion_f1": None,
+        "pairs": None,
+        "champion_errors": 0,
+    }
     assert champion.get("/api/models/m").json()["rollout"] == {
         "version": 2,
         "mode": "canary",
