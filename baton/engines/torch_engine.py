@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,11 @@ def pick_device(requested: str) -> str:
     return "cuda" if requested != "cpu" and torch.cuda.is_available() else "cpu"
 
 
+_loading = threading.Lock()
+"""transformers takes a method of its classes away while it loads a model. Two loads at once may leave it away for good; tied
+weights are then not tied."""
+
+
 def load_model(auto_model: str, directory: Path | str, labels: Sequence[str] | None = None, *, pickled: bool = False) -> Any:
     """Load a transformers model in fp32 from a directory. Only safetensors are read; no code from the directory is run.
 
@@ -57,16 +63,17 @@ def load_model(auto_model: str, directory: Path | str, labels: Sequence[str] | N
             "id2label": dict(enumerate(labels)),
             "label2id": {label: index for index, label in enumerate(labels)},
         }
-    model, found = getattr(transformers, auto_model).from_pretrained(
-        str(directory),
-        local_files_only=True,
-        use_safetensors=not pickled,
-        weights_only=True,
-        trust_remote_code=False,
-        dtype=torch.float32,
-        output_loading_info=True,
-        **extra,
-    )
+    with _loading:
+        model, found = getattr(transformers, auto_model).from_pretrained(
+            str(directory),
+            local_files_only=True,
+            use_safetensors=not pickled,
+            weights_only=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            output_loading_info=True,
+            **extra,
+        )
     if labels is None and found["missing_keys"]:
         raise ValueError(f"weights are missing: {', '.join(sorted(found['missing_keys']))}")
     return model

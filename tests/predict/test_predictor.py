@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 from baton.artifacts.manifest import Manifest
 from baton.config.model_settings import ServingSettings
 from baton.engines import Batch, Logits
+from baton.engines.torch_engine import load_model
 from baton.errors import ConfigError, CorruptVersion, NotFinite, NotFound
 from baton.predict.predictor import Predictor, load_tokenizer
 from baton.tasks.classification import Classification
@@ -354,3 +356,12 @@ def test_the_predictor_works_with_another_engine_where_torch_cannot_be_imported(
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == ["short", "long"]
+
+
+def test_models_that_load_at_the_same_time_keep_their_weights_tied(tiny_base):
+    """transformers takes `tie_weights` away while it loads: two loads at once could leave it away for good."""
+    with ThreadPoolExecutor(4) as threads:
+        for done in [threads.submit(load_model, "AutoModel", tiny_base) for _ in range(12)]:
+            done.result()
+    model = load_model("AutoModelForMaskedLM", tiny_base, ())
+    assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
