@@ -91,6 +91,14 @@ class TrialFeedback:
     champion_errors: int = 0
     """Pairs in which the champion was wrong, whatever the shadow answered."""
 
+    @property
+    def judges(self) -> bool:
+        """Whether it may speak against the version: pairs only once the champion was wrong in `ENOUGH_ERRORS` of them.
+
+        Applications that only confirm right answers would find nothing but errors of the shadow.
+        """
+        return self.pairs is None or self.champion_errors >= ENOUGH_ERRORS
+
 
 def total(counts: Iterable[TrialCounts]) -> TrialCounts:
     """Return the sum over replicas: the longest stall, all ratios, and the examples that differ most."""
@@ -114,8 +122,7 @@ def complaint(
 
     Args:
         counts: of all replicas.
-        feedback: on answers given since the trial began. Pairs speak against a shadow only if the champion was wrong in
-            `ENOUGH_ERRORS` of them: applications that only confirm right answers would find nothing but errors of the shadow.
+        feedback: on answers given since the trial began.
         share: of the requests that the new version gets, in (0, 1); in a shadow 0.5, because both answer each. If it is no
             worse, each failure and each answer that only one version got wrong is then its with probability 0.5 at most.
         confidence: 1 minus the probability of a complaint about failures or wrong answers that are as rare as the champion's,
@@ -135,8 +142,7 @@ def complaint(
             f"it takes {ratio:.1f} times as long as the champion for the same inputs "
             f"(rollout.max_latency_ratio: {max_latency_ratio:g})"
         )
-    confirming = feedback.pairs is not None and feedback.champion_errors < ENOUGH_ERRORS
-    if not confirming and evidence(feedback.wrong, feedback.champion_wrong, share) * (1 - confidence) >= 1:
+    if feedback.judges and evidence(feedback.wrong, feedback.champion_wrong, share) * (1 - confidence) >= 1:
         known = feedback.f1 is not None and feedback.champion_f1 is not None
         scores = f", F1 {feedback.f1:.3f} against {feedback.champion_f1:.3f}" if known else ""
         if feedback.pairs is not None:
@@ -144,9 +150,10 @@ def complaint(
                 f"of {feedback.pairs} corrected inputs that both versions ran, it alone was wrong on {feedback.wrong}, and "
                 f"the champion alone on {feedback.champion_wrong}{scores}"
             )
+        wrong = feedback.wrong + feedback.champion_wrong
         return (
-            f"feedback found {feedback.wrong} of its answers wrong, and {feedback.champion_wrong} of the champion's, "
-            f"which gives {(1 - share) / share:.3g} times as many{scores}"
+            f"feedback found {feedback.wrong} of its answers wrong, and {feedback.champion_wrong} of the champion's; by its "
+            f"share of the requests, {wrong * share:.3g} of these {wrong} would be its own{scores}"
         )
     return None
 

@@ -45,7 +45,8 @@ class RolloutStore:
             database.lock_model(connection, model)
             other = _active(connection, model)
             if other is not None:
-                raise Conflict(f"{model}: the roll-out of v{other.version} is active ({other.state})")
+                way_out = f"; `baton rollout {model} --stop` ends it" if RolloutState(other.state).trial else ""
+                raise Conflict(f"{model}: the roll-out of v{other.version} is active ({other.state}){way_out}")
             row = connection.execute(
                 table.insert()
                 .values(

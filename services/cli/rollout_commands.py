@@ -31,11 +31,11 @@ def canary(
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let a version answer a share of the requests, and watch how it does beside the champion.
+    """Let a version answer a share of the requests (at most half), and watch how it does beside the champion.
 
     The header `x-baton-key` of a request (without it, its id) decides who answers: the same key gets the same version. It goes
     back by itself if it fails, is much slower, or is worse by feedback. `baton rollout` shows how it does; `baton promote` ends
-    it with its promotion, `baton rollout --stop` without.
+    it with its promotion if the gate agrees, `baton rollout --stop` and the end of its --minutes without.
     """
     _start(context, config, model, {"version": version, "mode": "canary", "percent": percent, "minutes": minutes}, as_json)
 
@@ -57,14 +57,16 @@ def rollout(
     context: typer.Context,
     model: Model,
     stop: Annotated[bool, typer.Option("--stop", help="End the canary or shadow: the champion answers everything.")] = False,
-    reason: Annotated[str, typer.Option(help="With --stop: record this reason in the history.")] = "ended by an operator",
+    reason: Annotated[str | None, typer.Option(help="With --stop: record this reason in the history.")] = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the canary, shadow or hand-over of a model: what is measured of both versions, or how the newest one ended."""
+    if reason is not None and not stop:
+        raise typer.BadParameter("--reason says why the trial ends, and belongs to --stop")
     path = f"/api/models/{model}/rollout"
     with connect(context, config) as client:
-        item = client.delete(path, {"reason": reason}) if stop else client.get(path)
+        item = client.delete(path, None if reason is None else {"reason": reason}) if stop else client.get(path)
     print_value(item, as_json, show_rollout.rollout)
 
 

@@ -23,7 +23,9 @@ def train(
     context: typer.Context,
     model: Model,
     config: ConfigFile = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Show progress until the verdict, and until a winner serves.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Show progress until the verdict, and until a winner serves or is on trial.")
+    ] = False,
     assign: Annotated[
         list[str] | None,
         typer.Option(
@@ -70,7 +72,9 @@ def register(
             help='Name the model\'s labels with this JSON file: {"LABEL_0": "billing", …}, by their names or their numbers.',
         ),
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Show progress until the verdict, and until a winner serves.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Show progress until the verdict, and until a winner serves or is on trial.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Bring a version that was trained elsewhere; if it beats the champion, it takes over.
@@ -81,6 +85,8 @@ def register(
     published, and `baton promote --force --reason …` puts it into service. Exit status 1 with --wait when the run fails, or a
     winner cannot take over.
     """
+    if not source.strip():
+        raise typer.BadParameter("DIRECTORY is empty; name a directory, a storage URL or the id of a model on the hub")
     body = {"source": _absolute_path(source), "labels": None if labels is None else _read_labels(labels)}
     with connect(context, config) as client:
         run = client.post(f"/api/models/{model}/versions", body)
@@ -160,7 +166,8 @@ def _read_labels(path: Path) -> dict[str, str]:
 def _watch(client: Client, run_id: str, *, quiet: bool) -> dict[str, Any]:
     """Poll a run until it has ended and, if its version won, until that version serves or cannot.
 
-    Returns the run, with ``rolled_out: True``, ``on_canary: True`` or the reason as ``rollout_problem`` added for a winner.
+    Returns the run. Of a winner, it has in addition ``rolled_out: True``, ``on_canary: True``, ``waits_for`` (the version that
+    is on trial and comes first), or ``rollout_problem`` (why it will not serve).
     """
     with show_runs.progress(err, quiet=quiet) as update:
         while True:
@@ -174,8 +181,9 @@ def _watch(client: Client, run_id: str, *, quiet: bool) -> dict[str, Any]:
             if model["champion"] == run["version"] and not model["rollout"]:
                 run["rolled_out"] = True
                 break
-            if (model["rollout"] or {}).get("state") == RolloutState.CANARY:
-                run["on_canary"] = True
+            active = model["rollout"]
+            if active and RolloutState(active["state"]).trial:
+                run |= {"on_canary": True} if active["version"] == run["version"] else {"waits_for": active["version"]}
                 break
             if problem := _rollout_problem(client, run):
                 run["rollout_problem"] = problem

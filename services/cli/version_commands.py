@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from services.cli.terminal import AsJson, ConfigFile, Limit, Model, connect, out, print_json, print_value
+from services.cli.terminal import AsJson, ConfigFile, Limit, Model, connect, err, out, print_json, print_value
 from services.client import ApiError
 from services.tables import show, show_report
 
@@ -74,6 +74,9 @@ def promote(
     try:
         with connect(context, config) as client:
             answer = client.post(f"/api/models/{model}/promotions", body)
+    except KeyboardInterrupt:
+        err.print(f"\nthe promotion may go on; `baton status {model}` shows the champion")
+        raise typer.Exit(130) from None
     except ApiError as error:
         if as_json and "decision" in error.content:  # without --json, `app.main` prints the decision
             print_json(error.content)

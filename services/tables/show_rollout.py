@@ -21,15 +21,24 @@ def started(item: Json) -> RenderableType:
 
 def rollout(item: Json) -> RenderableType:
     """Return the state of a roll-out and, for a canary or a shadow, a table with a column for each version."""
-    heading = Text(f"v{item['version']} ({item['mode']}): ")
+    heading = Text(f"v{item['version']} ({item['mode']}{_terms(item)}): ")
     heading.append(item["state"], style=STATE_STYLES.get(item["state"], "cyan"))
     heading.append(f" since {time_text(item['changed_at'])}")
     parts: list[RenderableType] = [heading]
     if item["reason"]:
         parts.append(Text(item["reason"]))
+    if item["state"] == RolloutState.SETTLED and item["mode"] != RolloutMode.DIRECT and item["decision_id"] is None:
+        parts.append(Text(f"The champion stays; `baton promote {item['model']} {item['version']}` asks the gate."))
     if "measured" in item:
         parts += [_both(item), *_differences(item["measured"])]
     return Group(*parts)
+
+
+def _terms(item: Json) -> str:
+    """Return the share and the duration of a trial, for its heading."""
+    if item["mode"] == RolloutMode.DIRECT:
+        return ""
+    return f", {item['percent']:g}%" + ("" if item["minutes"] is None else f" for {item['minutes']:g} min")
 
 
 def _both(item: Json) -> RenderableType:
@@ -42,6 +51,9 @@ def _both(item: Json) -> RenderableType:
     wrong = "wrong by feedback" if pairs is None else f"alone wrong, of {pairs:,} corrected"
     table.add_row(wrong, f"{feedback['wrong']:,}", f"{feedback['champion_wrong']:,}")
     table.add_row("F1 by feedback", _score(feedback["f1"]), _score(feedback["champion_f1"]))
+    if pairs and not feedback["judges"]:
+        note = f"Feedback does not judge yet: it has corrected too few errors of the champion ({feedback['champion_errors']})."
+        return Group(table, Text(note, style="dim"))
     return table
 
 
@@ -52,7 +64,8 @@ def _differences(measured: Json) -> list[RenderableType]:
     ratio = measured["latency_ratio"]
     agreed = measured["agreed"] / measured["compared"]
     shift = measured["shift"] / measured["compared"]
-    line = f"{measured['compared']:,} inputs answered by both: {agreed:.1%} the same, mean difference of scores {shift:.3f}"
+    inputs = "input" if measured["compared"] == 1 else "inputs"
+    line = f"{measured['compared']:,} {inputs} answered by both: {agreed:.1%} the same, mean difference of scores {shift:.3f}"
     parts: list[RenderableType] = [Text(line if ratio is None else f"{line}, {ratio:.2f} times the champion's time")]
     if measured["skipped"]:
         parts.append(Text(f"{measured['skipped']:,} requests of its share were not given to it: too many waited", style="dim"))

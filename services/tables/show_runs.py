@@ -70,6 +70,11 @@ def verdict(run: Json) -> RenderableType:
     elif run.get("on_canary"):
         line = f"v{run['version']} is on canary, and takes over if nothing speaks against it: baton rollout {run['model']}"
         lines.append(Text(line))
+    elif run.get("waits_for"):
+        line = (
+            f"v{run['version']} waits: v{run['waits_for']} is on trial, and v{run['version']} is judged again if it takes over"
+        )
+        lines.append(Text(f"{line}: baton rollout {run['model']}"))
     elif run.get("rollout_problem"):
         lines.append(Text(run["rollout_problem"], style="red"))
     return Group(*lines)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from baton.artifacts.storage import Storage
 from baton.config.model_settings import ModelSettings
 from baton.errors import Conflict
 from baton.quality.trials import TrialCounts, TrialFeedback
-from baton.store.records import RunState
+from baton.store.records import RolloutState, RunState
 from services.cli import app, run_commands
 from services.control import loops
 from services.control.rollouts.evidence import Evidence
@@ -558,7 +558,7 @@ def test_a_canary_is_begun_watched_and_ended(service):
     assert begun.startswith("v2 answers 10% of the requests, beside v1, until it is ended.")
     assert "baton rollout m --stop" in begun
     shown = words(service.ok("rollout", "m").out)
-    assert shown.startswith("v2 (canary): canary since")
+    assert shown.startswith("v2 (canary, 10%): canary since")
     for part in (
         "v2 (canary) v1 (champion)",
         "answers 9 81",
@@ -574,10 +574,37 @@ def test_a_canary_is_begun_watched_and_ended(service):
         "v3 gets a copy of 5% of the requests, beside v1, for 0.5 min."
     )
     rollouts = service.control.registry.rollouts
-    feedback = TrialFeedback(wrong=2, champion_wrong=7, f1=0.75, champion_f1=0.5, pairs=1400)
+    feedback = TrialFeedback(wrong=2, champion_wrong=0, f1=0.5, champion_f1=0.75, pairs=1400, champion_errors=4)
     rollouts.note(rollouts.active("m"), Evidence(feedback=feedback).stored())
     shown = words(service.ok("rollout", "m").out)
-    assert "alone wrong, of 1,400 corrected 2 7 F1 by feedback 0.750 0.500" in shown, shown
+    assert shown.startswith("v3 (shadow, 5% for 0.5 min): shadow since"), shown
+    assert "alone wrong, of 1,400 corrected 2 0 F1 by feedback 0.500 0.750" in shown, shown
+    assert "Feedback does not judge yet: it has corrected too few errors of the champion (4)." in shown, shown
+    rollouts.note(rollouts.active("m"), Evidence(feedback=replace(feedback, champion_errors=5)).stored())
+    assert "does not judge yet" not in service.ok("rollout", "m").out
+    rollouts.advance(rollouts.active("m"), RolloutState.SETTLED, "nothing speaks against it.")
+    assert "The champion stays; `baton promote m 3` asks the gate." in words(service.ok("rollout", "m").out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["register", "m", " "], "DIRECTORY is empty; name a directory, a storage URL or the id of a model on the hub"),
+        (["rollout", "m", "--reason", "enough"], "--reason says why the trial ends, and belongs to --stop"),
+    ],
+)
+def test_what_cannot_be_meant_is_a_usage_error(service, arguments, expected):
+    done = service(*arguments)
+    assert done.code == 2
+    assert expected in words(done.err.replace("│", " "))
+
+
+def test_a_winner_waits_for_the_version_that_is_on_trial(service, training):
+    service.ok("canary", "m", "2")
+    training(finished(service, 95))
+    done = service.ok("train", "m", "--wait")
+    assert "v4 waits: v2 is on trial, and v4 is judged again if it takes over: baton rollout m" in words(done.out)
+    assert service.control.registry.champion("m").version == 1
 
 
 def test_waiting_for_a_loser_ends_well_with_the_verdict(service, training):

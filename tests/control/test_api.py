@@ -147,14 +147,8 @@ def test_a_canary_begins_is_shown_with_what_was_measured_and_ends(champion):
     }
     shown = champion.get(path).json()
     assert (shown["measured"]["answers"], shown["measured"]["champion_answers"], shown["measured"]["errors"]) == (9, 81, 0)
-    assert shown["feedback"] == {
-        "wrong": 0,
-        "champion_wrong": 0,
-        "f1": None,
-        "champion_f1": None,
-        "pairs": None,
-        "champion_errors": 0,
-    }
+    judges = {"champion_errors": 0, "judges": True}
+    assert shown["feedback"] == {"wrong": 0, "champion_wrong": 0, "f1": None, "champion_f1": None, "pairs": None, **judges}
     assert champion.get("/api/models/m").json()["rollout"] == {
         "version": 2,
         "mode": "canary",
@@ -162,7 +156,9 @@ def test_a_canary_begins_is_shown_with_what_was_measured_and_ends(champion):
         "percent": 10.0,
     }
     other = champion.post(path, {"version": 3, "mode": "shadow", "percent": 5})
-    assert problem(other, 409) == "m: the roll-out of v2 is active (canary)"
+    assert problem(other, 409) == "m: the roll-out of v2 is active (canary); `baton rollout m --stop` ends it"
+    for blank in ("", "   "):
+        assert "the end of a trial needs a reason" in problem(champion("DELETE", path, json={"reason": blank}), 422)
     ended = champion("DELETE", path, json={"reason": "seen enough"})
     assert (ended.status_code, ended.json()["state"], ended.json()["reason"]) == (200, "rolled back", "seen enough")
     assert "no canary and no shadow" in problem(champion("DELETE", path), 404)
@@ -552,7 +548,7 @@ def test_a_rollback_without_an_earlier_champion_is_a_conflict(champion):
         ("POST", "/api/models/m/promotions", {"version": 1, "forced": True}, "body.forced: Extra inputs are not permitted"),
         ("POST", "/api/models/m/promotions", {"version": 10**20}, "body.version: "),
         ("POST", "/api/models/m/rollback", {"version": 10**20}, "body.version: "),
-        ("POST", "/api/models/m/rollback", {"reason": ""}, "body.reason: String should have at least 1 character"),
+        ("POST", "/api/models/m/rollback", {"reason": ""}, "a rollback needs a reason"),
         ("POST", "/api/models/m/runs", {"set": "training.epochs=5"}, "body.set: Input should be a valid list"),
         ("POST", "/api/models/m/runs", {"epochs": 5}, "body.epochs: Extra inputs are not permitted"),
         ("POST", "/api/models/m/runs", {"set": ["training.epochs=x"]}, "training.epochs: 'x' is not allowed"),

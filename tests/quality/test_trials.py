@@ -57,7 +57,8 @@ def test_a_batch_that_never_ends_is_a_complaint():
 def test_wrong_answers_by_feedback_are_compared_with_the_champions_share():
     worse = TrialFeedback(wrong=10, champion_wrong=12, f1=0.4, champion_f1=0.8)
     assert complain(TrialCounts(answers=100), worse) == (
-        "feedback found 10 of its answers wrong, and 12 of the champion's, which gives 9 times as many, F1 0.400 against 0.800"
+        "feedback found 10 of its answers wrong, and 12 of the champion's; by its share of the requests, 2.2 of these 22 "
+        "would be its own, F1 0.400 against 0.800"
     )
     assert complain(TrialCounts(answers=100), TrialFeedback(wrong=2, champion_wrong=18)) is None
 

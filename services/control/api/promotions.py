@@ -30,13 +30,13 @@ class RollbackRequest(Body):
     """Which champion should return."""
 
     version: int | None = Field(None, ge=1, le=LARGEST_INTEGER, description="An earlier champion; by default the previous one.")
-    reason: str = Field("rolled back by an operator", min_length=1, max_length=LONGEST_REASON)
+    reason: str = Field("rolled back by an operator", max_length=LONGEST_REASON)
 
 
 class Rejection(Body):
     """Why a version must not serve."""
 
-    reason: str = Field(min_length=1, max_length=LONGEST_REASON)
+    reason: str = Field(max_length=LONGEST_REASON)
 
 
 def add_promotions(api: FastAPI, control: ControlPlane) -> None:

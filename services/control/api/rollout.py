@@ -38,7 +38,7 @@ class TrialRequest(Body):
 class TrialEnd(Body):
     """Why the trial should end."""
 
-    reason: str = Field("ended by an operator", min_length=1, max_length=LONGEST_REASON)
+    reason: str = Field("ended by an operator", max_length=LONGEST_REASON)
 
 
 def add_rollout(api: FastAPI, control: ControlPlane) -> None:
@@ -89,4 +89,5 @@ def _described(rollout: Rollout) -> dict[str, Any]:
     counts = evidence.total
     measured = to_json_values(counts) | {"latency_ratio": counts.latency_ratio}
     del measured["ratios"]
-    return {**values, "measured": measured, "feedback": to_json_values(evidence.feedback)}
+    feedback = to_json_values(evidence.feedback) | {"judges": evidence.feedback.judges}
+    return {**values, "measured": measured, "feedback": feedback}

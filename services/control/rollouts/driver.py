@@ -112,7 +112,10 @@ class Rollouts:
             )
         target = to if to is not None else await asyncio.to_thread(self._registry.previous_champion, model)
         if target is None:
-            raise Conflict(f"{model} has no earlier champion to roll back to")
+            left = sorted(set(await asyncio.to_thread(self._registry.past_champions, model)) - {champion.version})
+            names = ", ".join(f"v{number}" for number in left)
+            hint = f"; --to takes one that a rollback has left: {names}" if left else ""
+            raise Conflict(f"{model} has no earlier champion to roll back to{hint}")
         await asyncio.to_thread(self._registry.versions.get, model, target)
         if target not in await asyncio.to_thread(self._registry.past_champions, model):
             raise Conflict(f"v{target} has never been champion of {model}; use promote")
@@ -161,7 +164,9 @@ class Rollouts:
         await asyncio.to_thread(self._registry.versions.get, model, version)
         rejection = await asyncio.to_thread(self._registry.history.rejection, model, version)
         if rejection is not None:
-            raise Conflict(f"v{version} of {model} was rejected: {rejection}")
+            raise Conflict(
+                f"v{version} of {model} was rejected: {rejection}; only `baton promote --force` brings it into service"
+            )
         async with self._lock(model):
             champion = await asyncio.to_thread(self._registry.champion, model)
             if champion.version is None:
@@ -178,7 +183,14 @@ class Rollouts:
                 raise
 
     async def end_trial(self, model: str, reason: str) -> Rollout:
-        """End the canary or shadow of ``model``, and give the champion all requests again. Raises ``NotFound`` without one."""
+        """End the canary or shadow of ``model``, and give the champion all requests again.
+
+        Raises:
+            NotFound: there is none.
+            InvalidInput: the reason is blank.
+        """
+        if not reason.strip():
+            raise InvalidInput("the end of a trial needs a reason; it stays in the history")
         async with self._lock(model):
             rollout = await asyncio.to_thread(self._registry.rollouts.active, model)
             if rollout is None or not rollout.state.trial:
