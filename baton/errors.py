@@ -7,7 +7,7 @@ Which error to raise, in the order in which data flows:
     baton.yaml, --set ──► ConfigError              base model ──► BaseModelNotFound
     a model from elsewhere ──► UnusableModel
     data files, frozen data sets ──► DataError
-    training ──► TrainingFailed (no usable checkpoint)
+    training ──► TrainingFailed (no usable checkpoint)          another engine ──► NotExportable
     a request:
         key ──► Unauthenticated, Forbidden, OverRate
         route and body ──► NotFound, MethodNotAllowed, BodyTooLarge, BodyTooSlow, UnsupportedMediaType, MalformedRequest
@@ -210,6 +210,13 @@ class CorruptVersion(BatonError):
 
     status = 409
     title = "corrupt version"
+
+
+class NotExportable(BatonError):
+    """A model cannot be exported to the format of an engine. Torch runs it."""
+
+    status = 422
+    title = "not exportable"
 
 
 class NotFinite(BatonError):

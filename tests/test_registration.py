@@ -128,7 +128,8 @@ def test_a_model_from_elsewhere_becomes_a_judged_version_like_any_other(elsewher
 
     version = elsewhere.version(run)
     directory, manifest = elsewhere.storage.fetch(version, elsewhere.directory / "cache")
-    assert set(manifest.files) <= {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    exported = {"model.onnx", "model.int8.onnx"}
+    assert set(manifest.files) <= {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"} | exported
     assert (manifest.labels, manifest.base_model) == (LABELS, str(trained))
     assert json.loads((directory / "config.json").read_text())["id2label"] == {str(i): it for i, it in enumerate(LABELS)}
     source = version.lineage["source"]
@@ -137,6 +138,24 @@ def test_a_model_from_elsewhere_becomes_a_judged_version_like_any_other(elsewher
     assert version.lineage["dataset"]["holdout_rows"] == 120
     [answer] = elsewhere.predictor(version).predict([task_type("classification").from_wire("hello, about the invoice")])
     assert answer.label == "billing"
+
+
+def test_it_is_judged_with_the_engine_that_serves_it(elsewhere, trained):
+    elsewhere.declare(serving={}, data={"holdout": elsewhere.settings.data.holdout})
+    version = elsewhere.version(elsewhere.register(trained, NAMES))
+    predictor = elsewhere.predictor(version)
+    _, manifest = elsewhere.storage.fetch(version, elsewhere.directory / "cache")
+    assert predictor.engine.description == version.lineage["engine"]
+    assert set(version.lineage["engines"]) == set(manifest.engine.measured) >= {"onnx cpu int8", "onnx cpu fp32"}
+    assert manifest.engine.measured[predictor.engine.description]["metric"] == version.metrics["f1"]
+    assert version.metrics["megabytes"] == pytest.approx(manifest.megabytes)
+
+
+def test_without_a_holdout_the_exact_engine_serves_it(elsewhere, trained):
+    elsewhere.declare(serving={})
+    version = elsewhere.version(elsewhere.register(trained, NAMES))
+    assert elsewhere.predictor(version).engine.description == version.lineage["engine"] == "onnx cpu fp32"
+    assert "model.int8.onnx" not in elsewhere.storage.fetch(version, elsewhere.directory / "cache")[1].files
 
 
 def test_it_must_beat_the_champion(elsewhere, trained):
@@ -265,7 +284,8 @@ def test_weights_in_several_files_become_one(elsewhere, trained, tmp_path):
     assert (directory / "model.safetensors.index.json").is_file()
     version = elsewhere.version(elsewhere.register(directory, NAMES))
     assert version.metrics["f1"] > 0.9
-    assert [name for name in elsewhere.storage.fetch(version, tmp_path)[1].files if "model" in name] == ["model.safetensors"]
+    weights = [name for name in elsewhere.storage.fetch(version, tmp_path)[1].files if name.endswith((".safetensors", ".bin"))]
+    assert weights == ["model.safetensors"]
 
 
 def test_a_storage_url_is_fetched(elsewhere, trained, tmp_path):

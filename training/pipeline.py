@@ -27,12 +27,11 @@ from training import publishing
 from training.context import Clock, Context
 from training.data import datasets
 from training.fit import start as starts
-from training.fit.priority import scoring_threads
 from training.fit.request import Trained, TrainingRequest
 from training.freezing import freeze
 from training.matches import Judge, decide
 from training.methods.choose import choose_method
-from training.publishing import copy_version_files, keep, score, store
+from training.publishing import Candidate, copy_version_files, keep, make_candidate, store
 
 
 def run(run_id: str, registry: Registry, storage: Storage, *, database: str) -> Decision:
@@ -111,15 +110,21 @@ def publish(context: Context, run_id: str, dataset: datasets.Dataset, trained: T
     with tempfile.TemporaryDirectory(prefix="baton-version-") as scratch:
         directory = Path(scratch)
         copy_version_files(trained.directory, directory)
-        manifest = _manifest(context, dataset)
-        settings, serving = context.settings, context.settings.serving
-        predictor = Predictor.load(directory, manifest, serving, threads=scoring_threads(settings.training))
         context.clock.enter(RunStage.EVALUATING, validation_f1=trained.f1, best_epoch=trained.epoch)
-        manifest = manifest.model_copy(update={"calibration": calibrate(predictor, settings, dataset, trained)})
-        scores = score(context, predictor, dataset.holdout, directory)
-        stored = store(context, run_id, directory, predictor, manifest, metrics=scores.metrics)
-    lineage = _lineage(context, run_id, dataset, trained, predictor)
-    version = context.registry.versions.publish(settings.name, **asdict(stored), metrics=scores.metrics, lineage=lineage)
+        candidate = make_candidate(
+            context,
+            directory,
+            _manifest(context, dataset),
+            dataset.holdout,
+            lambda predictor: calibrate(predictor, context.settings, dataset, trained),
+        )
+        assert candidate.scores is not None
+        stored = store(context, run_id, directory, candidate)
+    lineage = _lineage(context, run_id, dataset, trained, candidate)
+    scores = candidate.scores
+    version = context.registry.versions.publish(
+        context.settings.name, **asdict(stored), metrics=scores.metrics, lineage=lineage
+    )
     return version, keep(context, version.number, dataset.version.holdout_hash, scores)
 
 
@@ -158,9 +163,9 @@ def _manifest(context: Context, dataset: datasets.Dataset) -> Manifest:
 
 
 def _lineage(
-    context: Context, run_id: str, dataset: datasets.Dataset, trained: Trained, predictor: Predictor
+    context: Context, run_id: str, dataset: datasets.Dataset, trained: Trained, candidate: Candidate
 ) -> dict[str, Any]:
-    """Return how the version came to be: its data, settings, start, best epoch, engine, and the seconds of each stage."""
+    """Return how the version came to be: its data, settings, start, best epoch, engines, and the seconds of each stage."""
     return {
         **_origin(context.settings, dataset),
         "run_id": run_id,
@@ -171,7 +176,7 @@ def _lineage(
         "labels": list(dataset.version.labels),
         "best_epoch": trained.epoch,
         "validation_f1": trained.f1,
-        "engine": predictor.engine.description,
+        **candidate.engine_facts,
         "seconds": context.clock.seconds(),
         **trained.details,
     }

@@ -1,4 +1,4 @@
-"""The files of a version → a published version: calibrated, scored as it will be served, and stored with its manifest.
+"""The files of a version → a published version: exported, calibrated, scored as it will be served, and stored.
 
 Used for versions that were trained here and for those from elsewhere; knows no difference.
 """
@@ -6,21 +6,24 @@ Used for versions that were trained here and for those from elsewhere; knows no 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from baton.artifacts.manifest import Manifest
+from baton.artifacts.manifest import EngineChoice, Manifest
 from baton.config.model_settings import ModelSettings
 from baton.predict.predictor import Predictor
 from baton.store.records import Evaluation, RunStage
+from baton.tasks import task_type
 from baton.text.masks import masker
 from training.context import Context
 from training.data.splits import split_rows
+from training.exporting import Tried, drop_unused, export, fastest
+from training.fit.priority import scoring_threads
 from training.judge.evaluate import cost, evaluate
 from training.reports import keep_answers
 
@@ -38,6 +41,26 @@ class Scores:
     """As in `Evaluation`."""
     answers: Sequence[str]
     """In words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A version that is ready to be published."""
+
+    predictor: Predictor
+    manifest: Manifest
+    scores: Scores | None
+    """On the holdout; None without one."""
+
+    @property
+    def engine_facts(self) -> dict[str, Any]:
+        """Return which engine serves the version, and what the others achieved, for its lineage."""
+        choice = self.manifest.engine
+        return {
+            "engine": self.predictor.engine.description,
+            "engines": {name: dict(values) for name, values in choice.measured.items()},
+            "engine_reason": choice.reason,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +88,68 @@ def calibrate(predictor: Predictor, settings: ModelSettings, train: Sequence[Any
     return task.calibration
 
 
+def make_candidate(
+    context: Context,
+    directory: Path,
+    manifest: Manifest,
+    holdout: Sequence[Any] | None,
+    calibration: Callable[[Predictor], Mapping[str, float]],
+) -> Candidate:
+    """Export the version in ``directory``, choose the engine that serves it, and calibrate and score it with that engine.
+
+    Args:
+        holdout: None if nothing can judge the version; it is then served with the exact engine.
+        calibration: sets the calibration of a predictor's task and returns it.
+    """
+    choices, reason = export(directory, task_type(manifest.task), manifest.max_length, context.settings.serving)
+    if holdout is None:
+        drop_unused(directory, choices[-1])
+        return _candidate(context, directory, manifest, choices[-1].model_copy(update={"reason": reason}), calibration)
+    attempts = []
+    for choice in choices:
+        attempt = _candidate(context, directory, manifest, choice, calibration)
+        context.clock.note(engine=attempt.predictor.engine.description)
+        attempts.append(replace(attempt, scores=score(context, attempt.predictor, holdout, directory)))
+    tried = [_tried(attempt) for attempt in attempts]
+    best, refused = fastest(tried)
+    measured = {one.description: {"metric": one.metric, "latency_ms": one.latency_ms} for one in tried}
+    choice = choices[best].model_copy(update={"measured": measured, "reason": reason or refused})
+    drop_unused(directory, choice)
+    chosen = attempts[best]
+    assert chosen.scores is not None
+    scores = replace(chosen.scores, metrics={**chosen.scores.metrics, "megabytes": _size(directory) / 1e6})
+    return replace(chosen, manifest=chosen.manifest.model_copy(update={"engine": choice}), scores=scores)
+
+
+def _candidate(
+    context: Context,
+    directory: Path,
+    manifest: Manifest,
+    choice: EngineChoice,
+    calibration: Callable[[Predictor], Mapping[str, float]],
+) -> Candidate:
+    """Load the version with one engine and calibrate it."""
+    settings = context.settings
+    manifest = manifest.model_copy(update={"engine": choice})
+    predictor = Predictor.load(directory, manifest, settings.serving, threads=scoring_threads(settings.training))
+    manifest = manifest.model_copy(update={"calibration": calibration(predictor)})
+    return Candidate(predictor=predictor, manifest=manifest, scores=None)
+
+
+def _tried(attempt: Candidate) -> Tried:
+    assert attempt.scores is not None
+    metrics, predictor = attempt.scores.metrics, attempt.predictor
+    return Tried(
+        description=predictor.engine.description,
+        metric=float(metrics[predictor.task.metric]),
+        latency_ms=float(metrics["latency_ms"]),
+    )
+
+
 def score(context: Context, predictor: Predictor, examples: Sequence[Any], directory: Path) -> Scores:
     """Evaluate a model on a holdout, and measure what it costs to serve the version in ``directory``."""
-    settings = context.settings
     evaluated = evaluate(predictor, examples, context.clock.count, mask=masker(context.declared.feedback.redact))
-    size = sum(file.stat().st_size for file in directory.iterdir())
-    costs = cost(predictor, examples, size=size, threads=settings.serving.threads)
+    costs = cost(predictor, examples, size=_size(directory), threads=context.settings.serving.threads)
     return Scores(
         metrics={**evaluated.score.metrics, **costs},
         statistics=evaluated.score.statistics,
@@ -78,21 +157,18 @@ def score(context: Context, predictor: Predictor, examples: Sequence[Any], direc
     )
 
 
-def store(
-    context: Context,
-    run_id: str,
-    directory: Path,
-    predictor: Predictor,
-    manifest: Manifest,
-    *,
-    metrics: Mapping[str, Any],
-) -> Stored:
+def _size(directory: Path) -> int:
+    return sum(file.stat().st_size for file in directory.iterdir())
+
+
+def store(context: Context, run_id: str, directory: Path, candidate: Candidate) -> Stored:
     """Write a version to the storage under the number of its run, with its metrics and probes in the manifest."""
-    main = predictor.task.metric
+    metrics = {} if candidate.scores is None else candidate.scores.metrics
+    main = candidate.predictor.task.metric
     context.clock.enter(RunStage.PUBLISHING, **({main: metrics[main]} if main in metrics else {}))
     model = context.settings.name
     number = context.registry.versions.reserve(model, run_id, above=context.storage.newest(model))
-    complete = manifest.model_copy(update={"metrics": metrics, "probes": predictor.probe()})
+    complete = candidate.manifest.model_copy(update={"metrics": metrics, "probes": candidate.predictor.probe()})
     uri, sha256 = context.storage.publish(number, directory, complete)
     return Stored(number=number, uri=uri, manifest_sha256=sha256)
 

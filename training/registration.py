@@ -23,10 +23,9 @@ from training import elsewhere
 from training.context import Clock, Context
 from training.data.datasets import Dataset
 from training.elsewhere import Found
-from training.fit.priority import scoring_threads
 from training.freezing import freeze
 from training.matches import Judge, decide
-from training.publishing import calibrate, copy_version_files, keep, score, store
+from training.publishing import Candidate, calibrate, copy_version_files, keep, make_candidate, store
 
 
 def register(run_id: str, registry: Registry, storage: Storage) -> str:
@@ -69,16 +68,17 @@ def _publish(context: Context, record: Run, found: Found, directory: Path) -> st
         code_version=metadata.version("baton"),
         **_windows(settings),
     )
-    predictor = Predictor.load(directory, manifest, settings.serving, threads=scoring_threads(settings.training))
-    if dataset is not None and settings.data.train is not None:
-        manifest = manifest.model_copy(update={"calibration": calibrate(predictor, settings, dataset.train)})
-    scores = None
+
+    def calibration(predictor: Predictor) -> Mapping[str, float]:
+        return calibrate(predictor, settings, dataset.train) if dataset is not None and settings.data.train is not None else {}
+
     if dataset is not None:
         clock.enter(RunStage.EVALUATING)
-        scores = score(context, predictor, dataset.holdout, directory)
+    candidate = make_candidate(context, directory, manifest, None if dataset is None else dataset.holdout, calibration)
+    scores = candidate.scores
     metrics = {} if scores is None else scores.metrics
-    stored = store(context, record.id, directory, predictor, manifest, metrics=metrics)
-    lineage = _lineage(context, record, found, predictor, dataset)
+    stored = store(context, record.id, directory, candidate)
+    lineage = _lineage(context, record, found, candidate, dataset)
     version = registry.versions.publish(settings.name, **asdict(stored), metrics=metrics, lineage=lineage)
     if dataset is None or scores is None:
         return _end(context, record.id, version.number, f"v{version.number} was not judged: {_why_not(settings, version)}")
@@ -126,7 +126,7 @@ def _judged_on(dataset: Dataset | None) -> dict[str, Any]:
     return {name: getattr(dataset.version, name) for name in ("number", "holdout_hash", "holdout_rows", "holdout_audited")}
 
 
-def _lineage(context: Context, record: Run, found: Found, predictor: Predictor, dataset: Dataset | None) -> Mapping[str, Any]:
+def _lineage(context: Context, record: Run, found: Found, candidate: Candidate, dataset: Dataset | None) -> Mapping[str, Any]:
     """Return where the version came from: its source with the SHA-256 of every file, who asked for it, and what judged it."""
     settings = context.settings
     newest = context.registry.versions.list(settings.name, limit=1)
@@ -143,6 +143,6 @@ def _lineage(context: Context, record: Run, found: Found, predictor: Predictor, 
         "windows": _windows(settings),
         "dataset": {**_judged_on(dataset), "feedback_until": seen},
         "training": {},
-        "engine": predictor.engine.description,
+        **candidate.engine_facts,
         "seconds": context.clock.seconds(),
     }

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from baton.engines.base import Library, Precision
 from baton.errors import CorruptVersion
 
 NAME = "baton.json"
@@ -34,6 +35,19 @@ class Probe(BaseModel):
     output: dict[str, Any]
 
 
+class EngineChoice(BaseModel):
+    """The engine that a version was judged with, and that serves it unless the settings name another."""
+
+    model_config = ConfigDict(frozen=True)
+
+    library: Library = "torch"
+    precision: Precision = "auto"
+    measured: Mapping[str, Mapping[str, float]] = {}
+    """For each engine that was tried, by its description: the main metric on the holdout, and ``latency_ms``."""
+    reason: str = ""
+    """Why a faster engine was not chosen; empty if the fastest was."""
+
+
 class Manifest(BaseModel):
     """The content of ``baton.json``."""
 
@@ -55,6 +69,7 @@ class Manifest(BaseModel):
     training: Mapping[str, Any]
     metrics: Mapping[str, Any]
     code_version: str
+    engine: EngineChoice = EngineChoice()
     probes: tuple[Probe, ...] = ()
     files: Mapping[str, FileEntry] = {}
     """Every other file of the version, by its POSIX path relative to the version's directory."""

@@ -3,7 +3,9 @@
 `load_engine` is the only function that chooses an engine, so a new one is a new module and one line here. `base` has the
 protocol: numpy arrays in, numpy arrays out. An engine must not know tasks, tokenizers or the registry.
 
-Start with `base`, then `torch_engine`.
+`onnx_export` makes the files that `onnx_engine` runs; only training calls it.
+
+Start with `base`, then `onnx_engine`.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from baton.engines.base import Batch, Engine, EngineSettings, Logits
+from baton.engines.base import Batch, Engine, EngineSettings, Library, Logits, Precision
 
 
 def load_engine(directory: Path, auto_model: str, heads: Sequence[str], settings: EngineSettings) -> Engine:
@@ -19,9 +21,13 @@ def load_engine(directory: Path, auto_model: str, heads: Sequence[str], settings
 
     Raises ``CorruptVersion`` if the model cannot be loaded, ``ConfigError`` if the device does not exist.
     """
+    if settings.library == "onnx":
+        from baton.engines.onnx_engine import OnnxEngine
+
+        return OnnxEngine(directory, heads, settings)
     from baton.engines.torch_engine import TorchEngine
 
     return TorchEngine(directory, auto_model, heads, settings)
 
 
-__all__ = ["Batch", "Engine", "EngineSettings", "Logits", "load_engine"]
+__all__ = ["Batch", "Engine", "EngineSettings", "Library", "Logits", "Precision", "load_engine"]

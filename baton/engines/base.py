@@ -15,14 +15,20 @@ Batch = Mapping[str, NDArray[np.int64]]
 Logits = Mapping[str, NDArray[np.float32]]
 """The model's outputs by name; the first axis is windows."""
 
+Library = Literal["onnx", "torch"]
+"""What runs the forward pass: ONNX Runtime or PyTorch."""
+
+Precision = Literal["auto", "fp32", "bf16", "int8"]
+"""Number format of the forward pass. ``auto``: bf16 with torch if the hardware has it, else fp32."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSettings:
     """How to run a forward pass. A version is evaluated and served with the same settings."""
 
-    engine: Literal["auto", "torch"] = "auto"
+    library: Library = "torch"
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     threads: int | None = None
     """CPU threads of one forward pass; None: the library's default."""
 
@@ -31,9 +37,11 @@ class Engine(Protocol):
     """A loaded model. Only one thread at a time may call `forward`."""
 
     description: str
-    """Engine, device and precision as people read them: ``torch cpu bf16``."""
+    """Engine, device and precision as people read them: ``onnx cpu int8``."""
     overhead_tokens: int
-    """An estimate of the cost of starting one forward pass: how many tokens take the same time."""
+    """An estimate of the cost of starting one forward pass: how many tokens take the same time. Used until it is measured."""
+    length_step: int
+    """Batches are padded to a multiple of so many tokens, because the engine is faster on such shapes."""
 
     def forward(self, batch: Batch) -> Logits:
         """Run one forward pass."""

@@ -19,8 +19,11 @@ from baton.engines.base import Batch, EngineSettings, Logits
 from baton.errors import ConfigError, CorruptVersion
 
 OVERHEAD_TOKENS = {"cpu": 96, "cuda": 4096}
-"""Estimates of `Engine.overhead_tokens` for each device. They decide how windows are grouped into passes; answers do not depend
-on them. On 2 CPU cores, starting a pass takes about as long as a hundred tokens. The value for GPUs is a guess."""
+"""Estimates of `Engine.overhead_tokens` for each device, until they are measured. On 2 CPU cores, starting a pass takes about
+as long as a hundred tokens. The value for GPUs is a guess."""
+
+LENGTH_STEP = 8
+"""Torch's matrix kernels are faster on such shapes, and there are fewer shapes."""
 
 
 def has_fast_bf16(device: str) -> bool:
@@ -96,6 +99,7 @@ class TorchEngine:
         self._accepts = frozenset(inspect.signature(model.forward).parameters)  # DistilBERT for example has no token_type_ids
         self._heads = tuple(heads)
         self.overhead_tokens = OVERHEAD_TOKENS[device]
+        self.length_step = LENGTH_STEP
         self.description = f"torch {'gpu' if device == 'cuda' else 'cpu'} {'bf16' if bf16 else 'fp32'}"
 
     def forward(self, batch: Batch) -> Logits:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-def pack(widths: NDArray[np.int64], budget: int, overhead: int) -> Iterator[NDArray[np.int64]]:
+def pack(widths: NDArray[np.int64], budget: int, overhead: int, *, padded: bool = True) -> Iterator[NDArray[np.int64]]:
     """Yield the indices of the windows of each forward pass, the pass with the widest windows first.
 
     The groups minimise the sum over passes of ``overhead`` + padded tokens. A pass has neighbours in the order of width, so
@@ -16,14 +17,16 @@ def pack(widths: NDArray[np.int64], budget: int, overhead: int) -> Iterator[NDAr
     is then split, so the result may be slightly worse than the optimum.
 
     Args:
-        widths: [windows], the tokens of each window after padding to a multiple of the length step.
+        widths: [windows], the tokens of each window after padding to a multiple of the engine's length step.
         budget: maximum padded tokens in one pass; a single window may exceed it.
         overhead: the cost of starting one pass, in tokens.
+        padded: whether a pass may have windows of different widths.
     """
     order = np.argsort(-widths, kind="stable")
     ordered = widths[order]
     starts = np.flatnonzero(np.diff(ordered, prepend=ordered[0] + 1))
-    for begin, end in _groups(ordered, starts, overhead):
+    groups = _groups(ordered, starts, overhead) if padded else itertools.pairwise([*starts.tolist(), len(ordered)])
+    for begin, end in groups:
         size = max(1, budget // int(ordered[begin]))
         for position in range(begin, end, size):
             yield order[position : min(position + size, end)]

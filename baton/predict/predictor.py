@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from baton.artifacts.manifest import Manifest, Probe
-from baton.config.model_settings import ServingSettings
+from baton.artifacts.manifest import EngineChoice, Manifest, Probe
+from baton.config.serving_settings import ServingSettings
 from baton.engines import Engine, EngineSettings, load_engine
 from baton.errors import CorruptVersion, NotFinite
+from baton.predict.costs import measure_overhead
 from baton.predict.packing import pack
 from baton.tasks import AnyTask, task_type
 from baton.tasks.base import Windows
@@ -26,8 +27,10 @@ from baton.tasks.base import Windows
 PROBE_TOLERANCE = 0.02
 """Maximum difference of a probe's scores between evaluation and a loaded copy: bf16 on another CPU rounds differently."""
 
-LENGTH_STEP = 8
-"""Batches are padded to a multiple of this: matrix kernels are faster on such shapes, and there are fewer of them."""
+
+READS_PADDING = ("convbert", "xlnet")
+"""Model types that look at padding in spite of the mask: ConvBERT's convolutions reach beyond the last token, and XLNet takes
+the last position for the whole text. Their windows share a forward pass only with others of the same length."""
 
 
 @dataclass
@@ -46,18 +49,32 @@ class Predictor:
     No forward pass has more than ``max_batch_tokens`` tokens, padding included, unless it has a single, longer window.
     """
 
-    def __init__(self, *, task: AnyTask, tokenizer: Tokenizer, pad_id: int, engine: Engine, max_batch_tokens: int) -> None:
+    def __init__(
+        self,
+        *,
+        task: AnyTask,
+        tokenizer: Tokenizer,
+        pad_id: int,
+        engine: Engine,
+        max_batch_tokens: int,
+        padded: bool = True,
+    ) -> None:
+        """``padded``: whether windows of different lengths may share a forward pass; see `reads_padding`."""
         self.task = task
         self.engine = engine
         self.work = Work()
+        self.overhead_tokens: int = engine.overhead_tokens
         self._tokenizer = task.prepare_tokenizer(tokenizer)
         self._pad_id = pad_id
         self._max_batch_tokens = max_batch_tokens
+        self._length_step = engine.length_step if padded else 1
+        self._padded = padded
 
     @classmethod
     def load(cls, directory: Path, manifest: Manifest, serving: ServingSettings, *, threads: int | None = None) -> Predictor:
         """Load the version in ``directory`` with the settings of ``serving``, for evaluation and serving alike.
 
+        Where ``serving`` leaves the engine open, it is the one that the manifest names.
         ``threads`` (default: ``serving.threads``) changes the speed of an evaluation, not its answers.
 
         Raises:
@@ -65,12 +82,7 @@ class Predictor:
         """
         task_cls = task_type(manifest.task)
         tokenizer, pad_id = load_tokenizer(directory)
-        settings = EngineSettings(
-            engine=serving.engine,
-            device=serving.device,
-            precision=serving.precision,
-            threads=threads or serving.threads,
-        )
+        settings = engine_settings(serving, manifest.engine, threads or serving.threads)
         return cls(
             task=task_cls(
                 manifest.labels,
@@ -83,6 +95,7 @@ class Predictor:
             pad_id=pad_id,
             engine=load_engine(directory, task_cls.auto_model, task_cls.heads, settings),
             max_batch_tokens=serving.max_batch_tokens,
+            padded=not reads_padding(directory),
         )
 
     def predict(self, inputs: Sequence[Any], options: Sequence[Any] | None = None) -> list[Any]:
@@ -109,7 +122,7 @@ class Predictor:
         windows = self.task.encode(self._tokenizer, inputs, options)
         heads: dict[str, list[Any]] = {}
         widths = np.array([self._width(len(ids)) for ids in windows.ids])
-        for chosen in pack(widths, budget or self._max_batch_tokens, self.engine.overhead_tokens):
+        for chosen in pack(widths, budget or self._max_batch_tokens, self.overhead_tokens, padded=self._padded):
             batch = self._pad(windows, chosen)
             self.work.tokens += batch["attention_mask"].size
             self.work.padding += batch["attention_mask"].size - sum(len(windows.ids[window]) for window in chosen)
@@ -124,11 +137,16 @@ class Predictor:
         yield self.task.decode(windows, heads, options)
 
     def warm(self) -> None:
-        """Predict the task's samples, alone and together, so that the first request does not pay for one-time set-up."""
+        """Predict the task's samples, alone and together, so that the first request does not pay for one-time set-up.
+
+        Then measure what starting a forward pass costs here, on this machine and with these threads. Answers do not depend on
+        it, but how windows are grouped does.
+        """
         samples = self.task.samples()
         for sample in samples:
             self.predict([sample])
         self.predict(samples * 4)
+        self.overhead_tokens = measure_overhead(self._forward_ones, self.task.max_length, self._max_batch_tokens)
 
     def probe(self) -> tuple[Probe, ...]:
         """Return the answers to the task's samples, which `check` compares wherever the version is loaded."""
@@ -150,9 +168,14 @@ class Predictor:
                     f"(allowed: {PROBE_TOLERANCE}); engine {self.engine.description}"
                 )
 
+    def _forward_ones(self, rows: int, tokens: int) -> None:
+        ones = np.ones((rows, tokens), dtype=np.int64)
+        self.engine.forward({"input_ids": ones, "token_type_ids": np.zeros_like(ones), "attention_mask": ones})
+
     def _width(self, length: int) -> int:
         """Return ``length`` rounded up, but at most ``max_length``: the model may not have positions beyond."""
-        return max(length, min(-(-length // LENGTH_STEP) * LENGTH_STEP, self.task.max_length))
+        step = self._length_step
+        return max(length, min(-(-length // step) * step, self.task.max_length))
 
     def _pad(self, windows: Windows, chosen: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
         width = self._width(max(len(windows.ids[window]) for window in chosen))
@@ -165,6 +188,28 @@ class Predictor:
             types[row, :length] = windows.type_ids[window]
             mask[row, :length] = 1
         return {"input_ids": ids, "token_type_ids": types, "attention_mask": mask}
+
+
+def engine_settings(serving: ServingSettings, choice: EngineChoice, threads: int | None = None) -> EngineSettings:
+    """Return the engine that serves a version: as ``serving`` says, and where it is ``auto``, as was chosen for the version."""
+    library = serving.engine
+    if library == "auto" and (serving.on_gpu or serving.precision == "bf16"):
+        library = "torch"
+    elif library == "auto":
+        library = "onnx" if serving.precision == "int8" else choice.library
+    chosen = choice.precision if library == choice.library else "auto"
+    return EngineSettings(
+        library=library,
+        device=serving.device,
+        precision=chosen if serving.precision == "auto" else serving.precision,
+        threads=threads,
+    )
+
+
+def reads_padding(directory: Path) -> bool:
+    """Return whether the model in ``directory`` answers otherwise when its input is padded on the right."""
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    return config.get("model_type") in READS_PADDING
 
 
 def load_tokenizer(directory: Path) -> tuple[Tokenizer, int]:

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from baton.artifacts.manifest import Manifest
-from baton.config.model_settings import ServingSettings
+from baton.config.serving_settings import ServingSettings
 from baton.predict.predictor import Predictor
 
 BATCHES = (1, 8, 32, 64)

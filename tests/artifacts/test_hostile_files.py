@@ -16,7 +16,7 @@ import transformers
 
 from baton.artifacts.manifest import Manifest
 from baton.config.file import load_config
-from baton.config.model_settings import ServingSettings
+from baton.config.serving_settings import ServingSettings
 from baton.engines.torch_engine import load_model
 from baton.errors import ConfigError, CorruptVersion
 from baton.predict.predictor import Predictor

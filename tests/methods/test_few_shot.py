@@ -18,7 +18,8 @@ from sklearn.linear_model import LogisticRegression
 from baton.artifacts.manifest import Manifest
 from baton.artifacts.storage import Storage
 from baton.config.base_models import find_base_model
-from baton.config.model_settings import ModelSettings, ServingSettings
+from baton.config.model_settings import ModelSettings
+from baton.config.serving_settings import ServingSettings
 from baton.errors import ConfigError
 from baton.predict.predictor import Predictor
 from baton.tasks import task_type

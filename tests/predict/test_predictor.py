@@ -17,12 +17,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from baton.artifacts.manifest import Manifest
-from baton.config.model_settings import ServingSettings
+from baton.artifacts.manifest import EngineChoice, Manifest
+from baton.config.serving_settings import ServingSettings
 from baton.engines import Batch, Logits
 from baton.engines.torch_engine import load_model
 from baton.errors import ConfigError, CorruptVersion, NotFinite, NotFound
-from baton.predict.predictor import Predictor, load_tokenizer
+from baton.predict.predictor import Predictor, engine_settings, load_tokenizer, reads_padding
 from baton.tasks.classification import Classification
 from baton.tasks.text_classifier import ClassificationOptions, LabelScores, TextInput
 from tests.support.tiny import keyword_rows, save_classifier
@@ -74,6 +74,7 @@ class CountingEngine:
 
     description = "counting"
     overhead_tokens = 64
+    length_step = 8
 
     def __init__(self) -> None:
         self.shapes: list[tuple[int, int]] = []
@@ -106,11 +107,14 @@ def copy(directory: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(directory, tmp_path / "copy"))
 
 
-def counting(base: Path, budget: int = 16384, max_length: int = 128) -> tuple[Predictor, CountingEngine]:
+def counting(
+    base: Path, budget: int = 16384, max_length: int = 128, *, padded: bool = True
+) -> tuple[Predictor, CountingEngine]:
     tokenizer, pad_id = load_tokenizer(base)
     engine = CountingEngine()
     task = Classification(LABELS, max_length)
-    return Predictor(task=task, tokenizer=tokenizer, pad_id=pad_id, engine=engine, max_batch_tokens=budget), engine
+    parts = {"task": task, "tokenizer": tokenizer, "pad_id": pad_id, "engine": engine}
+    return Predictor(**parts, max_batch_tokens=budget, padded=padded), engine
 
 
 # --- the same answers ----------------------------------------------------------------------------------------------------
@@ -324,6 +328,36 @@ def test_asking_for_a_gpu_that_is_not_there_says_what_is_allowed(directory):
         Predictor.load(directory, manifest(), ServingSettings(device="gpu"))
 
 
+@pytest.mark.parametrize(
+    ("serving", "choice", "expected"),
+    [
+        ({}, {}, ("torch", "auto")),
+        ({}, {"library": "onnx", "precision": "int8"}, ("onnx", "int8")),
+        ({"precision": "fp32"}, {"library": "onnx", "precision": "int8"}, ("onnx", "fp32")),
+        ({"precision": "int8"}, {"library": "onnx", "precision": "fp32"}, ("onnx", "int8")),
+        ({"precision": "bf16"}, {"library": "onnx", "precision": "int8"}, ("torch", "bf16")),
+        ({"engine": "torch"}, {"library": "onnx", "precision": "int8"}, ("torch", "auto")),
+        ({"engine": "torch"}, {"library": "torch", "precision": "bf16"}, ("torch", "bf16")),
+        ({"engine": "onnx"}, {}, ("onnx", "auto")),
+        ({"gpus": 1}, {"library": "onnx", "precision": "int8"}, ("torch", "auto")),
+        ({"device": "cpu", "gpus": 1}, {"library": "onnx", "precision": "int8"}, ("onnx", "int8")),
+    ],
+)
+def test_the_engine_is_the_versions_own_unless_the_settings_name_another(serving, choice, expected):
+    settings = engine_settings(ServingSettings(**serving), EngineChoice(**choice))
+    assert (settings.library, settings.precision) == expected
+
+
+def test_a_model_that_reads_padding_gets_none(directory, tiny_base, copy):
+    config = json.loads((directory / "config.json").read_text())
+    assert not reads_padding(directory)
+    (copy / "config.json").write_text(json.dumps(config | {"model_type": "convbert"}))
+    assert reads_padding(copy)
+    predictor, engine = counting(tiny_base, padded=False)
+    predictor.predict(inputs(["refund", "refund the invoice", "invoice", "please refund the invoice today"]))
+    assert sorted(engine.shapes) == [(1, 5), (1, 7), (2, 3)]
+
+
 # --- other engines -------------------------------------------------------------------------------------------------------
 
 WITHOUT_TORCH = """
@@ -340,6 +374,7 @@ from baton.tasks.text_classifier import TextInput
 class Lengths:
     description = "lengths"
     overhead_tokens = 64
+    length_step = 8
     def forward(self, batch):
         return {"logits": np.stack([batch["attention_mask"].sum(axis=1), np.full(len(batch["input_ids"]), 9)], axis=1)}
 

@@ -14,7 +14,8 @@ import pytest
 
 from baton.artifacts.manifest import Manifest
 from baton.artifacts.storage import Storage
-from baton.config.model_settings import ModelSettings, ServingSettings
+from baton.config.model_settings import ModelSettings
+from baton.config.serving_settings import ServingSettings
 from baton.predict.predictor import Predictor
 from baton.store.records import Decision, DecisionKind, ModelVersion, Promotion, Verdict
 from baton.store.registry import Registry

@@ -15,7 +15,7 @@ import torch
 from transformers import pipeline
 
 from baton.artifacts.manifest import Manifest
-from baton.config.model_settings import ServingSettings
+from baton.config.serving_settings import ServingSettings
 from baton.predict.predictor import Predictor
 from baton.tasks.text_classifier import TextInput
 from tests.support.tiny import FILLERS, TOPICS, save_classifier

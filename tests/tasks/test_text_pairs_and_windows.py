@@ -20,7 +20,8 @@ from transformers import AutoTokenizer
 
 from baton.artifacts.manifest import Manifest
 from baton.artifacts.storage import Storage
-from baton.config.model_settings import DataSettings, ServingSettings
+from baton.config.model_settings import DataSettings
+from baton.config.serving_settings import ServingSettings
 from baton.engines import Batch, Logits
 from baton.errors import DataError, InvalidInput
 from baton.predict.predictor import Predictor, load_tokenizer
@@ -341,6 +342,7 @@ class Lengths:
 
     description = "lengths"
     overhead_tokens = 64
+    length_step = 8
 
     def __init__(self) -> None:
         self.shapes: list[tuple[int, int]] = []

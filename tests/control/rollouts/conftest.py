@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from baton.config.model_settings import ServingSettings
+from baton.config.serving_settings import ServingSettings
 from baton.store.records import RunState
 from services.control.rollouts import preparation
 from services.control.rollouts.driver import Rollouts

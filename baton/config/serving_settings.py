@@ -1,0 +1,88 @@
+"""How a model is served: the section `serving` of `baton.yaml`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from baton.config.section import ConfigSection
+from baton.engines.base import Precision
+
+
+class ServingSettings(ConfigSection):
+    """How a model is served: engine, replicas, resources and limits."""
+
+    engine: Literal["auto", "onnx", "torch"] = Field(
+        "auto",
+        description="Library that runs the forward pass. auto: on CPUs ONNX Runtime for each version that it can run, else "
+        "torch; on GPUs torch.",
+    )
+    precision: Precision = Field(
+        "auto",
+        description="Number format of the forward pass. auto: the fastest that loses at most half a point of F1 on the holdout "
+        "(int8 with onnx, bf16 with torch on hardware that has it), else fp32.",
+    )
+    device: Literal["auto", "cpu", "gpu"] = Field(
+        "auto", description="Device of the forward pass. auto: the GPU that Ray assigned to the replica (`gpus`), else the CPU."
+    )
+    replicas: int = Field(1, ge=1, description="Number of replicas: copies of the model that answer in parallel.")
+    threads: int = Field(1, ge=1, description="CPU threads of a forward pass in one replica.")
+    cpus: float = Field(
+        0.0,
+        ge=0,
+        description="CPUs that Ray reserves for each replica. 0 reserves none, so that training runs may use all of them.",
+    )
+    gpus: float = Field(0.0, ge=0, description="GPUs that Ray reserves for each replica; fractions share a GPU.")
+    nodes: Mapping[str, str] = Field(
+        default_factory=dict, description="Ray node labels that a node must have to run replicas. Example: {pool: serving}."
+    )
+    max_batch_tokens: int = Field(
+        16384,
+        ge=8,
+        description="Maximum number of tokens in one forward pass, padding included. Larger batches raise throughput and "
+        "latency.",
+    )
+    max_queue: int = Field(
+        1024,
+        ge=1,
+        description="Maximum number of requests that wait in a replica. Further requests are answered with status 429.",
+    )
+    max_inputs: int = Field(256, ge=1, description="Maximum number of inputs in one request.")
+    max_body_bytes: int = Field(
+        1_048_576, ge=1024, description="Maximum size of a request body in bytes. A larger one is answered with status 413."
+    )
+    prepare_seconds: float = Field(
+        300.0,
+        gt=0,
+        description="Maximum seconds in which a replica must download, load and warm a new version. A version that takes "
+        "longer does not take over.",
+    )
+    warm_megabytes: float = Field(
+        1024.0,
+        ge=0,
+        description="Maximum size of the previous champion's files, in 10^6 bytes, up to which replicas keep it in memory. A "
+        "rollback then takes less than a second. 0: it is loaded again.",
+    )
+    poll_seconds: float = Field(
+        5.0,
+        gt=0,
+        description="Seconds between two reads of the registry by each replica. A read updates the champion, in case the "
+        "replica missed a promotion, and the API keys: a revoked key works until the next read.",
+    )
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether replicas are to use a GPU."""
+        return self.device == "gpu" or (self.device == "auto" and self.gpus > 0)
+
+    @model_validator(mode="after")
+    def _engine_has_precision(self) -> Self:
+        if self.engine == "onnx" and self.on_gpu:
+            raise ValueError("engine: 'onnx' runs on CPUs; for a GPU allowed: auto, torch")
+        if self.precision == "int8" and (self.engine == "torch" or self.on_gpu):
+            raise ValueError("precision: 'int8' needs `engine: onnx` on CPUs; allowed with torch: auto, fp32, bf16")
+        if self.precision == "bf16" and self.engine == "onnx":
+            raise ValueError("precision: 'bf16' needs `engine: torch`; allowed with onnx: auto, fp32, int8")
+        return self

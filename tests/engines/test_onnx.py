@@ -1,0 +1,172 @@
+"""ONNX Runtime answers as torch does, for every family, whatever stands beside a text in its batch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from baton.engines import Batch, Engine, EngineSettings, load_engine
+from baton.engines.onnx_export import export_fp32, export_int8
+from baton.errors import CorruptVersion, NotExportable
+from baton.predict.predictor import READS_PADDING
+from tests.support.families import COMMON, FAMILIES, save_family
+
+LENGTH = 128
+CLASSES, TOKENS, SPAN = (
+    f"AutoModelFor{task}" for task in ("SequenceClassification", "TokenClassification", "QuestionAnswering")
+)
+HEADS = {CLASSES: ("logits",), TOKENS: ("logits",), SPAN: ("start_logits", "end_logits")}
+FP32 = {
+    "torch": EngineSettings(library="torch", precision="fp32", device="cpu"),
+    "onnx": EngineSettings(library="onnx", precision="fp32"),
+}
+NOT_EXPORTABLE = {"longformer"}
+WITHOUT_SPANS = {"nomic_bert", "eurobert"}
+"""Families that transformers has no question answering for."""
+
+CASES = [
+    (family, auto_model)
+    for family in FAMILIES
+    for auto_model in HEADS
+    if (family, auto_model) not in {(without, SPAN) for without in (*WITHOUT_SPANS, "longformer")}
+]
+
+
+def batch_of(*lengths: int, pad_id: int = 0) -> dict[str, np.ndarray]:
+    """Return a batch of texts with random tokens; a text is the same wherever it stands, because its length seeds it."""
+    width = max(lengths)
+    ids = np.full((len(lengths), width), pad_id, dtype=np.int64)
+    mask = np.zeros_like(ids)
+    for row, length in enumerate(lengths):
+        ids[row, :length] = np.random.default_rng(length).integers(5, COMMON["vocab_size"], length)
+        mask[row, :length] = 1
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+
+
+def first_row(engine: Engine, batch: Batch, heads: tuple[str, ...], length: int) -> np.ndarray:
+    """Return what a model answers to the first text of a batch, without its padding."""
+    logits = engine.forward(batch)
+    rows = [logits[head][0] for head in heads]
+    per_token = rows[0].shape[0] == batch["input_ids"].shape[1]
+    return np.concatenate([row[:length].ravel() if per_token else row for row in rows])
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory):
+    made: dict[tuple[str, str], Path] = {}
+
+    def make(model_type: str, auto_model: str) -> Path:
+        key = (model_type, auto_model)
+        if key not in made:
+            made[key] = save_family(model_type, auto_model, tmp_path_factory.mktemp(model_type))
+        return made[key]
+
+    return make
+
+
+@pytest.mark.parametrize(("model_type", "auto_model"), CASES)
+def test_a_text_gets_one_answer_from_each_engine_alone_and_beside_longer_ones(family, model_type, auto_model):
+    directory, heads = family(model_type, auto_model), HEADS[auto_model]
+    libraries = ["torch"]
+    if model_type not in NOT_EXPORTABLE:
+        export_fp32(directory, auto_model, heads, LENGTH)
+        libraries.append("onnx")
+    pad_id = FAMILIES[model_type].get("pad_token_id", 0)
+    answers = [
+        first_row(engine, batch_of(*lengths, pad_id=pad_id), heads, 7)
+        for engine in (load_engine(directory, auto_model, heads, FP32[library]) for library in libraries)
+        for lengths in (((7,), (7, 7)) if model_type in READS_PADDING else ((7,), (7, 90, 3), (7, LENGTH)))
+    ]
+    for answer in answers[1:]:
+        np.testing.assert_allclose(answer, answers[0], atol=1e-4)
+    assert np.ptp(answers[0]) > 1e-2, "the model answers the same to everything, so that nothing was tested"
+
+
+@pytest.mark.parametrize("model_type", sorted(NOT_EXPORTABLE))
+def test_a_family_that_cannot_be_exported_says_why_and_leaves_no_file(family, model_type):
+    directory = family(model_type, CLASSES)
+    with pytest.raises(NotExportable, match=r"\w+"):
+        export_fp32(directory, CLASSES, ("logits",), LENGTH)
+    assert not list(directory.glob("*.onnx"))
+
+
+def test_the_graph_in_fp32_has_no_weights_of_its_own(family):
+    directory = family("bert", CLASSES)
+    export_fp32(directory, CLASSES, ("logits",), LENGTH)
+    weights, graph = (directory / name for name in ("model.safetensors", "model.onnx"))
+    content = weights.read_bytes()
+    assert graph.stat().st_size < weights.stat().st_size
+    weights.write_bytes(content[:-4096] + bytes(4096))
+    changed = load_engine(directory, CLASSES, ("logits",), FP32["onnx"]).forward(batch_of(7))["logits"]
+    weights.write_bytes(content)
+    assert not np.allclose(changed, load_engine(directory, CLASSES, ("logits",), FP32["onnx"]).forward(batch_of(7))["logits"])
+
+
+def test_int8_is_a_quarter_of_the_size_and_near_the_exact_answers(family):
+    directory = family("bert", CLASSES)
+    export_fp32(directory, CLASSES, ("logits",), LENGTH)
+    export_int8(directory)
+    int8 = load_engine(directory, CLASSES, ("logits",), EngineSettings(library="onnx", precision="int8"))
+    exact = load_engine(directory, CLASSES, ("logits",), FP32["onnx"])
+    batch = batch_of(7, 90, 3)
+    ours, theirs = (engine.forward(batch)["logits"] for engine in (int8, exact))
+    assert 0 < np.abs(ours - theirs).max() < 0.2 * np.ptp(theirs)
+    assert (int8.description, exact.description) == ("onnx cpu int8", "onnx cpu fp32")
+    assert sorted(path.name for path in directory.glob("*.onnx")) == ["model.int8.onnx", "model.onnx"]
+
+
+def test_a_model_that_answers_otherwise_once_it_is_exported_is_refused(family, monkeypatch):
+    """A traced graph knows only the branches that the traced batch took."""
+    import torch
+    from transformers.models.bert.modeling_bert import BertPooler
+
+    def branch(self: BertPooler, states: torch.Tensor) -> torch.Tensor:
+        pooled = self.activation(self.dense(states[:, 0]))
+        return pooled if states.shape[1] <= 16 else -pooled
+
+    monkeypatch.setattr(BertPooler, "forward", branch)
+    with pytest.raises(NotExportable, match="ONNX Runtime gives other logits than torch for 3 windows of 24 tokens"):
+        export_fp32(family("bert", CLASSES), CLASSES, ("logits",), LENGTH)
+
+
+def test_more_threads_give_the_same_answers(family):
+    directory = family("bert", CLASSES)
+    export_fp32(directory, CLASSES, ("logits",), LENGTH)
+    engine = load_engine(directory, CLASSES, ("logits",), FP32["onnx"])
+    before = engine.forward(batch_of(7, 90))["logits"]
+    engine.limit_threads(2)
+    np.testing.assert_allclose(engine.forward(batch_of(7, 90))["logits"], before, atol=1e-5)
+
+
+def test_a_version_without_the_files_of_the_engine_says_what_serves_it(tmp_path):
+    with pytest.raises(CorruptVersion, match=r"has no model\.int8\.onnx.*serving\.engine: auto"):
+        load_engine(tmp_path, CLASSES, ("logits",), EngineSettings(library="onnx", precision="int8"))
+
+
+def test_a_damaged_file_is_a_corrupt_version(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"no graph")
+    with pytest.raises(CorruptVersion, match="does not load in ONNX Runtime"):
+        load_engine(tmp_path, CLASSES, ("logits",), FP32["onnx"])
+
+
+SERVE_ONNX = """
+import sys
+from pathlib import Path
+import numpy as np
+from baton.engines import EngineSettings, load_engine
+engine = load_engine(Path(sys.argv[1]), "AutoModelForSequenceClassification", ("logits",), EngineSettings(library="onnx"))
+ones = np.ones((1, 4), dtype=np.int64)
+engine.forward({"input_ids": ones, "attention_mask": ones, "token_type_ids": 0 * ones})
+print(*(name for name in ("torch", "transformers", "onnx", "scipy") if name in sys.modules))
+"""
+
+
+def test_a_process_that_serves_an_export_loads_neither_torch_nor_transformers(family):
+    directory = family("bert", CLASSES)
+    export_fp32(directory, CLASSES, ("logits",), LENGTH)
+    done = subprocess.run([sys.executable, "-c", SERVE_ONNX, str(directory)], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

@@ -1,0 +1,64 @@
+"""Tiny random models of the families that people fine-tune, saved as Hugging Face directories."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+POSITIONS = 140
+"""Position embeddings of each model; some families keep two of them for themselves."""
+
+COMMON = {
+    "vocab_size": 99,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": POSITIONS,
+    "pad_token_id": 0,
+}
+
+FAMILIES: dict[str, dict[str, Any]] = {
+    "bert": {},
+    "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64},
+    "roberta": {"pad_token_id": 1},
+    "xlm-roberta": {"pad_token_id": 1},
+    "camembert": {"pad_token_id": 1},
+    "mpnet": {"pad_token_id": 1},
+    "electra": {"embedding_size": 32},
+    "albert": {"embedding_size": 16},
+    "deberta-v2": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 32},
+    "modernbert": {"local_attention": 16, "cls_token_id": 1, "sep_token_id": 2, "bos_token_id": 1, "eos_token_id": 2},
+    "longformer": {"attention_window": [16, 16], "sep_token_id": 2},
+    "big_bird": {"attention_type": "block_sparse"},
+    "convbert": {"embedding_size": 32},
+    "ernie": {},
+    "squeezebert": {"embedding_size": 32},
+    "nomic_bert": {},
+    "eurobert": {"num_key_value_heads": 4},
+    "qwen2": {"num_key_value_heads": 2},
+    "llama": {"num_key_value_heads": 2},
+    "xlnet": {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 64, "sep_token_id": 2},
+}
+"""Differences from `COMMON` of each family's configuration, by its model type."""
+
+
+def save_family(model_type: str, auto_model: str, directory: Path, labels: int = 5) -> Path:
+    """Write a random model of a family to ``directory`` and return it. Its weights are large, so that inputs matter."""
+    import torch
+    import transformers
+
+    values = COMMON | FAMILIES[model_type]
+    if model_type == "xlnet":  # it has relative positions, and refuses a number
+        del values["max_position_embeddings"]
+    config = transformers.AutoConfig.for_model(model_type, **values)
+    if auto_model != "AutoModelForQuestionAnswering":
+        config.num_labels = labels
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = getattr(transformers, auto_model).from_config(config)
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                torch.nn.init.normal_(parameter, std=0.2)
+    model.save_pretrained(directory)
+    return directory

@@ -1,0 +1,84 @@
+"""A checkpoint → the engines that may serve it, and which of them does.
+
+The fastest engine that loses at most `ALLOWED_LOSS` of the main metric on the holdout serves a version, and the gate judges it
+with that engine. Knows neither the registry nor the storage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from baton.artifacts.manifest import EngineChoice
+from baton.config.serving_settings import ServingSettings
+from baton.engines import onnx_engine
+from baton.errors import NotExportable
+from baton.tasks import AnyTask
+
+ALLOWED_LOSS = 0.005
+"""Half a point of the main metric, which a faster engine may lose against fp32."""
+
+TORCH = EngineChoice(library="torch")
+TORCH_BF16 = EngineChoice(library="torch", precision="bf16")
+ONNX_FP32 = EngineChoice(library="onnx", precision="fp32")
+ONNX_INT8 = EngineChoice(library="onnx", precision="int8")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """What an engine achieved on the holdout."""
+
+    description: str
+    metric: float
+    """The main metric."""
+    latency_ms: float
+    """Median of one answer."""
+
+
+def export(
+    directory: Path, task_cls: type[AnyTask], max_length: int, serving: ServingSettings
+) -> tuple[tuple[EngineChoice, ...], str]:
+    """Write the files of the engines that ``serving`` allows into the version's ``directory``.
+
+    Return these engines, the exact one last, and the reason if torch is left alone.
+
+    Raises:
+        NotExportable: ``serving`` demands an engine that cannot run the model.
+    """
+    if serving.engine == "torch" or serving.on_gpu or serving.precision == "bf16":
+        return (TORCH,), ""
+    from baton.engines.onnx_export import export_fp32, export_int8  # brings torch, which takes seconds to load
+    from baton.engines.torch_engine import has_fast_bf16
+
+    try:
+        export_fp32(directory, task_cls.auto_model, task_cls.heads, max_length)
+    except NotExportable as error:
+        if serving.engine == "onnx" or serving.precision == "int8":
+            raise NotExportable(
+                f"serving.engine: this model cannot be exported for ONNX Runtime ({error}); allowed: auto, torch"
+            ) from error
+        return (TORCH,), f"the model cannot be exported for ONNX Runtime ({error})"
+    if serving.precision == "fp32":
+        return (ONNX_FP32,), ""
+    export_int8(directory)
+    if serving.precision == "int8":
+        return (ONNX_INT8,), ""
+    bf16 = (TORCH_BF16,) if serving.engine == "auto" and has_fast_bf16("cpu") else ()
+    return (ONNX_INT8, *bf16, ONNX_FP32), ""
+
+
+def fastest(tried: Sequence[Tried]) -> tuple[int, str]:
+    """Return the index of the engine to serve with, and the reason if a faster one was refused. The exact one comes last."""
+    exact = tried[-1]
+    allowed = [index for index, one in enumerate(tried) if one.metric >= exact.metric - ALLOWED_LOSS]
+    best = min(allowed, key=lambda index: tried[index].latency_ms)
+    refused = [one for one in tried if one.metric < exact.metric - ALLOWED_LOSS and one.latency_ms < tried[best].latency_ms]
+    lost = "; ".join(f"{one.description} scores {exact.metric - one.metric:.3f} less on the holdout" for one in refused)
+    return best, lost and f"{lost} (allowed: {ALLOWED_LOSS})"
+
+
+def drop_unused(directory: Path, choice: EngineChoice) -> None:
+    """Remove the files of engines that do not serve the version. The graph in fp32 stays: it is small, and may be asked for."""
+    if choice.precision != "int8":
+        (directory / onnx_engine.FILES["int8"]).unlink(missing_ok=True)
