@@ -49,6 +49,12 @@ class ServingSettings(ConfigSection):
         ge=1,
         description="Maximum number of requests that wait in a replica. Further requests are answered with status 429.",
     )
+    max_queue_ms: float = Field(
+        500.0,
+        gt=0,
+        description="Maximum milliseconds that a request may have to wait in a replica. If those before it take longer, by the "
+        "speed measured last, it is answered with status 429. Requests that take long themselves may wait as long.",
+    )
     max_inputs: int = Field(256, ge=1, description="Maximum number of inputs in one request.")
     max_body_bytes: int = Field(
         1_048_576, ge=1024, description="Maximum size of a request body in bytes. A larger one is answered with status 413."

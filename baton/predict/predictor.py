@@ -107,10 +107,10 @@ class Predictor:
     def steps(
         self, inputs: Sequence[Any], options: Sequence[Any] | None = None, budget: int | None = None
     ) -> Iterator[list[Any] | None]:
-        """Run `predict` step by step: yield None after each forward pass, and the outputs at last.
+        """Run `predict` step by step: tokenize, then one forward pass a step. Yield None after each step, and the outputs last.
 
-        Between two steps the caller may use the model for other inputs. ``budget`` limits the tokens of one pass to less than
-        ``max_batch_tokens``.
+        Between two steps the caller may use the model for other inputs; the first step does not use it. ``budget`` limits the
+        tokens of one pass to less than ``max_batch_tokens``.
 
         Raises:
             NotFinite: if the model gives NaN or infinity.
@@ -120,6 +120,7 @@ class Predictor:
             return
         options = options or [self.task.Options()] * len(inputs)
         windows = self.task.encode(self._tokenizer, inputs, options)
+        yield None
         heads: dict[str, list[Any]] = {}
         widths = np.array([self._width(len(ids)) for ids in windows.ids])
         for chosen in pack(widths, budget or self._max_batch_tokens, self.overhead_tokens, padded=self._padded):
@@ -135,6 +136,11 @@ class Predictor:
                     rows[window] = row
             yield None
         yield self.task.decode(windows, heads, options)
+
+    @property
+    def efficient_tokens(self) -> int:
+        """Number of tokens in a forward pass beyond which a token costs hardly less: starting the pass is 5% of its cost."""
+        return 20 * self.overhead_tokens
 
     def warm(self) -> None:
         """Predict the task's samples, alone and together, so that the first request does not pay for one-time set-up.

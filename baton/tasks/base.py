@@ -45,6 +45,12 @@ PAIR_SEPARATOR = "\0"
 IGNORED = -100
 """Target of a token that does not count in the loss."""
 
+CHARACTERS_READ = 16
+"""Characters of a text that are tokenised for each token that is used, where the rest of the text is not."""
+
+UNSURE_TOKENS = 64
+"""Tokens before a cut that the rest of the text might change, if there was no white space to cut at."""
+
 CHARACTERS_PER_TOKEN = 3
 """A low estimate, to form batches before the texts are tokenised. The predictor forms them again by the real lengths."""
 
@@ -341,6 +347,27 @@ def split_into_windows(encoding: Encoding, limit: int, stride: int) -> list[Enco
 def first_tokens(encoding: Encoding, limit: int) -> Encoding:
     """Return the first ``limit`` tokens of a text, without the rest attached (see `split_into_windows`)."""
     return split_into_windows(encoding, limit, 0)[0]
+
+
+def encode_beginnings(tokenizer: Tokenizer, texts: Sequence[str], limit: int) -> list[Encoding]:
+    """Encode the texts without special tokens: each whole, or so much that its first ``limit`` tokens are those of the whole.
+
+    A text of a megabyte then costs no more than one of `CHARACTERS_READ` · ``limit`` characters.
+    """
+    beginnings = [_beginning(text, CHARACTERS_READ * limit) for text in texts]
+    encodings: list[Encoding] = tokenizer.encode_batch_fast(beginnings, add_special_tokens=False)
+    for index, (text, beginning) in enumerate(zip(texts, beginnings, strict=True)):
+        if len(beginning) < len(text) and len(encodings[index]) < limit + UNSURE_TOKENS:  # its tokens are long, or it is blank
+            [encodings[index]] = tokenizer.encode_batch_fast([text], add_special_tokens=False)
+    return encodings
+
+
+def _beginning(text: str, characters: int) -> str:
+    """Return about so many characters of a text; if it has white space, it is cut there, because words share no tokens."""
+    if len(text) <= 2 * characters:
+        return text
+    end = next((end for end in range(characters, 2 * characters) if text[end].isspace()), characters)
+    return text[:end]
 
 
 def check_text(value: str, what: str) -> str:

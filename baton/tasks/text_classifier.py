@@ -22,6 +22,7 @@ from baton.tasks.base import (
     Task,
     Windows,
     check_text,
+    encode_beginnings,
     first_problem,
     first_tokens,
     short_repr,
@@ -122,7 +123,10 @@ class TextClassifier(Task[TextInput, ScoresT, TextExampleT, ChoiceT]):
 
     def encode(self, tokenizer: Tokenizer, inputs: Sequence[TextInput], options: Sequence[ChoiceT]) -> Windows:
         texts = [text for item in inputs for text in (item.text, item.text_pair) if text is not None]
-        encodings = iter(tokenizer.encode_batch_fast(texts, add_special_tokens=False))
+        if self.long_text == "truncate" and len(texts) == len(inputs):  # the lengths of pairs decide how each is cut
+            encodings = iter(encode_beginnings(tokenizer, texts, self.max_length))
+        else:
+            encodings = iter(tokenizer.encode_batch_fast(texts, add_special_tokens=False))
         windows = [
             self._windows(tokenizer, next(encodings), None if item.text_pair is None else next(encodings)) for item in inputs
         ]

@@ -1,7 +1,10 @@
 """The batcher: runs a request at once when idle, collects requests while busy, and never mixes versions within a batch.
 
-A long request does not hold up short ones for long. It runs one forward pass at a time, and between two of its passes the short
-requests that wait are run. Its text is tokenized in its first step and its outputs are decoded in its last.
+A batch is no larger than makes it cheaper: beyond `SupportsPredict.efficient_tokens`, requests would wait for each other's
+answers and gain nothing. A long request does not hold up short ones for long: it is tokenized in a thread of its own, runs one
+forward pass at a time, and between two of its passes the short requests that wait are run.
+
+Requests that would wait for too long are refused at once, by the speed that was measured last. Short and long ones wait apart.
 
 Knows predictors only by the two methods that it calls, and neither HTTP nor Ray. Everything but the model's thread lives on one
 event loop.
@@ -11,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import sys
 import threading
@@ -27,14 +31,22 @@ from baton.errors import NotReady, Overloaded
 T = TypeVar("T")
 
 LONG_REQUEST_DIVISOR = 8
-"""A request is long if it has more than ``max_batch_tokens`` divided by this; its forward passes are no larger than that.
+"""A request is long if it has more than ``max_batch_tokens`` divided by this."""
 
-So a short request waits for an eighth of a full batch at most, while the passes are still large enough to be efficient.
-"""
+LONG_REQUEST_TOKENS = 512
+"""A request of more tokens is long, too, if larger batches are no more efficient: a short one would wait too long for it."""
+
+REMEMBERED_BATCHES = 64
+"""Number of the last batches and steps whose speed is remembered."""
 
 
 class SupportsPredict(Protocol):
-    """The part of a predictor that the batcher uses, on its own thread, one call at a time."""
+    """The part of a predictor that the batcher uses, on its own threads. It runs one forward pass at a time."""
+
+    @property
+    def efficient_tokens(self) -> int:
+        """Number of tokens in a forward pass beyond which a token costs no less."""
+        ...
 
     def predict(self, inputs: Sequence[Any], options: Sequence[Any] | None = None) -> list[Any]:
         """Return one output for each input."""
@@ -43,7 +55,10 @@ class SupportsPredict(Protocol):
     def steps(
         self, inputs: Sequence[Any], options: Sequence[Any] | None = None, budget: int | None = None
     ) -> Iterator[list[Any] | None]:
-        """Compute `predict` in steps of at most ``budget`` tokens. Yield None after each step and the outputs last."""
+        """Compute `predict` in steps: tokenize first, then run passes of at most ``budget`` tokens, each one step.
+
+        Yield None after each step and the outputs last.
+        """
         ...
 
 
@@ -72,25 +87,49 @@ class _QueuedRequest:
 
 @dataclass(kw_only=True, eq=False)
 class _RunningLongRequest:
-    """A long request whose first step has started."""
+    """A long request that is tokenized."""
 
     request: _QueuedRequest
     version: int
     """The version that started the request also finishes it."""
     steps: Iterator[list[Any] | None]
     """The steps that have not run yet."""
-    started_at: float = field(default_factory=time.perf_counter)
-    seconds: float = 0.0
+    started_at: float
+    seconds: float
     """Seconds that its steps have run so far."""
+
+
+@dataclass(kw_only=True, eq=False)
+class _Queue:
+    """Requests that no batch has taken yet, oldest first."""
+
+    requests: deque[_QueuedRequest] = field(default_factory=deque)
+    tokens: int = 0
+    """Of all of them."""
+
+    def add(self, request: _QueuedRequest) -> None:
+        self.requests.append(request)
+        self.tokens += request.tokens
+
+    def take(self) -> _QueuedRequest:
+        request = self.requests.popleft()
+        self.tokens -= request.tokens
+        return request
+
+    def remove(self, request: _QueuedRequest) -> None:
+        with contextlib.suppress(ValueError):  # no longer in the queue: it is running
+            self.requests.remove(request)
+            self.tokens -= request.tokens
 
 
 class Batcher:
     """Collects requests into batches for one model thread.
 
     A batch holds whole requests of together at most ``max_batch_tokens`` tokens, as ``estimate`` counts those of one input; a
-    single larger request is a batch of its own. At most ``max_queue`` requests wait. A cancelled request is dropped before it
-    costs a (further) forward pass. ``on_batch`` is called with the number of inputs and of tokens of each batch. ``niceness``
-    is that of the thread (and of those that it starts): the scheduler prefers others if it is above 0.
+    single larger request is a batch of its own. At most ``max_queue`` short requests wait, and as many long ones; a request
+    that would wait for longer than ``max_queue_ms`` and the time that it takes itself is refused. A cancelled request is
+    dropped before it costs a (further) forward pass. ``on_batch`` is called with the number of inputs and of tokens of each
+    batch. ``niceness`` is that of the threads (and of those that they start): the scheduler prefers others if it is above 0.
     """
 
     def __init__(
@@ -98,22 +137,28 @@ class Batcher:
         *,
         max_batch_tokens: int,
         max_queue: int,
+        max_queue_ms: float,
         estimate: Callable[[Any], int],
         on_batch: Callable[[int, int], None] = lambda inputs, tokens: None,
         niceness: int = 0,
     ) -> None:
         self._max_batch_tokens = max_batch_tokens
-        self._slice_tokens = max(1, max_batch_tokens // LONG_REQUEST_DIVISOR)
-        self._max_queue = max_queue
+        self._max_queue, self._max_queue_ms = max_queue, max_queue_ms
         self._estimate = estimate
         self._on_batch = on_batch
-        self._short: deque[_QueuedRequest] = deque()
-        self._long: deque[_QueuedRequest] = deque()
+        self._short, self._long = _Queue(), _Queue()
+        self._tokenizing: asyncio.Task[None] | None = None
         self._running_long: _RunningLongRequest | None = None
+        self._work = asyncio.Event()
+        """There is something to run; set whenever something is added that may be run."""
         self._busy: asyncio.Task[None] | None = None
+        self._speeds: deque[tuple[int, float]] = deque(maxlen=REMEMBERED_BATCHES)
+        """Tokens and seconds of the last batches and steps."""
         self._serving: tuple[int, SupportsPredict] | None = None
         self._closed = False
-        self._thread = ThreadPoolExecutor(1, "model", partial(_be_nice, niceness) if niceness else None)
+        begin = partial(_be_nice, niceness) if niceness else None
+        self._thread = ThreadPoolExecutor(1, "model", begin)
+        self._tokenizer_thread = ThreadPoolExecutor(1, "tokenizer", begin)
 
     @property
     def version(self) -> int | None:
@@ -133,7 +178,7 @@ class Batcher:
     @property
     def waiting(self) -> int:
         """Number of requests that no batch has taken yet."""
-        return len(self._short) + len(self._long)
+        return len(self._short.requests) + len(self._long.requests)
 
     def serve(self, version: int, predictor: SupportsPredict) -> None:
         """Run every batch from now on with ``predictor``. The batch that is running finishes with the predictor before."""
@@ -144,26 +189,25 @@ class Batcher:
 
         Raises:
             NotReady: no version is loaded, or the batcher is closed.
-            Overloaded: ``max_queue`` requests wait already.
+            Overloaded: too many requests wait already, or those that wait take too long.
         """
         if self._closed:
             raise NotReady("the replica is shutting down")
         if self._serving is None:
             raise NotReady("no version is loaded yet")
-        if self.waiting >= self._max_queue:
-            raise Overloaded(f"{self.waiting} requests are waiting, the maximum of this replica (serving.max_queue); try again")
         tokens = sum(map(self._estimate, inputs))
+        queue = self._long if tokens > self._long_tokens(self._serving[1]) else self._short
+        self._require_room(queue, tokens)
         future: asyncio.Future[Prediction] = asyncio.get_running_loop().create_future()
         request = _QueuedRequest(inputs=inputs, options=options, tokens=tokens, future=future)
-        queue = self._long if tokens > self._slice_tokens else self._short
-        queue.append(request)
+        queue.add(request)
+        self._work.set()
         if self._busy is None:
             self._busy = asyncio.create_task(self._drain())
         try:
             return await future
         except asyncio.CancelledError:  # the client has gone: make room in the queue
-            with contextlib.suppress(ValueError):  # no longer in the queue: it is running
-                queue.remove(request)
+            queue.remove(request)
             raise
 
     async def run_in_thread(self, work: Callable[[], T]) -> T:
@@ -171,54 +215,114 @@ class Batcher:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def close(self) -> None:
-        """Finish the requests that are running, fail those that wait, and stop the thread."""
+        """Finish the requests that are running, fail those that wait, and stop the threads."""
         self._closed = True
-        for request in (*self._short, *self._long):
-            if not request.future.done():
-                request.future.set_exception(NotReady("the replica is shutting down"))
-        self._short.clear()
-        self._long.clear()
+        for queue in (self._short, self._long):
+            while queue.requests:
+                request = queue.take()
+                if not request.future.done():
+                    request.future.set_exception(NotReady("the replica is shutting down"))
         if self._busy is not None:
             await self._busy
-        self._thread.shutdown(wait=False, cancel_futures=True)  # a wait would block the event loop
+        for thread in (self._thread, self._tokenizer_thread):
+            thread.shutdown(wait=False, cancel_futures=True)  # a wait would block the event loop
+
+    def _batch_tokens(self, predictor: SupportsPredict) -> int:
+        """Return the maximum of tokens in a batch."""
+        return min(self._max_batch_tokens, predictor.efficient_tokens)
+
+    def _long_tokens(self, predictor: SupportsPredict) -> int:
+        """Return the tokens of which a request must have more to be a long one."""
+        return max(1, min(self._max_batch_tokens // LONG_REQUEST_DIVISOR, max(predictor.efficient_tokens, LONG_REQUEST_TOKENS)))
+
+    def _require_room(self, queue: _Queue, tokens: int) -> None:
+        """Raise ``Overloaded`` unless a request of so many tokens may wait in this queue."""
+        tokens_ms = self._token_ms()
+        wait_ms = queue.tokens * tokens_ms
+        retry_after = max(1, math.ceil(wait_ms / 1000))
+        if len(queue.requests) >= self._max_queue:
+            raise Overloaded(
+                f"{len(queue.requests)} requests are waiting, the maximum of this replica (serving.max_queue); try again",
+                retry_after,
+            )
+        if queue.requests and wait_ms > self._max_queue_ms + tokens * tokens_ms:
+            raise Overloaded(
+                f"the requests that are waiting take {wait_ms:,.0f} ms; at most {self._max_queue_ms:g} are allowed "
+                "(serving.max_queue_ms); try again",
+                retry_after,
+            )
+
+    def _token_ms(self) -> float:
+        """Return the milliseconds that a token took lately; 0 before the first batch."""
+        tokens = sum(tokens for tokens, _ in self._speeds)
+        return 1000 * sum(seconds for _, seconds in self._speeds) / tokens if tokens else 0.0
 
     async def _drain(self) -> None:
         try:
-            while self._short or self._long or self._running_long:
-                if batch := self._next_batch():
+            while self._short.requests or self._long.requests or self._tokenizing or self._running_long:
+                self._work.clear()
+                batch = self._next_batch()
+                if batch:
                     self._on_batch(sum(len(request.inputs) for request in batch), sum(request.tokens for request in batch))
                     await self._run(batch)
-                await self._step_long_request()
+                self._begin_long_request()
+                if self._running_long is not None:
+                    await self._step(self._running_long)
+                elif self._tokenizing is not None and not batch:
+                    await self._work.wait()
         finally:
             self._busy = None
 
     def _next_batch(self) -> list[_QueuedRequest]:
         """Take the oldest short requests that fit in one batch; empty if none waits."""
+        assert self._serving is not None
+        limit = self._batch_tokens(self._serving[1])
         batch: list[_QueuedRequest] = []
         tokens = 0
-        while self._short:
-            request = self._short[0]
+        while self._short.requests:
+            request = self._short.requests[0]
             if request.future.done():  # cancelled a moment ago, and not yet removed by `submit`
-                self._short.popleft()
+                self._short.take()
                 continue
-            if batch and tokens + request.tokens > self._max_batch_tokens:
+            if batch and tokens + request.tokens > limit:
                 break
             tokens += request.tokens
-            batch.append(self._short.popleft())
+            batch.append(self._short.take())
         return batch
 
-    async def _step_long_request(self) -> None:
-        """Run one forward pass of the long request that is running, or else of the next one; do nothing if none waits."""
-        if self._running_long is None and self._long:
-            assert self._serving is not None
-            version, predictor = self._serving
-            request = self._long.popleft()
-            self._on_batch(len(request.inputs), request.tokens)
-            steps = predictor.steps(request.inputs, request.options, self._slice_tokens)
-            self._running_long = _RunningLongRequest(request=request, version=version, steps=steps)
-        running = self._running_long
-        if running is None:
-            return
+    def _begin_long_request(self) -> None:
+        """Let the oldest long request be tokenized, unless one is, or runs."""
+        if self._running_long is None and self._tokenizing is None and self._long.requests:
+            request = self._long.take()
+            if not request.future.done():
+                self._tokenizing = asyncio.create_task(self._tokenize(request))
+
+    async def _tokenize(self, request: _QueuedRequest) -> None:
+        """Do the first step of a long request beside the model's thread."""
+        assert self._serving is not None
+        version, predictor = self._serving
+        self._on_batch(len(request.inputs), request.tokens)
+        started_at = time.perf_counter()
+        try:
+            budget = min(self._long_tokens(predictor), self._batch_tokens(predictor))
+            steps = predictor.steps(request.inputs, request.options, budget)
+            await asyncio.get_running_loop().run_in_executor(self._tokenizer_thread, next, steps)
+            self._running_long = _RunningLongRequest(
+                request=request,
+                version=version,
+                steps=steps,
+                started_at=started_at,
+                seconds=time.perf_counter() - started_at,
+            )
+        except Exception as error:
+            if not request.future.done():
+                request.future.set_exception(error)
+        finally:
+            self._tokenizing = None
+            self._work.set()
+
+    async def _step(self, running: _RunningLongRequest) -> None:
+        """Run one forward pass of the long request that is running."""
         if running.request.future.done():  # the client has gone
             self._running_long = None
             return
@@ -233,6 +337,7 @@ class Batcher:
         running.seconds += time.perf_counter() - step_started_at
         if outputs is not None:
             self._running_long = None
+            self._speeds.append((running.request.tokens, running.seconds))
             _resolve(running.request, outputs, running.version, running.started_at, running.seconds)
 
     async def _run(self, batch: list[_QueuedRequest]) -> None:
@@ -248,6 +353,7 @@ class Batcher:
             await self._run_one_by_one(batch, error)
             return
         seconds = time.perf_counter() - started_at
+        self._speeds.append((sum(request.tokens for request in batch), seconds))
         begin = 0
         for request in batch:
             end = begin + len(request.inputs)

@@ -74,6 +74,7 @@ class ModelReplica:
         self._batcher = Batcher(
             max_batch_tokens=serving.max_batch_tokens,
             max_queue=serving.max_queue,
+            max_queue_ms=serving.max_queue_ms,
             estimate=self._settings.make_task(()).estimate_tokens,
             on_batch=self._telemetry.count_batch,
         )

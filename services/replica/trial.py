@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -73,6 +74,7 @@ class Trial:
         self.batcher = Batcher(  # public for testers, who choose the version of their requests
             max_batch_tokens=max_batch_tokens,
             max_queue=MAX_WAITING,
+            max_queue_ms=math.inf,
             estimate=self._task.estimate_tokens,
             niceness=SHADOW_NICENESS if rollout.state is RolloutState.SHADOW else 0,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baton.errors import NotReady, Overloaded
+from services.replica import batching
 from services.replica.batching import Batcher, Prediction
 
 PATIENCE = 30.0
@@ -19,6 +21,8 @@ PATIENCE = 30.0
 
 class Echo:
     """A predictor that answers (its name, input, option), and notes what it was given."""
+
+    efficient_tokens = 10_000
 
     def __init__(self, name: str = "v1") -> None:
         self.name = name
@@ -47,6 +51,7 @@ class Echo:
     ) -> Iterator[list[Any] | None]:
         """One step for each ``budget`` characters, noted among the batches as a string of them."""
         assert budget is not None
+        yield None
         for item in inputs:
             for start in range(0, len(item), budget):
                 self._note([f"{item[start : start + budget]}…"])
@@ -83,12 +88,18 @@ class Paused(Held):
     ) -> Iterator[list[Any] | None]:
         steps = super().steps(inputs, options, budget)
         yield next(steps)
+        yield next(steps)
         assert self.resumed.wait(PATIENCE)
         yield from steps
 
 
-def batcher(budget: int = 1000, queue: int = 1000) -> Batcher:
-    return Batcher(max_batch_tokens=budget, max_queue=queue, estimate=lambda item: len(item) if isinstance(item, str) else 1)
+def batcher(budget: int = 1000, queue: int = 1000, queue_ms: float = math.inf) -> Batcher:
+    return Batcher(
+        max_batch_tokens=budget,
+        max_queue=queue,
+        max_queue_ms=queue_ms,
+        estimate=lambda item: len(item) if isinstance(item, str) else 1,
+    )
 
 
 async def submitted(subject: Batcher, *inputs: Any, options: Sequence[Any] | None = None) -> asyncio.Task[Prediction]:
@@ -202,6 +213,127 @@ def test_long_requests_run_one_after_the_other_and_each_on_one_version():
         assert [answer.version for answer in answers] == [1, 1, 2]
         assert [answer.outputs[0][0] for answer in answers] == ["old", "old", "new"]
         assert [batch[0][0] for batch in new.batches] == ["y"] * 5
+        await subject.close()
+
+    run(scenario)
+
+
+def test_a_batch_is_no_larger_than_makes_it_cheaper():
+    async def scenario() -> None:
+        subject, predictor = batcher(), Held()
+        predictor.efficient_tokens = 4
+        subject.serve(1, predictor)
+        running = await occupied(subject, predictor)
+        waiting = [await submitted(subject, text) for text in ("aa", "bb", "cc", "dddddd", "e")]
+        predictor.released.set()
+        await asyncio.gather(running, *waiting)
+        assert predictor.batches[1:] == [["aa", "bb"], ["cc"], ["dddddd"], ["e"]]
+        await subject.close()
+
+    run(scenario)
+
+
+class SlowTokenizer(Echo):
+    """An `Echo` whose long requests wait while they are tokenized."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokenized = threading.Event()
+
+    def steps(
+        self, inputs: Sequence[Any], options: Sequence[Any] | None = None, budget: int | None = None
+    ) -> Iterator[list[Any] | None]:
+        assert self.tokenized.wait(PATIENCE)
+        yield from super().steps(inputs, options, budget)
+
+
+def test_short_requests_are_answered_while_a_long_one_is_tokenized():
+    async def scenario() -> None:
+        subject, predictor = batcher(budget=40), SlowTokenizer()
+        subject.serve(1, predictor)
+        long = await submitted(subject, "x" * 12)
+        for text in "abc":
+            assert (await subject.submit([text], ["-"])).outputs == [("v1", text, "-")]
+        assert not long.done()
+        predictor.tokenized.set()
+        assert (await long).outputs == [("v1", "x" * 12, "-")]
+        await subject.close()
+
+    run(scenario)
+
+
+def test_an_error_while_a_long_request_is_tokenized_is_its_own():
+    async def scenario() -> None:
+        class Broken(Echo):
+            def steps(self, *_: Any) -> Iterator[Any]:
+                raise ValueError("no such token")
+                yield
+
+        subject = batcher(budget=40)
+        subject.serve(1, Broken())
+        long = await submitted(subject, "x" * 12)
+        assert (await subject.submit(["a"], ["-"])).outputs == [("v1", "a", "-")]
+        with pytest.raises(ValueError, match="no such token"):
+            await long
+        await subject.close()
+
+    run(scenario)
+
+
+class Clocked(Held):
+    """Each batch takes 100 ms for each character, on a clock of its own."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self.now = 0.0
+        monkeypatch.setattr(batching.time, "perf_counter", lambda: self.now)
+
+    def predict(self, inputs: Sequence[Any], options: Sequence[Any] | None = None) -> list[Any]:
+        outputs = super().predict(inputs, options)
+        self.now += 0.1 * sum(map(len, inputs))
+        return outputs
+
+
+def test_a_request_that_would_wait_too_long_is_told_so_at_once_and_when_to_try_again(monkeypatch):
+    async def scenario() -> None:
+        subject, predictor = batcher(queue_ms=1000), Clocked(monkeypatch)
+        subject.serve(1, predictor)
+        predictor.released.set()
+        await subject.submit(["ab"], ["-"])
+        predictor.released.clear()
+        predictor.started.clear()
+        running = await occupied(subject, predictor)
+        waiting = [await submitted(subject, "x" * 10), await submitted(subject, "y" * 5)]
+        refused = await submitted(subject, "z")
+        with pytest.raises(Overloaded, match=r"take 1,500 ms; at most 1000 are allowed \(serving\.max_queue_ms\)") as told:
+            await refused
+        assert told.value.retry_after == 2
+        patient = await submitted(subject, "w" * 6)  # it takes 600 ms itself, and so may wait as much longer
+        predictor.released.set()
+        await asyncio.gather(running, *waiting, patient)
+        assert (await subject.submit(["z"], ["-"])).outputs == [("v1", "z", "-")]
+        await subject.close()
+
+    run(scenario)
+
+
+def test_long_requests_that_wait_do_not_keep_short_ones_out(monkeypatch):
+    async def scenario() -> None:
+        subject, predictor = batcher(budget=40, queue=3, queue_ms=1000), Clocked(monkeypatch)
+        subject.serve(1, predictor)
+        predictor.released.set()
+        await subject.submit(["ab"], ["-"])
+        predictor.released.clear()
+        predictor.started.clear()
+        running = await occupied(subject, predictor)
+        long = [await submitted(subject, letter * 20) for letter in "xyz"]
+        with pytest.raises(Overloaded):
+            await (await submitted(subject, "v" * 20))
+        short = await submitted(subject, "a")
+        predictor.released.set()
+        answers = await asyncio.gather(running, *long, short, return_exceptions=True)
+        assert [answer.outputs[0][1][0] for answer in answers if isinstance(answer, Prediction)][-1] == "a"
+        assert sum(isinstance(answer, Overloaded) for answer in answers) <= 1
         await subject.close()
 
     run(scenario)

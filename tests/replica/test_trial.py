@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -25,6 +26,8 @@ TASK = Classification(("billing", "cards"), 32)
 class Answering:
     """A predictor that answers ``label`` to everything, or does what ``on_text`` does."""
 
+    efficient_tokens = 10_000
+
     def __init__(self, label: str, on_text: Callable[[str], None] = lambda text: None) -> None:
         self.task, self._label, self._on_text = TASK, label, on_text
         self.seen: list[str] = []
@@ -38,6 +41,7 @@ class Answering:
         return [TASK.Output(labels=(best, other), scores=(0.9, 0.1)) for _ in inputs]
 
     def steps(self, inputs: Sequence[Any], options: Sequence[Any] | None = None, budget: int | None = None) -> Iterator[Any]:
+        yield None
         yield self.predict(inputs, options)
 
 
@@ -78,7 +82,7 @@ def with_trial(
     """Do ``work`` while version 2 is on trial beside version 1, which answers «billing» to everything."""
 
     async def run() -> None:
-        batcher = Batcher(max_batch_tokens=1024, max_queue=64, estimate=TASK.estimate_tokens)
+        batcher = Batcher(max_batch_tokens=1024, max_queue=64, max_queue_ms=math.inf, estimate=TASK.estimate_tokens)
         batcher.serve(1, Answering("billing"))
         router = Router(batcher)
         mask = lambda item: item.model_copy(update={"text": item.text.replace("Anna", "▮")})  # noqa: E731

@@ -25,7 +25,7 @@ from baton.config.serving_settings import ServingSettings
 from baton.engines import Batch, Logits
 from baton.errors import DataError, InvalidInput
 from baton.predict.predictor import Predictor, load_tokenizer
-from baton.tasks.base import Windows
+from baton.tasks.base import CHARACTERS_READ, Windows, encode_beginnings, first_tokens, without_truncation
 from baton.tasks.classification import Classification, TextExample
 from baton.tasks.text_classifier import ClassificationOptions, TextInput
 from baton.text.normal_form import normalise
@@ -229,6 +229,29 @@ def test_other_special_tokens_are_counted_and_placed_by_the_tokenizer(tiny_base,
     assert all(len(ids) == 64 for ids in windows.ids[:-1])
     assert joined([list(ids[len(start) : -1]) for ids in windows.ids], 10) == plain(roberta, text)
     assert {kind for types in windows.type_ids for kind in types} == {0}
+
+
+PARTS = (
+    *("refund", "the invoice ", " ", "\n\n", "日本語", "x" * 150, "ab" * 300 + " "),
+    *("😀", "привет ", "cafe\u0301", "a,b;", "  " * 90),
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from(PARTS), st.integers(1, 400)), min_size=1, max_size=6), st.sampled_from([4, 16, 64]))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_of_a_long_text_no_more_is_read_than_is_used_and_nothing_changes(tokenizer, parts, max_length):
+    text = "".join(part * count for part, count in parts)
+    without_truncation(tokenizer)
+    whole = first_tokens(tokenizer.encode(text, add_special_tokens=False), max_length)
+    [read] = encode_beginnings(tokenizer, [text], max_length)
+    assert first_tokens(read, max_length).ids == whole.ids
+
+
+def test_the_rest_of_a_long_text_is_not_tokenised(tokenizer):
+    [read] = encode_beginnings(tokenizer, ["refund the invoice " * 50_000], 64)
+    assert 64 < len(read) < 64 * CHARACTERS_READ
+    [blank] = encode_beginnings(tokenizer, [" " * 5_000 + "refund"], 64)
+    assert blank.ids == tokenizer.encode("refund", add_special_tokens=False).ids, "blanks are no tokens: more must be read"
 
 
 @pytest.mark.parametrize("way", ["truncate", "windows"])
