@@ -179,6 +179,21 @@ class OneModelService:
                 return
             time.sleep(0.1)
 
+    def register(self, directory: Path) -> None:
+        """Register a model as version 1, and wait until all replicas serve it, whatever the gate says."""
+        self._baton("register", MODEL, str(directory), "--wait")
+        self.client.post(f"/api/models/{MODEL}/promotions", {"version": 1, "force": True, "reason": "to be measured"})
+        self.wait_for(1)
+
+    def version_directory(self, version: int) -> Path:
+        """Return the directory of a version."""
+        return Path(self.client.get(f"/api/models/{MODEL}/versions/{version}")["uri"])
+
+    def replicas(self) -> list[dict[str, Any]]:
+        """Return the states of the replicas."""
+        replicas: list[dict[str, Any]] = self.client.get(f"/api/models/{MODEL}")["replicas"]
+        return replicas
+
     def _baton(self, *arguments: str) -> None:
         command = [sys.executable, "-m", "services.cli", *arguments, "-c", str(self.file)]
         subprocess.run(command, check=True)

@@ -45,8 +45,13 @@ def write_script(path: Path, texts: Sequence[str], request_ids: str | None = Non
 
     ``request_ids``: prefix of the ids that the requests carry; None to let the replica create the ids.
     """
-    bodies = ", ".join(f"[==[{json.dumps({'inputs': text, 'parameters': {'top_k': 5}})}]==]" for text in texts)
-    path.write_text(SCRIPT % (bodies, "nil" if request_ids is None else f'"{request_ids}-" .. count'), encoding="utf-8")
+    return write_bodies(path, [json.dumps({"inputs": text, "parameters": {"top_k": 5}}) for text in texts], request_ids)
+
+
+def write_bodies(path: Path, bodies: Sequence[str], request_ids: str | None = None) -> Path:
+    """Write a script to ``path`` that posts JSON bodies in turn. Return ``path``. ``request_ids``: as in `write_script`."""
+    quoted = ", ".join(f"[==[{body}]==]" for body in bodies)
+    path.write_text(SCRIPT % (quoted, "nil" if request_ids is None else f'"{request_ids}-" .. count'), encoding="utf-8")
     return path
 
 

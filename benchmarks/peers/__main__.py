@@ -1,0 +1,193 @@
+"""Measure Baton beside other servers with the same weights, engine and load, one after the other.
+
+``python -m benchmarks.peers --data DIRECTORY`` writes its section to ``benchmarks/RESULTS.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from benchmarks import wrk
+from benchmarks.__main__ import RESULTS, head_of, write
+from benchmarks.peers.contenders import Baton, Contender, start_peer
+from benchmarks.service import BASE_MODEL, holdout_of, read_rows
+
+PEERS = ("litserve", "bentoml", "ray")
+FILES = {"int8": "model.int8.onnx", "fp32": "model.onnx"}
+LABELS = 77
+SECONDS, ROUNDS = 8.0, 3
+
+MEDIAN_WORDS, SPREAD, SHORTEST, LONGEST = 20, 1.0, 3, 300
+"""The length mix: the words of a text are log-normal, with this median and deviation of the logarithm, between two bounds."""
+
+MANY = 32
+"""Texts of a client's batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One load on one server."""
+
+    load: str
+    clients: int
+    server: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What came of it."""
+
+    texts_per_second: float
+    p50_ms: float
+    p99_ms: float
+    cpu_ms: float
+    """CPU time of the machine for each text, without the load generator."""
+
+
+def main() -> None:
+    """Parse the command line, measure, write the results."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="directory with test.jsonl, whose rows have a text")
+    parser.add_argument("--precision", choices=tuple(FILES), default="int8", help="of the engine, ONNX Runtime; default: int8")
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=PEERS, help="default: all")
+    parser.add_argument("--quick", action="store_true", help="one round of two seconds each")
+    parser.add_argument("--json", type=Path, help="also write every figure to this file")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    rounds, seconds = (1, 2.0) if arguments.quick else (ROUNDS, SECONDS)
+    with tempfile.TemporaryDirectory(prefix="baton-bench-") as home, contextlib.ExitStack() as running:
+        model = save_model(Path(home) / "model")
+        (Path(home) / "baton").mkdir()
+        baton = Baton(Path(home) / "baton", model, arguments.precision)
+        running.callback(baton.close)
+        servers: list[Contender] = [baton]
+        for name in arguments.peers:
+            servers.append(start_peer(name, baton.version, FILES[arguments.precision]))
+            running.callback(servers[-1].close)
+        loads = dict(make_loads(arguments.data))
+        results = measure(Path(home), servers, loads, rounds, seconds)
+        memory = {server.name: server.megabytes() for server in servers}
+    section = render(arguments.precision, results, memory, rounds, seconds)
+    write(arguments.out, section, head_of("benchmarks.peers", f"--data …/{arguments.data.name}", model=BASE_MODEL))
+    if arguments.json:
+        values = [{**asdict(case), **asdict(measured)} for case, measured in results.items()]
+        arguments.json.write_text(json.dumps({"results": values, "megabytes": memory}, indent=2))
+    print(section)
+
+
+def save_model(directory: Path) -> Path:
+    """Write the base model with a random head of 77 labels: its answers mean nothing, and take as long as any."""
+    code = (
+        "import sys, torch, transformers\n"
+        "from baton.config.base_models import find_base_model\n"
+        "torch.manual_seed(0)\n"
+        "base = find_base_model(sys.argv[1])\n"
+        "transformers.AutoTokenizer.from_pretrained(base).save_pretrained(sys.argv[2])\n"
+        "model = transformers.AutoModelForSequenceClassification.from_pretrained(base, num_labels=int(sys.argv[3]))\n"
+        "model.config.id2label = {number: f'label {number}' for number in range(model.config.num_labels)}\n"
+        "model.config.label2id = {label: number for number, label in model.config.id2label.items()}\n"
+        "model.save_pretrained(sys.argv[2])\n"
+    )
+    command = [sys.executable, "-c", code, BASE_MODEL, str(directory), str(LABELS)]
+    subprocess.run(command, check=True, capture_output=True)
+    return directory
+
+
+def make_loads(data: Path) -> Iterator[tuple[str, tuple[Sequence[Sequence[str]], Sequence[int]]]]:
+    """Yield each load by name: the texts of its requests, and the numbers of clients that send them."""
+    texts = [row["text"] for row in read_rows(holdout_of(data))[:512]]
+    chance = random.Random(0)
+    words = " ".join(texts).split()
+
+    def mixed() -> str:
+        count = round(chance.lognormvariate(0, SPREAD) * MEDIAN_WORDS)
+        return " ".join(chance.choices(words, k=min(max(count, SHORTEST), LONGEST)))
+
+    yield "short", ([[text] for text in texts], (1, 8, 64))
+    yield "length mix", ([[mixed()] for _ in range(512)], (1, 8, 64))
+    yield f"batches of {MANY}", ([texts[start : start + MANY] for start in range(0, 480, MANY)], (1, 8))
+
+
+def measure(
+    home: Path,
+    servers: Sequence[Contender],
+    loads: Mapping[str, tuple[Sequence[Sequence[str]], Sequence[int]]],
+    rounds: int,
+    seconds: float,
+) -> dict[Case, Measured]:
+    """Send every load to every server in turn, and return the medians over the rounds."""
+    figures: dict[Case, list[Measured]] = defaultdict(list)
+    for name, (requests, numbers) in loads.items():
+        scripts = {
+            server.name: wrk.write_bodies(home / f"{server.name} {name}.lua", [server.body(texts) for texts in requests])
+            for server in servers
+        }
+        size = len(requests[0])
+        for server in servers:  # what one-time set-up costs is not measured
+            wrk.load(scripts[server.name], server.url, 8, 1)
+        for _ in range(rounds):
+            for clients in numbers:
+                for server in servers:
+                    case = Case(load=name, clients=clients, server=server.name)
+                    figures[case].append(_load(scripts[server.name], server.url, clients, seconds, size))
+                    print(case, figures[case][-1], file=sys.stderr, flush=True)
+    return {
+        case: Measured(
+            **{field: statistics.median(getattr(one, field) for one in measured) for field in Measured.__dataclass_fields__}
+        )
+        for case, measured in figures.items()
+    }
+
+
+def _load(script: Path, url: str, clients: int, seconds: float, size: int) -> Measured:
+    before, own = psutil.cpu_times(), psutil.Process().cpu_times()
+    load = wrk.load(script, url, clients, seconds)
+    after, ours = psutil.cpu_times(), psutil.Process().cpu_times()
+    machine = after.user + after.system - before.user - before.system
+    generator = ours.children_user + ours.children_system - own.children_user - own.children_system
+    return Measured(
+        texts_per_second=load.rate * size,
+        p50_ms=load.p50_ms,
+        p99_ms=load.p99_ms,
+        cpu_ms=1000 * (machine - generator) / (load.requests * size),
+    )
+
+
+def render(precision: str, results: Mapping[Case, Measured], memory: Mapping[str, float], rounds: int, seconds: float) -> str:
+    """Return the section of the results."""
+    lines = []
+    for case, measured in results.items():
+        ours = results[Case(load=case.load, clients=case.clients, server=Baton.name)]
+        ratio = measured.texts_per_second / ours.texts_per_second
+        lines.append(
+            f"| {case.load} | {case.clients} | {case.server} | {measured.texts_per_second:,.0f} | {ratio:.2f} | "
+            f"{measured.p50_ms:.1f} ms | {measured.p99_ms:.1f} ms | {measured.cpu_ms:.2f} ms |"
+        )
+    sizes = ", ".join(f"{name} {megabytes:,.0f} MB" for name, megabytes in memory.items())
+    return (
+        f"## Peers, ONNX Runtime {precision}\n\n"
+        f"{BASE_MODEL} with {LABELS} labels; every server runs two processes of one thread with the same exported file;\n"
+        f"`wrk -t1 -cN -d{seconds:g}s`, all servers in turn, medians of {rounds} rounds. CPU is that of the whole machine for\n"
+        "each text, without the load generator. Length mix: log-normal, median "
+        f"{MEDIAN_WORDS} words, from {SHORTEST} to {LONGEST}.\n\n"
+        "| load | clients | server | texts/s | of Baton's | p50 | p99 | CPU/text |\n|---|---|---|---|---|---|---|---|\n"
+        + "\n".join(lines)
+        + f"\n\nResident memory at the end (Baton: its two replicas; others: all their processes): {sizes}.\n"
+    )
+
+
+if __name__ == "__main__":
+    main()
