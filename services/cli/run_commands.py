@@ -18,6 +18,9 @@ from services.tables import show_runs
 POLL_SECONDS = 0.5
 """Pause between two reads of the state of a run that the command waits for."""
 
+GIVEN_UP = [kind for kind in HistoryKind if kind.gives_up]
+"""Kinds of history entries after which a winner does not take over by itself."""
+
 
 def train(
     context: typer.Context,
@@ -200,7 +203,7 @@ def _rollout_problem(client: Client, run: dict[str, Any]) -> str | None:
     if champion not in (run["decision"]["champion"], run["version"]):
         return f"v{champion} became champion in the meantime; `baton promote {run['model']} {run['version']}` compares again"
     events = [item for item in recent if item["version"] == run["version"]]
-    failures = [item["text"] for item in events if item["what"] == HistoryKind.ROLLOUT_FAILED]
+    failures = [f"{item['what']}: {item['text']}" for item in events if item["what"] in GIVEN_UP]
     if champion != run["version"] and any(item["what"] == HistoryKind.PROMOTED for item in events):
         return f"v{run['version']} took over, but v{champion} has replaced it since"
     return failures[0] if failures else None

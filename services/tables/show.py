@@ -26,6 +26,8 @@ HISTORY_STYLES = {
     HistoryKind.REFUSED: "red",
     HistoryKind.INCONCLUSIVE: "yellow",
     HistoryKind.ROLLED_BACK: "cyan",
+    HistoryKind.ROLLOUT_ENDED: "yellow",
+    HistoryKind.TRIAL_ENDED: "yellow",
     HistoryKind.RETRAIN_STARTED: "cyan",
 }
 """Colours of a history line by its kind; red for all other kinds."""

@@ -24,7 +24,7 @@ from baton.artifacts.storage import Storage
 from baton.config.model_settings import ModelSettings
 from baton.errors import Conflict
 from baton.quality.trials import TrialCounts, TrialFeedback
-from baton.store.records import RolloutState, RunState
+from baton.store.records import HistoryKind, RolloutState, RunState
 from services.cli import app, run_commands
 from services.control import loops
 from services.control.rollouts.evidence import Evidence
@@ -621,6 +621,23 @@ def test_waiting_for_a_winner_that_no_replica_can_load_ends_with_status_1_and_th
     assert done.code == 1
     assert "v4 cannot take over: 1 of 1 replica(s) cannot load it: altered" in words(done.out)
     assert service.control.registry.champion("m").version == 1
+
+
+def test_waiting_for_a_winner_that_somebody_rejects_ends_with_status_1_and_the_reason(service, training):
+    """It used to wait for ever."""
+
+    def work(run_id: str) -> None:
+        registry = service.control.registry
+        registry.runs.start(run_id)
+        version = publish(registry, "m", 95, run_id)
+        decision = decide(registry, "m", version.number)
+        registry.history.add_incident("m", HistoryKind.REJECTED, "it insults people", version.number)
+        registry.runs.finish(run_id, RunState.SUCCEEDED, version=version.number, decision_id=decision.id)
+
+    training(work)
+    done = service("train", "m", "--wait")
+    assert done.code == 1
+    assert "rejected: it insults people" in words(done.out)
 
 
 def test_waiting_for_a_run_that_fails_ends_with_status_1_and_the_reason(service, training):

@@ -66,9 +66,18 @@ def test_a_person_ends_a_canary_and_the_champion_answers_everything(control, rep
     canary(control)
     ended = asyncio.run(control.rollouts.end_trial("m", "seen enough"))
     assert (ended.state, ended.reason, replicas.trial) == (RolloutState.ROLLED_BACK, "seen enough", None)
-    assert incidents(control)[0] == (HistoryKind.ROLLOUT_FAILED, 2, "v2 was taken back from its canary: seen enough")
+    assert incidents(control)[0] == (HistoryKind.TRIAL_ENDED, 2, "v2 was taken back from its canary: seen enough")
     with pytest.raises(NotFound, match="m has no canary and no shadow"):
         asyncio.run(control.rollouts.end_trial("m", "again"))
+
+
+def test_a_winner_whose_canary_a_person_ends_is_not_rolled_out_by_itself_again(control, replicas):
+    control.rollouts = configured_with(control, replicas, canary=10.0)
+    asyncio.run(control.rollouts.carry_out(won(control, 2)))
+    asyncio.run(control.rollouts.end_trial("m", "seen enough"))
+    assert (waiting(control), control.registry.champion("m").version) == ([], 1)
+    asyncio.run(control.rollouts.promote(won(control, 3)))
+    assert control.registry.overtaken_decisions() == []
 
 
 @pytest.mark.parametrize(
