@@ -50,7 +50,8 @@ def evaluate(
 ) -> None:
     """Show the F1 of a version on the newest holdout, beside the champion's. Nothing moves, and no match is counted.
 
-    The version is evaluated now unless it was before. If the gate has judged it on this holdout, its report follows.
+    The version is evaluated now unless it was before. If the gate has judged it on this holdout, against the same
+    champion, its report follows; otherwise its F1 by label.
     """
     with connect(context, config) as client:
         item = client.post(f"/api/models/{model}/versions/{version}/evaluations")

@@ -44,7 +44,8 @@ def _terms(item: Json) -> str:
 def _both(item: Json) -> RenderableType:
     measured, feedback = item["measured"], item["feedback"]
     failed = measured["errors"] + measured["late"]
-    table = grid("", f"{version_text(item['version'])} ({item['mode']})", f"{version_text(item['champion'])} (champion)")
+    then = " then" if RolloutState(item["state"]).final else ""
+    table = grid("", f"{version_text(item['version'])} ({item['mode']})", f"{version_text(item['champion'])} (champion{then})")
     table.add_row("answers", f"{measured['answers']:,}", f"{measured['champion_answers']:,}")
     table.add_row("failed", f"{failed:,} ({measured['late']:,} late)", f"{measured['champion_errors']:,}")
     pairs = feedback.get("pairs")  # missing in the answers of an older service

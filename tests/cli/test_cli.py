@@ -583,7 +583,8 @@ def test_a_canary_is_begun_watched_and_ended(service):
     rollouts.note(rollouts.active("m"), Evidence(feedback=replace(feedback, champion_errors=5)).stored())
     assert "does not judge yet" not in service.ok("rollout", "m").out
     rollouts.advance(rollouts.active("m"), RolloutState.SETTLED, "nothing speaks against it.")
-    assert "The champion stays; `baton promote m 3` asks the gate." in words(service.ok("rollout", "m").out)
+    shown = words(service.ok("rollout", "m").out)
+    assert "The champion stays; `baton promote m 3` asks the gate. v3 (shadow) v1 (champion then)" in shown, shown
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def add_versions(api: FastAPI, control: ControlPlane) -> None:
         """Evaluate a version on the newest holdout, unless its scores are stored. Nothing moves, and no match is counted.
 
         Answers with the scores, those of the champion on the same holdout if they are stored, and the report of the gate's
-        newest decision on the version if it was on this holdout.
+        newest decision on the version if it was on this holdout, against this champion.
         """
         control.config.model(model)
         found = await control.evaluate(model, number)
@@ -81,8 +81,9 @@ def add_versions(api: FastAPI, control: ControlPlane) -> None:
         champion = registry.champion(model).version
         other = None if champion in (None, found.version) else registry.evaluations.get(model, champion, found.holdout_hash)
         decision = registry.newest_gate_decision(model, found.version)
-        if decision is not None and decision.numbers.get("holdout_hash") != found.holdout_hash:
-            decision = None
+        match = (found.holdout_hash, champion)
+        if decision is not None and (decision.numbers.get("holdout_hash"), decision.champion) != match:
+            decision = None  # of an older holdout, or against another champion
         path = None if decision is None else decision.numbers.get("report")
         content = None if path is None else storage.read_report(path)
         return {
