@@ -425,6 +425,8 @@ def test_force_needs_a_reason_and_passes_the_gate(service):
             "give NUMBER to show one version or --diff OLD NEW to compare two, not both",
         ),
         (["datasets", "m", "--diff", "1", "0"], "0"),
+        (["canary", "m", "2", "--percent", "101"], "percent: 101 is not allowed for a canary; at most 50"),
+        (["shadow", "m", "2", "--minutes", "0"], "minutes: 0.0 is not allowed; above 0"),
         (["train", "m", "--set", "training.epoch=5"], "training.epoch: unknown key; did you mean 'epochs'?"),
     ],
 )

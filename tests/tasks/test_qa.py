@@ -257,8 +257,11 @@ def test_a_question_with_its_context_is_accepted():
         (["Where?", "There."], "inputs: .* not list"),
         ({"question": "Where?"}, "inputs.context: missing; allowed: question, context"),
         ({"context": "There."}, "inputs.question: missing; allowed: question, context"),
-        ({"question": 5, "context": "There."}, "inputs.question: Input should be a valid string"),
-        ({"question": "Where?", "context": ["There."]}, "inputs.context: Input should be a valid string"),
+        ({"question": 5, "context": "There."}, "inputs.question: 5 is not allowed; input should be a valid string"),
+        (
+            {"question": "Where?", "context": ["There."]},
+            "inputs.context: \\['There.'\\] is not allowed; input should be a valid string",
+        ),
         ({"question": "", "context": "There."}, "inputs.question: question is empty; send at least one character"),
         ({"question": "Where?", "context": " \n"}, "inputs.context: context is empty"),
         ({"question": "\udfff", "context": "There."}, "inputs.question: question holds a lone surrogate at character 0"),

@@ -23,15 +23,18 @@ class TrialRequest(Body):
     mode: Literal["canary", "shadow"] = Field(
         description="canary: it answers its share of the requests. shadow: it gets a copy, and its answers are compared."
     )
-    percent: float = Field(gt=0, le=100, description="Share of the requests, in percent; at most 50 for a canary.")
+    percent: float = Field(
+        gt=0, description="Share of the requests, in percent; at most 50 for a canary.", json_schema_extra={"maximum": 100}
+    )
     minutes: float | None = Field(
         None, gt=0, le=LONGEST_TRIAL_MINUTES, description="How long, while replicas run it; by default until somebody ends it."
     )
 
     @model_validator(mode="after")
     def _leave_half_to_the_champion(self) -> TrialRequest:
-        if self.mode == "canary" and self.percent > MAX_CANARY_PERCENT:
-            raise ValueError(f"percent: {self.percent:g} is not allowed for a canary; at most {MAX_CANARY_PERCENT:g}")
+        most = MAX_CANARY_PERCENT if self.mode == "canary" else 100.0
+        if self.percent > most:
+            raise ValueError(f"percent: {self.percent:g} is not allowed for a {self.mode}; at most {most:g}")
         return self
 
 
