@@ -467,7 +467,12 @@ def test_a_tokenizer_of_another_model_is_refused(elsewhere, tiny_base, tmp_path)
 
 def test_a_place_that_is_not_there_is_told(elsewhere, tmp_path):
     assert "no such directory on the node that runs this job" in elsewhere.complaint(tmp_path / "none")
-    message = elsewhere.complaint("somebody/nothing")
-    assert (
-        "'somebody/nothing' is neither a directory on the node that runs this job nor a model that the hub provides" in message
-    )
+    (file := tmp_path / "own.json").write_text("{}")
+    assert "own.json is a file; name the directory that it lies in" in elsewhere.complaint(file)
+
+
+def test_a_hub_id_that_offline_no_cache_has_is_told_with_what_forbids_its_download(elsewhere, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    told = elsewhere.complaint("somebody/nothing")
+    assert "on the node that runs this job, model 'somebody/nothing' is neither a directory nor in the local cache" in told
+    assert "and HF_HUB_OFFLINE=1 forbids downloads. Offline, give a directory" in told

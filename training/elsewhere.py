@@ -156,15 +156,14 @@ def _fetch(location: str, scratch: Path) -> Path:
         return scratch
     if Path(location).is_dir():
         return Path(location)
-    if location.startswith((".", "/")):
+    if Path(location).is_file():
+        raise UnusableModel(f"{location} is a file; name the directory that it lies in")
+    if location.startswith("/"):
         raise UnusableModel(f"{location}: no such directory on the node that runs this job; every node must be able to read it")
     try:
         return find_base_model(location)
     except BaseModelNotFound as error:
-        raise UnusableModel(
-            f"{location!r} is neither a directory on the node that runs this job nor a model that the hub provides: "
-            f"{_first_line(error.__cause__ or error)}"
-        ) from error
+        raise UnusableModel(f"on the node that runs this job, {error}") from error
 
 
 def _read_config(location: str, directory: Path) -> dict[str, Any]:

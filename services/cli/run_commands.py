@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -88,9 +89,7 @@ def register(
     published, and `baton promote --force --reason …` puts it into service. Exit status 1 with --wait when the run fails, or a
     winner cannot take over.
     """
-    if not source.strip():
-        raise typer.BadParameter("DIRECTORY is empty; name a directory, a storage URL or the id of a model on the hub")
-    body = {"source": _absolute_path(source), "labels": None if labels is None else _read_labels(labels)}
+    body = {"source": _model_source(source), "labels": None if labels is None else _read_labels(labels)}
     with connect(context, config) as client:
         run = client.post(f"/api/models/{model}/versions", body)
         _follow(client, run, wait=wait, as_json=as_json)
@@ -152,7 +151,20 @@ def _absolute(assignment: str) -> str:
 
 def _absolute_path(value: str) -> str:
     """Return the absolute path of what exists on this machine, and anything else (a URL, an id) unchanged."""
-    return str(Path(value).resolve()) if Path(value).exists() else value
+    path = Path(os.path.expanduser(value))  # noqa: PTH111  Path.expanduser raises for unknown users
+    return str(path.resolve()) if path.exists() else value
+
+
+def _model_source(value: str) -> str:
+    """Return what `register` sends for a DIRECTORY, see `_absolute_path`. Raises ``BadParameter`` if it cannot be one."""
+    if not value.strip():
+        raise typer.BadParameter("DIRECTORY is empty; name a directory, a storage URL or the id of a model on the hub")
+    source = _absolute_path(value)
+    if Path(source).is_file():
+        raise typer.BadParameter(f"{value} is a file; name the directory that it lies in")
+    if source.startswith((".", "~")):
+        raise typer.BadParameter(f"{value}: no such directory on this machine; give a path on the cluster's nodes from / on")
+    return source
 
 
 def _read_labels(path: Path) -> dict[str, str]:

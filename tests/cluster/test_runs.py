@@ -138,6 +138,6 @@ def test_an_unknown_base_model_fails_the_run_with_what_can_be_done(runs: Service
     run = runs.registry.runs.list("runs", limit=1)[0]
     assert run.state is RunState.FAILED
     assert run.reason is not None
-    assert run.reason.startswith("base model 'nobody/knows-this' is neither a directory nor in the local cache")
+    assert run.reason.startswith("model 'nobody/knows-this' is neither a directory nor in the local cache")
     assert " ".join(run.reason.split()) in " ".join(done.stdout.split())
     assert runs.predict("runs").status_code == 200

@@ -80,6 +80,9 @@ def test_one_run_at_a_time_and_a_repeated_request_finds_its_run(tmp_path, own):
     assert f"run {first} is active" in problem(api.post("/api/models/m/versions", ask), 409)
     assert api.post(f"/api/runs/{first}/cancel").json()["state"] == "cancelled"
     problem(api.post("/api/models/m/versions", {"source": ""}), 422)
+    for relative in ("./own", "~/own", "models/my/own", " "):
+        told = problem(api.post("/api/models/m/versions", {"source": relative}), 422)
+        assert told.startswith(f"source: {relative!r} is not allowed; a relative path means another directory on each node")
     problem(api.post("/api/models/nope/versions", ask), 404)
 
 
