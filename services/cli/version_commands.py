@@ -67,7 +67,7 @@ def promote(
     reason: Annotated[str | None, typer.Option(help="Record this reason in the history.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare a version with the champion, and swap it in if it wins.
+    """Compare a version with the champion, and swap it in if it wins. The command returns when the version serves.
 
     Exit status 1 when the gate refuses the version.
     """
@@ -76,14 +76,14 @@ def promote(
         with connect(context, config) as client:
             answer = client.post(f"/api/models/{model}/promotions", body)
     except KeyboardInterrupt:
-        err.print(f"\nthe promotion may go on; `baton status {model}` shows the champion")
+        err.print("\nthe promotion may go on; `baton status` shows the champion")
         raise typer.Exit(130) from None
     except ApiError as error:
         if as_json and "decision" in error.content:  # without --json, `app.main` prints the decision
             print_json(error.content)
             raise typer.Exit(1) from None
         raise
-    print_value(answer, as_json, lambda item: show.decision(item["decision"]))
+    print_value(answer, as_json, show.moved)
 
 
 def reject(
@@ -113,7 +113,7 @@ def rollback(
     """Put an earlier champion back into service."""
     with connect(context, config) as client:
         answer = client.post(f"/api/models/{model}/rollback", {"version": to, "reason": reason})
-    print_value(answer, as_json, lambda item: show.decision(item["decision"]))
+    print_value(answer, as_json, show.moved)
 
 
 def history(

@@ -149,6 +149,16 @@ def decision(item: Json) -> RenderableType:
     return Text(item["sentence"] + reason, style=VERDICT_STYLES[item["verdict"]])
 
 
+def moved(item: Json) -> RenderableType:
+    """Return the decision that moved the champion pointer, and the version that serves since."""
+    return Group(decision(item["decision"]), serving(item["promotion"]["version"]))
+
+
+def serving(version: int) -> RenderableType:
+    """Return a line that says that a version has taken over."""
+    return Text(f"v{version} is serving.", style="bold green")
+
+
 # --- cells that all tables share -----------------------------------------------------------------------------------------
 
 

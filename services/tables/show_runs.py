@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.text import Text
 
 from baton.store.records import RunState
-from services.tables.show import Json, decision, duration_text, grid, time_text, version_text
+from services.tables.show import Json, decision, duration_text, grid, serving, time_text, version_text
 
 STATE_STYLES = {
     RunState.QUEUED: "dim",
@@ -66,7 +66,7 @@ def verdict(run: Json) -> RenderableType:
         return Text(f"run {run['id']} {run['state']}: {run['reason']}", style="yellow")
     lines: list[RenderableType] = [decision(run["decision"])]
     if run.get("rolled_out"):
-        lines.append(Text(f"v{run['version']} is serving.", style="bold green"))
+        lines.append(serving(run["version"]))
     elif run.get("on_canary"):
         line = f"v{run['version']} is on canary, and takes over if nothing speaks against it: baton rollout {run['model']}"
         lines.append(Text(line))

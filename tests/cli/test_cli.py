@@ -386,8 +386,10 @@ def test_a_version_that_wins_is_promoted_and_rolled_back(service):
     [latest, *_] = service.ok("history", "m", "--json").json
     assert (latest["what"], latest["version"]) == ("rolled back", 1)
     assert "complaints" in latest["text"]
-    assert words(service.ok("promote", "m", 2).out).startswith("Promote: v2 (F1 0.9")
-    assert "Rolled back to v1 in place of v2." in words(service.ok("rollback", "m").out)
+    promoted = words(service.ok("promote", "m", 2).out)
+    assert promoted.startswith("Promote: v2 (F1 0.9"), promoted
+    assert promoted.endswith(" v2 is serving."), promoted
+    assert words(service.ok("rollback", "m").out).startswith("Rolled back to v1 in place of v2. Reason: ")
     assert "rolled back" in words(service.ok("history", "m").out)
 
 
