@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from services.cli.terminal import AsJson, ConfigFile, Limit, Model, connect, err, out, print_json, print_value
 from services.client import ApiError
@@ -97,7 +96,7 @@ def reject(
     """Keep a version out of service: end its roll-out now, and let nothing but --force promote it."""
     with connect(context, config) as client:
         answer = client.post(f"/api/models/{model}/versions/{version}/rejection", {"reason": reason})
-    print_value(answer, as_json, lambda item: Text(f"v{item['version']} of {item['model']} will not take over."))
+    print_value(answer, as_json, show.rejected)
 
 
 def rollback(

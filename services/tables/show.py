@@ -14,7 +14,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from baton.store.records import DecisionKind, HistoryKind, Verdict
+from baton.store.records import DecisionKind, HistoryKind, RolloutMode, Verdict
 
 Json = Mapping[str, Any]
 """One object in an answer of the API."""
@@ -54,7 +54,7 @@ def models(items: Sequence[Json]) -> RenderableType:
 
 
 def versions(items: Sequence[Json]) -> RenderableType:
-    """Return a table with one line per version and marks at the champion, forced versions and those that were rolled back.
+    """Return a table with one line per version and marks at the champion, forced, rolled back and rejected versions.
 
     Notes below explain the marks, and say if the versions were evaluated on different holdouts: their F1 cannot be compared
     directly.
@@ -86,6 +86,7 @@ def versions(items: Sequence[Json]) -> RenderableType:
         notes.append("! became champion by force, without the gate; `baton history` has the reason")
     if any(item["rolled_back"] for item in items):
         notes.append("↩ was taken out of service by a rollback; `baton history` has the reason")
+    notes += [f"✗ v{item['number']} was rejected: {item['rejected']}" for item in items if item["rejected"] is not None]
     return Group(table, *(Text(note, style="dim") for note in notes))
 
 
@@ -103,7 +104,12 @@ def other_metrics(metrics: Json) -> str:
 
 
 def _marks(item: Json) -> Sequence[tuple[str, bool]]:
-    return ("★", item["champion"]), ("!", DecisionKind.FORCE in item["moves"]), ("↩", item["rolled_back"])
+    return (
+        ("★", item["champion"]),
+        ("!", DecisionKind.FORCE in item["moves"]),
+        ("↩", item["rolled_back"]),
+        ("✗", item["rejected"] is not None),
+    )
 
 
 def matches(model: Json) -> RenderableType:
@@ -152,6 +158,12 @@ def decision(item: Json) -> RenderableType:
 def moved(item: Json) -> RenderableType:
     """Return the decision that moved the champion pointer, and the version that serves since."""
     return Group(decision(item["decision"]), serving(item["promotion"]["version"]))
+
+
+def rejected(item: Json) -> RenderableType:
+    """Return what a rejection means, and what it ended."""
+    ended = {None: "", RolloutMode.DIRECT: " Its roll-out has ended."}.get(item["ended"], f" Its {item['ended']} has ended.")
+    return Text(f"v{item['version']} of {item['model']} will not take over.{ended} Reason: {item['reason']}")
 
 
 def serving(version: int) -> RenderableType:

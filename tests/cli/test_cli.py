@@ -393,6 +393,17 @@ def test_a_version_that_wins_is_promoted_and_rolled_back(service):
     assert "rolled back" in words(service.ok("history", "m").out)
 
 
+def test_a_version_is_rejected_once_which_ends_its_trial_and_is_marked(service):
+    service.ok("canary", "m", 2)
+    told = "v2 of m will not take over. Its canary has ended. Reason: it insults people"
+    assert words(service.ok("reject", "m", 2, "--reason", "it insults people").out) == told
+    again = words(service.ok("reject", "m", 2, "--reason", "it is rude").out)
+    assert again == "v2 of m will not take over. Reason: it insults people"
+    assert "✗ v2 was rejected: it insults people" in words(service.ok("versions", "m").out)
+    rejected = [item["rejected"] for item in service.ok("versions", "m", "--json").json]
+    assert rejected == [None, "it insults people", None]
+
+
 def test_a_version_that_loses_ends_with_status_1_and_the_gates_sentence(service):
     done = service("promote", "m", 3)
     assert done.code == 1

@@ -22,6 +22,7 @@ def version(number: int, holdout: str, **training: Any) -> dict[str, Any]:
         "champion": False,
         "moves": [],
         "rolled_back": False,
+        "rejected": None,
         "metrics": {"f1": 0.5},
         "lineage": {"dataset": {"train_rows": 10, "holdout_rows": 4, "holdout_hash": holdout}, "training": training},
         "created_at": "2026-11-24T10:00:00+00:00",

@@ -108,17 +108,19 @@ class Steps:
         assert active is not None
         return active
 
-    async def end(self, model: str, reason: str, version: int | None = None) -> None:
-        """End the active roll-out of ``model`` for ``reason``, if it has one (of ``version``) and has not moved the pointer."""
+    async def end(self, model: str, reason: str, version: int | None = None) -> Rollout | None:
+        """End the active roll-out of ``model`` for ``reason``, if it has one (of ``version``) and has not moved the pointer.
+
+        Return it as it ended, or None if there is none to end.
+        """
         rollout = await asyncio.to_thread(self._registry.rollouts.active, model)
         if rollout is None or version not in (None, rollout.version) or rollout.state is RolloutState.COMMITTING:
-            return
+            return None
         if rollout.state.trial:
-            await self.end_trial(rollout, Event.ENDED, reason)
-        else:
-            not_done = "did not take over" if rollout.mode is RolloutMode.DIRECT else f"did not begin its {rollout.mode}"
-            detail = f"v{rollout.version} {not_done}: {reason}"
-            await self.advance(rollout, Event.ENDED, reason, (HistoryKind.ROLLOUT_ENDED, detail))
+            return await self.end_trial(rollout, Event.ENDED, reason)
+        not_done = "did not take over" if rollout.mode is RolloutMode.DIRECT else f"did not begin its {rollout.mode}"
+        detail = f"v{rollout.version} {not_done}: {reason}"
+        return await self.advance(rollout, Event.ENDED, reason, (HistoryKind.ROLLOUT_ENDED, detail))
 
     async def end_trial(self, rollout: Rollout, event: Event, reason: str) -> Rollout:
         """End a trial without a promotion, write down what was found, and tell the replicas."""

@@ -182,6 +182,12 @@ def test_nobody_rolls_back_to_a_rejected_version_by_mistake(control):
     assert control.registry.champion("m").version == 2
 
 
+def test_a_version_is_rejected_once(control):
+    for reason in ("bad for German", "bad for Dutch"):
+        assert asyncio.run(control.rollouts.reject("m", 2, reason)) is None
+    assert incidents(control) == [(HistoryKind.REJECTED, 2, "bad for German")]
+
+
 def test_what_cannot_be_rejected_is_told(control):
     for version, reason, error in ((1, "bad", Conflict), (9, "bad", NotFound), (2, "  ", InvalidInput)):
         with pytest.raises(error):

@@ -250,7 +250,8 @@ def test_a_rollback_during_a_canary_must_name_its_version_and_then_ends_it(contr
 
 def test_a_rejection_ends_the_canary(control, replicas):
     canary(control)
-    asyncio.run(control.rollouts.reject("m", 2, "it insults people"))
+    ended = asyncio.run(control.rollouts.reject("m", 2, "it insults people"))
+    assert (ended.mode, ended.state) == (RolloutMode.CANARY, RolloutState.ROLLED_BACK)
     assert control.registry.rollouts.list("m")[0].state is RolloutState.ROLLED_BACK
     assert replicas.trial is None
     with pytest.raises(Conflict, match="v2 of m was rejected: it insults people"):
