@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -25,7 +26,7 @@ from baton.config.model_settings import ModelSettings
 from baton.errors import Conflict
 from baton.quality.trials import TrialCounts, TrialFeedback
 from baton.store.records import HistoryKind, RolloutState, RunState
-from services.cli import app, run_commands
+from services.cli import app, run_commands, service_commands
 from services.control import loops
 from services.control.rollouts.evidence import Evidence
 from services.host.instance import Instance, StateDirectory
@@ -281,6 +282,44 @@ def test_without_a_service_the_way_to_start_it_is_told(baton, tmp_path, argument
 def test_stopping_what_does_not_run_is_no_failure(baton, tmp_path):
     done = baton("down", "-c", write(tmp_path, GOOD))
     assert (done.code, done.out.strip()) == (0, "nothing is running")
+
+
+def test_ctrl_c_while_the_command_line_loads_ends_it_without_a_traceback(tmp_path):
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt\n")  # what the import of a library then does
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "services.cli", "status"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": path})
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+@pytest.mark.parametrize(
+    ("ends", "expected"),
+    [
+        (False, "the service goes on stopping by itself; "),
+        (True, "the service has ended, but some of its processes may still run; "),
+    ],
+)
+def test_ctrl_c_while_a_service_stops_tells_what_goes_on(baton, tmp_path, monkeypatch, ends, expected):
+    handle = "pass" if ends else "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+    script = f"import signal, time; {handle}; print('up', flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as service:
+        assert service.stdout is not None
+        service.stdout.readline()
+        started = psutil.Process(service.pid).create_time()
+        where: dict[str, Any] = {"url": "http://127.0.0.1:1", "ports": {}, "address": "", "directory": str(tmp_path)}
+        record = Instance(id="00000000", pid=service.pid, started=started, **where)
+        StateDirectory(tmp_path / ".baton").write(record)
+
+        def interrupted(*_: object) -> bool:
+            if ends:
+                service.wait()
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(service_commands, "wait_for_exit", interrupted)
+        done = baton("down", "-c", write(tmp_path, GOOD))
+        service.kill()
+    assert (done.code, words(done.err)) == (130, f"{expected}`baton down` waits for it and stops what is left")
+    assert StateDirectory(tmp_path / ".baton").read() == record
 
 
 # --- a service -----------------------------------------------------------------------------------------------------------
