@@ -641,6 +641,15 @@ def test_a_canary_is_begun_watched_and_ended(service):
     assert "The champion stays; `baton promote m 3` asks the gate. v3 (shadow) v1 (champion then)" in shown, shown
 
 
+def test_a_canary_of_a_version_that_the_gate_refused_begins_with_a_warning(service):
+    assert service("promote", "m", 3).code == 1
+    begun = words(service.ok("canary", "m", 3).out)
+    warning = "Warning: the gate did not let it take over. Refused: v3 (F1 0.500) against v1 (F1 0.600)"
+    assert begun.startswith(f"v3 answers 10% of the requests, beside v1, until it is ended. {warning}"), begun
+    service.ok("rollout", "m", "--stop")
+    assert "Warning" not in service.ok("shadow", "m", 3).out
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

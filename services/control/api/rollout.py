@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Literal
 
 from fastapi import FastAPI
@@ -52,11 +53,14 @@ def add_rollout(api: FastAPI, control: ControlPlane) -> None:
     async def start_trial(model: str, body: TrialRequest) -> dict[str, Any]:
         """Begin a canary or a shadow. The champion stays, whatever it shows; a promotion ends it.
 
-        It ends by itself if the version fails, is much slower than the champion, or is worse by feedback.
+        It ends by itself if the version fails, is much slower than the champion, or is worse by feedback. Answers also with
+        the newest decision of the gate on the version as ``gate``, or null: a version that it refused may be tried out.
         """
         control.config.model(model)
         mode = RolloutMode(body.mode)
-        return _described(await control.rollouts.start_trial(model, body.version, mode, body.percent, body.minutes))
+        begun = await control.rollouts.start_trial(model, body.version, mode, body.percent, body.minutes)
+        decision = await asyncio.to_thread(registry.newest_gate_decision, model, body.version)
+        return {**_described(begun), "gate": None if decision is None else to_json_values(decision)}
 
     @api.get("/api/models/{model}/rollout", tags=["roll-outs"])
     def get_rollout(model: str) -> dict[str, Any]:
