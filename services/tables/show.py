@@ -21,6 +21,9 @@ Json = Mapping[str, Any]
 
 VERDICT_STYLES = {Verdict.PROMOTE: "green", Verdict.REJECT: "red", Verdict.INCONCLUSIVE: "yellow"}
 
+VERDICT_WORDS = {Verdict.PROMOTE: "promote", Verdict.REJECT: "refused", Verdict.INCONCLUSIVE: "inconclusive"}
+"""Verdicts as the gate's sentences begin with them."""
+
 HISTORY_STYLES = {
     HistoryKind.PROMOTED: "green",
     HistoryKind.REFUSED: "red",

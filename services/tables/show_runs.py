@@ -11,7 +11,17 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.text import Text
 
 from baton.store.records import RunState
-from services.tables.show import Json, decision, duration_text, grid, serving, time_text, version_text
+from services.tables.show import (
+    VERDICT_STYLES,
+    VERDICT_WORDS,
+    Json,
+    decision,
+    duration_text,
+    grid,
+    serving,
+    time_text,
+    version_text,
+)
 
 STATE_STYLES = {
     RunState.QUEUED: "dim",
@@ -42,7 +52,7 @@ COUNTERS = (("step", "steps"), ("done", "total"), ("trial", "trials"))
 
 def runs(items: Sequence[Json]) -> RenderableType:
     """Return a table with one line per run."""
-    table = grid("run", "state", "version", "started", "took", "about")
+    table = grid("run", "state", "version", "verdict", "started", "took", "about")
     for item in items:
         progress = progress_text(item["progress"], item["stage"]) if item["state"] == RunState.RUNNING else ""
         source = f"registers {item['source']['location']}" if item["source"] else ""
@@ -51,6 +61,7 @@ def runs(items: Sequence[Json]) -> RenderableType:
             item["id"],
             Text(item["state"], style=STATE_STYLES.get(item["state"], "")),
             version_text(item["version"]),
+            Text(VERDICT_WORDS.get(item["verdict"], "–"), style=VERDICT_STYLES.get(item["verdict"], "")),
             time_text(item["started_at"]),
             _duration_of(item),
             Text("; ".join(about)),

@@ -675,6 +675,8 @@ def test_waiting_for_a_loser_ends_well_with_the_verdict(service, training):
     training(finished(service, 30))
     done = service.ok("train", "m", "--wait")
     assert words(done.out).startswith("Refused: v4 (F1 0.300) against v1 (F1 0.600)")
+    assert [run["verdict"] for run in service.ok("runs", "m", "--json").json] == ["reject"]
+    assert "succeeded v4 refused" in words(service.ok("runs", "m").out)
     assert service.control.registry.champion("m").version == 1
 
 

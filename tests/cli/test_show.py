@@ -71,6 +71,7 @@ def test_a_runs_id_stays_whole_on_a_narrow_terminal():
         "finished_at": None,
         "reason": "the worker died of something that takes many words to describe",
         "cause": None,
+        "verdict": None,
         "source": None,
     }
     assert "intents-20261124-140156-61a1d7" in text_of(show_runs.runs([run]), width=60)
