@@ -59,7 +59,7 @@ Baton = Callable[..., Done]
 @pytest.fixture
 def baton(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Baton:
     """The command as the shell would run it, in this process."""
-    for variable in ("BATON_CONFIG", "BATON_URL", "BATON_DATABASE", "BATON_STORAGE", "RAY_ADDRESS"):
+    for variable in ("BATON_CONFIG", "BATON_URL", "BATON_DATABASE", "BATON_STORAGE", "RAY_ADDRESS", "COLUMNS"):
         monkeypatch.delenv(variable, raising=False)
 
     def run(*arguments: str | Path | int) -> Done:
@@ -244,6 +244,18 @@ def test_the_installed_command_ends_like_this_one(tmp_path):
     done = subprocess.run([script, "config", "schema"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["properties"]
+
+
+def test_piped_output_is_as_wide_as_columns_says_and_else_wide(tmp_path):
+    path = write(tmp_path, GOOD)
+    command = [sys.executable, "-m", "services.cli", "config", "check", "-c", path]
+    usual = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
+
+    def widest(environment: dict[str, str]) -> int:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        return max(len(line) for line in done.stdout.splitlines())
+
+    assert widest({**usual, "COLUMNS": "30"}) <= 30 < widest(usual)
 
 
 # --- no service ----------------------------------------------------------------------------------------------------------
