@@ -357,9 +357,9 @@ def test_thresholds_come_from_validation_rows_where_there_are_some(tiny_base, tm
 
 def test_labels_without_names_must_be_named(elsewhere, trained):
     message = elsewhere.complaint(trained)
-    assert "4 label(s) of the model have no names: LABEL_0, LABEL_1, LABEL_2, LABEL_3" in message
+    assert "4 labels of the model without a name: LABEL_0, LABEL_1, LABEL_2, LABEL_3" in message
     assert '--labels FILE.json with an object such as {"LABEL_0": "billing", …}' in message
-    assert "1 label(s) of the model have no names: LABEL_3" in elsewhere.complaint(
+    assert "1 label of the model without a name: LABEL_3" in elsewhere.complaint(
         trained, {name: label for name, label in NAMES.items() if name != "LABEL_3"}
     )
     assert "the model has no label 'LABEL_9' to name; it has LABEL_0, " in elsewhere.complaint(trained, {"LABEL_9": "x"})

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from baton.store.records import DecisionKind, HistoryKind, RolloutMode, Verdict
+from baton.wording import counted
 
 Json = Mapping[str, Any]
 """One object in an answer of the API."""
@@ -143,10 +144,10 @@ def retrain(item: Json) -> RenderableType:
     lines: list[RenderableType] = [
         Text(f"{item['model']}: {state}", style=f"bold {style}"),
         Text(item["explanation"]),
-        Text(f"{item['new_examples']:,} correction(s) since the last data set"),
+        Text(f"{counted(item['new_examples'], 'correction')} since the last data set"),
     ]
     if item["live"]:
-        lines.append(Text(f"live F1 {item['live']['f1']:.4f} over {item['live']['corrections']:,} correction(s)"))
+        lines.append(Text(f"live F1 {item['live']['f1']:.4f} over {counted(item['live']['corrections'], 'correction')}"))
     if item["drift"]:
         lines.append(_drift_table(item["drift"]))
     return Group(*lines)

@@ -174,7 +174,7 @@ def test_a_mistyped_command_is_told_and_ends_with_status_2(baton, arguments, exp
 def test_a_good_configuration_is_valid(baton, tmp_path):
     done = baton("config", "check", "-c", write(tmp_path, GOOD))
     assert done.code == 0
-    assert words(done.out).endswith("is valid: 1 model(s): m")
+    assert words(done.out).endswith("is valid: 1 model: m")
 
 
 def test_missing_data_files_are_told_and_are_no_mistake(baton, tmp_path):
@@ -515,7 +515,7 @@ def test_one_data_set_is_shown_with_its_labels_conflicts_and_quarantine(service,
     assert text.startswith("data set 2: 5 train rows, 3 holdout rows")
     assert "shipping 2 1 1 0" in text
     assert "1 contradicted, 1 set aside, 1 in quarantine" in text
-    assert "1 text(s) with different answers, settled by latest:" in text
+    assert "1 text with different answers, settled by latest:" in text
     assert "'Refund, please': billing ×1, shipping ×1; kept shipping (latest, train)" in text
     assert "feedback 5: field 'label' is missing" in text
 
@@ -697,7 +697,7 @@ def test_waiting_for_a_winner_that_no_replica_can_load_ends_with_status_1_and_th
     training(finished(service, 95))
     done = service("train", "m", "--wait")
     assert done.code == 1
-    assert "v4 cannot take over: 1 of 1 replica(s) cannot load it: altered" in words(done.out)
+    assert "v4 cannot take over: 1 of 1 replica cannot load it: altered" in words(done.out)
     assert service.control.registry.champion("m").version == 1
 
 

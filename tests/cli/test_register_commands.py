@@ -40,7 +40,7 @@ def own(tiny_base: Path, tmp_path: Path) -> Path:
 
 def test_a_directory_is_registered_by_a_relative_path_with_names_for_its_labels_and_serves(service, own, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert "4 label(s) of the model have no names" in service("register", "m", "own", "--wait").out
+    assert "4 labels of the model without a name" in service("register", "m", "own", "--wait").out
     (tmp_path / "labels.json").write_text(json.dumps(dict(zip("0123", LABELS, strict=True))))
     done = service.ok("register", "m", "own", "--labels", "labels.json", "--wait")
     assert words(done.out).startswith("Promote: v1, the first version, F1 ")

@@ -516,7 +516,7 @@ def test_promoting_the_champion_is_a_conflict(champion):
 def test_a_version_that_no_replica_can_load_is_a_conflict_and_the_champion_stays(champion):
     champion.control.replicas.broken[2] = "altered"
     assert problem(champion.promote(2), 409) == (
-        "m: v2 cannot take over: 1 of 1 replica(s) cannot load it: altered; the champion stays"
+        "m: v2 cannot take over: 1 of 1 replica cannot load it: altered; the champion stays"
     )
     assert champion.get("/api/models/m").json()["champion"] == 1
     assert champion.get("/api/models/m/history").json()["items"][0]["what"] == "rollout failed"

@@ -187,7 +187,7 @@ def test_starts_count_characters_whatever_their_bytes():
         ({"answers": {"text": ["it."], "answer_start": [-3]}}, r"-3 of 'it.' is outside .*; it has that text at character 91"),
         ({"answers": {"text": ["Porto, x"], "answer_start": [START]}}, r"has 'Porto, w' at character \d+, not 'Porto, x'"),
         ({"answers": {"text": [CONTEXT * 2], "answer_start": [0]}}, r"'Your order .{45}… at character 0, not 'Your .{45}"),
-        ({"answers": {"text": ["Porto"], "answer_start": []}}, r"1 text\(s\), but 0 answer_start\(s\); each text needs one"),
+        ({"answers": {"text": ["Porto"], "answer_start": []}}, r"1 text, but 0 answer_starts; each text needs one"),
         ({"answers": {"text": ["Porto"], "answer_start": [54.0]}}, r"'answers.answer_start\[0\]': 54.0: .*valid integer"),
         ({"answers": {"text": ["Porto"], "answer_start": ["54"]}}, r"'answers.answer_start\[0\]': '54': .*valid integer"),
         ({"answers": {"text": ["Porto"], "answer_start": [True]}}, r"'answers.answer_start\[0\]': True: .*valid integer"),

@@ -17,6 +17,7 @@ from baton.config.model_settings import ModelSettings
 from baton.errors import Conflict, NotFound, NotReady
 from baton.store.records import DecisionKind, HistoryKind, Rollout, RolloutMode, RolloutState
 from baton.store.registry import Registry
+from baton.wording import counted
 from services.control.rollouts.machine import Event, next_state
 from services.control.rollouts.preparation import RETRY_SECONDS, Faulty, Interrupted, Preparation
 from services.control.rollouts.replicas import Replicas
@@ -171,5 +172,6 @@ class Steps:
             if all_confirmed and not counts.starting:
                 return None
             if time.monotonic() > deadline:
-                return f"only {len(confirmed)} of {counts.total} replica(s) serve it; the others will follow by themselves"
+                asked = counted(counts.total, "replica")
+                return f"it serves on only {len(confirmed)} of {asked}; the others will follow by themselves"
             await asyncio.sleep(RETRY_SECONDS)

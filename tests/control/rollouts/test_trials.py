@@ -280,7 +280,7 @@ def test_a_silent_replica_delays_the_next_look_and_nothing_else(control, replica
 def test_a_replica_that_never_starts_holds_up_no_later_roll_out(control, replicas, monkeypatch):
     monkeypatch.setattr(steps, "SETTLE_SECONDS", 0.0)
     monkeypatch.setattr(Scripted, "count", lambda self, model: ReplicaCounts(running=2, starting=1))
-    with pytest.raises(NotReady, match=r"v2 is champion, but only 2 of 3 replica\(s\) serve it; the others will follow"):
+    with pytest.raises(NotReady, match=r"v2 is champion, but it serves on only 2 of 3 replicas; the others will follow"):
         asyncio.run(control.rollouts.promote(won(control, 2)))
     [found] = control.registry.rollouts.list("m")
     assert found.state is RolloutState.SETTLED
