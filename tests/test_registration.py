@@ -357,9 +357,9 @@ def test_thresholds_come_from_validation_rows_where_there_are_some(tiny_base, tm
 
 def test_labels_without_names_must_be_named(elsewhere, trained):
     message = elsewhere.complaint(trained)
-    assert "4 label(s) of the model have no names: LABEL_0, LABEL_1, LABEL_2, LABEL_3" in message
+    assert "4 labels of the model without a name: LABEL_0, LABEL_1, LABEL_2, LABEL_3" in message
     assert '--labels FILE.json with an object such as {"LABEL_0": "billing", …}' in message
-    assert "1 label(s) of the model have no names: LABEL_3" in elsewhere.complaint(
+    assert "1 label of the model without a name: LABEL_3" in elsewhere.complaint(
         trained, {name: label for name, label in NAMES.items() if name != "LABEL_3"}
     )
     assert "the model has no label 'LABEL_9' to name; it has LABEL_0, " in elsewhere.complaint(trained, {"LABEL_9": "x"})
@@ -467,7 +467,12 @@ def test_a_tokenizer_of_another_model_is_refused(elsewhere, tiny_base, tmp_path)
 
 def test_a_place_that_is_not_there_is_told(elsewhere, tmp_path):
     assert "no such directory on the node that runs this job" in elsewhere.complaint(tmp_path / "none")
-    message = elsewhere.complaint("somebody/nothing")
-    assert (
-        "'somebody/nothing' is neither a directory on the node that runs this job nor a model that the hub provides" in message
-    )
+    (file := tmp_path / "own.json").write_text("{}")
+    assert "own.json is a file; name the directory that it lies in" in elsewhere.complaint(file)
+
+
+def test_a_hub_id_that_offline_no_cache_has_is_told_with_what_forbids_its_download(elsewhere, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    told = elsewhere.complaint("somebody/nothing")
+    assert "on the node that runs this job, model 'somebody/nothing' is neither a directory nor in the local cache" in told
+    assert "and HF_HUB_OFFLINE=1 forbids downloads. Offline, give a directory" in told

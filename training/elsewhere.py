@@ -27,6 +27,7 @@ from baton.engines.torch_engine import load_model
 from baton.errors import BaseModelNotFound, CorruptVersion, UnusableModel
 from baton.store.records import Source
 from baton.tasks import TASKS, AnyTask, task_type
+from baton.wording import counted
 from training.fit.weights import save_tokenizer
 
 SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
@@ -137,8 +138,8 @@ def name_labels(task_cls: type[AnyTask], own: Sequence[str], names: Mapping[str,
     labels = tuple(names.get(name, names.get(str(index), name)) for index, name in enumerate(own))
     if unnamed := [label for label in labels if PLACEHOLDER.fullmatch(label)]:
         raise UnusableModel(
-            f"{len(unnamed)} label(s) of the model have no names: {_listed(unnamed)}. Name them: --labels FILE.json with an "
-            f'object such as {{"{unnamed[0]}": "billing", …}}'
+            f"{counted(len(unnamed), 'label')} of the model without a name: {_listed(unnamed)}. Name them: --labels FILE.json "
+            f'with an object such as {{"{unnamed[0]}": "billing", …}}'
         )
     if wrong := [label for label in labels if not label.strip() or labels.count(label) > 1]:
         raise UnusableModel(f"the label {wrong[0]!r} is empty, or two outputs of the model have it; it has {_listed(labels)}")
@@ -156,15 +157,14 @@ def _fetch(location: str, scratch: Path) -> Path:
         return scratch
     if Path(location).is_dir():
         return Path(location)
-    if location.startswith((".", "/")):
+    if Path(location).is_file():
+        raise UnusableModel(f"{location} is a file; name the directory that it lies in")
+    if location.startswith("/"):
         raise UnusableModel(f"{location}: no such directory on the node that runs this job; every node must be able to read it")
     try:
         return find_base_model(location)
     except BaseModelNotFound as error:
-        raise UnusableModel(
-            f"{location!r} is neither a directory on the node that runs this job nor a model that the hub provides: "
-            f"{_first_line(error.__cause__ or error)}"
-        ) from error
+        raise UnusableModel(f"on the node that runs this job, {error}") from error
 
 
 def _read_config(location: str, directory: Path) -> dict[str, Any]:

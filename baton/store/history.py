@@ -48,12 +48,15 @@ class History:
 
     def rejection(self, model: str, version: int) -> str | None:
         """Return why somebody rejected a version; None if nobody did."""
+        return self.rejections(model).get(version)
+
+    def rejections(self, model: str) -> dict[int, str]:
+        """Return the versions that somebody rejected, each with the newest reason."""
         table = schema.incidents
-        here = (table.c.model == model, table.c.version == version, table.c.kind == HistoryKind.REJECTED)
-        query = sa.select(table.c.detail).where(*here).order_by(table.c.id.desc()).limit(1)
+        here = (table.c.model == model, table.c.version.is_not(None), table.c.kind == HistoryKind.REJECTED)
+        query = sa.select(table.c.version, table.c.detail).where(*here).order_by(table.c.id)
         with database.reading(self._engine) as connection:
-            found: str | None = connection.scalar(query)
-            return found
+            return {row.version: row.detail for row in connection.execute(query)}
 
     def incidents(self, model: str, *, limit: int = PAGE) -> Sequence[Incident]:
         """Return incidents, newest first."""

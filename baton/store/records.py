@@ -62,6 +62,11 @@ class HistoryKind(StrEnum):
     RUN_FAILED = "run failed"
     RUN_CANCELLED = "run cancelled"
     ROLLOUT_FAILED = "rollout failed"
+    """The version could not be prepared, or something spoke against it on trial."""
+    ROLLOUT_ENDED = "rollout ended"
+    """It ended before the version took over: somebody or something else came first, or an outage."""
+    TRIAL_ENDED = "trial ended"
+    """A canary or shadow ended, and nothing spoke against the version: a person ended it, or something else came first."""
     CANARY = "canary"
     SHADOW = "shadow"
     REJECTED = "rejected"
@@ -70,6 +75,11 @@ class HistoryKind(StrEnum):
     RETRAIN_PAUSED = "retrain paused"
     RETRAIN_RESUMED = "retrain resumed"
     DRIFT = "drift"
+
+    @property
+    def gives_up(self) -> bool:
+        """Whether no decision from before it brings the version into service by itself any more."""
+        return self in (HistoryKind.ROLLOUT_FAILED, HistoryKind.TRIAL_ENDED, HistoryKind.REJECTED)
 
 
 class RolloutMode(StrEnum):

@@ -7,7 +7,7 @@ registry holds (`Registry.versions`, `Registry.runs`, …). Knows neither tasks 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
@@ -280,6 +280,13 @@ class Registry:
         if row is None:
             raise NotFound(f"no decision {decision_id}")
         return as_decision(row)
+
+    def verdicts(self, decision_ids: Collection[int]) -> dict[int, Verdict]:
+        """Return the verdicts of stored decisions by their ids."""
+        table = schema.decisions
+        query = sa.select(table.c.id, table.c.verdict).where(table.c.id.in_(decision_ids))
+        with self._read() as connection:
+            return {row.id: Verdict(row.verdict) for row in connection.execute(query)}
 
     def gate_decision(
         self,

@@ -21,7 +21,7 @@ def pending(connection: sa.Connection) -> list[Decision]:
     """Return decisions that allow a promotion over the current champion and were not carried out, the largest gain first.
 
     A decision was carried out if it has a promotion. A newer decision on the same version ends it, and so does an incident that
-    names the version: its roll-out failed, or somebody rejected it.
+    names the version and gives it up (`HistoryKind.gives_up`).
     """
     decisions, models, promotions = schema.decisions, schema.models, schema.promotions
     return _of_runs(
@@ -53,7 +53,7 @@ def overtaken(connection: sa.Connection) -> list[Decision]:
 def _of_runs(connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> list[Decision]:
     """Return decisions of runs that allow a promotion and meet the conditions, the one with the largest gain first.
 
-    Left out are those with a newer decision of the gate on the same version, with a failed roll-out, or rejected by somebody.
+    Left out are those whose version has a newer decision of the gate, or was given up since.
     """
     decisions, runs, models, newer = schema.decisions, schema.runs, schema.models, schema.decisions.alias()
     incidents = schema.incidents
@@ -72,7 +72,7 @@ def _of_runs(connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> 
             ~sa.exists().where(
                 incidents.c.model == decisions.c.model,
                 incidents.c.version == decisions.c.candidate,
-                incidents.c.kind.in_([HistoryKind.ROLLOUT_FAILED, HistoryKind.REJECTED]),
+                incidents.c.kind.in_([kind for kind in HistoryKind if kind.gives_up]),
                 incidents.c.created_at >= decisions.c.created_at,
             ),
             *conditions,

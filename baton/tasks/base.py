@@ -20,6 +20,7 @@ from pydantic_core import from_json
 from tokenizers import Encoding, Tokenizer
 
 from baton.tasks.f1 import Metric
+from baton.validation import not_allowed
 
 InputT = TypeVar("InputT", bound=BaseModel)
 OutputT = TypeVar("OutputT", bound=BaseModel)
@@ -398,7 +399,7 @@ def from_cell(value: object) -> object:
 
 
 def first_problem(error: ValidationError) -> str:
-    """Return the first problem of a pydantic error as ``field: message (got VALUE)``, without pydantic's own prefixes."""
+    """Return the first problem of a pydantic error as ``field: message``, which has the value and what is allowed."""
     problem = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in problem["loc"])
     match problem["type"]:
@@ -409,7 +410,7 @@ def first_problem(error: ValidationError) -> str:
         case "value_error":  # from a validator of ours, whose message has the value
             message = str(problem["msg"]).removeprefix("Value error, ")
         case _:
-            message = f"{problem['msg']} (got {short_repr(problem['input'])})"
+            message = not_allowed(short_repr(problem["input"]), problem["msg"])
     return f"{field}: {message}" if field else message
 
 

@@ -14,6 +14,7 @@ from baton.errors import DataError
 from baton.tasks.base import Score, Target, Windows, from_cell
 from baton.tasks.f1 import RatioF1, micro_f1
 from baton.tasks.text_classifier import ClassificationOptions, LabelScores, TextClassifier, TextInput, activate, ranking
+from baton.wording import counted
 
 NO_LABEL = "no label"
 """An empty answer in words."""
@@ -97,7 +98,9 @@ class MultiLabel(TextClassifier[MultiLabelScores, MultiLabelExample, MultiLabelO
     def check(self, examples: Sequence[MultiLabelExample]) -> None:
         super().check(examples)
         if not any(example.label for example in examples):
-            raise DataError(f"none of the {len(examples)} holdout row(s) has a label; F1 needs at least one row with a label")
+            raise DataError(
+                f"none of the {counted(len(examples), 'holdout row')} has a label; F1 needs at least one row with a label"
+            )
 
     def answer(self, logits: NDArray[np.float64], options: MultiLabelOptions) -> MultiLabelScores:
         scores = activate(options.function_to_apply, logits)

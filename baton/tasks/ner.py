@@ -34,6 +34,7 @@ from baton.tasks.ner_entities import Entities, Entity, Labels, NerOptions, Token
 from baton.tasks.ner_rows import NerExample, NerInput, Span
 from baton.tasks.ner_tokens import NerWindows, TextTokens, WordPieces, first_tokens_of_words, label_words
 from baton.text import tags
+from baton.wording import counted
 
 
 class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
@@ -98,7 +99,7 @@ class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
         unknown = sorted({span.label for example in examples for span in example.entities} - set(known))
         if unknown:
             raise DataError(
-                f"the holdout has {len(unknown)} entity type(s) that the training data lacks: "
+                f"the holdout has {counted(len(unknown), 'entity type')} that the training data lacks: "
                 f"{', '.join(map(repr, unknown[:5]))}; training has {', '.join(map(repr, known[:10]))}"
                 f"{' …' if len(known) > 10 else ''}"
             )

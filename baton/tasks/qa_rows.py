@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from baton.tasks.base import check_text, from_cell, short_repr
+from baton.wording import counted
 
 
 class QaInput(BaseModel):
@@ -54,9 +55,8 @@ class References(BaseModel):
     @model_validator(mode="after")
     def _same_length(self) -> References:
         if len(self.text) != len(self.answer_start):
-            raise ValueError(
-                f"{len(self.text)} text(s), but {len(self.answer_start)} answer_start(s); each text needs one answer_start"
-            )
+            starts = counted(len(self.answer_start), "answer_start")
+            raise ValueError(f"{counted(len(self.text), 'text')}, but {starts}; each text needs one answer_start")
         return self
 
 

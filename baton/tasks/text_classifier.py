@@ -29,6 +29,7 @@ from baton.tasks.base import (
     split_into_windows,
     without_truncation,
 )
+from baton.wording import counted
 
 
 class TextInput(BaseModel):
@@ -114,7 +115,8 @@ class TextClassifier(Task[TextInput, ScoresT, TextExampleT, ChoiceT]):
         unknown = sorted({label for example in examples for label in self.truth(example)} - set(self.labels))
         if unknown:
             raise DataError(
-                f"the holdout has {len(unknown)} label(s) that the training data lacks: {', '.join(map(repr, unknown[:5]))}; "
+                f"the holdout has {counted(len(unknown), 'label')} that the training data lacks: "
+                f"{', '.join(map(repr, unknown[:5]))}; "
                 f"training has {', '.join(map(repr, self.labels[:10]))}{' …' if len(self.labels) > 10 else ''}"
             )
 

@@ -1,5 +1,18 @@
-"""``python -m services.cli``: run `baton` where its script is not on the PATH."""
+"""``python -m services.cli``, and the script `baton`: loads the command line, and ends quietly if Ctrl-C comes meanwhile."""
 
-from services.cli.app import main
+from __future__ import annotations
 
-main()
+import sys
+
+
+def main() -> None:
+    """Run the command."""
+    try:
+        from services.cli import app
+    except KeyboardInterrupt:
+        sys.exit(130)
+    app.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import Annotated
 
@@ -31,7 +32,7 @@ from services.tables import show
 logger = logging.getLogger("baton")
 
 PIPED_WIDTH = 200
-"""Minimum width of the output in characters where it goes to a file or to another program."""
+"""Width of the output in characters where it goes to a file or to another program, unless COLUMNS says another."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -57,8 +58,8 @@ def set_common_options(
     """Handle the options that come before the command's name."""
     context.obj = CommonOptions(key=key)
     for console in (out, err):
-        if not console.is_terminal:  # do not wrap lines in a file or in the input of another program
-            console.width = max(console.width, PIPED_WIDTH)
+        if not console.is_terminal and "COLUMNS" not in os.environ:  # rich would take the width of a small terminal
+            console.width = PIPED_WIDTH
 
 
 # in the order in which `baton --help` lists them

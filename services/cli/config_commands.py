@@ -11,6 +11,7 @@ from baton.config import file as configuration
 from baton.config.file import BatonConfig, load_config
 from baton.errors import BatonError
 from baton.store.urls import without_passwords
+from baton.wording import counted
 from services.cli.terminal import ConfigFile, err, out, path_of, print_json
 from services.host import startup_warnings
 
@@ -44,7 +45,7 @@ def check(config: ConfigFile = None) -> None:
             _warn(f"{model.name}: data.train is not declared: versions can only be registered (`baton register`), and {judged}")
     for change in _task_changes(loaded):
         _warn(change)
-    out.print(f"{path} is valid: {len(loaded.models)} model(s): {', '.join(model.name for model in loaded.models)}")
+    out.print(f"{path} is valid: {counted(len(loaded.models), 'model')}: {', '.join(model.name for model in loaded.models)}")
 
 
 def _task_changes(config: BatonConfig) -> list[str]:

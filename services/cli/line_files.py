@@ -118,7 +118,11 @@ def _read_lines(source: Iterable[bytes]) -> Iterator[Line]:
         if not raw.strip():
             continue
         try:
-            item = json.loads(raw)
+            item = json.loads(raw.rstrip())
+        except json.JSONDecodeError as error:
+            what = error.msg.removesuffix(" at")
+            yield Line(number=number, item=None, problem=f"not valid JSON: {what} at character {error.pos + 1}")
+            continue
         except (ValueError, RecursionError) as error:
             yield Line(number=number, item=None, problem=f"not valid JSON: {error}")
             continue

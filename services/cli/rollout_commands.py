@@ -7,16 +7,13 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from baton.config.model_settings import LONGEST_TRIAL_MINUTES, MAX_CANARY_PERCENT
 from services.cli.terminal import AsJson, ConfigFile, Model, connect, out, print_value
 from services.tables import show_rollout
 
 Version = Annotated[int, typer.Argument(min=1, help="Number of the version.", metavar="VERSION")]
 Minutes = Annotated[
     float | None,
-    typer.Option(
-        min=0.01, max=LONGEST_TRIAL_MINUTES, help="End it after so many minutes [default: when somebody ends or promotes it]."
-    ),
+    typer.Option(help="End it after so many minutes [default: when somebody ends or promotes it]."),
 ]
 
 
@@ -24,9 +21,7 @@ def canary(
     context: typer.Context,
     model: Model,
     version: Version,
-    percent: Annotated[
-        float, typer.Option(min=0.01, max=MAX_CANARY_PERCENT, help="Percent of the requests that the version answers.")
-    ] = 10.0,
+    percent: Annotated[float, typer.Option(help="Percent of the requests that the version answers, at most 50.")] = 10.0,
     minutes: Minutes = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
@@ -44,7 +39,7 @@ def shadow(
     context: typer.Context,
     model: Model,
     version: Version,
-    percent: Annotated[float, typer.Option(min=0.01, max=100, help="Percent of the requests that the version gets.")] = 20.0,
+    percent: Annotated[float, typer.Option(help="Percent of the requests that the version gets, at most 100.")] = 20.0,
     minutes: Minutes = None,
     config: ConfigFile = None,
     as_json: AsJson = False,

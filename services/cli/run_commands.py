@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +18,9 @@ from services.tables import show_runs
 
 POLL_SECONDS = 0.5
 """Pause between two reads of the state of a run that the command waits for."""
+
+GIVEN_UP = [kind for kind in HistoryKind if kind.gives_up]
+"""Kinds of history entries after which a winner does not take over by itself."""
 
 
 def train(
@@ -85,9 +89,7 @@ def register(
     published, and `baton promote --force --reason …` puts it into service. Exit status 1 with --wait when the run fails, or a
     winner cannot take over.
     """
-    if not source.strip():
-        raise typer.BadParameter("DIRECTORY is empty; name a directory, a storage URL or the id of a model on the hub")
-    body = {"source": _absolute_path(source), "labels": None if labels is None else _read_labels(labels)}
+    body = {"source": _model_source(source), "labels": None if labels is None else _read_labels(labels)}
     with connect(context, config) as client:
         run = client.post(f"/api/models/{model}/versions", body)
         _follow(client, run, wait=wait, as_json=as_json)
@@ -149,7 +151,20 @@ def _absolute(assignment: str) -> str:
 
 def _absolute_path(value: str) -> str:
     """Return the absolute path of what exists on this machine, and anything else (a URL, an id) unchanged."""
-    return str(Path(value).resolve()) if Path(value).exists() else value
+    path = Path(os.path.expanduser(value))  # noqa: PTH111  Path.expanduser raises for unknown users
+    return str(path.resolve()) if path.exists() else value
+
+
+def _model_source(value: str) -> str:
+    """Return what `register` sends for a DIRECTORY, see `_absolute_path`. Raises ``BadParameter`` if it cannot be one."""
+    if not value.strip():
+        raise typer.BadParameter("DIRECTORY is empty; name a directory, a storage URL or the id of a model on the hub")
+    source = _absolute_path(value)
+    if Path(source).is_file():
+        raise typer.BadParameter(f"{value} is a file; name the directory that it lies in")
+    if source.startswith((".", "~")):
+        raise typer.BadParameter(f"{value}: no such directory on this machine; give a path on the cluster's nodes from / on")
+    return source
 
 
 def _read_labels(path: Path) -> dict[str, str]:
@@ -200,7 +215,7 @@ def _rollout_problem(client: Client, run: dict[str, Any]) -> str | None:
     if champion not in (run["decision"]["champion"], run["version"]):
         return f"v{champion} became champion in the meantime; `baton promote {run['model']} {run['version']}` compares again"
     events = [item for item in recent if item["version"] == run["version"]]
-    failures = [item["text"] for item in events if item["what"] == HistoryKind.ROLLOUT_FAILED]
+    failures = [f"{item['what']}: {item['text']}" for item in events if item["what"] in GIVEN_UP]
     if champion != run["version"] and any(item["what"] == HistoryKind.PROMOTED for item in events):
         return f"v{run['version']} took over, but v{champion} has replaced it since"
     return failures[0] if failures else None

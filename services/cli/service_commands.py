@@ -42,8 +42,9 @@ def up(
 ) -> None:
     """Start the service on its own Ray cluster on this machine, or on the cluster that RAY_ADDRESS names.
 
-    Without --detach, the command runs until Ctrl-C, which stops the service. On a cluster that RAY_ADDRESS names, it returns
-    when the service is ready. The service serves every model that has a champion; `baton train MODEL --wait` trains the first.
+    Without --detach, the command runs until Ctrl-C, which stops the service; the exit status is 130 if it was not ready yet.
+    On a cluster that RAY_ADDRESS names, it returns when the service is ready. The service serves every model that has a
+    champion; `baton train MODEL --wait` trains the first.
     """
     from services.host import supervisor
 
@@ -83,12 +84,17 @@ def down(config: ConfigFile = None) -> None:
     if instance is None:
         out.print("nothing is running")
         return
-    if alive(instance):
-        os.kill(instance.pid, 15)
-        if not wait_for_exit(instance, DOWN_SECONDS):
-            os.kill(instance.pid, 9)
-    left = processes.stop_all(instance)
-    state.clear()
+    try:
+        if alive(instance):
+            os.kill(instance.pid, 15)
+            if not wait_for_exit(instance, DOWN_SECONDS):
+                os.kill(instance.pid, 9)
+        left = processes.stop_all(instance)
+        state.clear()
+    except KeyboardInterrupt:
+        now = "goes on stopping by itself" if alive(instance) else "has ended, but some of its processes may still run"
+        err.print(f"\nthe service {now}; `baton down` waits for it and stops what is left")
+        raise typer.Exit(130) from None
     out.print("stopped" + (f" (cleared {left} leftover processes)" if left else ""))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from services.cli.terminal import AsJson, ConfigFile, Limit, Model, connect, err, out, print_json, print_value
 from services.client import ApiError
@@ -50,7 +49,8 @@ def evaluate(
 ) -> None:
     """Show the F1 of a version on the newest holdout, beside the champion's. Nothing moves, and no match is counted.
 
-    The version is evaluated now unless it was before. If the gate has judged it on this holdout, its report follows.
+    The version is evaluated now unless it was before. If the gate has judged it on this holdout, against the same
+    champion, its report follows; otherwise its F1 by label.
     """
     with connect(context, config) as client:
         item = client.post(f"/api/models/{model}/versions/{version}/evaluations")
@@ -66,7 +66,7 @@ def promote(
     reason: Annotated[str | None, typer.Option(help="Record this reason in the history.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare a version with the champion, and swap it in if it wins.
+    """Compare a version with the champion, and swap it in if it wins. The command returns when the version serves.
 
     Exit status 1 when the gate refuses the version.
     """
@@ -75,14 +75,14 @@ def promote(
         with connect(context, config) as client:
             answer = client.post(f"/api/models/{model}/promotions", body)
     except KeyboardInterrupt:
-        err.print(f"\nthe promotion may go on; `baton status {model}` shows the champion")
+        err.print("\nthe promotion may go on; `baton status` shows the champion")
         raise typer.Exit(130) from None
     except ApiError as error:
         if as_json and "decision" in error.content:  # without --json, `app.main` prints the decision
             print_json(error.content)
             raise typer.Exit(1) from None
         raise
-    print_value(answer, as_json, lambda item: show.decision(item["decision"]))
+    print_value(answer, as_json, show.moved)
 
 
 def reject(
@@ -96,7 +96,7 @@ def reject(
     """Keep a version out of service: end its roll-out now, and let nothing but --force promote it."""
     with connect(context, config) as client:
         answer = client.post(f"/api/models/{model}/versions/{version}/rejection", {"reason": reason})
-    print_value(answer, as_json, lambda item: Text(f"v{item['version']} of {item['model']} will not take over."))
+    print_value(answer, as_json, show.rejected)
 
 
 def rollback(
@@ -112,7 +112,7 @@ def rollback(
     """Put an earlier champion back into service."""
     with connect(context, config) as client:
         answer = client.post(f"/api/models/{model}/rollback", {"version": to, "reason": reason})
-    print_value(answer, as_json, lambda item: show.decision(item["decision"]))
+    print_value(answer, as_json, show.moved)
 
 
 def history(

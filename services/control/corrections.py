@@ -263,7 +263,8 @@ def _object(item: Item) -> dict[str, Any]:
         try:
             value = from_json(item.line)
         except ValueError as error:
-            raise InvalidInput(f"not valid JSON: {error}") from None
+            where = str(error).replace("line 1 column", "character")  # the report has the number of the line already
+            raise InvalidInput(f"not valid JSON: {where}") from None
     if not isinstance(value, dict):
         raise InvalidInput(f"a JSON object is expected, not {short_repr(value)}")
     return value

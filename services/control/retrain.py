@@ -18,6 +18,7 @@ from baton.errors import Conflict
 from baton.quality.drift import Drift, compare
 from baton.store.records import HistoryKind, ModelVersion, Run, RunState, Verdict
 from baton.store.registry import Registry
+from baton.wording import counted
 from services.control.live_cache import LiveQualityCache
 from services.control.triggers import MIN_SAMPLES, TRIGGERS, Situation, TriggerName, describe_drift
 
@@ -105,7 +106,7 @@ def _blocker(settings: RetrainSettings, situation: Situation) -> _Blocker | None
     if situation.last_run_ended is not None and situation.now < (
         until := situation.last_run_ended + _cool_down(settings, failures)
     ):
-        after = f" after {failures} run(s) without a new champion" if failures else ""
+        after = f" after {counted(failures, 'run')} without a new champion" if failures else ""
         return _Blocker(hold=Hold.COOL_DOWN, reason=f"cooling down until {until:%Y-%m-%d %H:%M:%S} UTC{after}")
     return None
 

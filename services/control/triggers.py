@@ -16,6 +16,7 @@ from cronsim import CronSim
 from baton.config.model_settings import RetrainSettings
 from baton.quality.drift import Drift
 from baton.quality.live import LiveQuality
+from baton.wording import counted
 
 MIN_SAMPLES = 50
 """Minimum number of answers for drift, and of corrected answers for live F1: fewer are no evidence of either."""
@@ -133,7 +134,7 @@ class DriftAlarm:
     def fires(self, settings: RetrainSettings, situation: Situation) -> str | None:
         if not situation.drifted or not situation.new_examples:
             return None
-        return f"{describe_drift(situation.drifted)}, and {situation.new_examples} new correction(s)"
+        return f"{describe_drift(situation.drifted)}, and {counted(situation.new_examples, 'new correction')}"
 
     def waits(self, settings: RetrainSettings, situation: Situation) -> str:
         if not situation.drifted:
@@ -155,7 +156,7 @@ class LowLiveF1:
             return None
         return (
             f"live F1 {live.f1:.4f} over {live.corrections} corrections is below {floor}, "
-            f"and {situation.new_examples} new correction(s)"
+            f"and {counted(situation.new_examples, 'new correction')}"
         )
 
     def waits(self, settings: RetrainSettings, situation: Situation) -> str:

@@ -24,6 +24,7 @@ from rich.table import Table
 
 from baton.errors import NotReady
 from baton.store.records import RunStage, RunState
+from baton.wording import counted
 from services.client import Client
 from services.demo.models import CORRUPTED, MODELS, DemoModel, write_home
 from services.demo.traffic import Exchange, Traffic, failed, latency_ms, stale
@@ -231,7 +232,7 @@ def _summary(demo: Demo) -> None:
     demo.print("Seconds: " + ", ".join(f"{name} {seconds:.0f}" for name, seconds in demo.seconds.items()))
     lost = sum(failed(hand_over.exchanges) + hand_over.stale for hand_over in demo.hand_overs)
     if lost:
-        raise NotReady(f"{lost} request(s) failed or were answered by the wrong version during the hand-overs")
+        raise NotReady(f"{counted(lost, 'request')} failed or got an answer of the wrong version during the hand-overs")
 
 
 def _expect(run: dict[str, Any], *, serving: bool) -> None:

@@ -14,6 +14,7 @@ from functools import partial
 from baton import logs
 from baton.config.file import BatonConfig
 from baton.errors import NotReady
+from baton.wording import counted
 from services.host.render import applications
 
 Report = Callable[[str], None]
@@ -70,7 +71,7 @@ def deploy(config: BatonConfig, report: Report, store_urls: Mapping[str, str]) -
 
     from services import app
 
-    report(f"starting {len(config.models)} model(s): {', '.join(settings.name for settings in config.models)}")
+    report(f"starting {counted(len(config.models), 'model')}: {', '.join(settings.name for settings in config.models)}")
     targets = [
         RunTarget(app.build(spec.import_path, {**spec.args, **store_urls}), name=spec.name, route_prefix=spec.route)
         for spec in applications(config)

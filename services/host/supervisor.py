@@ -37,9 +37,15 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Stopped(Exception):
     """One of `SIGNALS` arrived."""
 
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
 
 def run_local(config: BatonConfig, state: StateDirectory, report: Report, ready: Callable[[], None]) -> None:
     """Start Ray and the service on this machine, call ``ready``, wait for one of `SIGNALS`, then stop everything.
+
+    A signal that arrives before the service is ready ends the process after that, with status 128 and the signal's number.
 
     Changes the environment, the working directory and the signal handlers of this process, and does not restore them: the
     process must exist for nothing else.
@@ -71,6 +77,7 @@ def _run_local(config: BatonConfig, state: StateDirectory, report: Report, ready
     # Ray's workers import from their driver's working directory: they must not find a user's own services/ or training/ there.
     os.chdir(state.directory)
     owner: str | None = None
+    is_ready = False
     try:
         _raise_on_signals()
         report("starting Ray")
@@ -85,12 +92,16 @@ def _run_local(config: BatonConfig, state: StateDirectory, report: Report, ready
             leave()
         _raise_on_signals()
         wait_until_ready(config, report)
+        is_ready = True
         ready()
         _watch_head(instance)
     except (Stopped, SystemError) as error:
-        if not was_stopped(error):
+        signalled = stopped_by(error)
+        if signalled is None:
             raise
         report("stopping")
+        if not is_ready:
+            raise SystemExit(128 + signalled) from None
     finally:
         _ignore_signals()
         cancelled = [] if owner is None else cancel_runs(registry, owner)
@@ -143,11 +154,11 @@ def clear_leftovers(state: StateDirectory, report: Report) -> None:
     report(f"stopped {count} leftover process(es) of an instance that crashed")
 
 
-def was_stopped(error: BaseException | None) -> bool:
-    """Return whether a signal caused ``error``: Ray's compiled code turns the exception of a handler into a SystemError."""
+def stopped_by(error: BaseException | None) -> int | None:
+    """Return the signal that caused ``error``, or None: Ray's compiled code turns what a handler raises into a SystemError."""
     while error is not None and not isinstance(error, Stopped):
         error = error.__cause__ or error.__context__
-    return error is not None
+    return None if error is None else error.number
 
 
 def _watch_head(instance: Instance) -> None:
@@ -179,8 +190,8 @@ def _raise_on_signals() -> None:
     Call it again after joining and after leaving a cluster: Ray then replaces these handlers by its own, which end the process.
     """
 
-    def stop(_signal: int, _frame: Any) -> None:
-        raise Stopped
+    def stop(number: int, _frame: Any) -> None:
+        raise Stopped(number)
 
     for number in SIGNALS:
         if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:

@@ -14,18 +14,24 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from baton.store.records import DecisionKind, HistoryKind, Verdict
+from baton.store.records import DecisionKind, HistoryKind, RolloutMode, Verdict
+from baton.wording import counted
 
 Json = Mapping[str, Any]
 """One object in an answer of the API."""
 
 VERDICT_STYLES = {Verdict.PROMOTE: "green", Verdict.REJECT: "red", Verdict.INCONCLUSIVE: "yellow"}
 
+VERDICT_WORDS = {Verdict.PROMOTE: "promote", Verdict.REJECT: "refused", Verdict.INCONCLUSIVE: "inconclusive"}
+"""Verdicts as the gate's sentences begin with them."""
+
 HISTORY_STYLES = {
     HistoryKind.PROMOTED: "green",
     HistoryKind.REFUSED: "red",
     HistoryKind.INCONCLUSIVE: "yellow",
     HistoryKind.ROLLED_BACK: "cyan",
+    HistoryKind.ROLLOUT_ENDED: "yellow",
+    HistoryKind.TRIAL_ENDED: "yellow",
     HistoryKind.RETRAIN_STARTED: "cyan",
 }
 """Colours of a history line by its kind; red for all other kinds."""
@@ -52,7 +58,7 @@ def models(items: Sequence[Json]) -> RenderableType:
 
 
 def versions(items: Sequence[Json]) -> RenderableType:
-    """Return a table with one line per version and marks at the champion, forced versions and those that were rolled back.
+    """Return a table with one line per version and marks at the champion, forced, rolled back and rejected versions.
 
     Notes below explain the marks, and say if the versions were evaluated on different holdouts: their F1 cannot be compared
     directly.
@@ -84,6 +90,7 @@ def versions(items: Sequence[Json]) -> RenderableType:
         notes.append("! became champion by force, without the gate; `baton history` has the reason")
     if any(item["rolled_back"] for item in items):
         notes.append("↩ was taken out of service by a rollback; `baton history` has the reason")
+    notes += [f"✗ v{item['number']} was rejected: {item['rejected']}" for item in items if item["rejected"] is not None]
     return Group(table, *(Text(note, style="dim") for note in notes))
 
 
@@ -101,7 +108,12 @@ def other_metrics(metrics: Json) -> str:
 
 
 def _marks(item: Json) -> Sequence[tuple[str, bool]]:
-    return ("★", item["champion"]), ("!", DecisionKind.FORCE in item["moves"]), ("↩", item["rolled_back"])
+    return (
+        ("★", item["champion"]),
+        ("!", DecisionKind.FORCE in item["moves"]),
+        ("↩", item["rolled_back"]),
+        ("✗", item["rejected"] is not None),
+    )
 
 
 def matches(model: Json) -> RenderableType:
@@ -132,10 +144,10 @@ def retrain(item: Json) -> RenderableType:
     lines: list[RenderableType] = [
         Text(f"{item['model']}: {state}", style=f"bold {style}"),
         Text(item["explanation"]),
-        Text(f"{item['new_examples']:,} correction(s) since the last data set"),
+        Text(f"{counted(item['new_examples'], 'correction')} since the last data set"),
     ]
     if item["live"]:
-        lines.append(Text(f"live F1 {item['live']['f1']:.4f} over {item['live']['corrections']:,} correction(s)"))
+        lines.append(Text(f"live F1 {item['live']['f1']:.4f} over {counted(item['live']['corrections'], 'correction')}"))
     if item["drift"]:
         lines.append(_drift_table(item["drift"]))
     return Group(*lines)
@@ -145,6 +157,22 @@ def decision(item: Json) -> RenderableType:
     """Return the sentence of a decision of the gate, and its reason if it has one, in the verdict's colour."""
     reason = f" Reason: {item['reason']}" if item.get("reason") else ""
     return Text(item["sentence"] + reason, style=VERDICT_STYLES[item["verdict"]])
+
+
+def moved(item: Json) -> RenderableType:
+    """Return the decision that moved the champion pointer, and the version that serves since."""
+    return Group(decision(item["decision"]), serving(item["promotion"]["version"]))
+
+
+def rejected(item: Json) -> RenderableType:
+    """Return what a rejection means, and what it ended."""
+    ended = {None: "", RolloutMode.DIRECT: " Its roll-out has ended."}.get(item["ended"], f" Its {item['ended']} has ended.")
+    return Text(f"v{item['version']} of {item['model']} will not take over.{ended} Reason: {item['reason']}")
+
+
+def serving(version: int) -> RenderableType:
+    """Return a line that says that a version has taken over."""
+    return Text(f"v{version} is serving.", style="bold green")
 
 
 # --- cells that all tables share -----------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from baton.wording import counted
 from services.tables.show import Json, grid, time_text
 
 SIGNS = {"added": ("+", "green"), "removed": ("−", "red"), "relabelled": ("~", "yellow")}
@@ -52,14 +53,14 @@ def version(item: Json) -> RenderableType:
     if item["senders"]:
         lines.append(Text.assemble(("senders   ", "bold"), _senders_text(item)))
     if item["corrections"]:
-        lines.append(Text(f"{item['corrections']:,} correction(s) of held-out texts, which neither train nor judge"))
+        lines.append(Text(f"{counted(item['corrections'], 'correction')} of held-out texts, which neither train nor judge"))
     conflicts = item["conflicts"]
     if conflicts["texts"]:
-        lines.append(Text(f"{conflicts['texts']:,} text(s) with different answers, settled by {conflicts['policy']}:"))
+        lines.append(Text(f"{counted(conflicts['texts'], 'text')} with different answers, settled by {conflicts['policy']}:"))
         lines += [_conflict(example) for example in conflicts["examples"]]
         lines += _more(conflicts["texts"], conflicts["examples"])
     if item["quarantined_rows"]:
-        lines.append(Text(f"{item['quarantined_rows']:,} row(s) in quarantine:"))
+        lines.append(Text(f"{counted(item['quarantined_rows'], 'row')} in quarantine:"))
         lines += [_quarantined(row) for row in item["quarantined"]]
         if hidden := item["quarantined_rows"] - len(item["quarantined"]):
             lines.append(Text(f"  … and {hidden:,} more: --quarantine lists all", style="dim"))
@@ -149,7 +150,7 @@ def _listed(labels: Mapping[str, int]) -> str:
     """Return the labels with their counts, the most frequent first, and how many labels are not named."""
     by_count = sorted(labels.items(), key=lambda pair: -pair[1])
     named = ", ".join(f"{label or '(none)'} {count:,}" for label, count in by_count[:LABELS_SHOWN])
-    return named + (f" and {len(by_count) - LABELS_SHOWN} more label(s)" if len(by_count) > LABELS_SHOWN else "")
+    return named + (f" and {counted(len(by_count) - LABELS_SHOWN, 'more label')}" if len(by_count) > LABELS_SHOWN else "")
 
 
 def _more(count: int, shown: Sequence[Any]) -> list[RenderableType]:

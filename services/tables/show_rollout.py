@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from baton.store.records import RolloutMode, RolloutState
+from baton.store.records import RolloutMode, RolloutState, Verdict
 from services.tables.show import Json, grid, time_text, version_text
 
 STATE_STYLES = {RolloutState.SETTLED: "green", RolloutState.REJECTED: "red", RolloutState.ROLLED_BACK: "red"}
@@ -13,10 +13,13 @@ STATE_STYLES = {RolloutState.SETTLED: "green", RolloutState.REJECTED: "red", Rol
 
 
 def started(item: Json) -> RenderableType:
-    """Return a sentence about a trial that has just begun."""
+    """Return a sentence about a trial that has just begun, and a warning if the gate did not let the version pass."""
     does = "answers" if item["mode"] == RolloutMode.CANARY else "gets a copy of"
     until = "until it is ended" if item["minutes"] is None else f"for {item['minutes']:g} min"
-    return Text(f"v{item['version']} {does} {item['percent']:g}% of the requests, beside v{item['champion']}, {until}.")
+    begun = Text(f"v{item['version']} {does} {item['percent']:g}% of the requests, beside v{item['champion']}, {until}.")
+    if item["mode"] == RolloutMode.SHADOW or item["gate"] is None or item["gate"]["verdict"] == Verdict.PROMOTE:
+        return begun
+    return Group(begun, Text(f"Warning: the gate did not let it take over. {item['gate']['sentence']}", style="yellow"))
 
 
 def rollout(item: Json) -> RenderableType:
@@ -44,7 +47,8 @@ def _terms(item: Json) -> str:
 def _both(item: Json) -> RenderableType:
     measured, feedback = item["measured"], item["feedback"]
     failed = measured["errors"] + measured["late"]
-    table = grid("", f"{version_text(item['version'])} ({item['mode']})", f"{version_text(item['champion'])} (champion)")
+    then = " then" if RolloutState(item["state"]).final else ""
+    table = grid("", f"{version_text(item['version'])} ({item['mode']})", f"{version_text(item['champion'])} (champion{then})")
     table.add_row("answers", f"{measured['answers']:,}", f"{measured['champion_answers']:,}")
     table.add_row("failed", f"{failed:,} ({measured['late']:,} late)", f"{measured['champion_errors']:,}")
     pairs = feedback.get("pairs")  # missing in the answers of an older service

@@ -11,7 +11,17 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.text import Text
 
 from baton.store.records import RunState
-from services.tables.show import Json, decision, duration_text, grid, time_text, version_text
+from services.tables.show import (
+    VERDICT_STYLES,
+    VERDICT_WORDS,
+    Json,
+    decision,
+    duration_text,
+    grid,
+    serving,
+    time_text,
+    version_text,
+)
 
 STATE_STYLES = {
     RunState.QUEUED: "dim",
@@ -42,7 +52,7 @@ COUNTERS = (("step", "steps"), ("done", "total"), ("trial", "trials"))
 
 def runs(items: Sequence[Json]) -> RenderableType:
     """Return a table with one line per run."""
-    table = grid("run", "state", "version", "started", "took", "about")
+    table = grid("run", "state", "version", "verdict", "started", "took", "about")
     for item in items:
         progress = progress_text(item["progress"], item["stage"]) if item["state"] == RunState.RUNNING else ""
         source = f"registers {item['source']['location']}" if item["source"] else ""
@@ -51,6 +61,7 @@ def runs(items: Sequence[Json]) -> RenderableType:
             item["id"],
             Text(item["state"], style=STATE_STYLES.get(item["state"], "")),
             version_text(item["version"]),
+            Text(VERDICT_WORDS.get(item["verdict"], "–"), style=VERDICT_STYLES.get(item["verdict"], "")),
             time_text(item["started_at"]),
             _duration_of(item),
             Text("; ".join(about)),
@@ -66,7 +77,7 @@ def verdict(run: Json) -> RenderableType:
         return Text(f"run {run['id']} {run['state']}: {run['reason']}", style="yellow")
     lines: list[RenderableType] = [decision(run["decision"])]
     if run.get("rolled_out"):
-        lines.append(Text(f"v{run['version']} is serving.", style="bold green"))
+        lines.append(serving(run["version"]))
     elif run.get("on_canary"):
         line = f"v{run['version']} is on canary, and takes over if nothing speaks against it: baton rollout {run['model']}"
         lines.append(Text(line))

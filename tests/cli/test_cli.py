@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -24,8 +25,8 @@ from baton.artifacts.storage import Storage
 from baton.config.model_settings import ModelSettings
 from baton.errors import Conflict
 from baton.quality.trials import TrialCounts, TrialFeedback
-from baton.store.records import RolloutState, RunState
-from services.cli import app, run_commands
+from baton.store.records import HistoryKind, RolloutState, RunState
+from services.cli import app, run_commands, service_commands
 from services.control import loops
 from services.control.rollouts.evidence import Evidence
 from services.host.instance import Instance, StateDirectory
@@ -58,7 +59,7 @@ Baton = Callable[..., Done]
 @pytest.fixture
 def baton(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Baton:
     """The command as the shell would run it, in this process."""
-    for variable in ("BATON_CONFIG", "BATON_URL", "BATON_DATABASE", "BATON_STORAGE", "RAY_ADDRESS"):
+    for variable in ("BATON_CONFIG", "BATON_URL", "BATON_DATABASE", "BATON_STORAGE", "RAY_ADDRESS", "COLUMNS"):
         monkeypatch.delenv(variable, raising=False)
 
     def run(*arguments: str | Path | int) -> Done:
@@ -173,7 +174,7 @@ def test_a_mistyped_command_is_told_and_ends_with_status_2(baton, arguments, exp
 def test_a_good_configuration_is_valid(baton, tmp_path):
     done = baton("config", "check", "-c", write(tmp_path, GOOD))
     assert done.code == 0
-    assert words(done.out).endswith("is valid: 1 model(s): m")
+    assert words(done.out).endswith("is valid: 1 model: m")
 
 
 def test_missing_data_files_are_told_and_are_no_mistake(baton, tmp_path):
@@ -245,6 +246,18 @@ def test_the_installed_command_ends_like_this_one(tmp_path):
     assert json.loads(done.stdout)["properties"]
 
 
+def test_piped_output_is_as_wide_as_columns_says_and_else_wide(tmp_path):
+    path = write(tmp_path, GOOD)
+    command = [sys.executable, "-m", "services.cli", "config", "check", "-c", path]
+    usual = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
+
+    def widest(environment: dict[str, str]) -> int:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        return max(len(line) for line in done.stdout.splitlines())
+
+    assert widest({**usual, "COLUMNS": "30"}) <= 30 < widest(usual)
+
+
 # --- no service ----------------------------------------------------------------------------------------------------------
 
 
@@ -281,6 +294,44 @@ def test_without_a_service_the_way_to_start_it_is_told(baton, tmp_path, argument
 def test_stopping_what_does_not_run_is_no_failure(baton, tmp_path):
     done = baton("down", "-c", write(tmp_path, GOOD))
     assert (done.code, done.out.strip()) == (0, "nothing is running")
+
+
+def test_ctrl_c_while_the_command_line_loads_ends_it_without_a_traceback(tmp_path):
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt\n")  # what the import of a library then does
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "services.cli", "status"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": path})
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+@pytest.mark.parametrize(
+    ("ends", "expected"),
+    [
+        (False, "the service goes on stopping by itself; "),
+        (True, "the service has ended, but some of its processes may still run; "),
+    ],
+)
+def test_ctrl_c_while_a_service_stops_tells_what_goes_on(baton, tmp_path, monkeypatch, ends, expected):
+    handle = "pass" if ends else "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+    script = f"import signal, time; {handle}; print('up', flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as service:
+        assert service.stdout is not None
+        service.stdout.readline()
+        started = psutil.Process(service.pid).create_time()
+        where: dict[str, Any] = {"url": "http://127.0.0.1:1", "ports": {}, "address": "", "directory": str(tmp_path)}
+        record = Instance(id="00000000", pid=service.pid, started=started, **where)
+        StateDirectory(tmp_path / ".baton").write(record)
+
+        def interrupted(*_: object) -> bool:
+            if ends:
+                service.wait()
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(service_commands, "wait_for_exit", interrupted)
+        done = baton("down", "-c", write(tmp_path, GOOD))
+        service.kill()
+    assert (done.code, words(done.err)) == (130, f"{expected}`baton down` waits for it and stops what is left")
+    assert StateDirectory(tmp_path / ".baton").read() == record
 
 
 # --- a service -----------------------------------------------------------------------------------------------------------
@@ -386,9 +437,22 @@ def test_a_version_that_wins_is_promoted_and_rolled_back(service):
     [latest, *_] = service.ok("history", "m", "--json").json
     assert (latest["what"], latest["version"]) == ("rolled back", 1)
     assert "complaints" in latest["text"]
-    assert words(service.ok("promote", "m", 2).out).startswith("Promote: v2 (F1 0.9")
-    assert "Rolled back to v1 in place of v2." in words(service.ok("rollback", "m").out)
+    promoted = words(service.ok("promote", "m", 2).out)
+    assert promoted.startswith("Promote: v2 (F1 0.9"), promoted
+    assert promoted.endswith(" v2 is serving."), promoted
+    assert words(service.ok("rollback", "m").out).startswith("Rolled back to v1 in place of v2. Reason: ")
     assert "rolled back" in words(service.ok("history", "m").out)
+
+
+def test_a_version_is_rejected_once_which_ends_its_trial_and_is_marked(service):
+    service.ok("canary", "m", 2)
+    told = "v2 of m will not take over. Its canary has ended. Reason: it insults people"
+    assert words(service.ok("reject", "m", 2, "--reason", "it insults people").out) == told
+    again = words(service.ok("reject", "m", 2, "--reason", "it is rude").out)
+    assert again == "v2 of m will not take over. Reason: it insults people"
+    assert "✗ v2 was rejected: it insults people" in words(service.ok("versions", "m").out)
+    rejected = [item["rejected"] for item in service.ok("versions", "m", "--json").json]
+    assert rejected == [None, "it insults people", None]
 
 
 def test_a_version_that_loses_ends_with_status_1_and_the_gates_sentence(service):
@@ -425,6 +489,8 @@ def test_force_needs_a_reason_and_passes_the_gate(service):
             "give NUMBER to show one version or --diff OLD NEW to compare two, not both",
         ),
         (["datasets", "m", "--diff", "1", "0"], "0"),
+        (["canary", "m", "2", "--percent", "101"], "percent: 101 is not allowed for a canary; at most 50"),
+        (["shadow", "m", "2", "--minutes", "0"], "minutes: 0.0 is not allowed; above 0"),
         (["train", "m", "--set", "training.epoch=5"], "training.epoch: unknown key; did you mean 'epochs'?"),
     ],
 )
@@ -449,7 +515,7 @@ def test_one_data_set_is_shown_with_its_labels_conflicts_and_quarantine(service,
     assert text.startswith("data set 2: 5 train rows, 3 holdout rows")
     assert "shipping 2 1 1 0" in text
     assert "1 contradicted, 1 set aside, 1 in quarantine" in text
-    assert "1 text(s) with different answers, settled by latest:" in text
+    assert "1 text with different answers, settled by latest:" in text
     assert "'Refund, please': billing ×1, shipping ×1; kept shipping (latest, train)" in text
     assert "feedback 5: field 'label' is missing" in text
 
@@ -583,7 +649,17 @@ def test_a_canary_is_begun_watched_and_ended(service):
     rollouts.note(rollouts.active("m"), Evidence(feedback=replace(feedback, champion_errors=5)).stored())
     assert "does not judge yet" not in service.ok("rollout", "m").out
     rollouts.advance(rollouts.active("m"), RolloutState.SETTLED, "nothing speaks against it.")
-    assert "The champion stays; `baton promote m 3` asks the gate." in words(service.ok("rollout", "m").out)
+    shown = words(service.ok("rollout", "m").out)
+    assert "The champion stays; `baton promote m 3` asks the gate. v3 (shadow) v1 (champion then)" in shown, shown
+
+
+def test_a_canary_of_a_version_that_the_gate_refused_begins_with_a_warning(service):
+    assert service("promote", "m", 3).code == 1
+    begun = words(service.ok("canary", "m", 3).out)
+    warning = "Warning: the gate did not let it take over. Refused: v3 (F1 0.500) against v1 (F1 0.600)"
+    assert begun.startswith(f"v3 answers 10% of the requests, beside v1, until it is ended. {warning}"), begun
+    service.ok("rollout", "m", "--stop")
+    assert "Warning" not in service.ok("shadow", "m", 3).out
 
 
 @pytest.mark.parametrize(
@@ -611,6 +687,8 @@ def test_waiting_for_a_loser_ends_well_with_the_verdict(service, training):
     training(finished(service, 30))
     done = service.ok("train", "m", "--wait")
     assert words(done.out).startswith("Refused: v4 (F1 0.300) against v1 (F1 0.600)")
+    assert [run["verdict"] for run in service.ok("runs", "m", "--json").json] == ["reject"]
+    assert "succeeded v4 refused" in words(service.ok("runs", "m").out)
     assert service.control.registry.champion("m").version == 1
 
 
@@ -619,8 +697,25 @@ def test_waiting_for_a_winner_that_no_replica_can_load_ends_with_status_1_and_th
     training(finished(service, 95))
     done = service("train", "m", "--wait")
     assert done.code == 1
-    assert "v4 cannot take over: 1 of 1 replica(s) cannot load it: altered" in words(done.out)
+    assert "v4 cannot take over: 1 of 1 replica cannot load it: altered" in words(done.out)
     assert service.control.registry.champion("m").version == 1
+
+
+def test_waiting_for_a_winner_that_somebody_rejects_ends_with_status_1_and_the_reason(service, training):
+    """It used to wait for ever."""
+
+    def work(run_id: str) -> None:
+        registry = service.control.registry
+        registry.runs.start(run_id)
+        version = publish(registry, "m", 95, run_id)
+        decision = decide(registry, "m", version.number)
+        registry.history.add_incident("m", HistoryKind.REJECTED, "it insults people", version.number)
+        registry.runs.finish(run_id, RunState.SUCCEEDED, version=version.number, decision_id=decision.id)
+
+    training(work)
+    done = service("train", "m", "--wait")
+    assert done.code == 1
+    assert "rejected: it insults people" in words(done.out)
 
 
 def test_waiting_for_a_run_that_fails_ends_with_status_1_and_the_reason(service, training):

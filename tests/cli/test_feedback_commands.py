@@ -75,7 +75,7 @@ def test_rejected_lines_are_told_by_their_numbers_and_end_with_status_1(service,
     assert words(done.out) == "3 accepted, 4 rejected"
     told = [line for line in done.err.splitlines() if line.startswith("line ")]
     assert told[0] == "line 4: field 'label' is missing; the row has 'text'"
-    assert told[1].startswith("line 5: not valid JSON: ")
+    assert told[1] == "line 5: not valid JSON: Unterminated string starting at character 2"
     assert told[2] == "line 6: a JSON object is expected"
     assert told[3].startswith("line 8: unknown key 'lable'; did you mean 'label'? allowed: ")
     assert stored(service) == ["text 0", "text 1", "text 2"]

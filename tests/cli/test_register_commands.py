@@ -40,7 +40,7 @@ def own(tiny_base: Path, tmp_path: Path) -> Path:
 
 def test_a_directory_is_registered_by_a_relative_path_with_names_for_its_labels_and_serves(service, own, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert "4 label(s) of the model have no names" in service("register", "m", "own", "--wait").out
+    assert "4 labels of the model without a name" in service("register", "m", "own", "--wait").out
     (tmp_path / "labels.json").write_text(json.dumps(dict(zip("0123", LABELS, strict=True))))
     done = service.ok("register", "m", "own", "--labels", "labels.json", "--wait")
     assert words(done.out).startswith("Promote: v1, the first version, F1 ")
@@ -55,6 +55,27 @@ def test_a_directory_is_registered_by_a_relative_path_with_names_for_its_labels_
     assert shown.startswith("version F1 other metrics holdout size one answer evaluated v1 ★ 0.")
     assert "label in holdout F1" in shown, "the report of the gate follows"
     assert service.ok("evaluate", "m", "1", "--json").json["evaluation"]["metrics"]["f1"] >= 0
+
+
+def test_a_directory_in_the_users_home_is_registered_by_its_tilde(service, own, monkeypatch):
+    monkeypatch.setenv("HOME", str(own.parent))
+    service.control.jobs.on_run = lambda run_id: None
+    assert service.ok("register", "m", "~/own", "--json").json["source"]["location"] == str(own)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("holdout.jsonl", "holdout.jsonl is a file; name the directory that it lies in"),
+        ("./nowhere", "./nowhere: no such directory on this machine; give a path on the cluster's nodes from / on"),
+        ("~/nowhere", "~/nowhere: no such directory on this machine"),
+    ],
+)
+def test_what_is_no_directory_is_told_before_a_run_starts(service, tmp_path, monkeypatch, source, expected):
+    monkeypatch.chdir(tmp_path)
+    done = service("register", "m", source)
+    assert (done.code, expected in words(done.err)) == (2, True), done
+    assert service.control.registry.runs.list("m") == []
 
 
 def test_without_wait_the_run_is_told_and_scripts_get_json(service, own):

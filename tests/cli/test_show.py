@@ -22,6 +22,7 @@ def version(number: int, holdout: str, **training: Any) -> dict[str, Any]:
         "champion": False,
         "moves": [],
         "rolled_back": False,
+        "rejected": None,
         "metrics": {"f1": 0.5},
         "lineage": {"dataset": {"train_rows": 10, "holdout_rows": 4, "holdout_hash": holdout}, "training": training},
         "created_at": "2026-11-24T10:00:00+00:00",
@@ -70,6 +71,7 @@ def test_a_runs_id_stays_whole_on_a_narrow_terminal():
         "finished_at": None,
         "reason": "the worker died of something that takes many words to describe",
         "cause": None,
+        "verdict": None,
         "source": None,
     }
     assert "intents-20261124-140156-61a1d7" in text_of(show_runs.runs([run]), width=60)

@@ -112,7 +112,7 @@ def test_a_version_with_an_altered_file_is_refused_by_name_and_the_champion_stay
     weights.write_bytes(content)
     answer = steady.promote("steady", version.number, force=True, reason="does it load?")
     assert answer.status_code == 409
-    assert f"1 of 1 replica(s) cannot load it: {weights} was altered" in answer.json()["detail"]
+    assert f"1 of 1 replica cannot load it: {weights} was altered" in answer.json()["detail"]
     assert answer.json()["detail"].endswith("the champion stays")
     assert steady.predict("steady").headers["x-model-version"] == "1"
     assert steady.registry.champion("steady").version == 1

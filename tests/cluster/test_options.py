@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from baton.wording import counted
 from tests.cluster.conftest import LABELS, TEXT, WORKER, Service, publish, write_rows
 from tests.support.tiny import keyword_rows
 from tests.support.waiting import until
@@ -47,7 +48,8 @@ def test_a_run_goes_on_from_the_champion_with_adapters_survives_a_killed_worker_
     assert version.lineage["parent"] == start["parent"] == champion.number
     assert 0 < start["new_rows"] <= 120
     assert start["replayed_rows"] == 2 * start["new_rows"]
-    said = f"from v{champion.number}: {start['new_rows']} new row(s), {start['replayed_rows']} of {start['known_rows']} known"
+    new = counted(start["new_rows"], "new row")
+    said = f"from v{champion.number}: {new}, {start['replayed_rows']:,} of {start['known_rows']:,} known"
     events = [event for event in runs.events(run_id) if event["stage"] == "training"]
     assert any(event.get("start", "").startswith(said) for event in events if "epoch" in event)
     assert version.metrics["f1"] > 0.95

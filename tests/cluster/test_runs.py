@@ -75,7 +75,7 @@ def test_whatever_finds_no_place_says_what_it_waits_for_and_takes_it_when_it_is_
                 return runs.registry.runs.get(run_id).progress.get("waiting")
 
             said = until(says, 120, f"what the {what} waits for")
-            assert re.fullmatch(r"waiting for \d worker\(s\) with \d+ CPUs?; 0 of \d+ CPUs are free", said), what
+            assert re.fullmatch(r"waiting for \d workers? with \d+ CPUs?; 0 of \d+ CPUs are free", said), what
     finally:
         worker.resume()
     runs.registry.runs.finish(waiting["run"], RunState.CANCELLED, reason="Ray's job server does not answer")
@@ -126,7 +126,7 @@ def test_bad_data_fails_the_run_with_every_broken_row_and_exit_status_1(runs: Se
     run = runs.registry.runs.list("runs", limit=1)[0]
     assert run.state is RunState.FAILED
     assert run.reason is not None
-    assert "2 row(s) cannot be used" in run.reason
+    assert "2 rows cannot be used" in run.reason
     assert f"{broken} line 2: field 'text' is missing; the row has 'txt', 'label'; did you mean 'txt'?" in run.reason
     assert f"{broken} line 3, field 'text': '': text is empty" in run.reason
     assert " ".join(run.reason.split()) in " ".join(done.stdout.split())
@@ -138,6 +138,6 @@ def test_an_unknown_base_model_fails_the_run_with_what_can_be_done(runs: Service
     run = runs.registry.runs.list("runs", limit=1)[0]
     assert run.state is RunState.FAILED
     assert run.reason is not None
-    assert run.reason.startswith("base model 'nobody/knows-this' is neither a directory nor in the local cache")
+    assert run.reason.startswith("model 'nobody/knows-this' is neither a directory nor in the local cache")
     assert " ".join(run.reason.split()) in " ".join(done.stdout.split())
     assert runs.predict("runs").status_code == 200

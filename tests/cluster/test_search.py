@@ -71,7 +71,7 @@ def test_a_search_whose_trials_all_fail_fails_with_the_reason(runs: Service) -> 
     run = runs.await_run(runs.start_run("runs", *assignments({"search": {"trials": 2, "space": space}})))
     assert run.state is RunState.FAILED
     assert run.reason is not None
-    assert run.reason.startswith("all 2 trial(s) of the search failed: training.stride: ")
+    assert run.reason.startswith("all 2 trials of the search failed: training.stride: ")
     assert "is not allowed; at most 32, half of max_length" in run.reason
 
 

@@ -397,7 +397,7 @@ def test_lines_are_numbered_with_blank_ones_and_broken_ones_are_told(api):
     assert report(answer) == (2, 0, 3)
     errors = {error["item"]: error["error"] for error in answer.json()["errors"]}
     assert list(errors) == [2, 3, 4]
-    assert errors[2].startswith("not valid JSON: ")
+    assert errors[2] == "not valid JSON: EOF while parsing a value at character 9"
     assert errors[3].startswith("not valid JSON: ")
     assert errors[4] == "the line has more than 2,048 bytes"
 

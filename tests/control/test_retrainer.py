@@ -162,7 +162,7 @@ def test_runs_that_fail_or_lose_lengthen_the_pause_and_a_new_champion_ends_it(tm
     situation, choice = control.retrainer.assess(control.config.model("m"))
     assert situation.runs_without_champion == 2
     assert choice.hold == "cool-down"
-    assert "after 2 run(s) without a new champion" in choice.text
+    assert "after 2 runs without a new champion" in choice.text
     run = registry.runs.create("m", {}, started=True)
     winner = publish(registry, "m", 99, run.id)
     registry.runs.finish(run.id, RunState.SUCCEEDED, version=winner.number, decision_id=decide(registry, "m", winner.number).id)

@@ -80,6 +80,9 @@ def test_one_run_at_a_time_and_a_repeated_request_finds_its_run(tmp_path, own):
     assert f"run {first} is active" in problem(api.post("/api/models/m/versions", ask), 409)
     assert api.post(f"/api/runs/{first}/cancel").json()["state"] == "cancelled"
     problem(api.post("/api/models/m/versions", {"source": ""}), 422)
+    for relative in ("./own", "~/own", "models/my/own", " "):
+        told = problem(api.post("/api/models/m/versions", {"source": relative}), 422)
+        assert told.startswith(f"source: {relative!r} is not allowed; a relative path means another directory on each node")
     problem(api.post("/api/models/nope/versions", ask), 404)
 
 
@@ -113,6 +116,9 @@ def test_a_version_is_evaluated_on_the_newest_holdout_and_nothing_moves(tmp_path
     assert len(api.control.jobs.submitted) == jobs, "it is stored"
     third = api.post("/api/models/m/versions/3/evaluations").json()
     assert third["report"]["candidate"] == third["decision"]["candidate"] == 3
+    assert api.promote(2, force=True, reason="a test wants it").status_code == 200
+    third = api.post("/api/models/m/versions/3/evaluations").json()
+    assert (third["champion"], third["decision"], third["report"]) == (2, None, None), "its match was against v1"
     problem(api.post("/api/models/m/versions/9/evaluations"), 404)
 
 

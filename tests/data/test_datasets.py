@@ -187,7 +187,7 @@ def test_a_line_that_is_no_object_is_told_with_its_value(storage, tmp_path, line
 def test_an_empty_text_is_told_with_file_line_field_and_what_is_allowed(storage, tmp_path, name, write, place):
     path = write(tmp_path / name, [{"text": "a", "label": "x"}, {"text": " \t", "label": "x"}])
     told = complaint(storage, path)
-    assert told.splitlines()[0] == f"{path}: 1 row(s) cannot be used"
+    assert told.splitlines()[0] == f"{path}: 1 row cannot be used"
     expected = f"  {path} {place}, field 'text': ' \\t': text is empty; send at least one character that is not white space"
     assert told.splitlines()[1] == expected
 
@@ -245,7 +245,7 @@ def test_a_short_csv_row_is_told_with_its_line(storage, tmp_path):
 def test_broken_rows_are_listed_in_one_error_up_to_ten_and_counted(storage, tmp_path):
     rows = [{"text": "" if index % 2 else f"text {index}", "label": "x"} for index in range(1, 29)]
     told = complaint(storage, write_jsonl(tmp_path / "t.jsonl", rows)).splitlines()
-    assert told[0] == f"{tmp_path}/t.jsonl: 14 row(s) cannot be used"
+    assert told[0] == f"{tmp_path}/t.jsonl: 14 rows cannot be used"
     assert [line.split(", field")[0].rpartition(" ")[2] for line in told[1:11]] == [str(line) for line in range(1, 20, 2)]
     assert told[11:] == ["  … and 4 more"]
 
@@ -301,20 +301,20 @@ def test_data_of_one_label_is_refused_by_name(storage, tmp_path):
 def test_a_holdout_label_that_train_lacks_is_refused_with_the_known_ones(storage, tmp_path):
     holdout = write_jsonl(tmp_path / "h.jsonl", [*HOLDOUT, {"text": "new", "label": "refund"}])
     assert complaint(storage, write_jsonl(tmp_path / "t.jsonl", ROWS), holdout) == (
-        "the holdout has 1 label(s) that the training data lacks: 'refund'; training has 'billing', 'shipping'"
+        "the holdout has 1 label that the training data lacks: 'refund'; training has 'billing', 'shipping'"
     )
 
 
 def test_a_train_file_that_is_wholly_in_the_holdout_is_refused(storage, tmp_path):
     train, holdout = write_jsonl(tmp_path / "t.jsonl", ROWS), write_jsonl(tmp_path / "h.jsonl", ROWS[::-1])
     assert complaint(storage, train, holdout) == (
-        f"{train}: nothing is left to train on; all 4 row(s) are also in the holdout {holdout}"
+        f"{train}: nothing is left to train on; the holdout {holdout} also has its 4 rows"
     )
 
 
 def test_rows_that_cannot_be_split_are_refused(storage, tmp_path):
     path = write_jsonl(tmp_path / "t.jsonl", [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}])
-    assert complaint(storage, path, 0.2) == f"{path}: 2 row(s) cannot be split into train and holdout (20%)"
+    assert complaint(storage, path, 0.2) == f"{path}: 2 rows cannot be split into train and holdout (20%)"
 
 
 def test_mistakes_of_the_holdout_are_told_like_those_of_train(storage, tmp_path):

@@ -142,18 +142,18 @@ def test_models_side_by_side_get_a_gpu_each(cluster, most, wanted, workers):
 
 def test_what_the_cluster_can_never_give_is_refused(cluster):
     cluster((2, 0, {}))
-    with pytest.raises(TrainingFailed, match=r"workers is 4, but the cluster has 2 CPU\(s\); allowed: 1 to 2"):
+    with pytest.raises(TrainingFailed, match=r"workers is 4, but the cluster has 2 CPUs; allowed: 1 to 2"):
         capacity_for_workers(training(workers=4))
-    with pytest.raises(TrainingFailed, match=r"device is gpu with 1 worker\(s\), but the cluster has 0 GPU\(s\)"):
+    with pytest.raises(TrainingFailed, match=r"device is gpu with 1 worker, but the cluster has 0 GPUs"):
         capacity_for_workers(training(device="gpu"))
 
 
 def test_the_sentence_names_the_label_that_no_node_has(cluster):
     cluster(HEAD)
     sentence = capacity_for_workers(training(**BOUND, cpus=2)).waiting_message()
-    assert sentence == "waiting for 1 worker(s) with 2 CPUs on nodes labelled pool=training; the cluster has no such node"
+    assert sentence == "waiting for 1 worker with 2 CPUs on nodes labelled pool=training; the cluster has no such node"
 
 
 def test_the_sentence_tells_what_is_free(cluster):
     cluster((8, 0, {}), free=[1], held=[6])
-    assert capacity_for_workers(training()).waiting_message() == "waiting for 1 worker(s) with 7 CPUs; 1 of 8 CPUs are free"
+    assert capacity_for_workers(training()).waiting_message() == "waiting for 1 worker with 7 CPUs; 1 of 8 CPUs are free"

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from baton.engines.torch_engine import load_model
 from baton.errors import CorruptVersion
 from baton.store.records import ModelVersion
+from baton.wording import counted
 from tests.support.tiny import keyword_rows
 from tests.support.world import LABELS, World, last_checkpoint, same, weights_of, whole_and_resumed
 from training import matches
@@ -211,7 +212,8 @@ def test_the_driver_reports_the_rows_that_the_workers_train_on(world, checkpoint
     assert len(trainer.train_dataset) == found.new_rows + found.replayed_rows
     assert found.replayed_rows == round(0.5 * found.new_rows)
     assert 0 < found.replayed_rows < found.known_rows
-    counts = f"{found.new_rows} new row(s), {found.replayed_rows} of {found.known_rows} known row(s) replayed"
+    of_known = counted(found.known_rows, "known row")
+    counts = f"{counted(found.new_rows, 'new row')}, {found.replayed_rows:,} of {of_known} replayed"
     assert found.sentence() == f"from v1: {counts}"
     tokens = {tuple(trainer.processing_class(text)["input_ids"]) for text in known}
     replayed = sum(tuple(row["input_ids"]) in tokens for row in trainer.train_dataset)

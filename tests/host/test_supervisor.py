@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import signal
+import subprocess
+import sys
 
 import pytest
 import ray
@@ -12,8 +15,10 @@ from ray import serve
 from baton.config.file import BatonConfig
 from baton.errors import NotReady
 from baton.store.records import RunState
+from services.host.instance import StateDirectory
 from services.host.serve_driver import deploy, join
-from services.host.supervisor import SIGNALS, Stopped, _raise_on_signals, cancel_runs, was_stopped
+from services.host.supervisor import SIGNALS, Stopped, _raise_on_signals, cancel_runs, stopped_by
+from tests.support.waiting import free_port
 
 CONFIG = BatonConfig.model_validate({"models": [{"name": "m", "task": "classification", "data": {"train": "t.jsonl"}}]})
 
@@ -26,9 +31,8 @@ def wrapped(inner: BaseException) -> SystemError:
 
 
 def test_a_signal_is_recognised_however_often_it_was_wrapped():
-    assert was_stopped(Stopped())
-    assert was_stopped(wrapped(Stopped()))
-    assert was_stopped(wrapped(wrapped(Stopped())))
+    for error in (Stopped(signal.SIGINT), wrapped(Stopped(signal.SIGINT)), wrapped(wrapped(Stopped(signal.SIGINT)))):
+        assert stopped_by(error) == signal.SIGINT
 
 
 def test_the_end_of_the_terminal_stops_the_service_unless_nohup_wants_it_ignored():
@@ -47,8 +51,26 @@ def test_the_end_of_the_terminal_stops_the_service_unless_nohup_wants_it_ignored
 
 
 def test_an_error_of_another_kind_is_no_signal():
-    assert not was_stopped(SystemError("something else"))
-    assert not was_stopped(wrapped(ValueError("no")))
+    assert stopped_by(SystemError("something else")) is None
+    assert stopped_by(wrapped(ValueError("no"))) is None
+
+
+def test_a_service_that_is_interrupted_before_it_is_ready_ends_with_the_signals_status_and_leaves_no_record(tmp_path):
+    script = """
+import os, signal, sys
+from pathlib import Path
+from baton.config.file import load_config
+from services.host import supervisor
+from services.host.instance import StateDirectory
+
+supervisor.cluster.start = lambda *_: os.kill(os.getpid(), signal.SIGINT)
+supervisor.run_local(load_config(Path(sys.argv[1]), {}), StateDirectory(Path(sys.argv[2])), print, ready=lambda: None)
+"""
+    (tmp_path / "baton.yaml").write_text(json.dumps(CONFIG.model_dump(mode="json") | {"http": {"port": free_port()}}))
+    command = [sys.executable, "-c", script, tmp_path / "baton.yaml", tmp_path / "state"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (130, "stopping"), done.stderr
+    assert StateDirectory(tmp_path / "state").read() is None
 
 
 def test_a_service_that_stops_ends_its_own_runs_and_none_of_another_machine(registry):

@@ -97,7 +97,7 @@ def test_json_lines_have_the_field_text(tmp_path):
         (
             "a.txt",
             "hold me\none\n",
-            "1 text(s) are left to adapt to (1 removed because they are in the holdout); at least 2 are needed",
+            "1 text left to adapt to (1 removed because they are in the holdout); at least 2 are needed",
         ),
         ("a.txt", None, "cannot be read"),
     ],

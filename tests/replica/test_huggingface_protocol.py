@@ -113,7 +113,7 @@ def test_missing_inputs_are_told_with_an_example():
         (7, "inputs: a text must be a string, not int (7)"),
         (None, "inputs: a text must be a string, not NoneType (None)"),
         (True, "inputs: a text must be a string, not bool (True)"),
-        ({"text": 7}, "inputs.text: Input should be a valid string (got 7); allowed: text, text_pair"),
+        ({"text": 7}, "inputs.text: 7 is not allowed; input should be a valid string; allowed: text, text_pair"),
         (["a", 7], "inputs[1]: a text must be a string, not int (7)"),
         ([["a"]], "inputs[0]: a text must be a string, not list (['a'])"),
         ([None], "inputs[0]: a text must be a string, not NoneType (None)"),
@@ -130,7 +130,9 @@ def test_an_empty_text_is_told_what_to_send(value):
 
 def test_the_wrong_one_of_a_list_is_named():
     assert refused({"inputs": ["a", "", "b"]}).startswith("inputs[1]: text is empty")
-    assert refused({"inputs": ["a", {"text": 7}]}).startswith("inputs[1].text: Input should be a valid string (got 7)")
+    assert refused({"inputs": ["a", {"text": 7}]}).startswith(
+        "inputs[1].text: 7 is not allowed; input should be a valid string"
+    )
 
 
 def test_a_long_value_is_cut_short_in_the_message():
@@ -160,16 +162,16 @@ def test_as_many_inputs_as_allowed_are_taken():
     ("parameters", "expected"),
     [
         ({"topk": 2}, "parameters.topk: unknown; parameters: top_k, function_to_apply"),
-        ({"top_k": 0}, "parameters.top_k: Input should be greater than or equal to 1 (got 0)"),
-        ({"top_k": -1}, "parameters.top_k: Input should be greater than or equal to 1"),
+        ({"top_k": 0}, "parameters.top_k: 0 is not allowed; at least 1"),
+        ({"top_k": -1}, "parameters.top_k: -1 is not allowed; at least 1"),
         (
             {"top_k": "many"},
-            "parameters.top_k: Input should be a valid integer, unable to parse string as an integer (got 'many')",
+            "parameters.top_k: 'many' is not allowed; input should be a valid integer, unable to parse string as an integer",
         ),
-        ({"top_k": 1.5}, "parameters.top_k: Input should be a valid integer"),
+        ({"top_k": 1.5}, "parameters.top_k: 1.5 is not allowed; input should be a valid integer"),
         (
             {"function_to_apply": "tanh"},
-            "parameters.function_to_apply: Input should be 'softmax', 'sigmoid' or 'none' (got 'tanh')",
+            "parameters.function_to_apply: 'tanh' is not allowed; input should be 'softmax', 'sigmoid' or 'none'",
         ),
         ("softmax", "parameters: a JSON object is expected, not str"),
         ([], "parameters: a JSON object is expected, not list"),

@@ -262,7 +262,7 @@ def test_training_data_needs_two_labels(truth, has):
 
 def test_a_holdout_label_that_training_lacks_is_named_with_the_known_ones():
     with pytest.raises(
-        DataError, match=r"the holdout has 2 label\(s\) that the training data lacks: 'c', 'd'; training has 'a', 'b'"
+        DataError, match=r"the holdout has 2 labels that the training data lacks: 'c', 'd'; training has 'a', 'b'"
     ):
         Classification(("a", "b"), 32).check(examples([0, 3, 2, 3]))
 

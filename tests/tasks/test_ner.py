@@ -294,7 +294,7 @@ def test_training_data_without_an_entity_is_refused():
 
 def test_a_holdout_type_that_training_lacks_is_named_with_the_known_ones():
     with pytest.raises(
-        DataError, match=r"has 2 entity type\(s\) that the training data lacks: 'X', 'Y'; training has 'LOC', 'PER', 'a-b'$"
+        DataError, match=r"has 2 entity types that the training data lacks: 'X', 'Y'; training has 'LOC', 'PER', 'a-b'$"
     ):
         Ner(LABELS, 32).check(rows(["PER"], ["Y", "X"]))
     Ner(LABELS, 32).check(rows(["PER"], []))

@@ -446,10 +446,13 @@ def test_a_list_may_mix_texts_and_pairs():
         ({"text_pair": "b"}, "inputs.text: missing; allowed: text, text_pair"),
         ({}, "inputs.text: missing; allowed: text, text_pair"),
         ({"text": "a", "pair": "b"}, "inputs.pair: unknown; allowed: text, text_pair"),
-        ({"text": "a", "text_pair": 7}, "inputs.text_pair: Input should be a valid string (got 7); allowed: text, text_pair"),
+        (
+            {"text": "a", "text_pair": 7},
+            "inputs.text_pair: 7 is not allowed; input should be a valid string; allowed: text, text_pair",
+        ),
         (
             {"text": ["a"], "text_pair": "b"},
-            "inputs.text: Input should be a valid string (got ['a']); allowed: text, text_pair",
+            "inputs.text: ['a'] is not allowed; input should be a valid string; allowed: text, text_pair",
         ),
         ({"text": "a", "text_pair": " \n"}, "inputs.text_pair: text_pair is empty; send at least one character"),
         ({"text": "", "text_pair": "b"}, "inputs.text: text is empty; send at least one character"),

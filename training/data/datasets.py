@@ -31,6 +31,7 @@ from baton.quality.audit import complete_batches
 from baton.store.records import AuditItem, DatasetVersion, Feedback
 from baton.tasks import AnyTask
 from baton.tasks.rows import Row, example_of
+from baton.wording import counted
 from training.data.marks import NO_MARKS, marker
 from training.data.merging import Merged, merge
 from training.data.settling import LISTED
@@ -272,11 +273,14 @@ def _check_not_empty(data: DataSettings, merged: Merged, rows: int) -> None:
         return
     example = "".join(f"; {row['where']}: {row['reason']}" for row in merged.quarantined[:1])
     if isinstance(data.holdout, float):
-        raise DataError(f"{data.train}: {rows} row(s) cannot be split into train and holdout ({data.holdout:.0%}){example}")
+        raise DataError(
+            f"{data.train}: {counted(rows, 'row')} cannot be split into train and holdout ({data.holdout:.0%}){example}"
+        )
     if merged.train or data.train is None:
         raise DataError(f"{data.holdout}: no row is left in the holdout; all are quarantined{example}")
     raise DataError(
-        f"{data.train}: nothing is left to train on; {merged.leaks} row(s) are in the holdout or were in it earlier{example}"
+        f"{data.train}: nothing is left to train on; the holdout has, or had earlier, "
+        f"{counted(merged.leaks, 'row')} of it{example}"
     )
 
 

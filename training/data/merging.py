@@ -14,6 +14,7 @@ from baton.artifacts.frozen import HOLDOUT, SPLITS, TRAIN, labels_of
 from baton.config.model_settings import DataSettings
 from baton.errors import DataError
 from baton.tasks import AnyTask
+from baton.wording import counted
 from training.data.settling import Settling
 from training.data.sourced_rows import AUDIT, BASE, FEEDBACK, BaseRows, Source, SourcedRow
 from training.data.splits import held_groups
@@ -331,7 +332,8 @@ def _check_files(task_cls: type[AnyTask], data: DataSettings, base: BaseRows, ho
         return
     if not left(base.train):
         raise DataError(
-            f"{data.train}: nothing is left to train on; all {len(base.train)} row(s) are also in the holdout {data.holdout}"
+            f"{data.train}: nothing is left to train on; the holdout {data.holdout} also has its "
+            f"{counted(len(base.train), 'row')}"
         )
     _check_labels(task_cls, left(base.declared or base.train), holdout)  # a run may name data where none are declared
 

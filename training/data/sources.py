@@ -21,6 +21,7 @@ from baton.errors import DataError
 from baton.tasks import AnyTask
 from baton.tasks.base import short_repr
 from baton.tasks.rows import Row, example_of
+from baton.wording import counted
 from training.data.marks import NO_MARKS, Marks
 
 MISSING_FIELD_ADVICE = " (map names with data.fields)"
@@ -85,7 +86,7 @@ def located(
     if problems:
         more = f"\n  … and {len(problems) - LISTED_ERRORS} more" if len(problems) > LISTED_ERRORS else ""
         listed = "\n".join(f"  {problem}" for problem in problems[:LISTED_ERRORS])
-        raise DataError(f"{source}: {len(problems)} row(s) cannot be used\n{listed}{more}")
+        raise DataError(f"{source}: {counted(len(problems), 'row')} cannot be used\n{listed}{more}")
     if not examples:
         raise DataError(f"{source}: the file holds no rows")
     return examples

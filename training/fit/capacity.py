@@ -18,6 +18,7 @@ from ray.util.placement_group import PlacementGroup, placement_group_table
 
 from baton.config.training_settings import TrainingSettings
 from baton.errors import TrainingFailed
+from baton.wording import counted
 
 PATIENCE_SECONDS = 10.0
 """Seconds that workers may take to start before a run reports what it waits for; also the seconds between two such reports."""
@@ -54,7 +55,7 @@ class Capacity:
             total, free = ray.cluster_resources(), ray.available_resources()
             state = ", ".join(f"{free.get(name, 0):g} of {total.get(name, 0):g} {name}s" for name in self.resources)
             state += " are free in the whole cluster" if self.labels else " are free"
-        return f"waiting for {self.workers} worker(s) with {each}{where}; {state}"
+        return f"waiting for {counted(self.workers, 'worker')} with {each}{where}; {state}"
 
 
 def capacity_for_workers(training: TrainingSettings) -> Capacity:
@@ -68,7 +69,9 @@ def capacity_for_workers(training: TrainingSettings) -> Capacity:
     """
     cpus, gpus = int(ray.cluster_resources().get("CPU", 0)), gpus_for(training)
     if training.workers > cpus and not training.nodes:
-        raise TrainingFailed(f"training.workers is {training.workers}, but the cluster has {cpus} CPU(s); allowed: 1 to {cpus}")
+        raise TrainingFailed(
+            f"training.workers is {training.workers}, but the cluster has {counted(cpus, 'CPU')}; allowed: 1 to {cpus}"
+        )
     return Capacity(
         workers=training.workers,
         threads=_cpus_per_process(_cpus_by_node(training), training, training.workers),
@@ -105,7 +108,7 @@ def gpus_for(training: TrainingSettings) -> int:
     gpus = _total(_nodes(training.nodes), "GPU") if training.device != "cpu" else 0
     if training.device == "gpu" and gpus < training.workers and not training.nodes:
         raise TrainingFailed(
-            f"training.device is gpu with {training.workers} worker(s), but the cluster has {gpus} GPU(s); "
+            f"training.device is gpu with {counted(training.workers, 'worker')}, but the cluster has {counted(gpus, 'GPU')}; "
             "use fewer workers, or set training.device to auto or cpu"
         )
     return gpus

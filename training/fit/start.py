@@ -16,6 +16,7 @@ from baton.artifacts.storage import Storage
 from baton.config.model_settings import ModelSettings
 from baton.store.registry import Registry
 from baton.tasks import task_type
+from baton.wording import counted
 from training.data import datasets
 from training.data.replay import Selection, select
 from training.data.splits import folds
@@ -54,9 +55,8 @@ class Start:
         """Return a sentence for users who watch the run."""
         if self.parent is None:
             return f"from the base model: {self.reason}"
-        return (
-            f"from v{self.parent}: {self.new_rows} new row(s), {self.replayed_rows} of {self.known_rows} known row(s) replayed"
-        )
+        new, known = counted(self.new_rows, "new row"), counted(self.known_rows, "known row")
+        return f"from v{self.parent}: {new}, {self.replayed_rows:,} of {known} replayed"
 
 
 def find_start(settings: ModelSettings, registry: Registry, storage: Storage, dataset: datasets.Dataset) -> Start:

@@ -28,6 +28,7 @@ from baton.store.records import RunStage
 from baton.store.registry import Registry
 from baton.tasks import AnyTask
 from baton.tasks.base import Windows
+from baton.wording import counted
 from training.data.augmentation import AugmentedDataset, ReaugmentCallback
 from training.data.batches import Collator, OrderedTrainer, encode, features, training_features
 from training.data.replay import Selection
@@ -126,8 +127,8 @@ def _check_validation(selection: Selection, training: TrainingSettings) -> None:
     """Raise ``DataError`` if the settings require validation rows and there are none."""
     if not selection.validation and training.folds is None and training.validation != 0:
         raise DataError(
-            f"none of the {len(selection.train)} training row(s) can be used for validation; at least one label needs two "
-            "different texts (question answering: two different contexts)"
+            f"none of the {counted(len(selection.train), 'training row')} can be used for validation; at least one label "
+            "needs two different texts (question answering: two different contexts)"
         )
 
 

@@ -13,6 +13,7 @@ from baton.errors import DataError
 from baton.tasks import AnyTask
 from baton.tasks.base import PAIR_SEPARATOR
 from baton.text.normal_form import fingerprint, normalise
+from baton.wording import counted
 from training.data.sources import read
 
 HELD_BACK_FRACTION = 0.1
@@ -79,8 +80,8 @@ def gather_texts(
             kept.append((hashlib.sha256(content.encode()).digest(), text))
     if len(kept) < 2:
         raise DataError(
-            f"{settings.data}: {len(kept)} text(s) are left to adapt to ({leaks} removed because they are in the holdout); "
-            "at least 2 are needed"
+            f"{settings.data}: {counted(len(kept), 'text')} left to adapt to ({leaks} removed because they are in the holdout)"
+            "; at least 2 are needed"
         )
     kept.sort()
     held_back = min(max(1, round(HELD_BACK_FRACTION * len(kept))), MAX_HELD_BACK)

@@ -20,6 +20,7 @@ from baton.config.file import trial_settings
 from baton.config.search_space import sample_settings
 from baton.config.training_settings import TrainingSettings
 from baton.errors import Conflict, RegistryError, TrainingFailed
+from baton.wording import counted
 from training.fit.capacity import Capacity, capacity_for_models, report_waiting
 from training.fit.checkpoints import read_note
 from training.fit.request import Trained, TrainingRequest
@@ -80,7 +81,7 @@ def search(request: TrainingRequest) -> Iterator[Trained]:
     succeeded = [number for number, trial in enumerate(trials) if trial.scores]
     if not succeeded:
         reasons = "; ".join(dict.fromkeys(trial.reason for trial in trials if trial.reason)) or "no reason given"
-        raise TrainingFailed(f"all {len(trials)} trial(s) of the search failed: {reasons}")
+        raise TrainingFailed(f"all {counted(len(trials), 'trial')} of the search failed: {reasons}")
     best = max(succeeded, key=lambda number: trials[number].f1)
     [best_result] = [result for result in results if _number(result.path) == best]
     checkpoint, _ = max(best_result.best_checkpoints, key=lambda item: float(item[1]["f1"]))

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from baton.errors import BatonError, InvalidInput, MalformedRequest, NotReady
+from baton.tasks.base import short_repr
+from baton.validation import not_allowed, unknown_key
 from services.control.api.answers import HEADERS
+from services.control.api.bodies import Body
 from services.control.api.problems import problem
 from services.control.api.protocol import ControlPlane
 from services.names import ROUTE
@@ -27,11 +34,8 @@ def add_error_handlers(api: FastAPI, control: ControlPlane) -> None:
         return problem(500, BatonError.title, f"internal error ({type(error).__name__})", headers=HEADERS)
 
     @api.exception_handler(RequestValidationError)
-    async def handle_invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
-        mistakes = [
-            f"{'.'.join(str(part) for part in mistake['loc'])}: {mistake['msg']} (got {str(mistake.get('input'))[:60]!r})"
-            for mistake in error.errors()
-        ]
+    async def handle_invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
+        mistakes = [_explain(mistake, request.scope["route"]) for mistake in error.errors()]
         malformed = any(mistake["type"] == "json_invalid" for mistake in error.errors())
         error_cls = MalformedRequest if malformed else InvalidInput
         return problem(error_cls.status, error_cls.title, "; ".join(mistakes))
@@ -48,3 +52,26 @@ def add_error_handlers(api: FastAPI, control: ControlPlane) -> None:
                 return problem(NotReady.status, NotReady.title, f"{name} is starting; try again", headers={"retry-after": "1"})
             detail = f"unknown model {name!r}; declared models: {', '.join(names)}"
         return problem(error.status_code, str(error.detail).lower(), detail)
+
+
+def _explain(mistake: Mapping[str, Any], route: APIRoute) -> str:
+    """Return what is wrong with a request: its place, the value, and what is allowed. Keys of the body are named alone."""
+    place, *keys = mistake["loc"]
+    key = ".".join(str(part) for part in ([*keys] if place == "body" and keys else [place, *keys]))
+    match mistake["type"]:
+        case "json_invalid":
+            return f"the body is not JSON: {mistake['ctx']['error']} at character {keys[0]}"
+        case "missing":
+            return f"{key}: missing; it has no default"
+        case "extra_forbidden":
+            return f"{key}: {unknown_key(str(keys[-1]), _known_keys(route))}"
+    if isinstance(mistake["input"], Mapping) and keys == []:  # a validator of the whole body: its message names the key
+        return str(mistake["msg"]).removeprefix("Value error, ")
+    return f"{key}: {not_allowed(short_repr(mistake['input']), mistake['msg'])}"
+
+
+def _known_keys(route: APIRoute) -> Sequence[str]:
+    """Return the keys that the body of a route's requests may have."""
+    annotation = route.body_field.field_info.annotation if route.body_field is not None else None
+    bodies = [it for it in (annotation, *get_args(annotation)) if isinstance(it, type) and issubclass(it, Body)]
+    return [key for body in bodies for key in body.model_fields]

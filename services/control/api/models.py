@@ -34,17 +34,19 @@ def add_models(api: FastAPI, control: ControlPlane) -> None:
         """List versions, newest first, with their main metrics.
 
         ``moves`` says how a version became champion, each time: ``gate``, ``force`` or ``rollback``; ``rolled_back`` whether a
-        rollback ever took it out of service.
+        rollback ever took it out of service; ``rejected`` why somebody rejected it.
         """
         control.config.model(model)
         found = registry.versions.list(model, limit=limit, before=before)
         champion, moves, rolled_back = registry.champion(model).version, registry.moves(model), registry.rolled_back(model)
+        rejections = registry.history.rejections(model)
         items = [
             {
                 **to_json_values(version),
                 "champion": version.number == champion,
                 "moves": moves.get(version.number, []),
                 "rolled_back": version.number in rolled_back,
+                "rejected": rejections.get(version.number),
             }
             for version in found
         ]

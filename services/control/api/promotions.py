@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Annotated, Any
 
@@ -58,10 +59,14 @@ def add_promotions(api: FastAPI, control: ControlPlane) -> None:
 
     @api.post("/api/models/{model}/versions/{number}/rejection", tags=["promotions"])
     async def reject(model: str, number: Annotated[int, Path(ge=1, le=LARGEST_INTEGER)], body: Rejection) -> dict[str, Any]:
-        """Keep a version out of service: end its roll-out, and let nothing but force promote it."""
+        """Keep a version out of service: end its roll-out, and let nothing but force promote it.
+
+        Answers with the reason of the version's first rejection, which counts, and the mode of the roll-out that ended.
+        """
         control.config.model(model)
-        await control.rollouts.reject(model, number, body.reason)
-        return {"model": model, "version": number, "reason": body.reason}
+        ended = await control.rollouts.reject(model, number, body.reason)
+        reason = await asyncio.to_thread(registry.history.rejection, model, number)
+        return {"model": model, "version": number, "reason": reason, "ended": None if ended is None else ended.mode}
 
     @api.get("/api/models/{model}/promotions", tags=["promotions"])
     def list_promotions(model: str, limit: Limit = PAGE, before: Before = None) -> Page:

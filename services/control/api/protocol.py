@@ -23,8 +23,8 @@ class Rollouts(Protocol):
         """Put the previous champion, or version ``to``, back in service; raise as `services.control.rollouts.driver` does."""
         ...
 
-    async def reject(self, model: str, version: int, reason: str) -> None:
-        """Keep a version out of service; raise as `services.control.rollouts.driver` does."""
+    async def reject(self, model: str, version: int, reason: str) -> Rollout | None:
+        """Keep a version out of service, and return the roll-out that ended; raise as `services.control.rollouts.driver`."""
         ...
 
     async def start_trial(self, model: str, version: int, mode: RolloutMode, percent: float, minutes: float | None) -> Rollout:

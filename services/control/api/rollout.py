@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Literal
 
 from fastapi import FastAPI
@@ -23,15 +24,18 @@ class TrialRequest(Body):
     mode: Literal["canary", "shadow"] = Field(
         description="canary: it answers its share of the requests. shadow: it gets a copy, and its answers are compared."
     )
-    percent: float = Field(gt=0, le=100, description="Share of the requests, in percent; at most 50 for a canary.")
+    percent: float = Field(
+        gt=0, description="Share of the requests, in percent; at most 50 for a canary.", json_schema_extra={"maximum": 100}
+    )
     minutes: float | None = Field(
         None, gt=0, le=LONGEST_TRIAL_MINUTES, description="How long, while replicas run it; by default until somebody ends it."
     )
 
     @model_validator(mode="after")
     def _leave_half_to_the_champion(self) -> TrialRequest:
-        if self.mode == "canary" and self.percent > MAX_CANARY_PERCENT:
-            raise ValueError(f"percent: {self.percent:g} is not allowed for a canary; at most {MAX_CANARY_PERCENT:g}")
+        most = MAX_CANARY_PERCENT if self.mode == "canary" else 100.0
+        if self.percent > most:
+            raise ValueError(f"percent: {self.percent:g} is not allowed for a {self.mode}; at most {most:g}")
         return self
 
 
@@ -49,11 +53,14 @@ def add_rollout(api: FastAPI, control: ControlPlane) -> None:
     async def start_trial(model: str, body: TrialRequest) -> dict[str, Any]:
         """Begin a canary or a shadow. The champion stays, whatever it shows; a promotion ends it.
 
-        It ends by itself if the version fails, is much slower than the champion, or is worse by feedback.
+        It ends by itself if the version fails, is much slower than the champion, or is worse by feedback. Answers also with
+        the newest decision of the gate on the version as ``gate``, or null: a version that it refused may be tried out.
         """
         control.config.model(model)
         mode = RolloutMode(body.mode)
-        return _described(await control.rollouts.start_trial(model, body.version, mode, body.percent, body.minutes))
+        begun = await control.rollouts.start_trial(model, body.version, mode, body.percent, body.minutes)
+        decision = await asyncio.to_thread(registry.newest_gate_decision, model, body.version)
+        return {**_described(begun), "gate": None if decision is None else to_json_values(decision)}
 
     @api.get("/api/models/{model}/rollout", tags=["roll-outs"])
     def get_rollout(model: str) -> dict[str, Any]:

@@ -47,10 +47,12 @@ def add_runs(api: FastAPI, control: ControlPlane) -> None:
 
     @api.get("/api/models/{model}/runs", tags=["runs"])
     def list_runs(model: str, limit: Limit = PAGE, before: str | None = None) -> Page:
-        """List runs, newest first."""
+        """List runs, newest first, each with the ``verdict`` of the gate once it has one."""
         control.config.model(model)
         found = registry.runs.list(model, limit=limit, before=before)
-        return Page(items=[to_json_values(run) for run in found], next=found[-1].id if len(found) == limit else None)
+        verdicts = registry.verdicts([run.decision_id for run in found if run.decision_id is not None])
+        items = [{**to_json_values(run), "verdict": verdicts.get(run.decision_id or 0)} for run in found]
+        return Page(items=items, next=found[-1].id if len(found) == limit else None)
 
     @api.get("/api/runs/{run_id}", tags=["runs"])
     def get_run(run_id: str) -> dict[str, Any]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Header, Path, Request
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, field_validator
 
 from baton.artifacts.storage import Storage
 from baton.store.records import LARGEST_INTEGER, LONGEST_ID, Evaluation, Source
@@ -22,6 +23,9 @@ LONGEST_LOCATION = 4096
 MOST_LABELS = 10_000
 """Maximum number of labels that may be named."""
 
+HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
+"""Form of the id of a model on the Hugging Face hub."""
+
 Name = Annotated[str, StringConstraints(min_length=1, max_length=500)]
 
 
@@ -32,7 +36,7 @@ class Registration(Body):
         min_length=1,
         max_length=LONGEST_LOCATION,
         description="A Hugging Face directory with weights and tokenizer: a path that the nodes of the cluster can read, or a "
-        "storage URL (s3://bucket/path). Or the id of a model on the hub.",
+        "storage URL (s3://bucket/path). Or the id of a model on the hub. A relative path is refused.",
     )
     labels: dict[Name, Name] | None = Field(
         None,
@@ -40,6 +44,16 @@ class Registration(Body):
         description="Names for the model's labels: its own names, or their numbers, and what it should answer. Example: "
         '{"LABEL_0": "billing"}. By default its own names (`id2label` in its configuration).',
     )
+
+    @field_validator("source")
+    @classmethod
+    def _refuse_relative_paths(cls, source: str) -> str:
+        if not source.startswith("/") and "://" not in source and not HUB_ID.fullmatch(source):
+            raise ValueError(
+                "a relative path means another directory on each node; give an absolute path that the nodes of the cluster can "
+                "read, a storage URL (s3://bucket/path), or the id of a model on the hub (OWNER/NAME)"
+            )
+        return source
 
 
 def add_versions(api: FastAPI, control: ControlPlane) -> None:
@@ -70,7 +84,7 @@ def add_versions(api: FastAPI, control: ControlPlane) -> None:
         """Evaluate a version on the newest holdout, unless its scores are stored. Nothing moves, and no match is counted.
 
         Answers with the scores, those of the champion on the same holdout if they are stored, and the report of the gate's
-        newest decision on the version if it was on this holdout.
+        newest decision on the version if it was on this holdout, against this champion.
         """
         control.config.model(model)
         found = await control.evaluate(model, number)
@@ -81,8 +95,9 @@ def add_versions(api: FastAPI, control: ControlPlane) -> None:
         champion = registry.champion(model).version
         other = None if champion in (None, found.version) else registry.evaluations.get(model, champion, found.holdout_hash)
         decision = registry.newest_gate_decision(model, found.version)
-        if decision is not None and decision.numbers.get("holdout_hash") != found.holdout_hash:
-            decision = None
+        match = (found.holdout_hash, champion)
+        if decision is not None and (decision.numbers.get("holdout_hash"), decision.champion) != match:
+            decision = None  # of an older holdout, or against another champion
         path = None if decision is None else decision.numbers.get("report")
         content = None if path is None else storage.read_report(path)
         return {

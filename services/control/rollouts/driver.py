@@ -133,8 +133,10 @@ class Rollouts:
             self._steps.rollbacks[model] -= 1
         return await asyncio.to_thread(self._registry.decision, promotion.decision_id), promotion
 
-    async def reject(self, model: str, version: int, reason: str) -> None:
+    async def reject(self, model: str, version: int, reason: str) -> Rollout | None:
         """Keep a version out of service: end its roll-out, and let nothing but force promote it from now on.
+
+        Return the roll-out that it ended, if there was one. The first rejection of a version counts, with its reason.
 
         Raises:
             NotFound: the version does not exist.
@@ -149,8 +151,9 @@ class Rollouts:
             champion = await asyncio.to_thread(self._registry.champion, model)
             if champion.version == version:
                 raise Conflict(f"v{version} is the champion of {model}; roll back to take it out of service")
-            await asyncio.to_thread(self._registry.history.add_incident, model, HistoryKind.REJECTED, reason, version)
-            await self._steps.end(model, f"it was rejected: {reason}", version)
+            if await asyncio.to_thread(self._registry.history.rejection, model, version) is None:
+                await asyncio.to_thread(self._registry.history.add_incident, model, HistoryKind.REJECTED, reason, version)
+            return await self._steps.end(model, f"it was rejected: {reason}", version)
 
     async def start_trial(self, model: str, version: int, mode: RolloutMode, percent: float, minutes: float | None) -> Rollout:
         """Let ``version`` answer a share of the requests (canary), or get copies of it (shadow). It moves no pointer.

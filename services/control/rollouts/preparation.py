@@ -13,6 +13,7 @@ from enum import Enum
 
 from baton.config.model_settings import ModelSettings
 from baton.errors import NotReady
+from baton.wording import counted
 from services.control.rollouts.replicas import Answers, Replicas
 
 STATE_SECONDS = 5.0
@@ -125,7 +126,9 @@ class Preparation:
         if failed and all(state.unavailable for state in failed):  # an outage is not evidence against the version: retry later
             raise NotReady(f"{model}: v{version} cannot take over now, the champion stays: {failed[0].error}")
         if failed:
-            raise Faulty(f"{len(failed)} of {1 if only else len(answers.states)} replica(s) cannot load it: {failed[0].error}")
+            raise Faulty(
+                f"{len(failed)} of {counted(1 if only else len(answers.states), 'replica')} cannot load it: {failed[0].error}"
+            )
         return answers
 
 

@@ -17,6 +17,7 @@ from baton.config.model_settings import ModelSettings
 from baton.errors import Conflict, NotFound, NotReady
 from baton.store.records import DecisionKind, HistoryKind, Rollout, RolloutMode, RolloutState
 from baton.store.registry import Registry
+from baton.wording import counted
 from services.control.rollouts.machine import Event, next_state
 from services.control.rollouts.preparation import RETRY_SECONDS, Faulty, Interrupted, Preparation
 from services.control.rollouts.replicas import Replicas
@@ -29,6 +30,10 @@ COMMIT_SECONDS = 10.0
 
 SETTLE_SECONDS = 60.0
 """How long commits are repeated until every replica has followed: enough for a replica that starts during the move."""
+
+
+TRIAL_KINDS = {RolloutMode.CANARY: HistoryKind.CANARY, RolloutMode.SHADOW: HistoryKind.SHADOW}
+"""Kind of the history entries that say that a trial began, and that nothing speaks against its version."""
 
 
 class Steps:
@@ -104,22 +109,27 @@ class Steps:
         assert active is not None
         return active
 
-    async def end(self, model: str, reason: str, version: int | None = None) -> None:
-        """End the active roll-out of ``model`` for ``reason``, if it has one (of ``version``) and has not moved the pointer."""
+    async def end(self, model: str, reason: str, version: int | None = None) -> Rollout | None:
+        """End the active roll-out of ``model`` for ``reason``, if it has one (of ``version``) and has not moved the pointer.
+
+        Return it as it ended, or None if there is none to end.
+        """
         rollout = await asyncio.to_thread(self._registry.rollouts.active, model)
         if rollout is None or version not in (None, rollout.version) or rollout.state is RolloutState.COMMITTING:
-            return
+            return None
         if rollout.state.trial:
-            await self.end_trial(rollout, Event.ENDED, reason)
-        else:
-            await self.advance(rollout, Event.ENDED, reason)
+            return await self.end_trial(rollout, Event.ENDED, reason)
+        not_done = "did not take over" if rollout.mode is RolloutMode.DIRECT else f"did not begin its {rollout.mode}"
+        detail = f"v{rollout.version} {not_done}: {reason}"
+        return await self.advance(rollout, Event.ENDED, reason, (HistoryKind.ROLLOUT_ENDED, detail))
 
     async def end_trial(self, rollout: Rollout, event: Event, reason: str) -> Rollout:
         """End a trial without a promotion, write down what was found, and tell the replicas."""
-        kind = HistoryKind.CANARY if rollout.state is RolloutState.CANARY else HistoryKind.SHADOW
-        detail = f"v{rollout.version} ended its {rollout.state}: {reason}"
-        if event is not Event.PASSED:
-            kind, detail = HistoryKind.ROLLOUT_FAILED, f"v{rollout.version} was taken back from its {rollout.state}: {reason}"
+        if event is Event.PASSED:
+            kind, detail = TRIAL_KINDS[rollout.mode], f"v{rollout.version} ended its {rollout.state}: {reason}"
+        else:
+            kind = HistoryKind.ROLLOUT_FAILED if event is Event.FAULTY else HistoryKind.TRIAL_ENDED
+            detail = f"v{rollout.version} was taken back from its {rollout.state}: {reason}"
         ended = await self.advance(rollout, event, reason, (kind, detail))
         await self._watch.close(ended)
         logger.info("%s: %s", rollout.model, detail, extra={"model": rollout.model, "version": rollout.version})
@@ -137,12 +147,10 @@ class Steps:
             raise Conflict(f"{model}: {detail}; the champion stays") from None
         if rollout.mode is RolloutMode.DIRECT:
             return await self.move(rollout)
-        kind, does = (
-            (HistoryKind.CANARY, "answers") if rollout.mode is RolloutMode.CANARY else (HistoryKind.SHADOW, "gets a copy of")
-        )
+        does = "answers" if rollout.mode is RolloutMode.CANARY else "gets a copy of"
         until = "until it is ended" if rollout.minutes is None else f"for {rollout.minutes:g} min"
         detail = f"v{version} {does} {rollout.percent:g}% of the requests {until}."
-        return await self.advance(rollout, Event.LOADED, None, (kind, detail))
+        return await self.advance(rollout, Event.LOADED, None, (TRIAL_KINDS[rollout.mode], detail))
 
     async def _is_rollback(self, rollout: Rollout) -> bool:
         if rollout.decision_id is None:
@@ -164,5 +172,6 @@ class Steps:
             if all_confirmed and not counts.starting:
                 return None
             if time.monotonic() > deadline:
-                return f"only {len(confirmed)} of {counts.total} replica(s) serve it; the others will follow by themselves"
+                asked = counted(counts.total, "replica")
+                return f"it serves on only {len(confirmed)} of {asked}; the others will follow by themselves"
             await asyncio.sleep(RETRY_SECONDS)

@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from baton.config.model_settings import RolloutSettings
 from baton.errors import Conflict, InvalidInput, NotFound, NotReady
 from baton.store.records import HistoryKind
+from services.control.rollouts.driver import Rollouts
 from services.control.rollouts.replicas import Answers
 from tests.control.rollouts.scripted import Scripted, incidents, waiting, won
 
@@ -43,7 +45,7 @@ def test_deaths_are_counted_over_tries_between_which_no_replica_was_there(contro
     replicas.on_prepare = die_for_long
     with pytest.raises(NotReady, match="v2 waits"):
         asyncio.run(control.rollouts.promote(decision))
-    assert (incidents(control), waiting(control)) == ([], [2])
+    assert ([kind for kind, _, _ in incidents(control)], waiting(control)) == ([HistoryKind.ROLLOUT_ENDED], [2])
     replicas.corpses = 0
     with pytest.raises(Conflict, match="2 replicas died"):
         asyncio.run(control.rollouts.promote(decision))
@@ -117,7 +119,8 @@ def test_a_rollback_interrupts_a_version_that_is_being_prepared(control, replica
 
     asyncio.run(asyncio.wait_for(roll_back_meanwhile(), 30))
     assert control.registry.champion("m").version == 1
-    assert (waiting(control), incidents(control)) == ([], [])
+    assert waiting(control) == []
+    assert [(kind, version) for kind, version, _ in incidents(control)] == [(HistoryKind.ROLLOUT_ENDED, 3)]
 
 
 def test_nothing_new_is_prepared_while_a_rollback_waits_for_its_turn(control, replicas):
@@ -159,7 +162,10 @@ def test_a_rejection_ends_a_roll_out_and_only_force_promotes_the_version_then(co
             await move
 
     asyncio.run(asyncio.wait_for(reject_meanwhile(), 30))
-    assert (waiting(control), incidents(control)) == ([], [(HistoryKind.REJECTED, 2, "it hangs")])
+    assert waiting(control) == []
+    rejected, ended = incidents(control)
+    assert rejected == (HistoryKind.REJECTED, 2, "it hangs")
+    assert ended[:2] == (HistoryKind.ROLLOUT_ENDED, 2)
     replicas.on_prepare = None
     with pytest.raises(Conflict, match="v2 of m was rejected: it hangs"):
         asyncio.run(control.promote("m", 2, force=False, reason=None))
@@ -176,6 +182,12 @@ def test_nobody_rolls_back_to_a_rejected_version_by_mistake(control):
     assert control.registry.champion("m").version == 2
 
 
+def test_a_version_is_rejected_once(control):
+    for reason in ("bad for German", "bad for Dutch"):
+        assert asyncio.run(control.rollouts.reject("m", 2, reason)) is None
+    assert incidents(control) == [(HistoryKind.REJECTED, 2, "bad for German")]
+
+
 def test_what_cannot_be_rejected_is_told(control):
     for version, reason, error in ((1, "bad", Conflict), (9, "bad", NotFound), (2, "  ", InvalidInput)):
         with pytest.raises(error):
@@ -186,7 +198,7 @@ def test_what_cannot_be_rejected_is_told(control):
 # --- faults and outages --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("only_first", "count"), [(True, "1 of 1"), (False, "2 of 2")])
+@pytest.mark.parametrize(("only_first", "count"), [(True, "1 of 1 replica"), (False, "2 of 2 replicas")])
 def test_a_version_that_replicas_cannot_load_is_given_up_with_the_reason(control, replicas, only_first, count):
     async def fail(version: int, only: str | None) -> Answers:
         if only is None:
@@ -195,7 +207,7 @@ def test_a_version_that_replicas_cannot_load_is_given_up_with_the_reason(control
         return Answers(states=[*failed.states, *replicas.answers("r2").states])
 
     replicas.on_prepare = fail
-    with pytest.raises(Conflict, match=f"{count} replica\\(s\\) cannot load it: altered"):
+    with pytest.raises(Conflict, match=f"{count} cannot load it: altered"):
         asyncio.run(control.rollouts.promote(won(control, 2)))
     assert len(replicas.prepared) == (1 if only_first else 2)
 
@@ -207,4 +219,36 @@ def test_an_outage_is_no_evidence_against_a_version(control, replicas):
     replicas.on_prepare = away
     with pytest.raises(NotReady, match="cannot take over now, the champion stays: the storage does not answer"):
         asyncio.run(control.rollouts.promote(won(control, 2)))
-    assert (waiting(control), incidents(control)) == ([2], [])
+    assert waiting(control) == [2]
+    [(kind, _, text)] = incidents(control)
+    assert (kind, text[:24]) == (HistoryKind.ROLLOUT_ENDED, "v2 did not take over: m:")
+
+
+# --- winners that come late ----------------------------------------------------------------------------------------------
+
+
+def test_a_promotion_that_a_newer_winner_overtakes_has_its_line_in_the_history_and_is_judged_again(control):
+    late = won(control, 2)
+    asyncio.run(control.rollouts.promote(won(control, 3)))
+    with pytest.raises(Conflict, match="decide again"):
+        asyncio.run(control.rollouts.promote(late))
+    [(kind, version, text)] = incidents(control)
+    assert (kind, version) == (HistoryKind.ROLLOUT_ENDED, 2)
+    assert text.startswith("v2 did not take over: m: this decision is against v1")
+    assert [decision.candidate for decision in control.registry.overtaken_decisions()] == [2]
+
+
+def test_a_canary_that_another_promotion_forestalls_has_its_line_in_the_history(control, replicas):
+    decision = won(control, 3)
+
+    async def away(version: int, only: str | None) -> Answers:
+        return replicas.answers(error="the storage does not answer", unavailable=True)
+
+    replicas.on_prepare = away
+    settings = control.config.model("m").model_copy(update={"rollout": RolloutSettings(canary=10.0)})
+    control.rollouts = Rollouts(control.registry, replicas, {"m": settings}, lambda: "local")
+    with pytest.raises(NotReady):
+        asyncio.run(control.rollouts.carry_out(won(control, 2)))
+    replicas.on_prepare = None
+    asyncio.run(control.rollouts.promote(decision))
+    assert incidents(control) == [(HistoryKind.ROLLOUT_ENDED, 2, "v2 did not begin its canary: v3 came first")]

@@ -66,9 +66,18 @@ def test_a_person_ends_a_canary_and_the_champion_answers_everything(control, rep
     canary(control)
     ended = asyncio.run(control.rollouts.end_trial("m", "seen enough"))
     assert (ended.state, ended.reason, replicas.trial) == (RolloutState.ROLLED_BACK, "seen enough", None)
-    assert incidents(control)[0] == (HistoryKind.ROLLOUT_FAILED, 2, "v2 was taken back from its canary: seen enough")
+    assert incidents(control)[0] == (HistoryKind.TRIAL_ENDED, 2, "v2 was taken back from its canary: seen enough")
     with pytest.raises(NotFound, match="m has no canary and no shadow"):
         asyncio.run(control.rollouts.end_trial("m", "again"))
+
+
+def test_a_winner_whose_canary_a_person_ends_is_not_rolled_out_by_itself_again(control, replicas):
+    control.rollouts = configured_with(control, replicas, canary=10.0)
+    asyncio.run(control.rollouts.carry_out(won(control, 2)))
+    asyncio.run(control.rollouts.end_trial("m", "seen enough"))
+    assert (waiting(control), control.registry.champion("m").version) == ([], 1)
+    asyncio.run(control.rollouts.promote(won(control, 3)))
+    assert control.registry.overtaken_decisions() == []
 
 
 @pytest.mark.parametrize(
@@ -241,7 +250,8 @@ def test_a_rollback_during_a_canary_must_name_its_version_and_then_ends_it(contr
 
 def test_a_rejection_ends_the_canary(control, replicas):
     canary(control)
-    asyncio.run(control.rollouts.reject("m", 2, "it insults people"))
+    ended = asyncio.run(control.rollouts.reject("m", 2, "it insults people"))
+    assert (ended.mode, ended.state) == (RolloutMode.CANARY, RolloutState.ROLLED_BACK)
     assert control.registry.rollouts.list("m")[0].state is RolloutState.ROLLED_BACK
     assert replicas.trial is None
     with pytest.raises(Conflict, match="v2 of m was rejected: it insults people"):
@@ -270,7 +280,7 @@ def test_a_silent_replica_delays_the_next_look_and_nothing_else(control, replica
 def test_a_replica_that_never_starts_holds_up_no_later_roll_out(control, replicas, monkeypatch):
     monkeypatch.setattr(steps, "SETTLE_SECONDS", 0.0)
     monkeypatch.setattr(Scripted, "count", lambda self, model: ReplicaCounts(running=2, starting=1))
-    with pytest.raises(NotReady, match=r"v2 is champion, but only 2 of 3 replica\(s\) serve it; the others will follow"):
+    with pytest.raises(NotReady, match=r"v2 is champion, but it serves on only 2 of 3 replicas; the others will follow"):
         asyncio.run(control.rollouts.promote(won(control, 2)))
     [found] = control.registry.rollouts.list("m")
     assert found.state is RolloutState.SETTLED
