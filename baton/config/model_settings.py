@@ -183,6 +183,11 @@ class ServingSettings(ConfigSection):
     max_body_bytes: int = Field(
         1_048_576, ge=1024, description="Maximum size of a request body in bytes. A larger one is answered with status 413."
     )
+    cors: tuple[str, ...] = Field(
+        (),
+        description="Origins whose web pages may read answers, for example https://shop.example; `*` allows every page. Empty: "
+        "none.",
+    )
     prepare_seconds: float = Field(
         300.0,
         gt=0,
@@ -201,6 +206,17 @@ class ServingSettings(ConfigSection):
         description="Seconds between two reads of the registry by each replica. A read updates the champion, in case the "
         "replica missed a promotion, and the API keys: a revoked key works until the next read.",
     )
+
+    @field_validator("cors")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin != "*" and not re.fullmatch(r"https?://[^\s/?#@A-Z]+", origin):
+                raise ValueError(
+                    f"{origin!r} is not an origin as browsers send it; allowed: *, or scheme, host and port in lower case and "
+                    "without a slash at the end, for example https://shop.example"
+                )
+        return value
 
 
 LONGEST_TRIAL_MINUTES = 366 * 24 * 60
