@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
+from services.control.api.health import allow_probes
 from services.control.api.protocol import ControlPlane
 from services.open_inference import repository_index, server_metadata
 
@@ -22,11 +23,15 @@ def add_inference_protocol(api: FastAPI, control: ControlPlane) -> None:
         """Return the server's name, version and extensions."""
         return server_metadata()
 
+    allow_probes(api, "/v2/health/live", "/v2/health/ready")
+
+    @api.head("/v2/health/live", include_in_schema=False)
     @api.get("/v2/health/live", tags=["open inference protocol"])
     async def live() -> dict[str, bool]:
         """Answer 200 while the control plane is alive."""
         return {"live": True}
 
+    @api.head("/v2/health/ready", include_in_schema=False)
     @api.get("/v2/health/ready", tags=["open inference protocol"])
     async def ready() -> JSONResponse:
         """Answer 200 when every declared model that has a champion answers with it, 503 otherwise."""

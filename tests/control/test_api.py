@@ -93,6 +93,13 @@ def test_health_is_told_with_the_version_of_the_code(api):
     assert api.get("/healthz").json() == {"status": "ok", "version": __version__}
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"])
+def test_health_is_told_to_head_and_its_methods_to_options(api, path):
+    assert api("HEAD", path).status_code == 200
+    answer = api("OPTIONS", path)
+    assert (answer.status_code, answer.headers["allow"]) == (204, "GET, HEAD, OPTIONS")
+
+
 def test_a_service_without_champions_is_ready(api):
     assert api.get("/readyz").json() == {"status": "ready"}
 

@@ -41,8 +41,9 @@ class Rule:
         return re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(self.path).replace(r"\{rest\}", ".*")))
 
     def matches(self, method: str, path: str) -> bool:
-        """Return whether the rule is for this call."""
-        return self.method in ("", method) and self._pattern.fullmatch(path) is not None
+        """Return whether the rule is for this call. What everybody may GET, everybody may ask about with HEAD and OPTIONS."""
+        open_to = ("HEAD", "OPTIONS") if self.scope is None else ()
+        return method in (self.method or method, *open_to) and self._pattern.fullmatch(path) is not None
 
 
 PREDICTION_RULES = (
