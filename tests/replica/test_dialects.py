@@ -355,6 +355,7 @@ V2_MISTAKES: list[tuple[Any, int, str]] = [
         "inputs[0].parameters: unknown key 'shared_memory_region'; allowed",
     ),
     (tensor(parameters={"binary_data_size": 1}), 422, "inputs[0]: has both data and binary_data_size; send one of them"),
+    ({**tensor(), "parameters": 0}, 422, "parameters: a JSON object is expected, not 0"),
     ({**tensor(), "parameters": {"topk": 1}}, 422, "parameters.topk: unknown; parameters: top_k, function_to_apply"),
     (
         {**tensor(), "parameters": {"binary_data_output": 1}},
@@ -457,6 +458,7 @@ def test_bad_instances_are_told_with_their_position(replicas, content, status, e
         ({"inputs": [["a"], "b"]}, 200, "", ""),
         ({"inputs": [["a"], [7]]}, 422, "Validation", "inputs[1]: a text must be a string, not int (7)"),
         ({"inputs": [["a"]] * 9}, 422, "Validation", "inputs: a batch of 1 to 8 inputs is allowed, this one has 9"),
+        ({"inputs": "a", "truncate": None}, 200, "", ""),
         ({"inputs": "a", "raw_scores": 1}, 422, "Validation", "raw_scores: 1 is not allowed; allowed: true, false"),
         ({"inputs": "a", "truncation_direction": "left"}, 422, "Validation", "truncation_direction: 'left' is not allowed"),
         ({"inputs": "a", "top_k": 1}, 422, "Validation", "unknown key 'top_k'; allowed: inputs, raw_scores, truncate"),

@@ -1,6 +1,7 @@
 """What a wire dialect is: how a request body is read into typed inputs, and how typed outputs and errors are answered.
 
-Each dialect is a module with a constant ``DIALECT``. Knows neither HTTP nor the batcher.
+Each dialect is a module with a constant ``DIALECT``. Knows neither HTTP nor the batcher. What every request makes is a named
+tuple: a frozen dataclass takes a microsecond longer.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
@@ -32,8 +33,7 @@ class ModelFacts:
     """Maximum number of inputs in one request."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Message:
+class Message(NamedTuple):
     """A request as it came over HTTP, its body unpacked."""
 
     body: bytes
@@ -41,8 +41,7 @@ class Message:
     """Returns the value of the header with this name in lower case; empty if there is none."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Answer:
+class Answer(NamedTuple):
     """What the model says to one request."""
 
     outputs: list[Any]
@@ -54,8 +53,7 @@ class Answer:
     request_id: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rendered:
+class Rendered(NamedTuple):
     """The body of an answer, and the headers that describe it."""
 
     body: bytes
@@ -63,8 +61,7 @@ class Rendered:
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Call:
+class Call(NamedTuple):
     """A request that was read."""
 
     inputs: list[Any]
@@ -144,5 +141,5 @@ def from_fields(values: Mapping[str, object], task_cls: type[AnyTask]) -> object
 
     ``{"text": "a"}`` becomes "a" where the task needs nothing else, so that it does not matter whether it reads objects.
     """
-    [first, *more] = required_fields(task_cls)
-    return values[first] if not more and list(values) == [first] else dict(values)
+    names = list(values)
+    return values[names[0]] if len(names) == 1 and names == required_fields(task_cls) else dict(values)

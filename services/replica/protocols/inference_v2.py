@@ -89,7 +89,7 @@ def read(message: Message, model: ModelFacts) -> Call:
     request_id = content.get("id", "")
     if not isinstance(request_id, str):
         raise InvalidInput(f"id: {short_repr(request_id)} is not a string")
-    parameters = content.get("parameters") or {}
+    parameters = {} if content.get("parameters") is None else content["parameters"]
     if not isinstance(parameters, dict):
         raise InvalidInput(f"parameters: a JSON object is expected, not {short_repr(parameters)}")
     wanted = _read_outputs(content.get("outputs"), _flag(parameters, "binary_data_output", "parameters"), model.task_cls)
@@ -163,7 +163,7 @@ def _read_outputs(value: object, binary: bool, task_cls: type[AnyTask]) -> list[
         if name not in known or name in [other.name for other in wanted]:
             what = "is no output of this model" if name not in known else "is there twice"
             raise InvalidInput(f"{where}.name: {short_repr(name)} {what}; allowed: {', '.join(known)}")
-        parameters = output.get("parameters") or {}
+        parameters = {} if output.get("parameters") is None else output["parameters"]
         check_keys(parameters, OUTPUT_PARAMETERS, f"{where}.parameters")
         classes = parameters.get("classification")
         if classes is not None and (type(classes) is not int or classes < 1 or len(known) == 1):

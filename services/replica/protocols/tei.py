@@ -41,7 +41,7 @@ def read(message: Message, model: ModelFacts) -> Call:
     if "inputs" not in content:
         raise InvalidInput(f'the key "inputs" is missing; example: {EXAMPLE}')
     for key in ("raw_scores", "truncate"):
-        if not isinstance(content.get(key, False), bool):
+        if not isinstance(content.get(key), bool | None):
             raise InvalidInput(f"{key}: {short_repr(content[key])} is not allowed; allowed: true, false")
     direction = content.get("truncation_direction", "right")
     if direction not in DIRECTIONS:
