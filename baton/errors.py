@@ -11,7 +11,7 @@ Which error to raise, in the order in which data flows:
     a request:
         key ──► Unauthenticated, Forbidden, OverRate
         route and body ──► NotFound, MethodNotAllowed, BodyTooLarge, BodyTooSlow, UnsupportedMediaType, MalformedRequest
-        values in the body ──► InvalidInput
+        values in the body ──► InvalidInput, EmptyInput
         queue ──► Overloaded        forward pass ──► NotFinite
     database ──► RegistryError      storage ──► StorageError (does not respond), CorruptVersion (responds with wrong bytes)
     any other dependency ──► NotReady, which the caller may retry
@@ -52,6 +52,13 @@ class InvalidInput(BatonError):
 
     status = 422
     title = "invalid input"
+
+
+class EmptyInput(InvalidInput):
+    """The request has no input at all."""
+
+    status = 400
+    title = "empty input"
 
 
 class MalformedRequest(BatonError):

@@ -103,7 +103,7 @@ def _control(name: str, metric_type: MetricType, text: str, *labels: str) -> Met
 REQUESTS = _data(
     "baton_requests",
     MetricType.COUNTER,
-    "Requests to the model that a replica answered, errors included; /health and /info are not counted.",
+    "Requests to the model that a replica answered, errors included; health checks and descriptions (/info) are not counted.",
     "version",
     "status",
 )

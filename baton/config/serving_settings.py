@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from baton.config.section import ConfigSection
 from baton.engines.base import Precision
@@ -59,6 +60,11 @@ class ServingSettings(ConfigSection):
     max_body_bytes: int = Field(
         1_048_576, ge=1024, description="Maximum size of a request body in bytes. A larger one is answered with status 413."
     )
+    cors: tuple[str, ...] = Field(
+        (),
+        description="Origins whose web pages may read answers, for example https://shop.example; `*` allows every page. Empty: "
+        "none.",
+    )
     prepare_seconds: float = Field(
         300.0,
         gt=0,
@@ -82,6 +88,17 @@ class ServingSettings(ConfigSection):
     def on_gpu(self) -> bool:
         """Whether replicas are to use a GPU."""
         return self.device == "gpu" or (self.device == "auto" and self.gpus > 0)
+
+    @field_validator("cors")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin != "*" and not re.fullmatch(r"https?://[^\s/?#@A-Z]+", origin):
+                raise ValueError(
+                    f"{origin!r} is not an origin as browsers send it; allowed: *, or scheme, host and port in lower case and "
+                    "without a slash at the end, for example https://shop.example"
+                )
+        return value
 
     @model_validator(mode="after")
     def _engine_has_precision(self) -> Self:

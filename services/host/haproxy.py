@@ -1,4 +1,4 @@
-"""Becomes HAProxy, after it has added to Ray's configuration what Ray has no settings for: limits, repeats, readiness.
+"""Becomes HAProxy, after it has added to Ray's configuration what Ray has no settings for: limits, repeats, readiness, paths.
 
 Ray starts this program as its HAProxy (`BINARY`), at every reload: it imports only what it needs. Why it is here, and what each
 line is for: docs/adr/0014-additions-to-haproxy.md.
@@ -31,6 +31,11 @@ TOO_SLOW = f'{{"error": "the request did not arrive within {REQUEST_SECONDS} sec
 """The body of the answer to those who take longer."""
 
 MARK = "# Changed by services.host.haproxy"
+
+ROOT_PATHS = f"    http-request replace-path '^(/v[12]/models/([a-z0-9_-]+)([:%/].*)?)$' '{ROUTE}/\\2\\1'\n"
+"""Other dialects have paths at the root that name a model: they are rewritten to those below the model's own path, so that they
+reach its replicas as directly. It stands before all rules that look at the path.
+"""
 
 NO_REPEATS = f"    http-request disable-l7-retry unless METH_POST {{ path_beg {ROUTE}/ }}\n"
 """A prediction may be computed twice; a promotion, a run or a correction must not be."""
@@ -106,7 +111,9 @@ def _add_limits(config: str) -> str:
         r"frontend http_frontend" + "\n" + r"    bind \1" + "\n"
         "    stick-table type ipv6 size 100k expire 1m store conn_cur\n"
         "    tcp-request connection track-sc0 src\n"
-        f"    tcp-request connection reject if {{ sc0_conn_cur gt {per_source} }}\n" + NO_REPEATS,
+        f"    tcp-request connection reject if {{ sc0_conn_cur gt {per_source} }}\n"
+        + ROOT_PATHS.replace("\\", r"\\")  # its references are HAProxy's
+        + NO_REPEATS,
     )
 
 

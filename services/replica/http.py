@@ -1,7 +1,7 @@
-"""The HTTP paths of one replica, as raw ASGI: predictions at the model's own URL, ``/health`` and ``/info`` below it.
+"""The HTTP side of one replica, as raw ASGI: it admits requests, reads their bodies, and answers them in their dialect.
 
-A framework would cost more time per request than a small model does. Knows nothing of the hand-over between versions:
-`services.replica.replica` builds it and decides which version serves.
+A framework would cost more time per request than a small model does. `services.replica.endpoints` has the paths. Knows nothing
+of the hand-over between versions: `services.replica.replica` builds it and decides which version serves.
 """
 
 from __future__ import annotations
@@ -9,34 +9,37 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from pydantic_core import to_json
 
 from baton.config.model_settings import ModelSettings
-from baton.errors import BatonError, BodyTooLarge, MethodNotAllowed, NotFound, NotReady, UnsupportedMediaType
+from baton.errors import BatonError, MethodNotAllowed, NotFound, NotReady, UnsupportedMediaType
 from baton.keys import Scope as KeyScope
 from baton.store.records import ReplicaState
 from baton.tasks import task_type
-from services.asgi import Receive, Scope, Send
+from services.asgi import Receive, Scope, Send, header
 from services.bodies import timely
 from services.keyring import Keyring
-from services.names import HEALTH
+from services.open_inference import repository_index, server_metadata
 from services.replica.batching import Batcher
+from services.replica.cors import Cors
+from services.replica.endpoints import Action, Endpoint, Endpoints
+from services.replica.info import info
 from services.replica.prediction_log import PredictionLog
-from services.replica.protocols import huggingface
-from services.replica.response import Response, send_response
+from services.replica.protocols import huggingface, inference_v2
+from services.replica.protocols.dialect import Answer, Dialect, Message, ModelFacts
+from services.replica.request_body import read_body
+from services.replica.response import NO_CONTENT, Response, send_response
 from services.replica.routing import Router
 from services.replica.telemetry import Telemetry
+from services.replica.versions import VersionFacts
 
 logger = logging.getLogger("ray.serve")
 
-INFO = "/info"
-"""Path below the model's URL that answers with the model's limits and the replica's state."""
-
-PROBES = (HEALTH, INFO)
-"""Paths below the model's URL for health checks and service discovery; their errors are not counted as the model's."""
+NOT_READY_STATUS = 503
 
 
 class ReplicaHttp:
@@ -50,6 +53,7 @@ class ReplicaHttp:
         settings: ModelSettings,
         *,
         state: Callable[[], ReplicaState],
+        facts: Callable[[int], VersionFacts | None],
         batcher: Batcher,
         router: Router,
         keyring: Keyring,
@@ -57,100 +61,145 @@ class ReplicaHttp:
         telemetry: Telemetry,
     ) -> None:
         self._settings = settings
-        self._task_cls = task_type(settings.task)
-        self._state = state
+        self._model = ModelFacts(name=settings.name, task_cls=task_type(settings.task), max_inputs=settings.serving.max_inputs)
+        self._state, self._facts = state, facts
         self._batcher, self._router = batcher, router
         self._keyring = keyring
         self._log = prediction_log
         self._telemetry = telemetry
+        self._endpoints = Endpoints(settings.name)
+        self._cors = Cors(settings.serving.cors)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. Every answer, error or not, is a `Response` and is sent here."""
-        try:
-            response = await self._respond(scope, receive)
-        except Exception as error:
-            response = self._failed(scope, error)
-        await send_response(response, send)
-
-    async def _respond(self, scope: Scope, receive: Receive) -> Response:
         path = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/")
-        if path != HEALTH:
-            self._keyring.admit(_header(scope, b"authorization"), KeyScope.PREDICT, self._settings.name)
-        if path == "":
-            _require_method(scope, "POST")
-            return await self._predict(scope, receive)
-        if path == HEALTH:
-            _require_method(scope, "GET")
-            return self._health(scope)
-        if path == INFO:
-            _require_method(scope, "GET")
-            return Response(body=to_json(self._info()))
-        raise NotFound(f"no path {path!r} here; POST the model's own URL, or GET /health or /info below it")
+        endpoint, version = self._endpoints.find(path)
+        try:
+            response = await self._respond(scope, receive, path, endpoint, version)
+        except Exception as error:
+            response = self._failed(scope, endpoint, error)
+        cors = self._cors.headers(scope)
+        if cors:
+            response = replace(response, headers=(*response.headers, *cors))
+        await send_response(response, send, head=scope["method"] == "HEAD")
 
-    async def _predict(self, scope: Scope, receive: Receive) -> Response:
+    async def _respond(self, scope: Scope, receive: Receive, path: str, endpoint: Endpoint | None, version: str) -> Response:
+        preflight = self._cors.preflight(scope)  # which browsers send without the key
+        if preflight is not None:
+            return Response(status=NO_CONTENT, headers=preflight, body=b"")
+        if endpoint is None or not endpoint.open:
+            self._keyring.admit(header(scope, b"authorization"), KeyScope.PREDICT, self._settings.name)
+        if endpoint is None:
+            raise self._not_found(path)
+        if scope["method"] not in endpoint.methods:
+            raise MethodNotAllowed(f"{scope['method']} is not allowed here; use {endpoint.method}")
+        if scope["method"] == "OPTIONS":
+            return Response(status=NO_CONTENT, headers=(_allow(endpoint),), body=b"")
+        if version and version not in map(str, self._router.versions):
+            runs = ", ".join(map(str, self._router.versions)) or "none"
+            raise NotFound(f"version {version!r} of {self._settings.name} does not run here; those that do: {runs}")
+        if endpoint.action is Action.PREDICT:
+            return await self._predict(scope, receive, endpoint.dialect, version)
+        if endpoint.action is Action.INDEX:
+            return self._index(await read_body(scope, timely(receive), self._settings.serving.max_body_bytes))
+        return self._describe(scope, endpoint.action)
+
+    async def _predict(self, scope: Scope, receive: Receive, dialect: Dialect, version: str) -> Response:
         began = time.perf_counter()
-        content_type = _header(scope, b"content-type").partition(b";")[0].strip().lower()
-        if content_type not in (b"application/json", b""):
-            raise UnsupportedMediaType(f"content type {content_type.decode('latin-1')!r}; allowed: application/json")
-        serving = self._settings.serving
-        body = await _read_body(scope, timely(receive), serving.max_body_bytes)
-        request = huggingface.parse(body, self._task_cls, serving.max_inputs)
+        content_type = header(scope, b"content-type").partition(b";")[0].strip().lower()
+        if content_type and content_type not in dialect.content_types:
+            allowed = b", ".join(dialect.content_types).decode()
+            raise UnsupportedMediaType(f"content type {content_type.decode('latin-1')!r}; allowed: {allowed}")
+        body = await read_body(scope, timely(receive), self._settings.serving.max_body_bytes)
+        call = dialect.read(Message(body=body, header=partial(header, scope)), self._model)
         if self._batcher.version is None:
             raise NotReady(self._reason_not_ready())
-        request_id = _header(scope, b"x-request-id").decode("latin-1")
+        request_id = header(scope, b"x-request-id").decode("latin-1")
         prediction = await self._router.answer(
-            request.inputs,
-            request.options,
+            call.inputs,
+            call.options,
             request_id=request_id,
-            key=_header(scope, b"x-baton-key").decode("latin-1") or request_id,
-            version=_header(scope, b"x-baton-version").decode("latin-1"),
+            key=header(scope, b"x-baton-key").decode("latin-1") or request_id,
+            version=version or header(scope, b"x-baton-version").decode("latin-1"),
         )
-        self._log.add(request_id, prediction.version, request.inputs, request.options, prediction.outputs)
+        self._log.add(request_id, prediction.version, call.inputs, call.options, prediction.outputs)
+        facts = self._facts(prediction.version)
+        rendered = call.render(
+            Answer(
+                outputs=prediction.outputs,
+                version=prediction.version,
+                labels=facts.labels if facts else (),
+                request_id=request_id,
+            )
+        )
         response = Response(
             version=prediction.version,  # not the batcher's: a newer version may have taken over while this one ran
-            headers=((b"x-queue-ms", b"%.2f" % prediction.queue_ms), (b"x-inference-ms", b"%.2f" % prediction.inference_ms)),
-            body=huggingface.render(prediction.outputs, self._task_cls, request.single),
+            headers=(
+                (b"x-queue-ms", b"%.2f" % prediction.queue_ms),
+                (b"x-inference-ms", b"%.2f" % prediction.inference_ms),
+                *rendered.headers,
+            ),
+            body=rendered.body,
+            content_type=rendered.content_type,
         )
         self._telemetry.count_prediction(prediction, time.perf_counter() - began)
         return response
 
-    def _failed(self, scope: Scope, error: Exception) -> Response:
+    def _failed(self, scope: Scope, endpoint: Endpoint | None, error: Exception) -> Response:
         """Return the answer to a request that raised ``error``, and count it.
 
         An unexpected error is logged, and the answer names only its type: its message may quote data or code.
         """
         if not isinstance(error, BatonError):
-            request_id = _header(scope, b"x-request-id").decode("latin-1")
+            request_id = header(scope, b"x-request-id").decode("latin-1")
             logger.error("%s: request %s failed", self._settings.name, request_id, exc_info=error)
             error = BatonError(f"internal error ({type(error).__name__})")
-        if not scope["path"].endswith(PROBES):
+        if endpoint is None or endpoint.counted:
             self._telemetry.count_error(self._batcher.version, error.status, error.title)
+        dialect = huggingface.DIALECT if endpoint is None else endpoint.dialect
+        allow = (_allow(endpoint),) if endpoint is not None and isinstance(error, MethodNotAllowed) else ()
         return Response(
-            status=error.status,
+            status=dialect.status(error),
             version=self._batcher.version,
-            headers=tuple((name.encode(), value.encode()) for name, value in error.headers.items()),
-            body=huggingface.render_error(error),
+            headers=(*((name.encode(), value.encode()) for name, value in error.headers.items()), *allow),
+            body=dialect.render_error(error),
         )
 
-    def _health(self, scope: Scope) -> Response:
+    def _describe(self, scope: Scope, action: Action) -> Response:
+        """Return the answer of a path that takes no body."""
         version = self._batcher.version
-        if version is None:
-            reason = self._keyring.reason_if_authorised(_header(scope, b"authorization"), self._reason_not_ready())
-            raise NotReady(reason)
-        return Response(body=to_json({"status": "ok", "version": version}))
+        match action:
+            case Action.HEALTH:
+                if version is None:
+                    raise NotReady(
+                        self._keyring.reason_if_authorised(header(scope, b"authorization"), self._reason_not_ready())
+                    )
+                return self._answer({"status": "ok", "version": version})
+            case Action.LIVE:
+                return self._answer({"live": True})
+            case Action.READY:
+                named = {"name": self._settings.name} if "/models/" in _below_root(scope) else {}
+                return self._answer({**named, "ready": version is not None}, NOT_READY_STATUS if version is None else 200)
+            case Action.SERVER:
+                return self._answer(server_metadata())
+            case Action.MODEL:
+                return self._answer(inference_v2.model_metadata(self._model, self._router.versions))
+            case _:
+                return self._answer(info(self._settings, self._state(), self._facts(version) if version else None))
 
-    def _info(self) -> dict[str, Any]:
-        serving = self._settings.serving
-        return {
-            "model": self._settings.name,
-            "task": self._settings.task,
-            "base_model": self._settings.base_model,
-            "max_input_length": self._settings.max_length,
-            "max_batch_tokens": serving.max_batch_tokens,
-            "max_client_batch_size": serving.max_inputs,
-            "max_body_bytes": serving.max_body_bytes,
-            **asdict(self._state()),
-        }
+    def _index(self, body: bytes) -> Response:
+        version = self._batcher.version
+        reason = self._reason_not_ready() if version is None else ""
+        return self._answer(repository_index(body, {self._settings.name: (version, reason)}))
+
+    def _answer(self, content: Any, status: int = 200) -> Response:
+        return Response(status=status, version=self._batcher.version, body=to_json(content))
+
+    def _not_found(self, path: str) -> NotFound:
+        return NotFound(
+            f"no path {path!r} here; POST the model's own URL, or GET /health or /info below it. Other dialects have /predict, "
+            f"/v2/models/{self._settings.name}/infer and /v1/models/{self._settings.name}:predict (docs/protocols.md)"
+        )
 
     def _reason_not_ready(self) -> str:
         name = self._settings.name
@@ -160,29 +209,10 @@ class ReplicaHttp:
         return f"{name} has no champion yet; train one: baton train {name} --wait"
 
 
-def _header(scope: Scope, name: bytes) -> bytes:
-    for key, value in scope["headers"]:
-        if key == name:
-            found: bytes = value
-            return found
-    return b""
+def _below_root(scope: Scope) -> str:
+    below: str = scope["path"].removeprefix(scope.get("root_path", ""))
+    return below
 
 
-def _require_method(scope: Scope, method: str) -> None:
-    if scope["method"] != method:
-        raise MethodNotAllowed(f"{scope['method']} is not allowed here; use {method}")
-
-
-async def _read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """Return the request's body. Raise ``BodyTooLarge`` as soon as it is known to exceed ``limit`` bytes."""
-    announced = _header(scope, b"content-length")
-    if announced.isdigit() and int(announced) > limit:
-        raise BodyTooLarge(f"the body has {int(announced):,} bytes; at most {limit:,} are allowed (serving.max_body_bytes)")
-    body = bytearray()
-    while True:
-        message = await receive()
-        body += message.get("body", b"")
-        if len(body) > limit:
-            raise BodyTooLarge(f"the body has more than {limit:,} bytes, the maximum (serving.max_body_bytes)")
-        if not message.get("more_body", False):
-            return bytes(body)
+def _allow(endpoint: Endpoint) -> tuple[bytes, bytes]:
+    return b"allow", ", ".join(endpoint.methods).encode()

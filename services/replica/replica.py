@@ -90,6 +90,7 @@ class ModelReplica:
         self._http = ReplicaHttp(
             self._settings,
             state=self._state,
+            facts=self._versions.facts,
             batcher=self._batcher,
             router=self._router,
             keyring=self._keyring,

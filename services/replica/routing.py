@@ -18,6 +18,12 @@ class Router:
         self.trial: Trial | None = None
         """The trial that runs in this replica."""
 
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """Versions that a request may choose: the champion's, and the one on trial."""
+        numbers = (self._batcher.version, None if self.trial is None else self.trial.rollout.version)
+        return tuple(number for number in numbers if number is not None)
+
     async def answer(
         self, inputs: Sequence[Any], options: Sequence[Any], *, request_id: str, key: str, version: str = ""
     ) -> Prediction:

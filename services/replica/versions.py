@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Collection
+from dataclasses import dataclass
 
 from baton.artifacts.storage import Storage
 from baton.artifacts.version_cache import VersionCache
@@ -20,6 +21,16 @@ from baton.store.registry import Registry
 logger = logging.getLogger("ray.serve")
 
 
+@dataclass(frozen=True, kw_only=True)
+class VersionFacts:
+    """What is known of a version in memory."""
+
+    labels: tuple[str, ...]
+    """Labels of the model's outputs, in order; empty if the task has none."""
+    sha256: str
+    """SHA-256 of its manifest, which has those of all its files."""
+
+
 class Versions:
     """Loaded versions of one model. Lives on the replica's event loop; `load` blocks, and may be called from any thread."""
 
@@ -28,6 +39,7 @@ class Versions:
         self._cache = VersionCache()
         self._loaded: dict[int, Predictor] = {}
         self._megabytes: dict[int, float] = {}
+        self._facts: dict[int, VersionFacts] = {}
         self._loading: dict[int, asyncio.Task[Predictor]] = {}
 
     @property
@@ -41,6 +53,10 @@ class Versions:
 
     def __contains__(self, version: int) -> bool:
         return version in self._loaded
+
+    def facts(self, version: int) -> VersionFacts | None:
+        """Return what is known of a version; None unless it is in memory."""
+        return self._facts.get(version)
 
     def fits(self, version: int) -> bool:
         """Return whether a version is small enough to stay in memory after another one has replaced it.
@@ -83,7 +99,8 @@ class Versions:
         name = self._settings.name
         began = time.perf_counter()
         cache = self._cache.directory if self._storage.local else self._cache.open()
-        directory, manifest = self._storage.fetch(self._registry.versions.get(name, version), cache)
+        stored = self._registry.versions.get(name, version)
+        directory, manifest = self._storage.fetch(stored, cache)
         if manifest.task != self._settings.task:
             raise Conflict(
                 f"v{version} has the task {manifest.task}, but {name} is declared with {self._settings.task}; train a version "
@@ -93,6 +110,7 @@ class Versions:
         predictor.warm()
         predictor.check(manifest.probes)
         self._megabytes[version] = manifest.megabytes
+        self._facts[version] = VersionFacts(labels=predictor.task.labels, sha256=stored.manifest_sha256)
         self._loaded[version] = predictor
         logger.info("%s: v%d prepared in %.2f s", name, version, time.perf_counter() - began)
         return predictor
@@ -100,7 +118,7 @@ class Versions:
     def keep(self, needed: Collection[int]) -> None:
         """Drop all versions but those ``needed``."""
         for version in set(self._loaded) - set(needed):
-            del self._loaded[version], self._megabytes[version]
+            del self._loaded[version], self._megabytes[version], self._facts[version]
 
     def tidy_cache(self, needed: Collection[int]) -> None:
         """Remove downloaded versions but those ``needed``. Blocks; never raises."""

@@ -27,9 +27,12 @@ from tests.support.waiting import free_port, until
 pytestmark = pytest.mark.cluster
 
 MODEL = "guarded"
-OPEN = {("GET", "/healthz"), ("GET", "/readyz"), ("GET", f"/models/{MODEL}/health")}
+HEALTH_CHECKS = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
+OPEN = {("GET", path) for path in (*HEALTH_CHECKS, f"/models/{MODEL}/health")}
 OTHER_SCOPES = {
     "/metrics": Scope.METRICS,
+    "/v2": Scope.PREDICT,
+    "/v2/repository/index": Scope.PREDICT,
     f"/api/models/{MODEL}/feedback": Scope.FEEDBACK,
     f"/api/models/{MODEL}/audit": Scope.LABEL,
 }
@@ -125,7 +128,8 @@ def operations(service: Guarded) -> list[tuple[str, str]]:
         for method in methods
     ]
     pages = ("/docs", "/redoc", "/openapi.json", "/nowhere")
-    own = [("POST", ""), ("GET", "/info"), ("GET", "/health"), ("GET", "/nowhere")]
+    own = [("POST", ""), ("POST", "/predict"), ("GET", "/info"), ("GET", "/health"), ("GET", "/nowhere")]
+    own += [("POST", f"/v2/models/{MODEL}/infer"), ("GET", f"/v2/models/{MODEL}"), ("POST", f"/v1/models/{MODEL}:predict")]
     return [*described, *(("GET", page) for page in pages), *((method, f"/models/{MODEL}{path}") for method, path in own)]
 
 
@@ -186,7 +190,12 @@ def test_every_endpoint_refuses_every_bad_key_through_the_proxy_and_on_the_ports
             answer = http.post(f"{base}/models/{MODEL}", json={"inputs": TEXT}, headers=bearer(good[Scope.PREDICT]))
             assert (answer.status_code, answer.headers["x-model-version"]) == (200, "1")
             assert http.get(f"{base}/models/{MODEL}/health").json() == {"status": "ok", "version": 1}
-        for base, path in itertools.product((guarded.url, control), ("/healthz", "/readyz")):
+        at_the_root = f"{guarded.url}/v2/models/{MODEL}"
+        assert http.get(f"{at_the_root}/ready").json() == {"name": MODEL, "ready": True}
+        for kind, status in STATUS.items():
+            answer = http.post(f"{at_the_root}/infer", headers=bearer(bad[Scope.PREDICT][kind]))
+            assert (answer.status_code, kind) == (status, kind)
+        for base, path in itertools.product((guarded.url, control), HEALTH_CHECKS):
             assert http.get(f"{base}{path}").status_code == 200
 
 

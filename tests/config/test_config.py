@@ -11,6 +11,7 @@ import yaml
 
 from baton.config.file import BatonConfig, json_schema, load_config, override, validate
 from baton.config.model_settings import ModelSettings
+from baton.config.serving_settings import ServingSettings
 from baton.config.training_settings import TrainingSettings
 from baton.errors import ConfigError, NotFound
 
@@ -496,3 +497,11 @@ def test_a_bad_schedule_is_told_with_an_example(tmp_path):
     assert "retrain.every" in said
     assert "at noon" in said
     assert "0 3 * * *" in said
+
+
+@pytest.mark.parametrize("origin", ["shop.example", "https://shop.example/", "https://Shop.example", "ftp://a", ""])
+def test_origins_of_web_pages_are_written_as_browsers_send_them(tmp_path, origin):
+    good = ["https://shop.example", "http://[::1]:3000", "*"]
+    assert ServingSettings(cors=good).cors == tuple(good)
+    said = complaint(tmp_path, changed("models", 0, "serving", to={"cors": [*good, origin]}))
+    assert f"{origin!r} is not an origin as browsers send it; allowed: *, or scheme, host and port" in said

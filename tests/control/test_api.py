@@ -93,6 +93,13 @@ def test_health_is_told_with_the_version_of_the_code(api):
     assert api.get("/healthz").json() == {"status": "ok", "version": __version__}
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"])
+def test_health_is_told_to_head_and_its_methods_to_options(api, path):
+    assert api("HEAD", path).status_code == 200
+    answer = api("OPTIONS", path)
+    assert (answer.status_code, answer.headers["allow"]) == (204, "GET, HEAD, OPTIONS")
+
+
 def test_a_service_without_champions_is_ready(api):
     assert api.get("/readyz").json() == {"status": "ready"}
 
@@ -103,11 +110,29 @@ def test_a_champion_that_no_replica_serves_makes_the_service_not_ready(champion)
     assert "m: no replica serves the champion v1: it is still loading" in problem(champion.get("/readyz"), 503)
 
 
+def test_the_root_of_the_open_inference_protocol_tells_what_is_ready(champion):
+    assert champion.get("/v2").json()["name"] == "baton"
+    assert champion.get("/v2/health/live").json() == {"live": True}
+    assert champion.get("/v2/health/ready").json() == {"ready": True}
+    index = champion.post("/v2/repository/index").json()
+    assert index[0] == {"name": "m", "version": "1", "state": "READY", "reason": ""}
+    assert {entry["state"] for entry in index[1:]} <= {"UNAVAILABLE"}
+    assert champion.post("/v2/repository/index", {"ready": True}).json() == index[:1]
+    assert "is not allowed; allowed:" in problem(champion.post("/v2/repository/index", {"ready": 1}), 422)
+    champion.control.replicas.serving["m"] = 3
+    answer = champion.get("/v2/health/ready")
+    assert (answer.status_code, answer.json()) == (503, {"ready": False})
+
+
 def test_the_interface_describes_itself(api):
     paths = api.get("/openapi.json").json()["paths"]
     expected = {
         "/healthz": {"get"},
         "/readyz": {"get"},
+        "/v2": {"get"},
+        "/v2/health/live": {"get"},
+        "/v2/health/ready": {"get"},
+        "/v2/repository/index": {"post"},
         "/api/models": {"get"},
         "/api/models/{model}": {"get"},
         "/api/models/{model}/versions": {"get"},

@@ -37,11 +37,17 @@ from tests.support.tiny import save_classifier
 ROOT = Path(__file__).parents[2]
 LABELS = ("billing", "bug", "shipping")
 
-OPEN = {("GET", "/healthz"), ("GET", "/readyz")}
+OPEN = {
+    (method, path)
+    for path in ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
+    for method in ("GET", "HEAD", "OPTIONS")
+}
 """What the control plane answers to everybody. Whoever makes this longer opens the service."""
 
 OTHER_SCOPES = {
     ("GET", "/metrics"): Scope.METRICS,
+    ("GET", "/v2"): Scope.PREDICT,
+    ("POST", "/v2/repository/index"): Scope.PREDICT,
     ("POST", "/api/models/{model}/feedback"): Scope.FEEDBACK,
     ("GET", "/api/models/{model}/audit"): Scope.LABEL,
     ("POST", "/api/models/{model}/audit"): Scope.LABEL,
@@ -183,7 +189,7 @@ def test_every_route_of_the_control_api_lets_the_right_key_pass(api):
 def test_health_is_told_to_everybody_with_and_without_a_key(api):
     for method, path in OPEN:
         for token in (None, "sesame", api.keys.right[Scope.PREDICT]):
-            assert api(method, path, token).status_code in (200, 503)
+            assert api(method, path, token).status_code in (200, 204, 503)
 
 
 def test_only_whoever_has_a_key_is_told_why_the_service_is_not_ready(api):
@@ -202,7 +208,7 @@ def test_only_whoever_has_a_key_is_told_why_the_service_is_not_ready(api):
         ("GET", "/nowhere"),
         ("GET", "/api/nowhere"),
         ("OPTIONS", "/api/models"),
-        ("HEAD", "/healthz"),
+        ("DELETE", "/healthz"),
         ("POST", "/healthz"),
         ("GET", "/healthz/"),
         ("GET", "/healthz/../api/models"),
@@ -376,10 +382,18 @@ def test_every_path_of_a_replica_refuses_a_bad_key_in_the_shape_that_its_clients
         ("GET", "/health/../info"),
         ("GET", "/healthz"),
         ("GET", "/%2e%2e/health"),
+        ("POST", "/predict"),
+        ("POST", "/v1/models/m:predict"),
+        ("GET", "/v2"),
+        ("GET", "/v2/models/m"),
+        ("POST", "/v2/models/m/infer"),
+        ("POST", "/v2/models/m/versions/1/infer"),
+        ("POST", "/v2/repository/index"),
+        ("GET", "/v2/models/other/ready"),
     ]:
         answer = replica(method, path, token)
         assert answer.status_code == replica.keys.status[kind], (method, path)
-        assert list(answer.json()) == ["error"]
+        assert list(answer.json()) == (["error", "error_type"] if path == "/predict" else ["error"])
         assert answer.headers["content-type"] == "application/json"
         assert answer.headers.get("www-authenticate", "") == challenge(kind, Scope.PREDICT)
         if answer.status_code == 403:
@@ -391,6 +405,8 @@ def test_a_replica_answers_the_right_key_and_its_health_to_everybody(replica):
     assert replica("GET", "/info", replica.keys.right[Scope.PREDICT]).json()["model"] == "m"
     assert replica("GET", "/nowhere", replica.keys.right[Scope.PREDICT]).status_code == 404
     assert replica("GET", "/health", None).json() == {"status": "ok", "version": 1}
+    for path in ("/health", "/v2/health/live", "/v2/health/ready", "/v2/models/m/ready", "/v2/models/m/versions/1/ready"):
+        assert [replica(method, path, None).status_code for method in ("GET", "HEAD", "OPTIONS")] == [200, 200, 204], path
 
 
 def test_a_body_is_not_even_read_without_a_key(replica):

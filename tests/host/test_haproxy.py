@@ -65,6 +65,37 @@ def test_a_prediction_is_repeated_when_its_replica_dies_and_a_control_call_is_no
 
 
 @pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/v2/models/m", "/models/m/v2/models/m"),
+        ("/v2/models/m/infer", "/models/m/v2/models/m/infer"),
+        ("/v2/models/m/versions/3/infer?a=%2F", "/models/m/v2/models/m/versions/3/infer?a=%2F"),
+        ("/v1/models/m:predict", "/models/m/v1/models/m:predict"),
+        ("/v1/models/m%3Apredict", "/models/m/v1/models/m%3Apredict"),
+        ("/models/m/v2/models/m/infer", "/models/m/v2/models/m/infer"),
+    ],
+)
+def test_a_path_at_the_root_that_names_a_model_reaches_its_replicas_and_is_repeated_like_any_prediction(path, expected):
+    with Front(Backend("dying"), Backend("good")) as front:
+        dying, good = front.replicas
+        dying.dying = True
+        answers = [httpx.post(front.url + path, json={}) for _ in range(4)]
+        assert {(answer.status_code, answer.json()["by"]) for answer in answers} == {(200, "good")}
+        assert set(dying.requests) == set(good.requests) == {f"POST {expected}"}
+        assert front.control.requests == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v2", "/v2/health/ready", "/v2/repository/index", "/v2/models/other/infer", "/v2/models/..%2Fm", "/v3/models/m"],
+)
+def test_a_path_at_the_root_that_names_no_model_that_is_served_reaches_the_control_plane(path):
+    with Front(Backend("good")) as front:
+        assert httpx.get(front.url + path).json() == {"by": "control"}
+        assert front.replicas[0].requests == []
+
+
+@pytest.mark.parametrize(
     ("begin", "told"),
     [
         (b"POST /models/m HTTP/1.1\r\nhost:", b"408 Request Time-out"),

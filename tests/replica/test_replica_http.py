@@ -665,6 +665,25 @@ def test_an_answer_is_logged_under_its_request_id(world):
     world.run(scenario)
 
 
+def test_a_version_on_trial_can_be_asked_by_its_path_in_the_open_inference_protocol(world):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["one"]}
+        wanted = {"name": "label", "parameters": {"classification": 3}}
+        before = await client.post("/v2/models/m/versions/2/infer", json={"inputs": [tensor]})
+        assert (before.status_code, before.json()["error"]) == (404, "version '2' of m does not run here; those that do: 1")
+        proposed = world.registry.rollouts.propose("m", 2, 1, mode=RolloutMode.SHADOW, percent=1.0)
+        await replica.prepare(2)
+        await replica.try_out(replace(proposed, state=RolloutState.SHADOW))
+        assert (await client.get("/v2/models/m")).json()["versions"] == ["1", "2"]
+        for number in (1, 2):
+            path = f"/v2/models/m/versions/{number}/infer"
+            answer = (await client.post(path, json={"inputs": [tensor], "outputs": [wanted]})).json()
+            assert answer["model_version"] == str(number)
+            assert {item.split(":")[2] for item in answer["outputs"][0]["data"]} == set(LABELS[number - 1])
+
+    world.run(scenario)
+
+
 def test_what_a_shadow_answers_is_logged_under_the_request_id_and_judged_by_the_same_correction(world):
     async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
         proposed = world.registry.rollouts.propose("m", 2, 1, mode=RolloutMode.SHADOW, percent=100.0)

@@ -40,11 +40,13 @@ async def until(condition: Callable[[], Awaitable[Found]], what: str) -> Found:
         await asyncio.sleep(0.01)
 
 
-def publish(registry: Registry, storage: Storage, model: str, directory: Path, labels: Sequence[str]) -> ModelVersion:
-    """The classifier in ``directory`` as the next version of ``model``, with probes; evaluated nowhere."""
+def publish(
+    registry: Registry, storage: Storage, model: str, directory: Path, labels: Sequence[str], task: str = "classification"
+) -> ModelVersion:
+    """The model in ``directory`` as the next version of ``model``, with probes; evaluated nowhere."""
     manifest = Manifest(
         model=model,
-        task="classification",
+        task=task,
         labels=tuple(labels),
         max_length=128,
         base_model="tiny",

@@ -27,6 +27,7 @@ from services.control.api.rollout import add_rollout
 from services.control.api.runs import add_runs
 from services.control.api.versions import add_versions
 from services.control.control_metrics import ControlMetrics, add_metrics
+from services.control.inference_protocol import add_inference_protocol
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -68,5 +69,6 @@ def build_api(control: ControlPlane, lifespan: Lifespan) -> FastAPI:
     add_metrics(api, metrics)
     add_retrain(api, control)
     add_datasets(api, control)
+    add_inference_protocol(api, control)
     describe(api)
     return api

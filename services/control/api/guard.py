@@ -41,8 +41,9 @@ class Rule:
         return re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(self.path).replace(r"\{rest\}", ".*")))
 
     def matches(self, method: str, path: str) -> bool:
-        """Return whether the rule is for this call."""
-        return self.method in ("", method) and self._pattern.fullmatch(path) is not None
+        """Return whether the rule is for this call. What everybody may GET, everybody may ask about with HEAD and OPTIONS."""
+        open_to = ("HEAD", "OPTIONS") if self.scope is None else ()
+        return method in (self.method or method, *open_to) and self._pattern.fullmatch(path) is not None
 
 
 PREDICTION_RULES = (
@@ -54,6 +55,10 @@ PREDICTION_RULES = (
 RULES = (
     Rule("GET", "/healthz", None),
     Rule("GET", "/readyz", None),
+    Rule("GET", "/v2/health/live", None),
+    Rule("GET", "/v2/health/ready", None),
+    Rule("GET", "/v2", Scope.PREDICT),
+    Rule("POST", "/v2/repository/index", Scope.PREDICT),
     Rule("GET", "/metrics", Scope.METRICS),
     Rule("POST", "/api/models/{model}/feedback", Scope.FEEDBACK),
     Rule("", "/api/models/{model}/audit", Scope.LABEL),
@@ -64,8 +69,13 @@ RULES = (
 DEFAULT_SCOPE = Scope.OPERATE
 """The scope of every call that no rule matches."""
 
-DOCUMENTED_REPLICA_RULES = (Rule("GET", f"{ROUTE}/{{model}}{HEALTH}", None), *PREDICTION_RULES)
-"""What `services.replica.http` enforces, for the documentation only: every path but `HEALTH` needs `Scope.PREDICT`."""
+DOCUMENTED_REPLICA_RULES = (
+    Rule("GET", f"{ROUTE}/{{model}}{HEALTH}", None),
+    Rule("GET", f"{ROUTE}/{{model}}/v2/health/{{rest}}", None),
+    Rule("GET", f"{ROUTE}/{{model}}/v2/models/{{rest}}/ready", None),
+    *PREDICTION_RULES,
+)
+"""What `services.replica.http` enforces, for the documentation only: every path but health checks needs `Scope.PREDICT`."""
 
 OWNED = re.compile(
     rf"(?:/api/models|{ROUTE})/(?P<model>[^/]+)(?:/.*)?|/api/runs/(?P<run>[^/]+)(?:/.*)?|/api/decisions/(?P<decision>\d{{1,9}})"

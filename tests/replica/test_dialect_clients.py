@@ -1,0 +1,131 @@
+"""Clients that other people wrote read our answers: the Hugging Face hub's, and Triton's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from huggingface_hub import InferenceClient, constants
+from tritonclient import http as triton
+from tritonclient.utils import InferenceServerException
+
+from tests.support.dialects import INPUTS, LABELS, Served
+
+TEXT = "my invoice is wrong"
+
+
+@pytest.fixture
+def online(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # it counts our own service among the hub's
+
+
+def default(served: Served, inputs: Any, **parameters: Any) -> Any:
+    return httpx.post(served.url, json={"inputs": inputs, "parameters": parameters}, timeout=60).json()
+
+
+@pytest.fixture
+def client(replicas) -> Iterator[triton.InferenceServerClient]:
+    """Triton's client of the classifier, at its base path."""
+    client = triton.InferenceServerClient(replicas["classification"].url.removeprefix("http://"))
+    yield client
+    client.close()
+
+
+def texts(name: str, values: list[str], *, binary: bool) -> Any:
+    tensor = triton.InferInput(name, [len(values), 1], "BYTES")
+    tensor.set_data_from_numpy(np.array([[value.encode()] for value in values], dtype=np.object_), binary_data=binary)
+    return tensor
+
+
+# --- huggingface_hub -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("online")
+def test_the_hubs_client_reads_the_answers_of_three_tasks(replicas):
+    def client(task: str) -> InferenceClient:
+        return InferenceClient(model=replicas[task].url)
+
+    rows = client("classification").text_classification(TEXT, top_k=2)
+    expected = default(replicas["classification"], TEXT, top_k=2)[0]
+    assert [(row.label, row.score) for row in rows] == [(row["label"], pytest.approx(row["score"])) for row in expected]
+    entities = client("ner").token_classification(TEXT, aggregation_strategy="simple")
+    expected = default(replicas["ner"], TEXT, aggregation_strategy="simple")
+    assert [(it.word, it.start, it.end) for it in entities] == [(it["word"], it["start"], it["end"]) for it in expected]
+    answer = client("qa").question_answering(question="which word?", context=TEXT)
+    expected = default(replicas["qa"], {"question": "which word?", "context": TEXT})
+    assert (answer.answer, answer.start, answer.end) == (expected["answer"], expected["start"], expected["end"])
+
+
+@pytest.mark.usefixtures("online")
+def test_the_hubs_client_reads_what_a_model_is(replicas):
+    info = InferenceClient(model=replicas["classification"].url, provider="hf-inference").get_endpoint_info()
+    assert info["model_type"]["classifier"]["id2label"]["0"] == LABELS["classification"][0]
+
+
+# --- tritonclient --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("binary_answer", [True, False])
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize("compression", [None, "gzip", "deflate"])
+def test_tritons_client_gets_the_answers_of_the_default_dialect(replicas, client, binary, binary_answer, compression):
+    values = INPUTS["classification"]
+    result = client.infer(
+        "m",
+        [texts("text", values, binary=binary)],
+        outputs=[triton.InferRequestedOutput(name, binary_data=binary_answer) for name in ("output", "label", "score")],
+        request_compression_algorithm=compression,
+        response_compression_algorithm=compression,
+        request_id="mine",
+    )
+    assert (result.get_response()["id"], result.get_response()["model_version"]) == ("mine", "1")
+    expected = default(replicas["classification"], values)
+    best = [rows[0] for rows in expected]
+    documents = [json.loads(document) for document in result.as_numpy("output")]
+    assert [[row["label"] for row in rows] for rows in documents] == [[row["label"] for row in rows] for rows in expected]
+    labels = [it.decode() if isinstance(it, bytes) else it for it in result.as_numpy("label")]
+    assert labels == [row["label"] for row in best]
+    assert result.as_numpy("score").dtype == np.float32
+    assert result.as_numpy("score") == pytest.approx([row["score"] for row in best], abs=1e-5)
+
+
+def test_tritons_client_asks_for_all_outputs_without_naming_them_and_for_classes(client):
+    result = client.infer("m", [texts("text", [TEXT], binary=True)])
+    assert [tensor["name"] for tensor in result.get_response()["outputs"]] == ["output", "label", "score"]
+    wanted = [triton.InferRequestedOutput("score", class_count=2)]
+    found = client.infer("m", [texts("text", [TEXT], binary=True)], outputs=wanted, model_version="1").as_numpy("score")
+    assert found.shape == (1, 2)
+    assert found[0, 0].decode().split(":")[2] in LABELS["classification"]
+
+
+def test_tritons_client_asks_a_question_of_a_context(replicas):
+    client = triton.InferenceServerClient(replicas["qa"].url.removeprefix("http://"))
+    [one, other] = INPUTS["qa"]
+    inputs = [texts(name, [one[name], other[name]], binary=True) for name in ("question", "context")]
+    documents = [json.loads(document) for document in client.infer("m", inputs).as_numpy("output")]
+    client.close()
+    expected = default(replicas["qa"], INPUTS["qa"])
+    assert [(it["answer"], it["start"], it["end"]) for it in documents] == [
+        (it["answer"], it["start"], it["end"]) for it in expected
+    ]
+
+
+def test_tritons_client_reads_what_the_server_has_and_whether_it_is_ready(client):
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready("m")
+    assert client.is_model_ready("m", "1")
+    assert not client.is_model_ready("m", "7")
+    assert not client.is_model_ready("other")
+    assert client.get_server_metadata()["name"] == "baton"
+    assert client.get_model_metadata("m")["versions"] == ["1"]
+    assert client.get_model_repository_index() == [{"name": "m", "version": "1", "state": "READY", "reason": ""}]
+
+
+def test_tritons_client_is_told_what_is_wrong(client):
+    with pytest.raises(InferenceServerException, match="'words' is no input of this model; allowed: text, text_pair, args"):
+        client.infer("m", [texts("words", [TEXT], binary=True)])
