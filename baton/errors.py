@@ -12,7 +12,7 @@ Which error to raise, in the order in which data flows:
         key ──► Unauthenticated, Forbidden, OverRate
         route and body ──► NotFound, MethodNotAllowed, BodyTooLarge, BodyTooSlow, UnsupportedMediaType, MalformedRequest
         values in the body ──► InvalidInput, EmptyInput
-        queue ──► Overloaded        forward pass ──► NotFinite
+        queue ──► Overloaded, DeadlineExceeded        forward pass ──► NotFinite
     database ──► RegistryError      storage ──► StorageError (does not respond), CorruptVersion (responds with wrong bytes)
     any other dependency ──► NotReady, which the caller may retry
     a state that another caller has changed, or that does not allow the call ──► Conflict
@@ -130,6 +130,13 @@ class BodyTooSlow(BatonError):
 
     status = 408
     title = "body too slow"
+
+
+class DeadlineExceeded(BatonError):
+    """The caller set a limit (``x-request-timeout-ms``), and there is no answer yet."""
+
+    status = 408
+    title = "deadline exceeded"
 
 
 class BodyTooLarge(BatonError):

@@ -6,6 +6,7 @@ of the hand-over between versions: `services.replica.replica` builds it and deci
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -16,7 +17,15 @@ from typing import Any
 from pydantic_core import to_json
 
 from baton.config.model_settings import ModelSettings
-from baton.errors import BatonError, MethodNotAllowed, NotFound, NotReady, UnsupportedMediaType
+from baton.errors import (
+    BatonError,
+    DeadlineExceeded,
+    InvalidInput,
+    MethodNotAllowed,
+    NotFound,
+    NotReady,
+    UnsupportedMediaType,
+)
 from baton.keys import Scope as KeyScope
 from baton.store.records import ReplicaState
 from baton.tasks import task_type
@@ -40,6 +49,9 @@ from services.replica.versions import VersionFacts
 logger = logging.getLogger("ray.serve")
 
 NOT_READY_STATUS = 503
+
+LONGEST_PATIENCE_MS = 3_600_000
+"""Milliseconds of ``x-request-timeout-ms``: an hour, after which HAProxy ends a request anyway."""
 
 
 class ReplicaHttp:
@@ -115,13 +127,18 @@ class ReplicaHttp:
         if self._batcher.version is None:
             raise NotReady(self._reason_not_ready())
         request_id = header(scope, b"x-request-id").decode("latin-1")
-        prediction = await self._router.answer(
-            call.inputs,
-            call.options,
-            request_id=request_id,
-            key=header(scope, b"x-baton-key").decode("latin-1") or request_id,
-            version=version or header(scope, b"x-baton-version").decode("latin-1"),
-        )
+        patience = _patience_ms(scope)
+        try:
+            async with asyncio.timeout(patience and max(patience / 1000 - (time.perf_counter() - began), 0)):
+                prediction = await self._router.answer(
+                    call.inputs,
+                    call.options,
+                    request_id=request_id,
+                    key=header(scope, b"x-baton-key").decode("latin-1") or request_id,
+                    version=version or header(scope, b"x-baton-version").decode("latin-1"),
+                )
+        except TimeoutError:
+            raise DeadlineExceeded(f"no answer within {patience} ms, as x-request-timeout-ms demands") from None
         self._log.add(request_id, prediction.version, call.inputs, call.options, prediction.outputs)
         facts = self._facts(prediction.version)
         rendered = call.render(
@@ -207,6 +224,17 @@ class ReplicaHttp:
         if error is not None:
             return f"{name}: {error}"
         return f"{name} has no champion yet; train one: baton train {name} --wait"
+
+
+def _patience_ms(scope: Scope) -> int | None:
+    """Return for how many milliseconds the caller waits; None without a limit. Raises ``InvalidInput``."""
+    sent = header(scope, b"x-request-timeout-ms")
+    if not sent:
+        return None
+    if not sent.isdigit() or not 1 <= int(sent) <= LONGEST_PATIENCE_MS:
+        value = sent.decode("latin-1")
+        raise InvalidInput(f"x-request-timeout-ms: {value!r}; allowed: whole numbers from 1 to {LONGEST_PATIENCE_MS}")
+    return int(sent)
 
 
 def _below_root(scope: Scope) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import shutil
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -291,6 +292,33 @@ def test_more_requests_than_the_queue_holds_are_told_to_come_back(world):
         assert version_of(await ask(client)) == 1
 
     world.run(scenario, max_queue=1)
+
+
+def test_a_caller_that_waits_for_a_limited_time_is_told_when_it_is_over(world):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        held = threading.Event()
+        running = asyncio.create_task(replica._batcher.run_in_thread(held.wait))
+        try:
+            late = await client.post("", json={"inputs": "hello"}, headers={"x-request-timeout-ms": "30"})
+            assert late.status_code == 408
+            assert late.json()["error"] == "no answer within 30 ms, as x-request-timeout-ms demands"
+        finally:
+            held.set()
+            await running
+        in_time = await client.post("", json={"inputs": "hello"}, headers={"x-request-timeout-ms": "60000"})
+        assert in_time.status_code == 200
+
+    world.run(scenario)
+
+
+@pytest.mark.parametrize("value", ["0", "-5", "soon", "1.5", "3600001", "²"])
+def test_a_limit_that_is_no_time_is_refused_with_what_is_allowed(world, value):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        answer = await client.post("", json={"inputs": "hello"}, headers=[(b"x-request-timeout-ms", value.encode("latin-1"))])
+        assert answer.status_code == 422
+        assert f"x-request-timeout-ms: {value!r}; allowed: whole numbers from 1 to 3600000" in answer.json()["error"]
+
+    world.run(scenario)
 
 
 def test_a_champion_of_another_task_is_not_served_and_the_reason_says_so(empty):
