@@ -27,6 +27,9 @@ TRAIN_QUESTIONS, TEST_QUESTIONS, QUESTIONS_SEED = 3000, 1000, 0
 MAX_ANSWER_TOKENS = 30
 """Maximum length of an answer in the plain script: the default of Hugging Face's example script `run_qa.py`."""
 
+LABELS = 77
+"""Of models that are not trained, only served."""
+
 EVERY_ROW = "Both train on every row and take the last epoch (Baton: validation 0; it leaves repeated rows out)."
 
 
@@ -133,6 +136,24 @@ def _with_valid_references(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "answers": {"text": [text for text, _ in found], "answer_start": [start for _, start in found]}}
 
 
+def save_model(directory: Path, seed: int = 0) -> Path:
+    """Write the base model with a random head of 77 labels: its answers mean nothing, and take as long as any."""
+    code = (
+        "import sys, torch, transformers\n"
+        "from baton.config.base_models import find_base_model\n"
+        "torch.manual_seed(int(sys.argv[4]))\n"
+        "base = find_base_model(sys.argv[1])\n"
+        "transformers.AutoTokenizer.from_pretrained(base).save_pretrained(sys.argv[2])\n"
+        "model = transformers.AutoModelForSequenceClassification.from_pretrained(base, num_labels=int(sys.argv[3]))\n"
+        "model.config.id2label = {number: f'label {number}' for number in range(model.config.num_labels)}\n"
+        "model.config.label2id = {label: number for number, label in model.config.id2label.items()}\n"
+        "model.save_pretrained(sys.argv[2])\n"
+    )
+    command = [sys.executable, "-c", code, BASE_MODEL, str(directory), str(LABELS), str(seed)]
+    subprocess.run(command, check=True, capture_output=True)
+    return directory
+
+
 class OneModelService:
     """A service of one model that runs in ``home`` during a ``with`` block. ``model``: its settings in `baton.yaml`."""
 
@@ -179,11 +200,21 @@ class OneModelService:
                 return
             time.sleep(0.1)
 
-    def register(self, directory: Path) -> None:
-        """Register a model as version 1, and wait until all replicas serve it, whatever the gate says."""
+    def register(self, directory: Path) -> int:
+        """Register a model, and return its version. Nothing judges it."""
         self._baton("register", MODEL, str(directory), "--wait")
-        self.client.post(f"/api/models/{MODEL}/promotions", {"version": 1, "force": True, "reason": "to be measured"})
-        self.wait_for(1)
+        version: int = self.newest_run()["version"]
+        return version
+
+    def force(self, version: int) -> None:
+        """Promote a version whatever the gate says, and wait until all replicas serve it."""
+        self.client.post(f"/api/models/{MODEL}/promotions", {"version": version, "force": True, "reason": "to be measured"})
+        self.wait_for(version)
+
+    def restart(self) -> None:
+        """Stop the service, and start it again with its database and its storage."""
+        self._baton("down")
+        self._baton("up", "--detach")
 
     def version_directory(self, version: int) -> Path:
         """Return the directory of a version."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
+import regex
 from cronsim import CronSim, CronSimError
 from pydantic import Field, field_validator, model_validator
 
@@ -202,7 +202,9 @@ class FeedbackSettings(ConfigSection):
         "never trained on, and judge once a batch of 50 is labelled. A keyed hash of the text decides.",
     )
     redact: tuple[str, ...] = Field(
-        (), description="Regular expressions. Text that matches one of them is masked in the prediction log."
+        (),
+        description="Regular expressions. Text that matches one of them is masked in the prediction log; a text that a pattern "
+        "searches for too long is masked whole.",
     )
 
     @field_validator("redact")
@@ -210,8 +212,8 @@ class FeedbackSettings(ConfigSection):
     def _patterns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for pattern in value:
             try:
-                re.compile(pattern)
-            except re.error as error:
+                regex.compile(pattern)
+            except regex.error as error:
                 raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
         return value
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import regex
 from pydantic import BaseModel
 
 from baton.text.normal_form import fingerprint, normalise
@@ -14,13 +14,16 @@ from baton.text.normal_form import fingerprint, normalise
 MASK = "█"
 """Replaces each character that a pattern matches."""
 
+SECONDS = 0.1
+"""How long a pattern may search one text. There are texts for which a pattern needs hours; these are masked whole."""
+
 
 def masker(patterns: Sequence[str]) -> Callable[[Any], Any]:
     """Return a function that masks everything that any of ``patterns`` matches in the texts of an input.
 
     Each pattern is applied to the text as it was sent, not to the text that other patterns have masked.
     """
-    compiled = [re.compile(pattern) for pattern in patterns]
+    compiled = [regex.compile(pattern) for pattern in patterns]
 
     def mask_text(text: str) -> str:
         return _masked(compiled, text)
@@ -38,13 +41,13 @@ def remainder(patterns: Sequence[str]) -> Callable[[str], str]:
     The result is the same for a text and for its copy masked by `masker`, also if they differ in case or white space, as long
     as the patterns match the same in both. A text of which only masks would be left is returned whole, normalised.
     """
-    as_written = [re.compile(pattern) for pattern in patterns]
-    folded = [re.compile(pattern, re.IGNORECASE) for pattern in patterns]  # a normalised text has no capitals
+    as_written = [regex.compile(pattern) for pattern in patterns]
+    folded = [regex.compile(pattern, regex.IGNORECASE) for pattern in patterns]  # a normalised text has no capitals
 
     def rest(text: str) -> str:
         normalised = normalise(text)
         masked = _masked_whole(folded, normalise(_masked_whole(as_written, text)))
-        return re.sub(f"{MASK}+", MASK, masked) if re.search(r"\w", masked) else normalised
+        return regex.sub(f"{MASK}+", MASK, masked) if regex.search(r"\w", masked) else normalised
 
     return rest
 
@@ -100,8 +103,8 @@ def _hides(masked: object, value: object) -> bool:
     return all(one in (MASK, other) for one, other in zip(masked, value, strict=True))
 
 
-def _masked(patterns: Sequence[re.Pattern[str]], text: str) -> str:
-    spans = [match.span() for pattern in patterns for match in pattern.finditer(text)]
+def _masked(patterns: Sequence[regex.Pattern[str]], text: str) -> str:
+    spans = [span for pattern in patterns for span in _spans(pattern, text)]
     if not spans:
         return text
     characters = list(text)
@@ -110,7 +113,15 @@ def _masked(patterns: Sequence[re.Pattern[str]], text: str) -> str:
     return "".join(characters)
 
 
-def _masked_whole(patterns: Sequence[re.Pattern[str]], text: str) -> str:
+def _spans(pattern: regex.Pattern[str], text: str) -> list[tuple[int, int]]:
+    """Return where a pattern matches. Other threads run meanwhile."""
+    try:
+        return [match.span() for match in pattern.finditer(text, timeout=SECONDS, concurrent=True)]
+    except TimeoutError:
+        return [(0, len(text))]
+
+
+def _masked_whole(patterns: Sequence[regex.Pattern[str]], text: str) -> str:
     """Mask again until nothing changes: a mask may be part of another match."""
     before = ""
     while text != before:

@@ -10,7 +10,6 @@ import contextlib
 import json
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections import defaultdict
@@ -23,11 +22,10 @@ import psutil
 from benchmarks import wrk
 from benchmarks.__main__ import RESULTS, head_of, write
 from benchmarks.peers.contenders import Baton, Contender, start_peer
-from benchmarks.service import BASE_MODEL, holdout_of, read_rows
+from benchmarks.service import BASE_MODEL, LABELS, holdout_of, read_rows, save_model
 
 PEERS = ("litserve", "bentoml", "ray")
 FILES = {"int8": "model.int8.onnx", "fp32": "model.onnx"}
-LABELS = 77
 SECONDS, ROUNDS = 8.0, 3
 
 MEDIAN_WORDS, SPREAD, SHORTEST, LONGEST = 20, 1.0, 3, 300
@@ -86,24 +84,6 @@ def main() -> None:
         values = [{**asdict(case), **asdict(measured)} for case, measured in results.items()]
         arguments.json.write_text(json.dumps({"results": values, "megabytes": memory}, indent=2))
     print(section)
-
-
-def save_model(directory: Path) -> Path:
-    """Write the base model with a random head of 77 labels: its answers mean nothing, and take as long as any."""
-    code = (
-        "import sys, torch, transformers\n"
-        "from baton.config.base_models import find_base_model\n"
-        "torch.manual_seed(0)\n"
-        "base = find_base_model(sys.argv[1])\n"
-        "transformers.AutoTokenizer.from_pretrained(base).save_pretrained(sys.argv[2])\n"
-        "model = transformers.AutoModelForSequenceClassification.from_pretrained(base, num_labels=int(sys.argv[3]))\n"
-        "model.config.id2label = {number: f'label {number}' for number in range(model.config.num_labels)}\n"
-        "model.config.label2id = {label: number for number, label in model.config.id2label.items()}\n"
-        "model.save_pretrained(sys.argv[2])\n"
-    )
-    command = [sys.executable, "-c", code, BASE_MODEL, str(directory), str(LABELS)]
-    subprocess.run(command, check=True, capture_output=True)
-    return directory
 
 
 def make_loads(data: Path) -> Iterator[tuple[str, tuple[Sequence[Sequence[str]], Sequence[int]]]]:

@@ -53,7 +53,7 @@ class Baton(Contender):
         self._service.__enter__()
         try:
             self.url = self._service.url
-            self._service.register(model)
+            self._service.force(self._service.register(model))
         except BaseException:
             self.close()
             raise

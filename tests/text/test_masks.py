@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from baton.tasks.classification import Classification
-from baton.text.masks import masker, remainder
+from baton.text import masks
+from baton.text.masks import MASK, masker, remainder
 
 CARD, MAIL = r"\d[\d\s]{3,}\d", r"[a-z.]+@[a-z.]+"
 
@@ -48,3 +49,23 @@ def test_what_the_log_masked_of_a_text_counts_as_that_text_whatever_the_pattern(
     masked = masker([pattern])(Classification.Input(text=text)).text
     assert masked != text
     assert remainder([pattern])(masked) == remainder([pattern])(text)
+
+
+LONG = {"letters": "a" * 2**20, "digits": "1" * 2**20, "pairs": "a@" * 2**18, "one mark at the end": "a" * 2**20 + "@"}
+
+
+@pytest.mark.parametrize("kind", LONG)
+@pytest.mark.parametrize("pattern", [r"\S+@\S+", r"(\w+\s?)+!", r"(\d+)+x", r"(a|aa)+$"])
+def test_no_text_keeps_a_pattern_busy_for_long_and_what_it_could_not_search_is_hidden(pattern, kind):
+    """`re` needs 16 minutes for a megabyte of letters and the first pattern, which docs/feedback.md shows."""
+    text = LONG[kind]
+    masked = masker([pattern])(Classification.Input(text=text)).text
+    assert len(masked) == len(text)
+    hidden = MASK in masked
+    assert hidden or (pattern, kind) not in {(r"\S+@\S+", "pairs"), (r"(a|aa)+$", "letters")}
+
+
+def test_a_text_that_cannot_be_searched_in_time_is_masked_whole(monkeypatch):
+    monkeypatch.setattr(masks, "SECONDS", 1e-9)
+    text = "a" * 5000 + " ann@x.de " + "1 " * 5000
+    assert masker([r"(?:\w+\s?)+!"])(Classification.Input(text=text)).text == MASK * len(text)

@@ -1,0 +1,78 @@
+"""Measure the tail of replicas that began without a version, after a restart, and after swaps, with and without the log.
+
+``python -m benchmarks.tail --data DIRECTORY`` writes its section to ``benchmarks/RESULTS.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks import wrk
+from benchmarks.__main__ import RESULTS, head_of, write
+from benchmarks.service import BASE_MODEL, LABELS, OneModelService, holdout_of, read_rows, save_model
+
+CONCURRENCIES = (8, 64)
+SECONDS, ROUNDS, SWAPS = 8.0, 3, 5
+
+
+def main() -> None:
+    """Measure, and write the section to the results."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tail", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="directory with test.jsonl, whose rows have a text")
+    parser.add_argument("--engine", choices=("auto", "torch"), default="auto", help="`serving.engine`; default: auto")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    texts = [row["text"] for row in read_rows(holdout_of(arguments.data))[:500]]
+    precision = "int8" if arguments.engine == "auto" else "auto"
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="baton-bench-") as name:
+        home = Path(name)
+        models = [save_model(home / f"model{seed}", seed) for seed in (0, 1)]
+        script = wrk.write_script(home / "load.lua", texts)
+        for share, log in ((1.0, "on"), (0.0, "off")):
+            (folder := home / log).mkdir()
+            serving = {"replicas": 2, "engine": arguments.engine, "precision": precision}
+            model = {"task": "classification", "serving": serving, "feedback": {"log": share}}
+            with OneModelService(folder, model) as service:
+                engine = ""
+                for state in _states(service, models):
+                    engine = service.replicas()[0]["engine"]
+                    rows += [_row(state, log, script, service.url, clients) for clients in CONCURRENCIES]
+    section = (
+        f"## Tail, {engine}\n\n"
+        f"{BASE_MODEL} with {LABELS} labels, 2 replicas of one thread; `wrk -t1 -cN -d{SECONDS:g}s`, one text a request;\n"
+        f"medians of {ROUNDS} rounds. Metrics and polls are on.\n\n"
+        "| replicas | prediction log | clients | requests/s | p50 | p99 | p99/p50 |\n|---|---|---|---|---|---|---|\n"
+        + "\n".join(rows)
+        + "\n"
+    )
+    write(arguments.out, section, head_of("benchmarks.tail", f"--data …/{arguments.data.name}", model=BASE_MODEL))
+    print(section)
+
+
+def _states(service: OneModelService, models: list[Path]) -> Iterator[str]:
+    """Bring the replicas into each state to be measured, and yield its name."""
+    first, second = service.register(models[0]), service.register(models[1])
+    service.force(first)
+    yield "began without a version"
+    service.restart()
+    service.wait_for(first)
+    yield "began with the version"
+    for version in [second, first] * (SWAPS // 2) + [second]:
+        service.force(version)
+    yield f"after {SWAPS} swaps"
+
+
+def _row(state: str, log: str, script: Path, url: str, clients: int) -> str:
+    wrk.load(script, url, clients, 2)
+    loads = [wrk.load(script, url, clients, SECONDS) for _ in range(ROUNDS)]
+    rate, p50, p99, _ = (statistics.median(column) for column in zip(*loads, strict=True))
+    return f"| {state} | {log} | {clients} | {rate:.0f} | {p50:.1f} ms | {p99:.1f} ms | {p99 / p50:.2f} |"
+
+
+if __name__ == "__main__":
+    main()
