@@ -1,7 +1,5 @@
 """LitServe: dynamic batches of at most 32 requests, two workers. ``python litserve_server.py DIRECTORY FILE PORT``."""
 
-from __future__ import annotations
-
 import sys
 from typing import Any
 
@@ -16,7 +14,7 @@ class Classifier(litserve.LitAPI):
         """Load the model in a worker."""
         self.model = Model(sys.argv[1], sys.argv[2])
 
-    def decode_request(self, request: dict[str, Any]) -> Any:
+    def decode_request(self, request: dict) -> Any:  # LitServe reads this annotation: a body
         """Return the texts of a request."""
         return request["inputs"]
 
