@@ -16,7 +16,7 @@ from benchmarks.__main__ import RESULTS, head_of, write
 from benchmarks.service import BASE_MODEL, LABELS, OneModelService, holdout_of, read_rows, save_model
 
 CONCURRENCIES = (8, 64)
-SECONDS, ROUNDS, SWAPS = 8.0, 3, 5
+SECONDS, ROUNDS, SWAPS = 8, 3, 5
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ def main() -> None:
                     rows += [_row(state, log, script, service.url, clients) for clients in CONCURRENCIES]
     section = (
         f"## Tail, {engine}\n\n"
-        f"{BASE_MODEL} with {LABELS} labels, 2 replicas of one thread; `wrk -t1 -cN -d{SECONDS:g}s`, one text a request;\n"
+        f"{BASE_MODEL} with {LABELS} labels, 2 replicas of one thread; `wrk -t1 -cN -d{SECONDS}s`, one text a request;\n"
         f"medians of {ROUNDS} rounds. Metrics and polls are on.\n\n"
         "| replicas | prediction log | clients | requests/s | p50 | p99 | p99/p50 |\n|---|---|---|---|---|---|---|\n"
         + "\n".join(rows)

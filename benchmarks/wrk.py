@@ -55,7 +55,7 @@ def write_bodies(path: Path, bodies: Sequence[str], request_ids: str | None = No
     return path
 
 
-def load(script: Path, url: str, concurrency: int, seconds: float) -> Load:
+def load(script: Path, url: str, concurrency: int, seconds: int) -> Load:
     """Send requests for ``seconds``. Raise ``RuntimeError`` if one fails, because results with failed requests are useless."""
     if shutil.which("wrk") is None:
         raise RuntimeError("this benchmark needs wrk (Debian: apt-get install wrk)")

@@ -26,7 +26,7 @@ from benchmarks.service import BASE_MODEL, LABELS, holdout_of, read_rows, save_m
 
 PEERS = ("litserve", "bentoml", "ray")
 FILES = {"int8": "model.int8.onnx", "fp32": "model.onnx"}
-SECONDS, ROUNDS = 8.0, 3
+SECONDS, ROUNDS = 8, 3
 
 MEDIAN_WORDS, SPREAD, SHORTEST, LONGEST = 20, 1.0, 3, 300
 """The length mix: the words of a text are log-normal, with this median and deviation of the logarithm, between two bounds."""
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write every figure to this file")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    rounds, seconds = (1, 2.0) if arguments.quick else (ROUNDS, SECONDS)
+    rounds, seconds = (1, 2) if arguments.quick else (ROUNDS, SECONDS)
     with tempfile.TemporaryDirectory(prefix="baton-bench-") as home, contextlib.ExitStack() as running:
         model = save_model(Path(home) / "model")
         (Path(home) / "baton").mkdir()
@@ -106,7 +106,7 @@ def measure(
     servers: Sequence[Contender],
     loads: Mapping[str, tuple[Sequence[Sequence[str]], Sequence[int]]],
     rounds: int,
-    seconds: float,
+    seconds: int,
 ) -> dict[Case, Measured]:
     """Send every load to every server in turn, and return the medians over the rounds."""
     figures: dict[Case, list[Measured]] = defaultdict(list)
@@ -132,7 +132,7 @@ def measure(
     }
 
 
-def _load(script: Path, url: str, clients: int, seconds: float, size: int) -> Measured:
+def _load(script: Path, url: str, clients: int, seconds: int, size: int) -> Measured:
     before, own = psutil.cpu_times(), psutil.Process().cpu_times()
     load = wrk.load(script, url, clients, seconds)
     after, ours = psutil.cpu_times(), psutil.Process().cpu_times()
@@ -146,7 +146,7 @@ def _load(script: Path, url: str, clients: int, seconds: float, size: int) -> Me
     )
 
 
-def render(precision: str, results: Mapping[Case, Measured], memory: Mapping[str, float], rounds: int, seconds: float) -> str:
+def render(precision: str, results: Mapping[Case, Measured], memory: Mapping[str, float], rounds: int, seconds: int) -> str:
     """Return the section of the results."""
     lines = []
     for case, measured in results.items():
@@ -160,7 +160,7 @@ def render(precision: str, results: Mapping[Case, Measured], memory: Mapping[str
     return (
         f"## Peers, ONNX Runtime {precision}\n\n"
         f"{BASE_MODEL} with {LABELS} labels; every server runs two processes of one thread with the same exported file;\n"
-        f"`wrk -t1 -cN -d{seconds:g}s`, all servers in turn, medians of {rounds} rounds. CPU is that of the whole machine for\n"
+        f"`wrk -t1 -cN -d{seconds}s`, all servers in turn, medians of {rounds} rounds. CPU is that of the whole machine for\n"
         "each text, without the load generator. Length mix: log-normal, median "
         f"{MEDIAN_WORDS} words, from {SHORTEST} to {LONGEST}.\n\n"
         "| load | clients | server | texts/s | of Baton's | p50 | p99 | CPU/text |\n|---|---|---|---|---|---|---|---|\n"
