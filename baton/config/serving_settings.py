@@ -51,7 +51,7 @@ class ServingSettings(ConfigSection):
         description="Maximum number of requests that wait in a replica. Further requests are answered with status 429.",
     )
     max_queue_ms: float = Field(
-        500.0,
+        1000.0,
         gt=0,
         description="Maximum milliseconds that a request may have to wait in a replica. If those before it take longer, by the "
         "speed measured last, it is answered with status 429. Requests that take long themselves may wait as long.",
