@@ -13,8 +13,9 @@ import statistics
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -26,7 +27,7 @@ from benchmarks.service import BASE_MODEL, LABELS, holdout_of, read_rows, save_m
 
 PEERS = ("litserve", "bentoml", "ray")
 FILES = {"int8": "model.int8.onnx", "fp32": "model.onnx"}
-SECONDS, ROUNDS = 8, 3
+SECONDS, ROUNDS = 5, 3
 
 MEDIAN_WORDS, SPREAD, SHORTEST, LONGEST = 20, 1.0, 3, 300
 """The length mix: the words of a text are log-normal, with this median and deviation of the logarithm, between two bounds."""
@@ -66,18 +67,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     rounds, seconds = (1, 2) if arguments.quick else (ROUNDS, SECONDS)
-    with tempfile.TemporaryDirectory(prefix="baton-bench-") as home, contextlib.ExitStack() as running:
-        model = save_model(Path(home) / "model")
-        (Path(home) / "baton").mkdir()
-        baton = Baton(Path(home) / "baton", model, arguments.precision)
-        running.callback(baton.close)
-        servers: list[Contender] = [baton]
-        for name in arguments.peers:
-            servers.append(start_peer(name, baton.version, FILES[arguments.precision]))
-            running.callback(servers[-1].close)
-        loads = dict(make_loads(arguments.data))
-        results = measure(Path(home), servers, loads, rounds, seconds)
-        memory = {server.name: server.megabytes() for server in servers}
+    with tempfile.TemporaryDirectory(prefix="baton-bench-") as name:
+        home = Path(name)
+        (folder := home / "baton").mkdir()
+        with contextlib.closing(Baton(folder, arguments.precision)) as baton:
+            version = baton.prepare(save_model(home / "model"))
+        starts: dict[str, Callable[[], Contender]] = {"baton": partial(Baton, folder, arguments.precision)}
+        starts |= {peer: partial(start_peer, peer, version, FILES[arguments.precision]) for peer in arguments.peers}
+        results, memory = measure(home, starts, dict(make_loads(arguments.data)), rounds, seconds)
     section = render(arguments.precision, results, memory, rounds, seconds)
     write(arguments.out, section, head_of("benchmarks.peers", f"--data …/{arguments.data.name}", model=BASE_MODEL))
     if arguments.json:
@@ -103,33 +100,32 @@ def make_loads(data: Path) -> Iterator[tuple[str, tuple[Sequence[Sequence[str]],
 
 def measure(
     home: Path,
-    servers: Sequence[Contender],
+    starts: Mapping[str, Callable[[], Contender]],
     loads: Mapping[str, tuple[Sequence[Sequence[str]], Sequence[int]]],
     rounds: int,
     seconds: int,
-) -> dict[Case, Measured]:
-    """Send every load to every server in turn, and return the medians over the rounds."""
+) -> tuple[dict[Case, Measured], dict[str, float]]:
+    """Start each server in turn, alone, and send it every load. Return the medians over the rounds, and the memory used."""
     figures: dict[Case, list[Measured]] = defaultdict(list)
-    for name, (requests, numbers) in loads.items():
-        scripts = {
-            server.name: wrk.write_bodies(home / f"{server.name} {name}.lua", [server.body(texts) for texts in requests])
-            for server in servers
-        }
-        size = len(requests[0])
-        for server in servers:  # what one-time set-up costs is not measured
-            wrk.load(scripts[server.name], server.url, 8, 1)
-        for _ in range(rounds):
-            for clients in numbers:
-                for server in servers:
-                    case = Case(load=name, clients=clients, server=server.name)
-                    figures[case].append(_load(scripts[server.name], server.url, clients, seconds, size))
-                    print(case, figures[case][-1], file=sys.stderr, flush=True)
-    return {
-        case: Measured(
-            **{field: statistics.median(getattr(one, field) for one in measured) for field in Measured.__dataclass_fields__}
-        )
-        for case, measured in figures.items()
-    }
+    memory: dict[str, float] = {}
+    for _ in range(rounds):
+        for start in starts.values():
+            with contextlib.closing(start()) as server:
+                for name, (requests, numbers) in loads.items():
+                    script = wrk.write_bodies(home / "load.lua", [server.body(texts) for texts in requests])
+                    wrk.load(script, server.url, 8, 1)  # what one-time set-up costs is not measured
+                    for clients in numbers:
+                        case = Case(load=name, clients=clients, server=server.name)
+                        figures[case].append(_load(script, server.url, clients, seconds, len(requests[0])))
+                        print(case, figures[case][-1], file=sys.stderr, flush=True)
+                memory[server.name] = server.megabytes()
+    order = sorted(figures, key=lambda case: (list(loads).index(case.load), case.clients))
+    return {case: _medians(figures[case]) for case in order}, memory
+
+
+def _medians(rounds: Sequence[Measured]) -> Measured:
+    fields = Measured.__dataclass_fields__
+    return Measured(**{field: statistics.median(getattr(one, field) for one in rounds) for field in fields})
 
 
 def _load(script: Path, url: str, clients: int, seconds: int, size: int) -> Measured:
@@ -160,8 +156,8 @@ def render(precision: str, results: Mapping[Case, Measured], memory: Mapping[str
     return (
         f"## Peers, ONNX Runtime {precision}\n\n"
         f"{BASE_MODEL} with {LABELS} labels; every server runs two processes of one thread with the same exported file;\n"
-        f"`wrk -t1 -cN -d{seconds}s`, all servers in turn, medians of {rounds} rounds. CPU is that of the whole machine for\n"
-        "each text, without the load generator. Length mix: log-normal, median "
+        f"`wrk -t1 -cN -d{seconds}s`, one server at a time, in turn; medians of {rounds} rounds.\n"
+        "CPU is that of the whole machine for each text, without the load generator. Length mix: log-normal, median "
         f"{MEDIAN_WORDS} words, from {SHORTEST} to {LONGEST}.\n\n"
         "| load | clients | server | texts/s | of Baton's | p50 | p99 | CPU/text |\n|---|---|---|---|---|---|---|---|\n"
         + "\n".join(lines)

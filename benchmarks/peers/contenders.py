@@ -43,25 +43,22 @@ class Contender(ABC):
 
 
 class Baton(Contender):
-    """Baton with two replicas of one thread each, which serve a version that was registered from ``model``."""
+    """Baton with two replicas of one thread each, which serve the first version of the service in a directory."""
 
     name = "Baton"
 
-    def __init__(self, home: Path, model: Path, precision: str) -> None:
+    def __init__(self, home: Path, precision: str) -> None:
+        """Start the service. Without a version it serves none yet: `prepare` registers one."""
         serving = {"replicas": 2, "precision": precision}
         self._service = OneModelService(home, {"task": "classification", "serving": serving})
         self._service.__enter__()
-        try:
-            self.url = self._service.url
-            self._service.force(self._service.register(model))
-        except BaseException:
-            self.close()
-            raise
+        self.url = self._service.url
 
-    @property
-    def version(self) -> Path:
-        """The directory of the version, with its exports."""
-        return self._service.version_directory(1)
+    def prepare(self, model: Path) -> Path:
+        """Register ``model`` as the first version, and serve it. Return its directory, with its exports."""
+        version = self._service.register(model)
+        self._service.force(version)
+        return self._service.version_directory(version)
 
     def body(self, texts: Sequence[str]) -> str:
         """Return the body of a request for the best five labels of some texts."""
