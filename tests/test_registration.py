@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,9 @@ from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClas
 
 from baton.artifacts.storage import Storage
 from baton.config.model_settings import ModelSettings
+from baton.config.serving_settings import ServingSettings
 from baton.engines.torch_engine import load_model
-from baton.errors import Conflict, DataError, UnusableModel
+from baton.errors import Conflict, CorruptVersion, DataError, UnusableModel
 from baton.predict.predictor import Predictor
 from baton.store.records import ModelVersion, Run, RunState, Source, Verdict
 from baton.store.registry import Registry
@@ -149,6 +152,48 @@ def test_it_is_judged_with_the_engine_that_serves_it(elsewhere, trained):
     assert set(version.lineage["engines"]) == set(manifest.engine.measured) >= {"onnx cpu int8", "onnx cpu fp32"}
     assert manifest.engine.measured[predictor.engine.description]["metric"] == version.metrics["f1"]
     assert version.metrics["megabytes"] == pytest.approx(manifest.megabytes)
+
+
+@pytest.mark.parametrize("serving", [{"precision": "fp32"}, {"engine": "torch"}, {"precision": "bf16"}])
+def test_it_is_served_with_another_engine_if_the_settings_say_so_later(elsewhere, trained, serving):
+    elsewhere.declare(serving={"precision": "int8"}, data={"holdout": elsewhere.settings.data.holdout})
+    directory, manifest = elsewhere.storage.fetch(
+        elsewhere.version(elsewhere.register(trained, NAMES)), elsewhere.directory / "cache"
+    )
+    other = [  # as if int8 had answered quite differently
+        probe.model_copy(update={"output": {**probe.output, "scores": [0.1, *probe.output["scores"][1:]]}})
+        for probe in manifest.probes
+    ]
+    Predictor.load(directory, manifest, ServingSettings(**serving)).check(other)
+    with pytest.raises(CorruptVersion, match="self-check failed"):
+        Predictor.load(directory, manifest, ServingSettings()).check(other)
+
+
+SERVE = """
+import sys
+from pathlib import Path
+from baton.artifacts.manifest import Manifest
+from baton.config.serving_settings import ServingSettings
+from baton.predict.predictor import Predictor
+import services.replica.replica
+
+directory = Path(sys.argv[1])
+manifest = Manifest.from_bytes((directory / "baton.json").read_bytes(), "")
+predictor = Predictor.load(directory, manifest, ServingSettings())
+predictor.warm()
+predictor.check(manifest.probes)
+print(predictor.engine.description)
+print(*(name for name in ("torch", "transformers", "onnx", "scipy") if name in sys.modules))
+"""
+
+
+def test_a_process_that_serves_an_export_loads_neither_torch_nor_transformers(elsewhere, trained):
+    elsewhere.declare(serving={}, data={"holdout": elsewhere.settings.data.holdout})
+    directory, _ = elsewhere.storage.fetch(elsewhere.version(elsewhere.register(trained, NAMES)), elsewhere.directory / "cache")
+    done = subprocess.run([sys.executable, "-c", SERVE, str(directory)], capture_output=True, text=True, check=True)
+    engine, loaded = done.stdout.splitlines()
+    assert engine.startswith("onnx cpu")
+    assert loaded == ""
 
 
 def test_without_a_holdout_the_exact_engine_serves_it(elsewhere, trained):

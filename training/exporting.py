@@ -61,7 +61,12 @@ def export(
         return (TORCH,), f"the model cannot be exported for ONNX Runtime ({error})"
     if serving.precision == "fp32":
         return (ONNX_FP32,), ""
-    export_int8(directory)
+    try:
+        export_int8(directory)
+    except NotExportable as error:
+        if serving.precision == "int8":
+            raise NotExportable(f"serving.precision: this model cannot be quantized ({error}); allowed: auto, fp32") from error
+        return (ONNX_FP32,), f"the model cannot be quantized ({error})"
     if serving.precision == "int8":
         return (ONNX_INT8,), ""
     bf16 = (TORCH_BF16,) if serving.engine == "auto" and has_fast_bf16("cpu") else ()

@@ -48,13 +48,14 @@ class ServingSettings(ConfigSection):
     max_queue: int = Field(
         1024,
         ge=1,
-        description="Maximum number of requests that wait in a replica. Further requests are answered with status 429.",
+        description="Maximum number of short requests that wait in a replica, and of long ones. Further requests are answered "
+        "with status 429.",
     )
     max_queue_ms: float = Field(
         1000.0,
         gt=0,
-        description="Maximum milliseconds that a request may have to wait in a replica. If those before it take longer, by the "
-        "speed measured last, it is answered with status 429. Requests that take long themselves may wait as long.",
+        description="Maximum milliseconds that a request may have to wait in a replica. If those before it are estimated to "
+        "take longer, it is answered with status 429. Requests that take long themselves may wait as long.",
     )
     max_inputs: int = Field(256, ge=1, description="Maximum number of inputs in one request.")
     max_body_bytes: int = Field(

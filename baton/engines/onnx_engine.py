@@ -54,7 +54,7 @@ class OnnxEngine:
         except Exception as error:  # its exceptions have no base class
             if not self._path.is_file():
                 raise CorruptVersion(
-                    f"the version has no {self._path.name}: it was published without that engine; `serving.engine: auto` "
-                    "serves it with the engine that it has"
+                    f"the version has no {self._path.name}, which serving.engine and serving.precision demand; with `auto` for "
+                    "both it is served by the engine that it has"
                 ) from None
             raise CorruptVersion(f"{self._path} does not load in ONNX Runtime: {error}") from error

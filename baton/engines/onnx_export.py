@@ -10,6 +10,7 @@ import inspect
 import itertools
 import json
 import struct
+import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,8 +52,10 @@ def export_fp32(directory: Path, auto_model: str, heads: Sequence[str], max_leng
     try:
         traced = _batch(*TRACED, model, max_length)
         accepts = [name for name in inspect.signature(model.forward).parameters if name in traced]
-        _trace(_Positional(model, accepts, heads).eval(), [torch.from_numpy(traced[name]) for name in accepts], path)
-        _refer_to_weights(path)
+        with tempfile.TemporaryDirectory(prefix="baton-export-") as scratch:  # a large model is written in many files
+            exported = Path(scratch) / "model.onnx"
+            _trace(_Positional(model, accepts, heads).eval(), [torch.from_numpy(traced[name]) for name in accepts], exported)
+            _refer_to_weights(exported, directory / WEIGHTS, path)
         engine = OnnxEngine(directory, heads, EngineSettings(library="onnx"))
         for rows, tokens in ((1, 4), (3, 24), (2, max_length)):
             _compare(model, accepts, engine, _batch(rows, tokens, model, max_length))
@@ -61,8 +64,7 @@ def export_fp32(directory: Path, auto_model: str, heads: Sequence[str], max_leng
         raise
     except Exception as error:  # torch, onnx and ONNX Runtime share no base class
         path.unlink(missing_ok=True)
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        raise NotExportable(f"{type(error).__name__}: {reason}") from error
+        raise NotExportable(_first_line(error)) from error
 
 
 def export_int8(directory: Path) -> None:
@@ -70,6 +72,9 @@ def export_int8(directory: Path) -> None:
 
     The weights use 7 of the 8 bits. CPUs without VNNI add products of 8 bits in 16, which would overflow: a version would
     answer otherwise there than where it was evaluated (ONNX Runtime, «Quantize ONNX models», «reduce_range»).
+
+    Raises:
+        NotExportable: ONNX Runtime cannot quantize the model.
     """
     folded = directory / "folded.onnx"  # quantisation finds only weights that no operator stands before
     options = onnxruntime.SessionOptions()
@@ -80,6 +85,9 @@ def export_int8(directory: Path) -> None:
         quantize_dynamic(
             str(folded), str(directory / FILES["int8"]), weight_type=QuantType.QInt8, per_channel=True, reduce_range=True
         )
+    except Exception as error:
+        (directory / FILES["int8"]).unlink(missing_ok=True)
+        raise NotExportable(_first_line(error)) from error
     finally:
         folded.unlink(missing_ok=True)
 
@@ -116,10 +124,14 @@ def _trace(module: _Positional, inputs: Sequence[torch.Tensor], path: Path) -> N
         )
 
 
-def _refer_to_weights(path: Path) -> None:
-    """Replace each weight in the graph that ``model.safetensors`` has by a reference to the bytes there."""
-    graph = onnx.load(str(path))
-    with (path.parent / WEIGHTS).open("rb") as file:
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
+
+
+def _refer_to_weights(exported: Path, weights: Path, path: Path) -> None:
+    """Write the exported graph to ``path``. Each weight that ``weights`` has, too, becomes a reference to the bytes there."""
+    graph = onnx.load(str(exported))
+    with weights.open("rb") as file:
         (size,) = struct.unpack("<Q", file.read(8))  # the format of safetensors: length of the header, header, tensors
         header = json.loads(file.read(size))
         for tensor in graph.graph.initializer:

@@ -17,8 +17,8 @@ SECONDS = 0.5
 """When so much time is spent, no larger shapes are tried."""
 
 
-def measure_overhead(forward: Callable[[int, int], object], max_length: int, max_tokens: int) -> int:
-    """Return what starting one forward pass costs, in tokens, at least 1.
+def measure_overhead(forward: Callable[[int, int], object], max_length: int, max_tokens: int) -> int | None:
+    """Return what starting one forward pass costs, in tokens; None if it cannot be told, as on a machine that is very busy.
 
     Args:
         forward: runs a pass of so many rows and tokens each.
@@ -35,10 +35,10 @@ def measure_overhead(forward: Callable[[int, int], object], max_length: int, max
         if time.perf_counter() > deadline and len(shapes) >= 3:  # as many as there are unknowns
             break
     if len(shapes) < 3:
-        return 1
+        return None
     weights = 1 / np.array(seconds)  # errors are relative to the time of a pass
     start, _, token = np.linalg.lstsq(np.array(shapes) * weights[:, None], np.ones(len(shapes)))[0]
-    return max(1, round(start / token)) if token > 0 else max_tokens
+    return max(1, round(start / token)) if token > 0 and start > 0 else None
 
 
 def _time(forward: Callable[[int, int], object], rows: int, tokens: int) -> float:

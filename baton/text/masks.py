@@ -17,6 +17,9 @@ MASK = "█"
 SECONDS = 0.1
 """How long a pattern may search one text. There are texts for which a pattern needs hours; these are masked whole."""
 
+FINGERPRINT_SECONDS = 10.0
+"""The same where the result must not depend on how busy the machine is."""
+
 
 def masker(patterns: Sequence[str]) -> Callable[[Any], Any]:
     """Return a function that masks everything that any of ``patterns`` matches in the texts of an input.
@@ -26,7 +29,7 @@ def masker(patterns: Sequence[str]) -> Callable[[Any], Any]:
     compiled = [regex.compile(pattern) for pattern in patterns]
 
     def mask_text(text: str) -> str:
-        return _masked(compiled, text)
+        return _masked(compiled, text, SECONDS)
 
     def mask(item: Any) -> Any:
         texts = {name: value for name, value in item if isinstance(value, str)}
@@ -103,8 +106,8 @@ def _hides(masked: object, value: object) -> bool:
     return all(one in (MASK, other) for one, other in zip(masked, value, strict=True))
 
 
-def _masked(patterns: Sequence[regex.Pattern[str]], text: str) -> str:
-    spans = [span for pattern in patterns for span in _spans(pattern, text)]
+def _masked(patterns: Sequence[regex.Pattern[str]], text: str, seconds: float) -> str:
+    spans = [span for pattern in patterns for span in _spans(pattern, text, seconds)]
     if not spans:
         return text
     characters = list(text)
@@ -113,10 +116,10 @@ def _masked(patterns: Sequence[regex.Pattern[str]], text: str) -> str:
     return "".join(characters)
 
 
-def _spans(pattern: regex.Pattern[str], text: str) -> list[tuple[int, int]]:
-    """Return where a pattern matches. Other threads run meanwhile."""
+def _spans(pattern: regex.Pattern[str], text: str, seconds: float) -> list[tuple[int, int]]:
+    """Return where a pattern matches; everywhere if it searches for longer. Other threads run meanwhile."""
     try:
-        return [match.span() for match in pattern.finditer(text, timeout=SECONDS, concurrent=True)]
+        return [match.span() for match in pattern.finditer(text, timeout=seconds, concurrent=True)]
     except TimeoutError:
         return [(0, len(text))]
 
@@ -125,5 +128,5 @@ def _masked_whole(patterns: Sequence[regex.Pattern[str]], text: str) -> str:
     """Mask again until nothing changes: a mask may be part of another match."""
     before = ""
     while text != before:
-        before, text = text, _masked(patterns, text)
+        before, text = text, _masked(patterns, text, FINGERPRINT_SECONDS)
     return text

@@ -1,12 +1,12 @@
 """The batcher: runs a request at once when idle, collects requests while busy, and never mixes versions within a batch.
 
-A batch is no larger than makes it cheaper: beyond `SupportsPredict.efficient_tokens`, requests would wait for each other's
+A batch is no larger than makes it cheaper: when starting it is a small part of its cost, requests would wait for each other's
 answers and gain nothing. A long request does not hold up short ones for long: it is tokenized in a thread of its own, runs one
 forward pass at a time, and between two of its passes the short requests that wait are run.
 
 Requests that would wait for too long are refused at once, by the speed that was measured last. Short and long ones wait apart.
 
-Knows predictors only by the two methods that it calls, and neither HTTP nor Ray. Everything but the model's thread lives on one
+Knows predictors only by `SupportsPredict`, and neither HTTP nor Ray. Everything but the model's thread lives on one
 event loop.
 """
 
@@ -36,6 +36,9 @@ LONG_REQUEST_DIVISOR = 8
 LONG_REQUEST_TOKENS = 512
 """A request of more tokens is long, too, if larger batches are no more efficient: a short one would wait too long for it."""
 
+EFFICIENT_OVERHEADS = 20
+"""A batch is large enough when it has so many times the tokens that starting it costs: starting is then 5% of the cost."""
+
 REMEMBERED_BATCHES = 64
 """Number of the last batches and steps whose speed is remembered."""
 
@@ -44,8 +47,8 @@ class SupportsPredict(Protocol):
     """The part of a predictor that the batcher uses, on its own threads. It runs one forward pass at a time."""
 
     @property
-    def efficient_tokens(self) -> int:
-        """Number of tokens in a forward pass beyond which a token costs no less."""
+    def overhead_tokens(self) -> int:
+        """What starting a forward pass costs, in tokens."""
         ...
 
     def predict(self, inputs: Sequence[Any], options: Sequence[Any] | None = None) -> list[Any]:
@@ -153,7 +156,7 @@ class Batcher:
         """There is something to run; set whenever something is added that may be run."""
         self._busy: asyncio.Task[None] | None = None
         self._speeds: deque[tuple[int, float]] = deque(maxlen=REMEMBERED_BATCHES)
-        """Tokens and seconds of the last batches and steps."""
+        """Tokens of the last batches and long requests, with those that starting a pass costs, and their seconds."""
         self._serving: tuple[int, SupportsPredict] | None = None
         self._closed = False
         begin = partial(_be_nice, niceness) if niceness else None
@@ -197,7 +200,7 @@ class Batcher:
             raise NotReady("no version is loaded yet")
         tokens = sum(map(self._estimate, inputs))
         queue = self._long if tokens > self._long_tokens(self._serving[1]) else self._short
-        self._require_room(queue, tokens)
+        self._require_room(queue, tokens, self._serving[1])
         future: asyncio.Future[Prediction] = asyncio.get_running_loop().create_future()
         request = _QueuedRequest(inputs=inputs, options=options, tokens=tokens, future=future)
         queue.add(request)
@@ -229,16 +232,18 @@ class Batcher:
 
     def _batch_tokens(self, predictor: SupportsPredict) -> int:
         """Return the maximum of tokens in a batch."""
-        return min(self._max_batch_tokens, predictor.efficient_tokens)
+        return min(self._max_batch_tokens, EFFICIENT_OVERHEADS * predictor.overhead_tokens)
 
     def _long_tokens(self, predictor: SupportsPredict) -> int:
         """Return the tokens of which a request must have more to be a long one."""
-        return max(1, min(self._max_batch_tokens // LONG_REQUEST_DIVISOR, max(predictor.efficient_tokens, LONG_REQUEST_TOKENS)))
+        efficient = max(EFFICIENT_OVERHEADS * predictor.overhead_tokens, LONG_REQUEST_TOKENS)
+        return max(1, min(self._max_batch_tokens // LONG_REQUEST_DIVISOR, efficient))
 
-    def _require_room(self, queue: _Queue, tokens: int) -> None:
+    def _require_room(self, queue: _Queue, tokens: int, predictor: SupportsPredict) -> None:
         """Raise ``Overloaded`` unless a request of so many tokens may wait in this queue."""
         tokens_ms = self._token_ms()
-        wait_ms = queue.tokens * tokens_ms
+        passes = math.ceil(queue.tokens / self._batch_tokens(predictor))
+        wait_ms = (queue.tokens + passes * predictor.overhead_tokens) * tokens_ms
         retry_after = max(1, math.ceil(wait_ms / 1000))
         if len(queue.requests) >= self._max_queue:
             raise Overloaded(
@@ -247,10 +252,17 @@ class Batcher:
             )
         if queue.requests and wait_ms > self._max_queue_ms + tokens * tokens_ms:
             raise Overloaded(
-                f"the requests that are waiting take {wait_ms:,.0f} ms; at most {self._max_queue_ms:g} are allowed "
+                f"the requests that are waiting take about {wait_ms:,.0f} ms; at most {self._max_queue_ms:g} are allowed "
                 "(serving.max_queue_ms); try again",
                 retry_after,
             )
+
+    def _remember(self, tokens: int, seconds: float) -> None:
+        """Remember how long a batch or a long request of so many tokens took."""
+        assert self._serving is not None
+        predictor = self._serving[1]
+        passes = math.ceil(tokens / self._batch_tokens(predictor))
+        self._speeds.append((tokens + passes * predictor.overhead_tokens, seconds))
 
     def _token_ms(self) -> float:
         """Return the milliseconds that a token took lately; 0 before the first batch."""
@@ -301,12 +313,12 @@ class Batcher:
         """Do the first step of a long request beside the model's thread."""
         assert self._serving is not None
         version, predictor = self._serving
-        self._on_batch(len(request.inputs), request.tokens)
         started_at = time.perf_counter()
         try:
+            self._on_batch(len(request.inputs), request.tokens)
             budget = min(self._long_tokens(predictor), self._batch_tokens(predictor))
             steps = predictor.steps(request.inputs, request.options, budget)
-            await asyncio.get_running_loop().run_in_executor(self._tokenizer_thread, next, steps)
+            await asyncio.get_running_loop().run_in_executor(self._tokenizer_thread, _run_guarded, next, steps)
             self._running_long = _RunningLongRequest(
                 request=request,
                 version=version,
@@ -328,7 +340,7 @@ class Batcher:
             return
         step_started_at = time.perf_counter()
         try:
-            outputs = await asyncio.get_running_loop().run_in_executor(self._thread, next, running.steps)
+            outputs = await asyncio.get_running_loop().run_in_executor(self._thread, _run_guarded, next, running.steps)
         except Exception as error:
             self._running_long = None
             if not running.request.future.done():
@@ -337,7 +349,7 @@ class Batcher:
         running.seconds += time.perf_counter() - step_started_at
         if outputs is not None:
             self._running_long = None
-            self._speeds.append((running.request.tokens, running.seconds))
+            self._remember(running.request.tokens, running.seconds)
             _resolve(running.request, outputs, running.version, running.started_at, running.seconds)
 
     async def _run(self, batch: list[_QueuedRequest]) -> None:
@@ -348,12 +360,12 @@ class Batcher:
         inputs = [item for request in batch for item in request.inputs]
         options = [option for request in batch for option in request.options]
         try:
-            outputs = await loop.run_in_executor(self._thread, predictor.predict, inputs, options)
+            outputs = await loop.run_in_executor(self._thread, _run_guarded, predictor.predict, inputs, options)
         except Exception as error:
             await self._run_one_by_one(batch, error)
             return
         seconds = time.perf_counter() - started_at
-        self._speeds.append((sum(request.tokens for request in batch), seconds))
+        self._remember(sum(request.tokens for request in batch), seconds)
         begin = 0
         for request in batch:
             end = begin + len(request.inputs)
@@ -369,6 +381,16 @@ class Batcher:
         for request in batch:
             if not request.future.done():
                 await self._run([request])
+
+
+def _run_guarded(work: Callable[..., T], *arguments: Any) -> T:
+    """Return what ``work`` returns. A panic of a library in Rust is no `Exception`; it becomes one, which callers are told."""
+    try:
+        return work(*arguments)
+    except Exception:
+        raise
+    except BaseException as error:
+        raise RuntimeError(f"{type(error).__name__}: {error}") from error
 
 
 def _be_nice(niceness: int) -> None:

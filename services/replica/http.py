@@ -50,6 +50,9 @@ logger = logging.getLogger("ray.serve")
 
 NOT_READY_STATUS = 503
 
+MAX_DIGITS = 12
+"""Digits of a number in a header that are read: Python refuses to read thousands of them."""
+
 LONGEST_PATIENCE_MS = 3_600_000
 """Milliseconds of ``x-request-timeout-ms``: an hour, after which HAProxy ends a request anyway."""
 
@@ -129,13 +132,15 @@ class ReplicaHttp:
         request_id = header(scope, b"x-request-id").decode("latin-1")
         patience = _patience_ms(scope)
         try:
-            async with asyncio.timeout(patience and max(patience / 1000 - (time.perf_counter() - began), 0)):
+            seconds = None if patience is None else max(patience / 1000 - (time.perf_counter() - began), 0.0)
+            async with asyncio.timeout(seconds):
                 prediction = await self._router.answer(
                     call.inputs,
                     call.options,
                     request_id=request_id,
                     key=header(scope, b"x-baton-key").decode("latin-1") or request_id,
                     version=version or header(scope, b"x-baton-version").decode("latin-1"),
+                    seconds=seconds,
                 )
         except TimeoutError:
             raise DeadlineExceeded(f"no answer within {patience} ms, as x-request-timeout-ms demands") from None
@@ -231,8 +236,8 @@ def _patience_ms(scope: Scope) -> int | None:
     sent = header(scope, b"x-request-timeout-ms")
     if not sent:
         return None
-    if not sent.isdigit() or not 1 <= int(sent) <= LONGEST_PATIENCE_MS:
-        value = sent.decode("latin-1")
+    if not sent.isdigit() or len(sent) > MAX_DIGITS or not 1 <= int(sent) <= LONGEST_PATIENCE_MS:
+        value = sent[:MAX_DIGITS].decode("latin-1")
         raise InvalidInput(f"x-request-timeout-ms: {value!r}; allowed: whole numbers from 1 to {LONGEST_PATIENCE_MS}")
     return int(sent)
 

@@ -25,7 +25,14 @@ class Router:
         return tuple(number for number in numbers if number is not None)
 
     async def answer(
-        self, inputs: Sequence[Any], options: Sequence[Any], *, request_id: str, key: str, version: str = ""
+        self,
+        inputs: Sequence[Any],
+        options: Sequence[Any],
+        *,
+        request_id: str,
+        key: str,
+        version: str = "",
+        seconds: float | None = None,
     ) -> Prediction:
         """Return the answer to one request.
 
@@ -34,6 +41,7 @@ class Router:
             request_id: by which corrections name the answer; it goes with the copy that a shadow gets.
             key: the same key is always answered by the same version while a trial runs.
             version: number of the version that must answer, of those that run here; empty for no matter which.
+            seconds: how long the caller waits; None: as long as it takes.
 
         Raises:
             InvalidInput: ``version`` is not one that runs here.
@@ -46,8 +54,9 @@ class Router:
             return await self._batcher.submit(inputs, options)
         taken = trial.takes(key)
         if trial.is_canary:
-            answer = trial.answer if taken else trial.champion_answer
-            return await answer(self._batcher, inputs, options)
+            if taken:
+                return await trial.answer(self._batcher, inputs, options, seconds)
+            return await trial.champion_answer(self._batcher, inputs, options)
         if not taken:
             return await self._batcher.submit(inputs, options)
         prediction = await trial.champion_answer(self._batcher, inputs, options)

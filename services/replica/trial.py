@@ -101,8 +101,12 @@ class Trial:
         digest = hashlib.blake2b(f"{self.rollout.version}:{key}".encode(), digest_size=8).digest()
         return int.from_bytes(digest) / 2**64 < self.rollout.percent / 100
 
-    async def answer(self, champion: Batcher, inputs: Sequence[Any], options: Sequence[Any]) -> Prediction:
+    async def answer(
+        self, champion: Batcher, inputs: Sequence[Any], options: Sequence[Any], seconds: float | None = None
+    ) -> Prediction:
         """Return the answer of the version on trial or, if it fails, is late or has too much to do, the champion's.
+
+        A caller that waits for ``seconds`` only gets half of them from the version on trial: the rest is the champion's.
 
         Raises what the champion raises then.
         """
@@ -111,12 +115,15 @@ class Trial:
                 self._skipped += 1
                 return await champion.submit(inputs, options)
             self._stalled_since = None
+        patience = PATIENCE_SECONDS + self._patience * self._slowest
+        limit = patience if seconds is None else min(patience, seconds / 2)
         try:
-            prediction = await asyncio.wait_for(
-                self.batcher.submit(inputs, options), PATIENCE_SECONDS + self._patience * self._slowest
-            )
+            prediction = await asyncio.wait_for(self.batcher.submit(inputs, options), limit)
         except TimeoutError:
-            self._late += 1
+            if limit < patience:  # the caller's hurry is no fault of the version; if it hangs, that is seen all the same
+                self._skipped += 1
+            else:
+                self._late += 1
             self._stalled_since = self._stalled_since or time.monotonic()
         except (Overloaded, NotReady):
             self._skipped += 1

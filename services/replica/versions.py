@@ -55,7 +55,7 @@ class Versions:
         return version in self._loaded
 
     def facts(self, version: int) -> VersionFacts | None:
-        """Return what is known of a version; None unless it is in memory."""
+        """Return what is known of a version; None unless it is or was in memory."""
         return self._facts.get(version)
 
     def fits(self, version: int) -> bool:
@@ -118,7 +118,7 @@ class Versions:
     def keep(self, needed: Collection[int]) -> None:
         """Drop all versions but those ``needed``."""
         for version in set(self._loaded) - set(needed):
-            del self._loaded[version], self._megabytes[version], self._facts[version]
+            del self._loaded[version], self._megabytes[version]  # not its facts: a request may still be answered by it
 
     def tidy_cache(self, needed: Collection[int]) -> None:
         """Remove downloaded versions but those ``needed``. Blocks; never raises."""

@@ -22,7 +22,7 @@ PATIENCE = 30.0
 class Echo:
     """A predictor that answers (its name, input, option), and notes what it was given."""
 
-    efficient_tokens = 10_000
+    overhead_tokens = 500
 
     def __init__(self, name: str = "v1") -> None:
         self.name = name
@@ -221,13 +221,14 @@ def test_long_requests_run_one_after_the_other_and_each_on_one_version():
 def test_a_batch_is_no_larger_than_makes_it_cheaper():
     async def scenario() -> None:
         subject, predictor = batcher(), Held()
-        predictor.efficient_tokens = 4
+        predictor.overhead_tokens = 1
         subject.serve(1, predictor)
         running = await occupied(subject, predictor)
-        waiting = [await submitted(subject, text) for text in ("aa", "bb", "cc", "dddddd", "e")]
+        texts = ["a" * 10, "b" * 10, "c" * 10, "d" * 30, "e"]
+        waiting = [await submitted(subject, text) for text in texts]
         predictor.released.set()
         await asyncio.gather(running, *waiting)
-        assert predictor.batches[1:] == [["aa", "bb"], ["cc"], ["dddddd"], ["e"]]
+        assert predictor.batches[1:] == [texts[:2], [texts[2]], [texts[3]], [texts[4]]]
         await subject.close()
 
     run(scenario)
@@ -281,16 +282,16 @@ def test_an_error_while_a_long_request_is_tokenized_is_its_own():
 
 
 class Clocked(Held):
-    """Each batch takes 100 ms for each character, on a clock of its own."""
+    """Each batch takes 100 ms for each character, and to start as long as for ``overhead_tokens``, on a clock of its own."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, overhead_tokens: int = 1) -> None:
         super().__init__()
-        self.now = 0.0
+        self.now, self.overhead_tokens = 0.0, overhead_tokens
         monkeypatch.setattr(batching.time, "perf_counter", lambda: self.now)
 
     def predict(self, inputs: Sequence[Any], options: Sequence[Any] | None = None) -> list[Any]:
         outputs = super().predict(inputs, options)
-        self.now += 0.1 * sum(map(len, inputs))
+        self.now += 0.1 * (self.overhead_tokens + sum(map(len, inputs)))
         return outputs
 
 
@@ -305,14 +306,72 @@ def test_a_request_that_would_wait_too_long_is_told_so_at_once_and_when_to_try_a
         running = await occupied(subject, predictor)
         waiting = [await submitted(subject, "x" * 10), await submitted(subject, "y" * 5)]
         refused = await submitted(subject, "z")
-        with pytest.raises(Overloaded, match=r"take 1,500 ms; at most 1000 are allowed \(serving\.max_queue_ms\)") as told:
+        with pytest.raises(Overloaded, match=r"about 1,600 ms; at most 1000 are allowed \(serving\.max_queue_ms\)") as told:
             await refused
         assert told.value.retry_after == 2
-        patient = await submitted(subject, "w" * 6)  # it takes 600 ms itself, and so may wait as much longer
+        patient = await submitted(subject, "w" * 7)  # it takes 700 ms itself, and so may wait as much longer
         predictor.released.set()
         await asyncio.gather(running, *waiting, patient)
         assert (await subject.submit(["z"], ["-"])).outputs == [("v1", "z", "-")]
         await subject.close()
+
+    run(scenario)
+
+
+def test_a_burst_after_single_requests_is_not_refused_for_what_it_costs_to_start_each_of_them(monkeypatch):
+    async def scenario() -> None:
+        subject, predictor = batcher(queue_ms=15_000), Clocked(monkeypatch, overhead_tokens=100)
+        subject.serve(1, predictor)
+        predictor.released.set()
+        for _ in range(20):
+            await subject.submit(["a"], ["-"])  # ten seconds each, and one more
+        predictor.released.clear()
+        predictor.started.clear()
+        running = await occupied(subject, predictor)
+        burst = [await submitted(subject, "b") for _ in range(40)]  # 14 seconds together
+        predictor.released.set()
+        answers = await asyncio.gather(running, *burst)
+        assert len(answers) == 41
+        await subject.close()
+
+    run(scenario)
+
+
+def test_a_panic_of_a_library_is_an_error_of_its_request_and_the_next_one_is_answered():
+    async def scenario() -> None:
+        class Panic(BaseException):
+            pass
+
+        class Panicking(Echo):
+            def predict(self, inputs: Sequence[Any], options: Sequence[Any] | None = None) -> list[Any]:
+                if inputs == ["bad"]:
+                    raise Panic("index out of range")
+                return super().predict(inputs, options)
+
+        subject = batcher()
+        subject.serve(1, Panicking())
+        with pytest.raises(RuntimeError, match="Panic: index out of range"):
+            await subject.submit(["bad"], ["-"])
+        assert (await subject.submit(["good"], ["-"])).outputs == [("v1", "good", "-")]
+        await subject.close()
+
+    run(scenario)
+
+
+def test_a_long_request_whose_caller_goes_while_it_is_tokenized_costs_no_pass_and_closing_waits_for_it():
+    async def scenario() -> None:
+        subject, predictor = batcher(budget=40), SlowTokenizer()
+        subject.serve(1, predictor)
+        gone, next_one = [await submitted(subject, letter * 12) for letter in "xy"]
+        await asyncio.sleep(0)
+        gone.cancel()
+        predictor.tokenized.set()
+        assert (await next_one).outputs == [("v1", "y" * 12, "-")]
+        assert not [batch for batch in predictor.batches if batch[0].startswith("x")]
+        last = await submitted(subject, "z" * 12)
+        await asyncio.sleep(0)
+        await subject.close()
+        assert (await last).outputs == [("v1", "z" * 12, "-")]
 
     run(scenario)
 

@@ -311,12 +311,12 @@ def test_a_caller_that_waits_for_a_limited_time_is_told_when_it_is_over(world):
     world.run(scenario)
 
 
-@pytest.mark.parametrize("value", ["0", "-5", "soon", "1.5", "3600001", "²"])
+@pytest.mark.parametrize("value", ["0", "-5", "soon", "1.5", "3600001", "²", "9" * 5000])
 def test_a_limit_that_is_no_time_is_refused_with_what_is_allowed(world, value):
     async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
         answer = await client.post("", json={"inputs": "hello"}, headers=[(b"x-request-timeout-ms", value.encode("latin-1"))])
         assert answer.status_code == 422
-        assert f"x-request-timeout-ms: {value!r}; allowed: whole numbers from 1 to 3600000" in answer.json()["error"]
+        assert f"x-request-timeout-ms: {value[:12]!r}; allowed: whole numbers from 1 to 3600000" in answer.json()["error"]
 
     world.run(scenario)
 

@@ -26,7 +26,7 @@ TASK = Classification(("billing", "cards"), 32)
 class Answering:
     """A predictor that answers ``label`` to everything, or does what ``on_text`` does."""
 
-    efficient_tokens = 10_000
+    overhead_tokens = 500
 
     def __init__(self, label: str, on_text: Callable[[str], None] = lambda text: None) -> None:
         self.task, self._label, self._on_text = TASK, label, on_text
@@ -102,6 +102,24 @@ def with_trial(
             await batcher.close()
 
     asyncio.run(asyncio.wait_for(run(), 60))
+
+
+def test_a_caller_in_a_hurry_gets_the_champions_answer_from_a_version_that_hangs_and_the_stall_is_seen():
+    release = threading.Event()
+
+    async def work(router: Router, trial: Trial) -> None:
+        options = [TASK.Options()]
+        try:
+            for number in range(3):
+                asked = router.answer([TextInput(text="a")], options, request_id=str(number), key="k", seconds=0.2)
+                assert (await asked).version == 1
+            counts = trial.counts()
+        finally:
+            release.set()
+        assert (counts.late, counts.skipped) == (0, 3), "a short deadline is no fault of the version"
+        assert counts.stalled_seconds > 0
+
+    with_trial(Answering("cards", lambda text: release.wait(30) and None), RolloutState.CANARY, work)
 
 
 async def measured(trial: Trial, condition: Callable[[Any], bool]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from baton.errors import BatonError, EmptyInput, InvalidInput, NotFound, Overloaded, Unavailable
+from baton.errors import BatonError, DeadlineExceeded, EmptyInput, InvalidInput, NotFound, Overloaded, Unavailable
 from baton.tasks.base import short_repr
 from baton.tasks.text_classifier import TextClassifier
 from services.replica.protocols.dialect import Answer, Call, Dialect, Message, ModelFacts, Rendered, json_object, read_input
@@ -93,7 +93,7 @@ def error_type(error: BatonError) -> str:
     match error:
         case Unavailable():
             return "Unhealthy"
-        case Overloaded():
+        case Overloaded() | DeadlineExceeded():
             return "Overloaded"
         case EmptyInput():
             return "Empty"
