@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.__main__ import RESULTS, head_of, write
@@ -19,13 +20,14 @@ def main() -> None:
     """Parse the command line, run the benchmark, write the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.nodes", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="directory with train.jsonl and test.jsonl: text and label")
+    parser.add_argument("--losses", action="store_true", help="train nothing: only lose nodes that serve")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     with (
         tempfile.TemporaryDirectory(prefix="baton-nodes-", dir="/var/tmp") as home,  # each node has a /tmp of its own
         cluster(Path(home), arguments.data.resolve()) as made,
     ):
-        text = _measure(made)
+        text = _lose(made) if arguments.losses else _measure(made)
     write(arguments.out, text, head_of("benchmarks.nodes", f"--data …/{arguments.data.resolve().name}"))
     print(f"written to {arguments.out}")
 
@@ -45,19 +47,36 @@ def _measure(made: Cluster) -> str:
     losses.append(measures.lose_head(made, version))
     print(f"{losses}; {again:.2f} epochs again; caught up after {seconds:.0f} s", flush=True)
     made.await_serving(version)
+    return (
+        f"## Several nodes\n\n{NODES}"
+        f"- {REPLICAS} replicas: {spread} on the two nodes. The first version's weights were read {reads} times.\n"
+        f"- Training for {EPOCHS} epochs: F1 {one.f1:.4f} with 1 worker, {both.f1:.4f} with {both.workers}\n"
+        f"  workers on {both.nodes} nodes.\n"
+        f"- A training node killed in the second epoch, and back after {measures.AWAY_SECONDS:.0f} s: {again:.2f} epochs were "
+        f"trained again; training was\n  where it had been {seconds:.0f} s after the kill.\n\n{_table(losses)}"
+    )
+
+
+def _lose(made: Cluster) -> str:
+    """Lose a worker node and the head, which serve a model that is not trained."""
+    version = measures.register(made)
+    spread = " + ".join(map(str, made.await_serving(version)))
+    losses = [measures.lose_worker(made, version), measures.lose_head(made, version)]
+    return f"## Lost nodes\n\n{NODES}{REPLICAS} replicas, {spread} on the two nodes.\n\n{_table(losses)}"
+
+
+NODES = (
+    f"A head and two worker nodes that declare {CPUS} CPUs each: namespaces of one machine, each with a Ray of its own.\n"
+    "The head's state is in Redis, the versions are in an S3 store. The host's name is a loopback address on all.\n\n"
+)
+
+
+def _table(losses: Sequence[measures.Loss]) -> str:
     rows = "\n".join(
         f"| {it.what} | {it.requests:,} | {it.failed} | {it.p99_before_ms:.0f} → {it.p99_ms:.0f} ms | {it.healed:.1f} s |"
         for it in losses
     )
     return (
-        "## Several nodes\n\n"
-        f"A head and two worker nodes that declare {CPUS} CPUs each: namespaces of one machine, each with a Ray of its own.\n"
-        "The head's state is in Redis, the versions are in an S3 store. The host's name is a loopback address on all.\n\n"
-        f"- {REPLICAS} replicas: {spread} on the two nodes. The first version's weights were read {reads} times.\n"
-        f"- Training for {EPOCHS} epochs: F1 {one.f1:.4f} with 1 worker, {both.f1:.4f} with {both.workers}\n"
-        f"  workers on {both.nodes} nodes.\n"
-        f"- A training node killed in the second epoch, and back after {measures.AWAY_SECONDS:.0f} s: {again:.2f} epochs were "
-        f"trained again; training was\n  where it had been {seconds:.0f} s after the kill.\n\n"
         f"Killed under load ({measures.CLIENTS} clients of the node that stays, with {measures.PAUSE * 1000:.0f} ms of pause "
         "after each answer):\n\n"
         "| killed (SIGKILL to every process) | requests | failed | p99 before → until healed | healed after |\n"

@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.nodes.cluster import Cluster
 from benchmarks.nodes.network import Node
-from benchmarks.service import MODEL
+from benchmarks.service import MODEL, save_model
 from services.demo.traffic import Exchange, Traffic, failed, latency_ms
 
 CLIENTS, PAUSE = 4, 0.05
@@ -57,6 +57,16 @@ def train(cluster: Cluster, workers: int) -> Trained:
     run = cluster.await_run(run_id)
     version = cluster.client.get(f"/api/models/{run['model']}/versions/{run['version']}")
     return Trained(workers=workers, nodes=len(seen), f1=version["metrics"]["f1"], version=run["version"])
+
+
+def register(cluster: Cluster) -> int:
+    """Bring a model with a random head, and let all replicas serve it. Return its version."""
+    source = save_model(cluster.home / "model")
+    run = cluster.client.post(f"/api/models/{MODEL}/versions", {"source": str(source)})
+    version = int(cluster.await_run(run["id"])["version"])
+    body = {"version": version, "force": True, "reason": "to be measured"}
+    cluster.client.post(f"/api/models/{MODEL}/promotions", body)
+    return version
 
 
 def epochs_trained_again(cluster: Cluster) -> tuple[float, float]:
