@@ -60,13 +60,10 @@ def train(cluster: Cluster, workers: int) -> Trained:
 
 
 def register(cluster: Cluster) -> int:
-    """Bring a model with a random head, and let all replicas serve it. Return its version."""
+    """Bring a model with a random head, which the gate of this benchmark lets pass. Return its version."""
     source = save_model(cluster.home / "model")
     run = cluster.client.post(f"/api/models/{MODEL}/versions", {"source": str(source)})
-    version = int(cluster.await_run(run["id"])["version"])
-    body = {"version": version, "force": True, "reason": "to be measured"}
-    cluster.client.post(f"/api/models/{MODEL}/promotions", body)
-    return version
+    return int(cluster.await_run(run["id"])["version"])
 
 
 def epochs_trained_again(cluster: Cluster) -> tuple[float, float]:
