@@ -60,10 +60,10 @@ def models(items: Sequence[Json]) -> RenderableType:
 def versions(items: Sequence[Json]) -> RenderableType:
     """Return a table with one line per version and marks at the champion, forced, rolled back and rejected versions.
 
-    Notes below explain the marks, and say if the versions were evaluated on different holdouts: their F1 cannot be compared
-    directly.
+    Notes below explain the marks and why a version is not served by a faster engine, and say if the versions were evaluated on
+    different holdouts: their F1 cannot be compared directly.
     """
-    table = grid("", "version", "F1", "other metrics", "train rows", "holdout", "method", "created")
+    table = grid("", "version", "F1", "other metrics", "train rows", "holdout", "method", "engine", "created")
     holdouts = set()
     for item in items:
         dataset, metrics = item["lineage"].get("dataset", {}), item["metrics"]
@@ -76,6 +76,7 @@ def versions(items: Sequence[Json]) -> RenderableType:
             str(dataset.get("train_rows", "")),
             str(dataset.get("holdout_rows", "")),
             _method(item["lineage"]),
+            item["lineage"].get("engine", ""),
             time_text(item["created_at"]),
         )
     if not items:
@@ -91,6 +92,8 @@ def versions(items: Sequence[Json]) -> RenderableType:
     if any(item["rolled_back"] for item in items):
         notes.append("↩ was taken out of service by a rollback; `baton history` has the reason")
     notes += [f"✗ v{item['number']} was rejected: {item['rejected']}" for item in items if item["rejected"] is not None]
+    reasons = {reason: item["number"] for item in reversed(items) if (reason := item["lineage"].get("engine_reason"))}
+    notes += [f"engine of v{number}: {reason}" for reason, number in reasons.items()]
     return Group(table, *(Text(note, style="dim") for note in notes))
 
 

@@ -49,6 +49,19 @@ def test_a_version_that_was_rolled_back_is_marked_for_ever():
     assert "↩" not in text_of(show.versions([version(2, "a")]))
 
 
+def test_the_engine_of_each_version_is_shown_and_each_reason_against_a_faster_one_once():
+    reason = "onnx cpu int8 scores 0.030 less on the holdout (allowed: 0.005)"
+    served = [version(number, "a") for number in (3, 2, 1)]
+    for item, engine, why in zip(
+        served, ("onnx cpu fp32", "onnx cpu fp32", "torch cpu fp32"), (reason, reason, ""), strict=True
+    ):
+        item["lineage"] |= {"engine": engine, "engine_reason": why}
+    told = text_of(show.versions(served))
+    assert (told.count("onnx cpu fp32"), told.count("torch cpu fp32")) == (2, 1)
+    assert told.count(reason) == 1
+    assert f"engine of v3: {reason}" in told
+
+
 def test_the_matches_of_a_champion_and_what_is_left_for_the_next_are_shown():
     told = text_of(show.matches({"matches": {"played": 4, "left": 0.0217, "of": 0.05}}))
     assert "match 4 on this holdout, 2.17% of 5.0% left for the next" in told
