@@ -41,8 +41,11 @@ NO_REPEATS = f"    http-request disable-l7-retry unless METH_POST {{ path_beg {R
 """A prediction may be computed twice; a promotion, a run or a correction must not be."""
 
 
-NO_OTHER = "    http-request disable-l7-retry if { nbsrv lt 2 }\n"
-"""Without another replica to ask, an answer 503 is the answer: a model that has no version yet explains itself once."""
+NONE_USABLE = "    http-request disable-l7-retry unless replica_usable\n"
+"""If no replica is usable, the answer 503 is the answer: a model that has no version yet explains itself once.
+
+With a single usable one, repeats stay on: it may have closed an idle connection in the very moment in which a request came.
+"""
 
 
 class UnknownTemplate(Exception):
@@ -126,10 +129,13 @@ def _check_readiness(config: str, name: str, path: str) -> str:
     """Let a backend check that its replicas have a version, too, and no longer ask that of Serve's proxy, its last resort."""
     head, section, tail = _section(config, f"backend {name}")
     check = "    option httpchk GET (/\\S+)\n    http-check expect status 200\n"
+    replicas = re.findall(r"^    server (\S+) (?!.*\bbackup$)", section, re.MULTILINE)
+    conditions = [f"srv_is_up({name}/{replica})" for replica in replicas] or ["always_false"]
+    usable = "".join(f"    acl replica_usable {condition}\n" for condition in conditions)
     section = _substitute(
         section,
         check,
-        f"{NO_OTHER}"
+        f"{usable}{NONE_USABLE}"
         "    option httpchk\n"
         "    http-check connect\n"
         "    http-check send meth GET uri \\1\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import select
 import socket
 
@@ -55,13 +56,24 @@ def test_a_replica_that_serve_stops_gets_no_request_although_it_has_a_version():
 def test_a_prediction_is_repeated_when_its_replica_dies_and_a_control_call_is_not():
     with Front(Backend("dying"), Backend("good")) as front:
         dying, good = front.replicas
-        dying.dying = front.control.dying = True
+        dying.dying = front.control.dying = math.inf
         answers = [front.predict() for _ in range(4)]
         assert {answer.status_code for answer in answers} == {200}
         assert dying.requests
         assert len(good.requests) == 4
         assert httpx.post(f"{front.url}/api/models/m/promotions", json={}).status_code == 500
         assert front.control.requests == ["POST /api/models/m/promotions"]
+
+
+def test_a_connection_that_the_only_usable_replica_closes_costs_no_prediction():
+    """Replicas close idle connections, now and then while a request is on its way."""
+    with Front(Backend("good"), Backend("gone", ready=False)) as front:
+        good, gone = front.replicas
+        until(lambda: front.states()["gone"] == "DOWN", 20, "HAProxy notices the lost replica")
+        gone.requests.clear()
+        good.dying = 1
+        assert front.predict().json() == {"by": "good"}
+        assert (len(good.requests), gone.requests, front.fallback.requests) == (2, [], [])
 
 
 @pytest.mark.parametrize(
@@ -78,7 +90,7 @@ def test_a_prediction_is_repeated_when_its_replica_dies_and_a_control_call_is_no
 def test_a_path_at_the_root_that_names_a_model_reaches_its_replicas_and_is_repeated_like_any_prediction(path, expected):
     with Front(Backend("dying"), Backend("good")) as front:
         dying, good = front.replicas
-        dying.dying = True
+        dying.dying = math.inf
         answers = [httpx.post(front.url + path, json={}) for _ in range(4)]
         assert {(answer.status_code, answer.json()["by"]) for answer in answers} == {(200, "good")}
         assert set(dying.requests) == set(good.requests) == {f"POST {expected}"}

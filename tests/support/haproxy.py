@@ -33,8 +33,8 @@ class Backend:
         """Whether it answers requests with 503, although its health check has not said so yet."""
         self.draining = False
         """Whether Serve stops it."""
-        self.dying = False
-        """Whether it ends each connection without an answer, once it has the request."""
+        self.dying = 0.0
+        """How many of the next requests get no answer: the connection is closed once it has the request."""
         self.requests: list[str] = []
         """Methods and paths that it got, health checks left out."""
         backend = self
@@ -54,7 +54,8 @@ class Backend:
             def do_POST(self) -> None:
                 self.rfile.read(int(self.headers.get("content-length", 0)))
                 backend.requests.append(f"{self.command} {self.path}")
-                if backend.dying:
+                if backend.dying > 0:
+                    backend.dying -= 1
                     self.close_connection = True
                 else:
                     self._answer(200 if backend.ready and not backend.refusing else 503)
