@@ -19,6 +19,10 @@ from baton.tasks import AnyTask
 ALLOWED_LOSS = 0.005
 """Half a point of the main metric, which a faster engine may lose against fp32."""
 
+WORTHWHILE = 0.9
+"""Share of the exact engine's time that a faster one may need. One that saves less is not worth its changed answers, and
+would be chosen or not by chance."""
+
 TORCH = EngineChoice(library="torch")
 TORCH_BF16 = EngineChoice(library="torch", precision="bf16")
 ONNX_FP32 = EngineChoice(library="onnx", precision="fp32")
@@ -33,7 +37,7 @@ class Tried:
     metric: float
     """The main metric."""
     latency_ms: float
-    """Median of one answer."""
+    """Of one answer, when nothing disturbs."""
 
 
 def export(
@@ -76,9 +80,10 @@ def export(
 def fastest(tried: Sequence[Tried]) -> tuple[int, str]:
     """Return the index of the engine to serve with, and the reason if a faster one was refused. The exact one comes last."""
     exact = tried[-1]
-    allowed = [index for index, one in enumerate(tried) if one.metric >= exact.metric - ALLOWED_LOSS]
-    best = min(allowed, key=lambda index: tried[index].latency_ms)
-    refused = [one for one in tried if one.metric < exact.metric - ALLOWED_LOSS and one.latency_ms < tried[best].latency_ms]
+    faster = [index for index, one in enumerate(tried) if one.latency_ms <= WORTHWHILE * exact.latency_ms]
+    allowed = [index for index in faster if tried[index].metric >= exact.metric - ALLOWED_LOSS]
+    best = min(allowed, key=lambda index: tried[index].latency_ms, default=len(tried) - 1)
+    refused = [tried[index] for index in faster if index not in allowed and tried[index].latency_ms < tried[best].latency_ms]
     lost = "; ".join(f"{one.description} scores {exact.metric - one.metric:.3f} less on the holdout" for one in refused)
     return best, lost and f"{lost} (allowed: {ALLOWED_LOSS})"
 

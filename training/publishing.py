@@ -24,7 +24,7 @@ from training.context import Context
 from training.data.splits import split_rows
 from training.exporting import Tried, drop_unused, export, fastest
 from training.fit.priority import scoring_threads
-from training.judge.evaluate import cost, evaluate
+from training.judge.evaluate import cost, evaluate, race
 from training.reports import keep_answers
 
 VERSION_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -110,7 +110,8 @@ def make_candidate(
         attempt = _candidate(context, directory, manifest, choice, calibration)
         context.clock.note(engine=attempt.predictor.engine.description)
         attempts.append(replace(attempt, scores=score(context, attempt.predictor, holdout, directory)))
-    tried = [_tried(attempt) for attempt in attempts]
+    times = race([attempt.predictor for attempt in attempts], holdout)
+    tried = [_tried(attempt, milliseconds) for attempt, milliseconds in zip(attempts, times, strict=True)]
     best, refused = fastest(tried)
     measured = {one.description: {"metric": one.metric, "latency_ms": one.latency_ms} for one in tried}
     choice = choices[best].model_copy(update={"measured": measured, "reason": reason or refused})
@@ -136,14 +137,10 @@ def _candidate(
     return Candidate(predictor=predictor, manifest=manifest, scores=None)
 
 
-def _tried(attempt: Candidate) -> Tried:
+def _tried(attempt: Candidate, milliseconds: float) -> Tried:
     assert attempt.scores is not None
-    metrics, predictor = attempt.scores.metrics, attempt.predictor
-    return Tried(
-        description=predictor.engine.description,
-        metric=float(metrics[predictor.task.metric]),
-        latency_ms=float(metrics["latency_ms"]),
-    )
+    metric = float(attempt.scores.metrics[attempt.predictor.task.metric])
+    return Tried(description=attempt.predictor.engine.description, metric=metric, latency_ms=milliseconds)
 
 
 def score(context: Context, predictor: Predictor, examples: Sequence[Any], directory: Path) -> Scores:

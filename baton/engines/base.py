@@ -40,6 +40,8 @@ class Engine(Protocol):
     """Engine, device and precision as people read them: ``onnx cpu int8``."""
     overhead_tokens: int
     """An estimate of the cost of starting one forward pass: how many tokens take the same time. Used until it is measured."""
+    max_rows: int | None
+    """Windows in one forward pass at most; None: any number."""
     length_step: int
     """Batches are padded to a multiple of so many tokens, because the engine is faster on such shapes."""
 

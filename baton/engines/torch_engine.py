@@ -100,6 +100,7 @@ class TorchEngine:
         self._heads = tuple(heads)
         self.overhead_tokens = OVERHEAD_TOKENS[device]
         self.length_step = LENGTH_STEP
+        self.max_rows: int | None = None
         self.description = f"torch {'gpu' if device == 'cuda' else 'cpu'} {'bf16' if bf16 else 'fp32'}"
 
     def forward(self, batch: Batch) -> Logits:

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def pack(widths: NDArray[np.int64], budget: int, overhead: int, *, padded: bool = True) -> Iterator[NDArray[np.int64]]:
+def pack(
+    widths: NDArray[np.int64], budget: int, overhead: int, *, padded: bool = True, max_rows: int | None = None
+) -> Iterator[NDArray[np.int64]]:
     """Yield the indices of the windows of each forward pass, the pass with the widest windows first.
 
     The groups minimise the sum over passes of ``overhead`` + padded tokens. A pass has neighbours in the order of width, so
@@ -21,13 +23,14 @@ def pack(widths: NDArray[np.int64], budget: int, overhead: int, *, padded: bool 
         budget: maximum padded tokens in one pass; a single window may exceed it.
         overhead: the cost of starting one pass, in tokens.
         padded: whether a pass may have windows of different widths.
+        max_rows: maximum windows in one pass; None: any number.
     """
     order = np.argsort(-widths, kind="stable")
     ordered = widths[order]
     starts = np.flatnonzero(np.diff(ordered, prepend=ordered[0] + 1))
     groups = _groups(ordered, starts, overhead) if padded else itertools.pairwise([*starts.tolist(), len(ordered)])
     for begin, end in groups:
-        size = max(1, budget // int(ordered[begin]))
+        size = min(max(1, budget // int(ordered[begin])), max_rows or len(ordered))
         for position in range(begin, end, size):
             yield order[position : min(position + size, end)]
 

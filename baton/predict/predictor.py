@@ -130,7 +130,8 @@ class Predictor:
         yield None
         heads: dict[str, list[Any]] = {}
         widths = np.array([self._width(len(ids)) for ids in windows.ids])
-        for chosen in pack(widths, budget or self._max_batch_tokens, self.overhead_tokens, padded=self._padded):
+        budget = budget or self._max_batch_tokens
+        for chosen in pack(widths, budget, self.overhead_tokens, padded=self._padded, max_rows=self.engine.max_rows):
             batch = self._pad(windows, chosen)
             self.work.tokens += batch["attention_mask"].size
             self.work.padding += batch["attention_mask"].size - sum(len(windows.ids[window]) for window in chosen)

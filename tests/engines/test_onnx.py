@@ -7,11 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from baton.artifacts.manifest import EngineChoice, Manifest
+from baton.config.serving_settings import ServingSettings
 from baton.engines import Batch, Engine, EngineSettings, load_engine
 from baton.engines.onnx_export import export_fp32, export_int8
 from baton.errors import CorruptVersion, NotExportable
-from baton.predict.predictor import READS_PADDING
+from baton.predict.predictor import READS_PADDING, Predictor
+from baton.tasks.text_classifier import TextInput
 from tests.support.families import COMMON, FAMILIES, save_family
+from tests.support.tiny import save_classifier
 
 LENGTH = 128
 CLASSES, TOKENS, SPAN = (
@@ -149,3 +153,29 @@ def test_a_damaged_file_is_a_corrupt_version(tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"no graph")
     with pytest.raises(CorruptVersion, match="does not load in ONNX Runtime"):
         load_engine(tmp_path, CLASSES, ("logits",), FP32["onnx"])
+
+
+def test_in_int8_a_text_gets_the_same_scores_whatever_stands_beside_it(tiny_base, tmp_path):
+    labels = ("billing", "bug", "shipping")
+    directory = save_classifier(tiny_base, labels, tmp_path / "classifier")
+    export_fp32(directory, CLASSES, ("logits",), LENGTH)
+    export_int8(directory)
+    manifest = Manifest(
+        model="m",
+        task="classification",
+        labels=labels,
+        max_length=LENGTH,
+        base_model="tiny",
+        dataset={},
+        training={},
+        metrics={},
+        code_version="0",
+        engine=EngineChoice(library="onnx", precision="int8"),
+    )
+    predictor = Predictor.load(directory, manifest, ServingSettings())
+    texts = [
+        TextInput(text=text) for text in ("refund the invoice", "crash", "a parcel that never came " * 9, "a refund, please")
+    ]
+    together = predictor.predict(texts)
+    predictor.overhead_tokens = 1000
+    assert predictor.predict(texts[::-1])[::-1] == together == [predictor.predict([text])[0] for text in texts]

@@ -75,6 +75,7 @@ class CountingEngine:
     description = "counting"
     overhead_tokens = 64
     length_step = 8
+    max_rows = None
 
     def __init__(self) -> None:
         self.shapes: list[tuple[int, int]] = []
@@ -375,6 +376,7 @@ class Lengths:
     description = "lengths"
     overhead_tokens = 64
     length_step = 8
+    max_rows = None
     def forward(self, batch):
         return {"logits": np.stack([batch["attention_mask"].sum(axis=1), np.full(len(batch["input_ids"]), 9)], axis=1)}
 

@@ -366,6 +366,7 @@ class Lengths:
     description = "lengths"
     overhead_tokens = 64
     length_step = 8
+    max_rows = None
 
     def __init__(self) -> None:
         self.shapes: list[tuple[int, int]] = []
