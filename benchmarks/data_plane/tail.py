@@ -1,6 +1,6 @@
 """Measure the tail of replicas that began without a version, after a restart, and after swaps, with and without the log.
 
-``python -m benchmarks.tail --data DIRECTORY`` writes its section to ``benchmarks/RESULTS.md``.
+``python -m benchmarks.data_plane.tail --data DIRECTORY`` writes its section to ``benchmarks/RESULTS.md``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SECONDS, ROUNDS, SWAPS = 8, 3, 5
 
 def main() -> None:
     """Measure, and write the section to the results."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.tail", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.data_plane.tail", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="directory with test.jsonl, whose rows have a text")
     parser.add_argument("--engine", choices=("auto", "torch"), default="auto", help="`serving.engine`; default: auto")
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -50,7 +50,7 @@ def main() -> None:
         + "\n".join(rows)
         + "\n"
     )
-    write(arguments.out, section, head_of("benchmarks.tail", f"--data …/{arguments.data.name}", model=BASE_MODEL))
+    write(arguments.out, section, head_of("benchmarks.data_plane.tail", f"--data …/{arguments.data.name}", model=BASE_MODEL))
     print(section)
 
 

@@ -1,6 +1,6 @@
 """Measure what each engine can do in this process, without HTTP and Ray: texts per second by batch size and threads.
 
-``python -m benchmarks.engines --data DIRECTORY`` writes its section to ``benchmarks/RESULTS.md``.
+``python -m benchmarks.data_plane.engines --data DIRECTORY`` writes its section to ``benchmarks/RESULTS.md``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SECONDS, ROUNDS, MAX_LENGTH = 2.0, 3, 128
 
 def main() -> None:
     """Measure, and write the section to the results."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.engines", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.data_plane.engines", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="directory with test.jsonl, whose rows have a text")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
@@ -54,7 +54,7 @@ def main() -> None:
         f"|---|---|---|{'---|' * len(BATCHES)}\n" + "\n".join(rows) + "\n\n"
         f"Export and its comparison with torch: {exported - began:.1f} s; int8: {quantized - exported:.1f} s. Files: {sizes}.\n"
     )
-    write(arguments.out, section, head_of("benchmarks.engines", f"--data …/{arguments.data.name}", model=BASE_MODEL))
+    write(arguments.out, section, head_of("benchmarks.data_plane.engines", f"--data …/{arguments.data.name}", model=BASE_MODEL))
     print(section)
 
 
