@@ -19,7 +19,7 @@ import psutil
 from benchmarks.service import OneModelService
 
 SERVERS = Path(__file__).with_name("servers")
-ENVIRONMENTS = Path(__file__).with_name("environments")
+ENVIRONMENTS = Path(__file__).parents[2] / ".venv" / "peers"
 START_SECONDS = 300.0
 
 
@@ -138,7 +138,7 @@ REQUIREMENTS = {
 
 def start_peer(name: str, version: Path, file: str) -> Peer:
     """Start a peer that serves the export ``file`` of a version. Its environment is created first, if it is not there."""
-    ENVIRONMENTS.mkdir(exist_ok=True)
+    ENVIRONMENTS.mkdir(parents=True, exist_ok=True)
     port = _free_port()
     served = (str(version), file)
     if name == "ray":
