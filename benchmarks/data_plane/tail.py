@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import statistics
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from benchmarks import wrk
@@ -16,7 +17,7 @@ from benchmarks.__main__ import RESULTS, head_of, write
 from benchmarks.service import BASE_MODEL, LABELS, OneModelService, holdout_of, read_rows, save_model
 
 CONCURRENCIES = (8, 64)
-SECONDS, ROUNDS, SWAPS = 8, 3, 5
+SECONDS, ROUNDS, SWAPS = 8, 5, 5
 
 
 def main() -> None:
@@ -28,27 +29,27 @@ def main() -> None:
     arguments = parser.parse_args()
     texts = [row["text"] for row in read_rows(holdout_of(arguments.data))[:500]]
     precision = "int8" if arguments.engine == "auto" else "auto"
-    rows = []
-    with tempfile.TemporaryDirectory(prefix="baton-bench-") as name:
+    rows: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="baton-bench-") as name, contextlib.ExitStack() as stack:
         home = Path(name)
         models = [save_model(home / f"model{seed}", seed) for seed in (0, 1)]
         script = wrk.write_script(home / "load.lua", texts)
-        for share, log in ((1.0, "on"), (0.0, "off")):
+        services = {}
+        for log, share in {"on": 1.0, "off": 0.0}.items():
             (folder := home / log).mkdir()
             serving = {"replicas": 2, "engine": arguments.engine, "precision": precision}
             model = {"task": "classification", "serving": serving, "feedback": {"log": share}}
-            with OneModelService(folder, model) as service:
-                engine = ""
-                for state in _states(service, models):
-                    engine = service.replicas()[0]["engine"]
-                    rows += [_row(state, log, script, service.url, clients) for clients in CONCURRENCIES]
+            services[log] = stack.enter_context(OneModelService(folder, model))
+        for state, _ in zip(*(_states(service, models) for service in services.values()), strict=True):
+            for clients in CONCURRENCIES:
+                rows += _rows(state, script, {log: service.url for log, service in services.items()}, clients)
+        engine = services["on"].replicas()[0]["engine"]
     section = (
         f"## Tail, {engine}\n\n"
         f"{BASE_MODEL} with {LABELS} labels, 2 replicas of one thread; `wrk -t1 -cN -d{SECONDS}s`, one text a request;\n"
-        f"medians of {ROUNDS} rounds. Metrics and polls are on.\n\n"
-        "| replicas | prediction log | clients | requests/s | p50 | p99 | p99/p50 |\n|---|---|---|---|---|---|---|\n"
-        + "\n".join(rows)
-        + "\n"
+        f"two services, one with the log and one without, in turn; medians of {ROUNDS} rounds. Metrics and polls are on.\n\n"
+        "| replicas | prediction log | clients | requests/s | p50 | p99 | p99/p50 | of log off |\n"
+        "|---|---|---|---|---|---|---|---|\n" + "\n".join(rows) + "\n"
     )
     write(arguments.out, section, head_of("benchmarks.data_plane.tail", f"--data …/{arguments.data.name}", model=BASE_MODEL))
     print(section)
@@ -67,11 +68,18 @@ def _states(service: OneModelService, models: list[Path]) -> Iterator[str]:
     yield f"after {SWAPS} swaps"
 
 
-def _row(state: str, log: str, script: Path, url: str, clients: int) -> str:
-    wrk.load(script, url, clients, 2)
-    loads = [wrk.load(script, url, clients, SECONDS) for _ in range(ROUNDS)]
-    rate, p50, p99, _ = (statistics.median(column) for column in zip(*loads, strict=True))
-    return f"| {state} | {log} | {clients} | {rate:.0f} | {p50:.1f} ms | {p99:.1f} ms | {p99 / p50:.2f} |"
+def _rows(state: str, script: Path, urls: Mapping[str, str], clients: int) -> Iterator[str]:
+    """Load the services in turn, and yield a row for each."""
+    loads: dict[str, list[wrk.Load]] = {log: [] for log in urls}
+    for url in urls.values():
+        wrk.load(script, url, clients, 2)
+    for _ in range(ROUNDS):
+        for log, url in urls.items():
+            loads[log].append(wrk.load(script, url, clients, SECONDS))
+    off = statistics.median(load.p99_ms for load in loads["off"])
+    for log, rounds in loads.items():
+        rate, p50, p99, _ = (statistics.median(column) for column in zip(*rounds, strict=True))
+        yield f"| {state} | {log} | {clients} | {rate:.0f} | {p50:.1f} ms | {p99:.1f} ms | {p99 / p50:.2f} | {p99 / off:.2f} |"
 
 
 if __name__ == "__main__":

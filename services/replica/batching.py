@@ -241,6 +241,8 @@ class Batcher:
 
     def _require_room(self, queue: _Queue, tokens: int, predictor: SupportsPredict) -> None:
         """Raise ``Overloaded`` unless a request of so many tokens may wait in this queue."""
+        if not queue.requests:
+            return
         tokens_ms = self._token_ms()
         passes = math.ceil(queue.tokens / self._batch_tokens(predictor))
         wait_ms = (queue.tokens + passes * predictor.overhead_tokens) * tokens_ms
@@ -250,7 +252,7 @@ class Batcher:
                 f"{len(queue.requests)} requests are waiting, the maximum of this replica (serving.max_queue); try again",
                 retry_after,
             )
-        if queue.requests and wait_ms > self._max_queue_ms + tokens * tokens_ms:
+        if wait_ms > self._max_queue_ms + tokens * tokens_ms:
             raise Overloaded(
                 f"the requests that are waiting take about {wait_ms:,.0f} ms; at most {self._max_queue_ms:g} are allowed "
                 "(serving.max_queue_ms); try again",

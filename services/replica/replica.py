@@ -32,6 +32,7 @@ from services.replica.routing import Router
 from services.replica.telemetry import Telemetry
 from services.replica.trial import Trial
 from services.replica.versions import Versions
+from services.replica.whole_answers import send_answers_whole
 
 logger = logging.getLogger("ray.serve")
 
@@ -120,6 +121,7 @@ class ModelReplica:
 
     def __serve_build_asgi_app__(self) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
         """Return the ASGI application of this replica; Ray Serve's hook for applications that are built in the replica."""
+        send_answers_whole()
 
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] == "lifespan":
