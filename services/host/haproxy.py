@@ -104,7 +104,8 @@ def _add_limits(config: str) -> str:
     config = _substitute(
         config,
         r"^defaults\n    mode http\n",
-        f"defaults\n    mode http\n    option http-buffer-request\n    timeout http-request {REQUEST_SECONDS}s\n"
+        "defaults\n    mode http\n    option dontlog-normal\n    option http-buffer-request\n"
+        f"    timeout http-request {REQUEST_SECONDS}s\n"
         f"    http-error status 408 content-type application/json string '{TOO_SLOW}'\n",
     )
     config = _substitute(config, r"^    retry-on .*\n", "    retry-on conn-failure empty-response 503\n")

@@ -209,7 +209,7 @@ class Trial:
         else:
             self._answers += 1
             self._keep(request_id, prediction.version, inputs, options, prediction.outputs)
-            self._compare(inputs, options, outputs, prediction.outputs)
+            await self._compare(inputs, options, outputs, prediction.outputs)
             if self._answers % TIMED_SHARE == 1:
                 await self._time_both(champion, inputs, options)
         finally:
@@ -237,9 +237,11 @@ class Trial:
             return
         self._ratios.append(mine / champions)
         if self.is_canary:
-            self._compare(inputs, options, expected, outputs)
+            await self._compare(inputs, options, expected, outputs)
 
-    def _compare(self, inputs: Sequence[Any], options: Sequence[Any], expected: Sequence[Any], outputs: Sequence[Any]) -> None:
+    async def _compare(
+        self, inputs: Sequence[Any], options: Sequence[Any], expected: Sequence[Any], outputs: Sequence[Any]
+    ) -> None:
         for item, option, before, after in zip(inputs, options, expected, outputs, strict=True):
             if not self._task.scorable(option):
                 continue
@@ -250,7 +252,7 @@ class Trial:
             self._shift += shift
             if agree or not self._quotes or (len(self._examples) == EXAMPLES and shift <= self._examples[-1]["shift"]):
                 continue
-            masked = self._mask(item)
+            masked = await asyncio.to_thread(self._mask, item)  # a pattern may search for a tenth of a second
             told = {
                 "input": {name: _shortened(value) for name, value in masked if value is not None},
                 "champion": self._task.in_words(self._task.brief(before, masked)),

@@ -1,15 +1,20 @@
-"""Clients that other people wrote read our answers: the Hugging Face hub's, and Triton's."""
+"""Clients that other people wrote read our answers: the Hugging Face hub's, in Python and JavaScript, and Triton's."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+import shutil
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-from huggingface_hub import InferenceClient, constants
+from huggingface_hub import AsyncInferenceClient, InferenceClient, constants
 from tritonclient import http as triton
 from tritonclient.utils import InferenceServerException
 
@@ -61,9 +66,76 @@ def test_the_hubs_client_reads_the_answers_of_three_tasks(replicas):
 
 
 @pytest.mark.usefixtures("online")
+def test_the_hubs_asynchronous_client_reads_the_answers_of_three_tasks(replicas):
+    async def ask() -> list[Any]:
+        async with contextlib.AsyncExitStack() as stack:
+            clients = [
+                await stack.enter_async_context(AsyncInferenceClient(model=replicas[task].url))
+                for task in ("classification", "ner", "qa")
+            ]
+            answers = await asyncio.gather(
+                clients[0].text_classification(TEXT, top_k=2),
+                clients[1].token_classification(TEXT, aggregation_strategy="simple"),
+                clients[2].question_answering(question="which word?", context=TEXT),
+            )
+            return list(answers)
+
+    rows, entities, answer = asyncio.run(ask())
+    assert [row.label for row in rows] == [row["label"] for row in default(replicas["classification"], TEXT, top_k=2)[0]]
+    expected = default(replicas["ner"], TEXT, aggregation_strategy="simple")
+    assert [(it.word, it.start, it.end) for it in entities] == [(it["word"], it["start"], it["end"]) for it in expected]
+    expected = default(replicas["qa"], {"question": "which word?", "context": TEXT})
+    assert (answer.answer, answer.start, answer.end) == (expected["answer"], expected["start"], expected["end"])
+
+
+@pytest.mark.usefixtures("online")
 def test_the_hubs_client_reads_what_a_model_is(replicas):
     info = InferenceClient(model=replicas["classification"].url, provider="hf-inference").get_endpoint_info()
     assert info["model_type"]["classifier"]["id2label"]["0"] == LABELS["classification"][0]
+
+
+# --- @huggingface/inference ----------------------------------------------------------------------------------------------
+
+PACKAGE = "@huggingface/inference@4.13.30"
+
+SCRIPT = """
+import { InferenceClient } from "@huggingface/inference";
+const [text, urls] = process.argv.slice(2).map((argument) => JSON.parse(argument));
+const endpoint = (task) => new InferenceClient("a-key").endpoint(urls[task]);
+const answers = await Promise.all([
+  endpoint("classification").textClassification({ inputs: text, parameters: { top_k: 2 } }),
+  endpoint("ner").tokenClassification({ inputs: text, parameters: { aggregation_strategy: "simple" } }),
+  endpoint("qa").questionAnswering({ inputs: { question: "which word?", context: text } }),
+]);
+const refusal = await endpoint("classification").textClassification({ inputs: "" }).catch((error) => error.message);
+console.log(JSON.stringify([...answers, refusal]));
+"""
+
+
+@pytest.fixture(scope="module")
+def javascript(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory in which programs can import the hub's JavaScript client."""
+    if shutil.which("npm") is None:
+        pytest.skip("npm is not installed")
+    directory = tmp_path_factory.mktemp("javascript")
+    install = ["npm", "install", "--no-audit", "--no-fund", "--no-update-notifier", "--silent", PACKAGE]
+    installed = subprocess.run(install, cwd=directory, capture_output=True, text=True)
+    if installed.returncode != 0:
+        pytest.skip(f"npm cannot install {PACKAGE}: {installed.stdout}{installed.stderr}")
+    return directory
+
+
+def test_the_hubs_client_in_javascript_reads_the_answers_of_three_tasks(replicas, javascript):
+    (javascript / "ask.mjs").write_text(SCRIPT)
+    urls = {task: served.url for task, served in replicas.items()}
+    command = ["node", "ask.mjs", json.dumps(TEXT), json.dumps(urls)]
+    asked = subprocess.run(command, cwd=javascript, capture_output=True, text=True)
+    assert asked.returncode == 0, asked.stderr
+    rows, entities, answer, refusal = json.loads(asked.stdout)
+    assert rows == default(replicas["classification"], TEXT, top_k=2)[0]
+    assert entities == default(replicas["ner"], TEXT, aggregation_strategy="simple")
+    assert answer == default(replicas["qa"], {"question": "which word?", "context": TEXT})
+    assert refusal == f"Failed to perform inference: {default(replicas['classification'], '')['error']}"
 
 
 # --- tritonclient --------------------------------------------------------------------------------------------------------
