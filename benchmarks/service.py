@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -152,6 +152,18 @@ def save_model(directory: Path, seed: int = 0) -> Path:
     command = [sys.executable, "-c", code, BASE_MODEL, str(directory), str(LABELS), str(seed)]
     subprocess.run(command, check=True, capture_output=True)
     return directory
+
+
+def write_rows(home: Path, texts: Sequence[str]) -> dict[str, Any]:
+    """Write rows of the labels of `save_model` to ``home``, and return the settings of a model that has them as its data.
+
+    Registered versions then have all engines, and are judged on the last hundred texts. None passes: benchmarks force them.
+    """
+    rows = [json.dumps({"text": text, "label": f"label {number % LABELS}"}) for number, text in enumerate(texts)]
+    data = {"train": home / "train.jsonl", "holdout": home / "holdout.jsonl"}
+    data["train"].write_text("\n".join(rows[:-100]))
+    data["holdout"].write_text("\n".join(rows[-100:]))
+    return {"task": "classification", "data": {name: str(path) for name, path in data.items()}, "gate": {"min_f1": 1.0}}
 
 
 class OneModelService:

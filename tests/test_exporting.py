@@ -66,28 +66,28 @@ def bert(tmp_path_factory):
 )
 def test_the_settings_say_which_engines_are_tried(bert, serving, expected, monkeypatch):
     monkeypatch.setattr("baton.engines.torch_engine.has_fast_bf16", lambda device: False)
-    choices, reason = export(bert, Classification, 64, ServingSettings(**serving))
+    choices, reason = export(bert, Classification, 64, ServingSettings(**serving), list)
     assert [f"{choice.library} {choice.precision}" for choice in choices] == expected
     assert reason == ""
 
 
 def test_hardware_with_bf16_is_tried_too(bert, monkeypatch):
     monkeypatch.setattr("baton.engines.torch_engine.has_fast_bf16", lambda device: True)
-    choices, _ = export(bert, Classification, 64, ServingSettings())
+    choices, _ = export(bert, Classification, 64, ServingSettings(), list)
     assert [f"{choice.library} {choice.precision}" for choice in choices] == ["onnx int8", "torch bf16", "onnx fp32"]
 
 
 def test_what_cannot_be_exported_is_left_to_torch_unless_the_settings_forbid_it(tmp_path):
     directory = save_family("longformer", AUTO_MODEL, tmp_path)
-    choices, reason = export(directory, Classification, 64, ServingSettings())
+    choices, reason = export(directory, Classification, 64, ServingSettings(), list)
     assert choices == (EngineChoice(library="torch"),)
     assert reason.startswith("the model cannot be exported for ONNX Runtime (")
     with pytest.raises(NotExportable, match=r"serving\.engine: .* allowed: auto, torch"):
-        export(directory, Classification, 64, ServingSettings(engine="onnx"))
+        export(directory, Classification, 64, ServingSettings(engine="onnx"), list)
 
 
 def test_files_that_serve_nothing_are_removed(bert):
-    export(bert, Classification, 64, ServingSettings())
+    export(bert, Classification, 64, ServingSettings(), list)
     drop_unused(bert, EngineChoice(library="onnx", precision="int8"))
     assert {path.name for path in bert.glob("*.onnx")} == {"model.onnx", "model.int8.onnx"}
     drop_unused(bert, EngineChoice(library="onnx", precision="fp32"))

@@ -6,13 +6,13 @@ with that engine. Knows neither the registry nor the storage.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from baton.artifacts.manifest import EngineChoice
 from baton.config.serving_settings import ServingSettings
-from baton.engines import onnx_engine
+from baton.engines import Batch, onnx_engine
 from baton.errors import NotExportable
 from baton.tasks import AnyTask
 
@@ -41,11 +41,16 @@ class Tried:
 
 
 def export(
-    directory: Path, task_cls: type[AnyTask], max_length: int, serving: ServingSettings
+    directory: Path,
+    task_cls: type[AnyTask],
+    max_length: int,
+    serving: ServingSettings,
+    windows: Callable[[], Sequence[Batch]],
 ) -> tuple[tuple[EngineChoice, ...], str]:
     """Write the files of the engines that ``serving`` allows into the version's ``directory``.
 
-    Return these engines, the exact one last, and the reason if torch is left alone.
+    Return these engines, the exact one last, and the reason if torch is left alone. ``windows``: returns those from which the
+    scales of int8 are taken, each a batch of its own.
 
     Raises:
         NotExportable: ``serving`` demands an engine that cannot run the model.
@@ -66,7 +71,7 @@ def export(
     if serving.precision == "fp32":
         return (ONNX_FP32,), ""
     try:
-        export_int8(directory)
+        export_int8(directory, windows())
     except NotExportable as error:
         if serving.precision == "int8":
             raise NotExportable(f"serving.precision: this model cannot be quantized ({error}); allowed: auto, fp32") from error

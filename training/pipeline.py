@@ -115,8 +115,9 @@ def publish(context: Context, run_id: str, dataset: datasets.Dataset, trained: T
             context,
             directory,
             _manifest(context, dataset),
-            dataset.holdout,
-            lambda predictor: calibrate(predictor, context.settings, dataset, trained),
+            train=dataset.train,
+            holdout=dataset.holdout,
+            calibration=lambda predictor: calibrate(predictor, context.settings, dataset, trained),
         )
         assert candidate.scores is not None
         stored = store(context, run_id, directory, candidate)

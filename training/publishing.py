@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from baton.artifacts.manifest import EngineChoice, Manifest
 from baton.config.model_settings import ModelSettings
-from baton.predict.predictor import Predictor
+from baton.predict.predictor import Predictor, first_windows
 from baton.store.records import Evaluation, RunStage
 from baton.tasks import task_type
 from baton.text.masks import masker
@@ -29,6 +30,9 @@ from training.reports import keep_answers
 
 VERSION_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 """Files that a version takes from a checkpoint: no optimiser state, no pickles."""
+
+SCALED_ROWS, SCALED_TOKENS = 1000, 8192
+"""Rows, and tokens of their texts, from which the scales of int8 are taken at most: seconds, also for a large model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,16 +96,20 @@ def make_candidate(
     context: Context,
     directory: Path,
     manifest: Manifest,
+    *,
+    train: Sequence[Any],
     holdout: Sequence[Any] | None,
     calibration: Callable[[Predictor], Mapping[str, float]],
 ) -> Candidate:
     """Export the version in ``directory``, choose the engine that serves it, and calibrate and score it with that engine.
 
     Args:
+        train: rows whose texts show which values int8 has to cover.
         holdout: None if nothing can judge the version; it is then served with the exact engine.
         calibration: sets the calibration of a predictor's task and returns it.
     """
-    choices, reason = export(directory, task_type(manifest.task), manifest.max_length, context.settings.serving)
+    windows = partial(first_windows, directory, manifest, train[:: len(train) // SCALED_ROWS + 1], SCALED_TOKENS)
+    choices, reason = export(directory, task_type(manifest.task), manifest.max_length, context.settings.serving, windows)
     if holdout is None:
         drop_unused(directory, choices[-1])
         return _candidate(context, directory, manifest, choices[-1].model_copy(update={"reason": reason}), calibration)

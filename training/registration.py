@@ -74,7 +74,8 @@ def _publish(context: Context, record: Run, found: Found, directory: Path) -> st
 
     if dataset is not None:
         clock.enter(RunStage.EVALUATING)
-    candidate = make_candidate(context, directory, manifest, None if dataset is None else dataset.holdout, calibration)
+    train, holdout = ((), None) if dataset is None else (dataset.train, dataset.holdout)
+    candidate = make_candidate(context, directory, manifest, train=train, holdout=holdout, calibration=calibration)
     scores = candidate.scores
     metrics = {} if scores is None else scores.metrics
     stored = store(context, record.id, directory, candidate)

@@ -14,6 +14,9 @@ from baton.errors import CorruptVersion
 FILES = {"fp32": "model.onnx", "int8": "model.int8.onnx"}
 """Files that `baton.engines.onnx_export` writes, by precision."""
 
+SCALES, FIXED = "baton.scales", "fixed"
+"""Entry of a graph's metadata, and its value if the scales of the activations do not depend on what stands in a pass."""
+
 WARNINGS = 3
 """ONNX Runtime's severity «error»: its warnings are about its own optimisations."""
 
@@ -31,8 +34,9 @@ class OnnxEngine:
         self._session = self._open(settings.threads)
         self._accepts = [item.name for item in self._session.get_inputs()]  # DistilBERT for example has no token_type_ids
         self.description = f"onnx cpu {precision}"
-        # In int8 the scale of the activations is taken over a whole pass: a window would get other scores beside others.
-        self.max_rows = 1 if precision == "int8" else None
+        # Without fixed scales, a window would get other scores beside others.
+        independent = precision == "fp32" or self._session.get_modelmeta().custom_metadata_map.get(SCALES) == FIXED
+        self.max_rows = None if independent else 1
 
     def forward(self, batch: Batch) -> Logits:
         """Run one forward pass and return the logits."""

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from baton.artifacts.manifest import EngineChoice, Manifest, Probe
 from baton.config.serving_settings import ServingSettings
-from baton.engines import Engine, EngineSettings, load_engine
+from baton.engines import Batch, Engine, EngineSettings, load_engine
 from baton.errors import CorruptVersion, NotFinite
 from baton.predict.costs import measure_overhead
 from baton.predict.packing import pack
@@ -86,20 +86,14 @@ class Predictor:
         Raises:
             CorruptVersion: if the files in ``directory`` do not give a working model.
         """
-        task_cls = task_type(manifest.task)
+        task = _task_of(manifest)
         tokenizer, pad_id = load_tokenizer(directory)
         settings = engine_settings(serving, manifest.engine, threads or serving.threads)
         return cls(
-            task=task_cls(
-                manifest.labels,
-                manifest.max_length,
-                stride=manifest.stride,
-                long_text=manifest.long_text,
-                calibration=manifest.calibration,
-            ),
+            task=task,
             tokenizer=tokenizer,
             pad_id=pad_id,
-            engine=load_engine(directory, task_cls.auto_model, task_cls.heads, settings),
+            engine=load_engine(directory, task.auto_model, task.heads, settings),
             max_batch_tokens=serving.max_batch_tokens,
             padded=not reads_padding(directory),
             as_judged=_same_engine(settings, manifest.engine),
@@ -199,6 +193,36 @@ class Predictor:
             types[row, :length] = windows.type_ids[window]
             mask[row, :length] = 1
         return {"input_ids": ids, "token_type_ids": types, "attention_mask": mask}
+
+
+def first_windows(directory: Path, manifest: Manifest, rows: Sequence[Any], tokens: int) -> list[Batch]:
+    """Return the first window of each labelled row as the model reads it, a batch of its own, until all have ``tokens`` tokens.
+
+    Raises:
+        CorruptVersion: the version in ``directory`` has no tokenizer.
+    """
+    task = _task_of(manifest)
+    tokenizer = task.prepare_tokenizer(load_tokenizer(directory)[0])
+    found: list[Batch] = []
+    for row in rows:
+        windows = task.encode(tokenizer, [task.input_of(row)], [task.Options()])
+        ids = np.array([windows.ids[0]], dtype=np.int64)
+        types = np.array([windows.type_ids[0]], dtype=np.int64)
+        found.append({"input_ids": ids, "token_type_ids": types, "attention_mask": np.ones_like(ids)})
+        tokens -= ids.size
+        if tokens <= 0:
+            break
+    return found
+
+
+def _task_of(manifest: Manifest) -> AnyTask:
+    return task_type(manifest.task)(
+        manifest.labels,
+        manifest.max_length,
+        stride=manifest.stride,
+        long_text=manifest.long_text,
+        calibration=manifest.calibration,
+    )
 
 
 def engine_settings(serving: ServingSettings, choice: EngineChoice, threads: int | None = None) -> EngineSettings:

@@ -15,10 +15,11 @@ from baton.artifacts.manifest import EngineChoice, Manifest
 from baton.config.serving_settings import ServingSettings
 from baton.engines.onnx_export import export_fp32, export_int8
 from baton.engines.torch_engine import has_fast_bf16
-from baton.predict.predictor import Predictor
-from baton.tasks.classification import Classification
+from baton.predict.predictor import Predictor, first_windows
+from baton.tasks.classification import Classification, TextExample
 from benchmarks.__main__ import RESULTS, head_of, write
 from benchmarks.service import BASE_MODEL, LABELS, holdout_of, read_rows, save_model
+from training.publishing import SCALED_TOKENS
 
 BATCHES = (1, 8, 32, 64)
 SECONDS, ROUNDS, MAX_LENGTH = 2.0, 3, 128
@@ -37,35 +38,33 @@ def main() -> None:
         began = time.perf_counter()
         export_fp32(directory, Classification.auto_model, Classification.heads, MAX_LENGTH)
         exported = time.perf_counter()
-        export_int8(directory)
+        rows = [TextExample(text=text, label="any") for text in texts]
+        export_int8(directory, first_windows(directory, _manifest(EngineChoice()), rows, SCALED_TOKENS))
         quantized = time.perf_counter()
         choices = [
             EngineChoice(library="torch", precision="bf16" if has_fast_bf16("cpu") else "fp32"),
             EngineChoice(library="onnx", precision="fp32"),
             EngineChoice(library="onnx", precision="int8"),
         ]
-        rows = [row for threads in (1, 2) for row in _rows(directory, choices, threads, texts)]
+        lines = [line for threads in (1, 2) for line in _lines(directory, choices, threads, texts)]
         sizes = ", ".join(f"{path.name} {path.stat().st_size / 1e6:.1f} MB" for path in sorted(directory.glob("model.*")))
     section = (
         "## Engines\n\n"
         f"{BASE_MODEL} with {LABELS} labels, in one process; real questions, grouped by the predictor; texts/s, the best of\n"
         f"{ROUNDS} rounds of {SECONDS:g} s, the engines in turn.\n\n"
         f"| engine | threads | a pass starts for | {' | '.join(f'batch {size}' for size in BATCHES)} |\n"
-        f"|---|---|---|{'---|' * len(BATCHES)}\n" + "\n".join(rows) + "\n\n"
+        f"|---|---|---|{'---|' * len(BATCHES)}\n" + "\n".join(lines) + "\n\n"
         f"Export and its comparison with torch: {exported - began:.1f} s; int8: {quantized - exported:.1f} s. Files: {sizes}.\n"
     )
     write(arguments.out, section, head_of("benchmarks.data_plane.engines", f"--data …/{arguments.data.name}", model=BASE_MODEL))
     print(section)
 
 
-def _rows(directory: Path, choices: list[EngineChoice], threads: int, texts: list[str]) -> list[str]:
+def _lines(directory: Path, choices: list[EngineChoice], threads: int, texts: list[str]) -> list[str]:
     """Return a row of the table for each engine."""
     predictors = []
     for choice in choices:
-        labels = tuple(f"label {number}" for number in range(LABELS))
-        facts = {"model": "m", "task": "classification", "base_model": BASE_MODEL, "code_version": "0"}
-        manifest = Manifest(**facts, labels=labels, max_length=MAX_LENGTH, dataset={}, training={}, metrics={}, engine=choice)
-        predictors.append(Predictor.load(directory, manifest, ServingSettings(), threads=threads))
+        predictors.append(Predictor.load(directory, _manifest(choice), ServingSettings(), threads=threads))
     best: dict[tuple[str, int], float] = {}
     overheads = {}
     for _ in range(ROUNDS):
@@ -80,6 +79,12 @@ def _rows(directory: Path, choices: list[EngineChoice], threads: int, texts: lis
         f"| {name} | {threads} | {tokens} tokens | " + " | ".join(f"{best[name, size]:,.0f}" for size in BATCHES) + " |"
         for name, tokens in overheads.items()
     ]
+
+
+def _manifest(choice: EngineChoice) -> Manifest:
+    labels = tuple(f"label {number}" for number in range(LABELS))
+    facts = {"model": "m", "task": "classification", "base_model": BASE_MODEL, "code_version": "0"}
+    return Manifest(**facts, labels=labels, max_length=MAX_LENGTH, dataset={}, training={}, metrics={}, engine=choice)
 
 
 def _rate(predictor: Predictor, texts: list[str], size: int) -> float:

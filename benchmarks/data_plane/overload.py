@@ -24,7 +24,7 @@ import psutil
 
 from benchmarks import wrk
 from benchmarks.__main__ import RESULTS, head_of, write
-from benchmarks.service import BASE_MODEL, LABELS, OneModelService, holdout_of, read_rows, save_model
+from benchmarks.service import BASE_MODEL, LABELS, OneModelService, holdout_of, read_rows, save_model, write_rows
 
 TIMES = 4
 """Requests that are sent, in multiples of those that the replicas can answer."""
@@ -66,8 +66,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="baton-bench-") as name:
         home = Path(name)
         (folder := home / "baton").mkdir()
-        settings = {"task": "classification", "serving": {"replicas": 2, "precision": "int8"}}
-        with OneModelService(folder, settings) as service:
+        serving = {"replicas": 2, "precision": "int8"}
+        with OneModelService(folder, {**write_rows(home, texts), "serving": serving}) as service:
             service.force(service.register(save_model(home / "model")))
             section = overload(home, service, texts) + "\n" + long_texts(home, service, texts)
     write(

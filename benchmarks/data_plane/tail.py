@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks import wrk
 from benchmarks.__main__ import RESULTS, head_of, write
-from benchmarks.service import BASE_MODEL, LABELS, OneModelService, holdout_of, read_rows, save_model
+from benchmarks.service import BASE_MODEL, LABELS, OneModelService, holdout_of, read_rows, save_model, write_rows
 
 CONCURRENCIES = (8, 64)
 SECONDS, ROUNDS, SWAPS = 8, 5, 5
@@ -38,7 +38,7 @@ def main() -> None:
         for log, share in {"on": 1.0, "off": 0.0}.items():
             (folder := home / log).mkdir()
             serving = {"replicas": 2, "engine": arguments.engine, "precision": precision}
-            model = {"task": "classification", "serving": serving, "feedback": {"log": share}}
+            model = {**write_rows(folder, texts), "serving": serving, "feedback": {"log": share}}
             services[log] = stack.enter_context(OneModelService(folder, model))
         for state, _ in zip(*(_states(service, models) for service in services.values()), strict=True):
             for clients in CONCURRENCIES:

@@ -70,11 +70,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="baton-bench-") as name:
         home = Path(name)
         (folder := home / "baton").mkdir()
-        with contextlib.closing(Baton(folder, arguments.precision)) as baton:
+        texts = [row["text"] for row in read_rows(holdout_of(arguments.data))[:512]]
+        start_baton = partial(Baton, folder, arguments.precision, texts)
+        with contextlib.closing(start_baton()) as baton:
             version = baton.prepare(save_model(home / "model"))
-        starts: dict[str, Callable[[], Contender]] = {"baton": partial(Baton, folder, arguments.precision)}
+        starts: dict[str, Callable[[], Contender]] = {"baton": start_baton}
         starts |= {peer: partial(start_peer, peer, version, FILES[arguments.precision]) for peer in arguments.peers}
-        results, memory = measure(home, starts, dict(make_loads(arguments.data)), rounds, seconds)
+        results, memory = measure(home, starts, dict(make_loads(texts)), rounds, seconds)
     section = render(arguments.precision, results, memory, rounds, seconds)
     write(arguments.out, section, head_of("benchmarks.peers", f"--data …/{arguments.data.name}", model=BASE_MODEL))
     if arguments.json:
@@ -83,9 +85,8 @@ def main() -> None:
     print(section)
 
 
-def make_loads(data: Path) -> Iterator[tuple[str, tuple[Sequence[Sequence[str]], Sequence[int]]]]:
+def make_loads(texts: Sequence[str]) -> Iterator[tuple[str, tuple[Sequence[Sequence[str]], Sequence[int]]]]:
     """Yield each load by name: the texts of its requests, and the numbers of clients that send them."""
-    texts = [row["text"] for row in read_rows(holdout_of(data))[:512]]
     chance = random.Random(0)
     words = " ".join(texts).split()
 

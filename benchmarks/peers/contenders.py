@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from benchmarks.service import OneModelService
+from benchmarks.service import OneModelService, write_rows
 
 SERVERS = Path(__file__).with_name("servers")
 ENVIRONMENTS = Path(__file__).parents[2] / ".venv" / "peers"
@@ -47,10 +47,10 @@ class Baton(Contender):
 
     name = "Baton"
 
-    def __init__(self, home: Path, precision: str) -> None:
-        """Start the service. Without a version it serves none yet: `prepare` registers one."""
+    def __init__(self, home: Path, precision: str, texts: Sequence[str]) -> None:
+        """Start the service. Without a version it serves none yet: `prepare` registers one. ``texts``: its training rows."""
         serving = {"replicas": 2, "precision": precision}
-        self._service = OneModelService(home, {"task": "classification", "serving": serving})
+        self._service = OneModelService(home, {**write_rows(home, texts), "serving": serving})
         self._service.__enter__()
         self.url = self._service.url
 

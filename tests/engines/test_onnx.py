@@ -121,6 +121,30 @@ def test_int8_is_a_quarter_of_the_size_and_near_the_exact_answers(family):
     assert sorted(path.name for path in directory.glob("*.onnx")) == ["model.int8.onnx", "model.onnx"]
 
 
+@pytest.mark.parametrize("model_type", sorted(set(FAMILIES) - NOT_EXPORTABLE))
+def test_with_fixed_scales_int8_answers_alone_as_beside_others_and_near_the_exact_model(family, model_type):
+    directory = family(model_type, CLASSES)
+    pad_id = FAMILIES[model_type].get("pad_token_id", 0)
+    export_fp32(directory, CLASSES, ("logits",), LENGTH)
+    export_int8(directory, [batch_of(length) for length in (7, 30, 90)])
+    int8 = load_engine(directory, CLASSES, ("logits",), EngineSettings(library="onnx", precision="int8"))
+    assert int8.max_rows is None
+    alone = first_row(int8, batch_of(7), ("logits",), 7)
+    others = (7, 7) if model_type in READS_PADDING else (7, 90, 3)
+    np.testing.assert_allclose(first_row(int8, batch_of(*others, pad_id=pad_id), ("logits",), 7), alone, atol=1e-4)
+    exact = first_row(load_engine(directory, CLASSES, ("logits",), FP32["onnx"]), batch_of(7), ("logits",), 7)
+    assert np.abs(alone - exact).max() < 0.3 * np.ptp(exact)
+
+
+def test_values_beyond_those_that_were_seen_are_cut_off(family):
+    """The scales come from the windows, not from the text: one that is like none of them still gets an answer."""
+    directory = family("bert", CLASSES)
+    export_fp32(directory, CLASSES, ("logits",), LENGTH)
+    export_int8(directory, [batch_of(1)])
+    int8 = load_engine(directory, CLASSES, ("logits",), EngineSettings(library="onnx", precision="int8"))
+    assert np.isfinite(int8.forward(batch_of(90))["logits"]).all()
+
+
 def test_a_model_that_answers_otherwise_once_it_is_exported_is_refused(family, monkeypatch):
     """A traced graph knows only the branches that the traced batch took."""
     import torch
@@ -155,11 +179,12 @@ def test_a_damaged_file_is_a_corrupt_version(tmp_path):
         load_engine(tmp_path, CLASSES, ("logits",), FP32["onnx"])
 
 
-def test_in_int8_a_text_gets_the_same_scores_whatever_stands_beside_it(tiny_base, tmp_path):
+@pytest.mark.parametrize("windows", [[], [batch_of(length) for length in (5, 20, 60)]], ids=["dynamic", "fixed"])
+def test_in_int8_a_text_gets_the_same_scores_whatever_stands_beside_it(tiny_base, tmp_path, windows):
     labels = ("billing", "bug", "shipping")
     directory = save_classifier(tiny_base, labels, tmp_path / "classifier")
     export_fp32(directory, CLASSES, ("logits",), LENGTH)
-    export_int8(directory)
+    export_int8(directory, windows)
     manifest = Manifest(
         model="m",
         task="classification",
@@ -173,9 +198,13 @@ def test_in_int8_a_text_gets_the_same_scores_whatever_stands_beside_it(tiny_base
         engine=EngineChoice(library="onnx", precision="int8"),
     )
     predictor = Predictor.load(directory, manifest, ServingSettings())
+    assert predictor.engine.max_rows == (None if windows else 1)
     texts = [
         TextInput(text=text) for text in ("refund the invoice", "crash", "a parcel that never came " * 9, "a refund, please")
     ]
     together = predictor.predict(texts)
-    predictor.overhead_tokens = 1000
-    assert predictor.predict(texts[::-1])[::-1] == together == [predictor.predict([text])[0] for text in texts]
+    predictor.overhead_tokens = 1000  # all texts in one pass, if several may share one
+    for answers in (predictor.predict(texts[::-1])[::-1], [predictor.predict([text])[0] for text in texts]):
+        for answer, other in zip(answers, together, strict=True):
+            assert answer.labels == other.labels
+            assert answer.scores == pytest.approx(other.scores, abs=1e-5)
