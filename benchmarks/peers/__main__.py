@@ -23,10 +23,12 @@ import psutil
 from benchmarks import wrk
 from benchmarks.__main__ import RESULTS, head_of, write
 from benchmarks.peers.contenders import Baton, Contender, start_peer
+from benchmarks.peers.plot import draw
 from benchmarks.service import BASE_MODEL, LABELS, holdout_of, read_rows, save_model
 
 PEERS = ("litserve", "bentoml", "ray")
 FILES = {"int8": "model.int8.onnx", "fp32": "model.onnx"}
+PICTURE = Path(__file__).with_name("peers.svg")
 SECONDS, ROUNDS = 5, 3
 
 MEDIAN_WORDS, SPREAD, SHORTEST, LONGEST = 20, 1.0, 3, 300
@@ -64,6 +66,7 @@ def main() -> None:
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=PEERS, help="default: all")
     parser.add_argument("--quick", action="store_true", help="one round of two seconds each")
     parser.add_argument("--json", type=Path, help="also write every figure to this file")
+    parser.add_argument("--plot", action="store_true", help=f"also draw {PICTURE.name}")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     rounds, seconds = (1, 2) if arguments.quick else (ROUNDS, SECONDS)
@@ -82,6 +85,8 @@ def main() -> None:
     if arguments.json:
         values = [{**asdict(case), **asdict(measured)} for case, measured in results.items()]
         arguments.json.write_text(json.dumps({"results": values, "megabytes": memory}, indent=2))
+    if arguments.plot:
+        draw(results, PICTURE)
     print(section)
 
 
@@ -162,7 +167,8 @@ def render(precision: str, results: Mapping[Case, Measured], memory: Mapping[str
         f"{MEDIAN_WORDS} words, from {SHORTEST} to {LONGEST}.\n\n"
         "| load | clients | server | texts/s | of Baton's | p50 | p99 | CPU/text |\n|---|---|---|---|---|---|---|---|\n"
         + "\n".join(lines)
-        + f"\n\nResident memory at the end (Baton: its two replicas; others: all their processes): {sizes}.\n"
+        + f"\n\nResident memory at the end (Baton: its two replicas; others: all their processes): {sizes}.\n\n"
+        f"![Rates and 99th percentiles](peers/{PICTURE.name})\n"
     )
 
 
