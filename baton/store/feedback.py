@@ -147,7 +147,7 @@ class FeedbackStore:
 
     def log(self, predictions: Sequence[LoggedPrediction]) -> None:
         """Store predictions. If a client uses a request id twice, the first answer is kept."""
-        self._insert_new(schema.predictions, [asdict(prediction) for prediction in predictions])
+        self._insert_new(schema.predictions, [dict(vars(prediction)) for prediction in predictions])
 
     def log_shadow(self, predictions: Sequence[LoggedPrediction]) -> None:
         """Store what shadows answered to copies; of one version and request id the first answer is kept.
