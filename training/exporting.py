@@ -6,6 +6,7 @@ with that engine. Knows neither the registry nor the storage.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,7 @@ def export(
     if serving.engine == "torch" or serving.on_gpu or serving.precision == "bf16":
         return (TORCH,), ""
     from baton.engines.onnx_export import export_fp32, export_int8  # brings torch, which takes seconds to load
+    from baton.engines.onnx_scales import fix_scales
     from baton.engines.torch_engine import has_fast_bf16
 
     try:
@@ -71,11 +73,14 @@ def export(
     if serving.precision == "fp32":
         return (ONNX_FP32,), ""
     try:
-        export_int8(directory, windows())
+        export_int8(directory)
     except NotExportable as error:
         if serving.precision == "int8":
             raise NotExportable(f"serving.precision: this model cannot be quantized ({error}); allowed: auto, fp32") from error
         return (ONNX_FP32,), f"the model cannot be quantized ({error})"
+    if seen := windows():
+        with contextlib.suppress(NotExportable):  # it is still int8, with scales of each pass, as the engine's description says
+            fix_scales(directory / onnx_engine.FILES["int8"], seen)
     if serving.precision == "int8":
         return (ONNX_INT8,), ""
     bf16 = (TORCH_BF16,) if serving.engine == "auto" and has_fast_bf16("cpu") else ()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from baton.artifacts.manifest import EngineChoice, Manifest
 from baton.config.model_settings import ModelSettings
-from baton.predict.predictor import Predictor, first_windows
+from baton.predict.predictor import Predictor
 from baton.store.records import Evaluation, RunStage
 from baton.tasks import task_type
 from baton.text.masks import masker
@@ -25,14 +25,12 @@ from training.context import Context
 from training.data.splits import split_rows
 from training.exporting import Tried, drop_unused, export, fastest
 from training.fit.priority import scoring_threads
+from training.int8_ranges import draw_windows
 from training.judge.evaluate import cost, evaluate, race
 from training.reports import keep_answers
 
 VERSION_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 """Files that a version takes from a checkpoint: no optimiser state, no pickles."""
-
-SCALED_ROWS, SCALED_TOKENS = 1000, 8192
-"""Rows, and tokens of their texts, from which the scales of int8 are taken at most: seconds, also for a large model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +106,7 @@ def make_candidate(
         holdout: None if nothing can judge the version; it is then served with the exact engine.
         calibration: sets the calibration of a predictor's task and returns it.
     """
-    windows = partial(first_windows, directory, manifest, train[:: len(train) // SCALED_ROWS + 1], SCALED_TOKENS)
+    windows = partial(draw_windows, directory, manifest, train)
     choices, reason = export(directory, task_type(manifest.task), manifest.max_length, context.settings.serving, windows)
     if holdout is None:
         drop_unused(directory, choices[-1])

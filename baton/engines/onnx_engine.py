@@ -33,10 +33,10 @@ class OnnxEngine:
         self._heads = list(heads)
         self._session = self._open(settings.threads)
         self._accepts = [item.name for item in self._session.get_inputs()]  # DistilBERT for example has no token_type_ids
-        self.description = f"onnx cpu {precision}"
         # Without fixed scales, a window would get other scores beside others.
         independent = precision == "fp32" or self._session.get_modelmeta().custom_metadata_map.get(SCALES) == FIXED
         self.max_rows = None if independent else 1
+        self.description = f"onnx cpu {precision}" + ("" if independent else " dynamic")
 
     def forward(self, batch: Batch) -> Logits:
         """Run one forward pass and return the logits."""

@@ -26,7 +26,6 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from baton.engines.base import Batch, EngineSettings
 from baton.engines.onnx_engine import FILES, OnnxEngine
-from baton.engines.onnx_scales import fix_scales
 from baton.engines.torch_engine import load_model
 from baton.errors import NotExportable
 
@@ -65,18 +64,16 @@ def export_fp32(directory: Path, auto_model: str, heads: Sequence[str], max_leng
         raise
     except Exception as error:  # torch, onnx and ONNX Runtime share no base class
         path.unlink(missing_ok=True)
-        raise NotExportable(_first_line(error)) from error
+        raise NotExportable(first_line(error)) from error
 
 
-def export_int8(directory: Path, windows: Sequence[Batch] = ()) -> None:
-    """Write ``model.int8.onnx`` from ``model.onnx``: weights in 8 bits for each output channel, activations by ``windows``.
+def export_int8(directory: Path) -> None:
+    """Write ``model.int8.onnx`` from ``model.onnx``: weights in 8 bits for each output channel, activations as they come.
 
     The weights use 7 of the 8 bits. CPUs without VNNI add products of 8 bits in 16, which would overflow: a version would
     answer otherwise there than where it was evaluated (ONNX Runtime, «Quantize ONNX models», «reduce_range»).
 
-    Args:
-        windows: typical windows, each a batch of its own, from which the scales of the activations are taken. Without any,
-            each pass has scales of its own, and the engine runs one window in a pass.
+    Each pass has scales of its own, and one window, until `fix_scales` changes that.
 
     Raises:
         NotExportable: ONNX Runtime cannot quantize the model.
@@ -90,11 +87,9 @@ def export_int8(directory: Path, windows: Sequence[Batch] = ()) -> None:
         quantize_dynamic(
             str(folded), str(directory / FILES["int8"]), weight_type=QuantType.QInt8, per_channel=True, reduce_range=True
         )
-        if windows:
-            fix_scales(directory / FILES["int8"], windows)
     except Exception as error:
         (directory / FILES["int8"]).unlink(missing_ok=True)
-        raise NotExportable(_first_line(error)) from error
+        raise NotExportable(first_line(error)) from error
     finally:
         folded.unlink(missing_ok=True)
 
@@ -131,7 +126,8 @@ def _trace(module: _Positional, inputs: Sequence[torch.Tensor], path: Path) -> N
         )
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the type of an error and the first line of its message."""
     return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
 
 

@@ -16,9 +16,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from baton.engines.base import Batch
 from baton.engines.onnx_engine import FIXED, SCALES
+from baton.engines.onnx_export import first_line
+from baton.errors import NotExportable
 
 STEPS = 255
 """Steps of an unsigned 8-bit number."""
+
+QUANTIZING = ("DynamicQuantizeMatMul", "DynamicQuantizeLinear")
+"""Operators that choose a scale."""
 
 CONTRIB = "com.microsoft"
 """Domain of ONNX Runtime's own operators."""
@@ -29,27 +34,51 @@ Range = tuple[float, float]
 def fix_scales(path: Path, windows: Sequence[Batch]) -> None:
     """Rewrite the int8 graph at ``path`` with scales that cover what each of ``windows`` brings about.
 
-    Values beyond are cut off (static quantization by minimum and maximum: ONNX Runtime, «Quantize ONNX models»). A graph with
-    operators whose scale cannot be fixed is left as it is.
+    Values beyond are cut off (static quantization by minimum and maximum: ONNX Runtime, «Quantize ONNX models»).
+
+    Raises:
+        NotExportable: the scales of this graph cannot be fixed; it is left as it is.
     """
-    with tempfile.TemporaryDirectory(prefix="baton-export-") as scratch:
-        fused = Path(scratch) / "fused.onnx"
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-        options.optimized_model_filepath = str(fused)
-        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        model = onnx.load(str(fused))
-        ranges = _observe(model, Path(scratch) / "observed.onnx", windows)
-    _rewrite(model.graph, ranges)
-    if any(node.op_type.startswith("DynamicQuantize") for node in model.graph.node) or _has_subgraphs(model.graph):
-        return
+    try:
+        with tempfile.TemporaryDirectory(prefix="baton-export-") as scratch:
+            model = _fuse(path, Path(scratch) / "fused.onnx")
+            _require_known(model.graph)
+            _rewrite(model.graph, _observe(model, Path(scratch) / "observed.onnx", windows))
+    except NotExportable:
+        raise
+    except Exception as error:  # onnx and ONNX Runtime share no base class
+        raise NotExportable(first_line(error)) from error
     model.metadata_props.add(key=SCALES, value=FIXED)
     onnx.save(model, str(path))
 
 
+def _fuse(path: Path, fused: Path) -> onnx.ModelProto:
+    """Return the graph with ONNX Runtime's own operators, which do several steps at once."""
+    options = _options()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(fused)
+    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return onnx.load(str(fused))
+
+
+def _require_known(graph: onnx.GraphProto) -> None:
+    """Raise ``NotExportable`` if there are operators that choose a scale and are not known here."""
+    unknown = {node.op_type for node in graph.node if node.op_type.startswith("DynamicQuantize")} - set(QUANTIZING)
+    if any(attribute.HasField("g") for node in graph.node for attribute in node.attribute):
+        unknown.add("loops and branches")
+    if unknown:
+        raise NotExportable(f"the scales of {', '.join(sorted(unknown))} cannot be fixed")
+
+
+def _options() -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # replicas may need the processors
+    return options
+
+
 def _quantized(graph: onnx.GraphProto) -> list[str]:
     """Return the names of the activations that are quantized."""
-    names = [node.input[0] for node in graph.node if node.op_type in ("DynamicQuantizeMatMul", "DynamicQuantizeLinear")]
+    names = [node.input[0] for node in graph.node if node.op_type in QUANTIZING]
     return list(dict.fromkeys(names))
 
 
@@ -64,8 +93,10 @@ def _observe(model: onnx.ModelProto, path: Path, windows: Sequence[Batch]) -> Ma
             observed.graph.node.append(helper.make_node(operator, [name], [output], keepdims=0))
             observed.graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, []))
     onnx.save(observed, str(path))
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(path), _options(), providers=["CPUExecutionProvider"])
     accepts = [item.name for item in session.get_inputs()]
+    if not names:
+        return {}
     outputs = [f"{name}:{operator}" for operator in ("ReduceMin", "ReduceMax") for name in names]
     seen = np.array([session.run(outputs, {name: window[name] for name in accepts}) for window in windows])
     least, greatest = np.split(seen, 2, axis=1)
@@ -107,11 +138,8 @@ def _rewrite(graph: onnx.GraphProto, ranges: Mapping[str, Range]) -> None:
 
 def _scale(values: Range) -> tuple[np.float32, np.uint8]:
     """Return scale and zero point of unsigned 8-bit numbers that cover a range and zero."""
+    if not np.isfinite(values).all():
+        raise NotExportable("some activations are not numbers")
     least, greatest = min(values[0], 0.0), max(values[1], 0.0)
     scale = (greatest - least) / STEPS or 1.0
     return np.float32(scale), np.uint8(round(-least / scale))
-
-
-def _has_subgraphs(graph: onnx.GraphProto) -> bool:
-    """Return whether there are loops or branches, whose operators are not looked at here."""
-    return any(attribute.HasField("g") for node in graph.node for attribute in node.attribute)

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from baton.artifacts.manifest import EngineChoice, Manifest, Probe
 from baton.config.serving_settings import ServingSettings
-from baton.engines import Batch, Engine, EngineSettings, load_engine
+from baton.engines import Engine, EngineSettings, load_engine
 from baton.errors import CorruptVersion, NotFinite
 from baton.predict.costs import measure_overhead
 from baton.predict.packing import pack
@@ -86,7 +86,7 @@ class Predictor:
         Raises:
             CorruptVersion: if the files in ``directory`` do not give a working model.
         """
-        task = _task_of(manifest)
+        task = make_task(manifest)
         tokenizer, pad_id = load_tokenizer(directory)
         settings = engine_settings(serving, manifest.engine, threads or serving.threads)
         return cls(
@@ -195,27 +195,8 @@ class Predictor:
         return {"input_ids": ids, "token_type_ids": types, "attention_mask": mask}
 
 
-def first_windows(directory: Path, manifest: Manifest, rows: Sequence[Any], tokens: int) -> list[Batch]:
-    """Return the first window of each labelled row as the model reads it, a batch of its own, until all have ``tokens`` tokens.
-
-    Raises:
-        CorruptVersion: the version in ``directory`` has no tokenizer.
-    """
-    task = _task_of(manifest)
-    tokenizer = task.prepare_tokenizer(load_tokenizer(directory)[0])
-    found: list[Batch] = []
-    for row in rows:
-        windows = task.encode(tokenizer, [task.input_of(row)], [task.Options()])
-        ids = np.array([windows.ids[0]], dtype=np.int64)
-        types = np.array([windows.type_ids[0]], dtype=np.int64)
-        found.append({"input_ids": ids, "token_type_ids": types, "attention_mask": np.ones_like(ids)})
-        tokens -= ids.size
-        if tokens <= 0:
-            break
-    return found
-
-
-def _task_of(manifest: Manifest) -> AnyTask:
+def make_task(manifest: Manifest) -> AnyTask:
+    """Return the task of a version, with its labels, windows and calibration."""
     return task_type(manifest.task)(
         manifest.labels,
         manifest.max_length,

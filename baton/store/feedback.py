@@ -147,6 +147,7 @@ class FeedbackStore:
 
     def log(self, predictions: Sequence[LoggedPrediction]) -> None:
         """Store predictions. If a client uses a request id twice, the first answer is kept."""
+        # `asdict` would copy inputs and outputs deeply, in the replica, beside its requests
         self._insert_new(schema.predictions, [dict(vars(prediction)) for prediction in predictions])
 
     def log_shadow(self, predictions: Sequence[LoggedPrediction]) -> None:

@@ -13,13 +13,15 @@ from pathlib import Path
 
 from baton.artifacts.manifest import EngineChoice, Manifest
 from baton.config.serving_settings import ServingSettings
+from baton.engines.onnx_engine import FILES
 from baton.engines.onnx_export import export_fp32, export_int8
+from baton.engines.onnx_scales import fix_scales
 from baton.engines.torch_engine import has_fast_bf16
-from baton.predict.predictor import Predictor, first_windows
+from baton.predict.predictor import Predictor
 from baton.tasks.classification import Classification, TextExample
 from benchmarks.__main__ import RESULTS, head_of, write
 from benchmarks.service import BASE_MODEL, LABELS, holdout_of, read_rows, save_model
-from training.publishing import SCALED_TOKENS
+from training.int8_ranges import draw_windows
 
 BATCHES = (1, 8, 32, 64)
 SECONDS, ROUNDS, MAX_LENGTH = 2.0, 3, 128
@@ -39,7 +41,8 @@ def main() -> None:
         export_fp32(directory, Classification.auto_model, Classification.heads, MAX_LENGTH)
         exported = time.perf_counter()
         rows = [TextExample(text=text, label="any") for text in texts]
-        export_int8(directory, first_windows(directory, _manifest(EngineChoice()), rows, SCALED_TOKENS))
+        export_int8(directory)
+        fix_scales(directory / FILES["int8"], draw_windows(directory, _manifest(EngineChoice()), rows))
         quantized = time.perf_counter()
         choices = [
             EngineChoice(library="torch", precision="bf16" if has_fast_bf16("cpu") else "fp32"),

@@ -54,6 +54,8 @@ class Watch:
     """Answers 429 to the requests that this process sent, ..."""
     told: int = 0
     """and those of them that said in seconds when to try again."""
+    unanswered: int = 0
+    """Requests of this process without an answer."""
 
 
 def main() -> None:
@@ -84,10 +86,13 @@ def overload(home: Path, service: OneModelService, texts: Sequence[str]) -> str:
     attack(service.url, body, 3, clients=SATURATING)
     at_capacity = attack(service.url, body, CAPACITY_SECONDS, clients=SATURATING)
     capacity = len(at_capacity) / CAPACITY_SECONDS
-    with watching(service, body.read_bytes()) as watch:
-        replies = attack(service.url, body, SECONDS, clients=OVERLOADING, rate=TIMES * capacity)
-        ended = time.perf_counter()
-    recovered = recovery_seconds(service.url, body.read_bytes(), ended, p99_ms(at_capacity))
+    command = hey(service.url, body, SECONDS, clients=OVERLOADING, rate=TIMES * capacity)
+    with subprocess.Popen(command, stdout=(home / "overload.csv").open("w")) as process:
+        with watching(service, body.read_bytes()) as watch:
+            time.sleep(SECONDS)
+        recovered = recovery_seconds(service.url, body.read_bytes(), time.perf_counter(), p99_ms(at_capacity))
+        process.wait()
+    replies = parse((home / "overload.csv").read_text())
     admitted = [reply for reply in replies if reply.status == 200]
     refused = [reply for reply in replies if reply.status == 429]
     others = len(replies) - len(admitted) - len(refused)
@@ -106,7 +111,8 @@ def overload(home: Path, service: OneModelService, texts: Sequence[str]) -> str:
         f"{p50_ms(refused):.0f} ms (p99 {p99_ms(refused):.0f} ms);\n"
         f"{watch.told} of {watch.refused} sampled ones had `Retry-After`. Memory of the two replicas, first and last quarter: "
         f"{np.mean(watch.megabytes[:quarter]):.0f}, {np.mean(watch.megabytes[-quarter:]):.0f} MB.\n"
-        f"Ten answers in a row within the p99 at capacity: {recovered:.1f} s after the last request of the overload.\n"
+        f"Ten answers in a row within the p99 at capacity: from {recovered:.1f} s after the last request of the overload on.\n"
+        f"hey does not list requests without an answer; of the sampled ones {watch.unanswered} had none.\n"
     )
 
 
@@ -168,7 +174,11 @@ def watching(service: OneModelService, body: bytes) -> Iterator[Watch]:
     def look() -> None:
         while not over.wait(0.5):
             watch.megabytes.append(sum(process.memory_info().rss for process in processes) / 1e6)
-            answer = httpx.post(service.url, content=body, headers=JSON, timeout=60)
+            try:
+                answer = httpx.post(service.url, content=body, headers=JSON, timeout=60)
+            except httpx.HTTPError:
+                watch.unanswered += 1
+                continue
             watch.refused += answer.status_code == 429
             watch.told += answer.status_code == 429 and int(answer.headers.get("retry-after", 0)) >= 1
 

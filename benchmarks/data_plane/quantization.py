@@ -16,14 +16,17 @@ from typing import Any
 from baton.artifacts.manifest import EngineChoice, Manifest
 from baton.config.serving_settings import ServingSettings
 from baton.engines import Batch
+from baton.engines.onnx_engine import FILES
 from baton.engines.onnx_export import export_fp32, export_int8
-from baton.predict.predictor import Predictor, first_windows
+from baton.engines.onnx_scales import fix_scales
+from baton.predict.predictor import Predictor
 from baton.tasks import task_type
 from benchmarks.__main__ import RESULTS, head_of, write
 from benchmarks.service import SUBJECTS, Service, draw_questions, holdout_of, train_of
 from training.data.sources import parse, read
+from training.int8_ranges import TOKENS, draw_windows
 from training.judge.evaluate import evaluate
-from training.publishing import SCALED_ROWS, SCALED_TOKENS, copy_version_files
+from training.publishing import copy_version_files
 
 FP32 = EngineChoice(library="onnx", precision="fp32")
 INT8 = EngineChoice(library="onnx", precision="int8")
@@ -48,8 +51,8 @@ def main() -> None:
     heading = f"## Quantization: {arguments.task}"
     section = (
         f"{heading}\n\nThe recipe of «Training: {arguments.task}», {epochs} epochs; test rows of {data.name}, scored as runs\n"
-        "do, with one thread. Fixed scales: from 8,192 tokens of training texts, as Baton serves it. Scales of each pass:\n"
-        "dynamic quantization, one window a pass.\n\n"
+        f"do, with one thread. Fixed scales: from {TOKENS:,} tokens of training texts, as Baton serves it. Scales of each\n"
+        "pass: dynamic quantization, one window a pass.\n\n"
         "| engine | F1 | less than fp32 | rows/s |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
     )
     options = f"--data …/{arguments.data.resolve().name} --task {arguments.task}"
@@ -62,7 +65,7 @@ def _score(version: Path, exports: Path, data: Path, task: str) -> list[str]:
     task_cls = task_type(task)
     train, test = (parse(task_cls, {}, read(str(path), "train"), str(path)) for path in (train_of(data), holdout_of(data)))
     manifest = Manifest.from_bytes((version / "baton.json").read_bytes(), str(version))
-    windows = first_windows(version, manifest, train[:: len(train) // SCALED_ROWS + 1], SCALED_TOKENS)
+    windows = draw_windows(version, manifest, train)
     rows, exact = [], 0.0
     kinds: list[tuple[str, EngineChoice, Sequence[Batch]]] = [
         ("fp32", FP32, ()),
@@ -75,7 +78,9 @@ def _score(version: Path, exports: Path, data: Path, task: str) -> list[str]:
         copy_version_files(version, exports)
         export_fp32(exports, task_cls.auto_model, task_cls.heads, manifest.max_length)
         if choice is INT8:
-            export_int8(exports, seen)
+            export_int8(exports)
+        if seen:
+            fix_scales(exports / FILES["int8"], seen)
         f1, seconds = _evaluate(exports, manifest.model_copy(update={"engine": choice}), test)
         exact = exact or f1
         rows.append(f"| {name} | {f1:.4f} | {exact - f1:+.4f} | {len(test) / seconds:.0f} |")

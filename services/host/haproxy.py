@@ -89,7 +89,7 @@ def adapt(config: str) -> str:
     """
     if config.startswith(MARK):
         return config
-    config = _add_limits(config)
+    config = _log_exceptions_only(_add_limits(config))
     for name, path in _model_backends(config).items():
         config = _check_readiness(config, name, path)
     return f"{MARK}\n{config}"
@@ -104,8 +104,7 @@ def _add_limits(config: str) -> str:
     config = _substitute(
         config,
         r"^defaults\n    mode http\n",
-        "defaults\n    mode http\n    option dontlog-normal\n    option http-buffer-request\n"
-        f"    timeout http-request {REQUEST_SECONDS}s\n"
+        f"defaults\n    mode http\n    option http-buffer-request\n    timeout http-request {REQUEST_SECONDS}s\n"
         f"    http-error status 408 content-type application/json string '{TOO_SLOW}'\n",
     )
     config = _substitute(config, r"^    retry-on .*\n", "    retry-on conn-failure empty-response 503\n")
@@ -119,6 +118,15 @@ def _add_limits(config: str) -> str:
         + ROOT_PATHS.replace("\\", r"\\")  # its references are HAProxy's
         + NO_REPEATS,
     )
+
+
+def _log_exceptions_only(config: str) -> str:
+    """Let HAProxy log errors and repeats, but no line for each request, of which Ray's template writes two.
+
+    One goes to a syslog that is seldom there. A Python process of each node reads the other, to count what replicas count, too.
+    """
+    config = _substitute(config, r"^    option httplog\n", "    option httplog\n    option dontlog-normal\n")
+    return re.sub(r"^    log \S+ len \d+ format rfc5424 .*\n    log-format-sd .*\n", "", config, flags=re.MULTILINE)
 
 
 def _model_backends(config: str) -> Mapping[str, str]:

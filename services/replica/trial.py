@@ -134,7 +134,7 @@ class Trial:
             self._stalled_since = None
             self._answers += 1
             if self._answers % TIMED_SHARE == 1:
-                self._copy(self._time_both(champion, inputs, options))
+                self._copy(self._time_both(champion, inputs, options, self._answers))
             return prediction
         return await champion.submit(inputs, options)
 
@@ -208,19 +208,20 @@ class Trial:
             logger.warning("%s v%d failed on a copy: %s", self.rollout.model, self.rollout.version, _told(error))
         else:
             self._answers += 1
+            number = self._answers  # others may come while this one waits for the masks
             self._keep(request_id, prediction.version, inputs, options, prediction.outputs)
             await self._compare(inputs, options, outputs, prediction.outputs)
-            if self._answers % TIMED_SHARE == 1:
-                await self._time_both(champion, inputs, options)
+            if number % TIMED_SHARE == 1:
+                await self._time_both(champion, inputs, options, number)
         finally:
             self._stalled_since = time.monotonic() if len(self._copies) > 1 else None
 
-    async def _time_both(self, champion: Batcher, inputs: Sequence[Any], options: Sequence[Any]) -> None:
-        """Run both versions on the same inputs, one after the other in the trial's thread, and compare time and answers."""
+    async def _time_both(self, champion: Batcher, inputs: Sequence[Any], options: Sequence[Any], number: int) -> None:
+        """Run both versions on the inputs of answer ``number``, one after the other in the trial's thread, and compare them."""
         serving = champion.predictor
         if serving is None:
             return
-        first = self._answers // TIMED_SHARE % 2 == 0  # who runs first finds a colder cache
+        first = number // TIMED_SHARE % 2 == 0  # who runs first finds a colder cache
 
         def run() -> tuple[float, float, Sequence[Any], Sequence[Any]]:
             seconds, outputs = {}, {}

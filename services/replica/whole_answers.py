@@ -23,37 +23,47 @@ def send_answers_whole() -> None:
 class WholeAnswer(httptools_impl.RequestResponseCycle):
     """One request and its answer, as uvicorn has them, with one write for the head and the first part of the body."""
 
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._joining = _Joining(self.transport)
+        self.transport = self._joining  # type: ignore[assignment]
+
     async def send(self, message: ASGISendEvent) -> None:
         """Send a part of the answer (ASGI 3)."""
-        if not self.response_started:
-            self.transport = _Joining(self.transport)  # type: ignore[assignment]
+        if message["type"] == "http.response.start":
+            self._joining.keep_next()
         await super().send(message)
-        if self.response_complete and isinstance(self.transport, _Joining):
-            self.transport.flush()
+        if self.response_complete:
+            self._joining.flush()  # an answer to HEAD has no body that would come next
 
 
 class _Joining:
-    """A transport that keeps what is written first until the next write."""
+    """A transport that can keep what is written until the next write."""
 
     def __init__(self, transport: Any) -> None:
         self._transport = transport
-        self._kept: bytes | None = None
+        self._keeps_next = False
+        self._kept = b""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
+    def keep_next(self) -> None:
+        """Keep the next write."""
+        self._keeps_next = True
+
     def write(self, data: bytes) -> None:
-        if self._kept is None:
-            self._kept = data
+        if self._keeps_next:
+            self._keeps_next, self._kept = False, data
         else:
-            self._transport.write(self._kept + data if self._kept else data)
-            self._kept = b""
+            self._kept += data
+            self.flush()
 
     def flush(self) -> None:
-        """Write what is kept: an answer to HEAD has no body that would come next."""
-        if self._kept:
-            self._transport.write(self._kept)
-        self._kept = b""
+        """Write what is kept."""
+        kept, self._kept = self._kept, b""
+        if kept:
+            self._transport.write(kept)
 
     def close(self) -> None:
         self.flush()

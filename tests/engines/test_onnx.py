@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 from baton.artifacts.manifest import EngineChoice, Manifest
 from baton.config.serving_settings import ServingSettings
 from baton.engines import Batch, Engine, EngineSettings, load_engine
+from baton.engines.onnx_engine import FILES
 from baton.engines.onnx_export import export_fp32, export_int8
+from baton.engines.onnx_scales import fix_scales
 from baton.errors import CorruptVersion, NotExportable
 from baton.predict.predictor import READS_PADDING, Predictor
 from baton.tasks.text_classifier import TextInput
@@ -117,7 +120,7 @@ def test_int8_is_a_quarter_of_the_size_and_near_the_exact_answers(family):
     batch = batch_of(7, 90, 3)
     ours, theirs = (engine.forward(batch)["logits"] for engine in (int8, exact))
     assert 0 < np.abs(ours - theirs).max() < 0.2 * np.ptp(theirs)
-    assert (int8.description, exact.description) == ("onnx cpu int8", "onnx cpu fp32")
+    assert (int8.description, exact.description) == ("onnx cpu int8 dynamic", "onnx cpu fp32")
     assert sorted(path.name for path in directory.glob("*.onnx")) == ["model.int8.onnx", "model.onnx"]
 
 
@@ -126,7 +129,8 @@ def test_with_fixed_scales_int8_answers_alone_as_beside_others_and_near_the_exac
     directory = family(model_type, CLASSES)
     pad_id = FAMILIES[model_type].get("pad_token_id", 0)
     export_fp32(directory, CLASSES, ("logits",), LENGTH)
-    export_int8(directory, [batch_of(length) for length in (7, 30, 90)])
+    export_int8(directory)
+    fix_scales(directory / FILES["int8"], [batch_of(length) for length in (7, 30, 90)])
     int8 = load_engine(directory, CLASSES, ("logits",), EngineSettings(library="onnx", precision="int8"))
     assert int8.max_rows is None
     alone = first_row(int8, batch_of(7), ("logits",), 7)
@@ -136,13 +140,29 @@ def test_with_fixed_scales_int8_answers_alone_as_beside_others_and_near_the_exac
     assert np.abs(alone - exact).max() < 0.3 * np.ptp(exact)
 
 
-def test_values_beyond_those_that_were_seen_are_cut_off(family):
-    """The scales come from the windows, not from the text: one that is like none of them still gets an answer."""
+def test_the_scales_are_those_of_the_windows_and_not_of_the_text(family):
+    """Of a text that brings about larger values than the windows did, these are cut off."""
     directory = family("bert", CLASSES)
     export_fp32(directory, CLASSES, ("logits",), LENGTH)
-    export_int8(directory, [batch_of(1)])
-    int8 = load_engine(directory, CLASSES, ("logits",), EngineSettings(library="onnx", precision="int8"))
-    assert np.isfinite(int8.forward(batch_of(90))["logits"]).all()
+    answers = []
+    for length in (1, 90):
+        export_int8(directory)
+        fix_scales(directory / FILES["int8"], [batch_of(length)])
+        int8 = load_engine(directory, CLASSES, ("logits",), EngineSettings(library="onnx", precision="int8"))
+        answers.append(int8.forward(batch_of(90))["logits"])
+    assert np.abs(answers[0] - answers[1]).max() > 0.01
+
+
+def test_windows_that_cannot_be_run_leave_the_scales_of_each_pass(family, tmp_path):
+    directory = Path(shutil.copytree(family("bert", CLASSES), tmp_path / "broken"))
+    export_fp32(directory, CLASSES, ("logits",), LENGTH)
+    export_int8(directory)
+    before = (directory / FILES["int8"]).read_bytes()
+    window = batch_of(7)
+    with pytest.raises(NotExportable):
+        fix_scales(directory / FILES["int8"], [{**window, "input_ids": window["input_ids"] + COMMON["vocab_size"]}])
+    assert (directory / FILES["int8"]).read_bytes() == before
+    assert load_engine(directory, CLASSES, ("logits",), EngineSettings(library="onnx", precision="int8")).max_rows == 1
 
 
 def test_a_model_that_answers_otherwise_once_it_is_exported_is_refused(family, monkeypatch):
@@ -184,7 +204,9 @@ def test_in_int8_a_text_gets_the_same_scores_whatever_stands_beside_it(tiny_base
     labels = ("billing", "bug", "shipping")
     directory = save_classifier(tiny_base, labels, tmp_path / "classifier")
     export_fp32(directory, CLASSES, ("logits",), LENGTH)
-    export_int8(directory, windows)
+    export_int8(directory)
+    if windows:
+        fix_scales(directory / FILES["int8"], windows)
     manifest = Manifest(
         model="m",
         task="classification",

@@ -161,5 +161,7 @@ def test_additions_are_made_once(tmp_path):
     config = render(tmp_path, [replica], control, control, maxconn=100, port=1).read_text()
     adapted = haproxy.adapt(config)
     assert haproxy.adapt(adapted) == adapted != config
+    assert ("log-format-sd" in config, "log-format-sd" in adapted) == (True, False), "no line for each request"
+    assert adapted.count("option dontlog-normal") == 1
     replica.close()
     control.close()

@@ -119,7 +119,7 @@ def javascript(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("npm is not installed")
     directory = tmp_path_factory.mktemp("javascript")
     install = ["npm", "install", "--no-audit", "--no-fund", "--no-update-notifier", "--silent", PACKAGE]
-    installed = subprocess.run(install, check=False, cwd=directory, capture_output=True, text=True)
+    installed = subprocess.run(install, check=False, cwd=directory, capture_output=True, text=True, timeout=300)
     if installed.returncode != 0:
         pytest.skip(f"npm cannot install {PACKAGE}: {installed.stdout}{installed.stderr}")
     return directory
@@ -129,7 +129,7 @@ def test_the_hubs_client_in_javascript_reads_the_answers_of_three_tasks(replicas
     (javascript / "ask.mjs").write_text(SCRIPT)
     urls = {task: served.url for task, served in replicas.items()}
     command = ["node", "ask.mjs", json.dumps(TEXT), json.dumps(urls)]
-    asked = subprocess.run(command, check=False, cwd=javascript, capture_output=True, text=True)
+    asked = subprocess.run(command, check=False, cwd=javascript, capture_output=True, text=True, timeout=120)
     assert asked.returncode == 0, asked.stderr
     rows, entities, answer, refusal = json.loads(asked.stdout)
     assert rows == default(replicas["classification"], TEXT, top_k=2)[0]

@@ -78,14 +78,18 @@ def with_trial(
     work: Callable[[Router, Trial], Awaitable[None]],
     percent: float = 100.0,
     keep: Callable[..., None] = lambda *copy: None,
+    before_mask: Callable[[], None] = lambda: None,
 ) -> None:
     """Do ``work`` while version 2 is on trial beside version 1, which answers «billing» to everything."""
+
+    def mask(item: TextInput) -> TextInput:
+        before_mask()
+        return item.model_copy(update={"text": item.text.replace("Anna", "▮")})
 
     async def run() -> None:
         batcher = Batcher(max_batch_tokens=1024, max_queue=64, max_queue_ms=math.inf, estimate=TASK.estimate_tokens)
         batcher.serve(1, Answering("billing"))
         router = Router(batcher)
-        mask = lambda item: item.model_copy(update={"text": item.text.replace("Anna", "▮")})  # noqa: E731
         trial = Trial(
             rollout(state, percent),
             new,  # type: ignore[arg-type]
@@ -207,6 +211,20 @@ def test_both_versions_run_the_same_inputs_now_and_then_and_their_times_and_answ
         )
 
     with_trial(Answering("cards"), RolloutState.CANARY, work)
+
+
+def test_every_eighth_copy_is_timed_also_if_the_masks_of_examples_take_long():
+    all_answered = threading.Event()
+
+    async def work(router: Router, trial: Trial) -> None:
+        await asyncio.gather(*(ask(router, f"text {number}") for number in range(9)))
+        await measured(trial, lambda counts: counts.answers == 9)
+        all_answered.set()
+        await measured(trial, lambda counts: counts.compared == 9 and len(counts.ratios) >= 2)
+        await asyncio.gather(*trial._copies)
+        assert len(trial.counts().ratios) == 2
+
+    with_trial(Answering("cards"), RolloutState.SHADOW, work, before_mask=lambda: all_answered.wait(30) and None)
 
 
 def test_a_tester_chooses_the_version_and_an_unknown_one_is_told_what_runs():

@@ -11,6 +11,7 @@ import pytest
 import uvicorn
 from uvicorn.protocols.http import httptools_impl
 
+from services.replica.replica import ModelReplica
 from services.replica.whole_answers import WholeAnswer
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -74,6 +75,14 @@ async def written(requests: list[bytes], *bodies: bytes, length: bool = True, st
 @pytest.fixture
 def _whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(httptools_impl, "RequestResponseCycle", WholeAnswer)
+
+
+def test_a_replica_lets_uvicorn_answer_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(httptools_impl, "RequestResponseCycle", WholeAnswer.__base__)
+
+    ModelReplica.__new__(ModelReplica).__serve_build_asgi_app__()
+
+    assert httptools_impl.RequestResponseCycle is WholeAnswer
 
 
 def test_uvicorn_itself_writes_twice(monkeypatch: pytest.MonkeyPatch) -> None:
