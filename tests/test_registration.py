@@ -143,10 +143,11 @@ def test_a_model_from_elsewhere_becomes_a_judged_version_like_any_other(elsewher
     assert answer.label == "billing"
 
 
-@pytest.mark.parametrize(("data", "int8"), [(("train", "holdout"), "onnx cpu int8"), (("holdout",), "onnx cpu int8 dynamic")])
-def test_it_is_judged_with_the_engine_that_serves_it(elsewhere, trained, data, int8):
+@pytest.mark.parametrize(("train_rows", "int8"), [(60, "onnx cpu int8"), (0, "onnx cpu int8 dynamic")])
+def test_it_is_judged_with_the_engine_that_serves_it(elsewhere, trained, train_rows, int8):
     """Training rows show which values int8 has to cover; without any, each pass takes scales of its own."""
-    elsewhere.declare(serving={}, data={name: getattr(elsewhere.settings.data, name) for name in data})
+    train = {"train": elsewhere.rows("train", keyword_rows(train_rows, LABELS, seed=5))} if train_rows else {}
+    elsewhere.declare(serving={}, data={**train, "holdout": elsewhere.settings.data.holdout})
     version = elsewhere.version(elsewhere.register(trained, NAMES))
     predictor = elsewhere.predictor(version)
     _, manifest = elsewhere.storage.fetch(version, elsewhere.directory / "cache")
