@@ -85,6 +85,8 @@ def _quantized(graph: onnx.GraphProto) -> list[str]:
 def _observe(model: onnx.ModelProto, path: Path, windows: Sequence[Batch]) -> Mapping[str, Range]:
     """Run ``windows`` one by one, and return the least and the greatest value of each quantized activation."""
     names = _quantized(model.graph)
+    if not names:
+        return {}
     observed = onnx.ModelProto()
     observed.CopyFrom(model)
     for name in names:
@@ -95,8 +97,6 @@ def _observe(model: onnx.ModelProto, path: Path, windows: Sequence[Batch]) -> Ma
     onnx.save(observed, str(path))
     session = onnxruntime.InferenceSession(str(path), _options(), providers=["CPUExecutionProvider"])
     accepts = [item.name for item in session.get_inputs()]
-    if not names:
-        return {}
     outputs = [f"{name}:{operator}" for operator in ("ReduceMin", "ReduceMax") for name in names]
     seen = np.array([session.run(outputs, {name: window[name] for name in accepts}) for window in windows])
     least, greatest = np.split(seen, 2, axis=1)
