@@ -429,9 +429,9 @@ def test_a_replica_takes_up_new_and_revoked_keys_without_a_restart(replica):
 
 
 def test_predictions_go_on_with_the_last_known_keys_while_the_database_is_away(replica, caplog):
-    replica.registry.close()
     replica.database.rename(replica.database.with_name("away"))
     replica.database.mkdir()  # SQLite cannot open a directory
+    replica.registry.close()  # last: a connection that is open reads the file wherever it is
 
     async def noticed() -> bool:
         return "the last copy stays in use" in caplog.text
