@@ -55,7 +55,7 @@ def main() -> None:
         "pass: dynamic quantization, one window a pass.\n\n"
         "| engine | F1 | less than fp32 | rows/s |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
     )
-    options = f"--data …/{arguments.data.resolve().name} --task {arguments.task}"
+    options = f"--data …/{arguments.data.resolve().name} --task {arguments.task} --epochs {epochs}"
     write(arguments.out, section, head_of("benchmarks.data_plane.quantization", options))
     print(section)
 
