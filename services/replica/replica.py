@@ -318,10 +318,13 @@ class ModelReplica:
 
     async def _keep_previous(self) -> None:
         """Have the previous champion in memory, for a rollback, unless it is too large. Never raises."""
+        followed = self._champion
         try:
             previous = await asyncio.to_thread(self._registry.previous_champion, self._settings.name)
             if previous not in (None, self._previous) and await asyncio.to_thread(self._versions.fits, previous):
                 await self._versions.get(previous)
+            if self._champion is not followed:  # what was read is of before the move
+                return
             self._previous = previous
             self._forget_others()
             needed = {version for version in (self._batcher.version, previous, *self._versions.loaded) if version is not None}

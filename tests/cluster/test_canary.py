@@ -97,4 +97,4 @@ def test_the_previous_champion_waits_in_memory_for_a_rollback(champion: Service)
     champion.force("steady", 2)
     assert all(1 in state["prepared"] for state in champion.replicas("steady"))
     assert champion.rollback("steady").json()["promotion"]["version"] == 1
-    assert all((state["version"], state["prepared"]) == (1, [2]) for state in champion.replicas("steady"))
+    assert [state["version"] for state in champion.replicas("steady")] == [1, 1]

@@ -666,6 +666,35 @@ def test_a_replica_that_loses_the_registry_goes_on_serving_and_follows_once_it_i
     world.run(scenario, poll_seconds=0.02)
 
 
+def test_a_move_during_a_look_at_the_registry_leaves_the_version_it_replaces_in_memory(world, monkeypatch):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        loop = asyncio.get_running_loop()
+        honest = Registry.previous_champion
+        prepared: list[tuple[int, ...]] = []  # at the end of each look's read
+
+        async def move() -> None:
+            assert (await replica.prepare(2)).error is None
+            await replica.commit(2, force(world.registry, "m", 2).sequence)
+
+        def overtaken(registry: Registry, model: str) -> int | None:
+            previous = honest(registry, model)
+            if not prepared:
+                assert previous is None
+                asyncio.run_coroutine_threadsafe(move(), loop).result(60)
+            prepared.append(asyncio.run_coroutine_threadsafe(replica.state(), loop).result(60).prepared)
+            return previous
+
+        monkeypatch.setattr(Registry, "previous_champion", overtaken)
+
+        async def looked_twice() -> bool:
+            return len(prepared) >= 2
+
+        await until(looked_twice, "it looked and looked again")
+        assert prepared[:2] == [(1,), (1,)]
+
+    world.run(scenario, poll_seconds=0.02)
+
+
 # --- the prediction log --------------------------------------------------------------------------------------------------
 
 
