@@ -1,4 +1,4 @@
-"""Names of Baton's applications and deployments in Ray Serve.
+"""Names by which parts of Baton know each other: in Ray Serve, in paths, and in headers between proxy and replicas.
 
 Serve configs, dashboards and alert rules contain them: do not change them.
 """
@@ -13,6 +13,11 @@ ROUTE = "/models"
 """The path below which all models answer."""
 HEALTH = "/health"
 """The path below a model's route that reports whether a replica is ready; it needs no API key."""
+
+ROOM = "x-baton-room"
+"""The header in which a replica tells the proxy how many further requests it would let wait. The proxy removes it."""
+REFUSED = "x-baton-refused"
+"""The header in which the proxy tells a replica how many requests it refused since the last one that it let through."""
 
 
 def application(model: str) -> str:

@@ -373,7 +373,7 @@ def _beginning(text: str, characters: int) -> str:
 
 def check_text(value: str, what: str) -> str:
     """Return ``value`` if a tokenizer can read it. Raises ``ValueError``, as pydantic validators must."""
-    if not value.strip():
+    if not value or value.isspace():
         raise ValueError(f"{what} is empty; send at least one character that is not white space")
     if not value.isascii():
         try:

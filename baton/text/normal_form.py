@@ -11,6 +11,8 @@ def normalise(text: str) -> str:
 
     Case folding decomposes some characters (ΐ, ǰ), so NFKC must also follow it: D146 of the Unicode standard.
     """
+    if text.isascii():  # which NFKC leaves as it is
+        return " ".join(text.lower().split())
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     return " ".join(folded.split())
 

@@ -2,9 +2,8 @@
 
 A batch is no larger than makes it cheaper: when starting it is a small part of its cost, requests would wait for each other's
 answers and gain nothing. A long request does not hold up short ones for long: it is tokenized in a thread of its own, runs one
-forward pass at a time, and between two of its passes the short requests that wait are run.
-
-Requests that would wait for too long are refused at once, by the speed that was measured last. Short and long ones wait apart.
+forward pass at a time, and between two of its passes the short requests that wait are run. Short and long ones wait apart, and
+are refused at once if they would wait for too long (`queues`).
 
 Knows predictors only by `SupportsPredict`, and neither HTTP nor Ray. Everything but the model's thread lives on one
 event loop.
@@ -13,20 +12,18 @@ event loop.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import math
 import os
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from baton.errors import NotReady, Overloaded
+from baton.errors import NotReady
+from services.replica.queues import Pace, Queue, QueuedRequest, Speed
 
 T = TypeVar("T")
 
@@ -36,11 +33,11 @@ LONG_REQUEST_DIVISOR = 8
 LONG_REQUEST_TOKENS = 512
 """A request of more tokens is long, too, if larger batches are no more efficient: a short one would wait too long for it."""
 
+LONG_REQUEST_CHARACTERS = 65_536
+"""A request whose texts have more characters is long, too, even if the model reads only the beginning of them."""
+
 EFFICIENT_OVERHEADS = 20
 """A batch is large enough when it has so many times the tokens that starting it costs: starting is then 5% of the cost."""
-
-REMEMBERED_BATCHES = 64
-"""Number of the last batches and steps whose speed is remembered."""
 
 
 class SupportsPredict(Protocol):
@@ -80,19 +77,10 @@ class Prediction:
 
 
 @dataclass(kw_only=True, eq=False)
-class _QueuedRequest:
-    inputs: Sequence[Any]
-    options: Sequence[Any]
-    tokens: int
-    future: asyncio.Future[Prediction]
-    queued_at: float = field(default_factory=time.perf_counter)
-
-
-@dataclass(kw_only=True, eq=False)
 class _RunningLongRequest:
     """A long request that is tokenized."""
 
-    request: _QueuedRequest
+    request: QueuedRequest
     version: int
     """The version that started the request also finishes it."""
     steps: Iterator[list[Any] | None]
@@ -102,37 +90,14 @@ class _RunningLongRequest:
     """Seconds that its steps have run so far."""
 
 
-@dataclass(kw_only=True, eq=False)
-class _Queue:
-    """Requests that no batch has taken yet, oldest first."""
-
-    requests: deque[_QueuedRequest] = field(default_factory=deque)
-    tokens: int = 0
-    """Of all of them."""
-
-    def add(self, request: _QueuedRequest) -> None:
-        self.requests.append(request)
-        self.tokens += request.tokens
-
-    def take(self) -> _QueuedRequest:
-        request = self.requests.popleft()
-        self.tokens -= request.tokens
-        return request
-
-    def remove(self, request: _QueuedRequest) -> None:
-        with contextlib.suppress(ValueError):  # no longer in the queue: it is running
-            self.requests.remove(request)
-            self.tokens -= request.tokens
-
-
 class Batcher:
     """Collects requests into batches for one model thread.
 
-    A batch holds whole requests of together at most ``max_batch_tokens`` tokens, as ``estimate`` counts those of one input; a
-    single larger request is a batch of its own. At most ``max_queue`` short requests wait, and as many long ones; a request
-    that would wait for longer than ``max_queue_ms`` and the time that it takes itself is refused. A cancelled request is
-    dropped before it costs a (further) forward pass. ``on_batch`` is called with the number of inputs and of tokens of each
-    batch. ``niceness`` is that of the threads (and of those that they start): the scheduler prefers others if it is above 0.
+    A batch holds whole requests of together at most ``max_batch_tokens`` tokens; a single larger request is a batch of its own.
+    ``estimate`` counts the tokens of an input, ``characters`` those of its texts. At most ``max_queue`` short requests wait and
+    as many long ones, for at most ``max_queue_ms``: `queues` has the rule. A cancelled request is dropped before it costs a
+    (further) forward pass. ``on_batch`` is called with the number of inputs and of tokens of each batch. ``niceness`` is that
+    of the threads (and of those that they start): the scheduler prefers others if it is above 0.
     """
 
     def __init__(
@@ -142,21 +107,20 @@ class Batcher:
         max_queue: int,
         max_queue_ms: float,
         estimate: Callable[[Any], int],
+        characters: Callable[[Any], int],
         on_batch: Callable[[int, int], None] = lambda inputs, tokens: None,
         niceness: int = 0,
     ) -> None:
         self._max_batch_tokens = max_batch_tokens
-        self._max_queue, self._max_queue_ms = max_queue, max_queue_ms
-        self._estimate = estimate
+        self._estimate, self._characters = estimate, characters
         self._on_batch = on_batch
-        self._short, self._long = _Queue(), _Queue()
+        self._short, self._long = Queue(max_queue, max_queue_ms), Queue(max_queue, max_queue_ms)
         self._tokenizing: asyncio.Task[None] | None = None
         self._running_long: _RunningLongRequest | None = None
         self._work = asyncio.Event()
         """There is something to run; set whenever something is added that may be run."""
         self._busy: asyncio.Task[None] | None = None
-        self._speeds: deque[tuple[int, float]] = deque(maxlen=REMEMBERED_BATCHES)
-        """Tokens of the last batches and long requests, with those that starting a pass costs, and their seconds."""
+        self._speed = Speed()
         self._serving: tuple[int, SupportsPredict] | None = None
         self._closed = False
         begin = partial(_be_nice, niceness) if niceness else None
@@ -181,7 +145,19 @@ class Batcher:
     @property
     def waiting(self) -> int:
         """Number of requests that no batch has taken yet."""
-        return len(self._short.requests) + len(self._long.requests)
+        return len(self._short) + len(self._long)
+
+    @property
+    def room(self) -> int | None:
+        """How many further short requests may wait; None if none waits, and there is no overload."""
+        if self._serving is None or not (self._short.requests or self._short.overloaded):
+            return None
+        return self._short.room(self._pace(self._serving[1]))
+
+    def note_refusals(self) -> None:
+        """Note that the proxy refused short requests lately, because there was no `room`."""
+        if self._serving is not None:
+            self._short.note_refusals_elsewhere(self._pace(self._serving[1]))
 
     def serve(self, version: int, predictor: SupportsPredict) -> None:
         """Run every batch from now on with ``predictor``. The batch that is running finishes with the predictor before."""
@@ -199,10 +175,12 @@ class Batcher:
         if self._serving is None:
             raise NotReady("no version is loaded yet")
         tokens = sum(map(self._estimate, inputs))
-        queue = self._long if tokens > self._long_tokens(self._serving[1]) else self._short
-        self._require_room(queue, tokens, self._serving[1])
+        is_long = tokens > self._long_tokens(self._serving[1]) or sum(map(self._characters, inputs)) > LONG_REQUEST_CHARACTERS
+        queue = self._long if is_long else self._short
+        if queue.requests:
+            queue.require_room(tokens, self._pace(self._serving[1]))
         future: asyncio.Future[Prediction] = asyncio.get_running_loop().create_future()
-        request = _QueuedRequest(inputs=inputs, options=options, tokens=tokens, future=future)
+        request = QueuedRequest(inputs=inputs, options=options, tokens=tokens, future=future)
         queue.add(request)
         self._work.set()
         if self._busy is None:
@@ -239,43 +217,24 @@ class Batcher:
         efficient = max(EFFICIENT_OVERHEADS * predictor.overhead_tokens, LONG_REQUEST_TOKENS)
         return max(1, min(self._max_batch_tokens // LONG_REQUEST_DIVISOR, efficient))
 
-    def _require_room(self, queue: _Queue, tokens: int, predictor: SupportsPredict) -> None:
-        """Raise ``Overloaded`` unless a request of so many tokens may wait in this queue."""
-        if not queue.requests:
-            return
-        tokens_ms = self._token_ms()
-        passes = math.ceil(queue.tokens / self._batch_tokens(predictor))
-        wait_ms = (queue.tokens + passes * predictor.overhead_tokens) * tokens_ms
-        retry_after = max(1, math.ceil(wait_ms / 1000))
-        if len(queue.requests) >= self._max_queue:
-            raise Overloaded(
-                f"{len(queue.requests)} requests are waiting, the maximum of this replica (serving.max_queue); try again",
-                retry_after,
-            )
-        if wait_ms > self._max_queue_ms + tokens * tokens_ms:
-            raise Overloaded(
-                f"the requests that are waiting take about {wait_ms:,.0f} ms; at most {self._max_queue_ms:g} are allowed "
-                "(serving.max_queue_ms); try again",
-                retry_after,
-            )
+    def _pace(self, predictor: SupportsPredict) -> Pace:
+        return Pace(
+            token_ms=self._speed.token_ms,
+            batch_tokens=self._batch_tokens(predictor),
+            overhead_tokens=predictor.overhead_tokens,
+        )
 
     def _remember(self, tokens: int, seconds: float) -> None:
         """Remember how long a batch or a long request of so many tokens took."""
         assert self._serving is not None
-        predictor = self._serving[1]
-        passes = math.ceil(tokens / self._batch_tokens(predictor))
-        self._speeds.append((tokens + passes * predictor.overhead_tokens, seconds))
-
-    def _token_ms(self) -> float:
-        """Return the milliseconds that a token took lately; 0 before the first batch."""
-        tokens = sum(tokens for tokens, _ in self._speeds)
-        return 1000 * sum(seconds for _, seconds in self._speeds) / tokens if tokens else 0.0
+        self._speed.remember(self._pace(self._serving[1]).cost(tokens), seconds)
 
     async def _drain(self) -> None:
         try:
             while self._short.requests or self._long.requests or self._tokenizing or self._running_long:
                 self._work.clear()
-                batch = self._next_batch()
+                assert self._serving is not None
+                batch = self._short.take_batch(self._batch_tokens(self._serving[1]))
                 if batch:
                     self._on_batch(sum(len(request.inputs) for request in batch), sum(request.tokens for request in batch))
                     await self._run(batch)
@@ -287,23 +246,6 @@ class Batcher:
         finally:
             self._busy = None
 
-    def _next_batch(self) -> list[_QueuedRequest]:
-        """Take the oldest short requests that fit in one batch; empty if none waits."""
-        assert self._serving is not None
-        limit = self._batch_tokens(self._serving[1])
-        batch: list[_QueuedRequest] = []
-        tokens = 0
-        while self._short.requests:
-            request = self._short.requests[0]
-            if request.future.done():  # cancelled a moment ago, and not yet removed by `submit`
-                self._short.take()
-                continue
-            if batch and tokens + request.tokens > limit:
-                break
-            tokens += request.tokens
-            batch.append(self._short.take())
-        return batch
-
     def _begin_long_request(self) -> None:
         """Let the oldest long request be tokenized, unless one is, or runs."""
         if self._running_long is None and self._tokenizing is None and self._long.requests:
@@ -311,7 +253,7 @@ class Batcher:
             if not request.future.done():
                 self._tokenizing = asyncio.create_task(self._tokenize(request))
 
-    async def _tokenize(self, request: _QueuedRequest) -> None:
+    async def _tokenize(self, request: QueuedRequest) -> None:
         """Do the first step of a long request beside the model's thread."""
         assert self._serving is not None
         version, predictor = self._serving
@@ -354,7 +296,7 @@ class Batcher:
             self._remember(running.request.tokens, running.seconds)
             _resolve(running.request, outputs, running.version, running.started_at, running.seconds)
 
-    async def _run(self, batch: list[_QueuedRequest]) -> None:
+    async def _run(self, batch: list[QueuedRequest]) -> None:
         assert self._serving is not None
         version, predictor = self._serving
         loop = asyncio.get_running_loop()
@@ -374,7 +316,7 @@ class Batcher:
             _resolve(request, outputs[begin:end], version, started_at, seconds)
             begin = end
 
-    async def _run_one_by_one(self, batch: list[_QueuedRequest], error: Exception) -> None:
+    async def _run_one_by_one(self, batch: list[QueuedRequest], error: Exception) -> None:
         """Run each request of a failed batch alone, so that only the one that caused ``error`` fails."""
         if len(batch) == 1:
             if not batch[0].future.done():
@@ -401,7 +343,7 @@ def _be_nice(niceness: int) -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
 
 
-def _resolve(request: _QueuedRequest, outputs: list[Any], version: int, started_at: float, seconds: float) -> None:
+def _resolve(request: QueuedRequest, outputs: list[Any], version: int, started_at: float, seconds: float) -> None:
     """Give a request its result, unless its client has gone. It started at ``started_at`` and ran for ``seconds``."""
     if not request.future.done():
         queue_ms, inference_ms = (started_at - request.queued_at) * 1000, seconds * 1000

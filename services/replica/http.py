@@ -24,6 +24,7 @@ from baton.errors import (
     MethodNotAllowed,
     NotFound,
     NotReady,
+    Overloaded,
     UnsupportedMediaType,
 )
 from baton.keys import Scope as KeyScope
@@ -32,6 +33,7 @@ from baton.tasks import task_type
 from services.asgi import Receive, Scope, Send, header
 from services.bodies import timely
 from services.keyring import Keyring
+from services.names import REFUSED, ROOM
 from services.open_inference import repository_index, server_metadata
 from services.replica.batching import Batcher
 from services.replica.cors import Cors
@@ -93,9 +95,11 @@ class ReplicaHttp:
             response = await self._respond(scope, receive, path, endpoint, version)
         except Exception as error:
             response = self._failed(scope, endpoint, error)
-        cors = self._cors.headers(scope)
-        if cors:
-            response = replace(response, headers=(*response.headers, *cors))
+        added = self._cors.headers(scope)
+        if endpoint is not None and endpoint.action is Action.PREDICT and (room := self._batcher.room) is not None:
+            added = (*added, (ROOM.encode(), b"%d" % room))
+        if added:
+            response = replace(response, headers=(*response.headers, *added))
         await send_response(response, send, head=scope["method"] == "HEAD")
 
     async def _respond(self, scope: Scope, receive: Receive, path: str, endpoint: Endpoint | None, version: str) -> Response:
@@ -121,6 +125,7 @@ class ReplicaHttp:
 
     async def _predict(self, scope: Scope, receive: Receive, dialect: Dialect, version: str) -> Response:
         began = time.perf_counter()
+        self._note_refusals(scope)
         content_type = header(scope, b"content-type").partition(b";")[0].strip().lower()
         if content_type and content_type not in dialect.content_types:
             allowed = b", ".join(dialect.content_types).decode()
@@ -166,6 +171,13 @@ class ReplicaHttp:
         )
         self._telemetry.count_prediction(prediction, time.perf_counter() - began)
         return response
+
+    def _note_refusals(self, scope: Scope) -> None:
+        """Count what the proxy refused since the last request that it let through, because there was no room."""
+        refused = header(scope, REFUSED.encode())
+        if refused.isdigit() and len(refused) <= MAX_DIGITS:
+            self._telemetry.count_error(self._batcher.version, Overloaded.status, Overloaded.title, int(refused))
+            self._batcher.note_refusals()
 
     def _failed(self, scope: Scope, endpoint: Endpoint | None, error: Exception) -> Response:
         """Return the answer to a request that raised ``error``, and count it.

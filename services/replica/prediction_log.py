@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +34,10 @@ BATCH_REQUESTS = 500
 MAX_PENDING_SIZE = 64 * 2**20
 """Maximum of the answers in memory, in characters, if the database is down or too slow. Beyond it, answers are dropped, the
 oldest first, and those of a shadow before all others."""
+
+LONGEST_TRUNCATED = 65_536
+"""Characters above which a text of which a model reads only the beginning is not logged. Writing megabytes that nobody reads
+would take more of the processor than the answers, and fill the database."""
 
 OUTPUT_SIZE = 2000
 """Characters that are added to the text of each input: an estimate of what its output takes in memory."""
@@ -87,6 +92,7 @@ class PredictionLog:
         self._model, self._task, self._store, self._audit = model, task, store, audit
         self._share = settings.log
         self._mask = masker(settings.redact)
+        self._longest = LONGEST_TRUNCATED if task.long_text == "truncate" else math.inf
         self._answers, self._copies = _Waiting(), _Waiting()
         self._writer: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
@@ -104,7 +110,8 @@ class PredictionLog:
     def add(self, request_id: str, version: int, inputs: Sequence[Any], options: Sequence[Any], outputs: Sequence[Any]) -> None:
         """Queue an answer to be written, if its request is in the sample.
 
-        An answer without a request id, or with one that is too long, is not logged: no correction could name it.
+        An answer without a request id, or with one that is too long, is not logged: no correction could name it. Neither is one
+        to a text that is far longer than the model reads (`LONGEST_TRUNCATED`).
         """
         self._add(self._answers, request_id, version, inputs=inputs, options=options, outputs=outputs)
 
@@ -126,13 +133,16 @@ class PredictionLog:
     ) -> None:
         if not 1 <= len(request_id) <= LONGEST_ID or not sampled(request_id, self._share):
             return
+        size = sum(length for length in map(text_length, inputs) if length <= self._longest)
+        if size == 0:
+            return
         answer = _PendingAnswer(
             request_id=request_id,
             version=version,
             inputs=inputs,
             options=options,
             outputs=outputs,
-            size=sum(map(text_length, inputs)) + OUTPUT_SIZE * len(inputs),
+            size=size + OUTPUT_SIZE * len(inputs),
             at=datetime.now(UTC),
         )
         waiting.add(answer)
@@ -200,6 +210,9 @@ class PredictionLog:
     def _predictions(self, answer: _PendingAnswer) -> list[LoggedPrediction]:
         predictions = []
         for position, (item, options, output) in enumerate(zip(answer.inputs, answer.options, answer.outputs, strict=True)):
+            length = text_length(item)
+            if length > self._longest:
+                continue
             masked = self._mask(item)
             label, confidence = self._task.summary(output, options)
             scorable = self._task.scorable(options)
@@ -213,7 +226,7 @@ class PredictionLog:
                     output=self._task.brief(output, masked).model_dump(mode="json") if scorable else None,
                     label=label,
                     confidence=confidence,
-                    length=text_length(item),
+                    length=length,
                     created_at=answer.at,
                 )
             )

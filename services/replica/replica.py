@@ -21,6 +21,7 @@ from baton.errors import BatonError, RegistryError, StorageError
 from baton.quality.trials import TrialCounts
 from baton.store.records import Champion, ReplicaState, Rollout
 from baton.store.registry import Registry
+from baton.tasks.base import text_length
 from baton.text.masks import masker
 from services.asgi import Receive, Scope, Send
 from services.keyring import Keyring
@@ -77,6 +78,7 @@ class ModelReplica:
             max_queue=serving.max_queue,
             max_queue_ms=serving.max_queue_ms,
             estimate=self._settings.make_task(()).estimate_tokens,
+            characters=text_length,
             on_batch=self._telemetry.count_batch,
         )
         self._router = Router(self._batcher)

@@ -81,10 +81,10 @@ class Telemetry:
         self._queue_seconds.observe(prediction.queue_ms / 1000)
         self._inference_seconds.observe(prediction.inference_ms / 1000)
 
-    def count_error(self, version: int | None, status: int, title: str) -> None:
-        """Count a request that was answered with an error while ``version`` served. ``title``: of a class in `baton.errors`."""
-        self._requests[_version_label(version), f"{status // 100}xx"] += 1
-        self._errors[str(status), title] += 1
+    def count_error(self, version: int | None, status: int, title: str, count: int = 1) -> None:
+        """Count requests that were answered with an error while ``version`` served. ``title``: of a class in `baton.errors`."""
+        self._requests[_version_label(version), f"{status // 100}xx"] += count
+        self._errors[str(status), title] += count
 
     def count_batch(self, inputs: int, tokens: int) -> None:
         """Count a batch by its number of inputs and of estimated tokens."""

@@ -21,6 +21,7 @@ from baton.predict.predictor import Predictor
 from baton.quality.trials import EXAMPLES, RATIOS, TrialCounts
 from baton.store.records import Rollout, RolloutState
 from baton.tasks import AnyTask
+from baton.tasks.base import text_length
 from services.replica.batching import Batcher, Prediction
 
 logger = logging.getLogger("ray.serve")
@@ -76,6 +77,7 @@ class Trial:
             max_queue=MAX_WAITING,
             max_queue_ms=math.inf,
             estimate=self._task.estimate_tokens,
+            characters=text_length,
             niceness=SHADOW_NICENESS if rollout.state is RolloutState.SHADOW else 0,
         )
         self.batcher.serve(rollout.version, predictor)

@@ -6,11 +6,13 @@ import contextlib
 import math
 import select
 import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
 from services.host import haproxy
+from services.names import REFUSED, ROOM
 from tests.support.haproxy import Backend, Front
 from tests.support.waiting import until
 
@@ -126,6 +128,52 @@ def test_a_request_that_never_ends_is_given_up(begin: bytes, told: bytes):
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert told in answer
         assert front.replicas[0].requests == []
+
+
+def test_what_the_replicas_have_no_room_for_is_refused_in_front_of_them_and_counted():
+    with Front(Backend("one"), Backend("two")) as front, ThreadPoolExecutor(8) as clients:
+        for replica in front.replicas:
+            replica.room = 3
+        told = front.predict()
+        assert (told.status_code, ROOM in told.headers) == (200, False)
+        for replica in front.replicas:
+            replica.open.clear()
+
+        def inside() -> int:
+            return sum(len(replica.requests) for replica in front.replicas) - 1
+
+        admitted = [clients.submit(front.predict) for _ in range(6)]  # three for each
+        until(lambda: inside() == 6, 20, "all are inside")
+        refused = [front.predict(), httpx.post(f"{front.url}/models/m/predict", json={})]
+        assert {(answer.status_code, answer.headers["retry-after"]) for answer in refused} == {(429, "1")}
+        assert [set(answer.json()) for answer in refused] == [{"error"}, {"error", "error_type"}]
+        assert httpx.get(f"{front.url}/models/m/info").status_code == 200
+        assert httpx.post(f"{front.url}/api/models/m/promotions", json={}).json() == {"by": "control"}
+        for replica in front.replicas:
+            replica.open.set()
+        assert {answer.result().status_code for answer in admitted} == {200}
+        for _ in range(2):
+            assert httpx.post(f"{front.url}/models/m", json={}, headers={REFUSED: "999"}).status_code == 200
+        assert [number for replica in front.replicas for number in replica.refused] == ["2"]
+
+
+def test_replicas_without_room_that_have_answered_everything_get_requests_again():
+    with Front(Backend("one")) as front, ThreadPoolExecutor(8) as clients:
+        [replica] = front.replicas
+        replica.room = 0
+        assert [front.predict().status_code for _ in range(5)] == [200] * 5
+        replica.open.clear()
+        admitted = [clients.submit(front.predict) for _ in range(haproxy.ALWAYS_ADMITTED)]
+        until(lambda: len(replica.requests) == 5 + len(admitted), 20, "all are inside")
+        assert front.predict().status_code == 429
+        replica.room = None  # nobody waits any more
+        replica.open.set()
+        assert {answer.result().status_code for answer in admitted} == {200}
+        replica.open.clear()
+        many = [clients.submit(front.predict) for _ in range(8)]
+        until(lambda: len(replica.requests) == 5 + len(admitted) + len(many), 20, "all are inside")
+        replica.open.set()
+        assert {answer.result().status_code for answer in many} == {200}
 
 
 def connect(port: int, source: str) -> socket.socket:

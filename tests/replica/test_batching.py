@@ -98,7 +98,8 @@ def batcher(budget: int = 1000, queue: int = 1000, queue_ms: float = math.inf) -
         max_batch_tokens=budget,
         max_queue=queue,
         max_queue_ms=queue_ms,
-        estimate=lambda item: len(item) if isinstance(item, str) else 1,
+        estimate=lambda item: min(len(item), 2000) if isinstance(item, str) else 1,
+        characters=lambda item: len(item) if isinstance(item, str) else 1,
     )
 
 
@@ -218,6 +219,22 @@ def test_long_requests_run_one_after_the_other_and_each_on_one_version():
     run(scenario)
 
 
+def test_a_text_of_many_characters_is_a_long_request_although_the_model_reads_few_of_them():
+    async def scenario() -> None:
+        subject, predictor = batcher(budget=16_000), Held()
+        subject.serve(1, predictor)
+        running = await occupied(subject, predictor)
+        text = "x" * (batching.LONG_REQUEST_CHARACTERS + 1)
+        waiting = [await submitted(subject, it) for it in (text[1:], text, "a")]
+        predictor.released.set()
+        await asyncio.gather(running, *waiting)
+        assert predictor.batches[1] == [text[1:], "a"]
+        assert predictor.batches[2][0].endswith("…"), "in steps, one after the other"
+        await subject.close()
+
+    run(scenario)
+
+
 def test_a_batch_is_no_larger_than_makes_it_cheaper():
     async def scenario() -> None:
         subject, predictor = batcher(), Held()
@@ -228,7 +245,7 @@ def test_a_batch_is_no_larger_than_makes_it_cheaper():
         waiting = [await submitted(subject, text) for text in texts]
         predictor.released.set()
         await asyncio.gather(running, *waiting)
-        assert predictor.batches[1:] == [texts[:2], [texts[2]], [texts[3]], [texts[4]]]
+        assert predictor.batches[1:] == [texts[:2], [texts[2], texts[4]], [texts[3]]]
         await subject.close()
 
     run(scenario)
@@ -313,6 +330,87 @@ def test_a_request_that_would_wait_too_long_is_told_so_at_once_and_when_to_try_a
         predictor.released.set()
         await asyncio.gather(running, *waiting, patient)
         assert (await subject.submit(["z"], ["-"])).outputs == [("v1", "z", "-")]
+        await subject.close()
+
+    run(scenario)
+
+
+async def filled(subject: Batcher) -> tuple[list[asyncio.Task[Prediction]], str]:
+    """Requests of two tokens until one is refused; those that wait, and what that one was told."""
+    waiting = [await submitted(subject, "ab")]
+    while not waiting[-1].done():
+        waiting.append(await submitted(subject, "ab"))
+    with pytest.raises(Overloaded) as told:
+        await waiting.pop()
+    return waiting, str(told.value)
+
+
+async def held(subject: Batcher, predictor: Held) -> asyncio.Task[Prediction]:
+    """As `occupied`, after other batches have run."""
+    predictor.released.clear()
+    predictor.started.clear()
+    return await occupied(subject, predictor)
+
+
+OVERLOAD_MS = 32_000
+"""A batch of `Clocked` with 16 tokens takes 1,700 ms: during an overload a queue of so many may take 2,000."""
+
+
+def test_after_a_refusal_the_queue_is_kept_short_until_nothing_was_refused_for_a_while(monkeypatch):
+    async def scenario() -> None:
+        subject, predictor = batcher(budget=16, queue_ms=OVERLOAD_MS), Clocked(monkeypatch)
+        subject.serve(1, predictor)
+        predictor.released.set()
+        await subject.submit(["ab"], ["-"])
+        assert subject.room is None
+        running = await held(subject, predictor)
+        burst, told = await filled(subject)
+        assert len(burst) == 152
+        assert "about 32,300 ms; at most 32000 are allowed (serving.max_queue_ms)" in told
+        assert subject.room == 0
+        predictor.released.set()
+        await asyncio.gather(running, *burst)
+        predictor.now -= 30  # the queue was emptied that fast
+        assert subject.room == 9, "nobody waits, but the overload may go on"
+        running = await held(subject, predictor)
+        waiting, told = await filled(subject)
+        assert len(waiting) == 11
+        assert "about 2,400 ms; at most 2000 are allowed during an overload, otherwise 32000" in told
+        predictor.now += OVERLOAD_MS / 1000
+        more, _ = await filled(subject)
+        assert len(waiting + more) == 152
+        predictor.released.set()
+        await asyncio.gather(running, *waiting, *more)
+        await subject.close()
+
+    run(scenario)
+
+
+def test_an_overload_that_does_not_end_is_given_the_whole_queue_again_after_a_minute(monkeypatch):
+    async def scenario() -> None:
+        subject, predictor = batcher(budget=16, queue_ms=OVERLOAD_MS), Clocked(monkeypatch)
+        subject.serve(1, predictor)
+        predictor.released.set()
+        await subject.submit(["ab"], ["-"])
+        running = await held(subject, predictor)
+        burst, _ = await filled(subject)
+        predictor.released.set()
+        await asyncio.gather(running, *burst)
+        predictor.now -= 30
+        running = await held(subject, predictor)
+        waiting: list[asyncio.Task[Prediction]] = []
+        for _ in range(5):
+            more, told = await filled(subject)
+            waiting += more
+            assert "during an overload" in told
+            predictor.now += 10
+            subject.note_refusals()
+        predictor.now += 10
+        subject.note_refusals()  # of before
+        more, told = await filled(subject)
+        assert (len(waiting + more), "during an overload" in told) == (152, False)
+        predictor.released.set()
+        await asyncio.gather(running, *waiting, *more)
         await subject.close()
 
     run(scenario)

@@ -142,6 +142,26 @@ def test_every_input_of_a_request_is_kept_with_its_answer_in_brief(database):
     assert first.output == {"labels": ["a", "b"], "scores": [0.9, 0.1]}
 
 
+def test_a_text_far_longer_than_the_model_reads_is_not_kept_unless_all_of_it_is_read(database):
+    longest = "x" * prediction_log.LONGEST_TRUNCATED
+
+    async def scenario() -> None:
+        log = log_of(database)
+        add(log, "r1", longest)
+        add(log, "r2", longest + "x")
+        add(log, "r3", longest + "x", "short")
+        await log.close()
+        reader = task_type("ner")(("O", "B-X", "I-X"), 64)
+        log = log_of(database, reader)
+        nothing = reader.Output(entities=(), word_labels=(), word_scores=())
+        log.add("r4", 1, [reader.Input(text=longest + "x")], [reader.Options()], [nothing])
+        await log.close()
+
+    running(scenario)
+    names = [("r1", 0), ("r2", 0), ("r3", 0), ("r3", 1), ("r4", 0)]
+    assert set(database.predictions("m", names)) == {("r1", 0), ("r3", 1), ("r4", 0)}
+
+
 def test_what_was_asked_for_in_a_form_that_hides_something_is_kept_without_its_answer(database):
     task = task_type("multi_label")(("a", "b"), 64)
     output = task.Output(labels=("a",), scores=(0.9,), assigned=(True,))
@@ -256,11 +276,11 @@ def test_a_full_buffer_drops_the_oldest_and_counts_them(database, monkeypatch):
 
 
 def test_one_answer_larger_than_the_buffer_is_dropped(database, monkeypatch):
-    monkeypatch.setattr(prediction_log, "MAX_PENDING_SIZE", 100_000)
+    monkeypatch.setattr(prediction_log, "MAX_PENDING_SIZE", 30_000)
 
     async def scenario() -> None:
         log = log_of(database)
-        add(log, "large", "x" * 200_000)
+        add(log, "large", "x" * 40_000)
         add(log, "small")
         assert log.dropped == 1
         await log.close()

@@ -22,6 +22,7 @@ from baton.logs import JsonFormatter
 from baton.store.feedback import Correction
 from baton.store.records import Champion, ModelVersion, RolloutMode, RolloutState
 from baton.store.registry import Registry
+from services.names import REFUSED, ROOM
 from services.replica.replica import ModelReplica
 from tests.support import replica as replicas
 from tests.support.answers import recent
@@ -819,6 +820,22 @@ def counted(replica: ModelReplica) -> dict[str, float]:
     """The replica's samples, by name and what follows the model and the replica in their labels."""
     samples = replica._telemetry.samples(replica._batcher.version, replica._batcher.waiting)
     return {" ".join((name, *labels[2:])): value for name, labels, value in samples}
+
+
+def test_what_the_proxy_refused_is_counted_and_the_answers_say_whether_there_is_room_while_it_refuses(world):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        assert ROOM not in (await ask(client)).headers
+        answer = await client.post("", json={"inputs": "hello"}, headers={REFUSED: "7"})
+        assert answer.status_code == 200
+        for nonsense in ("-1", "x", "9" * 100):
+            await client.post("", json={"inputs": "hello"}, headers={REFUSED: nonsense})
+        assert counted(replica)["baton_errors_total 429 overloaded"] == 7
+        replica._batcher._short._note_refusal()
+        assert int((await ask(client)).headers[ROOM]) > 0
+        assert ROOM in (await client.post("", json={"inputs": 7})).headers
+        assert ROOM not in (await client.get("/health")).headers
+
+    world.run(scenario)
 
 
 def test_requests_count_by_what_became_of_them_and_probes_do_not(world):

@@ -13,6 +13,7 @@ import pytest
 
 from baton.errors import InvalidInput, NotFinite
 from baton.store.records import Rollout, RolloutMode, RolloutState
+from baton.tasks.base import text_length
 from baton.tasks.classification import Classification
 from baton.tasks.text_classifier import TextInput
 from services.replica import trial as module
@@ -87,7 +88,9 @@ def with_trial(
         return item.model_copy(update={"text": item.text.replace("Anna", "▮")})
 
     async def run() -> None:
-        batcher = Batcher(max_batch_tokens=1024, max_queue=64, max_queue_ms=math.inf, estimate=TASK.estimate_tokens)
+        batcher = Batcher(
+            max_batch_tokens=1024, max_queue=64, max_queue_ms=math.inf, estimate=TASK.estimate_tokens, characters=text_length
+        )
         batcher.serve(1, Answering("billing"))
         router = Router(batcher)
         trial = Trial(

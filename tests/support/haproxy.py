@@ -19,6 +19,7 @@ from typing import Self
 import httpx
 
 from services.host import haproxy
+from services.names import REFUSED, ROOM
 from tests.support.waiting import free_port, until
 
 
@@ -35,8 +36,15 @@ class Backend:
         """Whether Serve stops it."""
         self.dying = 0.0
         """How many of the next requests get no answer: the connection is closed once it has the request."""
+        self.room: int | None = None
+        """How many further requests it says it has room for; None: it says nothing."""
+        self.open = threading.Event()
+        """Whether predictions are answered; those that come before it is set wait for it."""
+        self.open.set()
         self.requests: list[str] = []
         """Methods and paths that it got, health checks left out."""
+        self.refused: list[str] = []
+        """How many requests it was told that HAProxy had refused."""
         backend = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -54,6 +62,9 @@ class Backend:
             def do_POST(self) -> None:
                 self.rfile.read(int(self.headers.get("content-length", 0)))
                 backend.requests.append(f"{self.command} {self.path}")
+                backend.refused += self.headers.get_all(REFUSED, [])
+                if self.command == "POST":
+                    backend.open.wait(60)
                 if backend.dying > 0:
                     backend.dying -= 1
                     self.close_connection = True
@@ -64,6 +75,8 @@ class Backend:
                 body = json.dumps({"by": backend.name}).encode()
                 self.send_response(status)
                 self.send_header("content-length", str(len(body)))
+                if backend.room is not None:
+                    self.send_header(ROOM, str(backend.room))
                 self.end_headers()
                 self.wfile.write(body)
 
