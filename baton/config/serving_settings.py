@@ -57,6 +57,12 @@ class ServingSettings(ConfigSection):
         description="Maximum milliseconds that a request may have to wait in a replica. If those before it are estimated to "
         "take longer, it is answered with status 429. Requests that take long themselves may wait as long.",
     )
+    cache: int = Field(
+        0,
+        ge=0,
+        description="Number of inputs whose answers a replica keeps, for clients that send exactly the same again; 0: none. A "
+        "new version starts with none, and while a canary or a shadow runs everything is computed.",
+    )
     max_inputs: int = Field(256, ge=1, description="Maximum number of inputs in one request.")
     max_body_bytes: int = Field(
         1_048_576, ge=1024, description="Maximum size of a request body in bytes. A larger one is answered with status 413."

@@ -25,6 +25,7 @@ from baton.tasks.base import text_length
 from baton.text.masks import masker
 from services.asgi import Receive, Scope, Send
 from services.keyring import Keyring
+from services.replica.answer_cache import AnswerCache
 from services.replica.audit_draw import AuditDraw
 from services.replica.batching import Batcher
 from services.replica.http import ReplicaHttp
@@ -81,7 +82,7 @@ class ModelReplica:
             characters=text_length,
             on_batch=self._telemetry.count_batch,
         )
-        self._router = Router(self._batcher)
+        self._router = Router(self._batcher, AnswerCache(serving.cache))
         logs.add_facts(logger, lambda: {"model": self._settings.name, "version": self._batcher.version})
         self._log = PredictionLog(
             self._settings.name,

@@ -1,4 +1,7 @@
-"""Which version answers a request: the champion, or the one on trial. Knows neither HTTP nor how versions come and go."""
+"""Which version answers a request: the champion, or the one on trial. Knows neither HTTP nor how versions come and go.
+
+While a trial runs, nothing is answered from the cache: a trial compares what versions answer, and how fast.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from baton.errors import InvalidInput
+from services.replica.answer_cache import AnswerCache
 from services.replica.batching import Batcher, Prediction
 from services.replica.trial import Trial
 
@@ -13,8 +17,8 @@ from services.replica.trial import Trial
 class Router:
     """Sends the requests of one replica to the champion's batcher, or to the trial while there is one."""
 
-    def __init__(self, batcher: Batcher) -> None:
-        self._batcher = batcher
+    def __init__(self, batcher: Batcher, cache: AnswerCache) -> None:
+        self._batcher, self._cache = batcher, cache
         self.trial: Trial | None = None
         """The trial that runs in this replica."""
 
@@ -51,7 +55,7 @@ class Router:
         if version:
             return await self._chosen(version).submit(inputs, options)
         if trial is None:
-            return await self._batcher.submit(inputs, options)
+            return await self._champion(inputs, options)
         taken = trial.takes(key)
         if trial.is_canary:
             if taken:
@@ -61,6 +65,15 @@ class Router:
             return await self._batcher.submit(inputs, options)
         prediction = await trial.champion_answer(self._batcher, inputs, options)
         trial.mirror(self._batcher, request_id, inputs, options, prediction.outputs)
+        return prediction
+
+    async def _champion(self, inputs: Sequence[Any], options: Sequence[Any]) -> Prediction:
+        """Return the champion's answer: the one that it gave to the same request, if that is kept."""
+        kept = self._cache.get(self._batcher.version, inputs, options)
+        if kept is not None:
+            return kept
+        prediction = await self._batcher.submit(inputs, options)
+        self._cache.put(inputs, options, prediction)
         return prediction
 
     def _chosen(self, version: str) -> Batcher:

@@ -554,6 +554,28 @@ def test_requests_during_a_hand_over_are_all_answered_by_one_version_each(world)
 # --- truth is in the registry --------------------------------------------------------------------------------------------
 
 
+def test_the_same_request_again_is_answered_from_the_cache_and_logged_until_another_version_serves(world):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        body = {"inputs": ["where is my invoice?", "a crash"]}
+        first = await client.post("", json=body, headers={"x-request-id": "r1"})
+        again = await client.post("", json=body, headers={"x-request-id": "r2"})
+        assert float(first.headers["x-inference-ms"]) > 0
+        assert (again.headers["x-inference-ms"], again.content) == ("0.00", first.content)
+        assert counted(replica)["baton_batch_inputs_sum"] == 2
+
+        async def written() -> Any:
+            return logged(world, "r2", 1)
+
+        assert (await until(written, "the second request in the log")).label == first.json()[1][0]["label"]
+        assert (await replica.prepare(2)).error is None
+        await replica.commit(2, force(world.registry, "m", 2).sequence)
+        after = await client.post("", json=body)
+        assert (after.headers["x-model-version"], after.json() != first.json()) == ("2", True)
+        assert float(after.headers["x-inference-ms"]) > 0
+
+    world.run(scenario, cache=100)
+
+
 def test_a_promotion_made_behind_its_back_is_followed(world):
     async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
         assert version_of(await ask(client)) == 1

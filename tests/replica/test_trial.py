@@ -17,6 +17,7 @@ from baton.tasks.base import text_length
 from baton.tasks.classification import Classification
 from baton.tasks.text_classifier import TextInput
 from services.replica import trial as module
+from services.replica.answer_cache import AnswerCache
 from services.replica.batching import Batcher
 from services.replica.routing import Router
 from services.replica.trial import MAX_WAITING, Trial
@@ -92,7 +93,7 @@ def with_trial(
             max_batch_tokens=1024, max_queue=64, max_queue_ms=math.inf, estimate=TASK.estimate_tokens, characters=text_length
         )
         batcher.serve(1, Answering("billing"))
-        router = Router(batcher)
+        router = Router(batcher, AnswerCache(0))
         trial = Trial(
             rollout(state, percent),
             new,  # type: ignore[arg-type]
