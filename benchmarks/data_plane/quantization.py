@@ -21,6 +21,7 @@ from baton.engines.onnx_export import export_fp32, export_int8
 from baton.engines.onnx_scales import fix_scales
 from baton.predict.predictor import Predictor
 from baton.tasks import task_type
+from baton.wording import counted
 from benchmarks.__main__ import RESULTS, head_of, write
 from benchmarks.service import SUBJECTS, Service, draw_questions, holdout_of, train_of
 from training.data.sources import parse, read
@@ -50,7 +51,7 @@ def main() -> None:
         rows = _score(version, home / "exports", data, arguments.task)
     heading = f"## Quantization: {arguments.task}"
     section = (
-        f"{heading}\n\nThe recipe of «Training: {arguments.task}», {epochs} epochs; test rows of {data.name}, scored as runs\n"
+        f"{heading}\n\nThe recipe of «Training: {arguments.task}», {counted(epochs, 'epoch')}; test rows of {arguments.data.name}, scored as runs\n"
         f"do, with one thread. Fixed scales: from {TOKENS:,} tokens of training texts, as Baton serves it. Scales of each\n"
         "pass: dynamic quantization, one window a pass.\n\n"
         "| engine | F1 | less than fp32 | rows/s |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"

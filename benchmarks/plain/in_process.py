@@ -18,10 +18,11 @@ BATCHES = (1, 8, 32, 64)
 SECONDS = 3.0
 
 
-def main(directory: Path, threads: int, texts_file: Path) -> None:
+def main(directory: Path, threads: int, texts_file: Path, precision: str = "auto") -> None:
     """Measure the version in ``directory`` and print the result."""
     manifest = Manifest.from_bytes((directory / "baton.json").read_bytes(), str(directory))
-    predictor = Predictor.load(directory, manifest, ServingSettings(), threads=threads)
+    serving = ServingSettings.model_validate({"precision": precision})
+    predictor = Predictor.load(directory, manifest, serving, threads=threads)
     predictor.warm()
     inputs = [predictor.task.from_wire(text) for text in json.loads(texts_file.read_text())]
     print(json.dumps({size: _rate(predictor, inputs, size) for size in BATCHES}))
@@ -38,4 +39,4 @@ def _rate(predictor: Predictor, inputs: list[object], size: int) -> float:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), *sys.argv[4:])

@@ -7,6 +7,7 @@ of the hand-over between versions: `services.replica.replica` builds it and deci
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -138,7 +139,7 @@ class ReplicaHttp:
         patience = _patience_ms(scope)
         try:
             seconds = None if patience is None else max(patience / 1000 - (time.perf_counter() - began), 0.0)
-            async with asyncio.timeout(seconds):
+            async with contextlib.nullcontext() if seconds is None else asyncio.timeout(seconds):
                 prediction = await self._router.answer(
                     call.inputs,
                     call.options,
