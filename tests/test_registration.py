@@ -17,6 +17,7 @@ from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClas
 from baton.artifacts.storage import Storage
 from baton.config.model_settings import ModelSettings
 from baton.config.serving_settings import ServingSettings
+from baton.engines import onnx_scales
 from baton.engines.torch_engine import load_model
 from baton.errors import Conflict, CorruptVersion, DataError, UnusableModel
 from baton.predict.predictor import Predictor
@@ -26,8 +27,9 @@ from baton.tasks import task_type
 from tests.support.audit import fix_secret
 from tests.support.tiny import keyword_rows, save_classifier
 from tests.support.world import LABELS, World
-from training import matches, registration
+from training import matches, publishing, registration
 from training.elsewhere import name_labels
+from training.exporting import ALLOWED_LOSS
 from training.fit.start import find_start
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -141,6 +143,24 @@ def test_a_model_from_elsewhere_becomes_a_judged_version_like_any_other(elsewher
     assert version.lineage["dataset"]["holdout_rows"] == 120
     [answer] = elsewhere.predictor(version).predict([task_type("classification").from_wire("hello, about the invoice")])
     assert answer.label == "billing"
+
+
+def test_where_fixed_scales_lose_f1_each_pass_takes_scales_of_its_own(elsewhere, trained, monkeypatch):
+    train = elsewhere.rows("train", keyword_rows(60, LABELS, seed=5))
+    elsewhere.declare(serving={}, data={"train": train, "holdout": elsewhere.settings.data.holdout})
+
+    def too_small(model: Any, *_: Any) -> Mapping[str, onnx_scales.Range]:
+        """Ranges that cut off almost everything."""
+        return dict.fromkeys(onnx_scales._quantized(model.graph), (-1e-3, 1e-3))
+
+    monkeypatch.setattr(onnx_scales, "_observe", too_small)
+    monkeypatch.setattr(publishing, "race", lambda predictors, _: [1.0] * (len(predictors) - 1) + [2.0])
+    version = elsewhere.version(elsewhere.register(trained, NAMES))
+    engines = version.lineage["engines"]
+    assert list(engines)[:2] == ["onnx cpu int8 dynamic", "onnx cpu int8"]
+    assert engines["onnx cpu int8"]["metric"] < engines["onnx cpu fp32"]["metric"] - ALLOWED_LOSS
+    assert version.lineage["engine"] == "onnx cpu int8 dynamic"
+    assert elsewhere.predictor(version).engine.description == "onnx cpu int8 dynamic"
 
 
 @pytest.mark.parametrize(("train_rows", "int8"), [(60, "onnx cpu int8"), (0, "onnx cpu int8 dynamic")])

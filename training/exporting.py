@@ -98,6 +98,21 @@ def fastest(tried: Sequence[Tried]) -> tuple[int, str]:
     return best, lost and f"{lost} (allowed: {ALLOWED_LOSS})"
 
 
+def loses(tried: Sequence[Tried]) -> bool:
+    """Return whether the first engine loses more than it may against the exact one, which comes last."""
+    return tried[0].metric < tried[-1].metric - ALLOWED_LOSS
+
+
+def scale_each_pass(directory: Path) -> None:
+    """Write the int8 graph of a version again, with scales of activations that each pass takes anew.
+
+    They are finer than fixed ones, and pay for it with passes of one window each, which costs little where windows are long.
+    """
+    from baton.engines.onnx_export import export_int8
+
+    export_int8(directory)
+
+
 def drop_unused(directory: Path, choice: EngineChoice) -> None:
     """Remove the files of engines that do not serve the version. The graph in fp32 stays: it is small, and may be asked for."""
     if choice.precision != "int8":

@@ -18,11 +18,12 @@ from typing import Any
 from baton.artifacts.frozen import HOLDOUT
 from baton.artifacts.manifest import Manifest
 from baton.artifacts.storage import Storage
-from baton.config.base_models import check_length, find_base_model
+from baton.config.base_models import check_architecture, check_length, find_base_model
 from baton.config.model_settings import ModelSettings
 from baton.predict.predictor import Predictor
 from baton.store.records import Decision, Evaluation, ModelVersion, RunStage, RunState
 from baton.store.registry import Registry
+from baton.tasks import task_type
 from training import publishing
 from training.context import Clock, Context
 from training.data import datasets
@@ -63,7 +64,9 @@ def prepare(context: Context, run_id: str, database: str) -> tuple[datasets.Data
     settings, storage = context.settings, context.storage
     context.clock.enter(RunStage.PREPARING)
     settings.check_trainable(context.declared.data)
-    check_length(find_base_model(settings.base_model), settings.base_model, settings.max_length)
+    base = find_base_model(settings.base_model)
+    check_architecture(base, settings.base_model, task_type(settings.task).auto_model)
+    check_length(base, settings.base_model, settings.max_length)
     dataset = freeze(context)
     request = TrainingRequest(
         run_id=run_id,

@@ -23,7 +23,7 @@ from baton.tasks import task_type
 from baton.text.masks import masker
 from training.context import Context
 from training.data.splits import split_rows
-from training.exporting import Tried, drop_unused, export, fastest
+from training.exporting import Tried, drop_unused, export, fastest, loses, scale_each_pass
 from training.fit.priority import scoring_threads
 from training.int8_ranges import draw_windows
 from training.judge.evaluate import cost, evaluate, race
@@ -111,13 +111,20 @@ def make_candidate(
     if holdout is None:
         drop_unused(directory, choices[-1])
         return _candidate(context, directory, manifest, choices[-1].model_copy(update={"reason": reason}), calibration)
-    attempts = []
-    for choice in choices:
-        attempt = _candidate(context, directory, manifest, choice, calibration)
-        context.clock.note(engine=attempt.predictor.engine.description)
-        attempts.append(replace(attempt, scores=score(context, attempt.predictor, holdout, directory)))
-    times = race([attempt.predictor for attempt in attempts], holdout)
-    tried = [_tried(attempt, milliseconds) for attempt, milliseconds in zip(attempts, times, strict=True)]
+
+    def attempt(choice: EngineChoice) -> Candidate:
+        made = _candidate(context, directory, manifest, choice, calibration)
+        context.clock.note(engine=made.predictor.engine.description)
+        return replace(made, scores=score(context, made.predictor, holdout, directory))
+
+    attempts = [attempt(choice) for choice in choices]
+    tried = _tried(attempts, holdout)
+    if (
+        loses(tried) and choices[0].precision == "int8" and attempts[0].predictor.engine.max_rows is None
+    ):  # its scales are fixed
+        scale_each_pass(directory)
+        choices, attempts = (choices[0], *choices), [attempt(choices[0]), *attempts]
+        tried = _tried(attempts, holdout)
     best, refused = fastest(tried)
     measured = {one.description: {"metric": one.metric, "latency_ms": one.latency_ms} for one in tried}
     choice = choices[best].model_copy(update={"measured": measured, "reason": reason or refused})
@@ -143,7 +150,13 @@ def _candidate(
     return Candidate(predictor=predictor, manifest=manifest, scores=None)
 
 
-def _tried(attempt: Candidate, milliseconds: float) -> Tried:
+def _tried(attempts: Sequence[Candidate], holdout: Sequence[Any]) -> list[Tried]:
+    """Return what the engines of candidates achieved, after a race between them on the ``holdout``."""
+    times = race([attempt.predictor for attempt in attempts], holdout)
+    return [_achieved(attempt, milliseconds) for attempt, milliseconds in zip(attempts, times, strict=True)]
+
+
+def _achieved(attempt: Candidate, milliseconds: float) -> Tried:
     assert attempt.scores is not None
     metric = float(attempt.scores.metrics[attempt.predictor.task.metric])
     return Tried(description=attempt.predictor.engine.description, metric=metric, latency_ms=milliseconds)

@@ -17,6 +17,16 @@ FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
 """Model types that number positions from the padding id + 1: their 514 position embeddings serve 512 tokens."""
 
+COMPLETE_FAMILIES = ("bert", "distilbert", "roberta", "xlm-roberta", "camembert", "electra", "deberta-v2", "modernbert")
+"""Common model types that have a head for every task of Baton."""
+
+MODEL_NAMES = {
+    "AutoModelForSequenceClassification": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
+    "AutoModelForTokenClassification": "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",
+    "AutoModelForQuestionAnswering": "MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES",
+}
+"""Where transformers lists the model types of each class."""
+
 
 def find_base_model(name: str) -> Path:
     """Return a local directory with the files of base model ``name``. May download them.
@@ -31,6 +41,43 @@ def find_base_model(name: str) -> Path:
     if spec is not None and spec.origin is not None:
         return Path(spec.origin).parent / "model"
     return _download(name)
+
+
+def check_architecture(base: Path, name: str, auto_model: str) -> None:
+    """Raise ``ConfigError`` if the base model ``name`` in directory ``base`` cannot be loaded and trained as ``auto_model``."""
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    model_type = str(config.get("model_type"))
+    if config.get("is_encoder_decoder"):
+        raise ConfigError(
+            f"base_model: {name} is an encoder-decoder model ({model_type}), which generates text; allowed: encoders, such as "
+            "BERT, RoBERTa, DeBERTa or ModernBERT, and decoders, such as Qwen2 or Llama"
+        )
+    if model_type not in COMPLETE_FAMILIES:
+        from transformers.models.auto import modeling_auto  # takes seconds to load
+
+        if model_type not in getattr(modeling_auto, MODEL_NAMES[auto_model]):
+            raise ConfigError(f"base_model: {name} is a {model_type} model, of which transformers has no {auto_model}")
+    if not any(base.glob("*.safetensors")):
+        raise ConfigError(
+            f"base_model: {name} has no weights in safetensors, the only format that is read; load it in Python with "
+            "transformers, write it to a directory with save_pretrained, and name that directory"
+        )
+    if config.get("pad_token_id") is None and _pad_token(base) is None:
+        raise ConfigError(
+            f"base_model: {name} has no padding token, without which texts cannot share a batch; set tokenizer.pad_token in "
+            "Python (to tokenizer.eos_token, for example), write model and tokenizer to a directory with save_pretrained, and "
+            "name that directory"
+        )
+
+
+def _pad_token(base: Path) -> object:
+    """Return the padding token of a tokenizer; None if its files name none."""
+    for file in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (base / file).is_file():
+            token = json.loads((base / file).read_text(encoding="utf-8")).get("pad_token")
+            if token is not None:
+                return token
+    return None
 
 
 def check_length(base: Path, name: str, max_length: int) -> None:

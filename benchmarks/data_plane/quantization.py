@@ -51,9 +51,9 @@ def main() -> None:
         rows = _score(version, home / "exports", data, arguments.task)
     heading = f"## Quantization: {arguments.task}"
     section = (
-        f"{heading}\n\nThe recipe of «Training: {arguments.task}», {counted(epochs, 'epoch')}; test rows of {arguments.data.name}, scored as runs\n"
-        f"do, with one thread. Fixed scales: from {TOKENS:,} tokens of training texts, as Baton serves it. Scales of each\n"
-        "pass: dynamic quantization, one window a pass.\n\n"
+        f"{heading}\n\nThe recipe of «Training: {arguments.task}», {counted(epochs, 'epoch')}; test rows of "
+        f"{arguments.data.name}, scored as\nruns do, with one thread. Fixed scales: from {TOKENS:,} tokens of training texts, "
+        "as Baton serves it. Scales of\neach pass: dynamic quantization, one window a pass.\n\n"
         "| engine | F1 | less than fp32 | rows/s |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
     )
     options = f"--data …/{arguments.data.resolve().name} --task {arguments.task} --epochs {epochs}"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from baton.config.base_models import BUNDLED, find_base_model
-from baton.errors import BaseModelNotFound
+from baton.config.base_models import BUNDLED, COMPLETE_FAMILIES, MODEL_NAMES, check_architecture, find_base_model
+from baton.errors import BaseModelNotFound, ConfigError
 
 
 def test_a_directory_is_taken_as_it_is(tiny_base):
@@ -31,6 +35,54 @@ def test_a_file_is_no_directory(tiny_base):
 def test_a_directory_without_config_is_refused_with_the_reason(tmp_path):
     with pytest.raises(BaseModelNotFound, match=r"has no config\.json; it must be a Hugging Face model"):
         find_base_model(str(tmp_path))
+
+
+HEADS = {
+    "classification": "AutoModelForSequenceClassification",
+    "ner": "AutoModelForTokenClassification",
+    "qa": "AutoModelForQuestionAnswering",
+}
+
+
+def base_of(directory: Path, config: dict[str, Any], *, weights: str = "model.safetensors", pad: str | None = None) -> Path:
+    """A directory with the files of a base model, as far as they are looked at."""
+    (directory / "config.json").write_text(json.dumps(config))
+    (directory / "tokenizer_config.json").write_text(json.dumps({"pad_token": pad}))
+    (directory / weights).touch()
+    return directory
+
+
+@pytest.mark.parametrize("auto_model", HEADS.values())
+@pytest.mark.parametrize("model_type", COMPLETE_FAMILIES)
+def test_the_families_that_are_not_looked_up_have_every_head(model_type, auto_model):
+    from transformers.models.auto import modeling_auto
+
+    assert model_type in getattr(modeling_auto, MODEL_NAMES[auto_model])
+
+
+@pytest.mark.parametrize(
+    ("task", "config", "options", "complaint"),
+    [
+        ("classification", {"model_type": "t5", "is_encoder_decoder": True}, {}, r"an encoder-decoder model \(t5\), .*allowed"),
+        ("qa", {"model_type": "bart", "is_encoder_decoder": True}, {}, "an encoder-decoder model"),
+        ("qa", {"model_type": "eurobert", "pad_token_id": 0}, {}, "transformers has no AutoModelForQuestionAnswering"),
+        ("ner", {"model_type": "vit"}, {}, "is a vit model, of which transformers has no AutoModelForTokenClassification"),
+        ("ner", {"model_type": "bert", "pad_token_id": 0}, {"weights": "pytorch_model.bin"}, "no weights in safetensors"),
+        ("classification", {"model_type": "gpt2"}, {}, "has no padding token, .*save_pretrained"),
+        ("classification", {"model_type": "gpt2", "pad_token_id": None}, {"pad": "<pad>"}, None),
+        ("classification", {"model_type": "gpt2", "pad_token_id": 7}, {}, None),
+        ("classification", {"model_type": "eurobert", "pad_token_id": 0}, {}, None),
+        ("qa", {"model_type": "bert", "pad_token_id": 0}, {"weights": "model-00001-of-00002.safetensors"}, None),
+    ],
+    ids=["t5", "bart", "no qa head", "no text model", "pickled", "no padding", "tokenizer pads", "gpt2", "eurobert", "shards"],
+)
+def test_a_base_model_that_cannot_be_trained_is_refused_before_anything_starts(tmp_path, task, config, options, complaint):
+    base = base_of(tmp_path, config, **options)
+    if complaint is None:
+        check_architecture(base, "it", HEADS[task])
+        return
+    with pytest.raises(ConfigError, match=f"base_model: it .*{complaint}"):
+        check_architecture(base, "it", HEADS[task])
 
 
 @pytest.mark.parametrize("name", BUNDLED)

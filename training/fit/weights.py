@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,10 +57,13 @@ def save_tokenizer(wrapper: Any, model: Path, directory: Path) -> tuple[Tokenize
     """Save ``wrapper``, transformers' tokenizer of the model in ``model``, to ``directory``.
 
     Return the fast tokenizer that it wraps, and the padding id. Saving writes ``tokenizer.json``, which some base models lack.
-    A copy of the model's ``config.json`` gives the padding id.
+    A copy of the model's ``config.json`` gives the padding id or, if it has none, the tokenizer: decoders often have it there.
     """
     wrapper.save_pretrained(str(directory))
-    (directory / "config.json").write_bytes((model / "config.json").read_bytes())
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    if config.get("pad_token_id") is None:
+        config["pad_token_id"] = wrapper.pad_token_id
+    (directory / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return load_tokenizer(directory)
 
 

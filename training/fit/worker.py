@@ -106,6 +106,8 @@ def build_trainer(worker_config: WorkerConfig, settings: ModelSettings, scratch:
     selection = select_rows(start, settings, storage, worker_config.dataset_uri, worker_config.fold)
     _check_validation(selection, training)
     model = _load_model(origin, task, training)
+    if model.config.pad_token_id is None:  # decoders need it to find the last token of each text
+        model.config.pad_token_id = pad_id
     rows = _encode_rows(task, tokenizer, selection, training)
     _make_faster(model, rows, pad_id, on_gpu=worker_config.use_gpu)
     return trainer_type(training)(
