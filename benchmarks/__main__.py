@@ -17,6 +17,9 @@ from benchmarks import hand_over, killed_replicas, observability, serving, slow_
 from benchmarks.service import BASE_MODEL, SUBJECTS, Service, draw_questions
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
+FAST_INSTRUCTIONS = {"avx512_vnni": "VNNI", "avx_vnni": "VNNI", "avx512_bf16": "bf16", "amx_int8": "AMX"}
+"""Names of instructions by their flags in Linux's ``/proc/cpuinfo``."""
+
 PACKAGES = ("ray", "torch", "transformers", "tokenizers", "numpy")
 
 SECTIONS: Mapping[str, Callable[[Service], str]] = {
@@ -96,10 +99,12 @@ def head_of(module: str, options: str, model: str | None = f"{BASE_MODEL.rpartit
 
 
 def _cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
+    """Return the processor's name, and which instructions it has that make int8 and bf16 fast."""
+    lines = (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())
+    facts = {name.strip(): value.strip() for name, _, value in lines}
+    found = set(facts.get("flags", "").split())
+    fast = [name for flag, name in FAST_INSTRUCTIONS.items() if flag in found]
+    return " ".join([facts.get("model name", platform.processor()), f"({', '.join(fast) or 'no VNNI, no bf16'})"])
 
 
 def _memory_gib() -> float:
