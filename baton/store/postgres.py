@@ -7,6 +7,7 @@ although its machine still acknowledges packets cannot do so: `Connection` limit
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -55,15 +56,17 @@ class Connection(psycopg.Connection[Any]):
             raise psycopg.OperationalError(f"no answer from the server within {self.patience:g} s") from error
 
 
-def engine(url: sa.URL, wait_s: float) -> sa.Engine:
+def engine(url: sa.URL, wait_s: float, json_serializer: Callable[[Any], str]) -> sa.Engine:
     """Return an engine for a PostgreSQL ``url``.
 
     ``wait_s``: how many seconds a transaction waits, before it begins, for a server that is down. 0: fail at once.
+    ``json_serializer``: turns the values of JSON columns into text.
     """
     created = sa.create_engine(
         url.set(drivername="postgresql+psycopg"),
         pool_pre_ping=True,
         pool_timeout=POOL_SECONDS,
+        json_serializer=json_serializer,
         hide_parameters=True,  # parameters hold users' texts, which must not reach error messages
         connect_args={
             "connect_timeout": CONNECT_SECONDS,
