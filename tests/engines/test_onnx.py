@@ -111,10 +111,11 @@ def test_the_graph_in_fp32_has_no_weights_of_its_own(family):
     assert not np.allclose(changed, load_engine(directory, CLASSES, ("logits",), FP32["onnx"]).forward(batch_of(7))["logits"])
 
 
-def test_int8_is_a_quarter_of_the_size_and_near_the_exact_answers(family):
+def test_int8_is_a_quarter_of_the_size_and_near_the_exact_answers(family, caplog):
     directory = family("bert", CLASSES)
     export_fp32(directory, CLASSES, ("logits",), LENGTH)
     export_int8(directory)
+    assert [record.getMessage() for record in caplog.records if record.name == "root"] == []
     int8 = load_engine(directory, CLASSES, ("logits",), EngineSettings(library="onnx", precision="int8"))
     exact = load_engine(directory, CLASSES, ("logits",), FP32["onnx"])
     batch = batch_of(7, 90, 3)
