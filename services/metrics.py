@@ -103,14 +103,14 @@ def _control(name: str, metric_type: MetricType, text: str, *labels: str) -> Met
 REQUESTS = _data(
     "baton_requests",
     MetricType.COUNTER,
-    "Requests to the model that a replica answered, errors included; health checks and descriptions (/info) are not counted.",
+    "Requests to the model that were answered, errors included; health checks and descriptions (/info) are not counted.",
     "version",
     "status",
 )
 ERRORS = _data(
     "baton_errors",
     MetricType.COUNTER,
-    "Requests to the model that a replica answered with an error, by HTTP status code and title of the error.",
+    "Requests to the model that were answered with an error, by HTTP status code and title of the error.",
     "status",
     "kind",
 )

@@ -18,7 +18,7 @@ POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
 """Model types that number positions from the padding id + 1: their 514 position embeddings serve 512 tokens."""
 
 COMPLETE_FAMILIES = ("bert", "distilbert", "roberta", "xlm-roberta", "camembert", "electra", "deberta-v2", "modernbert")
-"""Common model types that have a head for every task of Baton."""
+"""Common model types that have a head for every task of Baton, and a padding token whatever their files say."""
 
 MODEL_NAMES = {
     "AutoModelForSequenceClassification": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
@@ -62,7 +62,8 @@ def check_architecture(base: Path, name: str, auto_model: str) -> None:
             f"base_model: {name} has no weights in safetensors, the only format that is read; load it in Python with "
             "transformers, write it to a directory with save_pretrained, and name that directory"
         )
-    if config.get("pad_token_id") is None and _pad_token(base) is None:
+    has_padding = model_type in COMPLETE_FAMILIES or config.get("pad_token_id") is not None or _pad_token(base) is not None
+    if not has_padding:
         raise ConfigError(
             f"base_model: {name} has no padding token, without which texts cannot share a batch; set tokenizer.pad_token in "
             "Python (to tokenizer.eos_token, for example), write model and tokenizer to a directory with save_pretrained, and "

@@ -54,8 +54,10 @@ class ServingSettings(ConfigSection):
     max_queue_ms: float = Field(
         1000.0,
         gt=0,
+        allow_inf_nan=False,
         description="Maximum milliseconds that a request may have to wait in a replica. If those before it are estimated to "
-        "take longer, it is answered with status 429. Requests that take long themselves may wait as long.",
+        "take longer, it is answered with status 429. Requests that take long themselves may wait as long. While requests are "
+        "refused, a sixteenth of it, or a full batch.",
     )
     cache: int = Field(
         0,

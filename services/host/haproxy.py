@@ -51,7 +51,16 @@ With a single usable one, repeats stay on: it may have closed an idle connection
 ALWAYS_ADMITTED = 2
 """Requests per replica that may be inside without a look at the room, so that one that is idle again is always found out."""
 
-OVERLOADED = "the requests that are waiting take too long (serving.max_queue_ms); try again"
+PREDICTING = ("/predict", "/infer", ":predict")
+"""Ends of the paths of predictions, besides the model's own."""
+
+LATELY_SECONDS = 1
+"""For how many seconds what a replica told about its room holds: it may have been the last answer of an overload."""
+
+SHORT_BODY = 15_000
+"""Bytes of a body that HAProxy has whole when it decides (`tune.bufsize` also has to hold the headers)."""
+
+OVERLOADED = "too many requests are waiting, or they take too long (serving.max_queue, serving.max_queue_ms); try again"
 """What is said to requests for which the replicas have no room."""
 
 
@@ -98,7 +107,7 @@ def adapt(config: str) -> str:
         return config
     config = _log_exceptions_only(_add_limits(config))
     for number, (name, path) in enumerate(_model_backends(config).items()):
-        config = _refuse_overload(_check_readiness(config, name, path), name, f"proc.baton_{number}")
+        config = _refuse_overload(_check_readiness(config, name, path), name, path, f"proc.baton_{number}")
     return f"{MARK}\n{config}"
 
 
@@ -172,36 +181,47 @@ def _check_readiness(config: str, name: str, path: str) -> str:
     return head + section + tail
 
 
-def _refuse_overload(config: str, name: str, variable: str) -> str:
-    """Let a backend refuse predictions for which its replicas have no room: in Python, a refusal takes ten times as long.
+def _refuse_overload(config: str, name: str, path: str, variable: str) -> str:
+    """Let a backend refuse predictions for which its replicas have no room, so that they need not spend Python on it.
 
     While requests wait in a replica, each of its answers says for how many more it has room. So many are let in for each
     replica, beside those that are inside when the answer leaves. The next that is let in says how many were refused before it.
+
+    Replicas themselves refuse requests that come with an origin, because web pages may read what replicas answer, and those
+    with long bodies: HAProxy would close the connection while the client still writes (haproxy/haproxy#2404).
     """
     head, section, tail = _section(config, f"backend {name}")
     refuse = "    http-request return status 429 content-type application/json hdr retry-after 1 string '{}' if overloaded{}\n"
-    limit, refused = f"{variable}_limit", f"{variable}_refused"
+    limit, told, refused = f"{variable}_limit", f"{variable}_told", f"{variable}_refused"
     section = section.replace(
         f"backend {name}\n",
         f"backend {name}\n"
+        f"    http-request set-var(txn.predicts) bool(true) if METH_POST {{ path {path} {path}/ }}\n"
+        f"    http-request set-var(txn.predicts) bool(true) if METH_POST {{ path_end {' '.join(PREDICTING)} }}\n"
+        "    acl predicts var(txn.predicts) -m bool\n"
         f"    http-request set-var(txn.inside) be_conn({name})\n"
         f"    http-request set-var(txn.few) nbsrv({name}),mul({ALWAYS_ADMITTED})\n"
+        f"    http-request set-var(txn.told) var({told})\n"
+        f"    acl lately date,sub(txn.told) -m int le {LATELY_SECONDS}\n"
         f"    acl too_many var(txn.inside),sub({limit}) -m int gt 0\n"  # false without a limit
         "    acl not_few var(txn.inside),sub(txn.few) -m int gt 0\n"
-        "    http-request set-var(txn.overloaded) bool(true) if METH_POST too_many not_few\n"
+        f"    acl short req.body_size le {SHORT_BODY}\n"
+        "    acl from_a_page req.hdr(origin) -m found\n"
+        "    http-request set-var(txn.overloaded) bool(true) if predicts lately too_many not_few short !from_a_page\n"
         "    acl overloaded var(txn.overloaded) -m bool\n"
         f"    http-request set-var({refused}) var({refused},0),add(1) if overloaded\n"
         + refuse.format(f'{{"error": "{OVERLOADED}", "error_type": "Overloaded"}}', " { path_end /predict }")  # TEI's
         + refuse.format(f'{{"error": "{OVERLOADED}"}}', "")
         + f"    http-request del-header {REFUSED}\n"
         f"    acl some_refused var({refused},0) -m int gt 0\n"
-        f"    http-request set-header {REFUSED} %[var({refused})] if METH_POST some_refused\n"
-        f"    http-request set-var({refused}) int(0) if METH_POST some_refused\n"
+        f"    http-request set-header {REFUSED} %[var({refused})] if predicts some_refused\n"
+        f"    http-request set-var({refused}) int(0) if predicts some_refused\n"
         f"    acl room_told res.hdr({ROOM}) -m found\n"
         f"    http-response set-var(txn.inside) be_conn({name}),sub(1)\n"
         f"    http-response set-var(txn.usable) nbsrv({name})\n"
         f"    http-response set-var({limit}) res.hdr({ROOM}),mul(txn.usable),add(txn.inside) if room_told\n"
-        f"    http-response unset-var({limit}) if METH_POST !room_told\n"
+        f"    http-response set-var({told}) date if room_told\n"
+        f"    http-response unset-var({limit}) if predicts !room_told\n"
         f"    http-response del-header {ROOM}\n",
         1,
     )

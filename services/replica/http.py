@@ -56,6 +56,9 @@ NOT_READY_STATUS = 503
 MAX_DIGITS = 12
 """Digits of a number in a header that are read: Python refuses to read thousands of them."""
 
+MOST_REFUSED = 10_000
+"""Maximum of refusals that one request may tell of: as many as HAProxy makes in a third of a second."""
+
 LONGEST_PATIENCE_MS = 3_600_000
 """Milliseconds of ``x-request-timeout-ms``: an hour, after which HAProxy ends a request anyway."""
 
@@ -92,12 +95,15 @@ class ReplicaHttp:
         """Answer one request. Every answer, error or not, is a `Response` and is sent here."""
         path = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/")
         endpoint, version = self._endpoints.find(path)
+        predicts = endpoint is not None and endpoint.action is Action.PREDICT
+        if predicts:
+            self._note_refusals(scope)
         try:
             response = await self._respond(scope, receive, path, endpoint, version)
         except Exception as error:
             response = self._failed(scope, endpoint, error)
         added = self._cors.headers(scope)
-        if endpoint is not None and endpoint.action is Action.PREDICT and (room := self._batcher.room) is not None:
+        if predicts and (room := self._batcher.room) is not None:
             added = (*added, (ROOM.encode(), b"%d" % room))
         if added:
             response = replace(response, headers=(*response.headers, *added))
@@ -126,7 +132,6 @@ class ReplicaHttp:
 
     async def _predict(self, scope: Scope, receive: Receive, dialect: Dialect, version: str) -> Response:
         began = time.perf_counter()
-        self._note_refusals(scope)
         content_type = header(scope, b"content-type").partition(b";")[0].strip().lower()
         if content_type and content_type not in dialect.content_types:
             allowed = b", ".join(dialect.content_types).decode()
@@ -174,10 +179,14 @@ class ReplicaHttp:
         return response
 
     def _note_refusals(self, scope: Scope) -> None:
-        """Count what the proxy refused since the last request that it let through, because there was no room."""
+        """Count what the proxy refused since the last request that it let through, because there was no room.
+
+        Whoever reaches this replica's own port can send the header, too.
+        """
         refused = header(scope, REFUSED.encode())
         if refused.isdigit() and len(refused) <= MAX_DIGITS:
-            self._telemetry.count_error(self._batcher.version, Overloaded.status, Overloaded.title, int(refused))
+            count = min(int(refused), MOST_REFUSED)
+            self._telemetry.count_error(self._batcher.version, Overloaded.status, Overloaded.title, count)
             self._batcher.note_refusals()
 
     def _failed(self, scope: Scope, endpoint: Endpoint | None, error: Exception) -> Response:

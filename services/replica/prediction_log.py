@@ -49,9 +49,8 @@ class _PendingAnswer:
 
     request_id: str
     version: int
-    inputs: Sequence[Any]
-    options: Sequence[Any]
-    outputs: Sequence[Any]
+    items: Sequence[tuple[int, Any, Any, Any]]
+    """Position, input, options and output of each input that is kept."""
     size: int
     """Estimate of its characters in memory."""
     at: datetime
@@ -133,16 +132,16 @@ class PredictionLog:
     ) -> None:
         if not 1 <= len(request_id) <= LONGEST_ID or not sampled(request_id, self._share):
             return
-        size = sum(length for length in map(text_length, inputs) if length <= self._longest)
-        if size == 0:
+        items = list(zip(range(len(inputs)), inputs, options, outputs, strict=True))
+        if self._longest < math.inf:
+            items = [item for item in items if text_length(item[1]) <= self._longest]
+        if not items:
             return
         answer = _PendingAnswer(
             request_id=request_id,
             version=version,
-            inputs=inputs,
-            options=options,
-            outputs=outputs,
-            size=size + OUTPUT_SIZE * len(inputs),
+            items=items,
+            size=sum(text_length(item) for _, item, _, _ in items) + OUTPUT_SIZE * len(items),
             at=datetime.now(UTC),
         )
         waiting.add(answer)
@@ -209,10 +208,7 @@ class PredictionLog:
 
     def _predictions(self, answer: _PendingAnswer) -> list[LoggedPrediction]:
         predictions = []
-        for position, (item, options, output) in enumerate(zip(answer.inputs, answer.options, answer.outputs, strict=True)):
-            length = text_length(item)
-            if length > self._longest:
-                continue
+        for position, item, options, output in answer.items:
             masked = self._mask(item)
             label, confidence = self._task.summary(output, options)
             scorable = self._task.scorable(options)
@@ -226,7 +222,7 @@ class PredictionLog:
                     output=self._task.brief(output, masked).model_dump(mode="json") if scorable else None,
                     label=label,
                     confidence=confidence,
-                    length=length,
+                    length=text_length(item),
                     created_at=answer.at,
                 )
             )

@@ -172,7 +172,7 @@ class Queue:
         one_ms = self._typical_tokens * pace.milliseconds(pace.batch_tokens) / pace.batch_tokens
         if one_ms:
             left = min(left, int((self._most_ms(pace) - pace.milliseconds(self.tokens)) / one_ms))
-        return max(left, 0)
+        return max(left, 0 if self.requests else 1)  # one that finds nobody waiting is never refused
 
     def _most_ms(self, pace: Pace) -> float:
         """Return how long the requests that wait may take."""

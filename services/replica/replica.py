@@ -333,7 +333,8 @@ class ModelReplica:
             needed = {version for version in (self._batcher.version, previous, *self._versions.loaded) if version is not None}
             await asyncio.to_thread(self._versions.tidy_cache, needed)
         except BatonError as error:
-            self._previous = None
+            if self._champion is followed:
+                self._previous = None
             logger.warning("%s: the previous champion is not kept in memory: %s", self._settings.name, error)
         except Exception:
             logger.exception("%s: keeping the previous champion failed", self._settings.name)

@@ -70,11 +70,24 @@ def test_the_families_that_are_not_looked_up_have_every_head(model_type, auto_mo
         ("ner", {"model_type": "bert", "pad_token_id": 0}, {"weights": "pytorch_model.bin"}, "no weights in safetensors"),
         ("classification", {"model_type": "gpt2"}, {}, "has no padding token, .*save_pretrained"),
         ("classification", {"model_type": "gpt2", "pad_token_id": None}, {"pad": "<pad>"}, None),
+        ("classification", {"model_type": "bert"}, {}, None),
         ("classification", {"model_type": "gpt2", "pad_token_id": 7}, {}, None),
         ("classification", {"model_type": "eurobert", "pad_token_id": 0}, {}, None),
         ("qa", {"model_type": "bert", "pad_token_id": 0}, {"weights": "model-00001-of-00002.safetensors"}, None),
     ],
-    ids=["t5", "bart", "no qa head", "no text model", "pickled", "no padding", "tokenizer pads", "gpt2", "eurobert", "shards"],
+    ids=[
+        "t5",
+        "bart",
+        "no head",
+        "no text",
+        "pickled",
+        "no pad",
+        "tokenizer pads",
+        "old bert",
+        "gpt2",
+        "eurobert",
+        "shards",
+    ],
 )
 def test_a_base_model_that_cannot_be_trained_is_refused_before_anything_starts(tmp_path, task, config, options, complaint):
     base = base_of(tmp_path, config, **options)

@@ -6,6 +6,7 @@ import contextlib
 import math
 import select
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -155,6 +156,41 @@ def test_what_the_replicas_have_no_room_for_is_refused_in_front_of_them_and_coun
         for _ in range(2):
             assert httpx.post(f"{front.url}/models/m", json={}, headers={REFUSED: "999"}).status_code == 200
         assert [number for replica in front.replicas for number in replica.refused] == ["2"]
+
+
+@pytest.mark.parametrize("reason", ["its body is long", "a web page may read the answer", "it is no prediction"])
+def test_what_the_proxy_cannot_refuse_well_is_left_to_the_replica(reason):
+    with Front(Backend("one")) as front, ThreadPoolExecutor(8) as clients:
+        [replica] = front.replicas
+        replica.room = 0
+        assert front.predict().status_code == 200
+        replica.open.clear()
+        url = f"{front.url}/models/m/v2/repository/index" if reason == "it is no prediction" else f"{front.url}/models/m"
+        headers = {"origin": "https://shop.example"} if reason == "a web page may read the answer" else {}
+        content = "x" * (1_000_000 if reason == "its body is long" else 100)
+        admitted = [clients.submit(front.predict) for _ in range(haproxy.ALWAYS_ADMITTED)]
+        until(lambda: len(replica.requests) == 1 + len(admitted), 20, "all are inside")
+        assert front.predict().status_code == 429
+        other = clients.submit(httpx.post, url, content=content, headers=headers)
+        until(lambda: len(replica.requests) == 2 + len(admitted), 20, "it is inside, too")
+        replica.open.set()
+        assert {answer.result().status_code for answer in (*admitted, other)} == {200}
+
+
+def test_what_replicas_told_of_their_room_is_soon_forgotten():
+    with Front(Backend("one")) as front, ThreadPoolExecutor(8) as clients:
+        [replica] = front.replicas
+        replica.room = 0
+        assert front.predict().status_code == 200
+        told = time.time()
+        replica.open.clear()
+        admitted = [clients.submit(front.predict) for _ in range(haproxy.ALWAYS_ADMITTED)]
+        until(lambda: len(replica.requests) == 1 + len(admitted), 20, "all are inside")
+        until(lambda: time.time() > told + haproxy.LATELY_SECONDS + 1, 20, "the last answer is a while ago")
+        many = [clients.submit(front.predict) for _ in range(5)]
+        until(lambda: len(replica.requests) == 1 + len(admitted) + len(many), 20, "all are inside")
+        replica.open.set()
+        assert {answer.result().status_code for answer in (*admitted, *many)} == {200}
 
 
 def test_replicas_without_room_that_have_answered_everything_get_requests_again():

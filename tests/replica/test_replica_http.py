@@ -23,6 +23,7 @@ from baton.store.feedback import Correction
 from baton.store.records import Champion, ModelVersion, RolloutMode, RolloutState
 from baton.store.registry import Registry
 from services.names import REFUSED, ROOM
+from services.replica.http import MOST_REFUSED
 from services.replica.replica import ModelReplica
 from tests.support import replica as replicas
 from tests.support.answers import recent
@@ -852,6 +853,8 @@ def test_what_the_proxy_refused_is_counted_and_the_answers_say_whether_there_is_
         for nonsense in ("-1", "x", "9" * 100):
             await client.post("", json={"inputs": "hello"}, headers={REFUSED: nonsense})
         assert counted(replica)["baton_errors_total 429 overloaded"] == 7
+        await client.post("", json={"inputs": "hello"}, headers={REFUSED: "999999999"})
+        assert counted(replica)["baton_errors_total 429 overloaded"] == 7 + MOST_REFUSED
         replica._batcher._short._note_refusal()
         assert int((await ask(client)).headers[ROOM]) > 0
         assert ROOM in (await client.post("", json={"inputs": 7})).headers
