@@ -7,11 +7,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForQuestionAnswering, AutoModelForSequenceClassification, AutoTokenizer
 
 from baton.artifacts.storage import Storage
@@ -19,7 +21,7 @@ from baton.config.model_settings import ModelSettings
 from baton.config.serving_settings import ServingSettings
 from baton.engines import onnx_scales
 from baton.engines.torch_engine import load_model
-from baton.errors import Conflict, CorruptVersion, DataError, UnusableModel
+from baton.errors import ConfigError, Conflict, CorruptVersion, DataError, UnusableModel
 from baton.predict.predictor import Predictor
 from baton.store.records import ModelVersion, Run, RunState, Source, Verdict
 from baton.store.registry import Registry
@@ -27,10 +29,10 @@ from baton.tasks import task_type
 from tests.support.audit import fix_secret
 from tests.support.tiny import keyword_rows, save_classifier
 from tests.support.world import LABELS, World
-from training import matches, publishing, registration
+from training import matches, pipeline, publishing, registration
 from training.elsewhere import name_labels
 from training.exporting import ALLOWED_LOSS
-from training.fit.start import find_start
+from training.fit.start import Start, find_start
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -299,6 +301,25 @@ def test_a_run_goes_on_from_a_registered_champion_if_its_base_model_is_the_same_
     assert (start.parent, start.known_rows, list(start.new_labels)) == (1, 0, [])
     other = find_start(world.settings(start_from="champion"), world.registry, world.storage, world.dataset)
     assert (other.parent, f"v1, has the base model {trained}" in other.reason) == (None, True)
+
+
+def test_a_run_goes_on_from_a_registered_champion_whose_source_has_no_safetensors(tiny_base, trained, tmp_path):
+    source = Path(shutil.copytree(trained, tmp_path / "pickled", ignore=shutil.ignore_patterns("*.safetensors")))
+    torch.save(load_file(trained / "model.safetensors"), source / "pytorch_model.bin")
+    (tmp_path / "world").mkdir()
+    world = World(tiny_base, tmp_path / "world", rows=60)
+    spec = world.settings().model_dump(mode="json")
+    run = world.registry.runs.create("m", spec, started=True, source=Source(location=str(source), labels=NAMES))
+    registration.register(run.id, world.registry, world.storage)
+    world.make_champion(world.registry.versions.get("m", 1))
+
+    def prepare(start_from: str) -> Start:
+        settings = world.settings(start_from=start_from).model_copy(update={"base_model": str(source)})
+        return pipeline.prepare(replace(world.context(), settings=settings), "r", "unused")[1].start
+
+    assert prepare("champion").parent == 1
+    with pytest.raises(ConfigError, match=r"pickled has no weights in safetensors"):
+        prepare("base")
 
 
 def test_labels_that_it_cannot_answer_are_told(elsewhere, tmp_path):

@@ -65,14 +65,16 @@ def prepare(context: Context, run_id: str, database: str) -> tuple[datasets.Data
     context.clock.enter(RunStage.PREPARING)
     settings.check_trainable(context.declared.data)
     base = find_base_model(settings.base_model)
-    check_architecture(base, settings.base_model, task_type(settings.task).auto_model)
     check_length(base, settings.base_model, settings.max_length)
     dataset = freeze(context)
+    start = starts.find_start(settings, context.registry, storage, dataset)
+    if start.parent is None:  # a champion from elsewhere is trained further also where its source has no safetensors
+        check_architecture(base, settings.base_model, task_type(settings.task).auto_model)
     request = TrainingRequest(
         run_id=run_id,
         settings=settings,
         dataset=dataset.version,
-        start=starts.find_start(settings, context.registry, storage, dataset),
+        start=start,
         storage=storage.url,
         runs_path=storage.runs_path,
         database=database,

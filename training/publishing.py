@@ -119,9 +119,8 @@ def make_candidate(
 
     attempts = [attempt(choice) for choice in choices]
     tried = _tried(attempts, holdout)
-    if (
-        loses(tried) and choices[0].precision == "int8" and attempts[0].predictor.engine.max_rows is None
-    ):  # its scales are fixed
+    has_fixed_scales = choices[0].precision == "int8" and attempts[0].predictor.engine.max_rows is None
+    if has_fixed_scales and loses(tried):
         scale_each_pass(directory)
         choices, attempts = (choices[0], *choices), [attempt(choices[0]), *attempts]
         tried = _tried(attempts, holdout)

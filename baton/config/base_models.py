@@ -44,7 +44,12 @@ def find_base_model(name: str) -> Path:
 
 
 def check_architecture(base: Path, name: str, auto_model: str) -> None:
-    """Raise ``ConfigError`` if the base model ``name`` in directory ``base`` cannot be loaded and trained as ``auto_model``."""
+    """Raise ``ConfigError`` if the base model ``name`` in directory ``base`` cannot be loaded and trained as ``auto_model``.
+
+    Classes that are not in `MODEL_NAMES`, as tasks of your own may have, are not checked.
+    """
+    if auto_model not in MODEL_NAMES:
+        return
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
     model_type = str(config.get("model_type"))
     if config.get("is_encoder_decoder"):

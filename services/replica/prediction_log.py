@@ -49,8 +49,8 @@ class _PendingAnswer:
 
     request_id: str
     version: int
-    items: Sequence[tuple[int, Any, Any, Any]]
-    """Position, input, options and output of each input that is kept."""
+    items: Sequence[tuple[int, int, Any, Any, Any]]
+    """Position, length, input, options and output of each input that is kept."""
     size: int
     """Estimate of its characters in memory."""
     at: datetime
@@ -132,16 +132,16 @@ class PredictionLog:
     ) -> None:
         if not 1 <= len(request_id) <= LONGEST_ID or not sampled(request_id, self._share):
             return
-        items = list(zip(range(len(inputs)), inputs, options, outputs, strict=True))
-        if self._longest < math.inf:
-            items = [item for item in items if text_length(item[1]) <= self._longest]
+        lengths = map(text_length, inputs)
+        all_items = zip(range(len(inputs)), lengths, inputs, options, outputs, strict=True)
+        items = [item for item in all_items if item[1] <= self._longest]
         if not items:
             return
         answer = _PendingAnswer(
             request_id=request_id,
             version=version,
             items=items,
-            size=sum(text_length(item) for _, item, _, _ in items) + OUTPUT_SIZE * len(items),
+            size=sum(length for _, length, *_ in items) + OUTPUT_SIZE * len(items),
             at=datetime.now(UTC),
         )
         waiting.add(answer)
@@ -208,7 +208,7 @@ class PredictionLog:
 
     def _predictions(self, answer: _PendingAnswer) -> list[LoggedPrediction]:
         predictions = []
-        for position, item, options, output in answer.items:
+        for position, length, item, options, output in answer.items:
             masked = self._mask(item)
             label, confidence = self._task.summary(output, options)
             scorable = self._task.scorable(options)
@@ -222,7 +222,7 @@ class PredictionLog:
                     output=self._task.brief(output, masked).model_dump(mode="json") if scorable else None,
                     label=label,
                     confidence=confidence,
-                    length=text_length(item),
+                    length=length,
                     created_at=answer.at,
                 )
             )
