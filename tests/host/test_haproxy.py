@@ -171,14 +171,14 @@ def test_what_the_proxy_cannot_refuse_well_is_left_to_the_replica(reason):
         admitted = [clients.submit(front.predict) for _ in range(haproxy.ALWAYS_ADMITTED)]
         until(lambda: len(replica.requests) == 1 + len(admitted), 20, "all are inside")
         assert front.predict().status_code == 429
-        other = clients.submit(httpx.post, url, content=content, headers=headers)
+        other = clients.submit(httpx.post, url, content=content, headers=headers, timeout=60)
         until(lambda: len(replica.requests) == 2 + len(admitted), 20, "it is inside, too")
         replica.open.set()
         assert {answer.result().status_code for answer in (*admitted, other)} == {200}
 
 
 def test_what_replicas_told_of_their_room_is_soon_forgotten():
-    with Front(Backend("one")) as front, ThreadPoolExecutor(8) as clients:
+    with Front(Backend("one"), lately_seconds=haproxy.LATELY_SECONDS) as front, ThreadPoolExecutor(8) as clients:
         [replica] = front.replicas
         replica.room = 0
         assert front.predict().status_code == 200

@@ -125,10 +125,17 @@ def render(directory: Path, replicas: Sequence[Backend], control: Backend, fallb
 class Front:
     """HAProxy before two replicas of model ``m`` and the control plane, during a ``with`` block.
 
-    ``request_seconds``: in place of the limit that users get, which is too long for a test.
+    ``request_seconds``: in place of the limit that users get, which is too long for a test. ``lately_seconds``: in place of the
+    time for which HAProxy remembers the room that it was told, which is too short for a test on busy processors.
     """
 
-    def __init__(self, *replicas: Backend, maxconn: int = 200, request_seconds: int = haproxy.REQUEST_SECONDS) -> None:
+    def __init__(
+        self,
+        *replicas: Backend,
+        maxconn: int = 200,
+        request_seconds: int = haproxy.REQUEST_SECONDS,
+        lately_seconds: int = 600,
+    ) -> None:
         self.replicas = replicas
         self.control, self.fallback = Backend("control"), Backend("fallback", ready=False)
         self._directory = tempfile.TemporaryDirectory(prefix="haproxy-")
@@ -136,9 +143,11 @@ class Front:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._config = render(directory, replicas, self.control, self.fallback, maxconn, self.port)
-        if request_seconds != haproxy.REQUEST_SECONDS:
-            changed = haproxy.adapt(self._config.read_text())
-            haproxy.replace(self._config, changed.replace(f"{haproxy.REQUEST_SECONDS}s", f"{request_seconds}s"))
+        changed = haproxy.adapt(self._config.read_text())
+        lately = "acl lately date,sub(txn.told) -m int le"
+        assert f"{lately} {haproxy.LATELY_SECONDS}\n" in changed
+        changed = changed.replace(f"{lately} {haproxy.LATELY_SECONDS}\n", f"{lately} {lately_seconds}\n")
+        haproxy.replace(self._config, changed.replace(f"{haproxy.REQUEST_SECONDS}s", f"{request_seconds}s"))
         self._launcher = directory / "haproxy"
         haproxy.write_launcher(self._launcher)
 
@@ -166,7 +175,7 @@ class Front:
         return False
 
     def predict(self) -> httpx.Response:
-        return httpx.post(f"{self.url}/models/m", json={"inputs": "text"})
+        return httpx.post(f"{self.url}/models/m", json={"inputs": "text"}, timeout=60)
 
     def states(self) -> dict[str, str]:
         """What HAProxy thinks of each replica: UP, DOWN, or something between."""
