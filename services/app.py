@@ -29,6 +29,9 @@ bounded queue decides and answers 429, instead of a queue of Serve's in which re
 HEALTH_CHECK_PERIOD_S = 5
 """Half of Serve's default, so that a replica that hangs is found, and replaced, sooner."""
 
+CONTROL_HEALTH_CHECK_PERIOD_S = 1
+"""There is one control plane only: Serve notices its death at the next check, and until then nobody can roll back."""
+
 HEALTH_CHECK_TIMEOUT_S = 30
 """Serve's default: a replica on a busy machine is slow to answer, but not dead."""
 
@@ -123,7 +126,7 @@ def control(args: BatonConfig) -> serve.Application:
         num_replicas=1,
         max_ongoing_requests=MAX_ONGOING_REQUESTS,
         ray_actor_options={"num_cpus": 0},
-        health_check_period_s=HEALTH_CHECK_PERIOD_S,
+        health_check_period_s=CONTROL_HEALTH_CHECK_PERIOD_S,
         health_check_timeout_s=HEALTH_CHECK_TIMEOUT_S,
         logging_config=serve_logging(args.logging),
     )(serve.ingress()(EnvControlPlane))

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import chdtri
 
 BINS = 10
 """Maximum number of bins of a feature. More bins need more answers before a difference is significant."""
@@ -96,6 +95,10 @@ def alarm_level(bins: int, now: int, reference: int) -> float:
     Two samples of one population, of size n and m, have PSI ≈ (1/n + 1/m) · χ² with bins − 1 degrees of freedom (Yurdakul and
     Naranjo 2020, «Statistical properties of the population stability index»).
     """
+    from scipy.special import (
+        chdtri,
+    )  # takes a tenth of a second to load, which the start of the control plane need not wait for
+
     return max(ALARM, float(chdtri(bins - 1, 1 - CERTAINTY)) * (1 / now + 1 / reference))
 
 

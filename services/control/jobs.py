@@ -13,9 +13,9 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import ray
-from ray.job_submission import JobStatus, JobSubmissionClient
 
 from baton.artifacts.storage import Storage
 from baton.config.model_settings import ModelSettings
@@ -25,12 +25,15 @@ from baton.store.registry import Registry
 from services.control.ownership import Ownership
 from services.control.silence import SILENCE_SECONDS, Silence, signs_of_life
 
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
 JUDGE_POLL_SECONDS = 0.25
 """Pause between two looks at an evaluation job: short, because a user waits for the promotion."""
 
-TERMINAL = (JobStatus.FAILED, JobStatus.STOPPED, JobStatus.SUCCEEDED)
-"""Job states in which the job has ended."""
-
+SUCCEEDED = "SUCCEEDED"
+TERMINAL = ("FAILED", "STOPPED", SUCCEEDED)
+"""Job states in which the job has ended. Ray's `JobStatus` is an enumeration of these strings."""
 
 UNREACHABLE = (RuntimeError, OSError)
 """What Ray's job client raises if its server does not answer. The errors of requests, which it uses, are an ``OSError``."""
@@ -88,7 +91,7 @@ class Jobs:
                 await asyncio.to_thread(self._stop, job)
                 raise NotReady(f"{what} took more than {timeout_s:.0f} s and was stopped")
             await asyncio.sleep(JUDGE_POLL_SECONDS)
-        if status is not JobStatus.SUCCEEDED:
+        if status != SUCCEEDED:
             raise NotReady(f"{what} failed: {await asyncio.to_thread(self._outcome, job)}")
 
     def cancel(self, run_id: str) -> Run:
@@ -145,10 +148,10 @@ class Jobs:
             if self._status(job) is None:
                 raise NotReady(f"the Ray cluster did not accept job {job}: {error}") from error
 
-    def _status(self, job: str) -> JobStatus | None:
+    def _status(self, job: str) -> str | None:
         """Return Ray's status of a job; None if Ray does not know the job."""
         try:
-            return self._job_client().get_job_status(job)
+            return str(self._job_client().get_job_status(job).value)
         except UNREACHABLE as error:
             if str(error).startswith("Request failed with status code 404"):
                 return None
@@ -167,6 +170,9 @@ class Jobs:
 
     def _job_client(self) -> JobSubmissionClient:
         if self._client is None:
+            # Only a job needs it, and a control plane that starts again after a crash must be there soon.
+            from ray.job_submission import JobSubmissionClient
+
             try:
                 # By address: without one, the client searches for a cluster, and fails if the machine runs several.
                 self._client = JobSubmissionClient(ray.get_runtime_context().gcs_address)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ray.job_submission import JobStatus
 
 from baton.artifacts.storage import Storage
 from baton.config.file import BatonConfig
@@ -20,7 +19,7 @@ from baton.quality.trials import TrialCounts
 from baton.store.records import Decision, ModelVersion, ReplicaState, Rollout
 from baton.store.registry import Registry
 from baton.tasks.classification import Classification
-from services.control.jobs import Jobs
+from services.control.jobs import SUCCEEDED, Jobs
 from services.control.loops import Loops
 from services.control.ownership import Ownership
 from services.control.plane import ControlPlane
@@ -102,10 +101,10 @@ class LocalJobs(Jobs):
         else:
             self.on_run(job)
 
-    def _status(self, job: str) -> JobStatus | None:
+    def _status(self, job: str) -> str | None:
         if job not in self.submitted:
             return None
-        return JobStatus.SUCCEEDED if job.startswith(("judge-", "evaluate-")) else JobStatus.RUNNING
+        return SUCCEEDED if job.startswith(("judge-", "evaluate-")) else "RUNNING"
 
     def _job_client(self) -> Any:
         class Client:
