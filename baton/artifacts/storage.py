@@ -6,10 +6,10 @@ Layout: ``models/NAME/versions/N/`` (a Hugging Face directory and ``baton.json``
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
-import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -201,16 +201,13 @@ class Storage:
         return Manifest.from_bytes(content, source)
 
     def _download(self, source: str, manifest: Manifest, final: Path) -> Path:
-        if final.is_dir():
-            try:
-                manifests.verify(final, manifest)
-                os.utime(final)  # it is in use (`VersionCache.tidy`)
-                return final
-            except CorruptVersion:  # only the local copy is damaged: download it again
-                shutil.rmtree(final, ignore_errors=True)
+        """Return ``final``, with the files of ``manifest``. Of several processes that ask at once, one downloads them."""
+        if _whole(final, manifest):
+            return final
         final.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=final.parent))
-        try:
+        with _claimed(final.parent / f"{PARTIAL}{final.name}") as partial:
+            if _whole(final, manifest):  # another process has downloaded it meanwhile
+                return final
             manifests.check_names(partial, manifest)
             with self._as_storage_error("read from"):
                 for name in manifest.files:
@@ -220,13 +217,7 @@ class Storage:
                     except FileNotFoundError:
                         raise CorruptVersion(f"{source}/{name} is missing; the version is incomplete") from None
             manifests.verify(partial, manifest)
-            try:
-                partial.rename(final)
-            except OSError:
-                if not final.is_dir():  # another replica on this node finished first; its copy is the same
-                    raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            partial.rename(final)
         return final
 
     # --- data sets ---------------------------------------------------------------------------------------------------
@@ -318,3 +309,50 @@ def _options(scheme: str, *, patient: bool) -> dict[str, Any]:
     from baton.artifacts import s3
 
     return s3.options(patient=patient)
+
+
+def _whole(directory: Path, manifest: Manifest) -> bool:
+    """Return whether ``directory`` is a whole copy of a version, and mark it as used. A damaged copy is removed."""
+    if not directory.is_dir():
+        return False
+    try:
+        manifests.verify(directory, manifest)
+    except CorruptVersion:
+        shutil.rmtree(directory, ignore_errors=True)
+        return False
+    os.utime(directory)  # it is in use (`VersionCache.tidy`)
+    return True
+
+
+@contextmanager
+def _claimed(directory: Path) -> Iterator[Path]:
+    """Yield ``directory``, new and empty, to one process at a time; the others wait. In the end it is gone, or was renamed.
+
+    The lock is on the directory itself, so that none is left behind, and it ends with its process.
+    """
+    while True:
+        directory.mkdir(exist_ok=True)
+        try:
+            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:  # the process that had it is done
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if _is_open(directory, descriptor):
+                for left in directory.iterdir():  # of a process that was killed
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+                try:
+                    yield directory
+                finally:
+                    shutil.rmtree(directory, ignore_errors=True)
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _is_open(directory: Path, descriptor: int) -> bool:
+    """Return whether ``descriptor`` is of what is at ``directory`` now; it may have been removed or renamed."""
+    try:
+        return os.path.samestat(directory.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

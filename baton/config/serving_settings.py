@@ -77,8 +77,8 @@ class ServingSettings(ConfigSection):
     prepare_seconds: float = Field(
         300.0,
         gt=0,
-        description="Maximum seconds in which a replica must download, load and warm a new version. A version that takes "
-        "longer does not take over.",
+        description="Maximum seconds in which a replica must load and warm a new version, to which a second is added for every "
+        "5 MB that it may have to download. A version that takes longer does not take over.",
     )
     warm_megabytes: float = Field(
         1024.0,

@@ -42,9 +42,7 @@ class History:
         """Add an event without a table of its own, for example a failed roll-out. Raises ``NotFound`` for an unknown model."""
         with database.writing(self._engine) as connection:
             database.require_model(connection, model)
-            connection.execute(
-                schema.incidents.insert().values(model=model, version=version, kind=kind, detail=detail, created_at=now())
-            )
+            insert_incident(connection, model, version, kind, detail)
 
     def rejection(self, model: str, version: int) -> str | None:
         """Return why somebody rejected a version; None if nobody did."""
@@ -98,6 +96,14 @@ class History:
         )
         with database.reading(self._engine) as connection:
             return {(model, RunState(state)): int(count) for model, state, count in connection.execute(query)}
+
+
+def insert_incident(connection: sa.Connection, model: str, version: int | None, kind: HistoryKind, detail: str) -> None:
+    """Write an incident down, and which decision on the model was the newest: clocks of two machines cannot order them."""
+    decisions = schema.decisions
+    newest = sa.select(sa.func.coalesce(sa.func.max(decisions.c.id), 0)).where(decisions.c.model == model).scalar_subquery()
+    incident = {"model": model, "version": version, "kind": kind, "detail": detail, "created_at": now()}
+    connection.execute(schema.incidents.insert().values(**incident, after_decision=newest))
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------

@@ -449,6 +449,8 @@ class Incident:
     kind: str
     """A `HistoryKind`; a string, because the database may hold kinds that other versions of Baton wrote."""
     detail: str
+    after_decision: int
+    """Id of the newest decision on the model when it happened; 0 if there was none."""
     created_at: datetime
 
 

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from baton.errors import Conflict
 from baton.store import database, schema
+from baton.store.history import insert_incident
 from baton.store.records import PAGE, HistoryKind, Rollout, RolloutMode, RolloutState
 from baton.store.rows import now, page
 
@@ -102,8 +103,7 @@ class RolloutStore:
         """
         with database.writing(self._engine) as connection:
             if incident is not None:
-                where, (kind, detail) = {"model": rollout.model, "version": rollout.version}, incident
-                connection.execute(schema.incidents.insert().values(**where, kind=kind, detail=detail, created_at=now()))
+                insert_incident(connection, rollout.model, rollout.version, *incident)
             return advance(connection, rollout, state, reason)
 
     def decide(self, rollout: Rollout, decision_id: int) -> Rollout:

@@ -197,6 +197,7 @@ incidents = sa.Table(
     sa.Column("version", sa.Integer, nullable=True),
     sa.Column("kind", sa.String(32), nullable=False),
     sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("after_decision", sa.Integer, nullable=False, server_default="0"),
     sa.Column("created_at", UtcDateTime, nullable=False),
 )
 

@@ -73,7 +73,7 @@ def _of_runs(connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> 
                 incidents.c.model == decisions.c.model,
                 incidents.c.version == decisions.c.candidate,
                 incidents.c.kind.in_([kind for kind in HistoryKind if kind.gives_up]),
-                incidents.c.created_at >= decisions.c.created_at,
+                incidents.c.after_decision >= decisions.c.id,
             ),
             *conditions,
         )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import signal
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,6 +22,7 @@ import pytest
 from baton.artifacts import manifest as manifests
 from baton.artifacts.manifest import FileEntry, Manifest
 from baton.artifacts.storage import Storage
+from baton.artifacts.version_cache import name_of
 from baton.errors import CorruptVersion, StorageError
 from baton.store.records import ModelVersion
 from tests.support.stores import S3
@@ -310,18 +315,35 @@ def test_a_remote_version_is_downloaded_only_once(remote, source, cache, monkeyp
     assert list(cache.iterdir()) == [first]
 
 
-def test_of_two_downloads_at_once_the_slower_one_takes_the_copy_of_the_faster(remote, source, cache, monkeypatch):
+def test_of_several_that_ask_at_once_one_downloads_and_the_others_wait_for_it(remote, source, cache, monkeypatch):
     _, sha256 = remote.publish(1, source, manifest())
-    get, faster = remote._fs.get_file, []
+    get, lock, fetched, asked = remote._fs.get_file, fcntl.flock, [], threading.Barrier(4)
 
-    def overtaken(path: str, target: str) -> None:
-        monkeypatch.undo()
-        faster.append(remote.fetch(version(1, sha256), cache)[0])
+    def asking(descriptor: int, operation: int) -> None:
+        with contextlib.suppress(threading.BrokenBarrierError):  # of those that ask again
+            asked.wait(60)
+        asked.abort()
+        lock(descriptor, operation)
+
+    def counting(path: str, target: str) -> None:
+        fetched.append(path)
         get(path, target)
 
-    monkeypatch.setattr(remote._fs, "get_file", overtaken)
+    monkeypatch.setattr(remote._fs, "get_file", counting)
+    monkeypatch.setattr(fcntl, "flock", asking)
+    with ThreadPoolExecutor(4) as threads:
+        directories = {found for found, _ in threads.map(lambda _: remote.fetch(version(1, sha256), cache), range(4))}
+    assert len(fetched) == len(FILES)
+    assert [content_of(directory) for directory in directories] == [FILES]
+    assert list(cache.iterdir()) == list(directories)
+
+
+def test_the_download_of_a_process_that_was_killed_is_taken_over(remote, source, cache):
+    _, sha256 = remote.publish(1, source, manifest())
+    left = cache / f"partial-{name_of('m', 1, sha256)}"
+    (left / "engine").mkdir(parents=True)
+    (left / "config.json").write_bytes(b"half")
     directory, _ = remote.fetch(version(1, sha256), cache)
-    assert [directory] == faster
     assert content_of(directory) == FILES
     assert list(cache.iterdir()) == [directory]
 

@@ -804,6 +804,16 @@ def test_a_clock_that_is_late_on_one_machine_drops_no_winner(registry, url):
     assert [pending.id for pending in registry.pending_decisions()] == [decision.id]
 
 
+def test_a_clock_that_is_ahead_on_one_machine_revives_no_winner_that_was_given_up(registry, url):
+    promote(registry, publish(registry))
+    decision = decided_by_a_run(registry, 1)
+    raw_sql(url, "UPDATE decisions SET created_at = '2090-01-01 00:00:00' WHERE id = 2")
+    registry.history.add_incident("m", HistoryKind.ROLLOUT_FAILED, "it cannot be loaded", decision.candidate)
+    assert registry.pending_decisions() == []
+    again = registry.add_decision(replace(decision, id=None), of_run=True)
+    assert [pending.id for pending in registry.pending_decisions()] == [again.id]
+
+
 def test_an_overtaken_winner_is_to_be_judged_again_until_there_is_a_new_decision_on_it(registry):
     promote(registry, publish(registry))
     waiting = decided_by_a_run(registry, 1)

@@ -25,6 +25,9 @@ TRIES = 25
 RETRY_SECONDS = 0.2
 """Pause before a try is repeated: short, because a caller waits for the hand-over."""
 
+MEGABYTES_PER_SECOND = 5.0
+"""The slowest download that is waited for: 40 Mbit/s."""
+
 DEATHS = 2
 """Number of replicas that may die while they load or run a version, until it takes the blame. One may be an accident."""
 
@@ -62,21 +65,23 @@ class Preparation:
         if model in self._loading and version in (None, self._loading[model][0]):
             self._loading[model][1].set()
 
-    async def load(self, model: str, version: int) -> None:
-        """Load ``version`` beside the champion on every replica.
+    async def load(self, model: str, version: int, megabytes: float) -> None:
+        """Load ``version``, whose files have ``megabytes``, beside the champion on every replica.
 
         Raises:
-            Faulty: replicas cannot load it, die or do not answer in ``serving.prepare_seconds`` while they do.
+            Faulty: replicas cannot load it, or die meanwhile, or do not answer in ``serving.prepare_seconds`` and the time that
+                a slow download takes.
             Interrupted: `interrupt` was called.
             NotReady: no replica responds, or the storage or the database does not.
         """
         interrupted = asyncio.Event()
         self._loading[model] = (version, interrupted)
+        seconds = self._models[model].serving.prepare_seconds + megabytes / MEGABYTES_PER_SECOND
         try:
             for _ in range(TRIES):
                 if interrupted.is_set():
                     raise _interrupted(model, version)
-                ended = await self._load_in_turn(model, version, interrupted)
+                ended = await self._load_in_turn(model, version, seconds, interrupted)
                 if ended is _Ended.READY:
                     self._deaths.pop((model, version), None)
                     return
@@ -93,23 +98,22 @@ class Preparation:
             del self._loading[model]
         raise NotReady(f"{model}: no replica is running, or one does not respond; v{version} waits, the champion stays")
 
-    async def _load_in_turn(self, model: str, version: int, interrupted: asyncio.Event) -> _Ended:
+    async def _load_in_turn(self, model: str, version: int, seconds: float, interrupted: asyncio.Event) -> _Ended:
         """Load ``version`` on one replica and, if that survives, on all."""
         before = await self._replicas.call(model, STATE_SECONDS, "state")
         if not before.whole:  # a dead replica that Serve has not replaced yet would look as if it had died again
             return _Ended.NOT_YET
         first = before.states[0].replica
-        answers = await self._prepare(model, version, first, interrupted)
+        answers = await self._prepare(model, version, seconds, first, interrupted)
         if first not in {state.replica for state in answers.states}:
             return _Ended.DIED if answers.died else _Ended.NOT_YET
-        answers = await self._prepare(model, version, None, interrupted)
+        answers = await self._prepare(model, version, seconds, None, interrupted)
         if answers.died:
             return _Ended.DIED
         return _Ended.READY if answers.states else _Ended.NOT_YET
 
-    async def _prepare(self, model: str, version: int, only: str | None, interrupted: asyncio.Event) -> Answers:
-        """Let the replica ``only`` load ``version``; None: all. Raise as `load` if one cannot, or does not answer."""
-        seconds = self._models[model].serving.prepare_seconds
+    async def _prepare(self, model: str, version: int, seconds: float, only: str | None, interrupted: asyncio.Event) -> Answers:
+        """Let the replica ``only`` load ``version``; None: all. Raise as `load` if one cannot, or not in ``seconds``."""
         call = asyncio.ensure_future(self._replicas.call(model, seconds, "prepare", version, only))
         interruption = asyncio.ensure_future(interrupted.wait())
         try:
@@ -121,7 +125,7 @@ class Preparation:
             call.cancel()
             interruption.cancel()
         if answers.silent:
-            raise Faulty(f"a replica did not load it in {seconds:g} s (serving.prepare_seconds)")
+            raise Faulty(f"a replica did not load it in {seconds:.0f} s (serving.prepare_seconds and its download)")
         failed = [state for state in answers.states if state.error is not None]
         if failed and all(state.unavailable for state in failed):  # an outage is not evidence against the version: retry later
             raise NotReady(f"{model}: v{version} cannot take over now, the champion stays: {failed[0].error}")

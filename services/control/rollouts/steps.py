@@ -140,7 +140,8 @@ class Steps:
         if self.rollbacks[model] and not await self._is_rollback(rollout):
             raise Interrupted(f"{model}: a rollback comes before v{version}; the champion stays")
         try:
-            await self._preparation.load(model, version)
+            size = (await asyncio.to_thread(self._registry.versions.get, model, version)).metrics.get("megabytes", 0.0)
+            await self._preparation.load(model, version, size)
         except Faulty as fault:
             detail = f"v{version} cannot take over: {fault}"
             await self.advance(rollout, Event.FAULTY, str(fault), (HistoryKind.ROLLOUT_FAILED, detail))

@@ -13,6 +13,7 @@ from baton.store.records import HistoryKind
 from services.control.rollouts.driver import Rollouts
 from services.control.rollouts.replicas import Answers
 from tests.control.rollouts.scripted import Scripted, incidents, waiting, won
+from tests.support.stores import raw_sql
 
 # --- versions that kill --------------------------------------------------------------------------------------------------
 
@@ -89,10 +90,20 @@ def test_a_version_that_is_not_loaded_in_time_is_given_up_at_once(control, repli
         return Answers(silent=True)
 
     replicas.on_prepare = silence
-    with pytest.raises(Conflict, match=r"a replica did not load it in 60 s \(serving\.prepare_seconds\)"):
+    with pytest.raises(Conflict, match=r"a replica did not load it in 60 s \(serving\.prepare_seconds and its download\)"):
         asyncio.run(control.rollouts.promote(won(control, 2)))
     assert len(replicas.prepared) == 1
     assert (waiting(control), control.rollouts.running("m")) == ([], False)
+
+
+def test_a_large_version_may_take_the_time_of_its_download(control, replicas):
+    async def silence(version: int, only: str | None) -> Answers:
+        return Answers(silent=True)
+
+    replicas.on_prepare = silence
+    raw_sql(control.config.database, """UPDATE versions SET metrics = '{"f1": 0.9, "megabytes": 2500.0}' WHERE number = 2""")
+    with pytest.raises(Conflict, match="a replica did not load it in 560 s"):
+        asyncio.run(control.rollouts.promote(won(control, 2)))
 
 
 def hang_on(replicas: Scripted, version: int) -> None:
