@@ -49,6 +49,7 @@ def main() -> None:
     )
     parser.add_argument("--task", choices=tuple(SUBJECTS), default="classification", help="default: classification")
     parser.add_argument("--only", choices=tuple(SECTIONS), action="append", help="default: all that the task has")
+    parser.add_argument("--auto", action="store_true", help="train with nothing set under `training:`")
     parser.add_argument("--rounds", type=int, default=1, help="rounds of training, each with its own seed; default: 1")
     parser.add_argument(
         "--out", type=Path, default=RESULTS, help="file to write; only sections with the same heading are replaced"
@@ -62,9 +63,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="baton-bench-") as name:
         home = Path(name)
         data = draw_questions(arguments.data, home / "data") if arguments.task == "qa" else arguments.data
-        with Service(home, data, arguments.task) as service:
+        with Service(home, data, arguments.task, auto=arguments.auto) as service:
             for section in (section for section in SECTIONS if section in wanted):
                 options = f"--data …/{arguments.data.resolve().name} --task {arguments.task} --only {section}"
+                options += " --auto" * arguments.auto
                 if section == "training" and arguments.rounds > 1:
                     options += f" --rounds {arguments.rounds}"
                 # written at once, so that a benchmark that fails later does not lose it

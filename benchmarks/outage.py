@@ -75,7 +75,7 @@ def measure(home: Path, data: Path, seconds: float, database: Postgres, bucket: 
     model = {
         "task": "classification",
         "data": {"train": str(train_of(data)), "holdout": str(holdout_of(data))},
-        "training": {"epochs": 1, "tune": "head"},
+        "training": {"method": "fine_tune", "epochs": 1, "tune": "head"},
         "gate": {"min_f1": 0.0},
     }
     texts = [row["text"] for row in read_rows(holdout_of(data))[:500]]

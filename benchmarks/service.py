@@ -243,22 +243,28 @@ class OneModelService:
 
 
 class Service(OneModelService):
-    """A service with one model, trained and tested on ``data``. It starts without a version."""
+    """A service with one model, trained and tested on ``data``. It starts without a version.
 
-    def __init__(self, home: Path, data: Path, task: str, *, replicas: int = 2) -> None:
+    ``auto``: nothing is set under ``training``. Otherwise the model is fine-tuned with the recipe of the plain script.
+    """
+
+    def __init__(self, home: Path, data: Path, task: str, *, replicas: int = 2, auto: bool = False) -> None:
         self.data = data.resolve()
         self.task = task
+        self.auto = auto
         self.subject = SUBJECTS[task]
+        plain = {
+            "method": "fine_tune",
+            **asdict(self.subject.recipe),
+            "early_stopping": self.subject.recipe.epochs,
+            "validation": self.subject.validation,
+        }
         super().__init__(
             home,
             {
                 "task": task,
                 "data": {"train": str(train_of(self.data)), "holdout": str(holdout_of(self.data))},
-                "training": {
-                    **asdict(self.subject.recipe),
-                    "early_stopping": self.subject.recipe.epochs,
-                    "validation": self.subject.validation,
-                },
+                "training": {} if auto else plain,
                 "gate": {"min_f1": 0.0},
                 "serving": {"replicas": replicas},
             },

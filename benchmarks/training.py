@@ -11,10 +11,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from benchmarks.service import MODEL, Service
+import httpx
+
+from benchmarks.service import MODEL, Service, holdout_of, read_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +30,10 @@ class Result:
     """Scores on the test file, by metric."""
     stages: Mapping[str, float]
     """Seconds by stage; empty for the plain script."""
+    recipe: str = ""
+    """What the run says that it chose."""
+    first_answer: float | None = None
+    """Seconds until the model answered; None if it did before."""
 
 
 def measure(service: Service, rounds: int = 1) -> str:
@@ -48,13 +55,19 @@ def measure(service: Service, rounds: int = 1) -> str:
     stages = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in baton_results[-1].stages.items())
     recipe = {key: value for key, value in asdict(service.subject.recipe).items() if key != "seed" and value is not None}
     settings = ", ".join(f"{key} {value}" for key, value in recipe.items())
+    who = "Plain" if service.auto else "Both"
+    auto = f" Baton, with nothing set under `training:`: {baton_results[-1].recipe}." if service.auto else ""
+    first = baton_results[0].first_answer
+    answered = (
+        "" if first is None or not service.auto else f"The model answered {first:.0f} s after its first run was asked for.\n"
+    )
     return (
-        f"## Training: {service.task}\n\n"
-        f"{settings};\n"
-        "both: bf16 autocast, all cores, beside the idle service. Plain: a process from start to end, training\n"
+        f"## Training{', nothing set' if service.auto else ''}: {service.task}\n\n"
+        f"{who}: {settings}.{auto}\n"
+        "Both: bf16 autocast, all cores, beside the idle service. Plain: a process from start to end, training\n"
         "and scoring the holdout. Baton: from asking for the run to its decision (job start, validation and a checkpoint each\n"
-        f"epoch, scoring, publishing, gate).\n{service.subject.note}\n\n"
-        f"{table}\n\nStages of the last Baton run: {stages}.\n"
+        f"epoch, scoring, publishing, gate).\n{'' if service.auto else service.subject.note}\n\n"
+        f"{table}\n\n{answered}Stages of the last Baton run: {stages}.\n"
     )
 
 
@@ -78,12 +91,27 @@ def _train_plain(service: Service, seed: int) -> Result:
 
 
 def _train_baton(service: Service, seed: int) -> Result:
-    run, seconds = service.train(f"training.seed={seed}")
+    with ThreadPoolExecutor(1) as threads:
+        answered = threads.submit(_first_answer, service) if seed == 0 else None
+        run, seconds = service.train(f"training.seed={seed}")
+        if run["decision"]["verdict"] == "promote":
+            service.wait_for(run["version"])
+        first_answer = answered.result() if answered else None
     version: dict[str, Any] = service.client.get(f"/api/models/{MODEL}/versions/{run['version']}")
-    if run["decision"]["verdict"] == "promote":
-        service.wait_for(run["version"])
     return Result(
         seconds=seconds,
         scores={key: version["metrics"][key] for key in service.subject.metrics},
         stages=version["lineage"]["seconds"],
+        recipe=version["lineage"]["recipe"],
+        first_answer=first_answer,
     )
+
+
+def _first_answer(service: Service) -> float:
+    """Return the seconds until the service answers its first prediction."""
+    began = time.perf_counter()
+    row = read_rows(holdout_of(service.data))[0]
+    inputs = row.get("text") or " ".join(row.get("tokens", ())) or {key: row[key] for key in ("question", "context")}
+    while httpx.post(service.url, json={"inputs": inputs}, timeout=60).status_code != httpx.codes.OK:
+        time.sleep(0.2)
+    return time.perf_counter() - began

@@ -152,7 +152,7 @@ def _settings(arguments: argparse.Namespace, folder: Path) -> ModelSettings:
             "task": "classification",
             "base_model": BASE_MODEL,
             "data": {"train": str(train), "holdout": str(holdout_of(arguments.data))},
-            "training": {"tune": arguments.one, **SHARED, **RECIPES[arguments.one]},
+            "training": {"method": "fine_tune", "tune": arguments.one, **SHARED, **RECIPES[arguments.one]},
         }
     )
 

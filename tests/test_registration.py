@@ -315,7 +315,8 @@ def test_a_run_goes_on_from_a_registered_champion_whose_source_has_no_safetensor
 
     def prepare(start_from: str) -> Start:
         settings = world.settings(start_from=start_from).model_copy(update={"base_model": str(source)})
-        return pipeline.prepare(replace(world.context(), settings=settings), "r", "unused")[1].start
+        context = replace(world.context(), settings=settings)
+        return pipeline.ask(context, "r", pipeline.prepare(context), "unused").start
 
     assert prepare("champion").parent == 1
     with pytest.raises(ConfigError, match=r"pickled has no weights in safetensors"):

@@ -1,4 +1,4 @@
-"""The loop, readable as ten lines (`run`): freeze the data, train, publish, evaluate the champion, decide.
+"""The loop, readable as ten lines (`run`): freeze the data, choose a recipe, train, publish, evaluate the champion, decide.
 
 Ends with a stored Decision. The service rolls out what was promoted.
 """
@@ -6,6 +6,7 @@ Ends with a stored Decision. The service rolls out what was promoted.
 from __future__ import annotations
 
 import importlib
+import json
 import tempfile
 import threading
 from collections.abc import Mapping
@@ -34,6 +35,9 @@ from training.matches import Judge, decide
 from training.methods.choose import choose_method
 from training.publishing import Candidate, copy_version_files, keep, make_candidate, store
 
+LONG_SECONDS = 60.0
+"""A probe serves as the first version if fine-tuning takes longer than this."""
+
 
 def run(run_id: str, registry: Registry, storage: Storage, *, database: str) -> Decision:
     """Carry out a started run, from its frozen settings to a stored Decision and a finished record."""
@@ -43,13 +47,14 @@ def run(run_id: str, registry: Registry, storage: Storage, *, database: str) -> 
     clock = Clock(lambda stage, progress: registry.runs.report(run_id, stage, progress))
     context = Context(settings=settings, declared=declared, registry=registry, storage=storage, clock=clock)
     try:
-        dataset, request = prepare(context, run_id, database)
+        dataset = prepare(context)
+        context, recipe = choose_recipe(context, dataset)
+        request = ask(context, run_id, dataset, database)
         request, adaptation = adapt_base_model(context, dataset, request)
-        with train(context, request) as best:
-            trained = replace(best, details={**adaptation, **best.details})
-            version, candidate = publish(context, run_id, dataset, trained)
-        judge = Judge(version=dataset.version, examples=dataset.holdout, marks=dataset.marks)
-        decision = decide(context, version, candidate, judge)
+        request, probing = fit_probe(context, dataset, request)
+        with train(context, request, recipe) as best:
+            trained = replace(best, details={**recipe, **adaptation, **probing, **best.details})
+            version, decision = publish_and_decide(context, run_id, dataset, trained)
         registry.runs.finish(run_id, RunState.SUCCEEDED, version=version.number, decision_id=decision.id)
     finally:
         storage.remove_run(run_id)
@@ -59,18 +64,34 @@ def run(run_id: str, registry: Registry, storage: Storage, *, database: str) -> 
 # --- the steps -----------------------------------------------------------------------------------------------------------
 
 
-def prepare(context: Context, run_id: str, database: str) -> tuple[datasets.Dataset, TrainingRequest]:
-    """Check the base model, freeze the data and choose what training starts from."""
-    settings, storage = context.settings, context.storage
+def prepare(context: Context) -> datasets.Dataset:
+    """Check the base model and freeze the data."""
+    settings = context.settings
     context.clock.enter(RunStage.PREPARING)
     settings.check_trainable(context.declared.data)
-    base = find_base_model(settings.base_model)
-    check_length(base, settings.base_model, settings.max_length)
-    dataset = freeze(context)
+    check_length(find_base_model(settings.base_model), settings.base_model, settings.max_length)
+    return freeze(context)
+
+
+def choose_recipe(context: Context, dataset: datasets.Dataset) -> tuple[Context, dict[str, Any]]:
+    """Return a context whose settings leave nothing to choose, and facts for the lineage."""
+    from training.methods.recipe import choose  # imports torch, which takes seconds: bad data are told before
+
+    settings = context.settings
+    base_config = json.loads((find_base_model(settings.base_model) / "config.json").read_text(encoding="utf-8"))
+    recipe = choose(settings, dataset.train, base_config)
+    chosen = settings.model_copy(update={"training": recipe.training})
+    return replace(context, settings=chosen), {"recipe": recipe.reason}
+
+
+def ask(context: Context, run_id: str, dataset: datasets.Dataset, database: str) -> TrainingRequest:
+    """Choose what training starts from, and return the request to train."""
+    settings, storage = context.settings, context.storage
     start = starts.find_start(settings, context.registry, storage, dataset)
     if start.parent is None:  # a champion from elsewhere is trained further also where its source has no safetensors
+        base = find_base_model(settings.base_model)
         check_architecture(base, settings.base_model, task_type(settings.task).auto_model)
-    request = TrainingRequest(
+    return TrainingRequest(
         run_id=run_id,
         settings=settings,
         dataset=dataset.version,
@@ -80,7 +101,6 @@ def prepare(context: Context, run_id: str, database: str) -> tuple[datasets.Data
         database=database,
         progress=context.clock.note,
     )
-    return dataset, request
 
 
 def adapt_base_model(
@@ -99,16 +119,51 @@ def adapt_base_model(
     return adapt(request, dataset, {fingerprint for fingerprint, split in ledger.items() if split == HOLDOUT})
 
 
-def train(context: Context, request: TrainingRequest) -> AbstractContextManager[Trained]:
+def fit_probe(context: Context, dataset: datasets.Dataset, request: TrainingRequest) -> tuple[TrainingRequest, dict[str, Any]]:
+    """With ``training.start_from: probe``, fit a probe. Return the request to train from it, and facts for the lineage.
+
+    A model without a champion gets the probe as its first version, if fine-tuning it will take long: it serves meanwhile.
+    """
+    settings, storage = context.settings, context.storage
+    if settings.training.start_from != "probe":
+        return request, {}
+    from training.methods.probe import probe
+
+    context.clock.enter(RunStage.PROBING, dataset=asdict(dataset.version))
+    with probe(request) as (fitted, seconds_to_tune):
+        path = f"{request.run_id}/probe"
+        storage.keep_run(path, fitted.directory)
+        if seconds_to_tune > LONG_SECONDS and context.registry.champion(settings.name).version is None:
+            version, decision = publish_and_decide(context, request.run_id, dataset, fitted, last=False)
+            context.registry.runs.keep(request.run_id, version=version.number, decision_id=decision.id)
+    reason = f"a probe of it has a cross-validated {task_type(settings.task).metric} of {fitted.f1:.4f}"
+    return replace(request, start=replace(request.start, prepared=path, reason=reason)), dict(fitted.details)
+
+
+def train(context: Context, request: TrainingRequest, recipe: Mapping[str, Any]) -> AbstractContextManager[Trained]:
     """Train with the method that the settings choose. The checkpoint is readable inside the ``with`` block."""
-    context.clock.enter(RunStage.TRAINING, dataset=asdict(request.dataset), start=request.start.facts())
+    context.clock.enter(RunStage.TRAINING, dataset=asdict(request.dataset), start=request.start.facts(), **recipe)
     method = choose_method(context.settings.training)
     _import_early("baton.engines.torch_engine")
     return method(request)
 
 
-def publish(context: Context, run_id: str, dataset: datasets.Dataset, trained: Trained) -> tuple[ModelVersion, Evaluation]:
-    """Evaluate the checkpoint exactly as it will be served, publish it with its scores, and register it."""
+def publish_and_decide(
+    context: Context, run_id: str, dataset: datasets.Dataset, trained: Trained, *, last: bool = True
+) -> tuple[ModelVersion, Decision]:
+    """Publish a checkpoint as a version, and let the gate decide on it. For ``last`` see `publish`."""
+    version, candidate = publish(context, run_id, dataset, trained, last=last)
+    judge = Judge(version=dataset.version, examples=dataset.holdout, marks=dataset.marks)
+    return version, decide(context, version, candidate, judge)
+
+
+def publish(
+    context: Context, run_id: str, dataset: datasets.Dataset, trained: Trained, *, last: bool = True
+) -> tuple[ModelVersion, Evaluation]:
+    """Evaluate the checkpoint exactly as it will be served, publish it with its scores, and register it.
+
+    ``last``: whether the run publishes no other version after this one. Only then the version has the number of its run.
+    """
     if trained.training is not None:
         settings = context.settings.model_copy(update={"training": trained.training})
         context = replace(context, settings=settings)
@@ -125,7 +180,7 @@ def publish(context: Context, run_id: str, dataset: datasets.Dataset, trained: T
             calibration=lambda predictor: calibrate(predictor, context.settings, dataset, trained),
         )
         assert candidate.scores is not None
-        stored = store(context, run_id, directory, candidate)
+        stored = store(context, run_id if last else None, directory, candidate)
     lineage = _lineage(context, run_id, dataset, trained, candidate)
     scores = candidate.scores
     version = context.registry.versions.publish(

@@ -176,8 +176,11 @@ def _size(directory: Path) -> int:
     return sum(file.stat().st_size for file in directory.iterdir())
 
 
-def store(context: Context, run_id: str, directory: Path, candidate: Candidate) -> Stored:
-    """Write a version to the storage under the number of its run, with its metrics and probes in the manifest."""
+def store(context: Context, run_id: str | None, directory: Path, candidate: Candidate) -> Stored:
+    """Write a version to the storage under the number of its run, with its metrics and probes in the manifest.
+
+    ``run_id``: None for a version besides the one that its run ends with.
+    """
     metrics = {} if candidate.scores is None else candidate.scores.metrics
     main = candidate.predictor.task.metric
     context.clock.enter(RunStage.PUBLISHING, **({main: metrics[main]} if main in metrics else {}))

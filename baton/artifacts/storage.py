@@ -96,6 +96,14 @@ class Storage:
             if self._fs.exists(path):
                 self._fs.rm(path, recursive=True)
 
+    def keep_run(self, path: str, directory: Path) -> None:
+        """Copy the files in ``directory`` to ``path``, a directory below `runs_path`."""
+        target = f"{self._root}/runs/{path}"
+        with self._as_storage_error("write to"):
+            self._make_directory(target)
+            for file in directory.iterdir():
+                self._fs.put_file(str(file), f"{target}/{file.name}")
+
     def fetch_run(self, path: str, cache: Path) -> Path:
         """Return a local directory with the content of ``path``, a directory below `runs_path`.
 

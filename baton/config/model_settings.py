@@ -326,16 +326,28 @@ class ModelSettings(ConfigSection):
         stride, maximum = self.training.stride or 0, self.max_length // 2
         if stride > maximum:
             raise ValueError(f"training.stride: {stride} is not allowed; at most {maximum}, half of max_length")
-        if self.training.few_shot and task_cls.target not in ("class", "classes"):
-            raise ValueError(
-                f"training.few_shot: {self.task} marks spans of a text, and few_shot classifies whole texts; "
-                "allowed for classification and multi_label. Use tune: head"
-            )
         if self.training.augment.active and not task_cls.augmentable:
             tasks = ", ".join(name for name, other in TASKS.items() if other.augmentable)
             raise ValueError(f"training.augment: altered texts would not fit their answers in {self.task}; only for {tasks}")
         if task_cls.target == "span" and (self.training.class_weights, self.training.loss) != ("none", "cross_entropy"):
             raise ValueError(f"training: {self.task} has no labels to weight; class_weights: none and loss: cross_entropy only")
+        return self
+
+    @model_validator(mode="after")
+    def _classifies(self) -> ModelSettings:
+        """A linear head on the embedding of a text gives one answer for the whole text."""
+        if task_type(self.task).target in ("class", "classes"):
+            return self
+        if self.training.few_shot:
+            raise ValueError(
+                f"training.few_shot: {self.task} marks spans of a text, and few_shot classifies whole texts; "
+                "allowed for classification and multi_label. Use tune: head"
+            )
+        if self.training.start_from == "probe":
+            raise ValueError(
+                f"training.start_from: {self.task} marks spans of a text, and a probe classifies whole texts; "
+                "allowed: base, champion"
+            )
         return self
 
     @property

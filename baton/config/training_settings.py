@@ -53,17 +53,25 @@ class AdaptSettings(ConfigSection):
         return value
 
 
-NOT_SEARCHED = ("search", "folds", "few_shot", "adapt", "validation", "workers", "device", "retries")
+NOT_SEARCHED = ("method", "search", "folds", "few_shot", "adapt", "validation", "workers", "device", "retries")
 """Keys of `training` that no search may vary: other training methods, where to train, and the rows that compare the trials."""
 
 
 class TrainingSettings(ConfigSection):
     """How a run trains. Override a key for one run with ``baton train --set training.KEY=VALUE``."""
 
-    start_from: Literal["base", "champion"] = Field(
-        "base",
-        description="Weights to start from. champion: those of the version that serves; weights of new labels are newly "
-        "initialised. If there is no champion, or its task or base model differs, the run starts from `base_model`.",
+    method: Literal["auto", "fine_tune"] = Field(
+        "auto",
+        description="How keys that you leave out are chosen. auto: by the task, the base model and the number of rows; the run "
+        "says what it chose, and why. fine_tune: plain fine-tuning, with `start_from: base`, 3 epochs and a learning rate of "
+        "5e-5.",
+    )
+    start_from: Literal["base", "probe", "champion"] | None = Field(
+        None,
+        description="Weights to start from. base: those of `base_model`, and a new head. probe: those of `base_model`, and a "
+        "head that is fitted to its frozen sentence embeddings first (only for classification and multi_label). champion: "
+        "those of the version that serves; weights of new labels are newly initialised. If there is no champion, or its task "
+        "or base model differs, the run starts from `base_model`. Default: chosen by `method`.",
     )
     replay: float | None = Field(
         3.0,
@@ -82,8 +90,17 @@ class TrainingSettings(ConfigSection):
         32.0, gt=0, description="With `tune: lora`: the product of the matrices is scaled by lora_alpha / lora_rank."
     )
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="With `tune: lora`: probability of dropout before the matrices.")
-    epochs: int = Field(3, ge=1, description="Maximum number of passes over the training rows; see `early_stopping`.")
-    learning_rate: float = Field(5.0e-5, gt=0, lt=1, description="Maximum learning rate, reached after the warm-up.")
+    epochs: int | None = Field(
+        None,
+        ge=1,
+        description="Maximum number of passes over the training rows; see `early_stopping`. Default: chosen by `method`.",
+    )
+    learning_rate: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Maximum learning rate, reached after the warm-up. Default: chosen by `method`.",
+    )
     batch_size: int = Field(
         32, ge=1, description="Rows per optimiser step, over all workers. It must be a multiple of workers times accumulation."
     )
@@ -127,8 +144,11 @@ class TrainingSettings(ConfigSection):
         "none",
         description="Weights of labels in the loss. balanced: all labels have the same total weight, however rare they are.",
     )
-    label_smoothing: float = Field(
-        0.0, ge=0, lt=1, description="Share of each target that is spread evenly over all labels, between 0 and 1."
+    label_smoothing: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="Share of each target that is spread evenly over all labels, between 0 and 1. Default: chosen by `method`.",
     )
     augment: AugmentSettings = AugmentSettings()
     validation: float | None = Field(
@@ -136,7 +156,8 @@ class TrainingSettings(ConfigSection):
         ge=0,
         lt=1,
         description="Share of the training rows to choose the best checkpoint by (the holdout is never used for that). "
-        "Default: about 200 rows, at most a tenth. 0: train on all rows and use the last epoch.",
+        "0: train on all rows and use the last epoch. Default: chosen by `method`; if rows are needed, about 200, at most a "
+        "tenth.",
     )
     early_stopping: int = Field(2, ge=1, description="Stop after this many consecutive epochs without a better validation F1.")
     workers: int = Field(1, ge=1, description="Number of Ray Train workers, which share each batch (data parallel).")
@@ -159,10 +180,11 @@ class TrainingSettings(ConfigSection):
     )
     retries: int = Field(2, ge=0, description="How many times a run may resume from its last checkpoint after a worker died.")
     seed: int = Field(0, ge=0, description="Seed of all random choices: new weights, the order of rows, dropout.")
-    few_shot: bool = Field(
-        False,
+    few_shot: bool | None = Field(
+        None,
         description="Fit a linear head on frozen sentence embeddings instead of fine-tuning. Takes seconds; meant for about "
-        "8 to 50 rows per label. Only for classification and multi_label. Ignores epochs, learning_rate and similar keys.",
+        "8 to 50 rows per label. Only for classification and multi_label. Ignores epochs, learning_rate and similar keys. "
+        "Default: chosen by `method`.",
     )
     folds: int | None = Field(
         None,
@@ -203,7 +225,7 @@ class TrainingSettings(ConfigSection):
     @model_validator(mode="after")
     def _one_way(self) -> TrainingSettings:
         """`few_shot`, `folds` and `search` exclude each other, and restrict other keys."""
-        ways = {"few_shot": self.few_shot, "folds": self.folds is not None, "search": self.search is not None}
+        ways = {"few_shot": bool(self.few_shot), "folds": self.folds is not None, "search": self.search is not None}
         chosen = [name for name, wanted in ways.items() if wanted]
         if len(chosen) > 1:
             raise ValueError(f"{' and '.join(chosen)} exclude each other; keep one of them")
@@ -213,6 +235,8 @@ class TrainingSettings(ConfigSection):
             raise ValueError(f"{chosen[0]} cannot be bound to nodes ({dict(self.nodes)}); leave nodes out")
         if chosen and chosen[0] != "search" and self.validation is not None:
             raise ValueError(f"{chosen[0]} validates on every row once; leave validation ({self.validation}) out")
+        if self.start_from == "probe" and chosen and chosen[0] != "search":
+            raise ValueError(f"{chosen[0]} validates on rows that the probe is fitted to; set start_from: base")
         if self.start_from == "champion":
             if self.adapt is not None:
                 raise ValueError(

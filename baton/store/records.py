@@ -43,6 +43,7 @@ class RunStage(StrEnum):
     PREPARING = "preparing"
     IMPORTING = "importing"
     ADAPTING = "adapting"
+    PROBING = "probing"
     TRAINING = "training"
     EVALUATING = "evaluating"
     PUBLISHING = "publishing"

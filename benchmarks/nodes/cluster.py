@@ -145,7 +145,13 @@ def _configuration(home: Path, data: Path) -> dict[str, Any]:
                 "base_model": BASE_MODEL,
                 "task": "classification",
                 "data": {"train": str(train_of(data)), "holdout": str(holdout_of(data))},
-                "training": {"epochs": EPOCHS, "batch_size": 32, "learning_rate": 2e-4, "early_stopping": EPOCHS},
+                "training": {
+                    "method": "fine_tune",
+                    "epochs": EPOCHS,
+                    "batch_size": 32,
+                    "learning_rate": 2e-4,
+                    "early_stopping": EPOCHS,
+                },
                 "gate": {"min_f1": 0.0},
                 "serving": {"replicas": REPLICAS, "cpus": 1},  # as on KubeRay; without, the head would get some of them
             }

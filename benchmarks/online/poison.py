@@ -50,7 +50,7 @@ def measure(data: Path, home: Path) -> PoisonResult:
     model = {
         "task": "classification",
         "data": {"train": str(train), "holdout": str(holdout_of(data))},
-        "training": {"epochs": 4, "batch_size": 32, "learning_rate": 2.0e-4},
+        "training": {"method": "fine_tune", "epochs": 4, "batch_size": 32, "learning_rate": 2.0e-4},
         "gate": {"min_f1": 0.1},
     }
     with OneModelService(home, model) as service:

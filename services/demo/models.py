@@ -90,7 +90,7 @@ MODELS = (
     DemoModel(
         name="intents",
         task="classification",
-        training={"tune": "last_n", "last_n": 3, "epochs": 6, "learning_rate": 5.0e-4, "batch_size": 16},
+        training={"method": "fine_tune", "tune": "last_n", "last_n": 3, "epochs": 6, "learning_rate": 5.0e-4, "batch_size": 16},
         gate={"min_f1": 0.5},
         question="I was charged twice this month, please send the second payment back.",
         inputs=lambda row: row["text"],
@@ -99,7 +99,7 @@ MODELS = (
     DemoModel(
         name="entities",
         task="ner",
-        training={"epochs": 8, "learning_rate": 3.0e-4, "batch_size": 8, "early_stopping": 8},
+        training={"method": "fine_tune", "epochs": 8, "learning_rate": 3.0e-4, "batch_size": 8, "early_stopping": 8},
         gate={"min_f1": 0.2, "confidence": 0.8},  # its holdout is small, and a third of its data already gives a good F1
         question="Ines Kovar of Harbourline Logistics wants to move to the Business plan before 12 May.",
         inputs=lambda row: row["text"],
@@ -108,7 +108,7 @@ MODELS = (
     DemoModel(
         name="help",
         task="qa",
-        training={"epochs": 6, "learning_rate": 5.0e-4, "batch_size": 16, "max_length": 192},
+        training={"method": "fine_tune", "epochs": 6, "learning_rate": 5.0e-4, "batch_size": 16, "max_length": 192},
         gate={"min_f1": 0.05},
         question={
             "question": "Who can change the billing address?",

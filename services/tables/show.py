@@ -102,7 +102,10 @@ def _method(lineage: Json) -> str:
     training = lineage.get("training", {})
     if lineage.get("source"):
         return "registered"
-    return "few-shot" if training.get("few_shot") else str(training.get("tune", ""))
+    if training.get("few_shot"):
+        return "few-shot"
+    tune = str(training.get("tune", ""))
+    return f"probe, {tune}" if training.get("start_from") == "probe" else tune
 
 
 def other_metrics(metrics: Json) -> str:

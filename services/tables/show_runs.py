@@ -107,10 +107,20 @@ def progress(console: Console, *, quiet: bool) -> Iterator[Callable[[Json], None
     with Progress(*columns, console=console, transient=True, disable=quiet) as bar:
         line = bar.add_task("queued", total=None, text="")
         last_stage = ""
+        told: set[str] = set()
+
+        def tell(text: str) -> None:
+            if text not in told and not quiet:
+                console.print(text, markup=False, highlight=False)
+            told.add(text)
 
         def update(run: Json) -> None:
             nonlocal last_stage
             now, stage = run["progress"], run["stage"]
+            if now.get("recipe"):
+                tell(f"recipe: {now['recipe']}")
+            if run["version"] is not None and run["state"] == RunState.RUNNING:
+                tell(f"v{run['version']}, a probe, serves if the gate agrees while the run trains the next version from it")
             done, total = _counters(now)
             text = progress_text(now)
             bar.update(line, description=stage, completed=done or 0, total=total, text=text)

@@ -207,7 +207,7 @@ def test_the_configuration_in_force_is_shown_with_defaults_and_overrides(baton, 
     monkeypatch.setenv("BATON_HTTP_PORT", "9001")
     shown = baton("config", "show", "-c", write(tmp_path, GOOD)).json
     assert shown["http"] == {"host": "127.0.0.1", "port": 9001}
-    assert shown["models"][0]["training"]["epochs"] == 3
+    assert shown["models"][0]["training"]["batch_size"] == 32
     assert shown["storage"] == str(tmp_path / ".baton/storage")
 
 

@@ -35,6 +35,18 @@ def assignments(settings: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def test_with_nothing_set_a_run_fits_a_probe_and_is_fine_tuned_from_it(runs: Service) -> None:
+    run, lineage, events = carry_out(runs, {"method": "auto", "epochs": None, "learning_rate": None, "validation": None})
+    assert lineage["recipe"].startswith("from a probe; ")
+    assert lineage["start"]["reason"] == f"a probe of it has a cross-validated f1 of {lineage['probe']['f1']:.4f}"
+    stages = [event["stage"] for event in events if "stage" in event]
+    assert stages.index("probing") < stages.index("training")
+    chosen = lineage["training"]
+    assert (chosen["start_from"], chosen["few_shot"], chosen["validation"]) == ("probe", False, 0.0)
+    assert (lineage["best_epoch"], lineage["validation_f1"]) == (chosen["epochs"], None)
+    assert runs.registry.versions.get("runs", run.version or 0).metrics["f1"] > 0.9
+
+
 def test_a_search_publishes_its_best_trial_ends_bad_ones_early_and_survives_failures(runs: Service) -> None:
     space = {"learning_rate": [1e-3, 1e-8, 2e-8, 3e-8], "stride": [8, 60], "max_length": [100]}
     # With this seed the best of the five comes first, and two fail: each failure costs a process.

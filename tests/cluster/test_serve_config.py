@@ -67,7 +67,7 @@ def model(name: str, base: Path, data: Path) -> dict[str, Any]:
         "task": "classification",
         "base_model": str(base),
         "data": {"train": str(data / "large.jsonl"), "holdout": str(data / "holdout.jsonl")},
-        "training": {"epochs": 3, "batch_size": 8, "learning_rate": 1e-3, "validation": 0.1},
+        "training": {"method": "fine_tune", "epochs": 3, "batch_size": 8, "learning_rate": 1e-3, "validation": 0.1},
         "gate": {"min_f1": 0.02},
     }
 

@@ -77,6 +77,7 @@ def rated_rows(count: int, seed: int) -> list[dict[str, Any]]:
 
 
 TRAINING = {
+    "method": "fine_tune",
     "epochs": 8,
     "batch_size": 8,
     "learning_rate": 3e-3,

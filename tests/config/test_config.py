@@ -184,7 +184,7 @@ def test_a_dumped_configuration_validates_to_itself(tmp_path):
         (
             ("models", 0, "training", "start_from"),
             "v3",
-            "models[0].training.start_from: 'v3' is not allowed; input should be 'base' or 'champion'",
+            "models[0].training.start_from: 'v3' is not allowed; input should be 'base', 'probe' or 'champion'",
         ),
         (
             ("models", 0, "training", "replay"),
@@ -260,7 +260,9 @@ def test_a_bad_value_is_reported_with_key_value_and_what_is_allowed(tmp_path, ke
 
 def test_an_unknown_key_names_the_nearest_known_one(tmp_path):
     message = complaint(tmp_path, changed("models", 0, "training", "epoch", to=3))
-    assert "models[0].training.epoch: unknown key; did you mean 'epochs'? allowed: start_from, replay, tune, " in message
+    assert (
+        "models[0].training.epoch: unknown key; did you mean 'epochs'? allowed: method, start_from, replay, tune, " in message
+    )
 
 
 def test_an_unknown_key_far_from_all_others_lists_the_allowed_ones(tmp_path):

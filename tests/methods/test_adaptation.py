@@ -191,7 +191,7 @@ def test_the_fresh_head_for_words_shares_the_embeddings(trained):
 
 def test_fine_tuning_starts_from_the_adapted_encoder_with_a_fresh_head(trained, world, tmp_path):
     masked.save_base(trained[0], world.base, Path(world.storage.runs_path) / "run" / "adapt" / "checkpoint" / "base")
-    start = Start(adapted="run/adapt/checkpoint/base")
+    start = Start(prepared="run/adapt/checkpoint/base")
     plain = world.trainer(tmp_path)
     (tmp_path / "adapted").mkdir()
     adapted = build_trainer(replace(world.worker_config, start=asdict(start)), world.settings(), tmp_path / "adapted", 1)
@@ -211,7 +211,7 @@ def test_from_remote_storage_the_adapted_base_is_fetched(tiny_base, tmp_path):
     for path in tiny_base.iterdir():
         storage._fs.pipe_file(f"{storage._root}/runs/run/adapt/checkpoint/base/{path.name}", path.read_bytes())
     settings = ModelSettings.model_validate({"name": "m", "task": "classification", "data": {"train": "x.jsonl"}})
-    origin = weights.fetch(Start(adapted="run/adapt/checkpoint/base"), settings, storage, tmp_path / "cache")
+    origin = weights.fetch(Start(prepared="run/adapt/checkpoint/base"), settings, storage, tmp_path / "cache")
     assert {path.name for path in origin.directory.iterdir()} == {path.name for path in tiny_base.iterdir()}
     assert origin.load(Classification, LABELS).config.num_labels == len(LABELS)
 

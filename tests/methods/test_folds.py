@@ -158,7 +158,7 @@ def test_a_task_that_calibrates_itself_gets_an_output_for_each_row_that_was_held
             "task": "multi_label",
             "base_model": str(tiny_base),
             "data": {"train": str(tmp_path / "rows.jsonl"), "holdout": 0.3},
-            "training": {"folds": 2, "epochs": 2, "batch_size": 8, "device": "cpu", "precision": "fp32"},
+            "training": {"folds": 2, "epochs": 2, "learning_rate": 5e-5, "batch_size": 8, "device": "cpu", "precision": "fp32"},
         }
     )
     registry, storage = migrated_registry(f"sqlite:///{tmp_path}/baton.db"), Storage(str(tmp_path / "storage"))

@@ -32,13 +32,13 @@ def loss_function(target: Target, training: TrainingSettings, targets: Sequence[
     ``targets`` are those of the training windows, from which class weights are computed; ``labels`` is the number of labels.
     """
     if target == "span":
-        return partial(span_loss, smoothing=training.label_smoothing)
+        return partial(span_loss, smoothing=training.label_smoothing or 0.0)
     weights = None
     if training.class_weights == "balanced":
         weights = torch.tensor(balanced_weights(target, targets, labels), dtype=torch.float32)
     gamma = training.focal_gamma if training.loss == "focal" else 0.0
     loss = label_loss if target in ("class", "tokens") else multi_label_loss
-    return partial(loss, smoothing=training.label_smoothing, weights=weights, gamma=gamma)
+    return partial(loss, smoothing=training.label_smoothing or 0.0, weights=weights, gamma=gamma)
 
 
 def label_loss(

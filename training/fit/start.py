@@ -44,12 +44,13 @@ class Start:
     """Training rows that the parent was trained on and that this run trains on again."""
     known_rows: int = 0
     """Rows that the parent was trained on and that this run could replay."""
-    adapted: str = ""
-    """Path of the adapted base model among the files of runs; empty without ``training.adapt``."""
+    prepared: str = ""
+    """Path among the files of runs of the model that an earlier step of the run made of the base model, which training starts
+    from: an adapted base model (``training.adapt``), or a probe. Empty: there was no such step."""
 
     def facts(self) -> dict[str, Any]:
         """Return the facts for the lineage and the run's record."""
-        return {key: value for key, value in asdict(self).items() if key not in ("manifest_sha256", "dataset_uri", "adapted")}
+        return {key: value for key, value in asdict(self).items() if key not in ("manifest_sha256", "dataset_uri", "prepared")}
 
     def sentence(self) -> str:
         """Return a sentence for users who watch the run."""
@@ -70,7 +71,7 @@ def find_start(settings: ModelSettings, registry: Registry, storage: Storage, da
         DataError: the data set that the champion was trained on is not the one that was frozen.
         StorageError: the storage does not answer.
     """
-    if settings.training.start_from == "base":
+    if settings.training.start_from != "champion":
         return Start()
     champion = registry.champion_version(settings.name)
     if champion is None:

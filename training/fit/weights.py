@@ -28,7 +28,7 @@ class Origin:
     directory: Path
     """A Hugging Face directory: the base model, or the parent version."""
     labels: Sequence[str] | None
-    """The labels of the parent's head, in the order of its outputs. None: a base model, which has no head."""
+    """The labels of the parent's head, in the order of its outputs. None: a base model; its head, if any, fits."""
 
     def load(self, task_cls: type[AnyTask], labels: Sequence[str]) -> Any:
         """Load the model to train, with one output for each of ``labels``. New weights use torch's global RNG."""
@@ -38,15 +38,15 @@ class Origin:
 
 
 def fetch(start: Start, settings: ModelSettings, storage: Storage, cache: Path) -> Origin:
-    """Fetch the model that ``start`` names: the adapted base model, the parent (its files are verified), or the base model.
+    """Fetch the model that ``start`` names: one that an earlier step made, the parent (its files are verified), or the base.
 
     Raises:
         BaseModelNotFound: the base model is not available on this machine.
         CorruptVersion: the parent's files are not those that the driver saw.
         StorageError: the storage does not answer.
     """
-    if start.adapted:
-        return Origin(directory=storage.fetch_run(start.adapted, cache), labels=None)
+    if start.prepared:
+        return Origin(directory=storage.fetch_run(start.prepared, cache), labels=None)
     if start.parent is None:
         return Origin(directory=find_base_model(settings.base_model), labels=None)
     directory, manifest = storage.fetch_pinned(settings.name, start.parent, start.manifest_sha256, cache)

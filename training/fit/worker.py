@@ -152,6 +152,7 @@ def _encode_rows(task: AnyTask, tokenizer: Any, selection: Selection, training: 
     callbacks: list[transformers.TrainerCallback] = []
     if training.augment.active:
         train = AugmentedDataset(task, tokenizer, selection.train, training.augment, training.seed)
+        assert training.epochs is not None, "the recipe gives a number"
         train_token_ids = train.token_ids(training.epochs)
         callbacks = [ReaugmentCallback(train)]
     else:

@@ -49,9 +49,9 @@ def adapt(
     with checkpoint.as_directory() as directory:
         note = read_note(directory)
     checkpoint_name = checkpoint.path.rstrip("/").rpartition("/")[2]
-    adapted = f"{request.run_id}/{FOLDER}/{checkpoint_name}/{ADAPTED_BASE}"
+    prepared = f"{request.run_id}/{FOLDER}/{checkpoint_name}/{ADAPTED_BASE}"
     facts = {"data": settings.data, **texts.facts(), **note}
-    return replace(request, start=replace(request.start, adapted=adapted)), {"adaptation": facts}
+    return replace(request, start=replace(request.start, prepared=prepared)), {"adaptation": facts}
 
 
 def _run_worker(config: dict[str, Any]) -> None:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import inspect
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +52,7 @@ def few_shot(request: TrainingRequest) -> Iterator[Trained]:
     """Fit a head to all training rows, and yield it with the encoder. The F1 comes from cross-validation."""
     storage, task_cls = Storage(request.storage, patient=True), task_type(request.settings.task)
     rows = datasets.load_split(task_cls, storage, request.dataset.uri, "train")
-    with tempfile.TemporaryDirectory(prefix="baton-few-shot-") as scratch:
-        base = weights.fetch(request.start, request.settings, storage, Path(scratch) / "base").directory
-        directory = Path(scratch) / "version"
-
-        def report(done: int, total: int) -> None:
-            request.progress(done=done, total=total)
-
-        fitted = fit_head(base, request.settings, request.dataset.labels, rows, directory=directory, report=report)
+    with fit(request, rows) as (directory, fitted):
         yield Trained(
             directory=directory,
             f1=fitted.f1,
@@ -67,6 +61,20 @@ def few_shot(request: TrainingRequest) -> Iterator[Trained]:
             calibration=fitted.calibration,
             details={"few_shot": {"strength": fitted.strength, "folds": FOLDS}},
         )
+
+
+@contextmanager
+def fit(request: TrainingRequest, rows: Sequence[Any]) -> Iterator[tuple[Path, FittedHead]]:
+    """Fit a head to ``rows``. Yield the classifier's directory, which the ``with`` block ends with, and how it was fitted."""
+    storage = Storage(request.storage, patient=True)
+    with tempfile.TemporaryDirectory(prefix="baton-few-shot-") as scratch:
+        base = weights.fetch(request.start, request.settings, storage, Path(scratch) / "base").directory
+        directory = Path(scratch) / "version"
+
+        def report(done: int, total: int) -> None:
+            request.progress(done=done, total=total)
+
+        yield directory, fit_head(base, request.settings, request.dataset.labels, rows, directory=directory, report=report)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +87,8 @@ class FittedHead:
     """The task's main metric, cross-validated."""
     calibration: Mapping[str, float]
     """The calibration of the scores, from the cross-validation; empty if the task does not calibrate."""
+    encoding_seconds: float
+    """Time of the encoder's passes over all rows."""
 
 
 def fit_head(
@@ -118,14 +128,16 @@ def fit_head(
     head = model.get_submodule(family.head)
     precision = settings.training.precision
     bf16 = precision == "bf16" or (precision == "auto" and has_fast_bf16("cpu"))
+    began = time.monotonic()
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
         embeddings = embed(model, head, features(task, windows, rows), pad_id, report)
+    encoding_seconds = time.monotonic() - began
     with one_thread():
         fitted, linear_head = fit_linear_head(task, embeddings, windows, rows, settings)
     head.weight.copy_(linear_head.weight)
     head.bias.copy_(linear_head.bias)
     model.save_pretrained(str(directory))
-    return fitted
+    return replace(fitted, encoding_seconds=encoding_seconds)
 
 
 @contextmanager
@@ -188,7 +200,7 @@ def fit_linear_head(
     logits_of = {strength: cross_validated_logits(strength) for strength in candidates}
     strength = min(logits_of, key=lambda candidate: float(loss({"logits": logits_of[candidate]}, targets)))
     f1 = evaluate_held_out(task, windows, logits_of[strength], rows)
-    fitted = FittedHead(strength=strength, f1=f1, calibration=task.calibration)
+    fitted = FittedHead(strength=strength, f1=f1, calibration=task.calibration, encoding_seconds=0.0)
     return fitted, linear.fit(embeddings, targets, labels, loss, strength)
 
 
