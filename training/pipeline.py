@@ -31,7 +31,7 @@ from training.data import datasets
 from training.fit import start as starts
 from training.fit.request import Trained, TrainingRequest
 from training.freezing import freeze
-from training.matches import Judge, decide
+from training.matches import STAND_IN, Judge, decide
 from training.methods.choose import choose_method
 from training.publishing import Candidate, copy_version_files, keep, make_candidate, store
 
@@ -162,11 +162,16 @@ def publish(
 ) -> tuple[ModelVersion, Evaluation]:
     """Evaluate the checkpoint exactly as it will be served, publish it with its scores, and register it.
 
-    ``last``: whether the run publishes no other version after this one. Only then the version has the number of its run.
+    ``last``: whether the run publishes no other version after this one. Another only stands in for the last one: it does not
+    get the number of the run, and no time is spent on engines that answer faster.
     """
     if trained.training is not None:
         settings = context.settings.model_copy(update={"training": trained.training})
         context = replace(context, settings=settings)
+    serving = context.settings.serving
+    if not last and serving.precision == "auto" and not serving.on_gpu:
+        exact = serving.model_copy(update={"precision": "fp32"})
+        context = replace(context, settings=context.settings.model_copy(update={"serving": exact}))
     with tempfile.TemporaryDirectory(prefix="baton-version-") as scratch:
         directory = Path(scratch)
         copy_version_files(trained.directory, directory)
@@ -181,7 +186,7 @@ def publish(
         )
         assert candidate.scores is not None
         stored = store(context, run_id if last else None, directory, candidate)
-    lineage = _lineage(context, run_id, dataset, trained, candidate)
+    lineage = {**_lineage(context, run_id, dataset, trained, candidate), STAND_IN: not last}
     scores = candidate.scores
     version = context.registry.versions.publish(
         context.settings.name, **asdict(stored), metrics=scores.metrics, lineage=lineage

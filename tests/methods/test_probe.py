@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -9,15 +10,16 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from baton.store.records import RunStage, RunState, Verdict
 from tests.support.world import LABELS, World, last_checkpoint, weights_of
 from training import pipeline
 from training.fit import weights
-from training.fit.request import TrainingRequest
+from training.fit.request import Trained, TrainingRequest
 from training.fit.start import Start
 from training.fit.worker import build_trainer
+from training.matches import STAND_IN
 from training.methods import probe as probes
 from training.methods.few_shot import fit
 from training.methods.pooling import CONFIG_KEY
@@ -122,18 +124,54 @@ def test_where_training_takes_long_a_model_without_champion_gets_the_probe_first
     assert version.lineage["training"]["few_shot"] is True
     assert version.lineage["run_id"] == request.run_id
     assert list(dict.fromkeys(stages)) == [RunStage.PROBING, RunStage.EVALUATING, RunStage.PUBLISHING, RunStage.DECIDING]
-    world.make_champion(version)
-    second, _ = pipeline.publish_and_decide(context, request.run_id, world.dataset, trained_again(world, request))
-    assert second.number == 2
-    assert world.registry.versions.get("m", 2).run_id == request.run_id
+    assert version.lineage["engine"].endswith("fp32")
+    assert version.lineage[STAND_IN] is True
 
 
-def trained_again(world: World, request: TrainingRequest) -> Any:
+def trained(request: TrainingRequest, kept: Path) -> Trained:
+    """Return what a run ends with; here it is the probe itself."""
     with probes.probe(request) as (fitted, _):
-        kept = world.directory / "kept"
-        fitted.directory.rename(kept)
-        fitted.directory.mkdir()
+        shutil.copytree(fitted.directory, kept)
         return replace(fitted, directory=kept)
+
+
+@pytest.mark.parametrize("of", ["the same run", "another run"])
+def test_the_runs_last_version_replaces_its_stand_in_unless_it_is_worse(world, monkeypatch, tmp_path, of):
+    monkeypatch.setattr(pipeline, "LONG_SECONDS", 0.0)
+    context, request = ask(world)
+    pipeline.fit_probe(context, world.dataset, request)
+    world.make_champion(world.registry.versions.get("m", 1))
+    run_id = request.run_id
+    if of == "another run":
+        world.registry.runs.finish(run_id, RunState.FAILED, reason="a test wants it")
+        context, request = ask(world)
+        run_id = request.run_id
+    context.clock.enter(RunStage.TRAINING)
+    last = trained(request, tmp_path / "kept")
+    version, decision = pipeline.publish_and_decide(context, run_id, world.dataset, last)
+    assert (version.number, version.run_id, version.lineage[STAND_IN]) == (2, run_id, False)
+    if of == "another run":  # an equal version is no reason to replace a champion
+        assert decision.verdict is not Verdict.PROMOTE
+        return
+    assert decision.verdict is Verdict.PROMOTE
+    assert decision.sentence.startswith("Promote: v2, for which v1 stood in while it trained, F1 ")
+    assert (decision.champion, decision.numbers["compared"]) == (1, False)
+
+
+def test_a_worse_last_version_does_not_replace_its_stand_in(world, monkeypatch, tmp_path):
+    monkeypatch.setattr(pipeline, "LONG_SECONDS", 0.0)
+    context, request = ask(world)
+    pipeline.fit_probe(context, world.dataset, request)
+    world.make_champion(world.registry.versions.get("m", 1))
+    context.clock.enter(RunStage.TRAINING)
+    last = trained(request, tmp_path / "kept")
+    weights_file = last.directory / "model.safetensors"
+    state = load_file(weights_file)
+    state["classifier.weight"] = state["classifier.weight"].flip(0).contiguous()
+    save_file(state, weights_file, metadata={"format": "pt"})
+    _, decision = pipeline.publish_and_decide(context, request.run_id, world.dataset, last)
+    assert decision.verdict is Verdict.REJECT
+    assert decision.numbers["compared"] is True
 
 
 @pytest.mark.parametrize("end", [RunState.FAILED, RunState.CANCELLED])

@@ -5,6 +5,7 @@ It runs in the caller's process and needs no Ray worker.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import tempfile
 import time
@@ -42,6 +43,9 @@ DEFAULT_STRENGTH = 0.3
 
 FOLDS = 5
 """Folds of the cross-validation that chooses the strength."""
+
+MANY_ROWS = 2000
+"""Rows above which one fold suffices to compare strengths: its loss tells them apart."""
 
 MAX_PASS_TOKENS = 8192
 """Maximum tokens of one forward pass, padding included."""
@@ -180,26 +184,36 @@ def fit_linear_head(
 ) -> tuple[FittedHead, linear.Linear]:
     """Choose the strength by cross-validation, and fit a head with it to all rows.
 
-    For each candidate, every row is predicted once by a head that was not fitted to it. The candidate whose predictions have
-    the lowest loss is chosen; its predictions also give the F1 and the calibration.
+    Every row is predicted once by a head that was not fitted to it. The strength whose predictions have the lowest loss is
+    chosen (of many rows, a fold decides); its predictions also give the F1 and the calibration.
     """
     targets = torch.tensor(task.targets(rows, windows))
     labels = len(task.labels)
     loss = loss_function(task.target, settings.training, targets.tolist(), labels)
     fold_of_window = torch.tensor(folds(type(task), rows, FOLDS))[torch.tensor(windows.owner)]
+    numbers = fold_of_window.unique().tolist()
 
-    def cross_validated_logits(strength: float) -> torch.Tensor:
-        logits = torch.zeros(len(embeddings), labels)
-        for fold in fold_of_window.unique():
-            held = fold_of_window == fold
-            logits[held] = linear.fit(embeddings[~held], targets[~held], labels, loss, strength)(embeddings[held])
-        return logits
+    @functools.cache
+    def logits_of(strength: float, fold: int) -> torch.Tensor:
+        held = fold_of_window == fold
+        return linear.fit(embeddings[~held], targets[~held], labels, loss, strength)(embeddings[held])
+
+    def loss_of(strength: float, of_folds: Sequence[int]) -> float:
+        logits = torch.cat([logits_of(strength, fold) for fold in of_folds])
+        return float(loss({"logits": logits}, torch.cat([targets[fold_of_window == fold] for fold in of_folds])))
 
     rows_per_label = Counter(type(task).strata(rows))
     candidates = STRENGTHS if np.median(list(rows_per_label.values())) >= 2 else (DEFAULT_STRENGTH,)
-    logits_of = {strength: cross_validated_logits(strength) for strength in candidates}
-    strength = min(logits_of, key=lambda candidate: float(loss({"logits": logits_of[candidate]}, targets)))
-    f1 = evaluate_held_out(task, windows, logits_of[strength], rows)
+    strength = candidates[0]
+    compared = numbers if len(rows) <= MANY_ROWS else numbers[:1]
+    for weaker in candidates[1:]:  # the loss has one minimum, and the weakest regularisation takes longest
+        if loss_of(weaker, compared) >= loss_of(strength, compared):
+            break
+        strength = weaker
+    logits = torch.zeros(len(embeddings), labels)
+    for fold in numbers:
+        logits[fold_of_window == fold] = logits_of(strength, fold)
+    f1 = evaluate_held_out(task, windows, logits, rows)
     fitted = FittedHead(strength=strength, f1=f1, calibration=task.calibration, encoding_seconds=0.0)
     return fitted, linear.fit(embeddings, targets, labels, loss, strength)
 
