@@ -32,9 +32,6 @@ from training.judge.gate import over_budget
 from training.judge.holdout import describe_holdout
 from training.reports import keep_answers, kept_answers, store_report
 
-STAND_IN = "stand_in"
-"""Key in the lineage of a version that a run published before its last one, to serve meanwhile."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Judge:
@@ -121,7 +118,6 @@ def decide(context: Context, version: ModelVersion, candidate: Evaluation, judge
     )
     ours = _contender(task_cls, version, candidate, rows)
     theirs = None if champion is None or rival is None else _contender(task_cls, champion, rival, rows)
-    stood_in = champion is not None and theirs is not None and _stood_in(context, champion, version, theirs, ours)
     if over_budget(ours.cost, policy):
         number = registry.matches.played(model, pointer.version) + 1
     else:
@@ -137,12 +133,11 @@ def decide(context: Context, version: ModelVersion, candidate: Evaluation, judge
         task,
         holdout,
         ours,
-        None if stood_in else theirs,
+        theirs,
         pointer=pointer,
         number=number,
         policy=policy,
         corrections=corrections,
-        stood_in=stood_in,
         lost=_lost_share(context, judge.version, holdout.fingerprints),
     )
     answers = [None if one is None else kept_answers(context, one.evaluation) for one in (ours, theirs)]
@@ -151,18 +146,6 @@ def decide(context: Context, version: ModelVersion, candidate: Evaluation, judge
         "report": store_report(context, task, judged, ours, theirs, examples=judge.examples[:rows], answers=answers),
     }
     return registry.add_decision(replace(judged.decision, numbers={**judged.decision.numbers, **facts}), of_run=of_run)
-
-
-def _stood_in(context: Context, champion: ModelVersion, version: ModelVersion, theirs: Contender, ours: Contender) -> bool:
-    """Return whether the champion only stood in for ``version`` while the run of both trained, and is not better than it.
-
-    ``version`` is then judged as the first version that it would be without: nobody has chosen the other one instead.
-    """
-    if not champion.lineage.get(STAND_IN) or champion.lineage["run_id"] != version.lineage.get("run_id"):
-        return False
-    task = context.settings.make_task(())
-    scores = [task.measure(one.evaluation.metrics, one.evaluation.statistics).value() for one in (ours, theirs)]
-    return scores[0] >= scores[1]
 
 
 def _lost_share(context: Context, dataset: DatasetVersion, texts: Sequence[str]) -> float:

@@ -31,12 +31,9 @@ from training.data import datasets
 from training.fit import start as starts
 from training.fit.request import Trained, TrainingRequest
 from training.freezing import freeze
-from training.matches import STAND_IN, Judge, decide
+from training.matches import Judge, decide
 from training.methods.choose import choose_method
 from training.publishing import Candidate, copy_version_files, keep, make_candidate, store
-
-LONG_SECONDS = 60.0
-"""A probe serves as the first version if fine-tuning takes longer than this."""
 
 
 def run(run_id: str, registry: Registry, storage: Storage, *, database: str) -> Decision:
@@ -48,13 +45,15 @@ def run(run_id: str, registry: Registry, storage: Storage, *, database: str) -> 
     context = Context(settings=settings, declared=declared, registry=registry, storage=storage, clock=clock)
     try:
         dataset = prepare(context)
-        context, recipe = choose_recipe(context, dataset)
-        request = ask(context, run_id, dataset, database)
+        context, start, recipe = choose_recipe(context, dataset)
+        request = make_request(context, run_id, dataset, start, database)
         request, adaptation = adapt_base_model(context, dataset, request)
-        request, probing = fit_probe(context, dataset, request)
+        request, probing = fit_probe(context, request, recipe)
         with train(context, request, recipe) as best:
             trained = replace(best, details={**recipe, **adaptation, **probing, **best.details})
-            version, decision = publish_and_decide(context, run_id, dataset, trained)
+            version, candidate = publish(context, run_id, dataset, trained)
+        judge = Judge(version=dataset.version, examples=dataset.holdout, marks=dataset.marks)
+        decision = decide(context, version, candidate, judge)
         registry.runs.finish(run_id, RunState.SUCCEEDED, version=version.number, decision_id=decision.id)
     finally:
         storage.remove_run(run_id)
@@ -73,24 +72,31 @@ def prepare(context: Context) -> datasets.Dataset:
     return freeze(context)
 
 
-def choose_recipe(context: Context, dataset: datasets.Dataset) -> tuple[Context, dict[str, Any]]:
-    """Return a context whose settings leave nothing to choose, and facts for the lineage."""
+def choose_recipe(context: Context, dataset: datasets.Dataset) -> tuple[Context, starts.Start, dict[str, Any]]:
+    """Choose what training starts from, and the settings that nobody set.
+
+    Return a context whose settings leave nothing to choose, the start, and facts for the lineage.
+    """
     from training.methods.recipe import choose  # imports torch, which takes seconds: bad data are told before
 
     settings = context.settings
-    base_config = json.loads((find_base_model(settings.base_model) / "config.json").read_text(encoding="utf-8"))
+    base = find_base_model(settings.base_model)
+    start = starts.find_start(settings, context.registry, context.storage, dataset)
+    if start.parent is None:  # a champion from elsewhere is trained further also where its source has no safetensors
+        check_architecture(base, settings.base_model, task_type(settings.task).auto_model)
+        if settings.training.start_from == "champion":
+            settings = settings.model_copy(update={"training": settings.training.model_copy(update={"start_from": None})})
+    base_config = json.loads((base / "config.json").read_text(encoding="utf-8"))
     recipe = choose(settings, dataset.train, base_config)
     chosen = settings.model_copy(update={"training": recipe.training})
-    return replace(context, settings=chosen), {"recipe": recipe.reason}
+    return replace(context, settings=chosen), start, {"recipe": recipe.reason}
 
 
-def ask(context: Context, run_id: str, dataset: datasets.Dataset, database: str) -> TrainingRequest:
-    """Choose what training starts from, and return the request to train."""
+def make_request(
+    context: Context, run_id: str, dataset: datasets.Dataset, start: starts.Start, database: str
+) -> TrainingRequest:
+    """Return the request to train from ``start``."""
     settings, storage = context.settings, context.storage
-    start = starts.find_start(settings, context.registry, storage, dataset)
-    if start.parent is None:  # a champion from elsewhere is trained further also where its source has no safetensors
-        base = find_base_model(settings.base_model)
-        check_architecture(base, settings.base_model, task_type(settings.task).auto_model)
     return TrainingRequest(
         run_id=run_id,
         settings=settings,
@@ -119,25 +125,19 @@ def adapt_base_model(
     return adapt(request, dataset, {fingerprint for fingerprint, split in ledger.items() if split == HOLDOUT})
 
 
-def fit_probe(context: Context, dataset: datasets.Dataset, request: TrainingRequest) -> tuple[TrainingRequest, dict[str, Any]]:
-    """With ``training.start_from: probe``, fit a probe. Return the request to train from it, and facts for the lineage.
-
-    A model without a champion gets the probe as its first version, if fine-tuning it will take long: it serves meanwhile.
-    """
+def fit_probe(context: Context, request: TrainingRequest, recipe: Mapping[str, Any]) -> tuple[TrainingRequest, dict[str, Any]]:
+    """With ``training.start_from: probe``, fit a probe. Return the request to train from it, and facts for the lineage."""
     settings, storage = context.settings, context.storage
-    if settings.training.start_from != "probe":
+    if settings.training.start_from != "probe" or settings.training.few_shot:
         return request, {}
     from training.methods.probe import probe
 
-    context.clock.enter(RunStage.PROBING, dataset=asdict(dataset.version))
-    with probe(request) as (fitted, seconds_to_tune):
+    context.clock.enter(RunStage.PROBING, dataset=asdict(request.dataset), **recipe)
+    with probe(request) as (directory, facts):
         path = f"{request.run_id}/probe"
-        storage.keep_run(path, fitted.directory)
-        if seconds_to_tune > LONG_SECONDS and context.registry.champion(settings.name).version is None:
-            version, decision = publish_and_decide(context, request.run_id, dataset, fitted, last=False)
-            context.registry.runs.keep(request.run_id, version=version.number, decision_id=decision.id)
-    reason = f"a probe of it has a cross-validated {task_type(settings.task).metric} of {fitted.f1:.4f}"
-    return replace(request, start=replace(request.start, prepared=path, reason=reason)), dict(fitted.details)
+        storage.write_run_files(path, directory)
+    reason = f"a probe of it has a cross-validated {task_type(settings.task).metric} of {facts['f1']:.4f}"
+    return replace(request, start=replace(request.start, prepared=path, reason=reason)), {"probe": facts}
 
 
 def train(context: Context, request: TrainingRequest, recipe: Mapping[str, Any]) -> AbstractContextManager[Trained]:
@@ -148,30 +148,11 @@ def train(context: Context, request: TrainingRequest, recipe: Mapping[str, Any])
     return method(request)
 
 
-def publish_and_decide(
-    context: Context, run_id: str, dataset: datasets.Dataset, trained: Trained, *, last: bool = True
-) -> tuple[ModelVersion, Decision]:
-    """Publish a checkpoint as a version, and let the gate decide on it. For ``last`` see `publish`."""
-    version, candidate = publish(context, run_id, dataset, trained, last=last)
-    judge = Judge(version=dataset.version, examples=dataset.holdout, marks=dataset.marks)
-    return version, decide(context, version, candidate, judge)
-
-
-def publish(
-    context: Context, run_id: str, dataset: datasets.Dataset, trained: Trained, *, last: bool = True
-) -> tuple[ModelVersion, Evaluation]:
-    """Evaluate the checkpoint exactly as it will be served, publish it with its scores, and register it.
-
-    ``last``: whether the run publishes no other version after this one. Another only stands in for the last one: it does not
-    get the number of the run, and no time is spent on engines that answer faster.
-    """
+def publish(context: Context, run_id: str, dataset: datasets.Dataset, trained: Trained) -> tuple[ModelVersion, Evaluation]:
+    """Evaluate the checkpoint exactly as it will be served, publish it with its scores, and register it."""
     if trained.training is not None:
         settings = context.settings.model_copy(update={"training": trained.training})
         context = replace(context, settings=settings)
-    serving = context.settings.serving
-    if not last and serving.precision == "auto" and not serving.on_gpu:
-        exact = serving.model_copy(update={"precision": "fp32"})
-        context = replace(context, settings=context.settings.model_copy(update={"serving": exact}))
     with tempfile.TemporaryDirectory(prefix="baton-version-") as scratch:
         directory = Path(scratch)
         copy_version_files(trained.directory, directory)
@@ -185,8 +166,8 @@ def publish(
             calibration=lambda predictor: calibrate(predictor, context.settings, dataset, trained),
         )
         assert candidate.scores is not None
-        stored = store(context, run_id if last else None, directory, candidate)
-    lineage = {**_lineage(context, run_id, dataset, trained, candidate), STAND_IN: not last}
+        stored = store(context, run_id, directory, candidate)
+    lineage = _lineage(context, run_id, dataset, trained, candidate)
     scores = candidate.scores
     version = context.registry.versions.publish(
         context.settings.name, **asdict(stored), metrics=scores.metrics, lineage=lineage

@@ -130,7 +130,7 @@ def make_candidate(
     drop_unused(directory, choice)
     chosen = attempts[best]
     assert chosen.scores is not None
-    scores = replace(chosen.scores, metrics={**chosen.scores.metrics, "megabytes": _size(directory) / 1e6})
+    scores = replace(chosen.scores, metrics={**chosen.scores.metrics, "megabytes": size_of(directory) / 1e6})
     return replace(chosen, manifest=chosen.manifest.model_copy(update={"engine": choice}), scores=scores)
 
 
@@ -164,7 +164,7 @@ def _achieved(attempt: Candidate, milliseconds: float) -> Tried:
 def score(context: Context, predictor: Predictor, examples: Sequence[Any], directory: Path) -> Scores:
     """Evaluate a model on a holdout, and measure what it costs to serve the version in ``directory``."""
     evaluated = evaluate(predictor, examples, context.clock.count, mask=masker(context.declared.feedback.redact))
-    costs = cost(predictor, examples, size=_size(directory), threads=context.settings.serving.threads)
+    costs = cost(predictor, examples, size=size_of(directory), threads=context.settings.serving.threads)
     return Scores(
         metrics={**evaluated.score.metrics, **costs},
         statistics=evaluated.score.statistics,
@@ -172,15 +172,13 @@ def score(context: Context, predictor: Predictor, examples: Sequence[Any], direc
     )
 
 
-def _size(directory: Path) -> int:
+def size_of(directory: Path) -> int:
+    """Return the size of the files in a version's directory, in bytes."""
     return sum(file.stat().st_size for file in directory.iterdir())
 
 
-def store(context: Context, run_id: str | None, directory: Path, candidate: Candidate) -> Stored:
-    """Write a version to the storage under the number of its run, with its metrics and probes in the manifest.
-
-    ``run_id``: None for a version besides the one that its run ends with.
-    """
+def store(context: Context, run_id: str, directory: Path, candidate: Candidate) -> Stored:
+    """Write a version to the storage under the number of its run, with its metrics and probes in the manifest."""
     metrics = {} if candidate.scores is None else candidate.scores.metrics
     main = candidate.predictor.task.metric
     context.clock.enter(RunStage.PUBLISHING, **({main: metrics[main]} if main in metrics else {}))

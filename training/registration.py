@@ -25,7 +25,7 @@ from training.data.datasets import Dataset
 from training.elsewhere import Found
 from training.freezing import freeze
 from training.matches import Judge, decide
-from training.publishing import Candidate, calibrate, copy_version_files, keep, make_candidate, store
+from training.publishing import Candidate, calibrate, copy_version_files, keep, make_candidate, size_of, store
 
 
 def register(run_id: str, registry: Registry, storage: Storage) -> str:
@@ -77,7 +77,7 @@ def _publish(context: Context, record: Run, found: Found, directory: Path) -> st
     train, holdout = ((), None) if dataset is None else (dataset.train, dataset.holdout)
     candidate = make_candidate(context, directory, manifest, train=train, holdout=holdout, calibration=calibration)
     scores = candidate.scores
-    metrics = {} if scores is None else scores.metrics
+    metrics = {"megabytes": size_of(directory) / 1e6} if scores is None else scores.metrics
     stored = store(context, record.id, directory, candidate)
     lineage = _lineage(context, record, found, candidate, dataset)
     version = registry.versions.publish(settings.name, **asdict(stored), metrics=metrics, lineage=lineage)

@@ -6,7 +6,6 @@ Layout: ``models/NAME/versions/N/`` (a Hugging Face directory and ``baton.json``
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -22,7 +21,7 @@ import fsspec
 
 from baton.artifacts import manifest as manifests
 from baton.artifacts.manifest import Manifest
-from baton.artifacts.version_cache import PARTIAL, name_of
+from baton.artifacts.version_cache import PARTIAL, claimed, name_of
 from baton.errors import CorruptVersion, StorageError
 from baton.store.records import ModelVersion
 
@@ -96,7 +95,7 @@ class Storage:
             if self._fs.exists(path):
                 self._fs.rm(path, recursive=True)
 
-    def keep_run(self, path: str, directory: Path) -> None:
+    def write_run_files(self, path: str, directory: Path) -> None:
         """Copy the files in ``directory`` to ``path``, a directory below `runs_path`."""
         target = f"{self._root}/runs/{path}"
         with self._as_storage_error("write to"):
@@ -213,9 +212,10 @@ class Storage:
         if _whole(final, manifest):
             return final
         final.parent.mkdir(parents=True, exist_ok=True)
-        with _claimed(final.parent / f"{PARTIAL}{final.name}") as partial:
+        with claimed(final.parent / f"{PARTIAL}{final.name}") as partial:
             if _whole(final, manifest):  # another process has downloaded it meanwhile
                 return final
+            shutil.rmtree(final, ignore_errors=True)  # a damaged copy
             manifests.check_names(partial, manifest)
             with self._as_storage_error("read from"):
                 for name in manifest.files:
@@ -320,47 +320,12 @@ def _options(scheme: str, *, patient: bool) -> dict[str, Any]:
 
 
 def _whole(directory: Path, manifest: Manifest) -> bool:
-    """Return whether ``directory`` is a whole copy of a version, and mark it as used. A damaged copy is removed."""
+    """Return whether ``directory`` is a whole copy of a version, and mark it as used."""
     if not directory.is_dir():
         return False
     try:
         manifests.verify(directory, manifest)
     except CorruptVersion:
-        shutil.rmtree(directory, ignore_errors=True)
         return False
     os.utime(directory)  # it is in use (`VersionCache.tidy`)
     return True
-
-
-@contextmanager
-def _claimed(directory: Path) -> Iterator[Path]:
-    """Yield ``directory``, new and empty, to one process at a time; the others wait. In the end it is gone, or was renamed.
-
-    The lock is on the directory itself, so that none is left behind, and it ends with its process.
-    """
-    while True:
-        directory.mkdir(exist_ok=True)
-        try:
-            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        except FileNotFoundError:  # the process that had it is done
-            continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if _is_open(directory, descriptor):
-                for left in directory.iterdir():  # of a process that was killed
-                    shutil.rmtree(left) if left.is_dir() else left.unlink()
-                try:
-                    yield directory
-                finally:
-                    shutil.rmtree(directory, ignore_errors=True)
-                return
-        finally:
-            os.close(descriptor)
-
-
-def _is_open(directory: Path, descriptor: int) -> bool:
-    """Return whether ``descriptor`` is of what is at ``directory`` now; it may have been removed or renamed."""
-    try:
-        return os.path.samestat(directory.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False

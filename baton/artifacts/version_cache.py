@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from baton.errors import StorageError
@@ -63,14 +65,64 @@ class VersionCache:
         for entry in self.directory.iterdir() if self.directory.is_dir() else ():
             version = pattern.fullmatch(entry.name)
             unwanted = entry.name.startswith(PARTIAL) or (version is not None and int(version[1]) not in keep)
-            if unwanted and _unused(entry):
+            if unwanted and _unused(entry) and not _is_claimed(entry):
                 shutil.rmtree(entry, ignore_errors=True)
                 removed.append(entry.name)
         return sorted(removed)
+
+
+def _is_claimed(directory: Path) -> bool:
+    """Return whether a process has claimed ``directory``; its time stands still while a large file is downloaded into it."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:  # another replica removes it
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _unused(entry: Path) -> bool:
     try:
         return entry.stat().st_mtime < time.time() - UNUSED_SECONDS
     except OSError:  # another replica removes it
+        return False
+
+
+@contextmanager
+def claimed(directory: Path) -> Iterator[Path]:
+    """Yield ``directory``, new and empty, to one process at a time; the others wait. In the end it is gone, or was renamed.
+
+    The lock is on the directory itself, so that none is left behind, and it ends with its process.
+    """
+    while True:
+        directory.mkdir(exist_ok=True)
+        try:
+            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:  # the process that had it is done
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if _is_open(directory, descriptor):
+                for left in directory.iterdir():  # of a process that was killed
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+                try:
+                    yield directory
+                finally:
+                    if _is_open(directory, descriptor):  # it was not renamed; what is there now may be another's
+                        shutil.rmtree(directory, ignore_errors=True)
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _is_open(directory: Path, descriptor: int) -> bool:
+    """Return whether ``descriptor`` is of what is at ``directory`` now; it may have been removed or renamed."""
+    try:
+        return os.path.samestat(directory.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
         return False

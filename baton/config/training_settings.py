@@ -53,7 +53,7 @@ class AdaptSettings(ConfigSection):
         return value
 
 
-NOT_SEARCHED = ("method", "search", "folds", "few_shot", "adapt", "validation", "workers", "device", "retries")
+NOT_SEARCHED = ("method", "start_from", "search", "folds", "few_shot", "adapt", "validation", "workers", "device", "retries")
 """Keys of `training` that no search may vary: other training methods, where to train, and the rows that compare the trials."""
 
 

@@ -95,9 +95,8 @@ def alarm_level(bins: int, now: int, reference: int) -> float:
     Two samples of one population, of size n and m, have PSI ≈ (1/n + 1/m) · χ² with bins − 1 degrees of freedom (Yurdakul and
     Naranjo 2020, «Statistical properties of the population stability index»).
     """
-    from scipy.special import (
-        chdtri,
-    )  # takes a tenth of a second to load, which the start of the control plane need not wait for
+    # It takes a tenth of a second to load, for which the start of the control plane need not wait.
+    from scipy.special import chdtri
 
     return max(ALARM, float(chdtri(bins - 1, 1 - CERTAINTY)) * (1 / now + 1 / reference))
 

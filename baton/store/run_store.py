@@ -145,12 +145,8 @@ class RunStore:
         version: int | None = None,
         decision_id: int | None = None,
     ) -> Run:
-        """End an active run in a final ``state``. Raises ``Conflict`` if it has already ended; its first end is kept.
-
-        ``version`` and ``decision_id`` replace those of `keep`, if they are given.
-        """
+        """End an active run in a final ``state``. Raises ``Conflict`` if it has already ended; its first end is kept."""
         now = datetime.now(UTC)
-        published = {} if version is None else {"version": version, "decision_id": decision_id}
         with database.writing(self._engine) as connection:
             run = _advance(
                 connection,
@@ -159,17 +155,12 @@ class RunStore:
                 state=state,
                 stage=RunStage(state),
                 reason=reason,
+                version=version,
+                decision_id=decision_id,
                 finished_at=now,
-                **published,
             )
             _note(connection, run_id, now, {"stage": state.value, "reason": reason, "version": version})
         return run
-
-    def keep(self, run_id: str, *, version: int, decision_id: int | None) -> None:
-        """Note a version that a running run published before its last one. Raises ``Conflict`` if the run has ended."""
-        with database.writing(self._engine) as connection:
-            _advance(connection, run_id, [RunState.RUNNING], version=version, decision_id=decision_id)
-            _note(connection, run_id, datetime.now(UTC), {"version": version})
 
     def events(self, run_id: str, after: int = 0) -> Sequence[RunEvent]:
         """Return the progress reports of a run with ids above ``after``, oldest first."""

@@ -61,6 +61,7 @@ class Scenario:
             "task": "classification",
             "data": {"train": str(self.train), "holdout": str(self.holdout)},
             "training": {
+                "method": "fine_tune",
                 "epochs": 5,
                 "batch_size": 32,
                 "start_from": "champion",

@@ -119,8 +119,6 @@ def progress(console: Console, *, quiet: bool) -> Iterator[Callable[[Json], None
             now, stage = run["progress"], run["stage"]
             if now.get("recipe"):
                 tell(f"recipe: {now['recipe']}")
-            if run["version"] is not None and run["state"] == RunState.RUNNING:
-                tell(f"v{run['version']}, a probe, serves if the gate agrees while the run trains the next version from it")
             done, total = _counters(now)
             text = progress_text(now)
             bar.update(line, description=stage, completed=done or 0, total=total, text=text)

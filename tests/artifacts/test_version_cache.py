@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from baton.artifacts.version_cache import PARTIAL, UNUSED_SECONDS, VersionCache, name_of
+from baton.artifacts.version_cache import PARTIAL, UNUSED_SECONDS, VersionCache, claimed, name_of
 from baton.errors import StorageError
 
 SHA = "0123456789abcdef" * 4
@@ -79,3 +79,14 @@ def test_what_was_used_a_short_time_ago_stays(cache):
 
 def test_a_cache_that_was_never_used_is_tidy(cache):
     assert cache.tidy("m", {1}) == []
+
+
+def test_a_download_that_goes_on_for_long_stays(cache):
+    """The directory's time stands still while one large file is written."""
+    with claimed(cache.open() / f"{PARTIAL}m-1-{SHA[:16]}") as partial:
+        past = time.time() - UNUSED_SECONDS - 60
+        os.utime(partial, (past, past))
+        assert cache.tidy("m", keep=[]) == []
+        assert partial.is_dir()
+    left = put(cache, f"{PARTIAL}m-1-{SHA[:16]}")
+    assert cache.tidy("m", keep=[]) == [left.name]

@@ -35,8 +35,9 @@ def assignments(settings: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def test_with_nothing_set_a_run_fits_a_probe_and_is_fine_tuned_from_it(runs: Service) -> None:
-    run, lineage, events = carry_out(runs, {"method": "auto", "epochs": None, "learning_rate": None, "validation": None})
+def test_a_run_fits_a_probe_by_itself_and_is_fine_tuned_from_it(runs: Service) -> None:
+    left_out = dict.fromkeys(("epochs", "learning_rate", "validation"))
+    run, lineage, events = carry_out(runs, {"method": "auto", "few_shot": False, **left_out})
     assert lineage["recipe"].startswith("from a probe; ")
     assert lineage["start"]["reason"] == f"a probe of it has a cross-validated f1 of {lineage['probe']['f1']:.4f}"
     stages = [event["stage"] for event in events if "stage" in event]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from baton.config.model_settings import ModelSettings
+from baton.errors import ConfigError
 from baton.tasks import task_type
 from training.methods.recipe import EPOCHS, FEW, FITTED, MAX_EPOCHS, PLAIN, RATES, SMOOTHING, Recipe, choose
 
@@ -42,14 +43,59 @@ def test_texts_are_classified_by_fine_tuning_from_a_probe_without_validation_row
     assert (training.few_shot, training.start_from) == (False, "probe")
     assert (training.epochs, training.learning_rate) == (epochs, RATES["full"] * factor)
     assert (training.validation, training.label_smoothing) == (0.0, SMOOTHING)
-    assert found.reason == f"from a probe; {epochs} epochs at a learning rate of {training.learning_rate:g}"
+    assert found.reason == (
+        f"from a probe; {epochs} epochs over {rows // 20 * 20:,} rows at a learning rate of {training.learning_rate:g}, "
+        "label smoothing 0.1, no validation rows"
+    )
 
 
 def test_few_rows_get_a_probe_only():
     found = recipe("classification", intents(20, FEW // 20))
     assert (found.training.few_shot, found.reason) == (True, f"a probe only, for {FEW} rows")
     assert recipe("classification", intents(20, FEW // 20 + 1)).training.few_shot is False
-    assert recipe("classification", intents(20, FEW // 20), few_shot=False).training.start_from == "probe"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"few_shot": False},
+        {"start_from": "probe"},
+        {"epochs": 5},
+        {"learning_rate": 1e-5},
+        {"validation": 0.1},
+        {"augment": {"swap": 0.1}},
+        {"workers": 2},
+    ],
+)
+def test_few_rows_are_fine_tuned_if_something_is_set_that_only_fine_tuning_has_a_use_for(given):
+    training = recipe("classification", intents(20, FEW // 20), **given).training
+    assert (training.few_shot, training.start_from) == (False, "probe")
+    assert settings_of(**training.model_dump()).training == training, "it is allowed"
+
+
+@pytest.mark.parametrize("given", [{"nodes": {"pool": "training"}}, {"device": "gpu"}])
+def test_where_training_has_nodes_of_its_own_the_driver_fits_no_probe(given):
+    found = recipe("classification", intents(20, 5), **given)
+    assert (found.training.few_shot, found.training.start_from) == (False, "base")
+    assert "training has a place of its own" in found.reason
+
+
+def test_a_probe_that_is_not_possible_is_refused():
+    with pytest.raises(ConfigError, match="a probe is not possible with mpnet models"):
+        recipe("classification", intents(20, 50), {"model_type": "mpnet"}, start_from="probe")
+
+
+def test_whoever_sets_epochs_keeps_early_stopping_and_gets_a_rate_for_as_many():
+    many = intents(20, 500)
+    assert recipe("classification", many).training.learning_rate == RATES["full"]
+    longer = recipe("classification", many, epochs=10).training
+    assert (longer.learning_rate, longer.validation) == (RATES["full"] * FITTED, None)
+
+
+def test_a_task_of_ones_own_with_another_class_of_models_gets_no_probe(monkeypatch):
+    monkeypatch.setattr(task_type("classification"), "auto_model", "AutoModelForMultipleChoice")
+    found = recipe("classification", intents(20, 100))
+    assert (found.training.start_from, "not for models of this task" in found.reason) == ("base", True)
 
 
 def test_tasks_and_models_without_a_probe_start_from_the_base_model_and_say_why():
@@ -65,8 +111,9 @@ def test_tasks_and_models_without_a_probe_start_from_the_base_model_and_say_why(
 
 def test_a_task_that_learns_thresholds_keeps_its_validation_rows():
     example = task_type("multi_label").Example
-    rows = [example(text=f"text {number}", label=[f"label {number % 3}"]) for number in range(120)]
-    assert recipe("multi_label", rows).training.validation is None
+    rows = [example(text=f"text {number}", label=[f"label {number % 3}"]) for number in range(FEW + 1)]
+    found = recipe("multi_label", rows).training
+    assert (found.start_from, found.validation, found.label_smoothing) == ("probe", None, 0.0)
 
 
 @pytest.mark.parametrize(("rows", "epochs"), [(10, MAX_EPOCHS["base"]), (1280, 10), (6400, EPOCHS), (10**5, EPOCHS)])
@@ -76,7 +123,14 @@ def test_few_rows_are_passed_over_more_often(rows, epochs):
 
 @pytest.mark.parametrize(
     ("config", "scale"),
-    [({"hidden_size": 768}, 0.25), ({"dim": 768}, 0.25), ({"hidden_size": 1024}, 0.140625), ({"hidden_size": 32}, 2), ({}, 1)],
+    [
+        ({"hidden_size": 768}, 0.25),
+        ({"dim": 768}, 0.25),
+        ({"n_embd": 768}, 0.25),
+        ({"hidden_size": 1024}, 0.140625),
+        ({"hidden_size": 32}, 2),
+        ({}, 1),
+    ],
 )
 def test_the_rate_falls_with_the_square_of_the_hidden_size(config, scale):
     found = recipe("ner", people(50), {"model_type": "bert", **config})
@@ -112,4 +166,4 @@ def test_plain_values_are_used_for_plain_fine_tuning_and_beside_other_methods(gi
 
 def test_a_setting_with_everything_chosen_is_chosen_again_without_a_change():
     once = recipe("classification", intents(20, 100)).training
-    assert choose(settings_of(**once.model_dump()), intents(20, 5), {"model_type": "mpnet"}).training == once
+    assert choose(settings_of(**once.model_dump()), intents(20, 5), {"model_type": "bert"}).training == once

@@ -71,19 +71,17 @@ def decide_match(
     policy: GateSettings,
     corrections: Sequence[Evaluation] = (),
     lost: float = 0.0,
-    stood_in: bool = False,
 ) -> Judged:
     """Return the gate's decision on ``candidate``.
 
     Args:
-        champion: None if there is no champion, or none to compare with: it has another task, or stood in for the candidate. The
-            candidate is then judged as a first version.
+        champion: None if there is no champion, or none that can be compared with: it has another task. The candidate is then
+            judged as a first version.
         pointer: the champion pointer that the decision is about.
         number: 1 plus the number of matches that were played against this champion on this holdout before.
         corrections: evaluations of the candidate and the champion on held-out corrections. They are reported and decide
             nothing: the champion is wrong on such rows because that is why they were corrected.
         lost: share of the texts that judged in the data set before and do not any more. The sentence tells if it is large.
-        stood_in: whether the champion that the pointer names only stood in for the candidate.
 
     Raises:
         Conflict: a version was evaluated on another holdout.
@@ -110,7 +108,7 @@ def decide_match(
     outcome: Outcome | FirstOutcome
     if champion is None or pair is None:
         outcome = gate.decide_first(metrics[0], holdout.groups, number, policy, cost=candidate.cost)
-        sentence = explain_first(outcome, version, pointer.version, policy, unit=holdout.unit, stood_in=stood_in)
+        sentence = explain_first(outcome, version, pointer.version, policy, unit=holdout.unit)
         sentence += _about_unanswerable(facts["unanswerable_labels"], holdout)
         numbers = _first_numbers(outcome, policy)
     else:

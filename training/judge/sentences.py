@@ -35,27 +35,15 @@ def explain(outcome: Outcome, candidate: int, champion: int, policy: GateSetting
 
 
 def explain_first(
-    outcome: FirstOutcome,
-    candidate: int,
-    champion: int | None,
-    policy: GateSettings,
-    *,
-    unit: str = "text",
-    stood_in: bool = False,
+    outcome: FirstOutcome, candidate: int, champion: int | None, policy: GateSettings, *, unit: str = "text"
 ) -> str:
     """Return the sentence on a version that has no champion to beat.
 
-    ``champion``: the champion, if there is one. It only ``stood_in`` for the candidate, or it answers another task, so that the
-    two cannot be compared.
+    ``champion``: the champion, if there is one that answers another task, so that the two cannot be compared.
     """
     if outcome.reason is Reason.FEW_ROWS:
         return f"Inconclusive: {_too_few(outcome.groups, policy, unit)}"
-    if champion is None:
-        what = "the first version"
-    elif stood_in:
-        what = f"for which v{champion} stood in while it trained"
-    else:
-        what = f"the first version of its task (v{champion} has another one)"
+    what = "the first version" if champion is None else f"the first version of its task (v{champion} has another one)"
     subject = f"v{candidate}, {what}, F1 {outcome.f1:.3f} on {_counted(outcome.groups, unit)}"
     if outcome.reason in (Reason.TOO_LARGE, Reason.TOO_SLOW):
         return f"Refused: {subject}, but {_over_budget(outcome, policy)}."

@@ -8,11 +8,10 @@ from __future__ import annotations
 import functools
 import inspect
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +90,6 @@ class FittedHead:
     """The task's main metric, cross-validated."""
     calibration: Mapping[str, float]
     """The calibration of the scores, from the cross-validation; empty if the task does not calibrate."""
-    encoding_seconds: float
-    """Time of the encoder's passes over all rows."""
 
 
 def fit_head(
@@ -132,16 +129,14 @@ def fit_head(
     head = model.get_submodule(family.head)
     precision = settings.training.precision
     bf16 = precision == "bf16" or (precision == "auto" and has_fast_bf16("cpu"))
-    began = time.monotonic()
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
         embeddings = embed(model, head, features(task, windows, rows), pad_id, report)
-    encoding_seconds = time.monotonic() - began
     with one_thread():
         fitted, linear_head = fit_linear_head(task, embeddings, windows, rows, settings)
     head.weight.copy_(linear_head.weight)
     head.bias.copy_(linear_head.bias)
     model.save_pretrained(str(directory))
-    return replace(fitted, encoding_seconds=encoding_seconds)
+    return fitted
 
 
 @contextmanager
@@ -206,7 +201,7 @@ def fit_linear_head(
     candidates = STRENGTHS if np.median(list(rows_per_label.values())) >= 2 else (DEFAULT_STRENGTH,)
     strength = candidates[0]
     compared = numbers if len(rows) <= MANY_ROWS else numbers[:1]
-    for weaker in candidates[1:]:  # the loss has one minimum, and the weakest regularisation takes longest
+    for weaker in candidates[1:]:  # the weakest regularisation takes longest: stop once the loss rises
         if loss_of(weaker, compared) >= loss_of(strength, compared):
             break
         strength = weaker
@@ -214,7 +209,7 @@ def fit_linear_head(
     for fold in numbers:
         logits[fold_of_window == fold] = logits_of(strength, fold)
     f1 = evaluate_held_out(task, windows, logits, rows)
-    fitted = FittedHead(strength=strength, f1=f1, calibration=task.calibration, encoding_seconds=0.0)
+    fitted = FittedHead(strength=strength, f1=f1, calibration=task.calibration)
     return fitted, linear.fit(embeddings, targets, labels, loss, strength)
 
 

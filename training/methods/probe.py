@@ -9,46 +9,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from baton.artifacts.storage import Storage
 from baton.tasks import task_type
 from training.data.replay import stratified_sample
-from training.fit.request import Trained, TrainingRequest
+from training.fit.request import TrainingRequest
 from training.fit.start import select_rows
 from training.methods.few_shot import fit
 
 MAX_ROWS = 20_000
-"""Most rows that a probe is fitted to, a sample of each label: more would hardly change a linear head."""
-
-TUNING_COST = 3.0
-"""Time of fine-tuning on a row over that of encoding it: a forward and a backward pass."""
+"""Most rows that a probe is fitted to, in the process of the run's driver; of more it takes a sample."""
 
 
 @contextmanager
-def probe(request: TrainingRequest) -> Iterator[tuple[Trained, float]]:
+def probe(request: TrainingRequest) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Fit a probe to the rows that training will see; validation rows are left out.
 
-    Yield it, and the seconds that fine-tuning it will take on this machine.
+    Yield its directory, which ends with the ``with`` block, and facts for the lineage.
     """
-    settings, task_cls = request.settings, task_type(request.settings.task)
-    training = settings.training
+    settings = request.settings
     rows = select_rows(request.start, settings, Storage(request.storage, patient=True), request.dataset.uri).train
-    sample = rows if len(rows) <= MAX_ROWS else stratified_sample(task_cls, rows, MAX_ROWS, training.seed)
-    plain = training.model_copy(update={"label_smoothing": 0.0})  # for a head that can serve: a linear one is not too certain
-    ask = replace(request, settings=settings.model_copy(update={"training": plain}))
-    with fit(ask, sample) as (directory, fitted):
-        assert training.epochs is not None, "the recipe gives a number"
-        seconds = fitted.encoding_seconds * len(rows) / len(sample) * TUNING_COST * training.epochs
-        found = {"f1": fitted.f1, "rows": len(sample), "strength": fitted.strength}
-        yield (
-            Trained(
-                directory=directory,
-                f1=fitted.f1,
-                epoch=0,
-                start=request.start,
-                training=training.model_copy(update={"few_shot": True}),
-                calibration=fitted.calibration,
-                details={"probe": found},
-            ),
-            seconds,
-        )
+    if len(rows) > MAX_ROWS:
+        rows = stratified_sample(task_type(settings.task), rows, MAX_ROWS, settings.training.seed)
+    plain = settings.training.model_copy(update={"label_smoothing": 0.0})  # with smoothing it is half a point worse
+    with fit(replace(request, settings=settings.model_copy(update={"training": plain})), rows) as (directory, fitted):
+        yield directory, {"f1": fitted.f1, "rows": len(rows), "strength": fitted.strength}

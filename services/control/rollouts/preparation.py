@@ -125,7 +125,7 @@ class Preparation:
             call.cancel()
             interruption.cancel()
         if answers.silent:
-            raise Faulty(f"a replica did not load it in {seconds:.0f} s (serving.prepare_seconds and its download)")
+            raise Faulty(f"a replica did not load it in {seconds:g} s (serving.prepare_seconds and its download)")
         failed = [state for state in answers.states if state.error is not None]
         if failed and all(state.unavailable for state in failed):  # an outage is not evidence against the version: retry later
             raise NotReady(f"{model}: v{version} cannot take over now, the champion stays: {failed[0].error}")
