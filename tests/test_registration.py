@@ -562,6 +562,20 @@ def test_a_place_that_is_not_there_is_told(elsewhere, tmp_path):
     assert "own.json is a file; name the directory that it lies in" in elsewhere.complaint(file)
 
 
+def test_a_model_of_the_hub_is_registered_by_its_id(elsewhere, trained, tmp_path, monkeypatch):
+    """The hub's cache, as a download leaves it: offline, nothing else can be reached."""
+    repository = tmp_path / "hub" / "models--somebody--intents"
+    commit = "5f" * 20
+    shutil.copytree(trained, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    version = elsewhere.version(elsewhere.register("somebody/intents", NAMES))
+    assert version.lineage["source"]["location"] == "somebody/intents"
+    assert version.metrics["f1"] > 0.9
+
+
 def test_a_hub_id_that_offline_no_cache_has_is_told_with_what_forbids_its_download(elsewhere, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     told = elsewhere.complaint("somebody/nothing")

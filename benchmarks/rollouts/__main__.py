@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.__main__ import RESULTS, head_of, write
-from benchmarks.rollouts import canaries, crashes, soak
+from benchmarks.rollouts import canaries, crashes, shadows, soak
 from benchmarks.service import Service
 
 
@@ -47,6 +47,25 @@ def _canaries(service: Service, home: Path) -> str:
         "| the version | taken back after | requests so far | it answered | the champion answered instead | failed | p99 |\n"
         "| --- | --- | --- | --- | --- | --- | --- |\n"
         f"{rows}\n\nThe history says:\n\n{reasons}\n"
+    )
+
+
+def _shadows(service: Service, home: Path) -> str:
+    found = shadows.measure(service, home)
+    parts = {"without": found.without, "with a shadow": found.beside}
+    rows = "\n".join(
+        f"| {name} | {len(answers):,} | {p50:.1f} ms | {p99:.1f} ms |"
+        for name, answers in parts.items()
+        for p50, p99 in [shadows.latencies_ms(answers)]
+    )
+    return (
+        "## A shadow beside the champion\n\n"
+        f"2 replicas, {shadows.CALLERS} callers without a pause; {shadows.ROUNDS} times {shadows.SECONDS:.0f} s without a "
+        f"shadow, and {shadows.SECONDS:.0f} s with one\nthat is to get a copy of {shadows.PERCENT:.0f}% of the requests, in "
+        f"turn. It answered {found.compared:,} copies; {found.skipped:,} were\ndropped because the replica was busy. "
+        f"{found.failed} requests failed.\n\n"
+        "| | requests | p50 | p99 |\n| --- | --- | --- | --- |\n"
+        f"{rows}\n"
     )
 
 
@@ -104,6 +123,7 @@ def _mean(samples: Sequence[soak.Sample]) -> dict[str, tuple[float, float]]:
 
 SECTIONS: Mapping[str, tuple[int, Callable[[Service, Path], str]]] = {
     "canaries": (2, _canaries),
+    "shadows": (2, _shadows),
     "crashes": (crashes.REPLICAS, _crashes),
     "soak": (2, _soak),
 }

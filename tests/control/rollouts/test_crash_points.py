@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from baton.config.model_settings import ModelSettings, RolloutSettings
+from baton.errors import Conflict
 from baton.quality.trials import TrialCounts
-from baton.store.records import RolloutState
+from baton.store.records import HistoryKind, RolloutMode, RolloutState
 from services.control.rollouts import driver, steps, watch
 from services.control.rollouts.driver import Rollouts
 from tests.control.rollouts.scripted import Scripted, won
@@ -157,3 +158,51 @@ def test_a_canary_that_is_taken_back_is_told_once_and_does_not_begin_again(contr
         if not taken.dead:
             break
     assert 3 < at < MOST_STEPS - 1
+
+
+TRIALS: dict[str, tuple[RolloutMode | None, Callable[[Rollouts], Awaitable[Any]]]] = {
+    "a shadow begins": (None, lambda rollouts: rollouts.start_trial("m", 2, RolloutMode.SHADOW, 20.0, None)),
+    "a canary begins": (None, lambda rollouts: rollouts.start_trial("m", 2, RolloutMode.CANARY, 10.0, None)),
+    "somebody ends a shadow": (RolloutMode.SHADOW, lambda rollouts: rollouts.end_trial("m", "seen enough")),
+    "somebody ends a canary": (RolloutMode.CANARY, lambda rollouts: rollouts.end_trial("m", "seen enough")),
+    "somebody rejects a shadow": (RolloutMode.SHADOW, lambda rollouts: rollouts.reject("m", 2, "it insults people")),
+    "somebody rejects a canary": (RolloutMode.CANARY, lambda rollouts: rollouts.reject("m", 2, "it insults people")),
+    "a canary kills replicas": (None, lambda rollouts: rollouts.start_trial("m", 2, RolloutMode.CANARY, 10.0, None)),
+}
+"""What people do with trials: the trial that runs before, and the act."""
+
+
+@pytest.mark.parametrize("at", range(1, 10))
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("what", TRIALS)
+def test_a_process_that_is_killed_while_somebody_acts_on_a_trial_leaves_a_whole_trial_or_none(
+    control, replicas, monkeypatch, what, after, at
+):
+    settings = {"m": control.config.model("m")}
+    running, act = TRIALS[what]
+    if running is not None:
+        asyncio.run(rollouts(control, replicas, settings).start_trial("m", 2, running, 10.0, None))
+    if what == "a canary kills replicas":
+        replicas.on_prepare = replicas.kill
+    taken = Steps(at, after=after)
+    for module in (driver, steps, watch):
+        monkeypatch.setattr(module, "asyncio", _Asyncio(taken))
+    with contextlib.suppress(Killed, Conflict):
+        asyncio.run(act(rollouts(control, Mortal(replicas, taken), settings)))
+    for module in (driver, steps, watch):
+        monkeypatch.setattr(module, "asyncio", asyncio)
+    with contextlib.suppress(Conflict):  # the version is to blame: whoever goes on is told so
+        asyncio.run(go_on(control, rollouts(control, replicas, settings)))
+    assert taken.dead or at > 3
+    active = control.registry.rollouts.active("m")
+    if active is not None:
+        assert (active.state.trial, replicas.trial and replicas.trial.version) == (True, 2)
+    elif not taken.dead:  # replicas that were not told find out when they read the registry
+        assert replicas.trial is None
+    assert control.registry.champion("m").version == 1
+    assert {version for version, _ in replicas.serving.values()} == {1}
+    if not taken.dead:
+        assert (active is not None) == (what in ("a shadow begins", "a canary begins"))
+    if control.registry.history.rejection("m", 2) is not None:
+        told = [incident.kind for incident in control.registry.history.incidents("m", limit=100)]
+        assert told.count(HistoryKind.REJECTED) == 1
