@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import socket
+import time
 from pathlib import Path
 
 import psutil
@@ -31,6 +32,11 @@ path, into which Serve puts 70 of its own.
 """
 
 
+CLOSING_SECONDS = 2.0
+"""How long a port that nobody seems to hold is waited for. The threads of a process that was killed close its sockets a moment
+after it counts as ended."""
+
+
 def require_free(host: str, port: int) -> None:
     """Raise unless this machine can listen on ``port`` of ``host``.
 
@@ -38,19 +44,29 @@ def require_free(host: str, port: int) -> None:
         Conflict: a process listens there already; the message names it.
         ConfigError: nothing could listen there, for example because this machine does not have the address.
     """
-    try:
-        _bind(host, port)
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise ConfigError(f"http: cannot listen on {host}:{port}: {error.strerror or error}") from error
-    else:
-        return
-    holder = "another process"
+    deadline = time.monotonic() + CLOSING_SECONDS
+    while True:
+        try:
+            _bind(host, port)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise ConfigError(f"http: cannot listen on {host}:{port}: {error.strerror or error}") from error
+        else:
+            return
+        holder = _holder(port)
+        if holder is not None or time.monotonic() > deadline:
+            held = holder or "another process"
+            raise Conflict(f"port {port} is taken by {held}; stop it, or choose another port with http.port or BATON_HTTP_PORT")
+        time.sleep(0.05)
+
+
+def _holder(port: int) -> str | None:
+    """Return the process that listens on ``port``; None if there is none that this user may see."""
     with contextlib.suppress(psutil.Error):
         for connection in psutil.net_connections("tcp"):
             if connection.status == psutil.CONN_LISTEN and connection.pid and connection.laddr[1:2] == (port,):
-                holder = f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
-    raise Conflict(f"port {port} is taken by {holder}; stop it, or choose another port with http.port or BATON_HTTP_PORT")
+                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
+    return None
 
 
 def reserve(excluded: int) -> dict[str, int]:
