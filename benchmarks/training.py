@@ -19,6 +19,9 @@ import httpx
 
 from benchmarks.service import MODEL, Service, holdout_of, read_rows
 
+ANSWER_SECONDS = 1800.0
+"""How long the first answer is waited for."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
@@ -109,9 +112,11 @@ def _train_baton(service: Service, seed: int) -> Result:
 
 def _first_answer(service: Service) -> float:
     """Return the seconds until the service answers its first prediction."""
-    began = time.perf_counter()
+    began, deadline = time.perf_counter(), time.perf_counter() + ANSWER_SECONDS
     row = read_rows(holdout_of(service.data))[0]
     inputs = row.get("text") or " ".join(row.get("tokens", ())) or {key: row[key] for key in ("question", "context")}
     while httpx.post(service.url, json={"inputs": inputs}, timeout=60).status_code != httpx.codes.OK:
+        if time.perf_counter() > deadline:
+            raise RuntimeError(f"no answer after {ANSWER_SECONDS:.0f} s: the first run failed, or its version was refused")
         time.sleep(0.2)
     return time.perf_counter() - began

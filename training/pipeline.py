@@ -81,15 +81,16 @@ def choose_recipe(context: Context, dataset: datasets.Dataset) -> tuple[Context,
 
     settings = context.settings
     base = find_base_model(settings.base_model)
-    start = starts.find_start(settings, context.registry, context.storage, dataset)
+    start, missing = starts.find_start(settings, context.registry, context.storage, dataset), ""
     if start.parent is None:  # a champion from elsewhere is trained further also where its source has no safetensors
         check_architecture(base, settings.base_model, task_type(settings.task).auto_model)
         if settings.training.start_from == "champion":
+            missing = f"{start.reason}: "
             settings = settings.model_copy(update={"training": settings.training.model_copy(update={"start_from": None})})
     base_config = json.loads((base / "config.json").read_text(encoding="utf-8"))
     recipe = choose(settings, dataset.train, base_config)
     chosen = settings.model_copy(update={"training": recipe.training})
-    return replace(context, settings=chosen), start, {"recipe": recipe.reason}
+    return replace(context, settings=chosen), start, {"recipe": f"{missing}{recipe.reason}"}
 
 
 def make_request(
@@ -128,7 +129,7 @@ def adapt_base_model(
 def fit_probe(context: Context, request: TrainingRequest, recipe: Mapping[str, Any]) -> tuple[TrainingRequest, dict[str, Any]]:
     """With ``training.start_from: probe``, fit a probe. Return the request to train from it, and facts for the lineage."""
     settings, storage = context.settings, context.storage
-    if settings.training.start_from != "probe" or settings.training.few_shot:
+    if settings.training.start_from != "probe":
         return request, {}
     from training.methods.probe import probe
 

@@ -71,7 +71,7 @@ class TrainingSettings(ConfigSection):
         description="Weights to start from. base: those of `base_model`, and a new head. probe: those of `base_model`, and a "
         "head that is fitted to its frozen sentence embeddings first (only for classification and multi_label). champion: "
         "those of the version that serves; weights of new labels are newly initialised. If there is no champion, or its task "
-        "or base model differs, the run starts from `base_model`. Default: chosen by `method`.",
+        "or base model differs, the run is like one without this key. Default: chosen by `method`.",
     )
     replay: float | None = Field(
         3.0,

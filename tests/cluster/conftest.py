@@ -39,6 +39,14 @@ BATON = Path(sys.executable).with_name("baton")
 REPLICA = "ray::ServeReplica:model-{}:Model"
 CONTROL = "ray::ServeReplica:control:Control"
 WORKER = "RayTrainWorker"
+TRAINING = {
+    "method": "fine_tune",
+    "epochs": 3,
+    "batch_size": 8,
+    "learning_rate": 1e-3,
+    "early_stopping": 10,
+    "validation": 0.1,
+}
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -332,14 +340,7 @@ def service(tiny_base: Path, data: Path, tmp_path_factory: pytest.TempPathFactor
             "task": "classification",
             "base_model": str(tiny_base),
             "data": {"train": str(data / "large.jsonl"), "holdout": str(data / "holdout.jsonl")},
-            "training": {
-                "method": "fine_tune",
-                "epochs": 3,
-                "batch_size": 8,
-                "learning_rate": 1e-3,
-                "early_stopping": 10,
-                "validation": 0.1,
-            },
+            "training": TRAINING,
             "gate": {"min_f1": 0.02},
             "serving": {"replicas": replicas, "poll_seconds": 1.0},
         }

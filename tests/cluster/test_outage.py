@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from services.demo.traffic import Traffic, failed
-from tests.cluster.conftest import LABELS, TEXT, Service, baton, write_rows
+from tests.cluster.conftest import LABELS, TEXT, TRAINING, Service, baton, write_rows
 from tests.support.stores import S3, Postgres
 from tests.support.tiny import keyword_rows
 from tests.support.waiting import free_port, until
@@ -43,14 +43,7 @@ def stored(
         "task": "classification",
         "base_model": str(tiny_base),
         "data": {"train": str(data / "large.jsonl"), "holdout": str(data / "holdout.jsonl")},
-        "training": {
-            "method": "fine_tune",
-            "epochs": 3,
-            "batch_size": 8,
-            "learning_rate": 1e-3,
-            "early_stopping": 10,
-            "validation": 0.1,
-        },
+        "training": TRAINING,
         "gate": {"min_f1": 0.02},
         "serving": {"poll_seconds": 1.0},
     }

@@ -104,4 +104,6 @@ def test_a_run_that_wants_a_champion_where_there_is_none_is_like_one_that_wants_
     found, start, facts = pipeline.choose_recipe(context, world.dataset)
     assert (start.parent, start.reason) == (None, "there is no champion yet")
     assert found.settings.training.start_from == "probe"
-    assert facts["recipe"].startswith("from a probe; 4 epochs over 160 rows at a learning rate of 0.001")
+    assert facts["recipe"].startswith(
+        "there is no champion yet: from a probe; 4 epochs over 160 rows at a learning rate of 0.001"
+    )

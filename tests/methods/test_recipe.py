@@ -81,7 +81,7 @@ def test_where_training_has_nodes_of_its_own_the_driver_fits_no_probe(given):
 
 
 def test_a_probe_that_is_not_possible_is_refused():
-    with pytest.raises(ConfigError, match="a probe is not possible with mpnet models"):
+    with pytest.raises(ConfigError, match="probe is not possible with mpnet models"):
         recipe("classification", intents(20, 50), {"model_type": "mpnet"}, start_from="probe")
 
 

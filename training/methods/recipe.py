@@ -123,8 +123,8 @@ def _start(training: TrainingSettings, task_cls: type[AnyTask], base_config: Map
     family = base_config.get("model_type")
     if training.start_from == "probe" and family not in FAMILIES:
         raise ConfigError(
-            f"training.start_from: a probe is not possible with {family} models, and {training.start_from!r} asks for one; "
-            f"allowed families: {', '.join(FAMILIES)}. Use base"
+            f"training.start_from: probe is not possible with {family} models; allowed families: {', '.join(FAMILIES)}; "
+            "use base"
         )
     if training.start_from is not None:
         return training.start_from, f"from the {training.start_from}, as set"
@@ -147,9 +147,7 @@ def _start(training: TrainingSettings, task_cls: type[AnyTask], base_config: Map
 def _only_probe(training: TrainingSettings) -> bool:
     """Return whether a probe may be all: nothing is set that fine-tuning alone has a use for."""
     of_tuning = (training.few_shot, training.start_from, training.epochs, training.learning_rate, training.validation)
-    return not any(value is not None for value in of_tuning) and not (
-        training.augment.active or training.workers > 1 or training.nodes
-    )
+    return all(value is None for value in of_tuning) and not training.augment.active and training.workers == 1
 
 
 def _epochs(training: TrainingSettings, task_cls: type[AnyTask], start: str, rows: int) -> int:
