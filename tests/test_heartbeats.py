@@ -19,8 +19,7 @@ from training import __main__ as driver
 from baton.store.registry import Registry
 
 driver.HEARTBEAT_SECONDS, driver.GRACE_SECONDS = 0.05, float(sys.argv[4])
-if sys.argv[3] == "ignores":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGINT, signal.SIG_IGN if sys.argv[3] == "ignores" else signal.default_int_handler)
 with driver._record_end(Registry(sys.argv[1]), sys.argv[2], conceal_data_errors=False):
     print("at work", flush=True)
     time.sleep(float(sys.argv[5]))

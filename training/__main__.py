@@ -132,7 +132,8 @@ def evaluate(
 
 def main() -> None:
     """Run the command line. Report an error that a user can fix on one line, and exit with status 1."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGINT):  # SIGINT is ignored in what a script started in the background
+        signal.signal(number, signal.default_int_handler)
     set_up()
     try:
         app()

@@ -10,7 +10,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from baton.errors import StorageError
@@ -100,7 +100,8 @@ def claimed(directory: Path) -> Iterator[Path]:
     The lock is on the directory itself, so that none is left behind, and it ends with its process.
     """
     while True:
-        directory.mkdir(exist_ok=True)
+        with suppress(FileExistsError):  # exist_ok would still raise it if the other process removes the directory meanwhile
+            directory.mkdir()
         try:
             descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError:  # the process that had it is done

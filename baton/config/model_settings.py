@@ -16,7 +16,7 @@ from baton.config.training_settings import TrainingSettings
 from baton.errors import ConfigError
 from baton.tasks import TASKS, AnyTask, task_type
 
-DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".tab", ".parquet", ".conll", ".iob2", ".iob", ".bio", ".txt")
 """File types of labelled data. A name with another ending that is not an existing file is the id of a hub data set."""
 
 GROUP_FIELD = "group"
@@ -29,9 +29,9 @@ class DataSettings(ConfigSection):
     train: str | None = Field(
         None,
         min_length=1,
-        description="Training data: a .jsonl, .json, .csv or .parquet file, its URL (s3://…), or the id of a Hugging Face "
-        "data set, of which the split train is used. Without it no version is trained; `baton register` brings versions from "
-        "elsewhere, which `holdout` judges if it is a file.",
+        description="Training data: a file (.jsonl, .json, .csv, .tsv, .parquet, .conll), its URL (s3://…), or the id of a "
+        "Hugging Face data set, of which the split train is used. Without it no version is trained; `baton register` brings "
+        "versions from elsewhere, which `holdout` judges if it is a file.",
     )
     holdout: str | float = Field(
         0.2,

@@ -157,5 +157,5 @@ def _extend(connection: sa.Connection, model: str, splits: Mapping[str, str]) ->
 
 def _version(row: sa.Row[Any]) -> DatasetVersion:
     manifest = dict(row.manifest)
-    tuples = {name: tuple(manifest.get(name, ())) for name in ("labels", "quarantined", "classes")}
+    tuples = {name: tuple(manifest.get(name, ())) for name in ("labels", "quarantined", "classes", "remarks")}
     return DatasetVersion(**{**manifest, **tuples})

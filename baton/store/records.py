@@ -187,6 +187,8 @@ class DatasetVersion:
     """Feedback rows left out because their sender has more than `data.max_sender_share` of the train rows."""
     senders: Mapping[str, int] = field(default_factory=dict)
     """Train rows that came from feedback, by the API key that sent them (``""`` without one), most rows first."""
+    remarks: Sequence[str] = ()
+    """What reading the base data left out, changed or did not read, each a sentence with its count."""
     set_aside: int = 0
     """Feedback rows whose text judges. They do not change the holdout and never enter train."""
     feedback_until: int = 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -183,6 +184,11 @@ class Task(ABC, Generic[InputT, OutputT, ExampleT, OptionsT]):
         """Return the answer of an example as JSON values. Two examples with the same content must have the same answer."""
         answer: dict[str, Any] = example.model_dump(mode="json", exclude={*cls.Input.model_fields, *cls.optional_fields})
         return answer
+
+    @classmethod
+    def limits(cls, examples: Sequence[ExampleT]) -> str | None:
+        """Return in words what no answer can get right in these examples, with the best possible F1; None if nothing."""
+        return None
 
     @abstractmethod
     def check(self, examples: Sequence[ExampleT]) -> None:
@@ -381,6 +387,23 @@ def check_text(value: str, what: str) -> str:
         except UnicodeEncodeError as error:
             raise ValueError(f"{what} holds a lone surrogate at character {error.start}; send valid Unicode") from None
     return value
+
+
+def check_label(value: str) -> str:
+    """Return a label without white space around it, in Unicode NFC, so that equal-looking labels are one class.
+
+    Raises ``ValueError``, as pydantic validators must, for a blank one and for one that is not on a single line.
+    """
+    label = value.strip()
+    if not label:
+        raise ValueError("a label is blank; give at least one character that is not white space")
+    if label.isascii() and label.isprintable():
+        return label
+    label = unicodedata.normalize("NFC", check_text(label, "a label"))
+    broken = next((character for character in label if unicodedata.category(character) in ("Cc", "Zl", "Zp")), None)
+    if broken is not None:
+        raise ValueError(f"a label holds {broken!r}; it must be on one line, without control characters")
+    return label
 
 
 def text_length(item: BaseModel) -> int:

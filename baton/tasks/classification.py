@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import AfterValidator
 
 from baton.errors import DataError, UnusableModel
-from baton.tasks.base import Score, Target, Windows
+from baton.tasks.base import Score, Target, Windows, check_label
 from baton.tasks.f1 import MacroF1
 from baton.tasks.text_classifier import ClassificationOptions, LabelScores, TextClassifier, TextInput, activate, ranking
 
@@ -21,7 +21,7 @@ LOGGED_LABELS = 3
 class TextExample(TextInput):
     """A text or a pair of texts with its one right label."""
 
-    label: str = Field(min_length=1)
+    label: Annotated[str, AfterValidator(check_label)]
 
 
 class Classification(TextClassifier[LabelScores, TextExample, ClassificationOptions]):

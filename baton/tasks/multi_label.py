@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import field_validator
 
 from baton.errors import DataError
-from baton.tasks.base import Score, Target, Windows, from_cell
+from baton.tasks.base import Score, Target, Windows, check_label, from_cell
 from baton.tasks.f1 import RatioF1, micro_f1
 from baton.tasks.text_classifier import ClassificationOptions, LabelScores, TextClassifier, TextInput, activate, ranking
 from baton.wording import counted
@@ -43,7 +43,8 @@ class MultiLabelExample(TextInput):
     @classmethod
     def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not all(label.strip() for label in value):
-            raise ValueError("a label is empty; write [] if no label applies")
+            raise ValueError("a label is blank; write [] if no label applies")
+        value = tuple(map(check_label, value))
         repeated = [label for label, count in Counter(value).items() if count > 1]
         if repeated:
             raise ValueError(f"the label {repeated[0]!r} is listed more than once")

@@ -30,7 +30,17 @@ from baton.tasks.base import (
     without_truncation,
 )
 from baton.tasks.f1 import RatioF1, micro_f1
-from baton.tasks.ner_entities import Entities, Entity, Labels, NerOptions, Tokens, find_entities, softmax, word_offsets
+from baton.tasks.ner_entities import (
+    Entities,
+    Entity,
+    Labels,
+    NerOptions,
+    Tokens,
+    find_entities,
+    inside_words,
+    softmax,
+    word_offsets,
+)
 from baton.tasks.ner_rows import NerExample, NerInput, Span
 from baton.tasks.ner_tokens import NerWindows, TextTokens, WordPieces, first_tokens_of_words, label_words
 from baton.text import tags
@@ -93,6 +103,23 @@ class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
     @property
     def answer_labels(self) -> tuple[str, ...]:
         return tuple(label for label in self._labels.types if label != tags.OUTSIDE)
+
+    @classmethod
+    def limits(cls, examples: Sequence[NerExample]) -> str | None:
+        """Count the entities that begin or end inside a word: answers are whole words (ADR 6)."""
+        entities, inside, first = 0, 0, ""
+        for example in examples:
+            entities += len(example.entities)
+            for span in inside_words(example.text, example.entities):
+                inside += 1
+                first = first or f"{short_repr(example.text[span.start : span.end])} in {short_repr(example.text)}"
+        if not inside:
+            return None
+        best = 2 * (entities - inside) / (2 * entities - inside)
+        return (
+            f"{inside:,} of {entities:,} entities begin or end inside a word, where no answer can (first: "
+            f"{first}); the best possible F1 is {best:.3f}"
+        )
 
     def check(self, examples: Sequence[NerExample]) -> None:
         known = self.answer_labels

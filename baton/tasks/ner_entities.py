@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from baton.tasks.ner_rows import Span
 from baton.text.tags import OUTSIDE
+from baton.text.words import word_starts
 
 Strategy = Literal["words", "none", "simple", "first", "average", "max"]
 
@@ -217,6 +219,16 @@ def _labelled_tokens(tokens: Tokens, labels: Labels, ignored: Sequence[str]) -> 
         for position, (label, score, (start, end)) in enumerate(zip(*(column.tolist() for column in columns), strict=True))
         if labels.names[label] not in ignored
     ]
+
+
+def inside_words(text: str, spans: Sequence[Span]) -> list[Span]:
+    """Return the spans that do not begin and end where words do: no answer by whole words can match them."""
+    bounds = [(span.start, span.end) for span in spans]
+    if all((not start or text[start - 1].isspace()) and text[end : end + 1].strip() == "" for start, end in bounds):
+        return []
+    starts = word_starts(text)
+    ends = np.append(starts, True) | np.fromiter([*map(str.isspace, text), True], dtype=bool)
+    return [span for span, (start, end) in zip(spans, bounds, strict=True) if not (starts[start] and ends[end])]
 
 
 def _join_runs(

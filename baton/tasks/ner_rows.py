@@ -17,8 +17,19 @@ from pydantic import (
     model_validator,
 )
 
-from baton.tasks.base import check_text, from_cell, short_repr
+from baton.tasks.base import check_label, check_text, from_cell, short_repr
 from baton.text import tags
+from baton.wording import counted
+
+FORMS: Mapping[str, tuple[str, ...]] = {
+    "start": ("start", "start_offset", "start_char", "begin"),
+    "end": ("end", "end_offset", "end_char"),
+    "label": ("label", "labels", "type", "entity_group", "entity_type"),
+    "text": ("text", "word", "surface", "mention"),
+}
+"""What annotation tools and pipelines call the parts of an entity."""
+
+WANTED = 'expected {"start": 0, "end": 4, "label": "PER"} or [0, 4, "PER"]'
 
 
 class NerInput(BaseModel):
@@ -42,7 +53,7 @@ class Span(BaseModel):
     start: int = Field(ge=0)
     end: int
     """The position after the entity's last character."""
-    label: str = Field(min_length=1)
+    label: Annotated[str, AfterValidator(check_label)]
 
     @field_validator("label")
     @classmethod
@@ -59,6 +70,62 @@ class Span(BaseModel):
 
     def __str__(self) -> str:
         return f"{self.label!r} at {self.start}–{self.end}"
+
+
+def as_span(item: object) -> dict[str, Any]:
+    """Return an entity as ``start``, ``end`` and ``label``, and ``text`` where the item says what it reads.
+
+    It may be a list (``[0, 4, "PER"]``, as in spaCy's data), have other names (`FORMS`) or carry more, for example a token's
+    index. Label Studio has its type in a list.
+
+    Raises:
+        ValueError: a part is missing, or it has several types.
+    """
+    if isinstance(item, list | tuple) and len(item) == 3:
+        return dict(zip(("start", "end", "label"), item, strict=True))
+    if isinstance(item, Mapping) and isinstance(item.get("value"), Mapping):  # Label Studio
+        item = item["value"]
+    if not isinstance(item, Mapping):
+        raise ValueError(f"{short_repr(item)}: {WANTED}")
+    found = {part: item[name] for part, names in FORMS.items() for name in reversed(names) if item.get(name) is not None}
+    if missing := [part for part in ("start", "end", "label") if part not in found]:
+        raise ValueError(f"{short_repr(dict(item))} has no {missing[0]}; {WANTED}")
+    if isinstance(found["label"], list | tuple):
+        if len(found["label"]) != 1:
+            raise ValueError(f"{short_repr(dict(item))} has {counted(len(found['label']), 'type')}; an entity has one")
+        [found["label"]] = found["label"]
+    return found
+
+
+def reads(text: str, span: Mapping[str, Any]) -> bool:
+    """Return whether ``text`` reads at a span of `as_span` what the span says; True if it does not say.
+
+    Case and white space do not count: pipelines of uncased models return words without both.
+    """
+    return "text" not in span or _compact(text[span["start"] : span["end"]]) == _compact(span["text"])
+
+
+def _compact(text: object) -> str:
+    return "".join(str(text).casefold().replace("##", "").split())
+
+
+def _checked(item: object, index: int, text: object) -> object:
+    """Return an entity as the fields of `Span`. Raises ``ValueError`` if the text does not read what it says."""
+    if isinstance(item, Span):
+        return item
+    try:
+        span = as_span(item)
+    except ValueError as error:
+        raise ValueError(f"entities[{index}]: {error}") from None
+    start, end = span["start"], span["end"]
+    if isinstance(text, str) and isinstance(start, int) and isinstance(end, int) and not reads(text, span):
+        found = text.find(str(span["text"]))
+        where = f", which stands at {found}–{found + len(str(span['text']))}" if found >= 0 else ""
+        raise ValueError(
+            f"entities[{index}]: {span['label']!r} at {start}–{end} reads {short_repr(text[max(start, 0) : end])}, but the row "
+            f"says {short_repr(span['text'])}{where}; positions count code points from 0, and the end is exclusive"
+        )
+    return {part: span[part] for part in ("start", "end", "label")}
 
 
 class TaggedTokens(BaseModel):
@@ -101,6 +168,10 @@ class NerExample(NerInput):
     def _one_shape(cls, values: Any) -> Any:
         if isinstance(values, Mapping):
             values = {name: from_cell(value) if name != "text" else value for name, value in values.items()}
+            if isinstance(values.get("entities"), list | tuple):
+                values["entities"] = [
+                    _checked(item, index, values.get("text")) for index, item in enumerate(values["entities"])
+                ]
         if isinstance(values, Mapping) and not values.keys().isdisjoint(TaggedTokens.model_fields):
             return TaggedTokens.model_validate(values).as_text()
         return values

@@ -17,6 +17,14 @@ def normalise(text: str) -> str:
     return " ".join(folded.split())
 
 
+def visible_form(text: str) -> str:
+    """Return what is left of ``text`` when characters that nobody sees, case, and marks of width and style are taken away.
+
+    Labels with the same form look alike: «Refund» and «refund», and one with a zero-width space.
+    """
+    return normalise("".join(character for character in text if unicodedata.category(character) != "Cf"))
+
+
 def fingerprint(text: str) -> str:
     """Return the hex SHA-256 of the normalised text."""
     return hashlib.sha256(normalise(text).encode()).hexdigest()

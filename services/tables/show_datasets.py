@@ -50,6 +50,7 @@ def version(item: Json) -> RenderableType:
     heading = f"data set {item['number']}: {item['train_rows']:,} train rows, {item['holdout_rows']:,} holdout rows"
     lines: list[RenderableType] = [Text(heading, style="bold"), _labels(item["counts"])]
     lines.append(Text.assemble(("left out  ", "bold"), _left_out_text(item)))
+    lines += [Text(remark) for remark in item.get("remarks", ())]
     if item["senders"]:
         lines.append(Text.assemble(("senders   ", "bold"), _senders_text(item)))
     if item["corrections"]:

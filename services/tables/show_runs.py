@@ -117,6 +117,8 @@ def progress(console: Console, *, quiet: bool) -> Iterator[Callable[[Json], None
         def update(run: Json) -> None:
             nonlocal last_stage
             now, stage = run["progress"], run["stage"]
+            for remark in (now.get("dataset") or {}).get("remarks", ()):
+                tell(f"data: {remark}")
             if now.get("recipe"):
                 tell(f"recipe: {now['recipe']}")
             done, total = _counters(now)

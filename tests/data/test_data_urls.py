@@ -53,10 +53,10 @@ def test_mistakes_are_told_by_the_url(bucket: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("missing.jsonl", "cannot be read: FileNotFoundError"), ("train.txt", "unknown file type '.txt'")],
+    [("missing.jsonl", "cannot be read: FileNotFoundError"), ("train.doc", "unknown file type '.doc'")],
 )
 def test_a_url_without_usable_data_says_why(bucket: str, name: str, said: str) -> None:
-    put(f"{bucket}/train.txt", "words")
+    put(f"{bucket}/train.doc", "words")
     with pytest.raises(DataError, match=f"{bucket}/{name}: {said}"):
         list(sources.read(f"{bucket}/{name}", "train"))
 

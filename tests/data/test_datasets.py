@@ -199,7 +199,8 @@ def test_an_empty_text_is_told_with_file_line_field_and_what_is_allowed(storage,
         ({"text": None, "label": "x"}, "field 'text': None: Input should be a valid string"),
         ({"text": ["a"], "label": "x"}, "field 'text': ['a']: Input should be a valid string"),
         ({"text": "a", "label": 3}, "field 'label': 3: Input should be a valid string"),
-        ({"text": "a", "label": ""}, "field 'label': '': String should have at least 1 character"),
+        ({"text": "a", "label": ""}, "field 'label': '': a label is blank"),
+        ({"text": "a", "label": "x\ny"}, "field 'label': 'x\\ny': a label holds '\\n'; it must be on one line"),
         ({"text": "a\ud800", "label": "x"}, "field 'text': 'a\\ud800': text holds a lone surrogate at character 1"),
     ],
 )
@@ -234,12 +235,12 @@ def test_a_csv_row_with_a_comma_too_many_is_told_with_its_line_and_not_cut(stora
     path = tmp_path / "train.csv"
     path.write_text("text,label\nfine,a\nHello, where is my order,shipping\n")
     told = complaint(storage, path)
-    assert "train.csv line 3: 3 fields, the header has 2; quote texts that hold commas" in told
+    assert "train.csv line 3: 3 fields, the header has 2; columns are separated by commas: quote texts that hold" in told
 
 
 def test_a_short_csv_row_is_told_with_its_line(storage, tmp_path):
     (tmp_path / "t.csv").write_text("text,label\nfirst,x\nsecond\n")
-    assert "t.csv line 3, field 'label': None: Input should be a valid string" in complaint(storage, tmp_path / "t.csv")
+    assert "t.csv line 3, field 'label': '': a label is blank" in complaint(storage, tmp_path / "t.csv")
 
 
 def test_broken_rows_are_listed_in_one_error_up_to_ten_and_counted(storage, tmp_path):
@@ -252,9 +253,11 @@ def test_broken_rows_are_listed_in_one_error_up_to_ten_and_counted(storage, tmp_
 
 def test_bytes_that_are_not_utf8_are_told_with_their_line(storage, tmp_path):
     (tmp_path / "t.csv").write_bytes("text,label\nnaïve,x\n".encode() + b"fine,x\n" * 500 + b"caf\xe9,x\n")
-    assert "t.csv line 503: not valid CSV: it is not UTF-8; save" in complaint(storage, tmp_path / "t.csv")
+    assert complaint(storage, tmp_path / "t.csv").startswith(
+        f"{tmp_path}/t.csv line 503: not UTF-8: byte 0xE9 at character 4; read as Windows-1252 (cp1252), the line is 'café,x'"
+    )
     (tmp_path / "t.jsonl").write_bytes(b'{"text": "fine", "label": "x"}\n{"text": "caf\xe9", "label": "x"}\n')
-    assert "t.jsonl line 2: not valid JSON: 'utf-8' codec" in complaint(storage, tmp_path / "t.jsonl")
+    assert "t.jsonl line 2: not UTF-8: byte 0xE9" in complaint(storage, tmp_path / "t.jsonl")
 
 
 def test_a_file_that_is_not_parquet_is_told_by_name(storage, tmp_path):
@@ -277,7 +280,8 @@ def test_a_missing_file_of_either_split_is_told_by_name(storage, tmp_path):
 def test_an_unknown_file_type_is_told_with_the_allowed_ones(storage, tmp_path):
     (tmp_path / "rows.xlsx").write_bytes(b"PK")
     assert complaint(storage, tmp_path / "rows.xlsx").endswith(
-        "rows.xlsx: unknown file type '.xlsx'; allowed: .jsonl, .json, .csv, .parquet, or a datasets id"
+        "rows.xlsx: unknown file type '.xlsx'; allowed: .jsonl, .ndjson, .json, .csv, .tsv, .tab, .parquet, .conll, .iob2, "
+        ".iob, .bio, .txt, or a datasets id"
     )
 
 

@@ -312,7 +312,7 @@ def test_what_is_no_text_is_refused_with_its_type(value):
 
 
 def test_an_example_needs_a_label():
-    with pytest.raises(ValidationError, match="at least 1 character"):
+    with pytest.raises(ValidationError, match="a label is blank"):
         TextExample(text="x", label="")
 
 

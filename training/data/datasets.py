@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -31,9 +32,11 @@ from baton.quality.audit import complete_batches
 from baton.store.records import AuditItem, DatasetVersion, Feedback
 from baton.tasks import AnyTask
 from baton.tasks.rows import Row, example_of
+from baton.text.normal_form import visible_form
 from baton.wording import counted
 from training.data.marks import NO_MARKS, marker
 from training.data.merging import Merged, merge
+from training.data.remarks import Remarks
 from training.data.settling import LISTED
 from training.data.sourced_rows import AUDIT, BASE, FEEDBACK, BaseRows, SourcedRow, sourced
 from training.data.sources import Located, located, read
@@ -117,7 +120,8 @@ def freeze(
     if not (data if declared is None else declared).judges:
         raise DataError(f"{model} declares no data, so that nothing can be evaluated; declare data.holdout, or data.train")
     feedback = _read_feedback(task_cls, history.feedback, redact)
-    base = _read_base(task_cls, data, data if declared is None else declared, redact)
+    remarks = Remarks()
+    base = _read_base(task_cls, data, data if declared is None else declared, redact, remarks)
     untrained = () if data.train is not None else base.holdout or ()
     classes = {*history.classes, *(label for row in untrained for label in task_cls.labels_in(row.example))}
     audited = _read_audited(task_cls, history.audited, redact)
@@ -151,7 +155,12 @@ def freeze(
         feedback_until=feedback.last_id,
     )
     classes |= set(task_cls(labels, max_length=8).answer_labels)
-    version = replace(version, sources={**version.sources, **_named(data.train)}, classes=tuple(sorted(classes)))
+    version = replace(
+        version,
+        sources={**version.sources, **_named(data.train)},
+        classes=tuple(sorted(classes)),
+        remarks=(*remarks, *_look_alikes(version.counts), *_limits(task_cls, {TRAIN: train, HOLDOUT: holdout})),
+    )
     _write(storage, version, content, merged.quarantined)
     marks = [json.loads(line) for line in content[MARKS].splitlines()]
     return Dataset(version=version, train=train, holdout=holdout, marks=marks, splits=merged.splits())
@@ -172,14 +181,20 @@ def load_split(task_cls: type[AnyTask], storage: Storage, uri: str, split: str) 
     return read_splits(task_cls, storage, uri)[split]
 
 
-def _read_base(task_cls: type[AnyTask], data: DataSettings, declared: DataSettings, redact: Sequence[str]) -> BaseRows:
+def _read_base(
+    task_cls: type[AnyTask], data: DataSettings, declared: DataSettings, redact: Sequence[str], remarks: Remarks
+) -> BaseRows:
+    marked = [*filter(None, [declared.group_column]), *declared.slices]
+
     def rows(
         settings: DataSettings, source: str | None, hub_split: str, *, for_holdout: bool, foreign: bool = False
     ) -> list[SourcedRow]:
         if source is None:
             return []
         mark = marker(declared, for_holdout=for_holdout, foreign=foreign)
-        return sourced(task_cls, BASE, located(task_cls, settings.fields, read(source, hub_split), source, mark), redact)
+        raw = read(source, hub_split)
+        examples = located(task_cls, settings.fields, raw, source, mark, remarks=remarks, marked=marked)
+        return sourced(task_cls, BASE, examples, redact)
 
     overridden = (data.train, data.fields) != (declared.train, declared.fields)
     drawn = not isinstance(declared.holdout, str)
@@ -188,6 +203,28 @@ def _read_base(task_cls: type[AnyTask], data: DataSettings, declared: DataSettin
         holdout=rows(declared, declared.holdout, "test", for_holdout=True) if isinstance(declared.holdout, str) else None,
         declared=rows(declared, declared.train, "train", for_holdout=drawn) if overridden else None,
     )
+
+
+def _look_alikes(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Iterator[str]:
+    """Yield a remark for each group of labels that differ only by case or by characters that nobody sees."""
+    rows: Counter[str] = Counter()
+    for sources in counts.values():
+        for labels in sources.values():
+            rows.update(labels)
+    alike: dict[str, list[str]] = {}
+    for label in rows:
+        alike.setdefault(visible_form(label), []).append(label)
+    for group in alike.values():
+        if len(group) > 1:
+            named = ", ".join(f"{label!r} ({counted(rows[label], 'row')})" for label in group)
+            yield f"labels that look alike: {named}"
+
+
+def _limits(task_cls: type[AnyTask], splits: Mapping[str, Sequence[Any]]) -> Iterator[str]:
+    """Yield for each split what no answer can get right."""
+    for split, examples in splits.items():
+        if limits := task_cls.limits(examples):
+            yield f"{split}: {limits}"
 
 
 def _check_holdout(task_cls: type[AnyTask], merged: Merged) -> None:

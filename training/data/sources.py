@@ -5,8 +5,6 @@ Knows nothing of splits, feedback or models.
 
 from __future__ import annotations
 
-import csv
-import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -19,10 +17,12 @@ import fsspec
 from baton.config.model_settings import DATA_SUFFIXES
 from baton.errors import DataError
 from baton.tasks import AnyTask
-from baton.tasks.base import short_repr
 from baton.tasks.rows import Row, example_of
 from baton.wording import counted
+from training.data.exports import Adapter
+from training.data.files import conll, delimited, json_files
 from training.data.marks import NO_MARKS, Marks
+from training.data.remarks import Remarks, columns_not_read
 
 MISSING_FIELD_ADVICE = " (map names with data.fields)"
 
@@ -42,7 +42,7 @@ def read(source: str, hub_split: str) -> Iterator[Row]:
     if "://" in source:
         return _read_url(source, hub_split)
     path = Path(source)
-    if path.suffix not in DATA_SUFFIXES:
+    if path.suffix.lower() not in DATA_SUFFIXES:
         if path.is_file():
             raise DataError(
                 f"{source}: unknown file type {path.suffix!r}; allowed: {', '.join(DATA_SUFFIXES)}, or a datasets id"
@@ -50,8 +50,7 @@ def read(source: str, hub_split: str) -> Iterator[Row]:
         return _read_hub(source, hub_split)
     if not path.is_file():
         raise DataError(f"{source}: no such file")
-    readers = {".jsonl": _read_jsonl, ".json": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
-    return readers[path.suffix](path)
+    return READERS[path.suffix.lower()](path)
 
 
 def parse(task_cls: type[AnyTask], columns: Mapping[str, str], rows: Iterable[Row], source: str) -> list[Any]:
@@ -74,77 +73,74 @@ def located(
     rows: Iterable[Row],
     source: str,
     mark: Callable[[Row], Marks] = lambda row: NO_MARKS,
+    *,
+    remarks: Remarks | None = None,
+    marked: Iterable[str] = (),
 ) -> list[Located]:
-    """Return the examples of `parse` with their places, and the marks that ``mark`` reads. Raises ``DataError`` as `parse`."""
-    examples, problems = [], []
+    """Return the examples of `parse` with their places, and the marks that ``mark`` reads. Raises ``DataError`` as `parse`.
+
+    Args:
+        remarks: takes what was left out, changed or not read.
+        marked: the columns that ``mark`` reads.
+    """
+    remarks = Remarks() if remarks is None else remarks
+    adapter = Adapter(task_cls, columns, remarks)
+    taken: list[tuple[Mapping[str, str], Located | str, str]] = []
+    seen: dict[str, None] = {}
     for row in rows:
+        seen.update(dict.fromkeys(row.values))
+        if (adapted := adapter.adapt(row)) is None:
+            continue
+        said = adapter.verdict(row)
         try:
-            example = example_of(task_cls, row, columns, advice=MISSING_FIELD_ADVICE)
-            examples.append(Located(where=row.where, example=example, marks=mark(row)))
+            example = example_of(task_cls, adapted, columns, advice=MISSING_FIELD_ADVICE)
+            taken.append((said, Located(where=row.where, example=example, marks=mark(adapted)), row.where))
         except DataError as error:
-            problems.append(str(error))
+            taken.append((said, str(error), row.where))
+    examples: list[Located] = []
+    problems: list[str] = []
+    for said, one, where in taken:
+        if reason := adapter.decided(said):
+            remarks.note(reason, where)
+        elif isinstance(one, str):
+            problems.append(one)
+        else:
+            examples.append(one)
     if problems:
         more = f"\n  … and {len(problems) - LISTED_ERRORS} more" if len(problems) > LISTED_ERRORS else ""
         listed = "\n".join(f"  {problem}" for problem in problems[:LISTED_ERRORS])
         raise DataError(f"{source}: {counted(len(problems), 'row')} cannot be used\n{listed}{more}")
     if not examples:
-        raise DataError(f"{source}: the file holds no rows")
+        left_out = "".join(f"\n  {remark}" for remark in remarks)
+        raise DataError(f"{source}: the file holds no rows{left_out}")
+    fields = {
+        columns.get(name, name)
+        for name in (*(name for shape in task_cls.row_shapes for name in shape), *task_cls.optional_fields)
+    }
+    if unread := columns_not_read(source, seen, fields | adapter.read | adapter.verdict_columns | {*marked}):
+        remarks.say(unread)
     return examples
-
-
-def _read_jsonl(path: Path) -> Iterator[Row]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            where = f"{path} line {number}"
-            try:
-                values = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(f"{where}: not valid JSON: {error.msg} at character {error.pos + 1}") from error
-            except UnicodeDecodeError as error:
-                raise DataError(f"{where}: not valid JSON: {error}") from error
-            if not isinstance(values, dict):
-                raise DataError(f"{where}: a JSON object is expected, not {short_repr(values)}")
-            yield Row(where=where, values=values)
-
-
-def _read_csv(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig", newline="", errors="surrogateescape") as file:
-        reader = csv.DictReader(map(_decoded, file))
-        try:
-            for values in reader:
-                where = f"{path} line {reader.line_num}"
-                if None in values:  # DictReader puts fields beyond the header under None
-                    fields = len(values) - 1 + len(values[None])
-                    raise DataError(f"{where}: {fields} fields, the header has {len(values) - 1}; quote texts that hold commas")
-                yield Row(where=where, values=dict(values))
-        except (csv.Error, UnicodeError) as error:
-            raise DataError(f"{path} line {reader.line_num + 1}: not valid CSV: {error}") from error
-
-
-def _decoded(line: str) -> str:
-    """Return the line if its bytes were UTF-8.
-
-    Files are decoded in blocks. Only a check of each line finds the line of a bad byte.
-    """
-    if not line.isascii():
-        try:
-            line.encode()
-        except UnicodeEncodeError:
-            raise UnicodeError("it is not UTF-8; save the file in that encoding") from None
-    return line
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:
     from pyarrow import ArrowInvalid, parquet
 
     try:
-        table = parquet.read_table(path)
+        with parquet.ParquetFile(path) as file:
+            rows = (values for batch in file.iter_batches() for values in batch.to_pylist())
+            for number, values in enumerate(rows, start=1):
+                yield Row(where=f"{path} row {number}", values=values)
     except (ArrowInvalid, OSError) as error:
         raise DataError(f"{path}: not a readable Parquet file: {error}") from error
-    for number, values in enumerate(table.to_pylist(), start=1):
-        yield Row(where=f"{path} row {number}", values=values)
+
+
+READERS: Mapping[str, Callable[[Path], Iterator[Row]]] = {
+    **dict.fromkeys((".jsonl", ".ndjson", ".json"), json_files.rows),
+    **dict.fromkeys((".csv", ".tsv", ".tab"), delimited.rows),
+    **dict.fromkeys((".conll", ".iob2", ".iob", ".bio", ".txt"), conll.rows),
+    ".parquet": _read_parquet,
+}
+"""The reader of each file type: the keys are `DATA_SUFFIXES`."""
 
 
 def _read_url(url: str, hub_split: str) -> Iterator[Row]:
