@@ -80,7 +80,9 @@ class FeedbackReport:
     accepted: int = 0
     """Corrections that were stored."""
     duplicates: int = 0
-    """Corrections whose ``id`` was already stored."""
+    """Corrections whose ``id`` was already stored with the same answer."""
+    replaced: int = 0
+    """How many of the accepted ones took the place of an earlier one with the same ``id``."""
     rejected: int = 0
     """Corrections that are not valid."""
     errors: Sequence[Mapping[str, Any]] = field(default_factory=list)
@@ -92,6 +94,7 @@ class FeedbackReport:
         return FeedbackReport(
             accepted=self.accepted + other.accepted,
             duplicates=self.duplicates + other.duplicates,
+            replaced=self.replaced + other.replaced,
             rejected=self.rejected + other.rejected,
             errors=[*self.errors, *other.errors],
             new_labels=sorted({*self.new_labels, *other.new_labels})[:LABELS_LISTED],
@@ -327,7 +330,8 @@ def _report(first: int, response: httpx.Response) -> FeedbackReport:
         counts = {key: content[key] for key in ("accepted", "duplicates", "rejected")}
     except (ValueError, LookupError, TypeError) as error:
         raise _not_baton(response) from error
-    return FeedbackReport(**counts, errors=errors, new_labels=content.get("new_labels", []))
+    replaced = content.get("replaced", 0)  # services of Baton 0.1 replace none
+    return FeedbackReport(**counts, replaced=replaced, errors=errors, new_labels=content.get("new_labels", []))
 
 
 def _not_baton(response: httpx.Response) -> ServiceError:

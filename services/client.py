@@ -53,9 +53,10 @@ class Client(client.Client):
         """Send ``body`` as JSON to ``path`` and return the JSON of the answer."""
         return self._call("POST", path, json=body, headers=headers)
 
-    def delete(self, path: str, body: Any = None) -> Any:
-        """Send a DELETE for ``path``, with ``body`` as JSON, and return the JSON of the answer."""
-        return self._call("DELETE", path, json=body)
+    def delete(self, path: str, body: Any = None, **parameters: Any) -> Any:
+        """Send a DELETE for ``path``, with ``body`` as JSON, and return the JSON of the answer. Parameters are as in `get`."""
+        present = {key: value for key, value in parameters.items() if value is not None}
+        return self._call("DELETE", path, json=body, params=present)
 
     def _call(self, method: str, path: str, **options: Any) -> Any:
         return self.send(client.Call(method=method, path=path, options=options)).json()

@@ -129,7 +129,7 @@ def stub(*answers: tuple[int, dict[str, str], bytes] | None) -> Iterator[tuple[S
 
 GOOD = (200, {"x-model-version": "3", "x-queue-ms": "0.1", "x-inference-ms": "2.5", "x-request-id": "r7"}, b'["yes"]')
 BUSY = (429, {"retry-after": "0"}, b'{"error": "the queue is full"}')
-TAKEN = (200, {}, b'{"accepted": 1, "duplicates": 0, "rejected": 0, "errors": [], "new_labels": []}')
+TAKEN = (200, {}, b'{"accepted": 1, "duplicates": 0, "replaced": 0, "rejected": 0, "errors": [], "new_labels": []}')
 
 
 @pytest.fixture
@@ -225,11 +225,12 @@ def test_the_curl_examples_of_the_documentation_work(service, tmp_path):
         json.loads(subprocess.run(example(service, command), shell=True, cwd=tmp_path, check=True, capture_output=True).stdout)
         for command in commands
     ]
-    predictions, by_id, stream = told
+    predictions, by_id, stream, withdrawn = told
     assert len(predictions) == 2
-    accepted = {"accepted": 1, "duplicates": 0, "rejected": 0, "errors": [], "new_labels": []}
+    assert withdrawn == {"withdrawn": 1}
+    accepted = {"accepted": 1, "duplicates": 0, "replaced": 0, "rejected": 0, "errors": [], "new_labels": []}
     assert (by_id, stream) == (accepted, accepted)
-    assert [it.example for it in service.store.all("m")] == [{"text": "Nothing loads", "label": "service_outage"}, ROW]
+    assert [it.example for it in service.store.all("m")] == [ROW]
 
 
 # --- a service with troubles ---------------------------------------------------------------------------------------------

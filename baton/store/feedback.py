@@ -9,15 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import sqlalchemy as sa
 
 from baton.store import audit_store, database, schema
 from baton.store.database import IDS_PER_QUERY
-from baton.store.records import Feedback, LoggedPrediction
+from baton.store.records import Feedback, FeedbackChange, LoggedPrediction
 
 CHUNK = 1000
 """Rows in one query of `FeedbackStore.all`."""
@@ -30,15 +31,19 @@ DELETED_AT_ONCE = 5000
 class Correction:
     """One item of feedback before it is stored.
 
-    Two with the same ``client_id`` from one sender count once; without one, both are stored.
+    Of those with the same ``client_id`` from one sender, the last one counts; without an id, all are stored.
     """
 
     client_id: str | None
     request_id: str | None
     position: int
     example: dict[str, Any]
+    answer_fields: Collection[str] = ()
+    """The fields of ``example`` that are its answer."""
     sender: str | None = None
     """Id of the API key that sent it; None without one."""
+    actor: str | None = None
+    """Name of that key."""
     audited_as: str | None = None
     """Fingerprint of the example's content, if the sender may label what the audit has drawn; else None."""
 
@@ -49,6 +54,8 @@ class Added:
 
     accepted: int
     duplicates: int
+    replaced: int = 0
+    """How many of the accepted ones took the place of an earlier one with the same id."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,29 +83,87 @@ class FeedbackStore:
     # --- feedback ----------------------------------------------------------------------------------------------------
 
     def add(self, model: str, corrections: Sequence[Correction]) -> Added:
-        """Store the ``corrections`` that are new. Of several with one client id from one sender, the first is kept.
+        """Store the ``corrections`` that are new. Of several with one client id from one sender, the last one stays.
 
-        Writers of one model are serialised, so that ids become visible in ascending order: a reader that has read up to an id
-        never misses a smaller one. Raises ``NotFound`` for an unknown model.
+        One that takes the place of another gets an id of its own, so that it counts as new, and `changes` lists it. Writers of
+        one model are serialised, so that ids become visible in ascending order: a reader that has read up to an id never misses
+        a smaller one. Raises ``NotFound`` for an unknown model.
         """
         now = datetime.now(UTC)
         with database.writing(self._engine) as connection:
             database.lock_model(connection, model)
-            named = [it for it in corrections if it.client_id is not None]
-            seen = {
-                (sender, client_id)
-                for sender in {it.sender for it in named}
-                for client_id in _known(connection, model, sender, [it.client_id or "" for it in named])
-            }
-            rows = []
-            for correction in corrections:
-                if correction.client_id is not None:
-                    if (correction.sender, correction.client_id) in seen:
-                        continue
-                    seen.add((correction.sender, correction.client_id))
-                rows.append({"model": model, "received_at": now, **asdict(correction)})
+            stored = _stored(connection, model, corrections)
+            plan = _Plan.of(corrections, stored)
+            replaced = [
+                {
+                    "model": model,
+                    "what": "replaced",
+                    "client_id": new.client_id,
+                    "sender": new.sender,
+                    "actor": new.actor,
+                    "rows": 1,
+                    "answer": {name: old.example.get(name) for name in new.answer_fields},
+                    "happened_at": now,
+                }
+                for old, new in plan.replaced
+            ]
+            _delete(connection, [old.id for old, _ in plan.replaced])
+            if replaced:
+                connection.execute(schema.feedback_changes.insert(), replaced)
+            rows = [{"model": model, "received_at": now, **vars(correction)} for correction in plan.added]
             _insert(connection, model, rows)
-        return Added(accepted=len(rows), duplicates=len(corrections) - len(rows))
+        return Added(accepted=plan.accepted, duplicates=plan.duplicates, replaced=plan.overwritten)
+
+    def withdraw(self, model: str, client_ids: Collection[str], *, sender: str | None, actor: str | None) -> int:
+        """Delete the corrections of ``model`` that this sender sent with these ids, and return how many there were."""
+        table = schema.feedback
+        here = (table.c.sender.is_not_distinct_from(sender), table.c.client_id.in_(client_ids))
+        return self._withdraw(model, here, actor, sender=sender, named=True)
+
+    def withdraw_all(
+        self, model: str, *, sender: str | None, since: datetime | None, until: datetime | None, actor: str | None
+    ) -> int:
+        """Delete the corrections of ``model`` by sender and time, and return how many there were.
+
+        Args:
+            sender: id of the API key that sent them; None: whoever sent them.
+            since, until: only those received from this time on, and before that time.
+        """
+        table = schema.feedback
+        conditions = [
+            *([] if sender is None else [table.c.sender == sender]),
+            *([] if since is None else [table.c.received_at >= since]),
+            *([] if until is None else [table.c.received_at < until]),
+        ]
+        return self._withdraw(model, conditions, actor, sender=sender, named=False)
+
+    def changes(self, model: str, limit: int, before: int | None = None) -> list[FeedbackChange]:
+        """Return replaced and withdrawn corrections, newest first. For the next page, pass the last id as ``before``."""
+        table = schema.feedback_changes
+        query = table.select().where(table.c.model == model).order_by(table.c.id.desc()).limit(limit)
+        if before is not None:
+            query = query.where(table.c.id < before)
+        with database.reading(self._engine) as connection:
+            return [FeedbackChange(**row._mapping) for row in connection.execute(query)]
+
+    def _withdraw(
+        self, model: str, conditions: Sequence[sa.ColumnElement[bool]], actor: str | None, *, sender: str | None, named: bool
+    ) -> int:
+        table, now = schema.feedback, datetime.now(UTC)
+        with database.writing(self._engine) as connection:
+            database.lock_model(connection, model)
+            query = sa.select(table.c.id, table.c.client_id).where(table.c.model == model, *conditions)
+            found = connection.execute(query).all()
+            _delete(connection, [row.id for row in found])
+            change = {"model": model, "what": "withdrawn", "sender": sender, "actor": actor, "happened_at": now, "answer": None}
+            told = (
+                [{"client_id": row.client_id, "rows": 1} for row in found]
+                if named
+                else [{"client_id": None, "rows": len(found)}]
+            )
+            if found:
+                connection.execute(schema.feedback_changes.insert(), [{**change, **one} for one in told])
+        return len(found)
 
     def known(self, model: str, sender: str | None, client_ids: Sequence[str]) -> set[str]:
         """Return those of ``client_ids`` that stored corrections of ``model`` from this sender have."""
@@ -146,9 +211,10 @@ class FeedbackStore:
     # --- prediction log ----------------------------------------------------------------------------------------------
 
     def log(self, predictions: Sequence[LoggedPrediction]) -> None:
-        """Store predictions. If a client uses a request id twice, the first answer is kept."""
+        """Store predictions. If a client uses a request id twice, the first answer is kept; other inputs make it ambiguous."""
+        table = schema.predictions
         # `asdict` would copy inputs and outputs deeply, in the replica, beside its requests
-        self._insert_new(schema.predictions, [dict(vars(prediction)) for prediction in predictions])
+        self._insert_new(table, [dict(vars(prediction)) for prediction in predictions], ambiguous_by=table.c.input)
 
     def log_shadow(self, predictions: Sequence[LoggedPrediction]) -> None:
         """Store what shadows answered to copies; of one version and request id the first answer is kept.
@@ -284,11 +350,25 @@ class FeedbackStore:
         self._forget(schema.shadow_answers, model, before)
         return self._forget(schema.predictions, model, before)
 
-    def _insert_new(self, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
-        """Insert answers whose key is new, and leave those that are there."""
+    def _insert_new(
+        self, table: sa.Table, rows: Sequence[dict[str, Any]], ambiguous_by: sa.ColumnElement[Any] | None = None
+    ) -> None:
+        """Insert answers whose key is new, and leave those that are there.
+
+        ``ambiguous_by``: mark those that are there as ambiguous if the new one differs in this column.
+        """
         if rows:
             with database.writing(self._engine) as connection:
-                insert = database.insert(connection, table).on_conflict_do_nothing()
+                insert = database.insert(connection, table)
+                if ambiguous_by is None:
+                    insert = insert.on_conflict_do_nothing()
+                else:
+                    told = insert.excluded[str(ambiguous_by.key)]
+                    insert = insert.on_conflict_do_update(
+                        index_elements=[*table.primary_key],
+                        set_={"ambiguous": sa.true()},
+                        where=sa.cast(ambiguous_by, sa.Text) != sa.cast(told, sa.Text),
+                    )
                 # the same order in every process: replicas that log the same request ids must not deadlock
                 ordered = sorted(rows, key=lambda row: (row["model"], row["request_id"], row["position"], row["version"]))
                 connection.execute(insert, ordered)
@@ -313,6 +393,8 @@ def _insert(connection: sa.Connection, model: str, rows: Sequence[dict[str, Any]
     Those on texts that the audit has drawn become their labels.
     """
     contents = [row.pop("audited_as") for row in rows]
+    for row in rows:
+        del row["answer_fields"], row["actor"]
     drawn = audit_store.drawn_contents(connection, model, [content for content in contents if content is not None])
     table, logged = schema.feedback, schema.predictions
     before = connection.scalar(sa.select(sa.func.max(table.c.id)).where(table.c.model == model)) or 0
@@ -340,10 +422,91 @@ def _input_hash(item: Mapping[str, Any]) -> str:
 def _joined(logged: sa.FromClause, feedback: sa.FromClause) -> sa.ColumnElement[bool]:
     """Return the condition that a correction belongs to a logged answer."""
     return sa.and_(
+        ~logged.c.ambiguous,
         feedback.c.model == logged.c.model,
         feedback.c.request_id == logged.c.request_id,
         feedback.c.position == logged.c.position,
     )
+
+
+_Key = tuple[str | None, str]
+"""The sender and the client id of a correction."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stored:
+    """A stored correction that has a client id."""
+
+    id: int
+    example: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """What becomes of some corrections."""
+
+    added: Sequence[Correction]
+    replaced: Sequence[tuple[_Stored, Correction]]
+    """Stored corrections with those that take their place."""
+    accepted: int
+    duplicates: int
+    overwritten: int
+    """How many took the place of another, of this batch or stored."""
+
+    @classmethod
+    def of(cls, corrections: Sequence[Correction], stored: Mapping[_Key, _Stored]) -> _Plan:
+        """Of each client id the last correction counts. If it is what is stored already, all with that id are duplicates."""
+        named: dict[_Key, list[Correction]] = {}
+        for correction in corrections:
+            if correction.client_id is not None:
+                named.setdefault((correction.sender, correction.client_id), []).append(correction)
+        added = [correction for correction in corrections if correction.client_id is None]
+        accepted, overwritten, replaced = len(added), 0, []
+        for key, items in named.items():
+            old = stored.get(key)
+            if old is not None and old.example == items[-1].example:
+                continue
+            states = [*([] if old is None else [old.example]), *(item.example for item in items)]
+            moves = sum(before != after for before, after in pairwise(states))
+            accepted += moves + (old is None)
+            overwritten += moves
+            added.append(items[-1])
+            if old is not None:
+                replaced.append((old, items[-1]))
+        order = {id(correction): place for place, correction in enumerate(corrections)}
+        return cls(
+            added=sorted(added, key=lambda correction: order[id(correction)]),
+            replaced=replaced,
+            accepted=accepted,
+            duplicates=len(corrections) - accepted,
+            overwritten=overwritten,
+        )
+
+
+def _stored(connection: sa.Connection, model: str, corrections: Sequence[Correction]) -> dict[tuple[str | None, str], _Stored]:
+    """Return the stored corrections that have the senders and client ids of these."""
+    table = schema.feedback
+    ids: dict[str | None, list[str]] = {}
+    for correction in corrections:
+        if correction.client_id is not None:
+            ids.setdefault(correction.sender, []).append(correction.client_id)
+    found = {}
+    for sender, wanted in ids.items():
+        for start in range(0, len(wanted), IDS_PER_QUERY):
+            here = table.c.client_id.in_(wanted[start : start + IDS_PER_QUERY])
+            query = sa.select(table.c.id, table.c.client_id, table.c.example).where(
+                table.c.model == model, table.c.sender.is_not_distinct_from(sender), here
+            )
+            for row in connection.execute(query):
+                found[sender, row.client_id] = _Stored(id=row.id, example=row.example)
+    return found
+
+
+def _delete(connection: sa.Connection, ids: Sequence[int]) -> None:
+    """Delete corrections. Texts of the audit that one of them labelled have no label any more."""
+    for start in range(0, len(ids), IDS_PER_QUERY):
+        some = ids[start : start + IDS_PER_QUERY]
+        connection.execute(schema.feedback.delete().where(schema.feedback.c.id.in_(some)))
 
 
 def _known(connection: sa.Connection, model: str, sender: str | None, client_ids: Sequence[str]) -> set[str]:

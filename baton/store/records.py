@@ -217,6 +217,30 @@ class LoggedPrediction:
     length: int
     """Length of the text in characters."""
     created_at: datetime
+    ambiguous: bool = False
+    """Whether several requests with different inputs had this request id: then nobody knows which one a correction is about."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedbackChange:
+    """What happened to stored corrections: another one took their place, or they were withdrawn."""
+
+    id: int
+    """Ascending in the order of the changes."""
+    model: str
+    what: str
+    """``replaced`` or ``withdrawn``."""
+    client_id: str | None
+    """Id of the correction that its sender chose; None if many were withdrawn at once."""
+    sender: str | None
+    """Id of the API key that had sent it; None without one, or if corrections of several senders were withdrawn."""
+    actor: str | None
+    """Name of the API key that asked for it; None without one."""
+    rows: int
+    """How many corrections it concerns."""
+    answer: Mapping[str, Any] | None
+    """The answer that was replaced; None if it was withdrawn. The text is not kept."""
+    happened_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,7 +251,7 @@ class Feedback:
     """Assigned in ascending order of arrival."""
     model: str
     client_id: str | None
-    """Id that the sender chose; a second correction with the same id is not stored."""
+    """Id that the sender chose; a second correction with the same id and another answer takes its place."""
     request_id: str | None
     """Request id of the answer that it corrects, if the sender gave one."""
     position: int

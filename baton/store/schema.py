@@ -244,6 +244,7 @@ predictions = sa.Table(
     sa.Column("confidence", sa.Float, nullable=True),
     sa.Column("length", sa.Integer, nullable=False),
     sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("ambiguous", sa.Boolean, nullable=False, server_default=sa.false()),
 )
 sa.Index("ix_predictions_recent", predictions.c.model, predictions.c.version, predictions.c.created_at)
 sa.Index("ix_predictions_age", predictions.c.created_at)
@@ -278,6 +279,22 @@ feedback = sa.Table(
 )
 sa.Index("ix_feedback_model", feedback.c.model, feedback.c.id)
 sa.Index("ix_feedback_request", feedback.c.model, feedback.c.request_id, feedback.c.position)
+
+feedback_changes = sa.Table(
+    "feedback_changes",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("model", sa.ForeignKey("models.name"), nullable=False),
+    sa.Column("what", sa.String(16), nullable=False),
+    sa.Column("client_id", sa.String(128), nullable=True),
+    sa.Column("sender", sa.String(12), nullable=True),
+    sa.Column("actor", sa.String(63), nullable=True),
+    sa.Column("rows", sa.Integer, nullable=False),
+    sa.Column("answer", sa.JSON(none_as_null=True), nullable=True),
+    sa.Column("happened_at", UtcDateTime, nullable=False),
+    sqlite_autoincrement=True,
+)
+sa.Index("ix_feedback_changes_model", feedback_changes.c.model, feedback_changes.c.id)
 
 datasets = sa.Table(
     "datasets",

@@ -73,10 +73,14 @@ class Intake:
     registry: Registry
     sender: str | None = None
     """Id of the API key of the request; None without one."""
+    actor: str | None = None
+    """Name of that key."""
     labels: bool = True
     """Whether the sender may label what the audit has drawn. Its corrections of such texts are then labels, which judge."""
     accepted: int = 0
     duplicates: int = 0
+    replaced: int = 0
+    """How many of the accepted ones took the place of an earlier one with the same id."""
     rejected: int = 0
     errors: list[dict[str, Any]] = field(default_factory=list)
     new_labels: set[str] = field(default_factory=set)
@@ -109,6 +113,7 @@ class Intake:
         return {
             "accepted": self.accepted,
             "duplicates": self.duplicates,
+            "replaced": self.replaced,
             "rejected": self.rejected,
             "errors": sorted(self.errors, key=lambda error: error["item"]),
             "new_labels": sorted(self.new_labels),
@@ -163,6 +168,7 @@ class Intake:
         added = self.registry.feedback.add(self.settings.name, corrections)
         self.accepted += added.accepted
         self.duplicates += added.duplicates
+        self.replaced += added.replaced
         return waiting
 
     def _known_labels(self) -> Collection[str]:
@@ -212,6 +218,11 @@ class Intake:
         Raises ``InvalidInput`` unless the result is a valid row.
         """
         values = dict(item.values)
+        if logged is not None and logged.ambiguous:
+            raise InvalidInput(
+                f"the request id {item.request_id!r} was used by several requests with different inputs: send the inputs with "
+                f"the correction: {self._needed}"
+            )
         if logged is not None:
             values = {**{key: value for key, value in logged.input.items() if value is not None}, **values}
         try:
@@ -227,7 +238,9 @@ class Intake:
             request_id=item.request_id,
             position=item.position,
             example=example.model_dump(mode="json", exclude_none=True),
+            answer_fields=tuple(self._task_cls.answer_of(example)),
             sender=self.sender,
+            actor=self.actor,
             audited_as=fingerprint(self._task_cls.content(example)) if self.labels else None,
         )
 
@@ -242,16 +255,20 @@ class Intake:
         shapes = (set(shape) for shape in self._task_cls.row_shapes)
         return not required <= item.values.keys() and not any(shape <= item.values.keys() for shape in shapes)
 
+    @property
+    def _needed(self) -> str:
+        """The fields of an input, for messages."""
+        return ", ".join(name for name, info in self._task_cls.Input.model_fields.items() if info.is_required())
+
     def _not_logged(self, parsed: _Parsed) -> str:
         """Return why the answer that the item refers to cannot be found, and what the client can do."""
-        needed = ", ".join(name for name, info in self._task_cls.Input.model_fields.items() if info.is_required())
         why = (
             "answers are not logged (feedback.log: 0)"
             if not self.settings.feedback.log
             else f"no logged answer has request id {parsed.request_id!r} and position {parsed.position} "
             f"(a share of {self.settings.feedback.log:g} is logged, for {self.settings.feedback.retention_days:g} days)"
         )
-        return f"{why}; send the inputs with the correction: {needed}"
+        return f"{why}; send the inputs with the correction: {self._needed}"
 
 
 def _object(item: Item) -> dict[str, Any]:

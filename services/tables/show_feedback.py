@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from services.tables.show import Json, grid, score_text, version_text
+from baton.wording import counted
+from services.tables.show import Json, grid, score_text, time_text, version_text
 
 
 def live(answer: Json, *, labels: bool) -> RenderableType:
@@ -23,6 +27,23 @@ def live(answer: Json, *, labels: bool) -> RenderableType:
     for item in items if labels else ():
         parts += [Text(f"\nv{item['version']}", style="bold"), _labels(item["per_class"])]
     return Group(*parts)
+
+
+def changes(items: Sequence[Json]) -> RenderableType:
+    """Return a table of replaced and withdrawn corrections, newest first."""
+    if not items:
+        return Text("no correction was replaced or withdrawn")
+    table = grid("when", "what", "corrections", "id", "sender", "by", "the answer was")
+    for item in items:
+        answer = "" if item["answer"] is None else json.dumps(item["answer"], ensure_ascii=False)
+        cells = (item["client_id"] or "–", item["sender"] or "–", item["actor"] or "–", answer or "–")
+        table.add_row(time_text(item["happened_at"]), item["what"], f"{item['rows']:,}", *map(Text, cells))
+    return table
+
+
+def withdrawn(answer: Json) -> RenderableType:
+    """Return how many corrections were withdrawn."""
+    return Text(f"{counted(answer['withdrawn'], 'correction')} withdrawn; the next data set does not have them")
 
 
 def _labels(per_class: Json) -> RenderableType:

@@ -46,11 +46,43 @@ def test_a_file_is_sent_and_sending_it_again_counts_nothing_twice(service, tmp_p
     assert all(name.startswith("content-") for name in names[:3])
 
 
+def test_a_correction_is_corrected_and_withdrawn(service, tmp_path):
+    path = file_of(tmp_path, [{"id": "x", "text": "hi", "label": "typo"}, {"id": "y", "text": "you", "label": "a"}])
+    service.ok("feedback", "m", path)
+    file_of(tmp_path, [{"id": "x", "text": "hi", "label": "a"}])
+    assert words(service.ok("feedback", "m", path).out) == "1 accepted (1 in place of earlier ones with the same id)"
+    done = service.run("feedback", "m", "--withdraw", "y", "--withdraw", "never")
+    assert done.code == 1
+    assert "1 correction withdrawn; the next data set does not have them" in words(done.out)
+    assert "m has no correction with id 'never' that you sent" in words(done.err)
+    assert stored(service) == ["hi"]
+    assert service.ok("feedback", "m", "--withdraw-all", "--since", "2020-01-01", "--json").json == {"withdrawn": 1}
+    listed = service.ok("feedback", "m", "--changes", "--json").json
+    assert [(it["what"], it["client_id"], it["rows"]) for it in listed] == [
+        ("withdrawn", None, 1), ("withdrawn", "y", 1), ("replaced", "x", 1),
+    ]  # fmt: skip
+    assert '{"label": "typo"}' in service.ok("feedback", "m", "--changes").out
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ((), "give one of: FILE, --withdraw ID, --withdraw-all, --changes"),
+        (("--changes", "--withdraw-all"), "give one of"),
+        (("--changes", "--sender", "k1"), "--sender, --since and --until say what --withdraw-all withdraws"),
+        (("--withdraw-all",), "say which corrections: sender, since, until, or several of them"),
+        (("--withdraw-all", "--since", "soon"), "since"),
+    ],
+)
+def test_what_to_do_must_be_said(service, options, told):
+    assert told in words(service.run("feedback", "m", *options).err)
+
+
 def test_stdin_is_read_and_scripts_get_json(service, monkeypatch):
     text = "".join(json.dumps(row) + "\n" for row in rows(2))
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
     done = service.ok("feedback", "m", "-", "--json")
-    assert done.json == {"accepted": 2, "duplicates": 0, "rejected": 0, "errors": [], "new_labels": []}
+    assert done.json == {"accepted": 2, "duplicates": 0, "replaced": 0, "rejected": 0, "errors": [], "new_labels": []}
     assert done.err == ""
 
 

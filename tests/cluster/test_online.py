@@ -30,7 +30,7 @@ def test_corrections_by_request_id_start_a_run_that_learns_from_them_and_takes_o
 
     told = service.http.post("/api/models/online/feedback", json=items)
     assert told.status_code == 200, told.text
-    assert told.json() == {"accepted": len(ROWS), "duplicates": 0, "rejected": 0, "errors": [], "new_labels": []}
+    assert told.json() == {"accepted": len(ROWS), "duplicates": 0, "replaced": 0, "rejected": 0, "errors": [], "new_labels": []}
     assert service.http.post("/api/models/online/feedback", json=items).json()["duplicates"] == len(ROWS)
 
     def live() -> list[tuple[int, int]]:  # remembered for some seconds

@@ -112,6 +112,69 @@ def test_one_correction_a_list_and_json_lines_are_taken(api):
     assert report(stream(api, b"")) == (0, 0, 0)
 
 
+def test_a_correction_that_is_sent_again_with_another_answer_takes_the_place_of_the_first(api):
+    rows = [{"id": "ann-7", "text": "Where is my parcel", "label": label} for label in ("refnd", "delivery")]
+    answer = stream(api, b"".join(json.dumps(row).encode() + b"\n" for row in rows))
+    assert report(answer) == (2, 0, 0)
+    assert answer.json()["replaced"] == 1
+    assert stored(api) == [{"text": "Where is my parcel", "label": "delivery"}]
+    assert send(api, {**rows[0], "label": "parcel"}).json()["replaced"] == 1
+    [change] = api.get("/api/models/classification/feedback/changes").json()["items"]
+    assert (change["what"], change["client_id"], change["answer"]) == ("replaced", "ann-7", {"label": "delivery"})
+    counts = api.get("/api/models/classification/feedback").json()
+    assert (counts["total"], counts["labels"]) == (1, {"parcel": 1})
+
+
+def test_a_correction_is_withdrawn_by_its_id(api):
+    send(api, [{"id": name, "text": name, "label": "x"} for name in ("a/b c", "y")])
+    path = "/api/models/classification/feedback"
+    assert api("DELETE", f"{path}/a%2Fb%20c").json() == {"withdrawn": 1}
+    again = api("DELETE", f"{path}/a%2Fb%20c")
+    assert (again.status_code, again.json()["detail"]) == (
+        404, "classification has no correction with id 'a/b c' that you sent",
+    )  # fmt: skip
+    assert stored(api) == [{"text": "y", "label": "x"}]
+    assert api.get(path).json()["labels"] == {"x": 1}
+
+
+def test_corrections_are_withdrawn_by_time(api):
+    send(api, [{"text": "x", "label": "x"}, {"text": "y", "label": "x"}])
+    path = "/api/models/classification/feedback"
+    none = api("DELETE", path)
+    assert (none.status_code, none.json()["detail"]) == (
+        422, "say which corrections: sender, since, until, or several of them",
+    )  # fmt: skip
+    assert api("DELETE", f"{path}?since=yesterday").status_code == 422
+    assert api("DELETE", f"{path}?until=2020-01-01").json() == {"withdrawn": 0}
+    assert api("DELETE", f"{path}?sender=k1").json() == {"withdrawn": 0}
+    assert api("DELETE", f"{path}?since=2020-01-01T00:00:00").json() == {"withdrawn": 2}
+    assert stored(api) == []
+    [change] = api.get(f"{path}/changes").json()["items"]
+    assert (change["what"], change["rows"], change["client_id"], change["answer"]) == ("withdrawn", 2, None, None)
+
+
+def test_a_request_id_of_several_requests_needs_the_inputs(api):
+    for text in ("I was charged twice", "The app crashes at start"):
+        log(api, "trace-1", {"text": text})
+    told = complaint(api, {"id": "t1", "request_id": "trace-1", "label": "bug_report"})
+    assert told == (
+        "the request id 'trace-1' was used by several requests with different inputs: send the inputs with the correction: text"
+    )
+    row = {"text": "The app crashes at start", "label": "bug_report"}
+    assert report(send(api, {"id": "t1", "request_id": "trace-1", **row})) == (1, 0, 0)
+    assert stored(api) == [row]
+
+
+@pytest.mark.parametrize("label", [" ", "\u00a0", "two\nlines", "\t"])
+def test_a_label_that_is_blank_or_of_several_lines_is_refused(api, label):
+    assert complaint(api, {"text": "hi", "label": label}).startswith("field 'label'")
+
+
+def test_a_label_is_trimmed(api):
+    send(api, {"text": "hi", "label": " refund "})
+    assert stored(api) == [{"text": "hi", "label": "refund"}]
+
+
 def test_labels_that_the_newest_data_set_lacks_are_told(api):
     items = [{"text": f"{number}", "label": label} for number, label in enumerate("abcc")]
     assert send(api, items).json()["new_labels"] == []  # before the first data set all are new

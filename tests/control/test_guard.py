@@ -46,6 +46,7 @@ OPEN = {
 
 OTHER_SCOPES = {
     ("GET", "/metrics"): Scope.METRICS,
+    ("DELETE", "/api/models/{model}/feedback/{client_id}"): Scope.FEEDBACK,
     ("GET", "/v2"): Scope.PREDICT,
     ("POST", "/v2/repository/index"): Scope.PREDICT,
     ("POST", "/api/models/{model}/feedback"): Scope.FEEDBACK,
@@ -128,11 +129,12 @@ class Api:
 
     def operations(self) -> list[tuple[str, str]]:
         """Method and path of every route that the application really has, its documentation pages among them."""
-        return sorted((method, route.path) for route in self.application.routes for method in route.methods)
+        routes = self.application.routes
+        return sorted((method, route.path.replace(":path}", "}")) for route in routes for method in route.methods)
 
     def filled(self, path: str, model: str = "m") -> str:
         """``path`` about a model, its version 1 and its run."""
-        values = {"model": model, "number": "1", "run_id": self.runs[model]}
+        values = {"model": model, "number": "1", "run_id": self.runs[model], "client_id": "c1"}
         return re.sub(r"\{(\w+)\}", lambda found: values[found[1]], path)
 
 

@@ -199,11 +199,16 @@ def test_the_newest_label_of_a_text_counts_within_a_request_and_from_one_to_the_
     assert registry.feedback.count_after("m", 0) == 2
 
 
-def test_a_label_whose_id_is_known_changes_nothing(registry, audit):
+def test_a_label_that_is_corrected_or_withdrawn_no_longer_judges(registry, audit):
     audit.draw("m", [drawn("one")])
     registry.feedback.add("m", [label("one", "a", "x")])
     registry.feedback.add("m", [label("one", "b", "x")])
-    assert answers(audit) == ["a"]
+    assert answers(audit) == ["b"]
+    registry.feedback.add("m", [label("another text", "b", "x")])
+    assert answers(audit) == [None]
+    registry.feedback.add("m", [label("one", "c", "y")])
+    assert registry.feedback.withdraw("m", ["y"], sender=None, actor=None) == 1
+    assert answers(audit) == [None]
 
 
 def test_many_corrections_at_once_label_what_was_drawn(registry, audit):

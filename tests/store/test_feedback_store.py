@@ -55,12 +55,83 @@ def logged(request_id: str, position: int = 0, version: int = 1, label: str = "a
 # --- feedback ------------------------------------------------------------------------------------------------------------
 
 
-def test_one_client_id_counts_once_within_a_batch_and_from_batch_to_batch_and_the_first_stays(store):
-    assert store.add("m", [correction("x", label="first"), correction("x", label="second"), correction("y")]) == Added(
-        accepted=2, duplicates=1
-    )
-    assert store.add("m", [correction("x", label="third"), correction("z")]) == Added(accepted=1, duplicates=1)
-    assert [(it.client_id, it.example["label"]) for it in store.all("m")] == [("x", "first"), ("y", "a"), ("z", "a")]
+def labels(store: FeedbackStore) -> list[tuple[str | None, str]]:
+    return [(it.client_id, it.example["label"]) for it in store.all("m")]
+
+
+def test_one_client_id_counts_once_within_a_batch_and_from_batch_to_batch(store):
+    assert store.add("m", [correction("x"), correction("x"), correction("y")]) == Added(accepted=2, duplicates=1)
+    assert store.add("m", [correction("x"), correction("z")]) == Added(accepted=1, duplicates=1)
+    assert labels(store) == [("x", "a"), ("y", "a"), ("z", "a")]
+    assert store.changes("m", 10) == []
+
+
+def test_another_answer_under_the_same_id_takes_the_place_of_the_first_and_counts_as_new(store):
+    store.add("m", [correction("x", label="typo"), correction("y")])
+    read = store.newest("m", 1)[0].id
+    told = store.add("m", [replace(correction("x", label="b"), answer_fields=("label",), actor="shop")])
+    assert told == Added(accepted=1, duplicates=0, replaced=1)
+    assert labels(store) == [("y", "a"), ("x", "b")]
+    assert store.count_after("m", read) == 1
+    [change] = store.changes("m", 10)
+    assert (change.what, change.client_id, change.actor, change.rows, change.answer) == (
+        "replaced", "x", "shop", 1, {"label": "typo"},
+    )  # fmt: skip
+
+
+def test_a_file_that_corrects_its_own_line_may_be_sent_again(store):
+    lines = [correction("x", label="typo"), correction("y"), correction("x", label="b")]
+    assert store.add("m", lines) == Added(accepted=3, duplicates=0, replaced=1)
+    assert labels(store) == [("y", "a"), ("x", "b")]
+    before = list(store.all("m"))
+    assert store.add("m", lines) == Added(accepted=0, duplicates=3)
+    assert list(store.all("m")) == before
+
+
+def test_the_same_id_of_another_sender_is_another_correction(store):
+    store.add("m", [replace(correction("x", label="b"), sender="k1"), replace(correction("x"), sender="k2"), correction("x")])
+    assert store.add("m", [replace(correction("x", label="c"), sender="k1")]).replaced == 1
+    assert [(it.sender, it.example["label"]) for it in store.all("m")] == [("k2", "a"), (None, "a"), ("k1", "c")]
+
+
+def test_a_withdrawn_correction_is_gone_and_its_id_is_free(store):
+    store.add("m", [replace(correction(name), sender="k1") for name in ("x", "y")] + [correction("x")])
+    assert store.withdraw("m", ["x", "never"], sender="k1", actor="shop") == 1
+    assert [(it.client_id, it.sender) for it in store.all("m")] == [("y", "k1"), ("x", None)]
+    assert store.withdraw("m", ["x"], sender="k1", actor="shop") == 0
+    [change] = store.changes("m", 10)
+    assert (change.what, change.client_id, change.sender, change.actor, change.answer) == ("withdrawn", "x", "k1", "shop", None)
+    assert store.add("m", [replace(correction("x"), sender="k1")]) == Added(accepted=1, duplicates=0)
+
+
+def test_corrections_are_withdrawn_by_sender_and_by_time(store):
+    store.add("m", [replace(correction("x"), sender="k1"), replace(correction("y"), sender="k2"), correction("z")])
+    store.add("other", [replace(correction("x"), sender="k1")])
+    times = [it.received_at for it in store.all("m")]
+    assert store.withdraw_all("m", sender="k1", since=times[0] + timedelta(seconds=1), until=None, actor=None) == 0
+    assert store.withdraw_all("m", sender="k1", since=None, until=None, actor="ops") == 1
+    assert store.withdraw_all("m", sender=None, since=times[0], until=times[-1] + timedelta(seconds=1), actor="ops") == 2
+    assert store.count_after("m", 0) == 0
+    assert store.count_after("other", 0) == 1
+    assert [(it.client_id, it.sender, it.rows) for it in store.changes("m", 10)] == [(None, None, 2), (None, "k1", 1)]
+    assert store.changes("m", 1, before=store.changes("m", 1)[0].id)[0].sender == "k1"
+
+
+def test_a_request_id_of_several_requests_is_ambiguous_unless_they_asked_the_same(store):
+    one = logged("trace")
+    other = replace(answers.logged("trace", position=0, version=1, text="another", label="b", at=NOON), position=0)
+    store.log([one])
+    store.log([one])  # the write was repeated
+    assert not store.predictions("m", [("trace", 0)])["trace", 0].ambiguous
+    store.log([other, logged("trace", position=1)])
+    found = store.predictions("m", [("trace", 0), ("trace", 1)])
+    assert found["trace", 0].ambiguous
+    assert found["trace", 0].input == one.input
+    assert not found["trace", 1].ambiguous
+    store.add("m", [correction("x", "trace"), correction("y", "trace", position=1)])
+    assert [answer.position for answer, _ in store.corrected("m", 1, 10)] == [1]
+    assert store.corrected_by_version("m") == {1: 1}
+    assert [it.version for it in store.all("m")] == [None, 1]
 
 
 def test_corrections_without_an_id_all_count(store):

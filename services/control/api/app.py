@@ -26,6 +26,7 @@ from services.control.api.retrain import add_retrain
 from services.control.api.rollout import add_rollout
 from services.control.api.runs import add_runs
 from services.control.api.versions import add_versions
+from services.control.api.withdrawals import add_withdrawals
 from services.control.control_metrics import ControlMetrics, add_metrics
 from services.control.inference_protocol import add_inference_protocol
 
@@ -65,6 +66,7 @@ def build_api(control: ControlPlane, lifespan: Lifespan) -> FastAPI:
     add_promotions(api, control)
     add_rollout(api, control)
     add_feedback(api, control, metrics)
+    add_withdrawals(api, control)
     add_audit(api, control)
     add_metrics(api, metrics)
     add_retrain(api, control)

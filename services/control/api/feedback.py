@@ -29,16 +29,18 @@ def add_feedback(api: FastAPI, control: ControlPlane, metrics: ControlMetrics) -
     async def post_feedback(model: str, request: Request) -> JSONResponse:
         """Take corrections: one JSON object, a list of them, or JSON Lines (application/x-ndjson) of any length.
 
-        A correction has the fields of a row of the model's task. It may have an `id` of the client's own (the same id counts
-        once), and the `request_id` of the answer that it corrects, with `position` if that request had a list of inputs; the
-        inputs may then be left out. Accepted corrections are on disk before the answer is sent. Answers 422 if no item could be
-        used.
+        A correction has the fields of a row of the model's task. It may have an `id` of the client's own: the same id counts
+        once, and with another answer it takes the place of the one before. It may have the `request_id` of the answer that it
+        corrects, with `position` if that request had a list of inputs; the inputs may then be left out. Accepted corrections
+        are on disk before the answer is sent. Answers 422 if no item could be used.
         """
         settings = control.config.model(model)
         if not settings.feedback.accept:
             raise Conflict(f"{model} takes no feedback (feedback.accept: false)")
         key = key_of(request.scope)
-        intake = Intake(settings, registry, sender=key.id if key else None, labels=key is None or key.allows(Scope.LABEL))
+        sender, actor = (key.id, key.name) if key else (None, None)
+        labels = key is None or key.allows(Scope.LABEL)
+        intake = Intake(settings, registry, sender=sender, actor=actor, labels=labels)
         try:
             async for batch in read_batches(request, settings.serving.max_body_bytes):
                 await intake.take(batch)

@@ -61,6 +61,7 @@ RULES = (
     Rule("POST", "/v2/repository/index", Scope.PREDICT),
     Rule("GET", "/metrics", Scope.METRICS),
     Rule("POST", "/api/models/{model}/feedback", Scope.FEEDBACK),
+    Rule("DELETE", "/api/models/{model}/feedback/{rest}", Scope.FEEDBACK),
     Rule("", "/api/models/{model}/audit", Scope.LABEL),
     *PREDICTION_RULES,
 )
