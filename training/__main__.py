@@ -130,6 +130,18 @@ def evaluate(
     _print_or_log(f"v{version} of {model} has F1 {found.metrics[task_type(loaded.task).metric]:.4f} on the newest holdout")
 
 
+@app.command()
+def data(
+    settings: Annotated[str, typer.Argument(help="Settings of a model as JSON, with its data.")],
+    guess: Annotated[bool, typer.Option("--guess", help="Find out the task from the rows.")] = False,
+    suspects: Annotated[Path | None, typer.Option(help="Write rows that are probably mislabelled to this file.")] = None,
+) -> None:
+    """Look at the data files of a model, and print the report as JSON. Nothing is stored."""
+    from training import looking
+
+    typer.echo(looking.look(ModelSettings.model_validate_json(settings), guess=guess, suspects_file=suspects))
+
+
 def main() -> None:
     """Run the command line. Report an error that a user can fix on one line, and exit with status 1."""
     for number in (signal.SIGTERM, signal.SIGINT):  # SIGINT is ignored in what a script started in the background

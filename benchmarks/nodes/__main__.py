@@ -6,6 +6,7 @@ Needs root, iproute2 and redis-server, which are Debian packages.
 from __future__ import annotations
 
 import argparse
+import statistics
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,9 @@ from benchmarks.__main__ import RESULTS, head_of, write
 from benchmarks.nodes import measures
 from benchmarks.nodes.cluster import EPOCHS, REPLICAS, Cluster, cluster
 from benchmarks.nodes.network import CPUS
+
+SEEDS = (42, 1, 2)
+"""Of the runs whose F1 is compared: the first is the default one."""
 
 
 def main() -> None:
@@ -33,10 +37,11 @@ def main() -> None:
 
 
 def _measure(made: Cluster) -> str:
-    one = measures.train(made, 1)
-    spread = " + ".join(map(str, made.await_serving(one.version)))
-    reads = made.weights_read(one.version)
-    both = measures.train(made, 2)
+    one = [measures.train(made, 1, SEEDS[0])]
+    spread = " + ".join(map(str, made.await_serving(one[0].version)))
+    reads = made.weights_read(one[0].version)
+    one += [measures.train(made, 1, seed) for seed in SEEDS[1:]]
+    both = [measures.train(made, 2, seed) for seed in SEEDS]
     print(f"replicas {spread}; {reads} reads; {one}; {both}", flush=True)
     version = int(made.model()["champion"])
     made.await_serving(version)
@@ -50,11 +55,18 @@ def _measure(made: Cluster) -> str:
     return (
         f"## Several nodes\n\n{NODES}"
         f"- {REPLICAS} replicas: {spread} on the two nodes. The first version's weights were read {reads} times.\n"
-        f"- Training for {EPOCHS} epochs: F1 {one.f1:.4f} with 1 worker, {both.f1:.4f} with {both.workers}\n"
-        f"  workers on {both.nodes} nodes.\n"
+        f"- Training for {EPOCHS} epochs, with {len(SEEDS)} seeds: F1 {_f1(one)} with 1 worker, {_f1(both)}\n"
+        f"  with {both[0].workers} workers on {min(run.nodes for run in both)} nodes.\n"
         f"- A training node killed in the second epoch, and back after {measures.AWAY_SECONDS:.0f} s: {again:.2f} epochs were "
         f"trained again; training was\n  where it had been {seconds:.0f} s after the kill.\n\n{_table(losses)}"
     )
+
+
+def _f1(runs: Sequence[measures.Trained]) -> str:
+    """Return mean and standard deviation of the F1, and each of them."""
+    scores = [run.f1 for run in runs]
+    each = ", ".join(f"{score:.4f}" for score in scores)
+    return f"{statistics.mean(scores):.4f} ± {statistics.stdev(scores):.4f} ({each})"
 
 
 def _lose(made: Cluster) -> str:

@@ -47,9 +47,9 @@ class Loss:
     """Seconds from the loss until the control plane answered and all replicas served."""
 
 
-def train(cluster: Cluster, workers: int) -> Trained:
+def train(cluster: Cluster, workers: int, seed: int) -> Trained:
     """Train with ``workers`` workers, and see on how many nodes they are."""
-    run_id = cluster.start_run(f"training.workers={workers}")
+    run_id = cluster.start_run(f"training.workers={workers}", f"training.seed={seed}")
     seen: set[str] = set()
     while (run := cluster.run(run_id))["state"] in ("queued", "running"):
         seen |= {node.name for node in cluster.workers if node.processes(WORKER)}

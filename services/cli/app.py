@@ -13,6 +13,7 @@ from baton.errors import BatonError
 from services.cli import (
     audit_commands,
     config_commands,
+    data_commands,
     dataset_commands,
     demo_commands,
     feedback_commands,
@@ -73,6 +74,7 @@ app.command()(run_commands.cancel)
 app.command()(version_commands.versions)
 app.command()(version_commands.evaluate)
 app.command()(version_commands.report)
+app.command()(data_commands.data)
 app.command()(dataset_commands.datasets)
 app.command()(version_commands.promote)
 app.command()(version_commands.reject)

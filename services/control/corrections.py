@@ -27,6 +27,9 @@ from services.log_sampling import FLUSH_SECONDS, sampled
 KEYS = ("id", "request_id", "position")
 """Keys of an item that are not fields of the row."""
 
+NOTE = "_"
+"""Keys that begin so are notes for people and tools, such as those of `baton data --suspects`. They are not stored."""
+
 ERRORS_LISTED = 100
 """Maximum number of errors in one report; the others are only counted."""
 
@@ -193,7 +196,7 @@ class Intake:
             self.errors.append({"item": index, "id": client_id, "error": reason})
 
     def _parse(self, index: int, value: Mapping[str, Any]) -> _Parsed:
-        unknown = [key for key in value if key not in (*KEYS, *self._fields)]
+        unknown = [key for key in value if key not in (*KEYS, *self._fields) and not key.startswith(NOTE)]
         if unknown:
             allowed = (*KEYS, *self._fields)
             near = difflib.get_close_matches(unknown[0], allowed, n=1)

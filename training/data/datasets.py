@@ -32,11 +32,10 @@ from baton.quality.audit import complete_batches
 from baton.store.records import AuditItem, DatasetVersion, Feedback
 from baton.tasks import AnyTask
 from baton.tasks.rows import Row, example_of
-from baton.text.normal_form import visible_form
 from baton.wording import counted
 from training.data.marks import NO_MARKS, marker
 from training.data.merging import Merged, merge
-from training.data.remarks import Remarks
+from training.data.remarks import Remarks, look_alikes
 from training.data.settling import LISTED
 from training.data.sourced_rows import AUDIT, BASE, FEEDBACK, BaseRows, SourcedRow, sourced
 from training.data.sources import Located, located, read
@@ -159,7 +158,7 @@ def freeze(
         version,
         sources={**version.sources, **_named(data.train)},
         classes=tuple(sorted(classes)),
-        remarks=(*remarks, *_look_alikes(version.counts), *_limits(task_cls, {TRAIN: train, HOLDOUT: holdout})),
+        remarks=(*remarks, *look_alikes(_label_counts(version.counts)), *_limits(task_cls, {TRAIN: train, HOLDOUT: holdout})),
     )
     _write(storage, version, content, merged.quarantined)
     marks = [json.loads(line) for line in content[MARKS].splitlines()]
@@ -205,19 +204,13 @@ def _read_base(
     )
 
 
-def _look_alikes(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Iterator[str]:
-    """Yield a remark for each group of labels that differ only by case or by characters that nobody sees."""
+def _label_counts(counts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> Counter[str]:
+    """Return the rows of each label in both splits, of the counts of a version."""
     rows: Counter[str] = Counter()
     for sources in counts.values():
         for labels in sources.values():
             rows.update(labels)
-    alike: dict[str, list[str]] = {}
-    for label in rows:
-        alike.setdefault(visible_form(label), []).append(label)
-    for group in alike.values():
-        if len(group) > 1:
-            named = ", ".join(f"{label!r} ({counted(rows[label], 'row')})" for label in group)
-            yield f"labels that look alike: {named}"
+    return rows
 
 
 def _limits(task_cls: type[AnyTask], splits: Mapping[str, Sequence[Any]]) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from baton.text.normal_form import visible_form
 from baton.wording import counted
 
 
@@ -37,3 +38,18 @@ def columns_not_read(source: str, seen: Mapping[str, None], read: set[str]) -> s
     """Return the remark about columns that nothing reads; None if there are none."""
     unread = [name for name in seen if name not in read]
     return f"{source}: not read: {', '.join(map(repr, unread))}" if unread else None
+
+
+def look_alikes(rows: Mapping[str, int]) -> Iterator[str]:
+    """Yield a remark for each group of labels that differ only by case or by characters that nobody sees.
+
+    Args:
+        rows: the number of rows of each label.
+    """
+    alike: dict[str, list[str]] = {}
+    for label in rows:
+        alike.setdefault(visible_form(label), []).append(label)
+    for group in alike.values():
+        if len(group) > 1:
+            named = ", ".join(f"{label!r} ({counted(rows[label], 'row')})" for label in group)
+            yield f"labels that look alike: {named}"

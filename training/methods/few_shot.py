@@ -90,6 +90,8 @@ class FittedHead:
     """The task's main metric, cross-validated."""
     calibration: Mapping[str, float]
     """The calibration of the scores, from the cross-validation; empty if the task does not calibrate."""
+    held_out: torch.Tensor
+    """[rows, labels]: the logits of each row by a head that was not fitted to it; of several windows, their mean."""
 
 
 def fit_head(
@@ -209,7 +211,10 @@ def fit_linear_head(
     for fold in numbers:
         logits[fold_of_window == fold] = logits_of(strength, fold)
     f1 = evaluate_held_out(task, windows, logits, rows)
-    fitted = FittedHead(strength=strength, f1=f1, calibration=task.calibration)
+    owner = torch.tensor(windows.owner)
+    sums = torch.zeros(len(rows), labels).index_add_(0, owner, logits)
+    held_out = sums / torch.bincount(owner, minlength=len(rows)).unsqueeze(1)
+    fitted = FittedHead(strength=strength, f1=f1, calibration=task.calibration, held_out=held_out)
     return fitted, linear.fit(embeddings, targets, labels, loss, strength)
 
 

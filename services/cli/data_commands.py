@@ -1,0 +1,85 @@
+"""`baton data`: look at data files before anything trains on them. Contacts no service."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from baton.config.file import load_config
+from baton.config.model_settings import DATA_SUFFIXES, DataSettings, ModelSettings
+from baton.errors import InvalidInput
+from baton.tasks import TASKS
+from services.cli.terminal import AsJson, ConfigFile, path_of, print_value
+from services.tables import show_data
+
+BASE_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+"""Whose tokens are counted for a file that belongs to no model."""
+
+
+def data(
+    target: Annotated[
+        str, typer.Argument(help="A data file, its URL, or the name of a model in baton.yaml.", metavar="FILE|MODEL")
+    ],
+    config: ConfigFile = None,
+    task: Annotated[
+        str | None, typer.Option(help=f"Of a file: {', '.join(TASKS)}; by default what its rows look like.")
+    ] = None,
+    fields: Annotated[
+        list[str] | None,
+        typer.Option("--field", help="Of a file: the column of a field; may be repeated.", metavar="FIELD=COLUMN"),
+    ] = None,
+    base_model: Annotated[
+        str, typer.Option(help="Of a file: whose tokens are counted, and whose embeddings find suspects.")
+    ] = BASE_MODEL,
+    suspects: Annotated[
+        Path | None, typer.Option(help="Write rows that are probably mislabelled to this file, as corrections to look through.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look at data before anything trains on it: labels, lengths, duplicates, contradictions, leaks, oddities.
+
+    `baton data train.csv` · `baton data intents` · `baton data train.csv --suspects doubtful.jsonl`
+
+    Files are read as a run reads them, without feedback. Suspects are rows whose label a cross-validated probe doubts; correct
+    the labels in that file, delete the lines that are right, and send it: `baton feedback MODEL doubtful.jsonl`. Exit status 1
+    when a run could not train on the data.
+    """
+    settings = _settings(target, config, task, fields or [], base_model)
+    guess = task is None and _is_file(target)
+    options = [*(["--guess"] if guess else []), *([] if suspects is None else ["--suspects", str(suspects.absolute())])]
+    command = [sys.executable, "-P", "-m", "training", "data", settings.model_dump_json(), *options]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)  # services do not import training
+    if done.returncode:
+        raise typer.Exit(done.returncode)
+    report: dict[str, Any] = json.loads(done.stdout)
+    print_value(report, as_json, lambda value: show_data.report(value, suspects))
+    if not report["usable"]:
+        raise typer.Exit(1)
+
+
+def _is_file(target: str) -> bool:
+    return "://" in target or Path(target).suffix.lower() in DATA_SUFFIXES or Path(target).is_file()
+
+
+def _settings(target: str, config: Path | None, task: str | None, fields: list[str], base_model: str) -> ModelSettings:
+    """Return the settings of a model, or those that a model with this file would have."""
+    if not _is_file(target):
+        if task is not None or fields:
+            raise InvalidInput(f"{target!r} is no file: --task and --field are for files; a model has both in baton.yaml")
+        return load_config(path_of(config), os.environ).model(target)
+    if task is not None and task not in TASKS:
+        raise InvalidInput(f"--task: {task!r} is not allowed; allowed: {', '.join(TASKS)}")
+    columns = {}
+    for one in fields:
+        name, equals, column = one.partition("=")
+        if not (name and equals and column):
+            raise InvalidInput(f"--field: {one!r} is not allowed; write FIELD=COLUMN, for example text=body")
+        columns[name] = column
+    files = DataSettings(train=target, fields=columns)
+    return ModelSettings(name="file", task=task or "classification", base_model=base_model, data=files)

@@ -1,0 +1,74 @@
+"""What `baton data` shows: the check of the files with the base model's tokenizer, and suspects. Read `look` first."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from baton.config.base_models import find_base_model
+from baton.config.model_settings import ModelSettings
+from baton.errors import BatonError
+from baton.predict.predictor import load_tokenizer
+from baton.tasks import task_type
+from baton.tasks.base import encode_beginnings, without_truncation
+from training.data.checking import check, guess_task
+from training.data.sources import located, read
+from training.methods import suspects as confident_learning
+
+COUNTED_TOKENS = 4096
+"""Longest text whose tokens are counted: more than any base model reads at once."""
+
+
+def look(settings: ModelSettings, *, guess: bool, suspects_file: Path | None) -> str:
+    """Return the report about the data files of ``settings`` as JSON.
+
+    Args:
+        guess: find out the task from the rows of train.
+        suspects_file: write rows whose label a cross-validated probe doubts to this file, as JSON Lines: to look through, to
+            correct, and to send as corrections. Progress goes to stderr.
+
+    Raises:
+        DataError: suspects are wanted, and the files cannot be read.
+    """
+    if guess and settings.data.train is not None:
+        settings = settings.model_copy(update={"task": guess_task(settings.data.train, settings.data.fields)})
+    task_cls = task_type(settings.task)
+    report = check(task_cls, settings.data, lengths=_tokenizer(settings), max_length=settings.max_length)
+    content = {**asdict(report), "usable": report.usable, "guessed": guess, "max_length": settings.max_length}
+    if suspects_file is not None and report.usable:
+        content["suspects"] = _write_suspects(settings, suspects_file)
+    return json.dumps(content, ensure_ascii=False)
+
+
+def _tokenizer(settings: ModelSettings) -> Callable[[Sequence[str]], Sequence[int]] | None:
+    """Return the function that counts tokens with the base model's tokenizer; None if the base model is not to be had."""
+    try:
+        tokenizer = without_truncation(load_tokenizer(find_base_model(settings.base_model))[0])
+    except BatonError:
+        return None
+    return lambda texts: [len(encoding) for encoding in encode_beginnings(tokenizer, texts, COUNTED_TOKENS)]
+
+
+def _write_suspects(settings: ModelSettings, file: Path) -> int:
+    """Write the suspects of the train file, the most suspicious first, and return their number."""
+    task_cls, source = task_type(settings.task), str(settings.data.train)
+    rows = located(task_cls, settings.data.fields, read(source, "train"), source)
+    found = confident_learning.suspects(settings, [row.example for row in rows], _progress)
+    lines = []
+    for one in found:
+        row = rows[one.row]
+        values: dict[str, Any] = row.example.model_dump(mode="json", exclude_none=True)
+        notes = {"_suggested": one.suggested, "_margin": round(one.margin, 3), "_where": row.where}
+        lines.append(json.dumps({**values, **notes}, ensure_ascii=False) + "\n")
+    file.write_text("".join(lines), encoding="utf-8")
+    return len(found)
+
+
+def _progress(done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\rembedding {done:,} of {total:,} texts" + ("\n" if done == total else ""))
+        sys.stderr.flush()
