@@ -12,10 +12,10 @@ import threading
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from baton import installation
 from baton.artifacts.frozen import HOLDOUT
 from baton.artifacts.manifest import Manifest
 from baton.artifacts.storage import Storage
@@ -205,7 +205,7 @@ def _manifest(context: Context, dataset: datasets.Dataset) -> Manifest:
         long_text=settings.training.long_text,
         base_model=settings.base_model,
         metrics={},
-        code_version=metadata.version("baton"),
+        code_version=installation.version(),
         **_origin(settings, dataset),
     )
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from baton import installation
 from baton.artifacts.manifest import Manifest
 from baton.artifacts.storage import Storage
 from baton.config.model_settings import ModelSettings
@@ -65,7 +65,7 @@ def _publish(context: Context, record: Run, found: Found, directory: Path) -> st
         dataset=_judged_on(dataset),
         training={},
         metrics={},
-        code_version=metadata.version("baton"),
+        code_version=installation.version(),
         **_windows(settings),
     )
 

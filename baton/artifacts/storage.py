@@ -23,6 +23,7 @@ from baton.artifacts import manifest as manifests
 from baton.artifacts.manifest import Manifest
 from baton.artifacts.version_cache import PARTIAL, claimed, name_of
 from baton.errors import CorruptVersion, StorageError
+from baton.installation import install_command
 from baton.store.records import ModelVersion
 
 LOCAL_PROTOCOLS = ("file", "local")
@@ -55,7 +56,7 @@ class Storage:
         try:
             self._fs, self._root = fsspec.core.url_to_fs(url, **_options(scheme, patient=patient))
         except (ValueError, ImportError, OSError) as error:
-            hint = f"; `pip install 'baton[{EXTRAS[scheme]}]'` installs the driver" if scheme in EXTRAS else ""
+            hint = f"; `{install_command(EXTRAS[scheme])}` installs the driver" if scheme in EXTRAS else ""
             raise StorageError(f"storage {url!r}: cannot open a {scheme or 'local'} file system: {error}{hint}") from error
         protocol = self._fs.protocol if isinstance(self._fs.protocol, str) else self._fs.protocol[0]
         self.local = protocol in LOCAL_PROTOCOLS

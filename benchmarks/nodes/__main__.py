@@ -16,7 +16,7 @@ from benchmarks.nodes import measures
 from benchmarks.nodes.cluster import EPOCHS, REPLICAS, Cluster, cluster
 from benchmarks.nodes.network import CPUS
 
-SEEDS = (42, 1, 2)
+SEEDS = (0, 1, 2)
 """Of the runs whose F1 is compared: the first is the default one."""
 
 

@@ -45,6 +45,14 @@ app = typer.Typer(
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from baton import installation
+
+        out.print(f"baton {installation.version()}", markup=False, highlight=False)
+        raise typer.Exit
+
+
 @app.callback()
 def set_common_options(
     context: typer.Context,
@@ -55,6 +63,9 @@ def set_common_options(
             help="Send this API key to the service. Prefer BATON_KEY: other users of the machine can see command lines.",
         ),
     ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
 ) -> None:
     """Handle the options that come before the command's name."""
     context.obj = CommonOptions(key=key)

@@ -495,7 +495,7 @@ def test_file_urls_are_local_storage(tmp_path):
 def test_a_scheme_whose_package_is_missing_names_the_package_and_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "baton.artifacts.s3", None)
     monkeypatch.delattr("baton.artifacts.s3", raising=False)
-    with pytest.raises(StorageError, match=r"cannot open a s3 file system: .*; `pip install 'baton\[s3\]'` installs the"):
+    with pytest.raises(StorageError, match=r"cannot open a s3 file system: .*; `pip install 's3fs\S*' '\S+'` installs the"):
         Storage("s3://bucket/baton")
 
 

@@ -20,6 +20,7 @@ import typer.main
 import uvicorn
 import yaml
 
+from baton import installation
 from baton.artifacts.frozen import QUARANTINE, to_lines
 from baton.artifacts.storage import Storage
 from baton.config.model_settings import ModelSettings
@@ -95,6 +96,11 @@ def failed(done: Done) -> str:
 
 
 # --- help ----------------------------------------------------------------------------------------------------------------
+
+
+def test_the_version_is_printed(baton):
+    done = baton("--version")
+    assert (done.code, done.out) == (0, f"baton {installation.version()}\n")
 
 
 def commands() -> dict[tuple[str, ...], Any]:

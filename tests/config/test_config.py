@@ -314,6 +314,24 @@ def test_a_directory_in_place_of_the_file_is_a_config_error(tmp_path):
         load_config(tmp_path, {})
 
 
+@pytest.mark.parametrize(
+    ("content", "lines"),
+    [
+        ("database: sqlite:///a.db\nstorage: x\ndatabase: sqlite:///b.db\n", "'database' stands twice, in lines 1 and 3"),
+        ("models:\n  - {name: m, task: ner, name: n}\n", "'name' stands twice, in lines 2 and 2"),
+        ("models:\n  - name: m\n    gate:\n      min_f1: 0.5\n      min_f1: 0.9\n", "'min_f1' stands twice, in lines 4 and 5"),
+    ],
+)
+def test_a_key_that_stands_twice_is_an_error(tmp_path, content, lines):
+    assert f"the key {lines}" in complaint(tmp_path, content)
+
+
+def test_anchors_may_be_merged(tmp_path):
+    content = "models:\n  - &one {name: a, task: ner}\n  - {<<: *one, name: b}\n"
+    (tmp_path / "baton.yaml").write_text(content)
+    assert [model.name for model in load_config(tmp_path / "baton.yaml", {}).models] == ["a", "b"]
+
+
 @pytest.mark.parametrize("content", ["models: [", "a: b: c", "a: 2024-13-45", "\t- x"])
 def test_what_is_not_yaml_is_a_config_error(tmp_path, content):
     assert "is not valid YAML" in complaint(tmp_path, content)

@@ -34,7 +34,7 @@ START_SECONDS = 60.0
 def missing_for_postgres() -> str | None:
     """Return why PostgreSQL cannot be started here; None if it can."""
     if importlib.util.find_spec("psycopg") is None:
-        return "psycopg is not installed (pip install 'baton[postgres]')"
+        return "psycopg is not installed (pip install -e '.[postgres]')"
     return None if _programs() else "PostgreSQL's server is not installed (Debian: apt-get install postgresql)"
 
 
@@ -42,7 +42,7 @@ def missing_for_s3() -> str | None:
     """Return why the S3 server cannot be started here; None if it can."""
     for name in ("s3fs", "moto", "flask"):
         if importlib.util.find_spec(name) is None:
-            return f"{name} is not installed (pip install 'baton[dev]')"
+            return f"{name} is not installed (pip install -e '.[dev]')"
     return None
 
 
