@@ -15,7 +15,8 @@ from baton.errors import BatonError
 from baton.predict.predictor import load_tokenizer
 from baton.tasks import task_type
 from baton.tasks.base import encode_beginnings, without_truncation
-from training.data.checking import check, guess_task
+from training.data.checking import check
+from training.data.guessing import guess as guess_from
 from training.data.sources import located, read
 from training.methods import suspects as confident_learning
 
@@ -27,7 +28,7 @@ def look(settings: ModelSettings, *, guess: bool, suspects_file: Path | None) ->
     """Return the report about the data files of ``settings`` as JSON.
 
     Args:
-        guess: find out the task from the rows of train.
+        guess: find out the task from the rows of train, and columns that the settings do not name.
         suspects_file: write rows whose label a cross-validated probe doubts to this file, as JSON Lines: to look through, to
             correct, and to send as corrections. Progress goes to stderr.
 
@@ -35,13 +36,29 @@ def look(settings: ModelSettings, *, guess: bool, suspects_file: Path | None) ->
         DataError: suspects are wanted, and the files cannot be read.
     """
     if guess and settings.data.train is not None:
-        settings = settings.model_copy(update={"task": guess_task(settings.data.train, settings.data.fields)})
+        settings = _guessed(settings, settings.data.train)
     task_cls = task_type(settings.task)
     report = check(task_cls, settings.data, lengths=_tokenizer(settings), max_length=settings.max_length)
-    content = {**asdict(report), "usable": report.usable, "guessed": guess, "max_length": settings.max_length}
+    content = {
+        **asdict(report),
+        "usable": report.usable,
+        "guessed": guess,
+        "fields": dict(settings.data.fields),
+        "max_length": settings.max_length,
+    }
     if suspects_file is not None and report.usable:
         content["suspects"] = _write_suspects(settings, suspects_file)
     return json.dumps(content, ensure_ascii=False)
+
+
+def _guessed(settings: ModelSettings, source: str) -> ModelSettings:
+    """Return the settings with the task and the columns that the file seems to have; unchanged if it cannot be read."""
+    try:
+        guessed = guess_from(source, settings.data.fields)
+    except BatonError:
+        return settings
+    data = settings.data.model_copy(update={"fields": guessed.fields})
+    return settings.model_copy(update={"task": guessed.task, "data": data})
 
 
 def _tokenizer(settings: ModelSettings) -> Callable[[Sequence[str]], Sequence[int]] | None:

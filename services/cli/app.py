@@ -17,6 +17,7 @@ from services.cli import (
     dataset_commands,
     demo_commands,
     feedback_commands,
+    init_commands,
     key_commands,
     predict_commands,
     render_commands,
@@ -75,6 +76,7 @@ def set_common_options(
 
 
 # in the order in which `baton --help` lists them
+app.command()(init_commands.init)
 app.command()(service_commands.up)
 app.command()(service_commands.down)
 app.command()(service_commands.status)

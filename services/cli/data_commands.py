@@ -51,16 +51,21 @@ def data(
     when a run could not train on the data.
     """
     settings = _settings(target, config, task, fields or [], base_model)
-    guess = task is None and _is_file(target)
-    options = [*(["--guess"] if guess else []), *([] if suspects is None else ["--suspects", str(suspects.absolute())])]
-    command = [sys.executable, "-P", "-m", "training", "data", settings.model_dump_json(), *options]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)  # services do not import training
-    if done.returncode:
-        raise typer.Exit(done.returncode)
-    report: dict[str, Any] = json.loads(done.stdout)
+    report = look(settings, guess=task is None and _is_file(target), suspects=suspects)
     print_value(report, as_json, lambda value: show_data.report(value, suspects))
     if not report["usable"]:
         raise typer.Exit(1)
+
+
+def look(settings: ModelSettings, *, guess: bool, suspects: Path | None) -> dict[str, Any]:
+    """Return the report of `python -m training data`, which runs as a process of its own: services do not import training."""
+    options = [*(["--guess"] if guess else []), *([] if suspects is None else ["--suspects", str(suspects.absolute())])]
+    command = [sys.executable, "-P", "-m", "training", "data", settings.model_dump_json(), *options]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise typer.Exit(done.returncode)
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
 
 
 def _is_file(target: str) -> bool:
@@ -73,6 +78,11 @@ def _settings(target: str, config: Path | None, task: str | None, fields: list[s
         if task is not None or fields:
             raise InvalidInput(f"{target!r} is no file: --task and --field are for files; a model has both in baton.yaml")
         return load_config(path_of(config), os.environ).model(target)
+    return file_settings(target, task, fields, base_model)
+
+
+def file_settings(file: str, task: str | None, fields: list[str], base_model: str) -> ModelSettings:
+    """Return the settings that a model with this file would have. Raises ``InvalidInput``."""
     if task is not None and task not in TASKS:
         raise InvalidInput(f"--task: {task!r} is not allowed; allowed: {', '.join(TASKS)}")
     columns = {}
@@ -81,5 +91,5 @@ def _settings(target: str, config: Path | None, task: str | None, fields: list[s
         if not (name and equals and column):
             raise InvalidInput(f"--field: {one!r} is not allowed; write FIELD=COLUMN, for example text=body")
         columns[name] = column
-    files = DataSettings(train=target, fields=columns)
+    files = DataSettings(train=file, fields=columns)
     return ModelSettings(name="file", task=task or "classification", base_model=base_model, data=files)

@@ -18,8 +18,9 @@ SCRIPTS_SHOWN = 4
 
 def report(item: Json, suspects: Path | None) -> RenderableType:
     """Return what the files hold, and the findings, the most serious first. ``suspects``: the file that was asked for."""
-    guessed = " (guessed from the rows; --task says another one)" if item["guessed"] else ""
-    lines: list[RenderableType] = [Text.assemble(("task  ", "bold"), item["task"], guessed)]
+    columns = ", ".join(f"{field} in the column {column!r}" for field, column in item["fields"].items())
+    guessed = " (guessed from the rows; --task and --field say otherwise)" if item["guessed"] else ""
+    lines: list[RenderableType] = [Text.assemble(("task  ", "bold"), ", ".join(filter(None, [item["task"], columns])), guessed)]
     for split in item["splits"]:
         lines += _split(split, item["max_length"])
     for finding in item["findings"]:

@@ -11,7 +11,8 @@ import pytest
 from baton.config.model_settings import DataSettings
 from baton.tasks import TASKS, task_type
 from tests.tasks.test_task_contract import ROWS, row_of
-from training.data.checking import DataReport, check, guess_task
+from training.data.checking import DataReport, check
+from training.data.guessing import Guess, guess
 
 
 def write(path: Path, rows: list[Any]) -> str:
@@ -128,6 +129,26 @@ def test_columns_and_scripts_are_read_as_the_settings_say(tmp_path: Path) -> Non
 )
 def test_the_task_is_guessed_from_the_rows(tmp_path: Path, task: str, number: int) -> None:
     row = row_of(task, ROWS[task][number])
-    guessed = guess_task(write(tmp_path / "t.jsonl", [row]), {})
+    guessed = guess(write(tmp_path / "t.jsonl", [row]), {}).task
     several = len(row.get("label", "")) > 1  # one label may be a class, and none may be no entity
     assert guessed == task or (task == "multi_label" and not several)
+
+
+@pytest.mark.parametrize(
+    ("rows", "fields"),
+    [
+        ([{"Body": f"text {number}", "Intent": "ab"[number % 2], "id": str(number)} for number in range(6)],
+         {"text": "Body", "label": "Intent"}),
+        ([{"n": str(number), "what they wrote": f"a longer text {number}", "kind": "ab"[number % 2]} for number in range(6)],
+         {"text": "what they wrote", "label": "kind"}),
+    ],
+)  # fmt: skip
+def test_columns_of_other_names_are_guessed(tmp_path: Path, rows: list[Any], fields: dict[str, str]) -> None:
+    source = write(tmp_path / "t.jsonl", rows)
+    assert guess(source, {}) == Guess(task="classification", fields=fields, columns=list(rows[0]))
+    [first, *_] = rows[0]
+    assert guess(source, {"label": first}).fields["label"] == first
+
+
+def test_a_file_that_fits_nothing_is_a_classification_as_it_stands(tmp_path: Path) -> None:
+    assert guess(write(tmp_path / "t.jsonl", [{"a": 1}]), {}) == Guess(task="classification", fields={}, columns=["a"])

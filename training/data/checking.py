@@ -10,7 +10,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Literal
 
 import numpy as np
@@ -18,7 +17,7 @@ import numpy as np
 from baton.artifacts.frozen import HOLDOUT, TRAIN
 from baton.config.model_settings import DataSettings
 from baton.errors import DataError
-from baton.tasks import TASKS, AnyTask
+from baton.tasks import AnyTask
 from baton.tasks.base import short_repr
 from baton.wording import counted
 from training.data.marks import marker
@@ -29,12 +28,6 @@ from training.data.sources import located, read
 Level = Literal["error", "warning", "note"]
 LEVELS: Sequence[Level] = ("error", "warning", "note")
 """An error stops a run. A warning costs quality, or says that something may be misread. A note is for information."""
-
-GUESSES = ("qa", "ner", "classification", "multi_label")
-"""In which order tasks are tried on a file whose task nobody said: each has rows that those before it refuse."""
-
-GUESSED_FROM = 50
-"""Number of rows that a guess looks at."""
 
 EXAMPLES = 3
 """Places that a finding names."""
@@ -156,17 +149,6 @@ def check(
     if len(splits) == len((TRAIN, HOLDOUT)):
         _check_leaks(splits[TRAIN][1], splits[HOLDOUT][1], findings)
     return DataReport(task=task_cls.name, splits=described, findings=findings.sorted())
-
-
-def guess_task(source: str, columns: Mapping[str, str]) -> str:
-    """Return the task whose rows the first rows of a file are; classification if they fit none, for its messages."""
-    for name in GUESSES:
-        try:
-            located(TASKS[name], columns, islice(read(source, "train"), GUESSED_FROM), source)
-        except DataError:
-            continue
-        return name
-    return "classification"
 
 
 def _check_rows(task_cls: type[AnyTask], name: str, rows: Sequence[SourcedRow], findings: _Findings) -> None:

@@ -1,0 +1,60 @@
+"""`baton init`: a configuration that is valid, and says what was guessed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from baton.config.file import load_config
+from tests.cli.test_cli import Baton, baton, failed, words
+
+__all__ = ["baton"]  # a fixture
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_configuration_is_written_that_reads_the_file(baton: Baton, project: Path):
+    (project / "data" / "Support tickets.csv").write_text(
+        "Body;Intent\nwhere is it;shipping\nI paid twice;billing\nand now?;billing\n"
+    )
+    done = baton("init", "data/Support tickets.csv")
+    assert done.code == 0, done
+    assert words(done.out) == (
+        "baton.yaml: support-tickets, classification, 3 rows, 2 labels; text in the column 'Body', label in the column "
+        "'Intent' (guessed; correct it there) next: baton data support-tickets · baton up --detach · baton train support-tickets --wait"
+    )
+    [model] = load_config(project / "baton.yaml", {}).models
+    assert (model.name, model.task, dict(model.data.fields)) == (
+        "support-tickets", "classification", {"text": "Body", "label": "Intent"},
+    )  # fmt: skip
+    assert model.data.train == str(project / "data" / "Support tickets.csv")
+    assert baton("data", "support-tickets").code == 0
+    assert "baton.yaml is there already" in failed(baton("init", "data/Support tickets.csv"))
+
+
+def test_entities_need_no_columns(baton: Baton, project: Path):
+    (project / "people.jsonl").write_text('{"text": "Anna left", "spans": [{"start": 0, "end": 4, "label": "PER"}]}\n')
+    assert baton("init", "people.jsonl", "--name", "persons", "-c", "other.yaml").code == 0
+    [model] = load_config(project / "other.yaml", {}).models
+    assert (model.name, model.task, dict(model.data.fields)) == ("persons", "ner", {})
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "told"),
+    [
+        ("text,label\na,b,c\n", (), "3 fields, the header has 2"),
+        ("text,label\na,x\nb,y\n", ("--name", "No Name"), "name: 'No Name' is not allowed"),
+    ],
+)
+def test_nothing_is_written_for_what_cannot_be_read(
+    baton: Baton, project: Path, content: str, options: tuple[str, ...], told: str
+):
+    (project / "t.csv").write_text(content)
+    assert told in failed(baton("init", "t.csv", *options))
+    assert not (project / "baton.yaml").exists()

@@ -1,0 +1,96 @@
+"""Guesses what a data file is for: its task and columns. `baton init` and `baton data` say what they guessed.
+
+Nothing that trains guesses: a run reads what `baton.yaml` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from baton.errors import DataError
+from baton.tasks import TASKS
+from baton.tasks.rows import Row
+from training.data.sources import located, read
+
+TASK_ORDER = ("qa", "ner", "classification", "multi_label")
+"""In which order tasks are tried: each has rows that those before it refuse."""
+
+LOOKED_AT = 500
+"""Number of rows that a guess looks at."""
+
+TEXT_NAMES = (
+    "text",
+    "body",
+    "message",
+    "utterance",
+    "sentence",
+    "content",
+    "comment",
+    "review",
+    "query",
+    "question",
+    "description",
+)
+LABEL_NAMES = ("label", "intent", "category", "class", "target", "tag", "topic", "sentiment", "type")
+"""What people call the columns of a classification, the most telling first."""
+
+MOST_LABELS = 0.5
+"""A column with more different values than this share of the rows holds no labels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guess:
+    """What a file seems to be for."""
+
+    task: str
+    fields: Mapping[str, str]
+    """``data.fields``: columns that have other names than the task's fields."""
+    columns: Sequence[str]
+    """All columns of the rows that were looked at."""
+
+
+def guess(source: str, columns: Mapping[str, str]) -> Guess:
+    """Return the task that the first rows of a file fit, under ``columns`` or else under columns that look like its fields.
+
+    It is a classification with ``columns`` if they fit nothing, for the sake of its messages.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    rows = list(islice(read(source, "train"), LOOKED_AT))
+    names = list(dict.fromkeys(name for row in rows for name in row.values))
+    likely = {**_columns_of_a_classification(rows), **columns}
+    for fields in (columns, likely):
+        for task in TASK_ORDER:
+            try:
+                located(TASKS[task], fields, rows, source)
+            except DataError:
+                continue
+            renamed = {field: column for field, column in fields.items() if field != column}
+            return Guess(task=task, fields=renamed, columns=names)
+    return Guess(task="classification", fields=columns, columns=names)
+
+
+def _columns_of_a_classification(rows: Sequence[Row]) -> dict[str, str]:
+    """Return the columns of text and label: by their names, or else the longest texts and the fewest different values."""
+    values: dict[str, list[str]] = {}
+    for row in rows:
+        for name, value in row.values.items():
+            if isinstance(value, str) and value.strip():
+                values.setdefault(name, []).append(value)
+    text = _named(TEXT_NAMES, values) or max(
+        values, key=lambda name: sum(map(len, values[name])) / len(values[name]), default=None
+    )
+    kinds = {name: len(set(found)) for name, found in values.items() if name != text}
+    few = {name: count for name, count in kinds.items() if 2 <= count <= max(2, MOST_LABELS * len(values[name]))}
+    label = _named(LABEL_NAMES, few) or min(few, key=few.__getitem__, default=None)
+    return {field: column for field, column in (("text", text), ("label", label)) if column is not None}
+
+
+def _named(wanted: Sequence[str], columns: Mapping[str, Any]) -> str | None:
+    """Return the first column that has one of the names, whatever their case."""
+    by_name = {name.casefold(): name for name in columns}
+    return next((by_name[name] for name in wanted if name in by_name), None)
