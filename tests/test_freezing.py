@@ -52,6 +52,14 @@ def read(world: World, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (world.directory / f"{name}.jsonl").read_text().splitlines()]
 
 
+def test_a_holdout_that_is_too_small_for_the_gate_is_told_before_anything_trains(world: World):
+    assert freeze(world).remarks == ()
+    context = world.context()
+    strict = context.declared.model_copy(update={"gate": GateSettings(min_rows=1000)})
+    [remark] = freezing.freeze(replace(context, declared=strict)).version.remarks
+    assert remark.startswith("the holdout has 120 rows, and the gate asks for 1000 texts that differ (gate.min_rows)")
+
+
 def publish(world: World, name: str) -> ModelVersion:
     """A classifier with a random head, published with its scores on the world's first holdout."""
     return world.publish(save_classifier(world.base, LABELS, world.directory / name))

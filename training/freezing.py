@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from baton.quality.audit import is_drawn
 from baton.store.records import DatasetVersion
 from baton.tasks import task_type
+from baton.wording import counted
 from training.context import Context
 from training.data import datasets
 
@@ -39,7 +41,18 @@ def freeze(context: Context) -> datasets.Dataset:
         redact=feedback.redact,
         declared=context.declared.data,
     )
-    return replace(dataset, version=registry.datasets.add(settings.name, dataset.version, dataset.splits))
+    version = replace(dataset.version, remarks=(*dataset.version.remarks, *_doubts(context, dataset.version)))
+    return replace(dataset, version=registry.datasets.add(settings.name, version, dataset.splits))
+
+
+def _doubts(context: Context, version: DatasetVersion) -> Iterator[str]:
+    """Yield what the gate will hold against the data set: told before anything trains, not afterwards."""
+    wanted, rows = context.declared.gate.min_rows, version.holdout_rows
+    if rows < wanted:
+        yield (
+            f"the holdout has {counted(rows, 'row')}, and the gate asks for {wanted} texts that differ (gate.min_rows): no "
+            "version can take over until there are more. Add rows; those that have a split keep it, whatever data.holdout says"
+        )
 
 
 def _classes(context: Context, newest: DatasetVersion | None) -> set[str]:

@@ -67,7 +67,8 @@ def _tokenizer(settings: ModelSettings) -> Callable[[Sequence[str]], Sequence[in
         tokenizer = without_truncation(load_tokenizer(find_base_model(settings.base_model))[0])
     except BatonError:
         return None
-    return lambda texts: [len(encoding) for encoding in encode_beginnings(tokenizer, texts, COUNTED_TOKENS)]
+    special = tokenizer.num_special_tokens_to_add(False)
+    return lambda texts: [len(encoding) + special for encoding in encode_beginnings(tokenizer, texts, COUNTED_TOKENS)]
 
 
 def _write_suspects(settings: ModelSettings, file: Path) -> int:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from baton.artifacts.storage import Storage
 from baton.errors import DataError
 from baton.tasks import AnyTask
-from baton.tasks.base import PAIR_SEPARATOR
+from baton.tasks.base import FROZEN, PAIR_SEPARATOR
 from baton.text.normal_form import normalise
 
 TRAIN, HOLDOUT = "train", "holdout"
@@ -124,7 +124,7 @@ def read_corrections(task_cls: type[AnyTask], storage: Storage, uri: str, correc
 def _examples(task_cls: type[AnyTask], uri: str, content: bytes) -> list[Any]:
     try:
         # Split bytes, not a str: U+2028 and U+0085 end a line of a str, but not of a JSONL file.
-        return [task_cls.Example.model_validate_json(line) for line in content.splitlines()]
+        return [task_cls.Example.model_validate_json(line, context=FROZEN) for line in content.splitlines()]
     except ValidationError as error:
         raise DataError(
             f"{uri}: the data set was frozen for another task than {task_cls.name}: {error.errors()[0]['msg']}"

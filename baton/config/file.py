@@ -6,7 +6,7 @@ Knows nothing of Ray, HTTP or the registry. Reads the environment only through t
 from __future__ import annotations
 
 import typing
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -144,28 +144,39 @@ class BatonConfig(ConfigSection):
         raise NotFound(f"unknown model {name!r}; declared models: {known}")
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """Reads YAML like `yaml.safe_load`, which of two equal keys takes the last; here they are an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Return a mapping. Raises ``ConstructorError`` if one of its keys stands there twice."""
-        lines: dict[object, int] = {}
-        for key_node, _ in node.value:
-            if key_node.tag == MERGE:
-                continue
-            key = self.construct_object(key_node, deep=True)
-            line = key_node.start_mark.line + 1
-            if isinstance(key, Hashable) and key in lines:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice, in lines {lines[key]} and {line}", key_node.start_mark
-                )
-            if isinstance(key, Hashable):  # PyYAML reports others
-                lines[key] = line
-        return super().construct_mapping(node, deep)
-
-
 MERGE = "tag:yaml.org,2002:merge"
 """The tag of the key ``<<``, which may stand several times."""
+
+
+def _parse(text: str) -> Any:
+    """Return the value of a YAML document. Of two equal keys `yaml.safe_load` takes the last; here they are an error.
+
+    Raises ``YAMLError`` and ``ValueError``.
+    """
+    _check_keys(yaml.compose(text, yaml.SafeLoader), set())
+    return yaml.safe_load(text)
+
+
+def _check_keys(node: yaml.Node | None, seen: set[int]) -> None:
+    """Raise ``ComposerError`` if a mapping in ``node`` has a key twice. ``seen``: ids of nodes that were checked (anchors)."""
+    if node is None or id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _check_keys(item, seen)
+    elif isinstance(node, yaml.MappingNode):
+        lines: dict[tuple[str, str], int] = {}
+        for key, value in node.value:
+            _check_keys(value, seen)
+            if not isinstance(key, yaml.ScalarNode) or key.tag == MERGE:
+                continue
+            name, line = (key.tag, key.value), key.start_mark.line + 1
+            if name in lines:
+                raise yaml.composer.ComposerError(
+                    None, None, f"the key {key.value!r} stands twice, in lines {lines[name]} and {line}", key.start_mark
+                )
+            lines[name] = line
 
 
 def read_config(path: Path, environ: Mapping[str, str]) -> BatonConfig:
@@ -175,7 +186,7 @@ def read_config(path: Path, environ: Mapping[str, str]) -> BatonConfig:
         ConfigError: the file is missing, is not YAML, or contains mistakes; the message lists all of them.
     """
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)  # a SafeLoader
+        raw = _parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"no configuration at {path}; name one with -c FILE or BATON_CONFIG") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -39,7 +39,7 @@ class Correction:
     position: int
     example: dict[str, Any]
     answer_fields: Collection[str] = ()
-    """The fields of ``example`` that are its answer."""
+    """The fields of ``example`` that `FeedbackStore.changes` shows if another correction takes its place: no quoted text."""
     sender: str | None = None
     """Id of the API key that sent it; None without one."""
     actor: str | None = None
@@ -165,10 +165,17 @@ class FeedbackStore:
                 connection.execute(schema.feedback_changes.insert(), [{**change, **one} for one in told])
         return len(found)
 
-    def known(self, model: str, sender: str | None, client_ids: Sequence[str]) -> set[str]:
-        """Return those of ``client_ids`` that stored corrections of ``model`` from this sender have."""
+    def named(self, model: str, sender: str | None, client_ids: Sequence[str]) -> dict[str, Feedback]:
+        """Return the stored corrections of ``model`` from this sender that have these client ids, by id."""
+        table = schema.feedback
+        found: dict[str, Feedback] = {}
         with database.reading(self._engine) as connection:
-            return _known(connection, model, sender, client_ids)
+            for start in range(0, len(client_ids), IDS_PER_QUERY):
+                some = client_ids[start : start + IDS_PER_QUERY]
+                here = (table.c.model == model, table.c.sender.is_not_distinct_from(sender), table.c.client_id.in_(some))
+                for row in connection.execute(table.select().where(*here)):
+                    found[row.client_id] = Feedback(**row._mapping)
+        return found
 
     def after(self, model: str, feedback_id: int, limit: int) -> list[Feedback]:
         """Return up to ``limit`` corrections with ids above ``feedback_id``, oldest first."""
@@ -178,10 +185,14 @@ class FeedbackStore:
             return [Feedback(**row._mapping) for row in connection.execute(query)]
 
     def all(self, model: str) -> Iterator[Feedback]:
-        """Yield every correction, oldest first. Reads `CHUNK` rows at a time."""
-        last = 0
+        """Yield every correction that there is now, oldest first. Reads `CHUNK` rows at a time.
+
+        One that takes the place of another meanwhile is left out, as it is newer: the same correction never comes twice.
+        """
+        newest = self.newest(model, 1)
+        last, until = 0, newest[0].id if newest else 0
         while chunk := self.after(model, last, CHUNK):
-            yield from chunk
+            yield from (row for row in chunk if row.id <= until)
             last = chunk[-1].id
 
     def newest(self, model: str, limit: int, before: int | None = None) -> list[Feedback]:
@@ -507,14 +518,3 @@ def _delete(connection: sa.Connection, ids: Sequence[int]) -> None:
     for start in range(0, len(ids), IDS_PER_QUERY):
         some = ids[start : start + IDS_PER_QUERY]
         connection.execute(schema.feedback.delete().where(schema.feedback.c.id.in_(some)))
-
-
-def _known(connection: sa.Connection, model: str, sender: str | None, client_ids: Sequence[str]) -> set[str]:
-    """Return what `FeedbackStore.known` returns, inside a transaction of the caller."""
-    table = schema.feedback
-    found: set[str] = set()
-    for start in range(0, len(client_ids), IDS_PER_QUERY):
-        some = client_ids[start : start + IDS_PER_QUERY]
-        here = (table.c.model == model, table.c.sender.is_not_distinct_from(sender), table.c.client_id.in_(some))
-        found.update(connection.scalars(sa.select(table.c.client_id).where(*here)))
-    return found

@@ -16,11 +16,12 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, ValidationInfo
 from pydantic_core import from_json
 from tokenizers import Encoding, Tokenizer
 
 from baton.tasks.f1 import Metric
+from baton.text.normal_form import visible_form
 from baton.validation import not_allowed
 
 InputT = TypeVar("InputT", bound=BaseModel)
@@ -389,21 +390,32 @@ def check_text(value: str, what: str) -> str:
     return value
 
 
-def check_label(value: str) -> str:
+FROZEN = {"frozen": True}
+"""The context in which rows of frozen data sets are validated: earlier versions of Baton had other rules for labels."""
+
+
+def check_label(value: str, info: ValidationInfo) -> str:
     """Return a label without white space around it, in Unicode NFC, so that equal-looking labels are one class.
 
-    Raises ``ValueError``, as pydantic validators must, for a blank one and for one that is not on a single line.
+    Raises ``ValueError``, as pydantic validators must, for a blank one and for one that is not on a single line. In the context
+    `FROZEN` such labels stay as they are.
     """
-    label = value.strip()
-    if not label:
-        raise ValueError("a label is blank; give at least one character that is not white space")
-    if label.isascii() and label.isprintable():
+    label = unicodedata.normalize("NFC", value.strip())
+    if label.isascii() and label.isprintable() and label:
         return label
-    label = unicodedata.normalize("NFC", check_text(label, "a label"))
-    broken = next((character for character in label if unicodedata.category(character) in ("Cc", "Zl", "Zp")), None)
+    problem = _label_problem(label)
+    if problem and info.context != FROZEN:
+        raise ValueError(problem)
+    return value if problem else label
+
+
+def _label_problem(label: str) -> str | None:
+    if not visible_form(label):
+        return "a label is blank; give at least one character that is not white space"
+    broken = next((character for character in label if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")), None)
     if broken is not None:
-        raise ValueError(f"a label holds {broken!r}; it must be on one line, without control characters")
-    return label
+        return f"a label holds {broken!r}; it must be valid Unicode on one line, without control characters"
+    return None
 
 
 def text_length(item: BaseModel) -> int:

@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import field_validator
+from pydantic import ValidationInfo, field_validator
 
 from baton.errors import DataError
-from baton.tasks.base import Score, Target, Windows, check_label, from_cell
+from baton.tasks.base import FROZEN, Score, Target, Windows, check_label, from_cell
 from baton.tasks.f1 import RatioF1, micro_f1
 from baton.tasks.text_classifier import ClassificationOptions, LabelScores, TextClassifier, TextInput, activate, ranking
 from baton.wording import counted
@@ -41,10 +41,10 @@ class MultiLabelExample(TextInput):
 
     @field_validator("label")
     @classmethod
-    def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not all(label.strip() for label in value):
-            raise ValueError("a label is blank; write [] if no label applies")
-        value = tuple(map(check_label, value))
+    def _distinct(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        value = tuple(check_label(label, info) for label in value)
+        if info.context == FROZEN:
+            return tuple(sorted(set(value)))
         repeated = [label for label, count in Counter(value).items() if count > 1]
         if repeated:
             raise ValueError(f"the label {repeated[0]!r} is listed more than once")

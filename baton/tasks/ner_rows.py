@@ -82,7 +82,7 @@ def as_span(item: object) -> dict[str, Any]:
         ValueError: a part is missing, or it has several types.
     """
     if isinstance(item, list | tuple) and len(item) == 3:
-        return dict(zip(("start", "end", "label"), item, strict=True))
+        return _with_positions(dict(zip(("start", "end", "label"), item, strict=True)))
     if isinstance(item, Mapping) and isinstance(item.get("value"), Mapping):  # Label Studio
         item = item["value"]
     if not isinstance(item, Mapping):
@@ -94,7 +94,16 @@ def as_span(item: object) -> dict[str, Any]:
         if len(found["label"]) != 1:
             raise ValueError(f"{short_repr(dict(item))} has {counted(len(found['label']), 'type')}; an entity has one")
         [found["label"]] = found["label"]
-    return found
+    return _with_positions(found)
+
+
+def _with_positions(span: dict[str, Any]) -> dict[str, Any]:
+    """Return a span whose positions are whole numbers where they are written as text (``"4"``) or as floats (4.0)."""
+    for part in ("start", "end"):
+        value = span[part]
+        if (isinstance(value, str) and value.strip().isdecimal()) or (isinstance(value, float) and value.is_integer()):
+            span[part] = int(value)
+    return span
 
 
 def reads(text: str, span: Mapping[str, Any]) -> bool:

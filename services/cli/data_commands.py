@@ -13,7 +13,7 @@ import typer
 
 from baton.config.file import load_config
 from baton.config.model_settings import DATA_SUFFIXES, DataSettings, ModelSettings
-from baton.errors import InvalidInput
+from baton.errors import Conflict, InvalidInput
 from baton.tasks import TASKS
 from services.cli.terminal import AsJson, ConfigFile, path_of, print_value
 from services.tables import show_data
@@ -50,6 +50,8 @@ def data(
     the labels in that file, delete the lines that are right, and send it: `baton feedback MODEL doubtful.jsonl`. Exit status 1
     when a run could not train on the data.
     """
+    if suspects is not None and suspects.exists():
+        raise Conflict(f"--suspects: {suspects} is there already; name a new file")
     settings = _settings(target, config, task, fields or [], base_model)
     report = look(settings, guess=task is None and _is_file(target), suspects=suspects)
     print_value(report, as_json, lambda value: show_data.report(value, suspects))

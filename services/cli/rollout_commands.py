@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from services.cli.terminal import AsJson, ConfigFile, Model, connect, out, print_value
+from services.cli.terminal import AsJson, ConfigFile, Model, connect, may_go_on, out, print_value
 from services.tables import show_rollout
 
 Version = Annotated[int, typer.Argument(min=1, help="Number of the version.", metavar="VERSION")]
@@ -66,7 +66,7 @@ def rollout(
 
 
 def _start(context: typer.Context, config: Any, model: str, body: dict[str, Any], as_json: bool) -> None:
-    with connect(context, config) as client:
+    with may_go_on(f"the {body['mode']}"), connect(context, config) as client:
         item = client.post(f"/api/models/{model}/rollout", body)
     print_value(item, as_json, show_rollout.started)
     if not as_json:

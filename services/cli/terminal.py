@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -61,6 +61,20 @@ def connect(context: typer.Context, config: Path | None, *, retries: int = 0) ->
         if instance is not None and alive(instance):
             url = instance.url  # its port may differ from the file's, which may have changed since it started
     return Client(url, retries=retries, key=options.key)
+
+
+@contextmanager
+def may_go_on(what: str) -> Iterator[None]:
+    """On Ctrl-C, say that the service may finish what it was asked to do, and exit with status 130.
+
+    Args:
+        what: what it does, as the beginning of a sentence: ``the promotion``.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        err.print(f"\n{what} may go on; `baton status` and `baton history` show what happened", markup=False)
+        raise typer.Exit(130) from None
 
 
 def state_of(path: Path) -> StateDirectory:

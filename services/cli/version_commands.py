@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from services.cli.terminal import AsJson, ConfigFile, Limit, Model, connect, err, out, print_json, print_value
+from services.cli.terminal import AsJson, ConfigFile, Limit, Model, connect, err, may_go_on, out, print_json, print_value
 from services.client import ApiError
 from services.tables import show, show_report
 
@@ -50,7 +50,7 @@ def evaluate(
     """Show the F1 of a version on the newest holdout, beside the champion's. Nothing moves, and no match is counted.
 
     The version is evaluated now unless it was before. If the gate has judged it on this holdout, against the same
-    champion, its report follows; otherwise its F1 by label.
+    champion, its report follows; otherwise its F1 by label. The champion's F1 is there if it was evaluated on this holdout.
     """
     with connect(context, config) as client:
         item = client.post(f"/api/models/{model}/versions/{version}/evaluations")
@@ -72,11 +72,8 @@ def promote(
     """
     body = {"version": version, "force": force, "reason": reason}
     try:
-        with connect(context, config) as client:
+        with may_go_on("the promotion"), connect(context, config) as client:
             answer = client.post(f"/api/models/{model}/promotions", body)
-    except KeyboardInterrupt:
-        err.print("\nthe promotion may go on; `baton status` shows the champion")
-        raise typer.Exit(130) from None
     except ApiError as error:
         if as_json and "decision" in error.content:  # without --json, `app.main` prints the decision
             print_json(error.content)
@@ -94,9 +91,11 @@ def reject(
     as_json: AsJson = False,
 ) -> None:
     """Keep a version out of service: end its roll-out now, and let nothing but --force promote it."""
-    with connect(context, config) as client:
+    with may_go_on("the rejection"), connect(context, config) as client:
         answer = client.post(f"/api/models/{model}/versions/{version}/rejection", {"reason": reason})
     print_value(answer, as_json, show.rejected)
+    if answer["reason"] != reason and not as_json:
+        err.print("It was rejected before: the first reason stays.", style="yellow")
 
 
 def rollback(
@@ -110,7 +109,7 @@ def rollback(
     as_json: AsJson = False,
 ) -> None:
     """Put an earlier champion back into service."""
-    with connect(context, config) as client:
+    with may_go_on("the rollback"), connect(context, config) as client:
         answer = client.post(f"/api/models/{model}/rollback", {"version": to, "reason": reason})
     print_value(answer, as_json, show.moved)
 

@@ -16,7 +16,7 @@ from baton.client import LABELS_LISTED
 from baton.config.model_settings import ModelSettings
 from baton.errors import DataError, InvalidInput
 from baton.store.feedback import Correction
-from baton.store.records import LARGEST_INTEGER, LONGEST_ID, LoggedPrediction
+from baton.store.records import LARGEST_INTEGER, LONGEST_ID, Feedback, LoggedPrediction
 from baton.store.registry import Registry
 from baton.tasks import task_type
 from baton.tasks.base import short_repr
@@ -147,25 +147,27 @@ class Intake:
         Later items wait too, because the order must stay: of two corrections of one text, the later one counts.
         """
         logged = self._logged(items)
-        missing = [item for item in items if self._needs_inputs(item) and (item.request_id or "", item.position) not in logged]
-        stored, absent = self._stored_ids(missing), {item.index for item in missing}
+        unclear = {item.index: item for item in items if self._is_unclear(item, logged)}
+        stored = self._stored([*unclear.values()])
         self._labels = self._known_labels() if self._labels is None else self._labels
         corrections, waiting = [], []
         for item in items:
             answer = (item.request_id or "", item.position)
-            if item.index in absent:
-                if item.client_id in stored:  # sent again; its answer may have been deleted from the log since
-                    self.duplicates += 1
-                elif self._wait_left > 0 and sampled(answer[0], self.settings.feedback.log):
+            inputs: Mapping[str, Any] | None = logged[answer].input if answer in logged and self._needs_inputs(item) else None
+            if item.index in unclear:
+                inputs = self._inputs_of(stored.get(item.client_id or ""), item)
+                if inputs is None and answer not in logged and self._wait_left > 0 and self._may_be_logged(item):
                     waiting.append(item)
-                else:
-                    self._reject(item.index, item.client_id, self._not_logged(item))
-                continue
+                    continue
+                if inputs is None:
+                    why = self._ambiguous(item) if answer in logged else self._not_logged(item)
+                    self._reject(item.index, item.client_id, why)
+                    continue
             if waiting:
                 waiting.append(item)
                 continue
             try:
-                corrections.append(self._complete(item, logged.get(answer)))
+                corrections.append(self._complete(item, inputs))
             except InvalidInput as error:
                 self._reject(item.index, item.client_id, str(error))
         added = self.registry.feedback.add(self.settings.name, corrections)
@@ -180,10 +182,24 @@ class Intake:
         counts = newest.counts if newest else {}
         return {label for sources in counts.values() for rows in sources.values() for label in rows}
 
-    def _stored_ids(self, items: Sequence[_Parsed]) -> Collection[str]:
-        """Return those of the items' client ids that the registry has already."""
+    def _is_unclear(self, item: _Parsed, logged: Mapping[tuple[str, int], LoggedPrediction]) -> bool:
+        """Return whether the log does not say which inputs the item is about."""
+        answer = logged.get((item.request_id or "", item.position))
+        return self._needs_inputs(item) and (answer is None or answer.ambiguous)
+
+    def _stored(self, items: Sequence[_Parsed]) -> Mapping[str, Feedback]:
+        """Return the corrections that the registry has under the items' client ids."""
         ids = [item.client_id for item in items if item.client_id is not None]
-        return self.registry.feedback.known(self.settings.name, self.sender, ids) if ids else ()
+        return self.registry.feedback.named(self.settings.name, self.sender, ids) if ids else {}
+
+    def _inputs_of(self, stored: Feedback | None, item: _Parsed) -> Mapping[str, Any] | None:
+        """Return the inputs of a stored correction if it is about the same answer: its text may have left the log since."""
+        if stored is None or (stored.request_id, stored.position) != (item.request_id, item.position):
+            return None
+        return {name: value for name, value in stored.example.items() if name in self._task_cls.Input.model_fields}
+
+    def _may_be_logged(self, item: _Parsed) -> bool:
+        return sampled(item.request_id or "", self.settings.feedback.log)
 
     def _logged(self, items: Sequence[_Parsed]) -> dict[tuple[str, int], LoggedPrediction]:
         """Return the logged answers of the items that need their inputs, by request id and position."""
@@ -215,19 +231,14 @@ class Intake:
             values={key: field for key, field in value.items() if key in self._fields and field is not None},
         )
 
-    def _complete(self, item: _Parsed, logged: LoggedPrediction | None) -> Correction:
-        """Return the correction; take missing inputs from the logged answer.
+    def _complete(self, item: _Parsed, inputs: Mapping[str, Any] | None) -> Correction:
+        """Return the correction; take the inputs that it does not have from ``inputs``.
 
         Raises ``InvalidInput`` unless the result is a valid row.
         """
         values = dict(item.values)
-        if logged is not None and logged.ambiguous:
-            raise InvalidInput(
-                f"the request id {item.request_id!r} was used by several requests with different inputs: send the inputs with "
-                f"the correction: {self._needed}"
-            )
-        if logged is not None:
-            values = {**{key: value for key, value in logged.input.items() if value is not None}, **values}
+        if inputs is not None:
+            values = {**{key: value for key, value in inputs.items() if value is not None}, **values}
         try:
             example = example_of(self._task_cls, Row(where="", values=values), {})
         except DataError as error:
@@ -241,7 +252,7 @@ class Intake:
             request_id=item.request_id,
             position=item.position,
             example=example.model_dump(mode="json", exclude_none=True),
-            answer_fields=tuple(self._task_cls.answer_of(example)),
+            answer_fields=() if self._task_cls.target == "span" else tuple(self._task_cls.answer_of(example)),  # it quotes
             sender=self.sender,
             actor=self.actor,
             audited_as=fingerprint(self._task_cls.content(example)) if self.labels else None,
@@ -262,6 +273,12 @@ class Intake:
     def _needed(self) -> str:
         """The fields of an input, for messages."""
         return ", ".join(name for name, info in self._task_cls.Input.model_fields.items() if info.is_required())
+
+    def _ambiguous(self, parsed: _Parsed) -> str:
+        return (
+            f"the request id {parsed.request_id!r} was used by several requests with different inputs: send the inputs with "
+            f"the correction: {self._needed}"
+        )
 
     def _not_logged(self, parsed: _Parsed) -> str:
         """Return why the answer that the item refers to cannot be found, and what the client can do."""

@@ -19,7 +19,9 @@ def started(item: Json) -> RenderableType:
     begun = Text(f"v{item['version']} {does} {item['percent']:g}% of the requests, beside v{item['champion']}, {until}.")
     if item["mode"] == RolloutMode.SHADOW or item["gate"] is None or item["gate"]["verdict"] == Verdict.PROMOTE:
         return begun
-    return Group(begun, Text(f"Warning: the gate did not let it take over. {item['gate']['sentence']}", style="yellow"))
+    before = item["gate"]["champion"]
+    judged = f"the gate did not let it take over{f' from v{before}' if before not in (None, item['champion']) else ''}"
+    return Group(begun, Text(f"Warning: {judged}. {item['gate']['sentence']}", style="yellow"))
 
 
 def rollout(item: Json) -> RenderableType:

@@ -28,6 +28,7 @@ from baton.errors import Conflict
 from baton.quality.trials import TrialCounts, TrialFeedback
 from baton.store.records import HistoryKind, RolloutState, RunState
 from services.cli import app, run_commands, service_commands
+from services.client import Client
 from services.control import loops
 from services.control.rollouts.evidence import Evidence
 from services.host.instance import Instance, StateDirectory
@@ -670,6 +671,38 @@ def test_a_canary_of_a_version_that_the_gate_refused_begins_with_a_warning(servi
     assert begun.startswith(f"v3 answers 10% of the requests, beside v1, until it is ended. {warning}"), begun
     service.ok("rollout", "m", "--stop")
     assert "Warning" not in service.ok("shadow", "m", 3).out
+
+
+def test_the_warning_says_which_champion_the_gate_judged_against(service):
+    assert service("promote", "m", 3).code == 1
+    service.ok("promote", "m", 2)
+    assert "the gate did not let it take over from v1. Refused" in words(service.ok("canary", "m", 3).out)
+
+
+def test_a_second_rejection_says_that_the_first_reason_stays(service):
+    service.ok("reject", "m", 3, "--reason", "worse")
+    again = service.ok("reject", "m", 3, "--reason", "much worse")
+    assert "Reason: worse" in words(again.out)
+    assert words(again.err) == "It was rejected before: the first reason stays."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (("promote", "m", 3), "the promotion"),
+        (("rollback", "m"), "the rollback"),
+        (("reject", "m", 3, "--reason", "worse"), "the rejection"),
+        (("canary", "m", 3), "the canary"),
+        (("shadow", "m", 3), "the shadow"),
+    ],
+)
+def test_ctrl_c_says_that_the_service_may_go_on(service, monkeypatch, arguments, what):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Client, "post", interrupted)
+    done = service.run(*arguments)
+    assert (done.code, words(done.err)) == (130, f"{what} may go on; `baton status` and `baton history` show what happened")
 
 
 @pytest.mark.parametrize(

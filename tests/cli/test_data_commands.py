@@ -22,7 +22,7 @@ def test_a_file_is_looked_at_without_a_configuration(baton: Baton, tmp_path: Pat
     assert done.code == 0, done
     said = words(done.out)
     assert "task classification (guessed from the rows; --task and --field say otherwise) train: 3 rows of t.csv" in said
-    assert "longest 3 tokens; 0.0% longer than max_length (128)" in said
+    assert "longest 5 tokens; 0.0% longer than max_length (128)" in said
     assert "note t.csv: not read: 'id'" in said
     assert "note 1 row: train: repeated rows, which count once t.csv line 4 repeats t.csv line 3" in said
     scripted = json.loads(baton("data", "t.csv", "--json").out)

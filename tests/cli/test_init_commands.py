@@ -27,8 +27,8 @@ def test_a_configuration_is_written_that_reads_the_file(baton: Baton, project: P
     assert done.code == 0, done
     assert words(done.out) == (
         "baton.yaml: support-tickets, classification, 3 rows, 2 labels; text in the column 'Body', label in the column "
-        "'Intent' (guessed; correct it there) next: baton data support-tickets · baton up --detach · baton train support-tickets "
-        "--wait"
+        "'Intent' (guessed; correct it there) next: baton data support-tickets · baton up --detach · baton train "
+        "support-tickets --wait"
     )
     [model] = load_config(project / "baton.yaml", {}).models
     assert (model.name, model.task, dict(model.data.fields)) == (

@@ -327,9 +327,9 @@ def test_a_key_that_stands_twice_is_an_error(tmp_path, content, lines):
 
 
 def test_anchors_may_be_merged(tmp_path):
-    content = "models:\n  - &one {name: a, task: ner}\n  - {<<: *one, name: b}\n"
+    content = "models:\n  - &one {name: a, task: ner}\n  - &two {<<: *one, name: b}\n  - {<<: *two, name: c}\n"
     (tmp_path / "baton.yaml").write_text(content)
-    assert [model.name for model in load_config(tmp_path / "baton.yaml", {}).models] == ["a", "b"]
+    assert [model.name for model in load_config(tmp_path / "baton.yaml", {}).models] == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("content", ["models: [", "a: b: c", "a: 2024-13-45", "\t- x"])

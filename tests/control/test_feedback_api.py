@@ -165,6 +165,32 @@ def test_a_request_id_of_several_requests_needs_the_inputs(api):
     assert stored(api) == [row]
 
 
+def test_a_correction_by_request_id_can_be_corrected_when_its_answer_is_no_longer_in_the_log(api):
+    log(api, "r1", {"text": "hello"})
+    item = {"id": "t1", "request_id": "r1", "label": "typo"}
+    assert report(send(api, item)) == (1, 0, 0)
+    api.registry.feedback.forget_predictions("classification", datetime.now(UTC) + timedelta(days=1))
+    assert report(send(api, item)) == (0, 1, 0)
+    assert report(send(api, {**item, "label": "b"})) == (1, 0, 0)
+    assert stored(api) == [{"text": "hello", "label": "b"}]
+
+
+def test_a_correction_may_be_sent_again_after_its_request_id_was_used_again(api):
+    log(api, "r1", {"text": "hello"})
+    item = {"id": "t1", "request_id": "r1", "label": "a"}
+    assert report(send(api, item)) == (1, 0, 0)
+    log(api, "r1", {"text": "another"})
+    assert report(send(api, item)) == (0, 1, 0)
+
+
+def test_what_a_replaced_answer_quoted_is_not_kept(api):
+    row = {"id": "q1", "question": "which?", "context": "DE12 is it", "answers": {"text": ["DE12"], "answer_start": [0]}}
+    send(api, row, "qa")
+    assert send(api, {**row, "answers": {"text": [], "answer_start": []}}, "qa").json()["replaced"] == 1
+    [change] = api.get("/api/models/qa/feedback/changes").json()["items"]
+    assert change["answer"] == {}
+
+
 @pytest.mark.parametrize("label", [" ", "\u00a0", "two\nlines", "\t"])
 def test_a_label_that_is_blank_or_of_several_lines_is_refused(api, label):
     assert complaint(api, {"text": "hi", "label": label}).startswith("field 'label'")

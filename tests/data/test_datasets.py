@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from baton.artifacts.frozen import hashes, to_lines
 from baton.artifacts.storage import Storage
 from baton.config.model_settings import DataSettings
 from baton.errors import DataError, StorageError
@@ -200,7 +201,7 @@ def test_an_empty_text_is_told_with_file_line_field_and_what_is_allowed(storage,
         ({"text": ["a"], "label": "x"}, "field 'text': ['a']: Input should be a valid string"),
         ({"text": "a", "label": 3}, "field 'label': 3: Input should be a valid string"),
         ({"text": "a", "label": ""}, "field 'label': '': a label is blank"),
-        ({"text": "a", "label": "x\ny"}, "field 'label': 'x\\ny': a label holds '\\n'; it must be on one line"),
+        ({"text": "a", "label": "x\ny"}, "field 'label': 'x\\ny': a label holds '\\n'; it must be valid Unicode on one line"),
         ({"text": "a\ud800", "label": "x"}, "field 'text': 'a\\ud800': text holds a lone surrogate at character 1"),
     ],
 )
@@ -733,3 +734,11 @@ def test_a_run_may_bring_train_data_to_a_model_that_declares_only_a_holdout(stor
 def test_without_any_data_nothing_is_frozen(storage):
     with pytest.raises(DataError, match="m declares no data, so that nothing can be evaluated"):
         freeze("m", Classification, DataSettings(), storage)
+
+
+def test_rows_that_were_frozen_with_other_rules_for_labels_are_still_read(storage):
+    lines = [{"text": "a", "label": "two\nlines"}, {"text": "b", "label": "refund "}, {"text": "c", "label": " "}]
+    content = {"train": to_lines(lines), "holdout": b"", "marks": b"", "corrections": b""}
+    uri = f"models/m/datasets/{hashes(content)[1]}"
+    storage.write_dataset(uri, {"train.jsonl": content["train"], "holdout.jsonl": b""}, {"dataset.json": b"{}"})
+    assert [row.label for row in load_split(Classification, storage, uri, "train")] == ["two\nlines", "refund", " "]

@@ -108,6 +108,18 @@ def test_what_may_mean_something_else_is_refused_with_its_line(tmp_path: Path, r
     assert about in told
 
 
+def test_a_record_whose_lines_are_all_rows_is_refused(tmp_path: Path) -> None:
+    told = complaint(tmp_path, 'id,text,label\n1,"hello,a\n2,foo,b\n3,bar",c\n4,zed,d\n')
+    assert told.startswith("t.csv line 2: a quotation mark opens a text here that goes on to line 4")
+
+
+def test_a_backslash_is_only_one_in_filled_up_rows(tmp_path: Path) -> None:
+    assert read(tmp_path, "text;label;\nlook \\o/;y;;\nC:\\x;z;\n") == [
+        {"text": "look \\o/", "label": "y"},
+        {"text": "C:\\x", "label": "z"},
+    ]
+
+
 def test_a_quote_that_opens_in_one_field_and_closes_in_another_is_refused(tmp_path: Path) -> None:
     assert "open in one field and close in another" in complaint(tmp_path, 'text,label,lang\nsay "hi, there",en\n')
 

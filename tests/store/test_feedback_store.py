@@ -94,6 +94,16 @@ def test_the_same_id_of_another_sender_is_another_correction(store):
     assert [(it.sender, it.example["label"]) for it in store.all("m")] == [("k2", "a"), (None, "a"), ("k1", "c")]
 
 
+def test_a_correction_that_is_replaced_while_all_are_read_comes_once(store, monkeypatch):
+    monkeypatch.setattr(feedback, "CHUNK", 1)
+    store.add("m", [correction("x", label="typo"), correction("y")])
+    reading = store.all("m")
+    first = next(reading)
+    store.add("m", [correction("x", label="b")])
+    assert [first.example["label"], *(it.example["label"] for it in reading)] == ["typo", "a"]
+    assert labels(store) == [("y", "a"), ("x", "b")]
+
+
 def test_a_withdrawn_correction_is_gone_and_its_id_is_free(store):
     store.add("m", [replace(correction(name), sender="k1") for name in ("x", "y")] + [correction("x")])
     assert store.withdraw("m", ["x", "never"], sender="k1", actor="shop") == 1

@@ -274,7 +274,7 @@ def test_a_missing_driver_says_what_to_install(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "baton.store.postgres", None)
     monkeypatch.delattr("baton.store.postgres")
-    expected = r"cannot be opened: .*; `pip install 'baton\[postgres\]'` installs the driver"
+    expected = r"cannot be opened: .*; `pip install 'psycopg\[binary\]\S*'` installs the driver"
     with pytest.raises(RegistryError, match=expected) as it:
         Registry("postgresql+psycopg://me:hunter2@host/baton")
     assert "hunter2" not in str(it.value)

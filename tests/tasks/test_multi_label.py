@@ -401,7 +401,7 @@ def test_labels_are_a_list_a_json_list_or_one_label(given_label, expected):
     [
         (["a", "b", "a"], "the label 'a' is listed more than once"),
         ('["a", "a"]', "the label 'a' is listed more than once"),
-        (["a", ""], r"a label is blank; write \[\] if no label applies"),
+        (["a", ""], r"a label is blank; give at least one"),
         (["a", " \t"], "a label is blank"),
         ("", "a label is blank"),
         ("['a', 'b']", r"it starts like a JSON list or object, but is not valid JSON"),

@@ -112,7 +112,7 @@ def check(
     """Read the files of ``data`` and look at them.
 
     Args:
-        lengths: returns the lengths of texts in tokens, without special ones; None: nothing is said about lengths.
+        lengths: returns the lengths of texts in tokens, special ones included; None: nothing is said about lengths.
         max_length: tokens that the model reads at once.
 
     Files that cannot be read make an error among the findings, with the message of a run.

@@ -1,6 +1,6 @@
 """Rows as annotation tools export them → rows with the fields of a task. Read `Adapter.adapt` first.
 
-Knows the forms of doccano, Label Studio, Prodigy and spaCy (docs/tasks.md has the list), and what annotators said about a row
+Knows the forms of doccano, Label Studio, Prodigy and spaCy (docs/data.md has the list), and what annotators said about a row
 as a whole: rejected and skipped rows are no examples. Everything that is left out or changed becomes a remark.
 """
 
@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from baton.errors import DataError
 from baton.tasks import AnyTask
 from baton.tasks.base import from_cell
 from baton.tasks.ner_rows import as_span, reads
@@ -46,21 +47,32 @@ class Adapter:
         self._fields = {name for shape in self.task_cls.row_shapes for name in shape}
 
     def adapt(self, row: Row) -> Row | None:
-        """Return the row with the task's fields in the columns where they are expected; None if it is no example."""
+        """Return the row with the task's fields in the columns where they are expected; None if it is no example.
+
+        Raises:
+            DataError: the row looks like an export, and is none.
+        """
+        try:
+            values = self._adapted(row)
+        except (TypeError, AttributeError, ValueError, KeyError) as error:
+            raise DataError(f"{row.where}: not in a form that Baton knows: {type(error).__name__}: {error}") from error
+        return None if values is None else Row(where=row.where, values=values)
+
+    def _adapted(self, row: Row) -> Mapping[str, Any] | None:
         values: Mapping[str, Any] | None = row.values
         if isinstance(row.values.get("annotations"), list) and isinstance(row.values.get("data"), dict):
             values = self._label_studio(row)
         for change in (self._entities, self._label):
             values = None if values is None else change(Row(where=row.where, values=values))
-        return None if values is None else Row(where=row.where, values=values)
+        return values
 
     def verdict(self, row: Row) -> Mapping[str, str]:
         """Return what annotators said about the row, by column: the words that leave it out, if `decided` says so."""
         said = {}
         for column in VERDICT_COLUMNS:
             value = row.values.get(column)
-            if column in row.values and column not in self._used and isinstance(value, str | None):
-                word = (value or "").strip().casefold()
+            if column in row.values and column not in self._used:
+                word = value.strip().casefold() if isinstance(value, str) else "" if value is None else "?"
                 self._verdicts.setdefault(column, set()).add(word if word in VERDICTS else "?")
                 if word in LEFT_OUT:
                     said[column] = word
@@ -106,12 +118,17 @@ class Adapter:
             return None
         if len(done) > 1:
             self.remarks.note("annotated more than once; the last annotation is used", row.where)
-        marked = [one.get("value", {}) for one in done[-1].get("result", ()) if isinstance(one, dict)]
+        marked = [one for one in done[-1].get("result") or () if isinstance(one, dict) and isinstance(one.get("value"), dict)]
         values = dict(row.values["data"])
         if "entities" in self._fields:
-            values[self._column("entities")] = [one for one in marked if "start" in one]
+            values[self._column("entities")] = [
+                one["value"] for one in marked if "start" in one["value"] and "labels" in one["value"]
+            ]
         elif "label" in self._fields:
-            values[self._column("label")] = [choice for one in marked for choice in one.get("choices", ())]
+            chosen = [one for one in marked if "choices" in one["value"]]
+            if len(questions := sorted({str(one.get("from_name")) for one in chosen})) > 1:
+                raise ValueError(f"it answers several questions ({', '.join(questions)}); export them as columns (JSON-MIN)")
+            values[self._column("label")] = [choice for one in chosen for choice in one["value"]["choices"]]
         return values
 
     def _entities(self, row: Row) -> Mapping[str, Any]:
@@ -145,7 +162,7 @@ class Adapter:
                     self.read |= {name, "options"}
                     values = {**values, column: found}
                     break
-        label = values.get(column)
+        label = _cell(values.get(column))
         if isinstance(label, dict) and isinstance(label.get("choices"), list):
             label = label["choices"]
             values = {**values, column: label}

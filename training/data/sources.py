@@ -89,10 +89,10 @@ def located(
     seen: dict[str, None] = {}
     for row in rows:
         seen.update(dict.fromkeys(row.values))
-        if (adapted := adapter.adapt(row)) is None:
-            continue
         said = adapter.verdict(row)
         try:
+            if (adapted := adapter.adapt(row)) is None:
+                continue
             example = example_of(task_cls, adapted, columns, advice=MISSING_FIELD_ADVICE)
             taken.append((said, Located(where=row.where, example=example, marks=mark(adapted)), row.where))
         except DataError as error:
@@ -127,10 +127,13 @@ def _read_parquet(path: Path) -> Iterator[Row]:
 
     try:
         with parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            if repeated := [name for name in names if names.count(name) > 1]:
+                raise DataError(f"{path}: two columns are named {repeated[0]!r}; rename one of them")
             rows = (values for batch in file.iter_batches() for values in batch.to_pylist())
             for number, values in enumerate(rows, start=1):
                 yield Row(where=f"{path} row {number}", values=values)
-    except (ArrowInvalid, OSError) as error:
+    except (ArrowInvalid, OSError, OverflowError, ValueError) as error:
         raise DataError(f"{path}: not a readable Parquet file: {error}") from error
 
 

@@ -112,7 +112,9 @@ class Rollouts:
             )
         target = to if to is not None else await asyncio.to_thread(self._registry.previous_champion, model)
         if target is None:
-            left = sorted(set(await asyncio.to_thread(self._registry.past_champions, model)) - {champion.version})
+            past = set(await asyncio.to_thread(self._registry.past_champions, model))
+            rejected = await asyncio.to_thread(self._registry.history.rejections, model)
+            left = sorted(past - {champion.version} - rejected.keys())
             names = ", ".join(f"v{number}" for number in left)
             hint = f"; --to takes one that a rollback has left: {names}" if left else ""
             raise Conflict(f"{model} has no earlier champion to roll back to{hint}")

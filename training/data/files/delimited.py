@@ -98,12 +98,14 @@ class _Table:
             yield self._checked(record)
             if len(record.lines) > 1:
                 swallowers.append(record)
+                self._check_that_lines_are_no_rows(record)
         if swallowers:
             self._check_that_no_rows_are_swallowed(swallowers)
 
     def _checked(self, record: _Record) -> _Record:
         fields = list(record.fields)
-        escaped = any("\\" in line for line in record.lines)  # perhaps: then what seems to be a blank field may be none
+        # a backslash before a separator or a quotation mark may escape it: then what seems to be a blank field may be none
+        escaped = any(f"\\{sign}" in line for line in record.lines for sign in (self.separator, '"'))
         while len(fields) > len(self.columns) and not fields[-1].strip() and not escaped:
             fields.pop()  # spreadsheets fill rows up
         if len(fields) > len(self.columns):
@@ -121,6 +123,11 @@ class _Table:
         fields += [""] * (len(self.columns) - len(fields))
         return _Record(line=record.line, lines=record.lines, fields=fields)
 
+    def _check_that_lines_are_no_rows(self, record: _Record) -> None:
+        """Raise ``DataError`` if all lines of a record have as many fields as a row of three columns or more: it is several."""
+        if len(self.columns) > 2 and all(len(_cells(line, self.separator)) == len(self.columns) for line in record.lines):
+            raise DataError(f"{self.path} line {record.line}: {_swallowed(record)}: each has {len(self.columns)} fields")
+
     def _check_that_no_rows_are_swallowed(self, swallowers: Iterable[_Record]) -> None:
         """Raise ``DataError`` if lines inside a quoted text look like rows: one quote opened it by mistake, another closed it.
 
@@ -129,7 +136,7 @@ class _Table:
         inside: dict[int, dict[str, _Record]] = {}
         for record in swallowers:
             for line in (record.lines[0].replace('"', "", 1), *record.lines[1:-1]):
-                cells = line.rstrip("\r\n").split(self.separator)
+                cells = _cells(line, self.separator)
                 if len(cells) == len(self.columns) > 1:
                     for column, cell in enumerate(cells):
                         if cell.strip():
@@ -143,6 +150,10 @@ class _Table:
                         f"{self.path} line {swallower.line}: {_swallowed(swallower)}: one has {short_repr(cell)} in its column "
                         f"{self.columns[column]!r}, like line {row.line}"
                     )
+
+
+def _cells(line: str, separator: str) -> list[str]:
+    return line.rstrip("\r\n").split(separator)
 
 
 def _swallowed(record: _Record) -> str:

@@ -15,8 +15,8 @@ from training.data.files import decoding
 ROWS_KEY = "data"
 """The key of a document under which SQuAD's files, and those of other tools, list what they hold."""
 
-DOCUMENT_KEYS = {ROWS_KEY, "version"}
-"""All keys of such a document. Rows have others."""
+ROW_KEYS = {"text", "tokens", "question"}
+"""Keys that tell a row from such a document."""
 
 
 def rows(path: Path) -> Iterator[Row]:
@@ -58,16 +58,16 @@ def _document(path: Path, value: Any) -> Iterator[Row]:
 def _rows_in(value: Any, where: str) -> Iterator[Row]:
     """Yield the rows that one JSON value stands for: itself if it is an object, those that it lists, or a pair as an object."""
     if _is_pair(value):
-        yield Row(where=where, values={"text": value[0], **value[1]})
+        yield Row(where=where, values={**value[1], "text": value[0]})
     elif not isinstance(value, dict):
         raise DataError(f"{where}: a JSON object is expected, not {short_repr(value)}")
-    elif value.keys() <= DOCUMENT_KEYS and isinstance(value.get(ROWS_KEY), list):
+    elif isinstance(value.get(ROWS_KEY), list) and not value.keys() & ROW_KEYS:
         for number, item in enumerate(value[ROWS_KEY], start=1):
             if not isinstance(item, dict):
                 raise DataError(f"{where}, {ROWS_KEY} {number}: a JSON object is expected, not {short_repr(item)}")
             inside = f"{where}, {ROWS_KEY} {number}"
             yield from _questions(item, inside) if "paragraphs" in item else [Row(where=inside, values=item)]
-    elif value and all(isinstance(item, dict) for item in value.values()) and len({*map(frozenset, value.values())}) == 1:
+    elif value and all(isinstance(item, dict) and item and all(map(str.isdecimal, item)) for item in value.values()):
         raise DataError(f"{where}: a table by columns ({short_repr([*value])}); write it by rows, in pandas: orient='records'")
     else:
         yield Row(where=where, values=value)
@@ -98,6 +98,8 @@ def _parsed(text: str, where: str) -> Any:
         raise DataError(f"{where}: not valid JSON: {error.msg} at character {error.colno}{line}") from error
     except RecursionError as error:
         raise DataError(f"{where}: not valid JSON: nested too deeply") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise DataError(f"{where}: not valid JSON: {error}") from error
 
 
 class _RepeatedKey(Exception):
