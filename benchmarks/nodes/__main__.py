@@ -11,6 +11,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from scipy import stats
+
 from benchmarks.__main__ import RESULTS, head_of, write
 from benchmarks.nodes import measures
 from benchmarks.nodes.cluster import EPOCHS, REPLICAS, Cluster, cluster
@@ -56,10 +58,16 @@ def _measure(made: Cluster) -> str:
         f"## Several nodes\n\n{NODES}"
         f"- {REPLICAS} replicas: {spread} on the two nodes. The first version's weights were read {reads} times.\n"
         f"- Training for {EPOCHS} epochs, with {len(SEEDS)} seeds: F1 {_f1(one)} with 1 worker, {_f1(both)}\n"
-        f"  with {both[0].workers} workers on {min(run.nodes for run in both)} nodes.\n"
+        f"  with {both[0].workers} workers on {min(run.nodes for run in both)} nodes (Welch's t-test: p = {_chance(one, both):.2f}).\n"
         f"- A training node killed in the second epoch, and back after {measures.AWAY_SECONDS:.0f} s: {again:.2f} epochs were "
         f"trained again; training was\n  where it had been {seconds:.0f} s after the kill.\n\n{_table(losses)}"
     )
+
+
+def _chance(one: Sequence[measures.Trained], both: Sequence[measures.Trained]) -> float:
+    """Return how probable a difference of the means like this one is if there is none (two-sided)."""
+    scores = ([run.f1 for run in runs] for runs in (one, both))
+    return float(stats.ttest_ind(*scores, equal_var=False).pvalue)
 
 
 def _f1(runs: Sequence[measures.Trained]) -> str:
