@@ -58,7 +58,8 @@ def _measure(made: Cluster) -> str:
         f"## Several nodes\n\n{NODES}"
         f"- {REPLICAS} replicas: {spread} on the two nodes. The first version's weights were read {reads} times.\n"
         f"- Training for {EPOCHS} epochs, with {len(SEEDS)} seeds: F1 {_f1(one)} with 1 worker, {_f1(both)}\n"
-        f"  with {both[0].workers} workers on {min(run.nodes for run in both)} nodes (Welch's t-test: p = {_chance(one, both):.2f}).\n"
+        f"  with {both[0].workers} workers on {min(run.nodes for run in both)} nodes (Welch's t-test: "
+        f"p = {_chance(one, both):.2f}).\n"
         f"- A training node killed in the second epoch, and back after {measures.AWAY_SECONDS:.0f} s: {again:.2f} epochs were "
         f"trained again; training was\n  where it had been {seconds:.0f} s after the kill.\n\n{_table(losses)}"
     )
