@@ -150,5 +150,18 @@ def test_columns_of_other_names_are_guessed(tmp_path: Path, rows: list[Any], fie
     assert guess(source, {"label": first}).fields["label"] == first
 
 
+@pytest.mark.parametrize(
+    ("row", "task"),
+    [
+        ({"text": "Anna", "entities": [[0, 9, "PER"]]}, "ner"),
+        ({"text": "Anna", "spans": [{"start": 0}]}, "ner"),
+        ({"question": "who?", "context": "Anna", "answers": [{"text": "Bob", "answer_start": 0}]}, "qa"),
+        ({"text": "a", "label": 7}, "classification"),
+    ],
+)
+def test_a_broken_row_is_told_as_one_of_its_task(tmp_path: Path, row: dict[str, Any], task: str) -> None:
+    assert guess(write(tmp_path / "t.jsonl", [row]), {}).task == task
+
+
 def test_a_file_that_fits_nothing_is_a_classification_as_it_stands(tmp_path: Path) -> None:
     assert guess(write(tmp_path / "t.jsonl", [{"a": 1}]), {}) == Guess(task="classification", fields={}, columns=["a"])

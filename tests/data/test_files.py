@@ -180,6 +180,8 @@ def test_a_row_without_a_label_is_left_out_and_one_with_two_is_told(tmp_path: Pa
         ([{"status": "submitted"}, {"status": "Discarded"}], [0], "left out, because its 'status' is 'discarded'"),
         ([{"verdict": None}, {"verdict": "skip"}], [0], "left out, because its 'verdict' is 'skip'"),
         ([{"skipped": False}, {"skipped": True}], [0], "left out, because its 'skipped' is 'true'"),
+        ([{"accepted": True}, {"accepted": False}], [0], "left out, because its 'accepted' is 'false'"),
+        ([{"skipped": 0}, {"skipped": True}], [0, 1], "not read: 'skipped'"),
         ([{"status": "shipped"}, {"status": "rejected"}], [0, 1], "not read: 'status'"),
         ([{"status": 3}, {"status": "rejected"}], [0, 1], "not read: 'status'"),
         ([{"answer": "42"}, {"answer": "ignore"}], [0, 1], "not read: 'answer'"),

@@ -27,8 +27,11 @@ LEFT_OUT = frozenset({"reject", "rejected", "ignore", "ignored", "skip", "skippe
 VERDICTS = LEFT_OUT | {"accept", "accepted", "submitted", "draft", "pending", ""}
 """Words of Prodigy (``answer``) and Argilla (``status``), and their like."""
 
-LEFT_OUT_FLAGS = ("was_cancelled", "skipped", "rejected", "ignored", "discarded")
-"""Columns that leave a row out where they are true."""
+LEFT_OUT_FLAGS = {
+    **dict.fromkeys(("was_cancelled", "skipped", "rejected", "ignored", "discarded"), "true"),
+    "accepted": "false",
+}
+"""Columns of true and false that leave a row out, and the value with which they do."""
 
 
 @dataclass
@@ -76,11 +79,12 @@ class Adapter:
                 self._verdicts.setdefault(column, set()).add(word if word in VERDICTS else "?")
                 if word in LEFT_OUT:
                     said[column] = word
-        for column in LEFT_OUT_FLAGS:
-            value = row.values.get(column)
-            if column not in self._used and (value is True or (isinstance(value, str) and value.strip().casefold() == "true")):
-                self._verdicts.setdefault(column, set())
-                said[column] = "true"
+        for column, without in LEFT_OUT_FLAGS.items():
+            if column in row.values and column not in self._used:
+                word = _flag(row.values[column])
+                self._verdicts.setdefault(column, set()).add(word)
+                if word == without:
+                    said[column] = word
         return said
 
     def decided(self, said: Mapping[str, str]) -> str | None:
@@ -173,6 +177,12 @@ class Adapter:
             if len(label) == 1:
                 values = {**values, column: label[0]}
         return values
+
+
+def _flag(value: Any) -> str:
+    """Return ``true``, ``false``, nothing for no value, or ``?`` for any other."""
+    word = "" if value is None else str(value).strip().casefold()
+    return word if word in ("true", "false", "") and isinstance(value, bool | str | None) else "?"
 
 
 def _listed(value: Any) -> list[Any] | None:

@@ -13,6 +13,7 @@ from typing import Any
 from baton.errors import DataError
 from baton.tasks import TASKS
 from baton.tasks.rows import Row
+from training.data.exports import SPANS
 from training.data.sources import located, read
 
 TASK_ORDER = ("qa", "ner", "classification", "multi_label")
@@ -55,7 +56,7 @@ class Guess:
 def guess(source: str, columns: Mapping[str, str]) -> Guess:
     """Return the task that the first rows of a file fit, under ``columns`` or else under columns that look like its fields.
 
-    It is a classification with ``columns`` if they fit nothing, for the sake of its messages.
+    If they fit nothing, it is the task whose columns the first row has, for the sake of its messages: maybe one row is broken.
 
     Raises:
         DataError: the file cannot be read.
@@ -71,7 +72,16 @@ def guess(source: str, columns: Mapping[str, str]) -> Guess:
                 continue
             renamed = {field: column for field, column in fields.items() if field != column}
             return Guess(task=task, fields=renamed, columns=names)
-    return Guess(task="classification", fields=columns, columns=names)
+    return Guess(task=_by_columns(rows[0].values if rows else {}), fields=columns, columns=names)
+
+
+def _by_columns(values: Mapping[str, Any]) -> str:
+    """Return the first task for whose rows no field is missing; classification if some is missing for all."""
+    if "label" not in values and any(isinstance(values.get(name), list) for name in SPANS):
+        return "ner"
+    return next(
+        (task for task in TASK_ORDER if any(values.keys() >= {*shape} for shape in TASKS[task].row_shapes)), "classification"
+    )
 
 
 def _columns_of_a_classification(rows: Sequence[Row]) -> dict[str, str]:
