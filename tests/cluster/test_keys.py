@@ -121,7 +121,7 @@ def guarded(tiny_base: Path, data: Path, tmp_path_factory: pytest.TempPathFactor
 def operations(service: Guarded) -> list[tuple[str, str]]:
     """Every call that the running service describes, those below the model's own URL, and pages that it does not describe."""
     paths = service.http.get("/openapi.json").raise_for_status().json()["paths"]
-    values = {"model": MODEL, "number": "1", "run_id": "nobody"}
+    values = {"model": MODEL, "number": "1", "run_id": "nobody", "client_id": "c1"}
     described = [
         (method.upper(), re.sub(r"\{(\w+)\}", lambda found: values[found[1]], path))
         for path, methods in paths.items()
@@ -136,9 +136,13 @@ def operations(service: Guarded) -> list[tuple[str, str]]:
 def scope_of(method: str, path: str) -> Scope:
     if path.startswith("/models/"):
         return Scope.PREDICT
-    return (
-        OTHER_SCOPES.get(path, Scope.OPERATE) if (method, path) != ("GET", f"/api/models/{MODEL}/feedback") else Scope.OPERATE
-    )
+    feedback = f"/api/models/{MODEL}/feedback"
+    if path in (
+        feedback,
+        f"{feedback}/c1",
+    ):  # corrections are sent and withdrawn one by one; more of them is an operator's work
+        return Scope.FEEDBACK if (method, path) in (("POST", feedback), ("DELETE", f"{feedback}/c1")) else Scope.OPERATE
+    return OTHER_SCOPES.get(path, Scope.OPERATE)
 
 
 def bad_keys(service: Guarded, scope: Scope) -> dict[str, str | None]:

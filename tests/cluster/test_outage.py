@@ -247,7 +247,7 @@ def test_no_text_of_a_request_stands_in_any_log(stored: Service, tmp_path: Path)
     assert sum(status >= 400 for status in statuses) >= 11
     run = stored.await_run(stored.start_run(MODEL, "training.epochs=1"))  # it reads what was corrected
     assert (run.state.value, run.reason) == ("succeeded", None)
-    bad = write_rows(tmp_path / "bad.jsonl", [{"text": "a crash", "label": [SECRET]}])
+    bad = write_rows(tmp_path / "bad.jsonl", [{"text": "a crash", "label": {"no": SECRET}}])
     failed = stored.await_run(stored.start_run(MODEL, f"data.train={bad}"))
     assert failed.state.value == "failed"
     assert "Xanthippe" in failed.reason  # the record of a run may quote its data
