@@ -33,7 +33,6 @@ OTHER_SCOPES = {
     "/metrics": Scope.METRICS,
     "/v2": Scope.PREDICT,
     "/v2/repository/index": Scope.PREDICT,
-    f"/api/models/{MODEL}/feedback": Scope.FEEDBACK,
     f"/api/models/{MODEL}/audit": Scope.LABEL,
 }
 STATUS = {
