@@ -42,8 +42,10 @@ def calls(application: FastAPI) -> list[tuple[str, str]]:
 
 async def ask(application: FastAPI, method: str, path: str) -> httpx.Response:
     transport = httpx.ASGITransport(app=application, raise_app_exceptions=False)
-    url = path.format(model="m", number="1", run_id="m-1", version="1")
+    url = path.format(model="m", number="1", run_id="m-1", version="1", client_id="c1")
     assert "{" not in url
+    if (method, path) == ("DELETE", "/api/models/{model}/feedback"):
+        url += "?sender=nobody"  # it must be said whose corrections are withdrawn
     body = BODIES.get(path, {}) if method in ("POST", "PUT") else None
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=60) as client:
         return await client.request(method, url, json=body)
