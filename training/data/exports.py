@@ -48,6 +48,7 @@ class Adapter:
 
     def __post_init__(self) -> None:
         self._fields = {name for shape in self.task_cls.row_shapes for name in shape}
+        self._used = {*self.columns.values(), *(name for name in self._fields if name not in self.columns)}
 
     def adapt(self, row: Row) -> Row | None:
         """Return the row with the task's fields in the columns where they are expected; None if it is no example.
@@ -73,8 +74,8 @@ class Adapter:
         """Return what annotators said about the row, by column: the words that leave it out, if `decided` says so."""
         said = {}
         for column in VERDICT_COLUMNS:
-            value = row.values.get(column)
             if column in row.values and column not in self._used:
+                value = row.values[column]
                 word = value.strip().casefold() if isinstance(value, str) else "" if value is None else "?"
                 self._verdicts.setdefault(column, set()).add(word if word in VERDICTS else "?")
                 if word in LEFT_OUT:
@@ -98,10 +99,6 @@ class Adapter:
     def verdict_columns(self) -> set[str]:
         """Columns that were read as verdicts."""
         return {column for column, words in self._verdicts.items() if "?" not in words}
-
-    @property
-    def _used(self) -> set[str]:
-        return {*self.columns.values(), *(name for name in self._fields if name not in self.columns)}
 
     def _column(self, name: str) -> str:
         return self.columns.get(name, name)

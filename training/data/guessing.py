@@ -49,8 +49,6 @@ class Guess:
     task: str
     fields: Mapping[str, str]
     """``data.fields``: columns that have other names than the task's fields."""
-    columns: Sequence[str]
-    """All columns of the rows that were looked at."""
 
 
 def guess(source: str, columns: Mapping[str, str]) -> Guess:
@@ -62,7 +60,6 @@ def guess(source: str, columns: Mapping[str, str]) -> Guess:
         DataError: the file cannot be read.
     """
     rows = list(islice(read(source, "train"), LOOKED_AT))
-    names = list(dict.fromkeys(name for row in rows for name in row.values))
     likely = {**_columns_of_a_classification(rows), **columns}
     for fields in (columns, likely):
         for task in TASK_ORDER:
@@ -71,8 +68,8 @@ def guess(source: str, columns: Mapping[str, str]) -> Guess:
             except DataError:
                 continue
             renamed = {field: column for field, column in fields.items() if field != column}
-            return Guess(task=task, fields=renamed, columns=names)
-    return Guess(task=_by_columns(rows[0].values if rows else {}), fields=columns, columns=names)
+            return Guess(task=task, fields=renamed)
+    return Guess(task=_by_columns(rows[0].values if rows else {}), fields=columns)
 
 
 def _by_columns(values: Mapping[str, Any]) -> str:
