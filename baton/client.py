@@ -71,6 +71,8 @@ class Prediction:
     """Milliseconds that the request waited for a batch."""
     inference_ms: float
     """Milliseconds that the model took."""
+    unsure: Sequence[int] = ()
+    """Positions, from 0, of the inputs whose answers are too unsure to act on, by the model's ``serving.abstain_below``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,6 +307,7 @@ def _prediction(inputs: Any, response: httpx.Response) -> Prediction:
             version=int(response.headers["x-model-version"]),
             queue_ms=float(response.headers["x-queue-ms"]),
             inference_ms=float(response.headers["x-inference-ms"]),
+            unsure=tuple(int(position) for position in response.headers.get("x-abstain", "").split(",") if position),
         )
     except (ValueError, LookupError, TypeError) as error:
         raise _not_baton(response) from error

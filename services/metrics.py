@@ -155,6 +155,11 @@ SWAPS = _data(
     MetricType.COUNTER,
     "Times that a replica replaced the version that it served by another one; its first version is not counted.",
 )
+ABSTENTIONS = _data(
+    "baton_abstentions",
+    MetricType.COUNTER,
+    "Answers that were too unsure to act on, by the threshold that `serving.abstain_below` or `serving.target_precision` sets.",
+)
 SERVING_VERSION = _data(
     "baton_serving_version", MetricType.GAUGE, "Number of the model version that a replica serves; 0 if it serves none."
 )

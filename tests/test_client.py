@@ -152,6 +152,15 @@ def test_one_input_is_answered_alone_and_a_list_as_a_list(service, client_cls):
     assert both.request_id != one.request_id
 
 
+def test_a_client_learns_which_answers_are_too_unsure(client_cls):
+    status, headers, _ = GOOD
+    unsure = (status, {**headers, "x-abstain": "0,2"}, b'["yes", "no", "yes"]')
+    with stub(unsure, GOOD) as (_, url):
+        client = client_cls(url)
+        assert client.predict("m", ["a", "b", "c"]).unsure == (0, 2)
+        assert client.predict("m", "a").unsure == ()
+
+
 def test_an_answer_is_corrected_by_its_request_id_alone(service, client_cls):
     client = client_cls(service.url)
     answer = client.predict("m", ["where is my parcel?", "it crashed"])

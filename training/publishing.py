@@ -115,7 +115,9 @@ def make_candidate(
     def attempt(choice: EngineChoice) -> Candidate:
         made = _candidate(context, directory, manifest, choice, calibration)
         context.clock.note(engine=made.predictor.engine.description)
-        return replace(made, scores=score(context, made.predictor, holdout, directory))
+        scores = score(context, made.predictor, holdout, directory)
+        manifest_of_engine = made.manifest.model_copy(update={"temperature": made.predictor.task.temperature})
+        return replace(made, manifest=manifest_of_engine, scores=scores)
 
     attempts = [attempt(choice) for choice in choices]
     tried = _tried(attempts, holdout)
@@ -162,8 +164,8 @@ def _achieved(attempt: Candidate, milliseconds: float) -> Tried:
 
 
 def score(context: Context, predictor: Predictor, examples: Sequence[Any], directory: Path) -> Scores:
-    """Evaluate a model on a holdout, and measure what it costs to serve the version in ``directory``."""
-    evaluated = evaluate(predictor, examples, context.clock.count, mask=masker(context.declared.feedback.redact))
+    """Evaluate a model on a holdout, set its temperature, and measure what it costs to serve the version in ``directory``."""
+    evaluated = evaluate(predictor, examples, context.clock.count, mask=masker(context.declared.feedback.redact), fit=True)
     costs = cost(predictor, examples, size=size_of(directory), threads=context.settings.serving.threads)
     return Scores(
         metrics={**evaluated.score.metrics, **costs},

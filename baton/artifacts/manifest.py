@@ -64,6 +64,8 @@ class Manifest(BaseModel):
     long_text: Literal["truncate", "windows"] | None = None
     calibration: Mapping[str, float] = {}
     """Values that the task learned from validation rows, for example a threshold for each label."""
+    temperature: float = 1.0
+    """Divides the logits before they become scores, so that a score says how often such an answer is right."""
     base_model: str
     dataset: Mapping[str, Any]
     training: Mapping[str, Any]

@@ -69,6 +69,20 @@ class ServingSettings(ConfigSection):
     max_body_bytes: int = Field(
         1_048_576, ge=1024, description="Maximum size of a request body in bytes. A larger one is answered with status 413."
     )
+    abstain_below: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Score below which an answer is too unsure to act on. It is given as always, and the position of its input "
+        "in the request stands in the header `x-abstain`.",
+    )
+    target_precision: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Share of right answers to aim at, instead of `abstain_below`: it becomes, for each version, the lowest "
+        "score from which on its answers on the holdout were right as often.",
+    )
     cors: tuple[str, ...] = Field(
         (),
         description="Origins whose web pages may read answers, for example https://shop.example; `*` allows every page. Empty: "
@@ -108,6 +122,15 @@ class ServingSettings(ConfigSection):
                     "without a slash at the end, for example https://shop.example"
                 )
         return value
+
+    @model_validator(mode="after")
+    def _one_threshold(self) -> Self:
+        if self.abstain_below is not None and self.target_precision is not None:
+            raise ValueError(
+                f"abstain_below: {self.abstain_below:g} and target_precision: {self.target_precision:g} both say which answers "
+                "are too unsure; give one of them"
+            )
+        return self
 
     @model_validator(mode="after")
     def _engine_has_precision(self) -> Self:

@@ -6,7 +6,7 @@ It uses a model only through an `Engine`, and a task only through the `Task` con
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,9 @@ PROBE_TOLERANCE = 0.02
 READS_PADDING = ("convbert", "xlnet")
 """Model types that look at padding in spite of the mask: ConvBERT's convolutions reach beyond the last token, and XLNet takes
 the last position for the whole text. Their windows share a forward pass only with others of the same length."""
+
+Heads = Mapping[str, Sequence[Any]]
+"""``heads[name][w]``: that output of the model for window w."""
 
 
 @dataclass
@@ -120,6 +123,23 @@ class Predictor:
             yield []
             return
         options = options or [self.task.Options()] * len(inputs)
+        windows, heads = yield from self._forward(inputs, options, budget)
+        yield self.task.decode(windows, heads, options)
+
+    def logits(self, inputs: Sequence[Any]) -> tuple[Windows, Heads]:
+        """Return what `Task.decode` makes the answers to ``inputs`` from, for those who decode more than once."""
+        passes = self._forward(inputs, [self.task.Options()] * len(inputs), None)
+        while True:
+            try:
+                next(passes)
+            except StopIteration as end:
+                found: tuple[Windows, Heads] = end.value
+                return found
+
+    def _forward(
+        self, inputs: Sequence[Any], options: Sequence[Any], budget: int | None
+    ) -> Generator[None, None, tuple[Windows, Heads]]:
+        """Tokenize, then run one forward pass a step. Return the windows with their logits."""
         windows = self.task.encode(self._tokenizer, inputs, options)
         yield None
         heads: dict[str, list[Any]] = {}
@@ -137,7 +157,7 @@ class Predictor:
                 for row, window in zip(array, chosen, strict=True):
                     rows[window] = row
             yield None
-        yield self.task.decode(windows, heads, options)
+        return windows, heads
 
     def warm(self) -> None:
         """Predict the task's samples, alone and together, so that the first request does not pay for one-time set-up.
@@ -203,6 +223,7 @@ def make_task(manifest: Manifest) -> AnyTask:
         stride=manifest.stride,
         long_text=manifest.long_text,
         calibration=manifest.calibration,
+        temperature=manifest.temperature,
     )
 
 

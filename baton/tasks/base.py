@@ -131,6 +131,7 @@ class Task(ABC, Generic[InputT, OutputT, ExampleT, OptionsT]):
         stride: int | None = None,
         long_text: LongText | None = None,
         calibration: Mapping[str, float] | None = None,
+        temperature: float = 1.0,
     ) -> None:
         """
         Args:
@@ -139,12 +140,14 @@ class Task(ABC, Generic[InputT, OutputT, ExampleT, OptionsT]):
             stride: tokens that neighbouring windows share; a quarter of ``max_length`` by default.
             long_text: one of `long_texts`; the first by default.
             calibration: what `calibrate` returned for this version.
+            temperature: divides the logits before they become scores. It changes how sure answers look, never what they say.
         """
         self.labels = tuple(labels)
         self.max_length = max_length
         self.stride = max_length // 4 if stride is None else stride
         self.long_text = long_text or self.long_texts[0]
         self.calibration = dict(calibration or {})
+        self.temperature = temperature
 
     # --- data --------------------------------------------------------------------------------------------------------
 
@@ -253,6 +256,18 @@ class Task(ABC, Generic[InputT, OutputT, ExampleT, OptionsT]):
         Texts that the answer quotes must be taken from ``item``, where personal data may be masked.
         """
         return output
+
+    def confidences(self, output: OutputT, options: OptionsT) -> Sequence[float]:
+        """Return the score, in [0, 1], of each part of an answer that is right or wrong by itself, such as each entity.
+
+        A score claims the probability that its part is right. () if the task has no such scores, or the request requested
+        another form of them: then answers are neither calibrated nor withheld.
+        """
+        return ()
+
+    def correct(self, output: OutputT, example: ExampleT) -> Sequence[bool]:
+        """Return for each of the `confidences` of an answer with the default options whether its part is right."""
+        return ()
 
     def scorable(self, options: OptionsT) -> bool:
         """Return whether answers with these options have everything that `score` needs. Live quality leaves out the others."""

@@ -55,11 +55,17 @@ class Classification(TextClassifier[LabelScores, TextExample, ClassificationOpti
         return (example.label,)
 
     def answer(self, logits: NDArray[np.float64], options: ClassificationOptions) -> LabelScores:
-        scores = activate(options.function_to_apply, logits)
+        scores = activate(options.function_to_apply, logits, self.temperature)
         order = ranking(scores, options)
         return LabelScores.model_construct(
             labels=tuple(self.labels[index] for index in order), scores=tuple(scores[order].tolist())
         )
+
+    def confidences(self, output: LabelScores, options: ClassificationOptions) -> Sequence[float]:
+        return output.scores[:1] if self._has_probabilities(options) else ()
+
+    def correct(self, output: LabelScores, example: TextExample) -> Sequence[bool]:
+        return (output.label == example.label,)
 
     def brief(self, output: LabelScores, item: TextInput) -> LabelScores:
         return LabelScores(labels=output.labels[:LOGGED_LABELS], scores=output.scores[:LOGGED_LABELS])

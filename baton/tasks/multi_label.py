@@ -104,7 +104,7 @@ class MultiLabel(TextClassifier[MultiLabelScores, MultiLabelExample, MultiLabelO
             )
 
     def answer(self, logits: NDArray[np.float64], options: MultiLabelOptions) -> MultiLabelScores:
-        scores = activate(options.function_to_apply, logits)
+        scores = activate(options.function_to_apply, logits, self.temperature)
         order = ranking(scores, options)
         thresholds = np.array([self.calibration.get(label, THRESHOLD) for label in self.labels])
         applies = activate("sigmoid", logits) >= thresholds
@@ -133,6 +133,14 @@ class MultiLabel(TextClassifier[MultiLabelScores, MultiLabelExample, MultiLabelO
         for row, output in zip(scores, outputs, strict=True):
             row[[index[label] for label in output.labels]] = output.scores
         return {label: best_threshold(scores[:, position], truth[:, position]) for label, position in index.items()}
+
+    def confidences(self, output: MultiLabelScores, options: MultiLabelOptions) -> Sequence[float]:
+        """Return the scores of the labels that apply."""
+        scores = tuple(score for score, applies in zip(output.scores, output.assigned, strict=True) if applies)
+        return scores if self._has_probabilities(options) else ()
+
+    def correct(self, output: MultiLabelScores, example: MultiLabelExample) -> Sequence[bool]:
+        return tuple(label in example.label for label in output.applying)
 
     def agree(self, first: MultiLabelScores, second: MultiLabelScores) -> bool:
         return set(first.applying) == set(second.applying)

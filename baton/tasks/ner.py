@@ -182,7 +182,7 @@ class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
         scored = Tokens(
             text=text,
             offsets=tokens.offsets,
-            scores=softmax(tokens.pick(logits)),
+            scores=softmax(tokens.pick(logits), self.temperature),
             word_firsts=first_tokens_of_words(text, tokens.offsets),
             continue_words=partial(tokens.continue_words, text, word_pieces),
             first_index=tokens.owned[0].start,
@@ -224,6 +224,14 @@ class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
             return None, None
         best = max(output.entities, key=lambda entity: entity.score, default=None)
         return (tags.OUTSIDE, None) if best is None else (best.label, best.score)
+
+    def confidences(self, output: Entities, options: NerOptions) -> Sequence[float]:
+        """Return the scores of the entities; () if the request asked for tokens instead."""
+        return () if options.aggregation_strategy == "none" else tuple(entity.score for entity in output.entities)
+
+    def correct(self, output: Entities, example: NerExample) -> Sequence[bool]:
+        truth = {(span.label, span.start, span.end) for span in example.entities}
+        return tuple((entity.label, entity.start, entity.end) in truth for entity in output.entities)
 
     def brief(self, output: Entities, item: NerInput) -> Entities:
         entities = tuple(replace(entity, word=item.text[entity.start : entity.end]) for entity in output.entities)

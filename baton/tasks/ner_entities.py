@@ -183,12 +183,12 @@ def likeliest_sequence(scores: NDArray[np.float32], follows: NDArray[np.bool_]) 
     return np.array(path[::-1])
 
 
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the scores [n, labels] of logits [n, labels], shifted by each row's maximum so that they cannot overflow.
+def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float32]:
+    """Return the scores [n, labels] of logits [n, labels] over ``temperature``, shifted so that they cannot overflow.
 
     In single precision, as in the pipeline, so that ties between saturated scores are broken in the same way.
     """
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shifted = np.exp((logits - logits.max(axis=1, keepdims=True)) / np.float32(temperature))
     return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
 
 

@@ -127,10 +127,13 @@ class QuestionAnswering(Task[QaInput, Answers, QaExample, QaOptions]):
         stride: int | None = None,
         long_text: LongText | None = None,
         calibration: Mapping[str, float] | None = None,
+        temperature: float = 1.0,
     ) -> None:
         """See `Task`. The default stride is a third of ``max_length``: 128 of 384 tokens, as in BERT's own run on SQuAD."""
         stride = max_length // 3 if stride is None else stride
-        super().__init__(labels, max_length, stride=stride, long_text=long_text, calibration=calibration)
+        super().__init__(
+            labels, max_length, stride=stride, long_text=long_text, calibration=calibration, temperature=temperature
+        )
 
     @classmethod
     def labels_of(cls, examples: Iterable[QaExample]) -> tuple[str, ...]:
@@ -202,10 +205,11 @@ class QuestionAnswering(Task[QaInput, Answers, QaExample, QaOptions]):
     ) -> Answers:
         """Return the answers to one input from all its windows.
 
-        The score of a span is p_start · p_end, each a softmax over the context's positions in all windows. If the answer may
-        be empty, one more position takes part: the [CLS] of the window with the smallest start + end there, since a context
-        lacks the answer only if each window lacks it (Devlin et al. 2019, section 4.3). Half of the threshold is subtracted
-        from each of its two logits, so that the empty answer has the best score exactly if the margin exceeds the threshold.
+        The score of a span is p_start · p_end, each a softmax over the context's positions in all windows, at the version's
+        temperature. If the answer may be empty, one more position takes part: the [CLS] of the window with the smallest
+        start + end there, since a context lacks the answer only if each window lacks it (Devlin et al. 2019, section 4.3). Half
+        of the threshold is subtracted from each of its two logits, so that the empty answer has the best score exactly if the
+        margin exceeds the threshold.
         """
         tokens = ContextTokens.of(context, encodings, align=options.align_to_words)
         both = [tokens.pick(start_logits), tokens.pick(end_logits)]
@@ -218,16 +222,18 @@ class QuestionAnswering(Task[QaInput, Answers, QaExample, QaOptions]):
         empty = sum(null) - (threshold or 0.0)
         if may_abstain:
             both = [np.append(values, logit - (threshold or 0.0) / 2) for values, logit in zip(both, null, strict=True)]
-        total = sum(_log_sum_exp(values) for values in both)
+        total = sum(_log_sum_exp(values / self.temperature) for values in both)
+
+        def probability(logit: float) -> float:
+            return math.exp(min(0.0, logit / self.temperature - total))  # rounding must not make it exceed 1
+
         answers = [
-            Answer.model_construct(answer=context[start:end], score=_probability(value - total), start=start, end=end)
+            Answer.model_construct(answer=context[start:end], score=probability(value), start=start, end=end)
             for (start, end), value in zip(spans.tolist(), sums.tolist(), strict=True)
         ]
         best = answers[0] if answers else None
         if may_abstain or best is None:
-            nothing = Answer.model_construct(
-                answer="", score=_probability(empty - total) if may_abstain else 0.0, start=0, end=0
-            )
+            nothing = Answer.model_construct(answer="", score=probability(empty) if may_abstain else 0.0, start=0, end=0)
             answers.insert(int(np.count_nonzero(sums >= empty)), nothing)
         return Answers.model_construct(
             answers=tuple(answers[: options.top_k]),
@@ -263,6 +269,13 @@ class QuestionAnswering(Task[QaInput, Answers, QaExample, QaOptions]):
     def summary(self, output: Answers, options: QaOptions) -> tuple[str | None, float | None]:
         """Return whether there is an answer, and the score of the best one."""
         return "answer" if output.top.answer else "no answer", output.top.score
+
+    def confidences(self, output: Answers, options: QaOptions) -> Sequence[float]:
+        return (output.top.score,)
+
+    def correct(self, output: Answers, example: QaExample) -> Sequence[bool]:
+        """Return whether the best answer is one of the right ones, by SQuAD's exact match."""
+        return (exact_match(output.top.answer, example.answers.text),)
 
     def brief(self, output: Answers, item: QaInput) -> Answers:
         best = output.top
@@ -395,7 +408,3 @@ def _log_sum_exp(values: NDArray[np.float64]) -> float:
     """Return log Σ exp(values), shifted by the maximum so that it cannot overflow; -inf if there are no values."""
     peak = values.max(initial=-np.inf)
     return float(peak + np.log(np.exp(values - peak).sum())) if len(values) else -np.inf
-
-
-def _probability(log: float) -> float:
-    return math.exp(min(0.0, log))  # rounding must not make it exceed 1

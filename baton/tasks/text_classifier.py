@@ -191,8 +191,10 @@ class TextClassifier(Task[TextInput, ScoresT, TextExampleT, ChoiceT]):
 
     def summary(self, output: ScoresT, options: ChoiceT) -> tuple[str | None, float | None]:
         """Return the best label, and its score if the request kept the function that makes it a probability."""
-        is_default = options.function_to_apply == type(options)().function_to_apply
-        return output.label, output.scores[0] if is_default else None
+        return output.label, output.scores[0] if self._has_probabilities(options) else None
+
+    def _has_probabilities(self, options: ChoiceT) -> bool:
+        return options.function_to_apply == type(options)().function_to_apply
 
     @classmethod
     def from_wire(cls, value: object) -> TextInput:
@@ -220,13 +222,16 @@ class TextClassifier(Task[TextInput, ScoresT, TextExampleT, ChoiceT]):
         return [TextInput(text=sentence), TextInput(text=" ".join([sentence] * 12))]
 
 
-def activate(function: str, logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the scores of one row of logits [labels]; softmax is shifted by its maximum so that it cannot overflow."""
+def activate(function: str, logits: NDArray[np.float64], temperature: float = 1.0) -> NDArray[np.float64]:
+    """Return the scores of one row of logits [labels], divided by ``temperature`` unless logits are asked for.
+
+    Softmax is shifted by its maximum so that it cannot overflow.
+    """
     if function == "softmax":
-        shifted = np.exp(logits - logits.max())
+        shifted = np.exp((logits - logits.max()) / temperature)
         return np.asarray(shifted / shifted.sum())
     if function == "sigmoid":
-        return np.asarray(0.5 * (1 + np.tanh(logits / 2)))
+        return np.asarray(0.5 * (1 + np.tanh(logits / (2 * temperature))))
     return logits
 
 

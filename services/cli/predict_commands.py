@@ -57,7 +57,14 @@ def predict(
         parameters: dict[str, Any] = {} if top_k is None else {"top_k": top_k}
         answer = client.predict(model, inputs, **parameters)
     if as_json:
-        print_json({"version": answer.version, "request_id": answer.request_id, "answers": answer.outputs})
+        print_json(
+            {
+                "version": answer.version,
+                "request_id": answer.request_id,
+                "answers": answer.outputs,
+                "unsure": answer.unsure,
+            }
+        )
     else:
         out.print(show_predictions.predictions(task, inputs, answer))
 

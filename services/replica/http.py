@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -44,7 +44,7 @@ from services.replica.prediction_log import PredictionLog
 from services.replica.protocols import huggingface, inference_v2
 from services.replica.protocols.dialect import Answer, Dialect, Message, ModelFacts
 from services.replica.request_body import read_body
-from services.replica.response import NO_CONTENT, Response, send_response
+from services.replica.response import NO_CONTENT, Headers, Response, send_response
 from services.replica.routing import Router
 from services.replica.telemetry import Telemetry
 from services.replica.versions import VersionFacts
@@ -83,6 +83,7 @@ class ReplicaHttp:
     ) -> None:
         self._settings = settings
         self._model = ModelFacts(name=settings.name, task_cls=task_type(settings.task), max_inputs=settings.serving.max_inputs)
+        self._task = settings.make_task(())
         self._state, self._facts = state, facts
         self._batcher, self._router = batcher, router
         self._keyring = keyring
@@ -170,6 +171,7 @@ class ReplicaHttp:
             headers=(
                 (b"x-queue-ms", b"%.2f" % prediction.queue_ms),
                 (b"x-inference-ms", b"%.2f" % prediction.inference_ms),
+                *self._abstentions(prediction.outputs, call.options, facts),
                 *rendered.headers,
             ),
             body=rendered.body,
@@ -177,6 +179,19 @@ class ReplicaHttp:
         )
         self._telemetry.count_prediction(prediction, time.perf_counter() - began)
         return response
+
+    def _abstentions(self, outputs: Sequence[Any], options: Sequence[Any], facts: VersionFacts | None) -> Headers:
+        """Return the header that lists the inputs whose answers are too unsure to act on, by their positions from 0."""
+        if facts is None or facts.abstain_below is None:
+            return ()
+        task, least = self._task, facts.abstain_below
+        unsure = [
+            index
+            for index, (output, choice) in enumerate(zip(outputs, options, strict=True))
+            if min(task.confidences(output, choice), default=least) < least
+        ]
+        self._telemetry.count_abstentions(len(unsure))
+        return ((b"x-abstain", ",".join(map(str, unsure)).encode()),) if unsure else ()
 
     def _note_refusals(self, scope: Scope) -> None:
         """Count what the proxy refused since the last request that it let through, because there was no room.

@@ -32,6 +32,7 @@ def info(settings: ModelSettings, state: ReplicaState, facts: VersionFacts | Non
         "max_batch_tokens": serving.max_batch_tokens,
         "max_client_batch_size": serving.max_inputs,
         "max_body_bytes": serving.max_body_bytes,
+        "abstain_below": facts.abstain_below if facts else None,
         **asdict(state),
     }
 

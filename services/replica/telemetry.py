@@ -63,6 +63,7 @@ class Telemetry:
         self._requests: Counter[tuple[str, str]] = Counter()
         self._errors: Counter[tuple[str, str]] = Counter()
         self._swaps = 0
+        self._abstentions = 0
         self._request_seconds = Histogram(metrics.REQUEST_SECONDS)
         self._queue_seconds = Histogram(metrics.QUEUE_SECONDS)
         self._inference_seconds = Histogram(metrics.INFERENCE_SECONDS)
@@ -80,6 +81,10 @@ class Telemetry:
         self._request_seconds.observe(seconds)
         self._queue_seconds.observe(prediction.queue_ms / 1000)
         self._inference_seconds.observe(prediction.inference_ms / 1000)
+
+    def count_abstentions(self, answers: int) -> None:
+        """Count answers that were too unsure to act on."""
+        self._abstentions += answers
 
     def count_error(self, version: int | None, status: int, title: str, count: int = 1) -> None:
         """Count requests that were answered with an error while ``version`` served. ``title``: of a class in `baton.errors`."""
@@ -119,6 +124,7 @@ class Telemetry:
         yield _name(metrics.MODEL_TOKENS), self._labels, self.work.tokens
         yield _name(metrics.PADDING_TOKENS), self._labels, self.work.padding
         yield _name(metrics.SWAPS), self._labels, self._swaps
+        yield _name(metrics.ABSTENTIONS), self._labels, self._abstentions
         yield _name(metrics.SERVING_VERSION), self._labels, version or 0
         yield _name(metrics.QUEUE_DEPTH), self._labels, waiting
 

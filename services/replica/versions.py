@@ -16,6 +16,7 @@ from baton.artifacts.version_cache import VersionCache
 from baton.config.model_settings import ModelSettings
 from baton.errors import BatonError, Conflict
 from baton.predict.predictor import Predictor
+from baton.quality.confidence import abstain_below
 from baton.store.registry import Registry
 
 logger = logging.getLogger("ray.serve")
@@ -29,6 +30,8 @@ class VersionFacts:
     """Labels of the model's outputs, in order; empty if the task has none."""
     sha256: str
     """SHA-256 of its manifest, which has those of all its files."""
+    abstain_below: float | None
+    """Score below which its answers are too unsure to act on; None if it is not known, or nobody wants to know."""
 
 
 class Versions:
@@ -110,7 +113,11 @@ class Versions:
         predictor.warm()
         predictor.check(manifest.probes)
         self._megabytes[version] = manifest.megabytes
-        self._facts[version] = VersionFacts(labels=predictor.task.labels, sha256=stored.manifest_sha256)
+        self._facts[version] = VersionFacts(
+            labels=predictor.task.labels,
+            sha256=stored.manifest_sha256,
+            abstain_below=abstain_below(self._settings.serving, manifest.metrics),
+        )
         self._loaded[version] = predictor
         logger.info("%s: v%d prepared in %.2f s", name, version, time.perf_counter() - began)
         return predictor

@@ -63,7 +63,7 @@ def versions(items: Sequence[Json]) -> RenderableType:
     Notes below explain the marks and why a version is not served by a faster engine, and say if the versions were evaluated on
     different holdouts: their F1 cannot be compared directly.
     """
-    table = grid("", "version", "F1", "other metrics", "train rows", "holdout", "method", "engine", "created")
+    table = grid("", "version", "F1", "other metrics", "ECE", "train rows", "holdout", "method", "engine", "created")
     holdouts = set()
     for item in items:
         dataset, metrics = item["lineage"].get("dataset", {}), item["metrics"]
@@ -73,6 +73,7 @@ def versions(items: Sequence[Json]) -> RenderableType:
             version_text(item["number"]),
             score_text(metrics.get("f1")),
             other_metrics(metrics),
+            calibration_text(metrics),
             str(dataset.get("train_rows", "")),
             str(dataset.get("holdout_rows", "")),
             _method(item["lineage"]),
@@ -111,6 +112,11 @@ def _method(lineage: Json) -> str:
 def other_metrics(metrics: Json) -> str:
     """Return the metrics besides F1 that lists show, on one line."""
     return ", ".join(f"{name} {metrics[key]:.4f}" for key, name in OTHER_METRICS.items() if metrics.get(key) is not None)
+
+
+def calibration_text(metrics: Json) -> str:
+    """Return the calibration error of a version's scores, and a dash where none was measured."""
+    return f"{metrics['confidence']['ece']:.3f}" if "confidence" in metrics else "–"
 
 
 def _marks(item: Json) -> Sequence[tuple[str, bool]]:

@@ -26,7 +26,15 @@ def predictions(task: str, inputs: Sequence[Any], answer: Prediction) -> Rendera
     render = {"classification": _labels, "multi_label": _labels, "ner": _entities, "qa": _answers}.get(task, _as_json)
     times = f"{answer.inference_ms:.2f} ms inference, {answer.queue_ms:.2f} ms queue"
     source = Text(f"v{answer.version}, {times}, request {answer.request_id}", style="dim")
-    return Group(render(inputs, answer.outputs), source)
+    return Group(render(inputs, answer.outputs), *_unsure(answer, len(inputs)), source)
+
+
+def _unsure(answer: Prediction, texts: int) -> list[Text]:
+    """Return a line that says which answers are too unsure to act on, if any are."""
+    if not answer.unsure:
+        return []
+    which = f" to {', '.join(f'text {position + 1}' for position in answer.unsure)}" if texts > 1 else ""
+    return [Text(f"the answer{which} is too unsure to act on (serving.abstain_below or target_precision)", style="yellow")]
 
 
 def _as_json(inputs: Sequence[Any], answers: Sequence[Any]) -> RenderableType:

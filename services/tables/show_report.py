@@ -7,7 +7,19 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from services.tables.show import Json, decision, grid, other_metrics, score_text, time_text, version_text
+from services.tables.show import (
+    Json,
+    calibration_text,
+    decision,
+    grid,
+    other_metrics,
+    score_text,
+    time_text,
+    version_text,
+)
+
+PRECISIONS = (0.0, 0.9, 0.95, 0.98, 0.99)
+"""Precisions for which an evaluation shows the lowest score that reaches them."""
 
 PLOT_WIDTH = 31
 """Characters of a plotted interval; odd, so that zero has one of its own in the middle."""
@@ -31,7 +43,7 @@ def report(item: Json) -> RenderableType:
 
 def evaluation(item: Json) -> RenderableType:
     """Return the scores of a version on the newest holdout beside the champion's, and the gate's report if there is one."""
-    table = grid("version", "F1", "other metrics", "holdout", "size", "one answer", "evaluated")
+    table = grid("version", "F1", "other metrics", "ECE", "holdout", "size", "one answer", "evaluated")
     for number, found in ((item["version"], item["evaluation"]), (item["champion"], item["champion_evaluation"])):
         if found is None:
             continue
@@ -41,12 +53,13 @@ def evaluation(item: Json) -> RenderableType:
             version_text(number) + mark,
             score_text(metrics.get("f1")),
             other_metrics(metrics),
+            calibration_text(metrics),
             f"{item['holdout_rows']:,}",
             f"{metrics['megabytes']:,.1f} MB" if "megabytes" in metrics else "–",
             f"{metrics['latency_ms']:,.1f} ms" if "latency_ms" in metrics else "–",
             time_text(found["created_at"]),
         )
-    sections: list[RenderableType] = [table]
+    sections: list[RenderableType] = [table, *_precisions(item["evaluation"]["metrics"])]
     if item["report"] is not None:
         sections += [Text(), report(item)]
     elif labels := item["evaluation"]["metrics"].get("per_class"):
@@ -55,6 +68,20 @@ def evaluation(item: Json) -> RenderableType:
             by_label.add_row(Text(name), f"{scores['support']:,}", f"{scores['f1']:.3f}")
         sections += [Text(), by_label]
     return Group(*sections)
+
+
+def _precisions(metrics: Json) -> list[RenderableType]:
+    """Return from which scores on the answers reach some precisions, and what part of all answers that is."""
+    if "confidence" not in metrics:
+        return []
+    table = grid("answers scored from", "right", "of all answers")
+    shown = set()
+    for wanted in PRECISIONS:
+        point = next((point for point in metrics["confidence"]["curve"] if point[1] >= wanted), None)
+        if point is not None and tuple(point) not in shown:
+            shown.add(tuple(point))
+            table.add_row(f"{point[0]:.3f}", f"{point[1]:.1%}", f"{point[2]:.1%}")
+    return [Text(), table] if shown else []
 
 
 def _gains(title: str, unit: str, rows: Sequence[Json], ours: str, theirs: str) -> RenderableType:

@@ -70,7 +70,7 @@ def test_the_matches_of_a_champion_and_what_is_left_for_the_next_are_shown():
 
 def test_a_few_shot_version_is_called_so():
     told = text_of(show.versions([version(2, "a", tune="full", few_shot=True), version(1, "a", tune="full")]))
-    assert [line.split()[4] for line in told.splitlines()[1:]] == ["few-shot", "full"]
+    assert [line.split()[5] for line in told.splitlines()[1:]] == ["few-shot", "full"]
 
 
 def test_a_runs_id_stays_whole_on_a_narrow_terminal():

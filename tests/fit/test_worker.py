@@ -28,6 +28,7 @@ from baton.config.model_settings import ModelSettings
 from baton.config.training_settings import TrainingSettings
 from baton.engines.torch_engine import load_model
 from baton.errors import ConfigError, NotFinite
+from baton.predict.predictor import Predictor
 from baton.store.records import RunState
 from tests.support.world import LABELS, QUICK, StopAfter, Weights, World, last_checkpoint, same, settings_of, weights_of
 from training import pipeline
@@ -530,13 +531,31 @@ def test_what_is_published_is_the_checkpoint_with_the_scores_that_it_gets_when_f
     directory, manifest = large.storage.fetch(version, Path("unused: the storage is local"))
     assert sorted(path.name for path in directory.iterdir()) == sorted([*manifest.files, "baton.json"])
     assert "optimizer.pt" not in manifest.files
-    predictor = large.predictor(directory)
+    predictor = Predictor.load(directory, manifest, large.settings().serving)
     predictor.check(manifest.probes)
     score = evaluate(predictor, large.dataset.holdout, lambda done, total: None).score
     assert score.metrics["f1"] == pytest.approx(evaluation.metrics["f1"], abs=1e-9)
     assert np.array_equal(score.statistics, evaluation.statistics)
     assert evaluation.holdout_hash == large.dataset.version.holdout_hash
     assert (version.lineage["best_epoch"], version.lineage["dataset"]["hash"]) == (4, large.dataset.version.hash)
+
+
+def test_a_version_is_served_with_the_temperature_that_its_holdout_gave(large, trained):
+    best = Trained(directory=last_checkpoint(trained), f1=0.97, epoch=4)
+    version, evaluation = pipeline.publish(large.context(), "calibrated", large.dataset, best)
+    directory, manifest = large.storage.fetch(version, Path("unused: the storage is local"))
+    found = evaluation.metrics["confidence"]
+    assert manifest.temperature == found["temperature"] != 1.0
+    assert manifest.metrics["confidence"] == version.metrics["confidence"] == found
+    serving = large.settings().serving
+    served, plain = (
+        evaluate(Predictor.load(directory, one, serving), large.dataset.holdout, lambda done, total: None).score
+        for one in (manifest, manifest.model_copy(update={"temperature": 1.0}))
+    )
+    assert served.metrics["confidence"]["curve"] == found["curve"], "a version that is fetched has the scores that were judged"
+    assert served.metrics["reference"] == evaluation.metrics["reference"]
+    assert plain.metrics["confidence"]["curve"] != found["curve"]
+    assert plain.metrics["f1"] == served.metrics["f1"]
 
 
 def test_a_fresh_head_is_made_for_the_labels_of_the_data(tiny_base):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from baton.artifacts.storage import Storage
@@ -53,8 +54,8 @@ class World:
     settings: ModelSettings
     classifiers: list[Path]
 
-    def publish(self, number: int) -> ModelVersion:
-        version = replicas.publish(self.registry, self.storage, "m", self.classifiers[number - 1], LABELS[number - 1])
+    def publish(self, number: int, **facts: Any) -> ModelVersion:
+        version = replicas.publish(self.registry, self.storage, "m", self.classifiers[number - 1], LABELS[number - 1], **facts)
         assert version.number == number
         return version
 
@@ -183,6 +184,70 @@ def test_health_and_info_tell_what_is_served_and_its_limits(world):
         assert (info["max_client_batch_size"], info["max_input_length"], info["max_body_bytes"]) == (8, 128, 1_048_576)
 
     world.run(scenario)
+
+
+# --- scores --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_temperature_of_a_version_changes_its_scores_and_no_label(empty):
+    empty.publish(1)
+    replicas.publish(empty.registry, empty.storage, "m", empty.classifiers[0], LABELS[0], temperature=0.05)
+    force(empty.registry, "m", 1)
+
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        before = (await ask(client)).json()[0]
+        await replica.prepare(2)
+        await replica.commit(2, force(empty.registry, "m", 2).sequence)
+        after = (await ask(client)).json()[0]
+        assert [choice["label"] for choice in after] == [choice["label"] for choice in before]
+        assert after[0]["score"] > before[0]["score"] + 0.01
+        assert sum(choice["score"] for choice in after) == pytest.approx(1)
+
+    empty.run(scenario)
+
+
+def test_the_inputs_with_unsure_answers_are_listed_by_position(world):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        assert (await client.get("/info")).json()["abstain_below"] == pytest.approx(threshold)
+        together = await client.post("", json={"inputs": TEXTS})
+        scores = [choices[0]["score"] for choices in together.json()]
+        unsure = [position for position, score in enumerate(scores) if score < threshold]
+        assert 0 < len(unsure) < len(TEXTS), "or this test shows nothing"
+        assert together.headers["x-abstain"] == ",".join(map(str, unsure))
+        assert "x-abstain" not in (await ask(client, TEXTS[int(np.argmax(scores))])).headers
+        logits = await client.post("", json={"inputs": TEXTS, "parameters": {"function_to_apply": "none"}})
+        assert "x-abstain" not in logits.headers, "logits are no probabilities"
+        counted = {name: value for name, _, value in replica._telemetry.samples(1, 0)}
+        assert counted["baton_abstentions_total"] == len(unsure)
+
+    async def measure(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        answer = await client.post("", json={"inputs": TEXTS})
+        assert "x-abstain" not in answer.headers, "nobody asked for it"
+        found.extend(sorted(choices[0]["score"] for choices in answer.json()))
+
+    found: list[float] = []
+    world.run(measure)
+    threshold = (found[0] + found[-1]) / 2
+    world.run(scenario, abstain_below=threshold)
+
+
+TEXTS = ["the parcel", "a crash " * 40, "日本語", "refund", "charged twice", "invoice " * 9]
+
+
+def test_a_wanted_precision_becomes_the_threshold_of_each_version(empty):
+    empty.publish(1, metrics={"f1": 0.5, "confidence": {"curve": [[0.2, 0.8, 1.0], [0.9999, 0.95, 0.7]]}})
+    empty.publish(2)
+    force(empty.registry, "m", 1)
+
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        assert (await client.get("/info")).json()["abstain_below"] == 0.9999
+        assert (await ask(client)).headers["x-abstain"] == "0", "an untrained head is sure of nothing"
+        await replica.prepare(2)
+        await replica.commit(2, force(empty.registry, "m", 2).sequence)
+        assert (await client.get("/info")).json()["abstain_below"] is None, "nothing judged it"
+        assert "x-abstain" not in (await ask(client)).headers
+
+    empty.run(scenario, target_precision=0.9)
 
 
 # --- refusals ------------------------------------------------------------------------------------------------------------

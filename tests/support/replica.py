@@ -41,19 +41,31 @@ async def until(condition: Callable[[], Awaitable[Found]], what: str) -> Found:
 
 
 def publish(
-    registry: Registry, storage: Storage, model: str, directory: Path, labels: Sequence[str], task: str = "classification"
+    registry: Registry,
+    storage: Storage,
+    model: str,
+    directory: Path,
+    labels: Sequence[str],
+    task: str = "classification",
+    **facts: Any,
 ) -> ModelVersion:
-    """The model in ``directory`` as the next version of ``model``, with probes; evaluated nowhere."""
-    manifest = Manifest(
-        model=model,
-        task=task,
-        labels=tuple(labels),
-        max_length=128,
-        base_model="tiny",
-        dataset={"hash": "d", "train_rows": 7},
-        training={"tune": "full"},
-        metrics={"f1": 0.5},
-        code_version="0",
+    """The model in ``directory`` as the next version of ``model``, with probes; evaluated nowhere.
+
+    ``facts``: further fields of its manifest.
+    """
+    manifest = Manifest.model_validate(
+        {
+            "model": model,
+            "task": task,
+            "labels": tuple(labels),
+            "max_length": 128,
+            "base_model": "tiny",
+            "dataset": {"hash": "d", "train_rows": 7},
+            "training": {"tune": "full"},
+            "metrics": {"f1": 0.5},
+            "code_version": "0",
+            **facts,
+        }
     )
     probes = Predictor.load(directory, manifest, FP32).probe()
     number = registry.versions.reserve(model, None)

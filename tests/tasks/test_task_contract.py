@@ -288,3 +288,44 @@ def perfect_outputs(task: AnyTask, bundled: Any, examples: list[Any]) -> list[An
     options = [task.Options()] * len(examples)
     windows = task.encode(task.prepare_tokenizer(bundled()), [task.input_of(example) for example in examples], options)
     return task.decode(windows, perfect(task, windows, examples), options)
+
+
+def test_a_temperature_changes_scores_and_no_answer(task_cls, saved):
+    """So it may be fitted on the rows that judge."""
+    examples = examples_of(task_cls.name)
+    predictor = predictor_of(task_cls, saved, 64)
+    inputs = [predictor.task.input_of(example) for example in examples]
+    options = [predictor.task.Options()] * len(inputs)
+    windows, heads = predictor.logits(inputs)
+    heads = {name: [row * 5 for row in rows] for name, rows in heads.items()}  # an untrained head is sure of nothing
+    by_temperature = {}
+    for temperature in (0.25, 1.0, 4.0):
+        predictor.task.temperature = temperature
+        by_temperature[temperature] = predictor.task.decode(windows, heads, options)
+    for sharp, plain, flat in zip(*by_temperature.values(), strict=True):
+        assert predictor.task.agree(sharp, plain)
+        assert predictor.task.agree(flat, plain)
+        surest = [max(predictor.task.confidences(one, options[0]), default=None) for one in (sharp, plain, flat)]
+        if surest[1] is not None:
+            assert surest[0] > surest[1] > surest[2]
+    statistics = [predictor.task.score(outputs, examples).statistics for outputs in by_temperature.values()]
+    assert np.array_equal(statistics[0], statistics[1])
+    assert np.array_equal(statistics[2], statistics[1])
+
+
+def test_each_scored_part_of_a_right_answer_is_right_and_of_a_wrong_one_is_not(task_cls, bundled):
+    examples = examples_of(task_cls.name)
+    task = task_cls(task_cls.labels_of(examples), 512)
+    options = [task.Options()] * len(examples)
+    windows = task.encode(task.prepare_tokenizer(bundled()), [task.input_of(example) for example in examples], options)
+    outputs = task.decode(windows, perfect(task, windows, examples), options)
+    parts = 0
+    for output, example in zip(outputs, examples, strict=True):
+        scores, right = task.confidences(output, options[0]), task.correct(output, example)
+        assert len(scores) == len(right)
+        assert all(0 <= score <= 1 for score in scores)
+        assert all(right)
+        parts += len(scores)
+    assert parts >= len(task_cls.labels_of(examples)) / 2
+    crossed = [task.correct(output, examples[number - 1]) for number, output in enumerate(outputs)]
+    assert not all(all(right) for right in crossed)

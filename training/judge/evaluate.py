@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from baton.predict.predictor import Predictor
+from baton.quality.confidence import calibration_error, precision_curve
 from baton.quality.drift import make_reference
 from baton.tasks import AnyTask
 from baton.tasks.base import Score, text_length
+from training.judge import calibration
 
 CHUNK = 512
 """Number of examples that are predicted between two progress reports."""
@@ -43,22 +46,55 @@ def evaluate(
     report: Callable[[int, int], None],
     *,
     mask: Callable[[Any], Any] = lambda item: item,
+    fit: bool = False,
 ) -> Evaluated:
     """Predict every example and score the outputs. Calls ``report(done, total)`` after each chunk.
 
-    Metric ``reference`` describes inputs and outputs, for drift monitoring. ``mask`` masks personal data of an input; the
-    answers in words quote what it leaves.
+    Metric ``reference`` describes inputs and outputs, for drift monitoring, and ``confidence`` what the scores are worth.
+    ``mask`` masks personal data of an input; the answers in words quote what it leaves. With ``fit``, the temperature of the
+    predictor's task is fitted first, on some of the examples.
     """
     task = predictor.task
     inputs = [task.input_of(example) for example in examples]
-    outputs: list[Any] = []
-    for start in range(0, len(inputs), CHUNK):
-        outputs += predictor.predict(inputs[start : start + CHUNK])
-        report(len(outputs), len(inputs))
+    outputs: list[Any] = [None] * len(inputs)
+    places = np.arange(len(inputs))
+    facts: dict[str, Any] = {}
+    if fit:
+        chosen = np.unique(np.linspace(0, len(inputs) - 1, min(len(inputs), calibration.ROWS)).round().astype(int))
+        rows = [examples[place] for place in chosen]
+        answers, facts = calibration.fit_temperature(predictor, rows, lambda done: report(done, len(inputs)))
+        _put(outputs, chosen, answers)
+        places = np.setdiff1d(places, chosen)
+    for start in range(0, len(places), CHUNK):
+        chosen = places[start : start + CHUNK]
+        _put(outputs, chosen, predictor.predict([inputs[place] for place in chosen]))
+        report(len(inputs) - len(places) + start + len(chosen), len(inputs))
     score = task.score(outputs, examples)
-    answers = [task.in_words(task.brief(output, mask(item))) for output, item in zip(outputs, inputs, strict=True)]
-    score = replace(score, metrics={**score.metrics, "reference": reference(task, inputs, outputs)})
-    return Evaluated(score=score, answers=answers)
+    in_words = [task.in_words(task.brief(output, mask(item))) for output, item in zip(outputs, inputs, strict=True)]
+    described = {"reference": reference(task, inputs, outputs), **_confidence(task, outputs, examples, facts)}
+    return Evaluated(score=replace(score, metrics={**score.metrics, **described}), answers=in_words)
+
+
+def _put(outputs: list[Any], places: NDArray[np.int64], answers: Sequence[Any]) -> None:
+    for place, answer in zip(places.tolist(), answers, strict=True):
+        outputs[place] = answer
+
+
+def _confidence(
+    task: AnyTask, outputs: Sequence[Any], examples: Sequence[Any], facts: Mapping[str, Any]
+) -> dict[str, Mapping[str, Any]]:
+    """Return the metric ``confidence``; nothing if answers have no scores.
+
+    ``answers`` is the number of scored parts, ``ece`` their calibration error, and ``curve`` their `precision_curve`.
+    """
+    judged = calibration.judge(task, outputs, examples)
+    if not len(judged.scores):
+        return {}
+    measured = {"ece": calibration_error(judged.scores, judged.right), **facts}
+    curve = precision_curve(judged.scores, judged.right)
+    return {
+        "confidence": {"temperature": task.temperature, "answers": len(judged.scores), **measured, "curve": curve},
+    }
 
 
 def cost(predictor: Predictor, examples: Sequence[Any], *, size: int, threads: int) -> dict[str, float]:
