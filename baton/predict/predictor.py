@@ -28,9 +28,10 @@ PROBE_TOLERANCE = 0.02
 """Maximum difference of a probe's scores between evaluation and a loaded copy: bf16 on another CPU rounds differently."""
 
 
-READS_PADDING = ("convbert", "xlnet")
-"""Model types that look at padding in spite of the mask: ConvBERT's convolutions reach beyond the last token, and XLNet takes
-the last position for the whole text. Their windows share a forward pass only with others of the same length."""
+READS_PADDING = ("convbert", "fnet", "nystromformer", "xlnet")
+"""Model types that look at padding in spite of the mask: the convolutions of ConvBERT and Nyströmformer reach beyond the last
+token, FNet mixes all positions and takes no mask, and XLNet takes the last position for the whole text. Their windows share a
+forward pass only with others of the same length."""
 
 Heads = Mapping[str, Sequence[Any]]
 """``heads[name][w]``: that output of the model for window w."""

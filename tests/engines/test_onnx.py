@@ -17,28 +17,26 @@ from baton.engines.onnx_scales import fix_scales
 from baton.errors import CorruptVersion, NotExportable
 from baton.predict.predictor import READS_PADDING, Predictor
 from baton.tasks.text_classifier import TextInput
-from tests.support.families import COMMON, FAMILIES, save_family
+from tests.support.families import (
+    CLASSES,
+    COMMON,
+    FAMILIES,
+    NOT_EXPORTABLE,
+    SPAN,
+    TOKENS,
+    made_for,
+    save_family,
+)
 from tests.support.tiny import save_classifier
 
 LENGTH = 128
-CLASSES, TOKENS, SPAN = (
-    f"AutoModelFor{task}" for task in ("SequenceClassification", "TokenClassification", "QuestionAnswering")
-)
+LONG_SPANS = ("longformer", SPAN)
 HEADS = {CLASSES: ("logits",), TOKENS: ("logits",), SPAN: ("start_logits", "end_logits")}
 FP32 = {
     "torch": EngineSettings(library="torch", precision="fp32", device="cpu"),
     "onnx": EngineSettings(library="onnx", precision="fp32"),
 }
-NOT_EXPORTABLE = {"longformer"}
-WITHOUT_SPANS = {"nomic_bert", "eurobert"}
-"""Families that transformers has no question answering for."""
-
-CASES = [
-    (family, auto_model)
-    for family in FAMILIES
-    for auto_model in HEADS
-    if (family, auto_model) not in {(without, SPAN) for without in (*WITHOUT_SPANS, "longformer")}
-]
+CASES = [(family, auto_model) for auto_model in HEADS for family in made_for(auto_model) if (family, auto_model) != LONG_SPANS]
 
 
 def batch_of(*lengths: int, pad_id: int = 0) -> dict[str, np.ndarray]:
@@ -125,7 +123,7 @@ def test_int8_is_a_quarter_of_the_size_and_near_the_exact_answers(family, caplog
     assert sorted(path.name for path in directory.glob("*.onnx")) == ["model.int8.onnx", "model.onnx"]
 
 
-@pytest.mark.parametrize("model_type", sorted(set(FAMILIES) - NOT_EXPORTABLE))
+@pytest.mark.parametrize("model_type", sorted(set(FAMILIES) - set(NOT_EXPORTABLE)))
 def test_with_fixed_scales_int8_answers_alone_as_beside_others_and_near_the_exact_model(family, model_type):
     directory = family(model_type, CLASSES)
     pad_id = FAMILIES[model_type].get("pad_token_id", 0)

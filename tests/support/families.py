@@ -39,8 +39,44 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen2": {"num_key_value_heads": 2},
     "llama": {"num_key_value_heads": 2},
     "xlnet": {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 64, "sep_token_id": 2},
+    "bloom": {"n_layer": 2, "n_head": 4},
+    "data2vec-text": {"pad_token_id": 1},
+    "deberta": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
+    "flaubert": {"emb_dim": 32, "n_layers": 2, "n_heads": 4, "pad_index": 0, "n_words": 99},
+    "fnet": {},
+    "gemma": {"num_key_value_heads": 2, "head_dim": 8},
+    "gemma3_text": {"num_key_value_heads": 2, "head_dim": 8},
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": POSITIONS},
+    "ibert": {"pad_token_id": 1},
+    "megatron-bert": {},
+    "mistral": {"num_key_value_heads": 2},
+    "nystromformer": {},
+    "opt": {"ffn_dim": 64, "word_embed_proj_dim": 32},
+    "phi3": {"num_key_value_heads": 2},
+    "qwen3": {"num_key_value_heads": 2, "head_dim": 8},
+    "rembert": {"input_embedding_size": 16, "output_embedding_size": 16},
+    "roformer": {"embedding_size": 32, "type_vocab_size": 2},
+    "xlm": {"emb_dim": 32, "n_layers": 2, "n_heads": 4, "pad_index": 0, "n_words": 99},
 }
 """Differences from `COMMON` of each family's configuration, by its model type."""
+
+NOT_EXPORTABLE = ("fnet", "longformer")
+"""Families that ONNX Runtime cannot run."""
+
+CLASSES, TOKENS, SPAN = (
+    f"AutoModelFor{task}" for task in ("SequenceClassification", "TokenClassification", "QuestionAnswering")
+)
+
+WITHOUT = {
+    TOKENS: ("gemma3_text", "opt"),
+    SPAN: ("eurobert", "gemma", "gemma3_text", "nomic_bert", "phi3"),
+}
+"""Families for which transformers has no such class."""
+
+
+def made_for(auto_model: str) -> list[str]:
+    """Return the families of which there are such models."""
+    return [family for family in FAMILIES if family not in WITHOUT.get(auto_model, ())]
 
 
 def save_family(model_type: str, auto_model: str, directory: Path, labels: int = 5) -> Path:
