@@ -68,7 +68,9 @@ def _tokenizer(settings: ModelSettings) -> Callable[[Sequence[str]], Sequence[in
     except BatonError:
         return None
     special = tokenizer.num_special_tokens_to_add(False)
-    return lambda texts: [len(encoding) + special for encoding in encode_beginnings(tokenizer, texts, COUNTED_TOKENS)]
+    return lambda texts: [
+        len(encoding) + special for encoding in encode_beginnings(tokenizer.encode_batch_fast, texts, COUNTED_TOKENS)
+    ]
 
 
 def _write_suspects(settings: ModelSettings, file: Path) -> int:

@@ -18,11 +18,12 @@ from tokenizers import Tokenizer
 from baton.artifacts.manifest import EngineChoice, Manifest, Probe
 from baton.config.serving_settings import ServingSettings
 from baton.engines import Engine, EngineSettings, load_engine
-from baton.errors import CorruptVersion, NotFinite
+from baton.errors import CorruptVersion, InvalidInput, NotFinite
 from baton.predict.costs import measure_overhead
+from baton.predict.explaining import Coalitions, group_words
 from baton.predict.packing import pack
 from baton.tasks import AnyTask, task_type
-from baton.tasks.base import Windows
+from baton.tasks.base import Attribution, Explanation, Windows
 
 PROBE_TOLERANCE = 0.02
 """Maximum difference of a probe's scores between evaluation and a loaded copy: bf16 on another CPU rounds differently."""
@@ -125,7 +126,11 @@ class Predictor:
             return
         options = options or [self.task.Options()] * len(inputs)
         windows, heads = yield from self._forward(inputs, options, budget)
-        yield self.task.decode(windows, heads, options)
+        outputs = self.task.decode(windows, heads, options)
+        for index, choice in enumerate(options):
+            if self.task.wants_explanation(choice):
+                outputs[index] = yield from self._explain(inputs[index], choice, outputs[index], budget)
+        yield outputs
 
     def logits(self, inputs: Sequence[Any]) -> tuple[Windows, Heads]:
         """Return what `Task.decode` makes the answers to ``inputs`` from, for those who decode more than once."""
@@ -136,6 +141,52 @@ class Predictor:
             except StopIteration as end:
                 found: tuple[Windows, Heads] = end.value
                 return found
+
+    def _explain(self, item: Any, options: Any, output: Any, budget: int | None) -> Generator[None, None, Any]:
+        """Return ``output`` with the attributions of the words of ``item``, one forward pass a step.
+
+        Raises:
+            InvalidInput: the text needs more than one window, or its answers cannot be explained.
+        """
+        if not self.task.confidences(output, options):
+            return output
+        words = self.task.words(item)
+        windows = self.task.encode(self._tokenizer, [item], [options])
+        if len(windows) > 1:
+            raise InvalidInput(
+                f"parameters.explain: the text has more than the {self.task.max_length} tokens that are read at once; only "
+                "shorter texts are explained"
+            )
+        [encoding] = windows.encodings
+        ends = np.array([end for _, end in encoding.offsets])
+        special = np.array(encoding.special_tokens_mask, dtype=bool)
+        parts = group_words([word for word in words if word[0] < ends.max()])  # of a truncated text, the rest is not read
+        # a token may begin with the white space before its word
+        owner = np.searchsorted([start for start, _ in parts], ends - 1, side="right") - 1
+        coalitions = Coalitions(len(parts))
+        masks = np.array([special | np.isin(owner, sorted(seen)) for seen in coalitions], dtype=np.int64)
+        logits: list[Any] = []
+        width = self._width(len(windows.ids[0]))
+        rows = max(1, min((budget or self._max_batch_tokens) // width, self.engine.max_rows or len(masks)))
+        for first in range(0, len(masks), rows):
+            chosen = masks[first : first + rows]
+            batch = self._pad(windows, np.zeros(len(chosen), dtype=np.int64))
+            batch["attention_mask"][:, : chosen.shape[1]] = chosen
+            self.work.tokens += batch["attention_mask"].size
+            logits += list(self.engine.forward(batch)[self.task.heads[0]])
+            yield None
+        baseline, added = coalitions.attributions(self.task.values(windows, output, logits))
+        explanations = [
+            Explanation(
+                baseline=float(baseline[answer]),
+                parts=tuple(
+                    Attribution(start=start, end=end, score=float(added[part, answer]))
+                    for part, (start, end) in enumerate(parts)
+                ),
+            )
+            for answer in range(added.shape[1])
+        ]
+        return self.task.explained(output, explanations)
 
     def _forward(
         self, inputs: Sequence[Any], options: Sequence[Any], budget: int | None

@@ -10,7 +10,7 @@ import itertools
 import json
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
@@ -81,6 +81,25 @@ class Windows:
         owners = np.asarray(self.owner)
         edges = np.searchsorted(owners, np.arange(len(self.inputs) + 1))
         return [range(int(start), int(end)) for start, end in itertools.pairwise(edges)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attribution:
+    """What the part ``text[start:end]`` adds to the score of an answer; negative if it speaks against it."""
+
+    start: int
+    end: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """Why an answer has its score: ``baseline`` and the scores of the parts sum to it."""
+
+    baseline: float
+    """The score of the same answer when no word of the text is seen."""
+    parts: tuple[Attribution, ...]
+    """In the order of the text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,6 +288,30 @@ class Task(ABC, Generic[InputT, OutputT, ExampleT, OptionsT]):
         """Return for each of the `confidences` of an answer with the default options whether its part is right."""
         return ()
 
+    # --- explanations ------------------------------------------------------------------------------------------------
+
+    def wants_explanation(self, options: OptionsT) -> bool:
+        """Return whether a request with these options asks why its answers have their scores. Never, by default."""
+        return False
+
+    def words(self, item: InputT) -> list[tuple[int, int]]:
+        """Return the start and end of each word of an input. Raises ``InvalidInput`` if its answers cannot be explained."""
+        raise NotImplementedError
+
+    def values(self, windows: Windows, output: OutputT, logits: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
+        """Return the score [len(logits), answers] of each part of ``output`` that is explained, by other logits for its window.
+
+        ``windows`` has the one window of the input. Each of ``logits`` is what the model gives for it with some words hidden.
+        With no word hidden, the scores are those in ``output``.
+        """
+        raise NotImplementedError
+
+    def explained(self, output: OutputT, explanations: Sequence[Explanation]) -> OutputT:
+        """Return ``output`` with the explanations of its parts, in the order of `values`."""
+        raise NotImplementedError
+
+    # --- live quality ------------------------------------------------------------------------------------------------
+
     def scorable(self, options: OptionsT) -> bool:
         """Return whether answers with these options have everything that `score` needs. Live quality leaves out the others."""
         return True
@@ -372,16 +415,17 @@ def first_tokens(encoding: Encoding, limit: int) -> Encoding:
     return split_into_windows(encoding, limit, 0)[0]
 
 
-def encode_beginnings(tokenizer: Tokenizer, texts: Sequence[str], limit: int) -> list[Encoding]:
+def encode_beginnings(encode: Callable[..., list[Encoding]], texts: Sequence[str], limit: int) -> list[Encoding]:
     """Encode the texts without special tokens: each whole, or so much that its first ``limit`` tokens are those of the whole.
 
-    A text of a megabyte then costs no more than one of `CHARACTERS_READ` · ``limit`` characters.
+    A text of a megabyte then costs no more than one of `CHARACTERS_READ` · ``limit`` characters. ``encode``: a tokenizer's
+    ``encode_batch``, or ``encode_batch_fast``, which does not say where the tokens are in their texts.
     """
     beginnings = [_beginning(text, CHARACTERS_READ * limit) for text in texts]
-    encodings: list[Encoding] = tokenizer.encode_batch_fast(beginnings, add_special_tokens=False)
+    encodings = encode(beginnings, add_special_tokens=False)
     for index, (text, beginning) in enumerate(zip(texts, beginnings, strict=True)):
         if len(beginning) < len(text) and len(encodings[index]) < limit + UNSURE_TOKENS:  # its tokens are long, or it is blank
-            [encodings[index]] = tokenizer.encode_batch_fast([text], add_special_tokens=False)
+            [encodings[index]] = encode([text], add_special_tokens=False)
     return encodings
 
 

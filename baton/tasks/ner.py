@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from typing import Any, ClassVar
 
@@ -20,6 +20,7 @@ from baton.errors import DataError, InvalidInput, UnusableModel
 from baton.tasks.base import (
     CHARACTERS_PER_TOKEN,
     IGNORED,
+    Explanation,
     Score,
     Target,
     Task,
@@ -44,6 +45,7 @@ from baton.tasks.ner_entities import (
 from baton.tasks.ner_rows import NerExample, NerInput, Span
 from baton.tasks.ner_tokens import NerWindows, TextTokens, WordPieces, first_tokens_of_words, label_words
 from baton.text import tags
+from baton.text.words import word_spans
 from baton.wording import counted
 
 
@@ -189,6 +191,34 @@ class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
         )
         return find_entities(scored, self._labels, options)
 
+    def wants_explanation(self, options: NerOptions) -> bool:
+        return options.explain
+
+    def words(self, item: NerInput) -> list[tuple[int, int]]:
+        return word_spans(item.text)
+
+    def values(self, windows: Windows, output: Entities, logits: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
+        assert isinstance(windows, NerWindows), "it reads what Ner.encode returned"
+        text = windows.inputs[0].text
+        [tokens] = _tokens_by_input(windows)
+        firsts = first_tokens_of_words(text, tokens.offsets)
+        words = word_offsets(tokens.offsets, firsts)
+        begins = [np.flatnonzero((words[:, 0] < it.end) & (words[:, 1] > it.start)) for it in output.entities]
+        names = {name: index for index, name in enumerate(self.labels)}
+        chosen = [
+            np.array([names[f"{'I' if number else 'B'}-{it.label}"] for number in range(len(places))])
+            for it, places in zip(output.entities, begins, strict=True)
+        ]
+        rows = []
+        for one in logits:
+            scores = softmax(tokens.pick([one]), self.temperature)[firsts]
+            rows.append([float(scores[places, labels].mean()) for places, labels in zip(begins, chosen, strict=True)])
+        return np.array(rows).reshape(len(logits), len(output.entities))
+
+    def explained(self, output: Entities, explanations: Sequence[Explanation]) -> Entities:
+        entities = zip(output.entities, explanations, strict=True)
+        return output.model_copy(update={"entities": tuple(replace(it, explanation=why) for it, why in entities)})
+
     def difference(self, expected: Entities, actual: Entities) -> float:
         """Return the largest change of a word's score that the two answers prove, even if neither has entities.
 
@@ -234,7 +264,9 @@ class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
         return tuple((entity.label, entity.start, entity.end) in truth for entity in output.entities)
 
     def brief(self, output: Entities, item: NerInput) -> Entities:
-        entities = tuple(replace(entity, word=item.text[entity.start : entity.end]) for entity in output.entities)
+        entities = tuple(
+            replace(entity, word=item.text[entity.start : entity.end], explanation=None) for entity in output.entities
+        )
         return Entities(entities=entities, word_labels=(), word_scores=())
 
     def in_words(self, output: Entities) -> str:
@@ -261,7 +293,14 @@ class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
     @classmethod
     def to_wire(cls, output: Entities) -> list[dict[str, Any]]:
         return [
-            {"entity_group": entity.label, "score": entity.score, "word": entity.word, "start": entity.start, "end": entity.end}
+            {
+                "entity_group": entity.label,
+                "score": entity.score,
+                "word": entity.word,
+                "start": entity.start,
+                "end": entity.end,
+                **({} if entity.explanation is None else {"explanation": asdict(entity.explanation)}),
+            }
             if entity.index is None
             else {
                 "entity": entity.label,

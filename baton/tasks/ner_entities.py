@@ -11,8 +11,9 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from baton.tasks.base import Explanation
 from baton.tasks.ner_rows import Span
 from baton.text.tags import OUTSIDE
 from baton.text.words import word_starts
@@ -32,6 +33,8 @@ class Entity:
     """``text[start:end]``."""
     index: int | None = None
     """With strategy ``none``: the token's position in the text's tokens, special ones included."""
+    explanation: Explanation | None = None
+    """Why it has its score, if the request wants to know."""
 
 
 class Entities(BaseModel):
@@ -64,10 +67,20 @@ class NerOptions(BaseModel):
         description="Tokens that neighbouring windows of a long text share, at most half a window. Default: the model's.",
     )
 
-    @field_validator("aggregation_strategy", "ignore_labels", mode="before")
+    explain: bool = Field(
+        False, description="Whether to say what each word adds to the score of each entity. It takes many forward passes."
+    )
+
+    @field_validator("aggregation_strategy", "ignore_labels", "explain", mode="before")
     @classmethod
     def _default(cls, value: object, info: ValidationInfo) -> object:
         return cls.model_fields[str(info.field_name)].default if value is None else value
+
+    @model_validator(mode="after")
+    def _explains_words(self) -> NerOptions:
+        if self.explain and self.aggregation_strategy != "words":
+            raise ValueError(f"explain is not for aggregation_strategy {self.aggregation_strategy!r}; allowed: words")
+        return self
 
 
 class Labels:

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, TypeVar
+from dataclasses import asdict
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from tokenizers import Encoding, Tokenizer
 
 from baton.errors import DataError, InvalidInput
 from baton.tasks.base import (
     CHARACTERS_PER_TOKEN,
     PAIR_SEPARATOR,
+    Explanation,
     LongText,
     Task,
     Windows,
@@ -29,6 +31,7 @@ from baton.tasks.base import (
     split_into_windows,
     without_truncation,
 )
+from baton.text.words import word_spans
 from baton.wording import counted
 
 
@@ -58,6 +61,8 @@ class LabelScores(BaseModel):
 
     labels: tuple[str, ...]
     scores: tuple[float, ...]
+    explanation: Explanation | None = None
+    """Why the best label has its score, if the request wants to know."""
 
     @property
     def label(self) -> str:
@@ -71,11 +76,21 @@ class ClassificationOptions(BaseModel):
 
     top_k: int | None = Field(None, ge=1, description="How many labels to return, best first; all by default.")
     function_to_apply: Literal["softmax", "sigmoid", "none"] = "softmax"
+    explain: bool = Field(
+        False, description="Whether to say what each word adds to the score of the best label. It takes many forward passes."
+    )
 
-    @field_validator("function_to_apply", mode="before")
+    @field_validator("function_to_apply", "explain", mode="before")
     @classmethod
-    def _default(cls, value: object) -> object:
-        return cls.model_fields["function_to_apply"].default if value is None else value
+    def _default(cls, value: object, info: ValidationInfo) -> object:
+        return cls.model_fields[str(info.field_name)].default if value is None else value
+
+    @model_validator(mode="after")
+    def _explains_probabilities(self) -> Self:
+        default = type(self).model_fields["function_to_apply"].default
+        if self.explain and self.function_to_apply != default:
+            raise ValueError(f"explain is not for function_to_apply {self.function_to_apply!r}; allowed: {default}")
+        return self
 
 
 TextExampleT = TypeVar("TextExampleT", bound=TextInput)
@@ -125,10 +140,12 @@ class TextClassifier(Task[TextInput, ScoresT, TextExampleT, ChoiceT]):
 
     def encode(self, tokenizer: Tokenizer, inputs: Sequence[TextInput], options: Sequence[ChoiceT]) -> Windows:
         texts = [text for item in inputs for text in (item.text, item.text_pair) if text is not None]
+        located = any(choice.explain for choice in options)  # explanations say where words are
+        encode = tokenizer.encode_batch if located else tokenizer.encode_batch_fast
         if self.long_text == "truncate" and len(texts) == len(inputs):  # the lengths of pairs decide how each is cut
-            encodings = iter(encode_beginnings(tokenizer, texts, self.max_length))
+            encodings = iter(encode_beginnings(encode, texts, self.max_length))
         else:
-            encodings = iter(tokenizer.encode_batch_fast(texts, add_special_tokens=False))
+            encodings = iter(encode(texts, add_special_tokens=False))
         windows = [
             self._windows(tokenizer, next(encodings), None if item.text_pair is None else next(encodings)) for item in inputs
         ]
@@ -138,6 +155,7 @@ class TextClassifier(Task[TextInput, ScoresT, TextExampleT, ChoiceT]):
             ids=[window.ids for window in flat],
             type_ids=[window.type_ids for window in flat],
             owner=[owner for owner, windows_of_input in enumerate(windows) for _ in windows_of_input],
+            encodings=flat,
         )
 
     def _windows(self, tokenizer: Tokenizer, first: Encoding, second: Encoding | None) -> list[Encoding]:
@@ -177,6 +195,22 @@ class TextClassifier(Task[TextInput, ScoresT, TextExampleT, ChoiceT]):
     ) -> list[ScoresT]:
         return [self.answer(row, choice) for row, choice in zip(self.mean_logits(windows, logits), options, strict=True)]
 
+    def wants_explanation(self, options: ChoiceT) -> bool:
+        return options.explain
+
+    def words(self, item: TextInput) -> list[tuple[int, int]]:
+        if item.text_pair is not None:
+            raise InvalidInput("parameters.explain: answers to pairs of texts are not explained; allowed with one text")
+        return word_spans(item.text)
+
+    def values(self, windows: Windows, output: ScoresT, logits: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
+        best = self.labels.index(output.label)
+        function = self.Options().function_to_apply
+        return np.array([[activate(function, row.astype(np.float64), self.temperature)[best]] for row in logits])
+
+    def explained(self, output: ScoresT, explanations: Sequence[Explanation]) -> ScoresT:
+        return output.model_copy(update={"explanation": explanations[0]})
+
     def difference(self, expected: ScoresT, actual: ScoresT) -> float:
         before, after = (dict(zip(item.labels, item.scores, strict=True)) for item in (expected, actual))
         return (
@@ -212,7 +246,12 @@ class TextClassifier(Task[TextInput, ScoresT, TextExampleT, ChoiceT]):
 
     @classmethod
     def to_wire(cls, output: ScoresT) -> list[dict[str, Any]]:
-        return [{"label": label, "score": score} for label, score in zip(output.labels, output.scores, strict=True)]
+        rows: list[dict[str, Any]] = [
+            {"label": label, "score": score} for label, score in zip(output.labels, output.scores, strict=True)
+        ]
+        if output.explanation is not None:
+            rows[0]["explanation"] = asdict(output.explanation)
+        return rows
 
     def input_of(self, example: TextExampleT) -> TextInput:
         return TextInput.model_construct(text=example.text, text_pair=example.text_pair)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 
@@ -50,6 +51,16 @@ def word_starts(text: str) -> NDArray[np.bool_]:
     after = _next(solid)  # the first letter from here on
     starts = (chunk == positions) | (before < chunk) | (after >= _next(separates | _found(POSSESSIVE, text)))
     return np.asarray(starts & ~space)
+
+
+def word_spans(text: str) -> list[tuple[int, int]]:
+    """Return where the words of a text begin and end, without the white space between them.
+
+    >>> word_spans("York's mayor")
+    [(0, 4), (4, 6), (7, 12)]
+    """
+    starts = np.flatnonzero(word_starts(text)).tolist()
+    return [(start, start + len(text[start:end].rstrip())) for start, end in itertools.pairwise([*starts, len(text)])]
 
 
 def _found(pattern: re.Pattern[str], text: str) -> NDArray[np.bool_]:

@@ -94,10 +94,11 @@ class Batcher:
     """Collects requests into batches for one model thread.
 
     A batch holds whole requests of together at most ``max_batch_tokens`` tokens; a single larger request is a batch of its own.
-    ``estimate`` counts the tokens of an input, ``characters`` those of its texts. At most ``max_queue`` short requests wait and
-    as many long ones, for at most ``max_queue_ms``: `queues` has the rule. A cancelled request is dropped before it costs a
-    (further) forward pass. ``on_batch`` is called with the number of inputs and of tokens of each batch. ``niceness`` is that
-    of the threads (and of those that they start): the scheduler prefers others if it is above 0.
+    ``estimate`` counts the tokens of an input, ``characters`` those of its texts, and ``passes`` says how often the model reads
+    them for a request with some options. At most ``max_queue`` short requests wait and as many long ones, for at most
+    ``max_queue_ms``: `queues` has the rule. A cancelled request is dropped before it costs a (further) forward pass.
+    ``on_batch`` is called with the number of inputs and of tokens of each batch. ``niceness`` is that of the threads (and of
+    those that they start): the scheduler prefers others if it is above 0.
     """
 
     def __init__(
@@ -108,11 +109,12 @@ class Batcher:
         max_queue_ms: float,
         estimate: Callable[[Any], int],
         characters: Callable[[Any], int],
+        passes: Callable[[Any], int] = lambda options: 1,
         on_batch: Callable[[int, int], None] = lambda inputs, tokens: None,
         niceness: int = 0,
     ) -> None:
         self._max_batch_tokens = max_batch_tokens
-        self._estimate, self._characters = estimate, characters
+        self._estimate, self._characters, self._passes = estimate, characters, passes
         self._on_batch = on_batch
         self._short, self._long = Queue(max_queue, max_queue_ms), Queue(max_queue, max_queue_ms)
         self._tokenizing: asyncio.Task[None] | None = None
@@ -174,7 +176,7 @@ class Batcher:
             raise NotReady("the replica is shutting down")
         if self._serving is None:
             raise NotReady("no version is loaded yet")
-        tokens = sum(map(self._estimate, inputs))
+        tokens = sum(map(self._estimate, inputs)) * self._passes(options[0])
         is_long = tokens > self._long_tokens(self._serving[1]) or sum(map(self._characters, inputs)) > LONG_REQUEST_CHARACTERS
         queue = self._long if is_long else self._short
         if queue.requests:

@@ -59,6 +59,9 @@ MAX_DIGITS = 12
 MOST_REFUSED = 10_000
 """Maximum of refusals that one request may tell of: as many as HAProxy makes in a third of a second."""
 
+MOST_EXPLAINED = 8
+"""Maximum of inputs in a request for explanations: each takes hundreds of windows."""
+
 LONGEST_PATIENCE_MS = 3_600_000
 """Milliseconds of ``x-request-timeout-ms``: an hour, after which HAProxy ends a request anyway."""
 
@@ -139,6 +142,10 @@ class ReplicaHttp:
             raise UnsupportedMediaType(f"content type {content_type.decode('latin-1')!r}; allowed: {allowed}")
         body = await read_body(scope, timely(receive), self._settings.serving.max_body_bytes)
         call = dialect.read(Message(body=body, header=partial(header, scope)), self._model)
+        if self._task.wants_explanation(call.options[0]) and len(call.inputs) > MOST_EXPLAINED:
+            raise InvalidInput(
+                f"parameters.explain: {len(call.inputs)} inputs; at most {MOST_EXPLAINED} are explained in one request"
+            )
         if self._batcher.version is None:
             raise NotReady(self._reason_not_ready())
         request_id = header(scope, b"x-request-id").decode("latin-1")

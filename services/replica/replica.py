@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from ray import serve
@@ -18,6 +19,7 @@ from baton import logs
 from baton.artifacts.storage import Storage
 from baton.config.model_settings import ModelSettings
 from baton.errors import BatonError, RegistryError, StorageError
+from baton.predict.explaining import passes
 from baton.quality.trials import TrialCounts
 from baton.store.records import Champion, ReplicaState, Rollout
 from baton.store.registry import Registry
@@ -73,12 +75,13 @@ class ModelReplica:
         self._versions = Versions(self._settings, self._registry, Storage(storage))
         self._id = replica_id or serve.get_replica_context().replica_id.unique_id
         self._telemetry = Telemetry(self._settings.name, self._id, exported=replica_id is None)
-        serving = self._settings.serving
+        serving, task = self._settings.serving, self._settings.make_task(())
         self._batcher = Batcher(
             max_batch_tokens=serving.max_batch_tokens,
             max_queue=serving.max_queue,
             max_queue_ms=serving.max_queue_ms,
-            estimate=self._settings.make_task(()).estimate_tokens,
+            estimate=task.estimate_tokens,
+            passes=partial(passes, task),
             characters=text_length,
             on_batch=self._telemetry.count_batch,
         )

@@ -14,9 +14,11 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from baton.errors import BatonError, NotReady, Overloaded
+from baton.predict.explaining import passes
 from baton.predict.predictor import Predictor
 from baton.quality.trials import EXAMPLES, RATIOS, TrialCounts
 from baton.store.records import Rollout, RolloutState
@@ -77,6 +79,7 @@ class Trial:
             max_queue=MAX_WAITING,
             max_queue_ms=math.inf,
             estimate=self._task.estimate_tokens,
+            passes=partial(passes, self._task),
             characters=text_length,
             niceness=SHADOW_NICENESS if rollout.state is RolloutState.SHADOW else 0,
         )

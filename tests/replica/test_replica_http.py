@@ -250,6 +250,43 @@ def test_a_wanted_precision_becomes_the_threshold_of_each_version(empty):
     empty.run(scenario, target_precision=0.9)
 
 
+def test_an_answer_is_explained_on_request_and_others_are_answered_meanwhile(world):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        asked = {"inputs": ["my invoice from last week is wrong", "hello"], "parameters": {"explain": True}}
+        explained, *others = await asyncio.gather(client.post("", json=asked), *[ask(client) for _ in range(5)])
+        assert [answer.status_code for answer in (explained, *others)] == [200] * 6
+        for text, [best, *rest] in zip(asked["inputs"], explained.json(), strict=True):
+            why = best["explanation"]
+            assert [text[part["start"] : part["end"]] for part in why["parts"]] == text.split()
+            assert why["baseline"] + sum(part["score"] for part in why["parts"]) == pytest.approx(best["score"], abs=1e-5)
+            assert all("explanation" not in choice for choice in rest)
+        assert "explanation" not in others[0].text
+        plain = await client.post("", json={"inputs": asked["inputs"]})
+        for before, after in zip(plain.json(), explained.json(), strict=True):
+            assert [choice["label"] for choice in before] == [choice["label"] for choice in after]
+
+    world.run(scenario, max_batch_tokens=1024)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "parameters", "complaint"),
+    [
+        (["a"] * 9, {"explain": True}, "parameters.explain: 9 inputs; at most 8 are explained in one request"),  # `max_inputs`
+        ("a", {"explain": True, "function_to_apply": "none"}, "explain is not for function_to_apply 'none'"),
+        ({"text": "a", "text_pair": "b"}, {"explain": True}, "answers to pairs of texts are not explained"),
+        ("a", {"explain": "why"}, "parameters.explain: "),
+    ],
+)
+def test_what_cannot_be_explained_is_refused(world, inputs, parameters, complaint):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        answer = await client.post("", json={"inputs": inputs, "parameters": parameters})
+        assert answer.status_code == 422
+        assert complaint in answer.json()["error"]
+        assert (await ask(client)).status_code == 200
+
+    world.run(scenario, max_inputs=16)
+
+
 # --- refusals ------------------------------------------------------------------------------------------------------------
 
 JSON = {"content-type": "application/json"}

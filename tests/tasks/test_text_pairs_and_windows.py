@@ -243,14 +243,14 @@ def test_of_a_long_text_no_more_is_read_than_is_used_and_nothing_changes(tokeniz
     text = "".join(part * count for part, count in parts)
     without_truncation(tokenizer)
     whole = first_tokens(tokenizer.encode(text, add_special_tokens=False), max_length)
-    [read] = encode_beginnings(tokenizer, [text], max_length)
+    [read] = encode_beginnings(tokenizer.encode_batch_fast, [text], max_length)
     assert first_tokens(read, max_length).ids == whole.ids
 
 
 def test_the_rest_of_a_long_text_is_not_tokenised(tokenizer):
-    [read] = encode_beginnings(tokenizer, ["refund the invoice " * 50_000], 64)
+    [read] = encode_beginnings(tokenizer.encode_batch_fast, ["refund the invoice " * 50_000], 64)
     assert 64 < len(read) < 64 * CHARACTERS_READ
-    [blank] = encode_beginnings(tokenizer, [" " * 5_000 + "refund"], 64)
+    [blank] = encode_beginnings(tokenizer.encode_batch_fast, [" " * 5_000 + "refund"], 64)
     assert blank.ids == tokenizer.encode("refund", add_special_tokens=False).ids, "blanks are no tokens: more must be read"
 
 
