@@ -14,6 +14,7 @@ Which error to raise, in the order in which data flows:
         values in the body ──► InvalidInput, EmptyInput
         queue ──► Overloaded, DeadlineExceeded        forward pass ──► NotFinite
     database ──► RegistryError      storage ──► StorageError (does not respond), CorruptVersion (responds with wrong bytes)
+    baton backup, restore ──► BackupError
     any other dependency ──► NotReady, which the caller may retry
     a state that another caller has changed, or that does not allow the call ──► Conflict
 
@@ -217,6 +218,13 @@ class StorageError(Unavailable):
     """The artifact storage cannot be read or written."""
 
     title = "storage unavailable"
+
+
+class BackupError(BatonError):
+    """A backup cannot be taken, or a directory is not a backup that can be restored."""
+
+    status = 409
+    title = "no whole backup"
 
 
 class CorruptVersion(BatonError):

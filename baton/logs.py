@@ -7,12 +7,19 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import traceback
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 FACTS = ("request_id", "model", "version", "run_id")
 """Fields of a record that become keys of a JSON line, if they are known."""
+
+LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+"""Format of a line of text."""
+
+_STAMP = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:,\d{3})? ")
 
 CONCEALED = "message left out because it may quote a text; logging.texts: true shows it"
 
@@ -97,12 +104,21 @@ def set_up(*, as_json: bool, texts: bool) -> None:
     ``texts``: log the messages of exceptions, which may quote texts of users.
     """
     handler = logging.StreamHandler()
-    if as_json:
-        handler.setFormatter(JsonFormatter())
+    handler.setFormatter(JsonFormatter() if as_json else logging.Formatter(LINE))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("baton").setLevel(logging.INFO if as_json else logging.WARNING)
     if not texts:
         conceal_texts()
+
+
+def stamped(text: str) -> str:
+    """Return ``text`` after the local time: a line for people that goes into a log."""
+    return f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}"
+
+
+def without_stamp(line: str) -> str:
+    """Return a line of text without the time at its beginning, if there is one."""
+    return line[found.end() :] if (found := _STAMP.match(line)) else line
 
 
 def reformat(*names: str) -> None:

@@ -13,11 +13,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 from pydantic_core import from_json
 
+from baton import logs
 from baton.artifacts.storage import Storage
 from baton.config.file import DEFAULT_FILE, load_config, override
 from baton.config.model_settings import ModelSettings
@@ -153,7 +154,7 @@ def main() -> None:
         if logs_json():
             logger.error(str(error))
         else:
-            typer.echo(f"error: {error}", err=True)
+            typer.echo(_line(f"error: {error}", sys.stderr), err=True)
         sys.exit(1)
     except Exception:
         logger.exception("the training job failed with an unexpected error")
@@ -173,7 +174,12 @@ def _print_or_log(sentence: str) -> None:
     if logs_json():
         logger.info(sentence)
     else:
-        typer.echo(sentence)
+        typer.echo(_line(sentence, sys.stdout))
+
+
+def _line(text: str, output: TextIO) -> str:
+    """Return ``text`` as it is for a terminal, and with the time for a log."""
+    return text if output.isatty() else logs.stamped(text)
 
 
 def _ray_logging() -> dict[str, Any]:

@@ -73,6 +73,11 @@ class Storage:
             self._fs.rm_file(name)
 
     @property
+    def directory(self) -> Path:
+        """The root of a `local` storage."""
+        return Path(self._root)
+
+    @property
     def runs_path(self) -> str:
         """Path on `filesystem` where Ray Train keeps the checkpoints of runs."""
         return f"{self._root}/runs"

@@ -33,10 +33,11 @@ EXAMPLES = "examples: sqlite:///.baton/baton.db, postgresql+psycopg://user@host/
 POSTGRESQL = ("postgresql", "postgresql+psycopg")
 
 
-def connect(url: str, wait_s: float = 0.0) -> sa.Engine:
+def connect(url: str, wait_s: float = 0.0, *, read_only: bool = False) -> sa.Engine:
     """Return an engine for ``url``. Opens no connection yet.
 
     ``wait_s``: how many seconds a transaction on PostgreSQL waits, before it begins, for a server that is down.
+    ``read_only``: let the database refuse every write; a SQLite file that is not there is an error, and is not created.
 
     SQLite runs in WAL mode, and a writing transaction takes the write lock when it begins (``BEGIN IMMEDIATE``).
     A deferred transaction that first reads and then writes could fail with SQLITE_BUSY half-way, whatever the busy timeout.
@@ -48,13 +49,15 @@ def connect(url: str, wait_s: float = 0.0) -> sa.Engine:
     try:
         parsed = sa.make_url(url)
         if parsed.drivername in POSTGRESQL:
-            return _postgres(parsed, wait_s)
+            return _postgres(parsed, wait_s, read_only=read_only)
         if parsed.get_backend_name() != "sqlite":
             raise RegistryError(
                 f"database {without_passwords(url)!r} cannot be opened: "
                 f"{parsed.drivername!r} is neither sqlite nor postgresql; {EXAMPLES}"
             )
-        if parsed.database:
+        if parsed.database and read_only:
+            parsed = parsed.set(database=Path(parsed.database).resolve().as_uri(), query={"mode": "ro", "uri": "true"})
+        elif parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
         engine = sa.create_engine(
             parsed, connect_args={"timeout": BUSY_TIMEOUT_S}, hide_parameters=True, json_serializer=_json_text
@@ -63,7 +66,7 @@ def connect(url: str, wait_s: float = 0.0) -> sa.Engine:
         raise RegistryError(
             f"database {without_passwords(url)!r} cannot be opened: {without_passwords(str(error))}; {EXAMPLES}"
         ) from error
-    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "connect", _prepare_reading if read_only else _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
 
@@ -168,7 +171,7 @@ def _message(error: Exception) -> str:
     return str(cause)
 
 
-def _postgres(url: sa.URL, wait_s: float) -> sa.Engine:
+def _postgres(url: sa.URL, wait_s: float, *, read_only: bool) -> sa.Engine:
     try:
         from baton.store import postgres
     except ImportError as error:  # psycopg itself, or the libpq that it loads
@@ -176,7 +179,7 @@ def _postgres(url: sa.URL, wait_s: float) -> sa.Engine:
             f"database {without_passwords(str(url))!r} cannot be opened: {error}; "
             f"`{install_command('postgres')}` installs the driver"
         ) from error
-    return postgres.engine(url, wait_s, _json_text)
+    return postgres.engine(url, wait_s, _json_text, read_only=read_only)
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
@@ -186,6 +189,11 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
+
+
+def _prepare_reading(connection: Any, _record: object) -> None:
+    connection.isolation_level = None
+    connection.execute("PRAGMA query_only=ON")
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:

@@ -56,11 +56,12 @@ class Connection(psycopg.Connection[Any]):
             raise psycopg.OperationalError(f"no answer from the server within {self.patience:g} s") from error
 
 
-def engine(url: sa.URL, wait_s: float, json_serializer: Callable[[Any], str]) -> sa.Engine:
+def engine(url: sa.URL, wait_s: float, json_serializer: Callable[[Any], str], *, read_only: bool = False) -> sa.Engine:
     """Return an engine for a PostgreSQL ``url``.
 
     ``wait_s``: how many seconds a transaction waits, before it begins, for a server that is down. 0: fail at once.
     ``json_serializer``: turns the values of JSON columns into text.
+    ``read_only``: let the server refuse every write.
     """
     created = sa.create_engine(
         url.set(drivername="postgresql+psycopg"),
@@ -75,7 +76,8 @@ def engine(url: sa.URL, wait_s: float, json_serializer: Callable[[Any], str]) ->
             "keepalives_count": 3,
             "tcp_user_timeout": 10_000,  # ms until unacknowledged packets break the connection
             "options": f"-c statement_timeout={STATEMENT_SECONDS:.0f}s -c lock_timeout={STATEMENT_SECONDS:.0f}s "
-            "-c idle_in_transaction_session_timeout=60s -c timezone=UTC",
+            "-c idle_in_transaction_session_timeout=60s -c timezone=UTC"
+            + (" -c default_transaction_read_only=on" if read_only else ""),
         },
     )
 

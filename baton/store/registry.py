@@ -38,12 +38,13 @@ class Registry:
     Thread-safe; every method is one transaction. Any method raises ``RegistryError`` if the database does not respond.
     """
 
-    def __init__(self, url: str, *, wait_s: float = 0.0) -> None:
+    def __init__(self, url: str, *, wait_s: float = 0.0, read_only: bool = False) -> None:
         """Prepare a connection pool for ``url``; no connection is opened yet.
 
         ``wait_s``: how many seconds a call waits for a PostgreSQL server that is down before it raises ``RegistryError``.
+        ``read_only``: every write is an error, and no database is created.
         """
-        self._engine = database.connect(url, wait_s)
+        self._engine = database.connect(url, wait_s, read_only=read_only)
         self.runs = RunStore(self._engine)
         self.datasets = DatasetStore(self._engine)
         self.feedback = FeedbackStore(self._engine)

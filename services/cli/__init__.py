@@ -5,5 +5,6 @@ Uses `services.host` to start and stop processes. Imports Ray, torch and the dat
 because every command pays for the imports of this package.
 
 Start reading with `app`, which registers all commands and turns errors into messages, then `terminal`, which the commands
-share, then one group, for example `version_commands`. `services.tables` renders answers of the API for people.
+share, then one group, for example `version_commands`; `operating` has the commands of who operates the service.
+`services.tables` renders answers of the API for people.
 """

@@ -20,13 +20,12 @@ from services.cli import (
     init_commands,
     key_commands,
     predict_commands,
-    render_commands,
     retrain_commands,
     rollout_commands,
     run_commands,
-    service_commands,
     version_commands,
 )
+from services.cli.operating import backup_commands, log_commands, render_commands, service_commands
 from services.cli.terminal import CommonOptions, err, out
 from services.client import ApiError
 from services.tables import show
@@ -80,6 +79,9 @@ app.command()(init_commands.init)
 app.command()(service_commands.up)
 app.command()(service_commands.down)
 app.command()(service_commands.status)
+app.command()(log_commands.logs)
+app.command()(backup_commands.backup)
+app.command()(backup_commands.restore)
 app.command()(run_commands.train)
 app.command()(run_commands.register)
 app.command()(run_commands.runs)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import ray
 
+from baton import logs
 from baton.artifacts.storage import Storage
 from baton.config.model_settings import ModelSettings
 from baton.errors import Conflict, NotReady
@@ -182,10 +183,10 @@ class Jobs:
 
 
 def _message(line: str) -> str:
-    """Return the message of a log line that is a JSON object, and any other line unchanged."""
+    """Return the message of a log line that is a JSON object, and any other line without its time."""
     with suppress(ValueError, KeyError, TypeError):
         return str(json.loads(line)["message"])
-    return line
+    return logs.without_stamp(line)
 
 
 def _silent(run: Run) -> str:

@@ -33,6 +33,7 @@ from services.control.rollouts.driver import Rollouts, manual_decision
 from services.control.rollouts.replicas import Replicas
 from services.control.silence import Silence
 from services.keyring import Keyring
+from services.log_flushing import flush_forever
 
 JUDGE_SECONDS = 600.0
 """Timeout of a promotion that has to evaluate versions first: enough for both versions on a large holdout, on a busy CPU."""
@@ -93,7 +94,8 @@ class ControlPlane:
             retrainer=self.retrainer,
             housekeeping=self.housekeeping,
         )
-        tasks = [asyncio.create_task(work) for work in (loops.run(), self.keyring.refresh_forever(KEYS_SECONDS))]
+        works = (loops.run(), self.keyring.refresh_forever(KEYS_SECONDS), flush_forever())
+        tasks = [asyncio.create_task(work) for work in works]
         yield
         for task in tasks:
             task.cancel()

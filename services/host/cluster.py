@@ -16,7 +16,7 @@ import psutil
 from baton.errors import NotReady
 from services.environment import NODE_VARIABLES
 from services.host import haproxy, ports
-from services.host.instance import Instance
+from services.host.instance import Instance, start_of
 from services.host.processes import MARK
 
 START_SECONDS = 120.0
@@ -36,7 +36,7 @@ def plan(url: str, reserved: int) -> Instance:
     return Instance(
         id=instance_id,
         pid=os.getpid(),
-        started=psutil.Process().create_time(),
+        started=start_of(psutil.Process()),
         url=url,
         ports=chosen,
         address="",
@@ -49,6 +49,11 @@ def temporary_of(directory: Path) -> Path:
     processes leave nothing behind.
     """
     return directory / "tmp"
+
+
+def session_logs_of(directory: Path) -> Path:
+    """Return the directory of the logs of an instance's processes. It is removed with the instance."""
+    return directory / "ray" / "session_latest" / "logs"
 
 
 def _launcher_of(directory: Path) -> Path:

@@ -27,7 +27,7 @@ class Instance:
     pid: int
     """Process id of its supervisor, `baton up`."""
     started: float
-    """When the supervisor started, in seconds since the epoch. Needed because the system reuses process ids."""
+    """When the supervisor started, see `start_of`. Needed because the system reuses process ids."""
     url: str
     ports: Mapping[str, int]
     """Ports other than the service's own, by the names in `services.host.ports.PREFERRED_PORTS`."""
@@ -35,6 +35,8 @@ class Instance:
     """Where a driver joins its Ray cluster; empty until Ray has started."""
     directory: str
     """Ray's session files and sockets, and temporary files."""
+    logs: str = ""
+    """The directory of this start's logs, which stays when the service has stopped (`services.host.starts`)."""
 
 
 class StateDirectory:
@@ -43,6 +45,8 @@ class StateDirectory:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.logs = directory / "logs"
+        self.up_log = self.logs / "up.log"
+        """The output of the last `baton up --detach`."""
         self._file = directory / "instance.json"
 
     @contextlib.contextmanager
@@ -83,11 +87,16 @@ class StateDirectory:
         self._file.unlink(missing_ok=True)
 
 
+def start_of(process: psutil.Process) -> float:
+    """Return when a process started, in seconds after the boot of the machine: its wall clock may be set meanwhile."""
+    return process.create_time() - psutil.boot_time()
+
+
 def alive(instance: Instance) -> bool:
     """Return whether the supervisor of ``instance`` runs."""
     try:
         process = psutil.Process(instance.pid)
-        return abs(process.create_time() - instance.started) < 1 and process.status() != psutil.STATUS_ZOMBIE
+        return abs(start_of(process) - instance.started) < 1 and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
 

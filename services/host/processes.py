@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from baton.errors import NotReady
+from services.host import starts
 from services.host.instance import Instance
 from services.names import application
 
@@ -47,7 +48,7 @@ def find(instance_id: str) -> Iterator[psutil.Process]:
 
 
 def stop_all(instance: Instance) -> int:
-    """Stop every process of the instance's cluster and remove its directory. Return how many processes there were.
+    """Stop every process of the instance's cluster, keep its logs, remove its directory. Return how many processes there were.
 
     Replicas get SIGTERM first, because they still write their prediction logs. All others get SIGKILL at once: Ray's
     own servers take many seconds to handle a SIGTERM, and hold nothing that must be saved.
@@ -73,6 +74,8 @@ def stop_all(instance: Instance) -> int:
         if time.monotonic() > deadline:
             pids = ", ".join(str(process.pid) for process in left)
             raise NotReady(f"process(es) {pids} still run {KILL_SECONDS:.0f} s after SIGKILL; end them, then run `baton down`")
+    if instance.logs:
+        starts.keep(Path(instance.logs))
     shutil.rmtree(instance.directory, ignore_errors=True)
     return len(found)
 

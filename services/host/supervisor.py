@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from baton.artifacts.storage import Storage
@@ -26,6 +27,7 @@ from services.host.instance import Instance, StateDirectory, alive, url_of
 from services.host.readiness import wait_until_ready
 from services.host.scraping import FILE, KEY_FILE, scrape_config
 from services.host.serve_driver import Report, deploy, join, leave
+from services.host.starts import Starts
 
 CHECK_SECONDS = 2.0
 """Pause between two checks of Ray's head."""
@@ -64,16 +66,14 @@ def _run_local(config: BatonConfig, state: StateDirectory, report: Report, ready
     ports.require_free(config.http.host, config.http.port)
     registry = prepare_stores(config)
     instance = cluster.plan(url_of(config), reserved=config.http.port)
+    instance = replace(instance, logs=str(_begin_logs(state, instance)))
     for message in startup_warnings.messages(config, registry, instance.ports):
         report(message)
     # Ray's servers and workers inherit this process's environment, and Ray Serve reads its variables when it is imported.
     os.environ.update({**cluster.environment(instance), **store_environment(config)})
     state.write(instance)
-    state.logs.mkdir(parents=True, exist_ok=True)
-    prometheus = state.directory / FILE
-    key = state.directory.resolve() / KEY_FILE if config.keys_required else None
-    report(f"writing a scrape configuration for Prometheus to {prometheus}")
-    prometheus.write_text(scrape_config(instance.url, instance.ports, key), encoding="utf-8")
+    report(f"writing logs to {instance.logs}")
+    _write_scrape_config(config, state, instance, report)
     # Ray's workers import from their driver's working directory: they must not find a user's own services/ or training/ there.
     os.chdir(state.directory)
     owner: str | None = None
@@ -81,7 +81,7 @@ def _run_local(config: BatonConfig, state: StateDirectory, report: Report, ready
     try:
         _raise_on_signals()
         report("starting Ray")
-        instance = replace(instance, address=cluster.start(instance, state.logs / "ray.log"))
+        instance = replace(instance, address=cluster.start(instance, Path(instance.logs) / "ray.log"))
         state.write(instance)
         try:
             join(config, instance.address)
@@ -166,7 +166,23 @@ def _watch_head(instance: Instance) -> None:
     while True:
         time.sleep(CHECK_SECONDS)
         if not processes.head_runs(instance):
-            raise NotReady("Ray died; its logs were removed with its session. Start the service again with `baton up`")
+            raise NotReady(f"Ray died; its logs are kept in {instance.logs}. Start the service again with `baton up`")
+
+
+def _begin_logs(state: StateDirectory, instance: Instance) -> Path:
+    """Return a new directory for the logs of this start. The output of `baton up --detach` has a second name there."""
+    directory = Starts(state.logs).begin(cluster.session_logs_of(Path(instance.directory))).directory
+    with contextlib.suppress(OSError):  # there is no such output, or the file system knows no second names
+        if os.path.samestat(os.fstat(1), state.up_log.stat()):
+            (directory / state.up_log.name).hardlink_to(state.up_log)
+    return directory
+
+
+def _write_scrape_config(config: BatonConfig, state: StateDirectory, instance: Instance, report: Report) -> None:
+    prometheus = state.directory / FILE
+    key = state.directory.resolve() / KEY_FILE if config.keys_required else None
+    report(f"writing a scrape configuration for Prometheus to {prometheus}")
+    prometheus.write_text(scrape_config(instance.url, instance.ports, key), encoding="utf-8")
 
 
 def cancel_runs(registry: Registry, owner: str) -> list[str]:

@@ -27,6 +27,7 @@ from baton.tasks.base import text_length
 from baton.text.masks import masker
 from services.asgi import Receive, Scope, Send
 from services.keyring import Keyring
+from services.log_flushing import flush_forever
 from services.replica.answer_cache import AnswerCache
 from services.replica.audit_draw import AuditDraw
 from services.replica.batching import Batcher
@@ -358,9 +359,10 @@ class ModelReplica:
     async def _start(self) -> None:
         await self._follow_registry()  # the pointer may have moved while the constructor loaded; no request is routed here yet
         await self._keyring.try_refresh()
-        self._polls = [  # two tasks: loading a version may take minutes, and revoked keys must not stay valid for that long
+        self._polls = [  # several tasks: loading a version may take minutes, and revoked keys must not stay valid for that long
             asyncio.create_task(self._follow_registry_forever()),
             asyncio.create_task(self._keyring.refresh_forever(self._settings.serving.poll_seconds)),
+            asyncio.create_task(flush_forever()),
         ]
         self._telemetry.start(self._batcher)
 

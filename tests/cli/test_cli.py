@@ -27,11 +27,12 @@ from baton.config.model_settings import ModelSettings
 from baton.errors import Conflict
 from baton.quality.trials import TrialCounts, TrialFeedback
 from baton.store.records import HistoryKind, RolloutState, RunState
-from services.cli import app, run_commands, service_commands
+from services.cli import app, run_commands
+from services.cli.operating import service_commands
 from services.client import Client
 from services.control import loops
 from services.control.rollouts.evidence import Evidence
-from services.host.instance import Instance, StateDirectory
+from services.host.instance import Instance, StateDirectory, start_of
 from services.replica.replica import ModelReplica
 from tests.support import replica as replicas
 from tests.support.growing import three_versions
@@ -324,7 +325,7 @@ def test_ctrl_c_while_a_service_stops_tells_what_goes_on(baton, tmp_path, monkey
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as service:
         assert service.stdout is not None
         service.stdout.readline()
-        started = psutil.Process(service.pid).create_time()
+        started = start_of(psutil.Process(service.pid))
         where: dict[str, Any] = {"url": "http://127.0.0.1:1", "ports": {}, "address": "", "directory": str(tmp_path)}
         record = Instance(id="00000000", pid=service.pid, started=started, **where)
         StateDirectory(tmp_path / ".baton").write(record)
@@ -845,9 +846,7 @@ def test_a_service_that_is_starting_is_not_said_to_be_down(baton: Baton, tmp_pat
     url = f"http://127.0.0.1:{port}"
     assert failed(baton("status", "-c", file)).endswith("start it with `baton up`")
     me = psutil.Process()
-    starting = Instance(
-        id="00000000", pid=me.pid, started=me.create_time(), url=url, ports={}, address="", directory=str(tmp_path)
-    )
+    starting = Instance(id="00000000", pid=me.pid, started=start_of(me), url=url, ports={}, address="", directory=str(tmp_path))
     StateDirectory(tmp_path / ".baton").write(starting)
     said = f"Baton is starting at {url} (process {me.pid}) and does not answer yet"
     assert failed(baton("status", "-c", file)) == said
@@ -864,7 +863,7 @@ def test_commands_ask_the_service_that_was_started_from_here_whatever_its_port(
     running = Instance(
         id="00000000",
         pid=me.pid,
-        started=me.create_time(),
+        started=start_of(me),
         url=service.url,
         ports={"dashboard": 1, "metrics": 2},
         address="",

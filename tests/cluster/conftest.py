@@ -360,7 +360,7 @@ def service(tiny_base: Path, data: Path, tmp_path_factory: pytest.TempPathFactor
         service.baton("up", "--detach")
         yield service
         running = service.instance
-        assert service.baton("down").stdout.strip() == "stopped"
+        assert service.baton("down").stdout.splitlines()[0] == "stopped"
         assert marked(running.id) == []
         assert not Path(running.directory).exists()
     finally:

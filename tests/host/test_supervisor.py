@@ -7,7 +7,9 @@ import logging
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
+import psutil
 import pytest
 import ray
 from ray import serve
@@ -15,7 +17,7 @@ from ray import serve
 from baton.config.file import BatonConfig
 from baton.errors import NotReady
 from baton.store.records import RunState
-from services.host.instance import StateDirectory
+from services.host.instance import Instance, StateDirectory, alive, start_of
 from services.host.serve_driver import deploy, join
 from services.host.supervisor import SIGNALS, Stopped, _raise_on_signals, cancel_runs, stopped_by
 from tests.support.waiting import free_port
@@ -50,6 +52,18 @@ def test_the_end_of_the_terminal_stops_the_service_unless_nohup_wants_it_ignored
             signal.signal(number, handler)
 
 
+def test_a_service_is_alive_also_after_the_clock_of_its_machine_was_set(monkeypatch):
+    """A clock that jumped made `baton down` kill Ray under a supervisor that lived."""
+    me = psutil.Process()
+    record = Instance(id="0", pid=me.pid, started=start_of(me), url="", ports={}, address="", directory="")
+    assert alive(record)
+    boot, create_time = psutil.boot_time(), me.create_time()
+    monkeypatch.setattr(psutil, "boot_time", lambda: boot + 3600)
+    monkeypatch.setattr(psutil.Process, "create_time", lambda _: create_time + 3600)
+    assert alive(record)
+    assert not alive(replace(record, started=record.started - 2))
+
+
 def test_an_error_of_another_kind_is_no_signal():
     assert stopped_by(SystemError("something else")) is None
     assert stopped_by(wrapped(ValueError("no"))) is None
@@ -61,7 +75,7 @@ import os, signal, sys
 from pathlib import Path
 from baton.config.file import load_config
 from services.host import supervisor
-from services.host.instance import StateDirectory
+from services.host.instance import Instance, StateDirectory, alive, start_of
 
 supervisor.cluster.start = lambda *_: os.kill(os.getpid(), signal.SIGINT)
 supervisor.run_local(load_config(Path(sys.argv[1]), {}), StateDirectory(Path(sys.argv[2])), print, ready=lambda: None)

@@ -14,6 +14,7 @@ from typing import IO, Annotated
 
 import typer
 
+from baton import logs
 from baton.config.file import BatonConfig, load_config
 from baton.errors import NotReady
 from services.cli.terminal import AsJson, ConfigFile, connect, err, out, path_of, print_json, state_of
@@ -96,6 +97,8 @@ def down(config: ConfigFile = None) -> None:
         err.print(f"\nthe service {now}; `baton down` waits for it and stops what is left")
         raise typer.Exit(130) from None
     out.print("stopped" + (f" (cleared {left} leftover processes)" if left else ""))
+    if instance.logs:
+        out.print(f"its logs are kept in {instance.logs}; `baton logs` shows them", style="dim", markup=False, soft_wrap=True)
 
 
 def status(context: typer.Context, config: ConfigFile = None, as_json: AsJson = False) -> None:
@@ -125,22 +128,19 @@ def _report(text: str) -> None:
     """Report a step of the start, a note or a warning: as a log record if JSON logs are on, else as a line for people."""
     if logger.isEnabledFor(logging.INFO):
         logger.log(logging.WARNING if text.startswith(startup_warnings.WARNING) else logging.INFO, text)
-    elif text.startswith((startup_warnings.WARNING, startup_warnings.NOTE)):
-        _print_progress(f"baton: {text}")
     else:
-        _print_progress(f"baton: {text} …")
+        ending = "" if text.startswith((startup_warnings.WARNING, startup_warnings.NOTE)) else " …"
+        _print_progress(f"baton: {text}{ending}")
 
 
 def _print_progress(line: str) -> None:
-    """Print a line about the start; a warning stands out."""
+    """Print a line about the start, in a log with the time; a warning stands out."""
     style = "bold yellow" if line.startswith(f"baton: {startup_warnings.WARNING}") else "dim"
-    err.print(line, style=style, markup=False, soft_wrap=True)
+    err.print(line if err.is_terminal else logs.stamped(line), style=style, markup=False, soft_wrap=True)
 
 
 def _log_as_json(config: BatonConfig) -> None:
     """Make the supervisor log JSON instead of printing."""
-    from baton import logs
-
     logs.set_up(as_json=True, texts=config.logging.texts)
 
 
@@ -161,7 +161,7 @@ def _detach(path: Path, state: StateDirectory, config: BatonConfig) -> None:
         pass  # refuse early if another `baton up` holds the lock: it may not have recorded its instance yet
     require_free(config.http.host, config.http.port)
     state.logs.mkdir(parents=True, exist_ok=True)
-    log = state.logs / "up.log"
+    log = state.up_log
     with contextlib.suppress(FileNotFoundError):  # there is no log, or another `baton up` has just moved it
         log.replace(log.with_name("up.log.1"))  # keep the log of the start before, which may have crashed
     command = [sys.executable, "-P", "-m", "services.cli", "up", "-c", str(path.resolve())]
@@ -195,13 +195,14 @@ def _await_ready(process: subprocess.Popen[bytes], output: IO[bytes], log: Path)
             if not raw.endswith("\n"):  # still being written
                 break
             shown += len(raw)
-            line = f"baton: {_message_of(raw)}" if raw.startswith("{") else raw
+            line = f"baton: {_message_of(raw)}" if raw.startswith("{") else logs.without_stamp(raw)
             if line.startswith(("ready ", "baton: ready ")):
                 return
             if line.startswith("baton: "):
                 _print_progress(line.rstrip())
         if process.poll() is not None:
-            lines = [line for line in text.splitlines() if line.strip() and not line.startswith("baton: ")]
+            said = [logs.without_stamp(line) for line in text.splitlines() if line.strip()]
+            lines = [line for line in said if not line.startswith("baton: ")]
             reason = "\n".join(map(_message_of, lines[-OUTPUT_LINES:])).removeprefix("error: ")
             raise NotReady(reason or f"the service ended without an error message; its output is in {log}")
         time.sleep(0.1)

@@ -1,0 +1,38 @@
+"""Copies files with their SHA-256, and says how far it is. Knows nothing of backups."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from baton.artifacts.manifest import FileEntry
+from baton.errors import BackupError
+
+CHUNK = 4 * 2**20
+"""Bytes between two reports of progress."""
+
+
+def copy(source: Path, target: Path, advance: Callable[[int], None]) -> FileEntry:
+    """Copy a file, wait until it is on the disk, and return its size and SHA-256. ``advance`` receives bytes that are done."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    digest, size = hashlib.sha256(), 0
+    with source.open("rb") as read, target.open("wb") as written:
+        while chunk := read.read(CHUNK):
+            written.write(chunk)
+            digest.update(chunk)
+            size += len(chunk)
+            advance(len(chunk))
+        written.flush()
+        os.fsync(written.fileno())
+    return FileEntry(size=size, sha256=digest.hexdigest())
+
+
+def require_space(directory: Path, needed: int) -> None:
+    """Raise ``BackupError`` unless the disk of ``directory``, which need not exist, has ``needed`` bytes free and some more."""
+    existing = next(path for path in (directory, *directory.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed * 1.02:
+        raise BackupError(f"{existing} has {free / 1e6:,.0f} MB free, and {needed * 1.02 / 1e6:,.0f} MB are needed")
