@@ -12,7 +12,7 @@ import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,16 @@ UNSURE_TOKENS = 64
 
 CHARACTERS_PER_TOKEN = 3
 """A low estimate, to form batches before the texts are tokenised. The predictor forms them again by the real lengths."""
+
+
+class Mark(NamedTuple):
+    """A part of an input that is, or is in, an answer. Positions count code points of `Task.content`."""
+
+    start: int
+    end: int
+    """The position after its last character."""
+    label: str = ""
+    """What it is called; empty where answers have no labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,6 +280,14 @@ class Task(ABC, Generic[InputT, OutputT, ExampleT, OptionsT]):
         Texts that it quotes must be taken from ``item``, where personal data may be masked.
         """
         return ", ".join(self.labels_in(example))
+
+    def marks_of(self, output: OutputT, item: InputT) -> tuple[Mark, ...]:
+        """Return where an answer lies in the input, for tasks whose answers do. ``output``: as `brief` returned it."""
+        return ()
+
+    def truth_marks(self, example: ExampleT) -> tuple[Mark, ...]:
+        """Return where the right answer of an example lies in its input, for tasks whose answers do."""
+        return ()
 
     # --- wire (the Hugging Face shapes; other dialects build on them) ----------------------------------------------------
 

@@ -20,6 +20,7 @@ from baton.errors import DataError, InvalidInput, UnusableModel
 from baton.tasks.base import (
     CHARACTERS_PER_TOKEN,
     IGNORED,
+    Mark,
     Score,
     Target,
     Task,
@@ -234,6 +235,12 @@ class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
 
     def truth_in_words(self, example: NerExample, item: NerInput) -> str:
         return _listed((item.text[span.start : span.end], span.label) for span in example.entities)
+
+    def marks_of(self, output: Entities, item: NerInput) -> tuple[Mark, ...]:
+        return tuple(Mark(entity.start, entity.end, entity.label) for entity in output.entities)
+
+    def truth_marks(self, example: NerExample) -> tuple[Mark, ...]:
+        return tuple(Mark(span.start, span.end, span.label) for span in example.entities)
 
     def scorable(self, options: NerOptions) -> bool:
         """Return False if the request asked for tokens instead of entities, or left out some types."""

@@ -21,6 +21,7 @@ from baton.tasks.base import (
     CHARACTERS_PER_TOKEN,
     PAIR_SEPARATOR,
     LongText,
+    Mark,
     Score,
     Target,
     Task,
@@ -275,6 +276,16 @@ class QuestionAnswering(Task[QaInput, Answers, QaExample, QaOptions]):
     def truth_in_words(self, example: QaExample, item: QaInput) -> str:
         starts = zip(example.answers.text, example.answers.answer_start, strict=True)
         return " / ".join(dict.fromkeys(item.context[start : start + len(text)] for text, start in starts)) or NO_TEXT
+
+    def marks_of(self, output: Answers, item: QaInput) -> tuple[Mark, ...]:
+        context = len(item.question) + len(PAIR_SEPARATOR)  # where it begins in `content`
+        best = output.top
+        return (Mark(context + best.start, context + best.end),) if best.end > best.start else ()
+
+    def truth_marks(self, example: QaExample) -> tuple[Mark, ...]:
+        context = len(example.question) + len(PAIR_SEPARATOR)
+        starts = zip(example.answers.text, example.answers.answer_start, strict=True)
+        return tuple(dict.fromkeys(Mark(context + start, context + start + len(text)) for text, start in starts))
 
     @classmethod
     def from_wire(cls, value: object) -> QaInput:

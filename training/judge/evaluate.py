@@ -9,14 +9,14 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from baton.predict.predictor import Predictor
 from baton.quality.drift import make_reference
 from baton.tasks import AnyTask
-from baton.tasks.base import Score, text_length
+from baton.tasks.base import Mark, Score, text_length
 
 CHUNK = 512
 """Number of examples that are predicted between two progress reports."""
@@ -28,13 +28,22 @@ TIMED = 21
 """Number of single inputs whose latency is measured."""
 
 
+class Told(NamedTuple):
+    """What a report shows of an answer."""
+
+    words: str
+    """`Task.in_words`."""
+    marks: tuple[Mark, ...] = ()
+    """`Task.marks_of`."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evaluated:
     """A model's answers to a holdout, and their score."""
 
     score: Score
-    answers: Sequence[str]
-    """Each answer in a few words (`Task.in_words`), for reports."""
+    answers: Sequence[Told]
+    """What reports show of each answer."""
 
 
 def evaluate(
@@ -56,9 +65,14 @@ def evaluate(
         outputs += predictor.predict(inputs[start : start + CHUNK])
         report(len(outputs), len(inputs))
     score = task.score(outputs, examples)
-    answers = [task.in_words(task.brief(output, mask(item))) for output, item in zip(outputs, inputs, strict=True)]
+    answers = [_told(task, output, mask(item)) for output, item in zip(outputs, inputs, strict=True)]
     score = replace(score, metrics={**score.metrics, "reference": reference(task, inputs, outputs)})
     return Evaluated(score=score, answers=answers)
+
+
+def _told(task: AnyTask, output: Any, item: Any) -> Told:
+    brief = task.brief(output, item)
+    return Told(task.in_words(brief), task.marks_of(brief, item))
 
 
 def cost(predictor: Predictor, examples: Sequence[Any], *, size: int, threads: int) -> dict[str, float]:
