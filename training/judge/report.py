@@ -90,7 +90,10 @@ def make_report(
 
 
 def _changes(changes: Iterable[Change], policy: GateSettings) -> list[dict[str, Any]]:
-    """Return each change with the central interval of its gain that holds ``gate.confidence``; of a label or slice, if it is lost."""
+    """Return each change with the central interval of its gain that holds ``gate.confidence``.
+
+    A label or a slice also tells whether it is lost.
+    """
     z = quantile((1 + policy.confidence) / 2)
     return [
         {

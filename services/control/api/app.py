@@ -20,7 +20,7 @@ from services.control.api.guard import Guard, describe
 from services.control.api.health import add_health
 from services.control.api.models import add_models
 from services.control.api.problems import Problem
-from services.control.api.promotions import add_promotions
+from services.control.api.promotions import add_decisions, add_promotions
 from services.control.api.protocol import ControlPlane
 from services.control.api.retrain import add_retrain
 from services.control.api.rollout import add_rollout
@@ -64,6 +64,7 @@ def build_api(control: ControlPlane, lifespan: Lifespan) -> FastAPI:
     add_versions(api, control)
     add_runs(api, control)
     add_promotions(api, control)
+    add_decisions(api, control)
     add_rollout(api, control)
     add_feedback(api, control, metrics)
     add_withdrawals(api, control)
