@@ -45,6 +45,9 @@ PAIR_SEPARATOR = "\0"
 """Separates the two texts of a pair in `Task.content`. Unlike white space it survives normalisation, so that the pairs
 "a b", "c" and "a", "b c" stay different."""
 
+SCHEMA_REFERENCE = "#/components/schemas/{model}"
+"""Where an OpenAPI document has the schemas that others refer to."""
+
 IGNORED = -100
 """Target of a token that does not count in the loss."""
 
@@ -290,6 +293,16 @@ class Task(ABC, Generic[InputT, OutputT, ExampleT, OptionsT]):
         return ()
 
     # --- wire (the Hugging Face shapes; other dialects build on them) ----------------------------------------------------
+
+    @classmethod
+    def input_schema(cls) -> dict[str, Any]:
+        """Return the JSON Schema of what `from_wire` reads: by default an object with the fields of ``Input``."""
+        return cls.Input.model_json_schema(ref_template=SCHEMA_REFERENCE)
+
+    @classmethod
+    def answer_schema(cls) -> dict[str, Any]:
+        """Return the JSON Schema of what `to_wire` returns: by default any JSON value."""
+        return {}
 
     @classmethod
     @abstractmethod

@@ -258,6 +258,19 @@ class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
             raise InvalidInput(f"inputs: {error}") from None
 
     @classmethod
+    def input_schema(cls) -> dict[str, Any]:
+        return {"type": "string"}
+
+    @classmethod
+    def answer_schema(cls) -> dict[str, Any]:
+        place = {"word": {"type": "string"}, "start": {"type": "integer"}, "end": {"type": "integer"}}
+        found = {"score": {"type": "number"}, **place}
+        group = {"entity_group": {"type": "string"}, **found}
+        token = {"entity": {"type": "string"}, "index": {"type": "integer"}, **found}
+        forms = [{"type": "object", "properties": keys, "required": list(keys)} for keys in (group, token)]
+        return {"type": "array", "items": {"anyOf": forms}}
+
+    @classmethod
     def to_wire(cls, output: Entities) -> list[dict[str, Any]]:
         return [
             {"entity_group": entity.label, "score": entity.score, "word": entity.word, "start": entity.start, "end": entity.end}

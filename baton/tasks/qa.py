@@ -299,6 +299,11 @@ class QuestionAnswering(Task[QaInput, Answers, QaExample, QaOptions]):
             raise InvalidInput(f"inputs.{first_problem(error)}; allowed: question, context") from None
 
     @classmethod
+    def answer_schema(cls) -> dict[str, Any]:
+        answer = Answer.model_json_schema()
+        return {"anyOf": [answer, {"type": "array", "items": answer}]}
+
+    @classmethod
     def to_wire(cls, output: Answers) -> dict[str, Any] | list[dict[str, Any]]:
         answers = [answer.model_dump() for answer in output.answers]
         return answers if output.many else answers[0]
