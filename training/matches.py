@@ -143,6 +143,8 @@ def decide(context: Context, version: ModelVersion, candidate: Evaluation, judge
     answers = [None if one is None else kept_answers(context, one.evaluation) for one in (ours, theirs)]
     facts = {
         "marks_hash": judge.version.marks_hash,
+        "dataset": {"number": judge.version.number, "hash": judge.version.hash, "audited": judge.version.holdout_audited},
+        "manifests": [None if one is None else one.manifest_sha256 for one in (version, champion)],
         "report": store_report(context, task, judged, ours, theirs, examples=judge.examples[:rows], answers=answers),
     }
     return registry.add_decision(replace(judged.decision, numbers={**judged.decision.numbers, **facts}), of_run=of_run)

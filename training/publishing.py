@@ -26,7 +26,7 @@ from training.data.splits import split_rows
 from training.exporting import Tried, drop_unused, export, fastest, loses, scale_each_pass
 from training.fit.priority import scoring_threads
 from training.int8_ranges import draw_windows
-from training.judge.evaluate import cost, evaluate, race
+from training.judge.evaluate import Told, cost, evaluate, race
 from training.reports import keep_answers
 
 VERSION_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -41,8 +41,8 @@ class Scores:
     """Scores and costs."""
     statistics: NDArray[np.int32]
     """As in `Evaluation`."""
-    answers: Sequence[str]
-    """In words."""
+    answers: Sequence[Told]
+    """As in `Evaluated`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Reports in the storage: each version's answers in words, and what `training.judge.report` makes of a match."""
+"""Reports in the storage: each version's answers, and what `training.judge.report` makes of a match."""
 
 from __future__ import annotations
 
@@ -10,23 +10,31 @@ from typing import Any
 
 from baton.store.records import Evaluation
 from baton.tasks import AnyTask
+from baton.tasks.base import Mark
 from baton.text.masks import masker
 from training.context import Context
 from training.judge.decision import Contender, Judged
+from training.judge.evaluate import Told
 from training.judge.report import make_report
 
 logger = logging.getLogger(__name__)
 
 
-def keep_answers(context: Context, version: int, holdout_hash: str, answers: Sequence[str]) -> None:
-    """Store a version's answers on a holdout, in words, for the reports of all matches that it will play on it."""
+def keep_answers(context: Context, version: int, holdout_hash: str, answers: Sequence[Told]) -> None:
+    """Store a version's answers on a holdout for the reports of all matches that it will play on it."""
     context.storage.write_report(_answers_path(context, version, holdout_hash), _json(answers))
 
 
-def kept_answers(context: Context, evaluation: Evaluation) -> list[str] | None:
-    """Return the answers of an evaluation in words; None if none were kept under today's patterns of personal data."""
+def kept_answers(context: Context, evaluation: Evaluation) -> list[Told] | None:
+    """Return the answers of an evaluation; None if none were kept under today's patterns of personal data.
+
+    Answers that Baton 0.1 kept are words alone.
+    """
     content = context.storage.read_report(_answers_path(context, evaluation.version, evaluation.holdout_hash))
-    return None if content is None else json.loads(content)
+    if content is None:
+        return None
+    kept = ((one, ()) if isinstance(one, str) else one for one in json.loads(content))
+    return [Told(words, tuple(Mark(*mark) for mark in marks)) for words, marks in kept]
 
 
 def store_report(
@@ -37,7 +45,7 @@ def store_report(
     champion: Contender | None,
     *,
     examples: Sequence[Any],
-    answers: Sequence[Sequence[str] | None],
+    answers: Sequence[Sequence[Told] | None],
 ) -> str | None:
     """Store the report of a match and return its path in the storage; the arguments are those of `make_report`.
 

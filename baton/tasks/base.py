@@ -12,7 +12,7 @@ import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,9 @@ PAIR_SEPARATOR = "\0"
 """Separates the two texts of a pair in `Task.content`. Unlike white space it survives normalisation, so that the pairs
 "a b", "c" and "a", "b c" stay different."""
 
+SCHEMA_REFERENCE = "#/components/schemas/{model}"
+"""Where an OpenAPI document has the schemas that others refer to."""
+
 IGNORED = -100
 """Target of a token that does not count in the loss."""
 
@@ -56,6 +59,16 @@ UNSURE_TOKENS = 64
 
 CHARACTERS_PER_TOKEN = 3
 """A low estimate, to form batches before the texts are tokenised. The predictor forms them again by the real lengths."""
+
+
+class Mark(NamedTuple):
+    """A part of an input that is, or is in, an answer. Positions count code points of `Task.content`."""
+
+    start: int
+    end: int
+    """The position after its last character."""
+    label: str = ""
+    """What it is called; empty where answers have no labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -329,7 +342,25 @@ class Task(ABC, Generic[InputT, OutputT, ExampleT, OptionsT]):
         """
         return ", ".join(self.labels_in(example))
 
+    def marks_of(self, output: OutputT, item: InputT) -> tuple[Mark, ...]:
+        """Return where an answer lies in the input, for tasks whose answers do. ``output``: as `brief` returned it."""
+        return ()
+
+    def truth_marks(self, example: ExampleT) -> tuple[Mark, ...]:
+        """Return where the right answer of an example lies in its input, for tasks whose answers do."""
+        return ()
+
     # --- wire (the Hugging Face shapes; other dialects build on them) ----------------------------------------------------
+
+    @classmethod
+    def input_schema(cls) -> dict[str, Any]:
+        """Return the JSON Schema of what `from_wire` reads: by default an object with the fields of ``Input``."""
+        return cls.Input.model_json_schema(ref_template=SCHEMA_REFERENCE)
+
+    @classmethod
+    def answer_schema(cls) -> dict[str, Any]:
+        """Return the JSON Schema of what `to_wire` returns: by default any JSON value."""
+        return {}
 
     @classmethod
     @abstractmethod

@@ -115,6 +115,11 @@ class MultiLabel(TextClassifier[MultiLabelScores, MultiLabelExample, MultiLabelO
         )
 
     @classmethod
+    def answer_schema(cls) -> dict[str, Any]:
+        scores = {"label": {"type": "string"}, "score": {"type": "number"}, "assigned": {"type": "boolean"}}
+        return {"type": "array", "items": {"type": "object", "properties": scores, "required": list(scores)}}
+
+    @classmethod
     def to_wire(cls, output: MultiLabelScores) -> list[dict[str, Any]]:
         return [{**row, "assigned": applies} for row, applies in zip(super().to_wire(output), output.assigned, strict=True)]
 

@@ -21,6 +21,7 @@ from baton.tasks.base import (
     CHARACTERS_PER_TOKEN,
     IGNORED,
     Explanation,
+    Mark,
     Score,
     Target,
     Task,
@@ -275,6 +276,12 @@ class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
     def truth_in_words(self, example: NerExample, item: NerInput) -> str:
         return _listed((item.text[span.start : span.end], span.label) for span in example.entities)
 
+    def marks_of(self, output: Entities, item: NerInput) -> tuple[Mark, ...]:
+        return tuple(Mark(entity.start, entity.end, entity.label) for entity in output.entities)
+
+    def truth_marks(self, example: NerExample) -> tuple[Mark, ...]:
+        return tuple(Mark(span.start, span.end, span.label) for span in example.entities)
+
     def scorable(self, options: NerOptions) -> bool:
         """Return False if the request asked for tokens instead of entities, or left out some types."""
         return options.aggregation_strategy != "none" and set(options.ignore_labels) == {tags.OUTSIDE}
@@ -289,6 +296,19 @@ class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
             return NerInput.model_construct(text=check_text(value, "text"))
         except ValueError as error:
             raise InvalidInput(f"inputs: {error}") from None
+
+    @classmethod
+    def input_schema(cls) -> dict[str, Any]:
+        return {"type": "string"}
+
+    @classmethod
+    def answer_schema(cls) -> dict[str, Any]:
+        place = {"word": {"type": "string"}, "start": {"type": "integer"}, "end": {"type": "integer"}}
+        found = {"score": {"type": "number"}, **place}
+        group = {"entity_group": {"type": "string"}, **found}
+        token = {"entity": {"type": "string"}, "index": {"type": "integer"}, **found}
+        forms = [{"type": "object", "properties": keys, "required": list(keys)} for keys in (group, token)]
+        return {"type": "array", "items": {"anyOf": forms}}
 
     @classmethod
     def to_wire(cls, output: Entities) -> list[dict[str, Any]]:

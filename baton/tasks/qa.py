@@ -21,6 +21,7 @@ from baton.tasks.base import (
     CHARACTERS_PER_TOKEN,
     PAIR_SEPARATOR,
     LongText,
+    Mark,
     Score,
     Target,
     Task,
@@ -289,6 +290,16 @@ class QuestionAnswering(Task[QaInput, Answers, QaExample, QaOptions]):
         starts = zip(example.answers.text, example.answers.answer_start, strict=True)
         return " / ".join(dict.fromkeys(item.context[start : start + len(text)] for text, start in starts)) or NO_TEXT
 
+    def marks_of(self, output: Answers, item: QaInput) -> tuple[Mark, ...]:
+        context = len(item.question) + len(PAIR_SEPARATOR)  # where it begins in `content`
+        best = output.top
+        return (Mark(context + best.start, context + best.end),) if best.end > best.start else ()
+
+    def truth_marks(self, example: QaExample) -> tuple[Mark, ...]:
+        context = len(example.question) + len(PAIR_SEPARATOR)
+        starts = zip(example.answers.text, example.answers.answer_start, strict=True)
+        return tuple(dict.fromkeys(Mark(context + start, context + start + len(text)) for text, start in starts))
+
     @classmethod
     def from_wire(cls, value: object) -> QaInput:
         if not isinstance(value, dict):
@@ -299,6 +310,11 @@ class QuestionAnswering(Task[QaInput, Answers, QaExample, QaOptions]):
             return QaInput.model_validate(value)
         except ValidationError as error:
             raise InvalidInput(f"inputs.{first_problem(error)}; allowed: question, context") from None
+
+    @classmethod
+    def answer_schema(cls) -> dict[str, Any]:
+        answer = Answer.model_json_schema()
+        return {"anyOf": [answer, {"type": "array", "items": answer}]}
 
     @classmethod
     def to_wire(cls, output: Answers) -> dict[str, Any] | list[dict[str, Any]]:

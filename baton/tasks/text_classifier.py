@@ -245,6 +245,15 @@ class TextClassifier(Task[TextInput, ScoresT, TextExampleT, ChoiceT]):
             raise InvalidInput(f"inputs.{first_problem(error)}; allowed: text, text_pair") from None
 
     @classmethod
+    def input_schema(cls) -> dict[str, Any]:
+        return {"anyOf": [{"type": "string"}, super().input_schema()]}
+
+    @classmethod
+    def answer_schema(cls) -> dict[str, Any]:
+        scores = {"label": {"type": "string"}, "score": {"type": "number"}}
+        return {"type": "array", "items": {"type": "object", "properties": scores, "required": list(scores)}}
+
+    @classmethod
     def to_wire(cls, output: ScoresT) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = [
             {"label": label, "score": score} for label, score in zip(output.labels, output.scores, strict=True)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from baton.errors import InvalidInput
 from services.cli.terminal import AsJson, ConfigFile, Limit, Model, connect, err, may_go_on, out, print_json, print_value
 from services.client import ApiError
+from services.report.words import Language
 from services.tables import show, show_report
 
 
@@ -28,16 +33,29 @@ def report(
     model: Model,
     version: Annotated[int, typer.Argument(min=1, help="Number of the version.", metavar="VERSION")],
     config: ConfigFile = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write the report as one HTML file; - is standard output.", metavar="FILE")
+    ] = None,
+    language: Annotated[Language, typer.Option(help="Language of the HTML file: English or Simplified Chinese.")] = "en",
     as_json: AsJson = False,
 ) -> None:
     """Show why the gate promoted or refused a version: its F1 against the champion's, and what changed.
 
     F1 is shown for the whole holdout, its parts, slices and labels, with the interval of each gain. The confusions and the
     answers that changed most follow. The report of a first version, which has no champion to beat, has its labels alone.
+
+    With --html the same is one file for people who decide: it opens in any browser without a network, and prints on A4.
     """
+    if html is not None and as_json:
+        raise InvalidInput("--html and --json exclude each other; use one of them")
     with connect(context, config) as client:
         item = client.get(f"/api/models/{model}/versions/{version}/report")
-    print_value(item, as_json, show_report.report)
+    if html is None:
+        print_value(item, as_json, show_report.report)
+        return
+    from services.report.page import page  # loads templates, which no other command needs
+
+    _write(html, page(item, language=language))
 
 
 def evaluate(
@@ -121,3 +139,18 @@ def history(
     with connect(context, config) as client:
         items = client.get(f"/api/models/{model}/history", limit=limit)["items"]
     print_value(items, as_json, show.history)
+
+
+def _write(file: Path, page: str) -> None:
+    """Write a page to a file, or to standard output for ``-``. Raises ``InvalidInput`` if the file cannot be written."""
+    if str(file) == "-":
+        with suppress(BrokenPipeError):
+            sys.stdout.write(page)
+        return
+    try:
+        file.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise InvalidInput(
+            f"--html {file}: it cannot be written: {error.strerror}; name a file in a directory that exists"
+        ) from None
+    err.print(f"wrote {file}", markup=False, soft_wrap=True)

@@ -34,6 +34,7 @@ from services.control import loops
 from services.control.rollouts.evidence import Evidence
 from services.host.instance import Instance, StateDirectory, start_of
 from services.replica.replica import ModelReplica
+from tests.report.cases import win
 from tests.support import replica as replicas
 from tests.support.growing import three_versions
 from tests.support.local_control import LocalControl, configured, control_of, decide, publish
@@ -461,6 +462,30 @@ def test_a_version_is_rejected_once_which_ends_its_trial_and_is_marked(service):
     assert "✗ v2 was rejected: it insults people" in words(service.ok("versions", "m").out)
     rejected = [item["rejected"] for item in service.ok("versions", "m", "--json").json]
     assert rejected == [None, "it insults people", None]
+
+
+def test_a_report_is_written_as_one_html_file_or_to_standard_output(service, tmp_path):
+    report = win()["report"]
+    Storage(service.control.config.storage).write_report("models/m/reports/one.json", json.dumps(report).encode())
+    found = decide(service.control.registry, "m", 2)
+    numbers = {**found.numbers, "report": "models/m/reports/one.json"}
+    service.control.registry.add_decision(replace(found, id=None, numbers=numbers))
+    file = tmp_path / "report.html"
+    done = service.ok("report", "m", 2, "--html", file)
+    assert (done.out, done.err) == ("", f"wrote {file}\n")
+    text = file.read_text()
+    assert text.startswith("<!doctype html>")
+    assert found.sentence in text
+    assert service.ok("report", "m", 2, "--html", "-").out == text
+    chinese = service.ok("report", "m", 2, "--html", "-", "--language", "zh").out
+    assert "无法定论" in chinese or "晋升" in chinese
+    assert failed(service("report", "m", 2, "--html", file, "--json")).startswith("--html and --json exclude each other")
+    nowhere = tmp_path / "nowhere" / "report.html"
+    assert "No such file or directory; name a file in a directory that exists" in failed(
+        service("report", "m", 2, "--html", nowhere)
+    )
+    assert service("report", "m", 2, "--html", "-", "--language", "xx").code == 2
+    assert service.ok("report", "m", 2, "--json").json["report"] == report
 
 
 def test_a_version_that_loses_ends_with_status_1_and_the_gates_sentence(service):

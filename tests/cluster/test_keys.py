@@ -28,6 +28,7 @@ pytestmark = pytest.mark.cluster
 
 MODEL = "guarded"
 HEALTH_CHECKS = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
+OF_REPLICAS = ("/models/", "/v1/models/", "/v2/models/")
 OPEN = {("GET", path) for path in (*HEALTH_CHECKS, f"/models/{MODEL}/health")}
 OTHER_SCOPES = {
     "/metrics": Scope.METRICS,
@@ -124,9 +125,10 @@ def operations(service: Guarded) -> list[tuple[str, str]]:
     described = [
         (method.upper(), re.sub(r"\{(\w+)\}", lambda found: values[found[1]], path))
         for path, methods in paths.items()
+        if not path.startswith(OF_REPLICAS)  # the list below has them
         for method in methods
     ]
-    pages = ("/docs", "/redoc", "/openapi.json", "/nowhere")
+    pages = ("/docs", "/docs/start.js", "/docs/swagger-ui-bundle.js", "/redoc", "/openapi.json", "/nowhere")
     own = [("POST", ""), ("POST", "/predict"), ("GET", "/info"), ("GET", "/health"), ("GET", "/nowhere")]
     own += [("POST", f"/v2/models/{MODEL}/infer"), ("GET", f"/v2/models/{MODEL}"), ("POST", f"/v1/models/{MODEL}:predict")]
     return [*described, *(("GET", page) for page in pages), *((method, f"/models/{MODEL}{path}") for method, path in own)]

@@ -24,6 +24,7 @@ from baton.store import database
 from baton.store.records import RunState
 from services.control.api import runs as run_routes
 from services.control.api.app import build_api
+from tests.report.cases import win
 from tests.support.growing import three_versions
 from tests.support.local_control import LocalControl, configured, control_of, publish
 
@@ -497,6 +498,27 @@ def test_a_report_is_read_with_its_newest_decision_and_its_absence_is_explained(
     newer = champion.registry.add_decision(replace(stored, id=None, numbers={**stored.numbers, "report": path}))
     answer = champion.get("/api/models/m/versions/2/report").json()
     assert (answer["decision"]["id"], answer["report"]) == (newer.id, {"rows": []})
+
+
+def test_the_report_is_a_page_that_runs_no_script_in_two_languages(champion):
+    url = "/api/models/m/versions/2/report.html"
+    assert "the gate has not judged m v2" in problem(champion.get(url), 404)
+    path = "models/m/reports/one.json"
+    Storage(champion.control.config.storage).write_report(path, json.dumps(win()["report"]).encode())
+    stored = champion.registry.decision(champion.promote(2).json()["decision"]["id"])
+    champion.registry.add_decision(replace(stored, id=None, numbers={**stored.numbers, "report": path}))
+    answer = champion.get(url)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "script-src" not in policy
+    assert policy.endswith("frame-ancestors 'none'")
+    assert (answer.headers["x-content-type-options"], answer.headers["cache-control"]) == ("nosniff", "no-store")
+    assert stored.sentence in answer.text
+    assert 'lang="zh-Hans"' in champion.get(url, params={"language": "zh"}).text
+    assert "'xx' is not allowed" in problem(champion.get(url, params={"language": "xx"}), 422)
+    problem(champion.get("/api/models/m/versions/99/report.html"), 404)
+    problem(champion.get("/api/models/nobody/versions/1/report.html"), 404)
 
 
 def test_versions_tell_how_they_became_champion(champion):

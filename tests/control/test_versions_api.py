@@ -116,6 +116,11 @@ def test_a_version_is_evaluated_on_the_newest_holdout_and_nothing_moves(tmp_path
     assert len(api.control.jobs.submitted) == jobs, "it is stored"
     third = api.post("/api/models/m/versions/3/evaluations").json()
     assert third["report"]["candidate"] == third["decision"]["candidate"] == 3
+    page, numbers = api.get("/api/models/m/versions/3/report.html").text, third["decision"]["numbers"]
+    manifests = [api.registry.versions.get("m", number).manifest_sha256 for number in (3, 1)]
+    assert numbers["manifests"] == manifests
+    for told in (*manifests, numbers["dataset"]["hash"], third["report"]["labels"][0]["name"]):
+        assert told in page
     assert api.promote(2, force=True, reason="a test wants it").status_code == 200
     third = api.post("/api/models/m/versions/3/evaluations").json()
     assert (third["champion"], third["decision"], third["report"]) == (2, None, None), "its match was against v1"

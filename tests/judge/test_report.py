@@ -14,13 +14,15 @@ from baton.config.model_settings import GateSettings
 from baton.predict.predictor import Predictor
 from baton.store.records import Champion, Evaluation
 from baton.tasks import AnyTask
+from baton.tasks.base import PAIR_SEPARATOR, Mark
 from baton.tasks.classification import Classification, TextExample
 from baton.tasks.ner import Ner
 from baton.tasks.ner_entities import Entities, Entity
 from baton.tasks.ner_rows import NerExample, Span
 from baton.text.masks import MASK, masker
 from training.judge.decision import Contender, decide_match
-from training.judge.evaluate import evaluate
+from training.judge.evaluate import Told, evaluate
+from training.judge.excerpts import SHOWN_CHARACTERS, excerpt
 from training.judge.holdout import describe_holdout
 from training.judge.report import CHANGED, make_report
 
@@ -29,8 +31,8 @@ ROWS = [TextExample(text=f"text {number} of anna@example.com", label=LABELS[numb
 POLICY = GateSettings()
 
 
-def contender(version: int, wrong: Sequence[int], **metrics: Any) -> tuple[Contender, list[str]]:
-    """A version that answers every row rightly but these, which it calls the next label; and its answers in words."""
+def contender(version: int, wrong: Sequence[int], **metrics: Any) -> tuple[Contender, list[Told]]:
+    """A version that answers every row rightly but these, which it calls the next label; and its answers."""
     truth = np.arange(300) % 3
     predicted = np.where(np.isin(np.arange(300), wrong), (truth + 1) % 3, truth)
     evaluation = Evaluation(
@@ -42,12 +44,12 @@ def contender(version: int, wrong: Sequence[int], **metrics: Any) -> tuple[Conte
         statistics=np.stack([truth, predicted], axis=1).astype(np.int32),
         created_at=datetime.now(UTC),
     )
-    return Contender(evaluation=evaluation, labels=LABELS), [f"{LABELS[answer]} (0.90)" for answer in predicted]
+    return Contender(evaluation=evaluation, labels=LABELS), [Told(f"{LABELS[answer]} (0.90)") for answer in predicted]
 
 
 def report_of(
-    ours: tuple[Contender, list[str]],
-    theirs: tuple[Contender, list[str]] | None,
+    ours: tuple[Contender, list[Told]],
+    theirs: tuple[Contender, list[Told]] | None,
     *,
     kept: bool = True,
     marks: Sequence[dict[str, Any]] = (),
@@ -148,5 +150,26 @@ def test_answers_are_masked_when_a_version_is_evaluated():
             return [Entities(entities=(entity,), word_labels=("O",), word_scores=(0.5,)) for _ in inputs]
 
     evaluated = evaluate(cast("Predictor", Stub()), [example], lambda done, total: None, mask=masker([r"\S+@\S+"]))
-    assert evaluated.answers == [f"{MASK * 16} [PER]"]
+    assert evaluated.answers == [Told(f"{MASK * 16} [PER]", (Mark(9, 25, "PER"),))]
     assert evaluated.score.metrics["f1"] == 1
+
+
+def test_the_places_of_answers_move_with_the_excerpt_of_a_long_text():
+    text = f"{'word ' * 200}Clara{' word' * 200}"
+    both = Mark(0, 4, "PER")
+    shown, [[mark], [], [cut]] = excerpt(text, [[both, Mark(1000, 1005, "PER")], [both], [both, Mark(1000, 1900, "PER")]])
+    assert shown[mark.start : mark.end] == "Clara"
+    assert (mark.label, len(shown)) == ("PER", SHOWN_CHARACTERS + 2)
+    assert shown[cut.start : cut.end].startswith("Clara word")
+    assert (shown[0], shown[cut.end :]) == ("…", "…")
+
+
+def test_of_a_question_and_a_long_context_the_question_stays_and_the_context_is_cut_to_the_answer():
+    question, context = "Who sings?", f"{'Nobody. ' * 100}Clara sings."
+    place = len(question) + 1 + 800
+    shown, [[mark]] = excerpt(f"{question}{PAIR_SEPARATOR}{context}", [[Mark(place, place + 5)]])
+    assert shown.startswith("Who sings? | …")
+    assert shown[mark.start : mark.end] == "Clara"
+    assert shown.endswith("sings.")
+    short, [[mark]] = excerpt(f"{question}{PAIR_SEPARATOR}Clara.", [[Mark(len(question) + 1, len(question) + 6)]])
+    assert (short, short[mark.start : mark.end]) == ("Who sings? | Clara.", "Clara")

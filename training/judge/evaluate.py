@@ -9,7 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from baton.predict.predictor import Predictor
 from baton.quality.confidence import calibration_error, precision_curve
 from baton.quality.drift import make_reference
 from baton.tasks import AnyTask
-from baton.tasks.base import Score, text_length
+from baton.tasks.base import Mark, Score, text_length
 from training.judge import calibration
 
 CHUNK = 512
@@ -31,13 +31,22 @@ TIMED = 21
 """Number of single inputs whose latency is measured."""
 
 
+class Told(NamedTuple):
+    """What a report shows of an answer."""
+
+    words: str
+    """`Task.in_words`."""
+    marks: tuple[Mark, ...] = ()
+    """`Task.marks_of`."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evaluated:
     """A model's answers to a holdout, and their score."""
 
     score: Score
-    answers: Sequence[str]
-    """Each answer in a few words (`Task.in_words`), for reports."""
+    answers: Sequence[Told]
+    """What reports show of each answer."""
 
 
 def evaluate(
@@ -62,17 +71,17 @@ def evaluate(
     if fit:
         chosen = np.unique(np.linspace(0, len(inputs) - 1, min(len(inputs), calibration.ROWS)).round().astype(int))
         rows = [examples[place] for place in chosen]
-        answers, facts = calibration.fit_temperature(predictor, rows, lambda done: report(done, len(inputs)))
-        _put(outputs, chosen, answers)
+        fitted, facts = calibration.fit_temperature(predictor, rows, lambda done: report(done, len(inputs)))
+        _put(outputs, chosen, fitted)
         places = np.setdiff1d(places, chosen)
     for start in range(0, len(places), CHUNK):
         chosen = places[start : start + CHUNK]
         _put(outputs, chosen, predictor.predict([inputs[place] for place in chosen]))
         report(len(inputs) - len(places) + start + len(chosen), len(inputs))
     score = task.score(outputs, examples)
-    in_words = [task.in_words(task.brief(output, mask(item))) for output, item in zip(outputs, inputs, strict=True)]
+    answers = [_told(task, output, mask(item)) for output, item in zip(outputs, inputs, strict=True)]
     described = {"reference": reference(task, inputs, outputs), **_confidence(task, outputs, examples, facts)}
-    return Evaluated(score=replace(score, metrics={**score.metrics, **described}), answers=in_words)
+    return Evaluated(score=replace(score, metrics={**score.metrics, **described}), answers=answers)
 
 
 def _put(outputs: list[Any], places: NDArray[np.int64], answers: Sequence[Any]) -> None:
@@ -95,6 +104,11 @@ def _confidence(
     return {
         "confidence": {"temperature": task.temperature, "answers": len(judged.scores), **measured, "curve": curve},
     }
+
+
+def _told(task: AnyTask, output: Any, item: Any) -> Told:
+    brief = task.brief(output, item)
+    return Told(task.in_words(brief), task.marks_of(brief, item))
 
 
 def cost(predictor: Predictor, examples: Sequence[Any], *, size: int, threads: int) -> dict[str, float]:

@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from baton.artifacts.frozen import shown
 from baton.config.model_settings import GateSettings
 from baton.store.records import Evaluation
 from baton.tasks import AnyTask
 from training.judge.comparison import quantile
 from training.judge.decision import Contender, Judged
+from training.judge.evaluate import Told
+from training.judge.excerpts import excerpt, shorten
 from training.judge.gate import Outcome
-from training.judge.guards import Change
+from training.judge.guards import Change, Single
 from training.judge.pairs import MacroPair, Pair
 
 CHANGED = 10
@@ -29,6 +30,9 @@ CONFUSIONS = 10
 
 SHOWN_SLICE = 5
 """Number of groups from which a report shows a slice. No smaller one could be lost."""
+
+ANSWERS = ("answer", "champion_answer")
+"""Names of the two versions' answers in a report."""
 
 WHOLE = "the whole holdout"
 """Name of the line with the whole holdout."""
@@ -42,14 +46,14 @@ def make_report(
     *,
     policy: GateSettings,
     examples: Sequence[Any],
-    answers: Sequence[Sequence[str] | None],
+    answers: Sequence[Sequence[Told] | None],
     mask: Callable[[Any], Any],
 ) -> dict[str, Any]:
     """Return the report of a decision as JSON values.
 
     Args:
         examples: the rows that judge, in the order of the evaluations.
-        answers: of the candidate and of the champion, in words; None where they were not kept.
+        answers: of the candidate and of the champion; None where they were not kept.
         mask: masks personal data in an input.
     """
     evaluations = [one.evaluation for one in (candidate, champion) if one is not None]
@@ -86,7 +90,10 @@ def make_report(
 
 
 def _changes(changes: Iterable[Change], policy: GateSettings) -> list[dict[str, Any]]:
-    """Return each change with the central interval of its gain that holds ``gate.confidence``."""
+    """Return each change with the central interval of its gain that holds ``gate.confidence``.
+
+    A label or a slice also tells whether it is lost.
+    """
     z = quantile((1 + policy.confidence) / 2)
     return [
         {
@@ -97,6 +104,7 @@ def _changes(changes: Iterable[Change], policy: GateSettings) -> list[dict[str, 
             "gain": change.gain,
             "low": change.gain - z * change.standard_error,
             "high": change.gain + z * change.standard_error,
+            **({"lost": change.lost} if isinstance(change, Single) else {}),
         }
         for change in changes
     ]
@@ -143,7 +151,7 @@ def _changed(
     task: AnyTask,
     pair: Pair,
     examples: Sequence[Any],
-    answers: Sequence[Sequence[str] | None],
+    answers: Sequence[Sequence[Told] | None],
     mask: Callable[[Any], Any],
 ) -> list[dict[str, Any]]:
     """Return the texts whose changed answers moved the gain most: as many that got worse as got better, if there are."""
@@ -153,16 +161,19 @@ def _changed(
     better = [int(row) for row in order[::-1] if influence[row] > 0]
     half = CHANGED // 2
     shares = (worse[: max(half, CHANGED - len(better))], better[: max(half, CHANGED - len(worse))])
-    ours, theirs = answers
     found = []
     for row in (row for share in shares for row in share):
         example = examples[row]
         item = mask(task.input_of(example))
+        told = [None if kept is None else kept[row] for kept in answers]
+        marks = [task.truth_marks(example), *(() if one is None else one.marks for one in told)]
+        text, moved = excerpt(task.content(example.model_copy(update=dict(item))), marks)
+        words = [None if one is None else shorten(one.words) for one in told]
         entry = {
-            "text": shown(task.content(example.model_copy(update=dict(item)))),
-            "truth": shown(task.truth_in_words(example, item)),
-            "answer": None if ours is None else shown(ours[row]),
-            "champion_answer": None if theirs is None else shown(theirs[row]),
+            "text": text,
+            "truth": shorten(task.truth_in_words(example, item)),
+            **dict(zip(ANSWERS, words, strict=True)),
+            "marks": dict(zip(("truth", *ANSWERS), moved, strict=True)),
             "influence": float(influence[row]),
         }
         found.append(entry)

@@ -20,7 +20,7 @@ from services.control.api.guard import Guard, describe
 from services.control.api.health import add_health
 from services.control.api.models import add_models
 from services.control.api.problems import Problem
-from services.control.api.promotions import add_promotions
+from services.control.api.promotions import add_decisions, add_promotions
 from services.control.api.protocol import ControlPlane
 from services.control.api.retrain import add_retrain
 from services.control.api.rollout import add_rollout
@@ -29,6 +29,8 @@ from services.control.api.versions import add_versions
 from services.control.api.withdrawals import add_withdrawals
 from services.control.control_metrics import ControlMetrics, add_metrics
 from services.control.inference_protocol import add_inference_protocol
+from services.control.openapi.page import add_page
+from services.control.openapi.predictions import add_predictions
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -48,11 +50,13 @@ def build_api(control: ControlPlane, lifespan: Lifespan) -> FastAPI:
 
     api = FastAPI(
         title="Baton",
+        docs_url=None,  # `add_page` has a page that needs no other host
+        redoc_url=None,
         dependencies=[Depends(require_current_schema)],
         version=__version__,
         lifespan=lifespan,
         responses=PROBLEMS,
-        description="Train, judge, promote and roll back models. Predictions are answered below /models/NAME.",
+        description="Ask models, and train, judge, promote and roll them back. Replicas answer predictions in four dialects.",
     )
     api.add_middleware(Timely)
     api.add_middleware(Guard, control=control)
@@ -64,6 +68,7 @@ def build_api(control: ControlPlane, lifespan: Lifespan) -> FastAPI:
     add_versions(api, control)
     add_runs(api, control)
     add_promotions(api, control)
+    add_decisions(api, control)
     add_rollout(api, control)
     add_feedback(api, control, metrics)
     add_withdrawals(api, control)
@@ -72,5 +77,7 @@ def build_api(control: ControlPlane, lifespan: Lifespan) -> FastAPI:
     add_retrain(api, control)
     add_datasets(api, control)
     add_inference_protocol(api, control)
+    add_page(api)
+    add_predictions(api, control.config.models)
     describe(api)
     return api

@@ -74,6 +74,10 @@ DOCUMENTED_REPLICA_RULES = (
     Rule("GET", f"{ROUTE}/{{model}}{HEALTH}", None),
     Rule("GET", f"{ROUTE}/{{model}}/v2/health/{{rest}}", None),
     Rule("GET", f"{ROUTE}/{{model}}/v2/models/{{rest}}/ready", None),
+    Rule("GET", "/v2/models/{model}/ready", None),
+    Rule("GET", "/v2/models/{model}", Scope.PREDICT),
+    Rule("POST", "/v2/models/{model}/infer", Scope.PREDICT),
+    Rule("POST", "/v1/models/{model}:predict", Scope.PREDICT),
     *PREDICTION_RULES,
 )
 """What `services.replica.http` enforces, for the documentation only: every path but health checks needs `Scope.PREDICT`."""
@@ -97,6 +101,12 @@ def key_of(scope: asgi.Scope) -> Key | None:
 def required_scope(method: str, path: str) -> Scope | None:
     """Return the scope that a call of the control plane needs; None if the call is open."""
     return next((rule.scope for rule in RULES if rule.matches(method, path)), DEFAULT_SCOPE)
+
+
+def documented_scope(method: str, path: str) -> Scope | None:
+    """Return the scope that a call needs, whether the control plane or a replica answers it."""
+    rules = (*DOCUMENTED_REPLICA_RULES, *RULES)
+    return next((rule.scope for rule in rules if rule.matches(method, path)), DEFAULT_SCOPE)
 
 
 class Guard:
@@ -186,7 +196,7 @@ def describe(api: FastAPI) -> None:
         schema.setdefault("components", {})["securitySchemes"] = {"key": bearer}
         for path, operations in schema["paths"].items():
             for method, operation in operations.items():
-                scope = required_scope(method.upper(), path)
+                scope = documented_scope(method.upper(), path)
                 operation["security"] = [] if scope is None else [{"key": [scope.value]}]
         return schema
 

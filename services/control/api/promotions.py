@@ -1,4 +1,4 @@
-"""Routes that move the champion: promote, roll back, and the list of moves."""
+"""Routes that move the champion: promote, roll back, and the list of moves; and those that read why the gate decided so."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Path
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import Field
 
 from baton.artifacts.storage import Storage
@@ -17,6 +17,15 @@ from services.control.api.bodies import LONGEST_REASON, Body, Page, to_json_valu
 from services.control.api.problems import problem
 from services.control.api.protocol import ControlPlane
 from services.control.api.query_params import Before, Limit
+from services.report.page import POLICY, page
+from services.report.words import Language
+
+PAGE_HEADERS = {
+    "content-security-policy": f"{POLICY}; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
+"""Headers of a page for browsers: it runs no script, asks no address, and stands in no other page."""
 
 
 class PromotionRequest(Body):
@@ -43,7 +52,6 @@ class Rejection(Body):
 def add_promotions(api: FastAPI, control: ControlPlane) -> None:
     """Add the routes of promotions and rollbacks."""
     registry = control.registry
-    storage = Storage(control.config.storage)
 
     @api.post("/api/models/{model}/promotions", tags=["promotions"])
     async def promote(model: str, body: PromotionRequest) -> JSONResponse:
@@ -77,6 +85,20 @@ def add_promotions(api: FastAPI, control: ControlPlane) -> None:
             items=[to_json_values(promotion) for promotion in found], next=found[-1].id if len(found) == limit else None
         )
 
+    @api.post("/api/models/{model}/rollback", tags=["promotions"])
+    async def rollback(model: str, body: RollbackRequest | None = None) -> dict[str, Any]:
+        """Put the previous champion, or an earlier one, back in service."""
+        control.config.model(model)
+        wanted = body or RollbackRequest()
+        decision, promotion = await control.rollouts.rollback(model, wanted.version, wanted.reason)
+        return {"decision": to_json_values(decision), "promotion": to_json_values(promotion)}
+
+
+def add_decisions(api: FastAPI, control: ControlPlane) -> None:
+    """Add the routes that read decisions and their reports."""
+    registry = control.registry
+    storage = Storage(control.config.storage)
+
     @api.get("/api/decisions/{number}", tags=["promotions"])
     def get_decision(number: Annotated[int, Path(ge=1, le=LARGEST_INTEGER)]) -> dict[str, Any]:
         """Return one decision: verdict, sentence, policy, and every number that it rests on."""
@@ -90,6 +112,16 @@ def add_promotions(api: FastAPI, control: ControlPlane) -> None:
 
         The report has F1 and gain by part, slice and label, the confusions that changed most, and the most changed answers.
         """
+        return read_report(model, number)
+
+    @api.get("/api/models/{model}/versions/{number}/report.html", tags=["promotions"], response_class=HTMLResponse)
+    def get_report_page(
+        model: str, number: Annotated[int, Path(ge=1, le=LARGEST_INTEGER)], language: Language = "en"
+    ) -> HTMLResponse:
+        """Return the same report as one HTML page, which needs nothing else: to read, to print, to send."""
+        return HTMLResponse(page(read_report(model, number), language=language), headers=PAGE_HEADERS)
+
+    def read_report(model: str, number: int) -> dict[str, Any]:
         control.config.model(model)
         registry.versions.get(model, number)
         found = registry.newest_gate_decision(model, number)
@@ -101,11 +133,3 @@ def add_promotions(api: FastAPI, control: ControlPlane) -> None:
             why = "none was made with it" if path is None else f"{path} is not in the storage"
             raise NotFound(f"decision {found.id} on {model} v{number} has no report: {why}")
         return {"decision": to_json_values(found), "report": json.loads(content)}
-
-    @api.post("/api/models/{model}/rollback", tags=["promotions"])
-    async def rollback(model: str, body: RollbackRequest | None = None) -> dict[str, Any]:
-        """Put the previous champion, or an earlier one, back in service."""
-        control.config.model(model)
-        wanted = body or RollbackRequest()
-        decision, promotion = await control.rollouts.rollback(model, wanted.version, wanted.reason)
-        return {"decision": to_json_values(decision), "promotion": to_json_values(promotion)}
