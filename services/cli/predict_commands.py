@@ -39,6 +39,9 @@ def predict(
     top_k: Annotated[
         int | None, typer.Option(min=1, help="Show this many labels or answers [default: 3 labels, 1 answer].")
     ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show what each word adds to the score (classification and NER).")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Send texts to a served model and print its answers.
@@ -55,6 +58,10 @@ def predict(
         if top_k is None and task in ("classification", "multi_label"):
             top_k = LABELS_SHOWN
         parameters: dict[str, Any] = {} if top_k is None else {"top_k": top_k}
+        if explain:
+            if task == "qa":
+                raise InvalidInput("--explain is for classification and NER; this model's task is qa")
+            parameters["explain"] = True
         answer = client.predict(model, inputs, **parameters)
     if as_json:
         print_json(

@@ -13,6 +13,8 @@ from baton.client import Prediction
 from services.tables.show import grid
 
 ENTITY_COLOURS = ("cyan", "magenta", "yellow", "green", "blue", "red")
+SHOWN_ATTRIBUTION = 0.02
+"""Least change of a score for which a word is coloured."""
 CONTEXT_CHARACTERS = 120
 """Characters of the context that are shown on either side of the best answer."""
 
@@ -26,7 +28,30 @@ def predictions(task: str, inputs: Sequence[Any], answer: Prediction) -> Rendera
     render = {"classification": _labels, "multi_label": _labels, "ner": _entities, "qa": _answers}.get(task, _as_json)
     times = f"{answer.inference_ms:.2f} ms inference, {answer.queue_ms:.2f} ms queue"
     source = Text(f"v{answer.version}, {times}, request {answer.request_id}", style="dim")
-    return Group(render(inputs, answer.outputs), *_unsure(answer, len(inputs)), source)
+    return Group(render(inputs, answer.outputs), *_explanations(inputs, answer.outputs), *_unsure(answer, len(inputs)), source)
+
+
+def _explanations(inputs: Sequence[Any], answers: Sequence[Any]) -> list[RenderableType]:
+    """Return each explained text with what its words add to the score: green speaks for the answer, red against it."""
+    lines: list[RenderableType] = []
+    for text, answer in zip(inputs, answers, strict=True):
+        for part in answer if isinstance(answer, list) else []:
+            if "explanation" not in part:
+                continue
+            named = part["label"] if "label" in part else f"{part['word']} [{part['entity_group']}]"
+            line = Text.assemble((f"why {named}: ", "bold"))
+            position = 0
+            for one in part["explanation"]["parts"]:
+                line.append(text[position : one["start"]])
+                style = "green" if one["score"] >= 0 else "red"
+                shown = abs(one["score"]) >= SHOWN_ATTRIBUTION
+                line.append(text[one["start"] : one["end"]], style=style if shown else "")
+                line.append(f" {one['score']:+.2f}" if shown else "", style=f"dim {style}")
+                position = one["end"]
+            line.append(text[position:])
+            line.append(f"  (without any word {part['explanation']['baseline']:.2f})", style="dim")
+            lines.append(line)
+    return lines
 
 
 def _unsure(answer: Prediction, texts: int) -> list[Text]:

@@ -6,7 +6,8 @@ from typing import Any
 
 from rich.console import Console
 
-from services.tables import show, show_feedback, show_report, show_runs
+from baton.client import Prediction
+from services.tables import show, show_feedback, show_predictions, show_report, show_runs
 
 
 def text_of(renderable: Any, width: int = 120) -> str:
@@ -170,3 +171,22 @@ def test_a_watched_run_tells_its_recipe_once():
 def test_the_method_of_a_version_names_its_probe():
     told = text_of(show.versions([version(2, "a", tune="full", start_from="probe"), version(1, "a", few_shot=True)]))
     assert ("probe, full" in told, "few-shot" in told) == (True, True)
+
+
+def predicted(**headers: object) -> Prediction:
+    why = {"baseline": 0.3, "parts": [{"start": 0, "end": 2, "score": 0.01}, {"start": 3, "end": 10, "score": 0.55}]}
+    best = {"label": "billing", "score": 0.86, "explanation": why}
+    outputs = [[best, {"label": "bug", "score": 0.14}], [{"label": "bug", "score": 0.4}]]
+    return Prediction(outputs=outputs, request_id="r", version=3, queue_ms=0.1, inference_ms=2.0, **headers)  # type: ignore[arg-type]
+
+
+def test_an_explanation_shows_what_the_words_that_matter_add():
+    told = text_of(show_predictions.predictions("classification", ["my invoice", "hello"], predicted()))
+    assert "why billing: my invoice +0.55  (without any word 0.30)" in told, "a word that adds nothing has no number"
+    assert told.count("why ") == 1
+    assert "unsure" not in told
+
+
+def test_answers_that_are_too_unsure_are_named():
+    told = text_of(show_predictions.predictions("classification", ["my invoice", "hello"], predicted(unsure=(1,))))
+    assert "the answer to text 2 is too unsure to act on" in told
