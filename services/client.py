@@ -28,11 +28,13 @@ class Client(client.Client):
     """A client of the service at ``url``.
 
     A refused connection or a busy service is reported at once, because a person is waiting. With ``retries``, predictions and
-    corrections are sent again, as `baton.client.Client` does.
+    corrections are sent again, as `baton.client.Client` does. ``seconds``: limit of each step of a call, instead of what the
+    slowest call needs.
     """
 
-    def __init__(self, url: str, *, retries: int = 0, key: str | None = None) -> None:
-        super().__init__(url, timeout=httpx.Timeout(CONNECT_SECONDS, read=READ_SECONDS), retries=retries, key=key)
+    def __init__(self, url: str, *, retries: int = 0, key: str | None = None, seconds: float | None = None) -> None:
+        timeout = httpx.Timeout(CONNECT_SECONDS, read=READ_SECONDS) if seconds is None else httpx.Timeout(seconds)
+        super().__init__(url, timeout=timeout, retries=retries, key=key)
 
     def get(self, path: str, **parameters: Any) -> Any:
         """Return the JSON at ``path``. Parameters that are None are left out of the query."""

@@ -105,6 +105,25 @@ class Attribution:
     score: float
 
 
+EXPLANATION_SCHEMA: Mapping[str, Any] = {
+    "type": "object",
+    "description": "Why the answer has its score: `baseline`, its score without any word, and what each word adds sum to it.",
+    "properties": {
+        "baseline": {"type": "number"},
+        "parts": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"start": {"type": "integer"}, "end": {"type": "integer"}, "score": {"type": "number"}},
+                "required": ["start", "end", "score"],
+            },
+        },
+    },
+    "required": ["baseline", "parts"],
+}
+"""JSON Schema of an `Explanation` as answers have it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
     """Why an answer has its score: ``baseline`` and the scores of the parts sum to it."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationInfo, field_validator
 
 from baton.errors import DataError
-from baton.tasks.base import FROZEN, Score, Target, Windows, check_label, from_cell
+from baton.tasks.base import EXPLANATION_SCHEMA, FROZEN, Score, Target, Windows, check_label, from_cell
 from baton.tasks.f1 import RatioF1, micro_f1
 from baton.tasks.text_classifier import ClassificationOptions, LabelScores, TextClassifier, TextInput, activate, ranking
 from baton.wording import counted
@@ -117,7 +117,8 @@ class MultiLabel(TextClassifier[MultiLabelScores, MultiLabelExample, MultiLabelO
     @classmethod
     def answer_schema(cls) -> dict[str, Any]:
         scores = {"label": {"type": "string"}, "score": {"type": "number"}, "assigned": {"type": "boolean"}}
-        return {"type": "array", "items": {"type": "object", "properties": scores, "required": list(scores)}}
+        properties = {**scores, "explanation": EXPLANATION_SCHEMA}
+        return {"type": "array", "items": {"type": "object", "properties": properties, "required": list(scores)}}
 
     @classmethod
     def to_wire(cls, output: MultiLabelScores) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 from baton.errors import DataError, InvalidInput, UnusableModel
 from baton.tasks.base import (
     CHARACTERS_PER_TOKEN,
+    EXPLANATION_SCHEMA,
     IGNORED,
     Explanation,
     Mark,
@@ -307,7 +308,10 @@ class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
         found = {"score": {"type": "number"}, **place}
         group = {"entity_group": {"type": "string"}, **found}
         token = {"entity": {"type": "string"}, "index": {"type": "integer"}, **found}
-        forms = [{"type": "object", "properties": keys, "required": list(keys)} for keys in (group, token)]
+        forms = [
+            {"type": "object", "properties": {**group, "explanation": EXPLANATION_SCHEMA}, "required": list(group)},
+            {"type": "object", "properties": token, "required": list(token)},
+        ]
         return {"type": "array", "items": {"anyOf": forms}}
 
     @classmethod

@@ -18,6 +18,7 @@ from tokenizers import Encoding, Tokenizer
 from baton.errors import DataError, InvalidInput
 from baton.tasks.base import (
     CHARACTERS_PER_TOKEN,
+    EXPLANATION_SCHEMA,
     PAIR_SEPARATOR,
     Explanation,
     LongText,
@@ -251,7 +252,8 @@ class TextClassifier(Task[TextInput, ScoresT, TextExampleT, ChoiceT]):
     @classmethod
     def answer_schema(cls) -> dict[str, Any]:
         scores = {"label": {"type": "string"}, "score": {"type": "number"}}
-        return {"type": "array", "items": {"type": "object", "properties": scores, "required": list(scores)}}
+        properties = {**scores, "explanation": EXPLANATION_SCHEMA}
+        return {"type": "array", "items": {"type": "object", "properties": properties, "required": list(scores)}}
 
     @classmethod
     def to_wire(cls, output: ScoresT) -> list[dict[str, Any]]:

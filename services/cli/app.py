@@ -37,7 +37,6 @@ PIPED_WIDTH = 200
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="**Baton keeps NLP models in production learning**: serve, fine-tune, evaluate, hot-swap.\n\n"

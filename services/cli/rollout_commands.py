@@ -7,10 +7,9 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from services.cli.terminal import AsJson, ConfigFile, Model, connect, may_go_on, out, print_value
+from services.cli.terminal import AsJson, ConfigFile, Model, Version, connect, may_go_on, out, print_value
 from services.tables import show_rollout
 
-Version = Annotated[int, typer.Argument(min=1, help="Number of the version.", metavar="VERSION")]
 Minutes = Annotated[
     float | None,
     typer.Option(help="End it after so many minutes [default: when somebody ends or promotes it]."),

@@ -31,14 +31,41 @@ class CommonOptions:
     """API key, from ``--key`` or BATON_KEY."""
 
 
+OFFER_SECONDS = 2.0
+"""How long the service has to answer when the shell completes a command: somebody waits at the keyboard."""
+
+OFFERED_VERSIONS = 50
+"""Maximum number of versions that the shell offers: the newest."""
+
+
+def offer_models(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Return the models that the shell offers, each with its task and its champion."""
+    return [
+        (item["name"], f"{item['task']}, {'no champion' if item['champion'] is None else 'v' + str(item['champion'])}")
+        for item in _offered(context, "/api/models")
+        if item["name"].startswith(incomplete)
+    ]
+
+
+def offer_versions(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Return the versions that the shell offers, the newest first, each with its F1."""
+    path = f"/api/models/{context.params.get('model')}/versions"
+    return [
+        (str(item["number"]), f"F1 {item['metrics'].get('f1', 0):.4f}{', champion' if item['champion'] else ''}")
+        for item in _offered(context, path, limit=OFFERED_VERSIONS)
+        if str(item["number"]).startswith(incomplete)
+    ]
+
+
 ConfigFile = Annotated[
     Path | None,
     typer.Option(
         "-c", "--config", help="Read this configuration file [default: BATON_CONFIG, else ./baton.yaml].", metavar="FILE"
     ),
 ]
+Model = Annotated[str, typer.Argument(help="Name of a model in baton.yaml.", metavar="MODEL", autocompletion=offer_models)]
+Version = Annotated[int, typer.Argument(min=1, help="Number of the version.", metavar="VERSION", autocompletion=offer_versions)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-Model = Annotated[str, typer.Argument(help="Name of a model in baton.yaml.", metavar="MODEL")]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=500, help="Show at most this many rows.")]
 
 
@@ -47,7 +74,7 @@ def path_of(config: Path | None) -> Path:
     return config or Path(os.environ.get("BATON_CONFIG", configuration.DEFAULT_FILE))
 
 
-def connect(context: typer.Context, config: Path | None, *, retries: int = 0) -> Client:
+def connect(context: typer.Context, config: Path | None, *, retries: int = 0, seconds: float | None = None) -> Client:
     """Return a client of the service, with the API key of this command.
 
     The URL is BATON_URL, else that of the service that was started from the configuration, else the one in the configuration.
@@ -60,7 +87,18 @@ def connect(context: typer.Context, config: Path | None, *, retries: int = 0) ->
         instance = None if os.environ.get("RAY_ADDRESS") else state_of(path).read()
         if instance is not None and alive(instance):
             url = instance.url  # its port may differ from the file's, which may have changed since it started
-    return Client(url, retries=retries, key=options.key)
+    return Client(url, retries=retries, key=options.key, seconds=seconds)
+
+
+def _offered(context: typer.Context, path: str, **parameters: int) -> list[dict[str, Any]]:
+    """Return the items of a list of the service. A shell cannot show an error: whatever goes wrong, nothing is offered."""
+    context.obj = CommonOptions(key=os.environ.get("BATON_KEY"))  # the shell does not run the callback that sets it
+    try:
+        with connect(context, context.params.get("config"), seconds=OFFER_SECONDS) as client:
+            items: list[dict[str, Any]] = client.get(path, **parameters)["items"]
+    except Exception:
+        return []
+    return items
 
 
 @contextmanager

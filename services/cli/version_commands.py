@@ -10,7 +10,19 @@ from typing import Annotated
 import typer
 
 from baton.errors import InvalidInput
-from services.cli.terminal import AsJson, ConfigFile, Limit, Model, connect, err, may_go_on, out, print_json, print_value
+from services.cli.terminal import (
+    AsJson,
+    ConfigFile,
+    Limit,
+    Model,
+    Version,
+    connect,
+    err,
+    may_go_on,
+    out,
+    print_json,
+    print_value,
+)
 from services.client import ApiError
 from services.report.words import Language
 from services.tables import show, show_report
@@ -31,7 +43,7 @@ def versions(
 def report(
     context: typer.Context,
     model: Model,
-    version: Annotated[int, typer.Argument(min=1, help="Number of the version.", metavar="VERSION")],
+    version: Version,
     config: ConfigFile = None,
     html: Annotated[
         Path | None, typer.Option("--html", help="Write the report as one HTML file; - is standard output.", metavar="FILE")
@@ -61,7 +73,7 @@ def report(
 def evaluate(
     context: typer.Context,
     model: Model,
-    version: Annotated[int, typer.Argument(min=1, help="Number of the version.", metavar="VERSION")],
+    version: Version,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -78,7 +90,7 @@ def evaluate(
 def promote(
     context: typer.Context,
     model: Model,
-    version: Annotated[int, typer.Argument(min=1, help="Number of the version that should take over.", metavar="VERSION")],
+    version: Version,
     config: ConfigFile = None,
     force: Annotated[bool, typer.Option("--force", help="Bypass the gate. Requires --reason.")] = False,
     reason: Annotated[str | None, typer.Option(help="Record this reason in the history.")] = None,
@@ -103,7 +115,7 @@ def promote(
 def reject(
     context: typer.Context,
     model: Model,
-    version: Annotated[int, typer.Argument(min=1, help="Number of the version.", metavar="VERSION")],
+    version: Version,
     reason: Annotated[str, typer.Option(help="Record this reason in the history.")],
     config: ConfigFile = None,
     as_json: AsJson = False,

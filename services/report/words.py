@@ -49,7 +49,7 @@ ENGLISH: Mapping[str, str] = {
     "reason.too slow": "v{candidate} is slower than allowed.",
     "reason.too low": "The F1 of v{candidate} is below what a first version needs.",
     "reason.bound too low": "The F1 of v{candidate} may be lower than what a first version needs.",
-    "reason.high enough": "v{candidate} is surely good enough for a first version.",
+    "reason.high enough": "v{candidate} is good enough for a first version.",
     "figure.f1": "F1 of v{version}",
     "figure.gain": "gain",
     "figure.bound": "gain at least",

@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pty
+import re
+import signal
 import subprocess
 import sys
 import threading
@@ -19,6 +22,7 @@ import pytest
 import typer.main
 import uvicorn
 import yaml
+from typer.testing import CliRunner
 
 from baton import installation
 from baton.artifacts.frozen import QUARANTINE, to_lines
@@ -413,6 +417,100 @@ def test_the_status_is_told_to_people_and_to_scripts(service):
     assert service.url in text
     assert "m classification v1" in text
     assert "1/1 on v1" in text
+
+
+def test_a_watched_status_is_printed_when_it_changes_and_tells_outages(service, monkeypatch):
+    ask, printed = service_commands._ask_status, []
+    events = iter(
+        [
+            lambda: None,
+            lambda: None,
+            lambda: printed.append(service.ok("promote", "m", 2).out),  # with what was printed until then
+            lambda: None,
+            lambda: monkeypatch.setenv("BATON_URL", f"http://127.0.0.1:{free_port()}"),
+            lambda: None,
+        ]
+    )
+
+    def next_look(*arguments: Any) -> Any:
+        try:
+            next(events)()
+        except StopIteration:
+            raise KeyboardInterrupt from None
+        return ask(*arguments)
+
+    monkeypatch.setattr(service_commands, "WATCH_SECONDS", 0)
+    monkeypatch.setattr(service_commands, "_ask_status", next_look)
+    done = service("status", "--watch")
+    assert done.code == 0
+    before, after = printed[0], done.out
+    times = [len(re.findall(r"^\d\d:\d\d:\d\d$", text, re.MULTILINE)) for text in (before, after)]
+    assert times == [1, 2], "each picture is printed once"
+    assert "1/1 on v1" in before
+    assert after.index("1/1 on v2") < after.index("Baton does not answer at")
+    assert "\x1b" not in before + after
+    assert "exclude each other" in failed(service("status", "--watch", "--json"))
+
+
+def test_a_watched_status_in_a_terminal_is_redrawn_and_ctrl_c_ends_it_cleanly(service):
+    main, terminal = pty.openpty()
+    command = [sys.executable, "-m", "services.cli", "status", "--watch"]
+    process = subprocess.Popen(
+        command, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True, env={**os.environ, "TERM": "xterm"}
+    )
+    os.close(terminal)
+    shown = b""
+    try:
+        while shown.count(b"Ctrl-C ends") < 2:  # it was drawn twice
+            shown += os.read(main, 65536)
+        os.kill(process.pid, signal.SIGINT)
+        with contextlib.suppress(OSError):  # EIO: the process has ended, and nobody has the terminal open
+            while more := os.read(main, 65536):
+                shown += more
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(main)
+    assert b"on v1" in shown
+    assert b"Traceback" not in shown
+    assert shown.rindex(b"\x1b[?25h") > shown.rindex(b"\x1b[?25l"), "the cursor is there again"
+
+
+def complete(line: str) -> list[str]:
+    """What bash offers for a line, by the program that it runs for that."""
+    result = CliRunner().invoke(
+        app.app,
+        prog_name="baton",
+        env={"_BATON_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)},
+    )
+    assert result.exit_code == 0, result.output
+    return result.output.split()
+
+
+def test_the_shell_completes_models_and_versions_of_the_service(service):
+    assert complete("baton versions ") == ["m"]
+    assert complete("baton versions x") == []
+    assert complete("baton report m ") == ["3", "2", "1"]
+    assert complete("baton promote m 2") == ["2"]
+    assert complete("baton report nobody ") == []
+    assert "report" in complete("baton rep")
+
+
+def test_the_shell_completes_nothing_where_no_service_answers(service, monkeypatch, tmp_path):
+    monkeypatch.setenv("BATON_URL", f"http://127.0.0.1:{free_port()}")
+    assert complete("baton versions ") == []
+    assert complete("baton report m ") == []
+    monkeypatch.delenv("BATON_URL")
+    monkeypatch.setenv("BATON_CONFIG", str(tmp_path / "nothing.yaml"))
+    assert complete("baton versions ") == []
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_script_of_each_shell_can_be_shown(shell):
+    result = CliRunner().invoke(app.app, prog_name="baton", env={"_BATON_COMPLETE": f"source_{shell}"})
+    assert result.exit_code == 0
+    assert "_BATON_COMPLETE" in result.output
 
 
 def test_versions_are_listed_and_the_champion_is_marked(service):

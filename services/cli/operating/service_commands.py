@@ -9,15 +9,22 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from datetime import datetime
+from http import HTTPStatus
 from pathlib import Path
-from typing import IO, Annotated
+from typing import IO, Annotated, Any
 
 import typer
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.text import Text
 
 from baton import logs
 from baton.config.file import BatonConfig, load_config
-from baton.errors import NotReady
+from baton.errors import InvalidInput, NotReady
 from services.cli.terminal import AsJson, ConfigFile, connect, err, out, path_of, print_json, state_of
+from services.client import ApiError
 from services.host import processes, startup_warnings
 from services.host.instance import StateDirectory, alive, url_of, wait_for_exit
 from services.host.ports import require_free
@@ -30,6 +37,9 @@ DETACHED_SECONDS = 240.0
 
 DOWN_SECONDS = 60.0
 """Maximum time that a service may take to stop, before it is killed."""
+
+WATCH_SECONDS = 2.0
+"""Pause between two looks of `baton status --watch`."""
 
 OUTPUT_LINES = 10
 """Number of last lines of output that are shown when a start failed."""
@@ -101,8 +111,31 @@ def down(config: ConfigFile = None) -> None:
         out.print(f"its logs are kept in {instance.logs}; `baton logs` shows them", style="dim", markup=False, soft_wrap=True)
 
 
-def status(context: typer.Context, config: ConfigFile = None, as_json: AsJson = False) -> None:
-    """Show the champion, the replicas and the current activity of each model."""
+def status(
+    context: typer.Context,
+    config: ConfigFile = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it anew every few seconds, until Ctrl-C.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the champion, the replicas and the current activity of each model.
+
+    With --watch, a terminal shows one picture that changes. Elsewhere each picture that differs from the one before is printed.
+    """
+    if not watch:
+        content = _ask_status(context, config)
+        if as_json:
+            print_json(content)
+        else:
+            out.print(_status_picture(content))
+        return
+    if as_json:
+        raise InvalidInput("--watch and --json exclude each other; run `baton status --json` in a loop of your own")
+    with contextlib.suppress(KeyboardInterrupt):
+        _watch_status(context, config)
+
+
+def _ask_status(context: typer.Context, config: Path | None) -> dict[str, Any]:
+    """Return what the service and the record of its start say. Raises ``NotReady`` if nothing answers."""
     instance = state_of(path_of(config)).read()
     try:
         with connect(context, config) as client:
@@ -111,17 +144,38 @@ def status(context: typer.Context, config: ConfigFile = None, as_json: AsJson = 
         if instance is None or not alive(instance):
             raise
         raise NotReady(f"Baton is starting at {instance.url} (process {instance.pid}) and does not answer yet") from None
-    ports = dict(instance.ports) if instance else {}
-    if as_json:
-        print_json({"url": client.url, "models": models, "ports": ports})
-    else:
-        out.print(f"Baton at [bold]{client.url}[/]  (API: {client.url}/docs)")
-        if ports:
-            out.print(
-                f"Ray dashboard: http://127.0.0.1:{ports['dashboard']}  Ray metrics: http://127.0.0.1:{ports['metrics']}",
-                style="dim",
-            )
-        out.print(show.models(models))
+    return {"url": client.url, "models": models, "ports": dict(instance.ports) if instance else {}}
+
+
+def _status_picture(content: Mapping[str, Any]) -> RenderableType:
+    """Return the status as people see it."""
+    url, ports = content["url"], content["ports"]
+    lines: list[RenderableType] = [Text.from_markup(f"Baton at [bold]{url}[/]  (API: {url}/docs)")]
+    if ports:
+        addresses = f"http://127.0.0.1:{ports['dashboard']}  Ray metrics: http://127.0.0.1:{ports['metrics']}"
+        lines.append(Text(f"Ray dashboard: {addresses}", style="dim"))
+    return Group(*lines, show.models(content["models"]))
+
+
+def _watch_status(context: typer.Context, config: Path | None) -> None:
+    """Show the status until somebody interrupts; a service that does not answer is told, and asked again."""
+    shown: object = None
+    with Live(console=out, auto_refresh=False, transient=False) if out.is_terminal else contextlib.nullcontext() as live:
+        while True:
+            try:
+                content: dict[str, Any] | str = _ask_status(context, config)
+            except (NotReady, ApiError) as error:
+                if error.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                    raise
+                content = str(error)
+            picture = Text(content, style="red") if isinstance(content, str) else _status_picture(content)
+            now = Text(f"{datetime.now():%H:%M:%S}  (Ctrl-C ends)" if live else f"{datetime.now():%H:%M:%S}", style="dim")
+            if live is not None:
+                live.update(Group(picture, now), refresh=True)
+            elif content != shown:
+                out.print(now, picture, sep="\n")
+            shown = content
+            time.sleep(WATCH_SECONDS)
 
 
 def _report(text: str) -> None:

@@ -39,6 +39,7 @@ ANSWER_HEADERS = {
     "x-model-version": "Number of the version that answered.",
     "x-queue-ms": "Milliseconds in the queue.",
     "x-inference-ms": "Milliseconds of the model.",
+    "x-abstain": "Positions, from 0, of the inputs whose answers are too unsure to act on; only if there are some.",
 }
 
 REQUEST_HEADERS: Mapping[str, tuple[dict[str, Any], str]] = {
