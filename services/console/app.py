@@ -14,12 +14,15 @@ from starlette.routing import Route
 from baton.errors import BatonError, Conflict, NotFound, Unauthenticated
 from services.asgi import Application, Receive, Scope, Send
 from services.bodies import timely
+from services.console.data import data_routes
 from services.console.gate import HOME, ROOT, Gate, is_console
 from services.console.language import LANGUAGE_COOKIE, LANGUAGES
 from services.console.moves import move_routes
 from services.console.overview import overview_routes
 from services.console.pages import VISIT, Pages, see, set_cookie, visit_of, with_headers
 from services.console.playground import playground_routes
+from services.console.review import review_routes
+from services.console.runs import run_routes
 from services.console.sessions import Sessions, new_cookie
 from services.console.versions import version_routes
 from services.control.api.protocol import ControlPlane
@@ -55,6 +58,9 @@ class Console:
                 *version_routes(self._pages),
                 *playground_routes(self._pages, metrics),
                 *move_routes(self._pages),
+                *run_routes(self._pages),
+                *review_routes(self._pages),
+                *data_routes(self._pages),
             ],
             exception_handlers={
                 BatonError: self._refuse,

@@ -58,6 +58,9 @@ TABS = (
     ("versions", Words("Versions"), Scope.OPERATE),
     ("playground", Words("Playground"), Scope.PREDICT),
     ("history", Words("History"), Scope.OPERATE),
+    ("runs", Words("Runs"), Scope.OPERATE),
+    ("review", Words("Review"), Scope.LABEL),
+    ("data", Words("Data"), Scope.OPERATE),
 )
 """The pages of a model: the end of the path, the words of the link, and the scope of those who see it."""
 

@@ -102,7 +102,7 @@ def playground_routes(pages: Pages, metrics: ControlMetrics) -> list[Route]:
             answer=found,
             scores=[] if found is None or settings.task not in ("classification", "multi_label") else found.outputs,
             spans=spans_of(settings, inputs, found),
-            kinds=[] if version is None else _kinds(version.lineage.get("labels", ())),
+            kinds=[] if version is None else kinds_of(version.lineage.get("labels", ())),
             problem=problem,
             stored=stored,
             waiting=waiting,
@@ -173,7 +173,7 @@ def spans_of(settings: ModelSettings, inputs: Mapping[str, str], answer: Predict
     return [*pieces, Piece(text=text[position:])]
 
 
-def _kinds(labels: Sequence[str]) -> list[str]:
+def kinds_of(labels: Sequence[str]) -> list[str]:
     """Return the types of entities of a model, whose labels say how a word stands in one (``B-PER``)."""
     return sorted({label.partition("-")[2] or label for label in labels} - {"O"})[:KINDS_OFFERED]
 
@@ -187,10 +187,12 @@ def _entities(text: str, form: Form) -> list[dict[str, Any]]:
         if not (start.isdecimal() and end.isdecimal()):
             raise InvalidInput(f"keep: {kept[:50]!r}; START:END:TYPE is expected")
         found.append({"start": int(start[:9]), "end": int(end[:9]), "label": label})
-    words = form.get("words", "").strip()
-    if words:
-        place = _place(text, words, form.get("words-start", ""))
-        found.append({"start": place, "end": place + len(words), "label": form.get("kind", "").strip()})
+    added = [(form.get("words", ""), form.get("kind", ""), form.get("words-start", ""))]
+    added += [(words, kind, "") for words, _, kind in (line.rpartition("=") for line in form.get("more", "").splitlines())]
+    for words, kind, told in ((words.strip(), kind.strip(), told) for words, kind, told in added):
+        if words or kind:
+            place = _place(text, words, told)
+            found.append({"start": place, "end": place + len(words), "label": kind})
     return sorted(found, key=lambda entity: int(entity["start"]))
 
 
@@ -203,6 +205,8 @@ def _answers(context: str, form: Form) -> dict[str, Any]:
 
 def _place(text: str, words: str, told: str) -> int:
     """Return where words stand in a text: where they were selected, else their first place."""
+    if not words:
+        raise InvalidInput("the words of an entity are missing")
     if told.isascii() and told.isdigit() and text.startswith(words, int(told[:9])):
         return int(told[:9])
     start = text.find(words)

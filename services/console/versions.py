@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from baton.artifacts.storage import Storage
-from baton.errors import NotFound
+from baton.errors import NotFound, StorageError
 from baton.store.records import LARGEST_INTEGER, PAGE, Decision, ModelVersion, Verdict
 from services.console.gate import ROOT
 from services.console.language import Words, translator
@@ -131,7 +131,10 @@ def fragments(report: Json, language: str) -> Markup | None:
 
 def _report(storage: Storage, decision: Decision) -> Json | None:
     path = decision.numbers.get("report")
-    content = None if path is None else storage.read_report(path)
+    try:
+        content = None if path is None else storage.read_report(path)
+    except StorageError:  # what the database knows is shown nevertheless
+        return None
     return None if content is None else json.loads(content)
 
 

@@ -10,6 +10,7 @@ import pytest
 from jinja2 import nodes
 
 from baton.store.records import DecisionKind, HistoryKind, RolloutMode, RolloutState, RunStage, RunState, Verdict
+from baton.tasks import TASKS
 from services.console.language import CHINESE, chosen_language, translator
 from services.console.pages import Pages
 from services.console.sessions import Sessions
@@ -41,7 +42,8 @@ def words_of_code() -> set[str]:
 
 def stored_words() -> set[str]:
     kinds = (DecisionKind, HistoryKind, RolloutMode, RolloutState, RunStage, RunState, Verdict)
-    return {kind.value for enum in kinds for kind in enum} | {"classification", "multi_label", "ner", "qa"}
+    fields = {"text", "text_pair", "question", "context"}
+    return {kind.value for enum in kinds for kind in enum} | set(TASKS) | fields
 
 
 def test_every_word_stands_in_both_languages(control):

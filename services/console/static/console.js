@@ -20,7 +20,7 @@ if (live) setTimeout(refresh, Number(live.dataset.refresh) * 1000);
 
 // Keys press the button that names them.
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName)) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input:not([type=checkbox]), textarea, select")) return;
   const button = [...document.querySelectorAll("[data-key]")].find((it) => it.dataset.key === event.key);
   if (button) {
     event.preventDefault();
