@@ -9,6 +9,9 @@ from dataclasses import dataclass
 LEFT, RIGHT, TOP, BOTTOM = 34, 12, 10, 20
 """Margins for the axes, in the units of the drawing."""
 
+LEAST_SPAN = 0.1
+"""Least difference between the ends of the y axis."""
+
 MOST_TICKS = 8
 """Number of places on the x axis that get a text, beside which there is no room for more."""
 
@@ -102,9 +105,10 @@ def line_chart(
 def _span(values: Sequence[float]) -> tuple[float, float]:
     """Return round numbers around all values, for the ends of an axis."""
     low, high = min(values), max(values)
-    step = 10.0 ** math.floor(math.log10(max(high - low, 0.02)))
-    low, high = math.floor(low / step) * step, math.ceil(high / step) * step
-    return (low, high) if high > low else (low, low + step)
+    if high - low < LEAST_SPAN:  # a difference that nobody needs to see must not fill the chart
+        low, high = (low + high - LEAST_SPAN) / 2, (low + high + LEAST_SPAN) / 2
+    step = 10.0 ** math.floor(math.log10(high - low))
+    return math.floor(low / step) * step, math.ceil(high / step) * step
 
 
 def _ticks(values: Sequence[float]) -> Iterator[float]:

@@ -23,7 +23,7 @@ from services.console.pages import Pages, number_of
 QUARANTINE_SHOWN = 200
 """Number of rows of a quarantine that are shown; the API has all."""
 
-WAITING_SHOWN = 100
+WAITING_SHOWN = 30
 """Number of waiting corrections that are shown, the newest ones."""
 
 

@@ -73,12 +73,12 @@ def test_an_answer_of_a_classifier_is_corrected_with_one_click_and_counted(servi
     last = bars.last.locator(".name").inner_text()
     bars.last.locator("button").click()
     page.wait_for_selector(".notice.good")
-    assert f"Stored as feedback: {last}. 1 corrections for the next run" in page.inner_text(".notice")
+    assert f"Stored as feedback: {last}. 1 correction for the next run" in page.inner_text(".notice")
     [feedback] = stored(service, "classification")
     assert feedback.example == {"text": "my invoice is wrong", "label": last}
     assert feedback.request_id is not None
     page.goto(service.url)
-    assert "1 corrections for the next run" in page.inner_text("article:has-text('classification')")
+    assert "1 correction for the next run" in page.inner_text("article:has-text('classification')")
 
 
 def test_a_second_click_takes_the_place_of_the_first(service, page):

@@ -20,7 +20,7 @@ def test_before_the_first_run_there_are_only_corrections(browser):
     correct_answers(browser.registry, "m", [(2, "a", "b <i>")])
     text = browser.text(DATA)
     assert "The first run freezes data set 1." in text
-    assert "1 corrections for the next run" in text
+    assert "1 correction for the next run" in text
     assert "hello b <i> v2" in text
     assert "<i>" not in browser._page
     assert browser.get(f"{DATA}/1").status_code == 404
