@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from datetime import datetime
 from importlib import resources
 from typing import Any
@@ -37,6 +37,9 @@ MAX_FORM_BYTES = 2**20
 """Maximum size of a form: far more than a person types, and than a model reads."""
 
 MAX_FIELDS = 1000
+
+STYLES: Sequence[tuple[str, str]] = ()
+"""Style sheets of other rooms whose HTML our pages contain: package and name of the file."""
 
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -72,9 +75,9 @@ class Pages:
 
     def __init__(self, control: ControlPlane, sessions: Sessions) -> None:
         self.control, self.sessions = control, sessions
-        self._files = {
-            file.name: file.read_bytes() for file in resources.files("services.console").joinpath("static").iterdir()
-        }
+        files = [*resources.files("services.console").joinpath("static").iterdir()]
+        files += [resources.files(package).joinpath(name) for package, name in STYLES]
+        self._files = {file.name: file.read_bytes() for file in files}
         self.environment = Environment(
             loader=PackageLoader("services.console"),
             autoescape=True,
@@ -90,6 +93,7 @@ class Pages:
             service_version=__version__,
             token_field=TOKEN_FIELD,
             tabs=TABS,
+            styles=["console.css", *(name for _, name in STYLES)],
             longest_reason=LONGEST_REASON,
             Scope=Scope,
         )

@@ -19,6 +19,7 @@ from services.console.gate import ROOT
 from services.console.language import Words, translator
 from services.console.overview import version_chart
 from services.console.pages import Pages, number_of, visit_of
+from services.control.api.bodies import to_json_values
 
 Json = Mapping[str, Any]
 
@@ -85,6 +86,7 @@ def version_routes(pages: Pages) -> list[Route]:
             raise NotFound(f"{name} has no version {number}")
         version = registry.versions.get(name, number)
         decision = registry.newest_gate_decision(name, number)
+        report = None if decision is None else _report(storage, decision)
         return pages.render(
             request,
             "version.html",
@@ -94,8 +96,8 @@ def version_routes(pages: Pages) -> list[Route]:
             champion=registry.champion(name).version,
             decision=decision,
             checks=[] if decision is None else checks(decision),
-            report=None if decision is None else _report(storage, decision),
-            fragments=fragments,
+            report=report,
+            shown=None if report is None else fragments(report, visit_of(request).language),
             labels=_labels(version),
             rejection=registry.history.rejection(name, number),
             champions=registry.past_champions(name),
@@ -124,8 +126,11 @@ def checks(decision: Decision) -> list[Check]:
     return [Check(text=text, state=state) for (_, text), state in zip(conditions, states, strict=True)]
 
 
-def fragments(report: Json, language: str) -> Markup | None:
-    """Return the gate's report for people; None where only its rows can be shown."""
+def fragments(item: Json, language: str) -> Markup | None:
+    """Return a decision and its report as HTML for people; None: the page shows its plain rows.
+
+    ``item``: as ``GET /api/models/M/versions/N/report`` answers. A style sheet that the HTML needs belongs into `pages.STYLES`.
+    """
     return None
 
 
@@ -135,7 +140,7 @@ def _report(storage: Storage, decision: Decision) -> Json | None:
         content = None if path is None else storage.read_report(path)
     except StorageError:  # what the database knows is shown nevertheless
         return None
-    return None if content is None else json.loads(content)
+    return None if content is None else {"decision": to_json_values(decision), "report": json.loads(content)}
 
 
 def _labels(version: ModelVersion) -> list[tuple[str, Json]]:

@@ -6,6 +6,8 @@ import json
 import re
 from dataclasses import replace
 
+from markupsafe import Markup
+
 from baton.artifacts.storage import Storage
 from baton.store.records import Decision, DecisionKind, HistoryKind, Verdict
 from services.console import versions
@@ -93,6 +95,12 @@ def test_the_report_of_a_decision_shows_the_answers_that_changed(browser, monkey
     assert "<i>t</i> a b –" in text
     assert "<i>" not in browser._page
     seen = []
-    monkeypatch.setattr(versions, "fragments", lambda found, language: seen.append((found, language)))
-    browser.text("/console/models/m/versions/3")
-    assert seen == [(report, "en")]
+
+    def fragments(item, language):
+        seen.append((item["report"], item["decision"]["sentence"], language))
+        return Markup("<article>drawn</article>")
+
+    monkeypatch.setattr(versions, "fragments", fragments)
+    assert "drawn" in browser.text("/console/models/m/versions/3")
+    assert seen == [(report, "no", "en")]
+    assert states(browser._page) == []
