@@ -114,7 +114,14 @@ class Keyring:
         key = self._keys.get(id_of(token))
         # In constant time: the duration must not reveal how much of a guess was right.
         right = hmac.compare_digest(digest_of(token), key.digest if key is not None else UNKNOWN_KEY_DIGEST)
-        if key is None or not right:
+        return self._usable(key if right else None)
+
+    def recall(self, key_id: str) -> Key:
+        """Return a key that was identified before, by its id. Raises ``Unauthenticated`` if it is gone, revoked or expired."""
+        return self._usable((self._keys or {}).get(key_id))
+
+    def _usable(self, key: Key | None) -> Key:
+        if key is None:
             raise Unauthenticated("this API key is not valid: it is unknown or was revoked", sent=True)
         now = datetime.now(UTC)
         if key.expired(now):

@@ -105,6 +105,16 @@ class Jobs:
             self._stop(run_id)
         return ended
 
+    def log(self, run_id: str, lines: int) -> Sequence[str]:
+        """Return the last lines of a run's log. None of a run of another cluster, or if Ray does not have it any more."""
+        if self._registry.runs.get(run_id).owner != self._ownership.cluster:
+            return ()
+        try:
+            content: str = self._job_client().get_job_logs(run_id)
+        except (NotReady, *UNREACHABLE):
+            return ()
+        return content.splitlines()[-lines:]
+
     def active_runs(self) -> Sequence[Run]:
         """Return all active runs, whoever owns them, and note which of them gave a sign of life."""
         self._ownership.models()  # renews the leases: whoever sees the silence of others must be seen, too

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -125,6 +125,10 @@ class ControlPlane:
     async def cancel_run(self, run_id: str) -> Run:
         """End an active run now. Raises ``Conflict`` if it is over, ``NotFound`` if it does not exist."""
         return await asyncio.to_thread(self._jobs.cancel, run_id)
+
+    async def run_log(self, run_id: str, lines: int) -> Sequence[str]:
+        """Return the last lines of a run's log; none if it cannot be read here. Raises ``NotFound``."""
+        return await asyncio.to_thread(self._jobs.log, run_id, lines)
 
     async def promote(self, model: str, version: int, *, force: bool, reason: str | None) -> tuple[Decision, Promotion | None]:
         """Ask the gate (unless ``force``), and hand over if it agrees. The promotion is None if the gate refused.

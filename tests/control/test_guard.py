@@ -218,6 +218,7 @@ def test_only_whoever_has_a_key_is_told_why_the_service_is_not_ready(api):
     ("method", "path"),
     [
         ("GET", "/"),
+        ("GET", "/console/models/m/versions"),
         ("GET", "/nowhere"),
         ("GET", "/api/nowhere"),
         ("OPTIONS", "/api/models"),

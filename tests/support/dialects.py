@@ -67,7 +67,7 @@ def world(task: str, base: Path, directory: Path, **settings: Any) -> World:
     database = f"sqlite:///{directory}/baton.db"
     registry, storage = migrated_registry(database), Storage(str(directory / "storage"))
     registry.declare_model("m")
-    publish(registry, storage, "m", _save_model(task, base, directory / "model"), LABELS[task], task)
+    publish(registry, storage, "m", save_model(task, base, directory / "model"), LABELS[task], task)
     force(registry, "m", 1)
     declared = ModelSettings.model_validate(
         {
@@ -96,7 +96,8 @@ def serve(task: str, base: Path, directory: Path, **settings: Any) -> Iterator[S
     made.registry.close()
 
 
-def _save_model(task: str, base: Path, directory: Path) -> Path:
+def save_model(task: str, base: Path, directory: Path) -> Path:
+    """Write a model of a task on ``base`` with a random head to ``directory``. Return ``directory``."""
     import torch
     from transformers import AutoTokenizer
 

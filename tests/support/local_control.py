@@ -110,6 +110,9 @@ class LocalJobs(Jobs):
         class Client:
             def stop_job(self, job: str) -> None: ...
 
+            def get_job_logs(self, job: str) -> str:
+                return f"first line of {job}\nlast line <b>of it</b>\n"
+
         return Client()
 
 

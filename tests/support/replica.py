@@ -71,7 +71,12 @@ def publish(
     number = registry.versions.reserve(model, None)
     uri, sha256 = storage.publish(number, directory, manifest.model_copy(update={"probes": probes}))
     return registry.versions.publish(
-        model, number, uri=uri, manifest_sha256=sha256, metrics={"f1": 0.5, "confusion": [[1]]}, lineage={"dataset": {}}
+        model,
+        number,
+        uri=uri,
+        manifest_sha256=sha256,
+        metrics={"f1": 0.5, "confusion": [[1]]},
+        lineage={"dataset": {}, "labels": list(labels)},
     )
 
 
@@ -99,15 +104,24 @@ async def served(
     replica = ModelReplica(settings.model_dump(mode="json"), registry_url, storage.url, replica_id=name)
     application = replica.__serve_build_asgi_app__()
     root = f"/models/{settings.name}"
+    transport = httpx.ASGITransport(app=application, root_path=root)
+    async with (
+        running(application),
+        httpx.AsyncClient(transport=transport, base_url=f"http://replica{root}", timeout=60) as client,
+    ):
+        yield replica, client
+
+
+@asynccontextmanager
+async def running(application: Any) -> AsyncIterator[None]:
+    """Start an ASGI application, and end it in the end, as a server does."""
     said: asyncio.Queue[Any] = asyncio.Queue()
     heard: asyncio.Queue[Any] = asyncio.Queue()
     lifespan = asyncio.create_task(application({"type": "lifespan"}, said.get, heard.put))
     await said.put({"type": "lifespan.startup"})
     assert (await heard.get())["type"] == "lifespan.startup.complete"
-    transport = httpx.ASGITransport(app=application, root_path=root)
     try:
-        async with httpx.AsyncClient(transport=transport, base_url=f"http://replica{root}", timeout=60) as client:
-            yield replica, client
+        yield
     finally:
         await said.put({"type": "lifespan.shutdown"})
         assert (await heard.get())["type"] == "lifespan.shutdown.complete"

@@ -11,6 +11,7 @@ from fastapi import Depends, FastAPI, Request
 
 from baton import __version__
 from services.bodies import Timely
+from services.console.app import Console
 from services.control.api.answers import AnswerHeaders
 from services.control.api.audit import add_audit
 from services.control.api.datasets import add_datasets
@@ -60,8 +61,9 @@ def build_api(control: ControlPlane, lifespan: Lifespan) -> FastAPI:
     )
     api.add_middleware(Timely)
     api.add_middleware(Guard, control=control)
-    api.add_middleware(AnswerHeaders)  # around the guard, because it was added last: it sees what the guard answers, too
     metrics = ControlMetrics(control)
+    api.add_middleware(Console, control=control, metrics=metrics)  # in front of the guard: it has its own gate
+    api.add_middleware(AnswerHeaders)  # around both, because it was added last: it sees what they answer, too
     add_error_handlers(api, control)
     add_health(api, control)
     add_models(api, control)

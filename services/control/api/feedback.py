@@ -8,8 +8,9 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
+from baton.config.model_settings import ModelSettings
 from baton.errors import Conflict, InvalidInput
-from baton.keys import Scope
+from baton.keys import Key, Scope
 from baton.store.records import PAGE
 from services.control.api.feedback_body import REQUEST_BODY, read_batches
 from services.control.api.guard import key_of
@@ -35,12 +36,7 @@ def add_feedback(api: FastAPI, control: ControlPlane, metrics: ControlMetrics) -
         are on disk before the answer is sent. Answers 422 if no item could be used.
         """
         settings = control.config.model(model)
-        if not settings.feedback.accept:
-            raise Conflict(f"{model} takes no feedback (feedback.accept: false)")
-        key = key_of(request.scope)
-        sender, actor = (key.id, key.name) if key else (None, None)
-        labels = key is None or key.allows(Scope.LABEL)
-        intake = Intake(settings, registry, sender=sender, actor=actor, labels=labels)
+        intake = intake_of(control, settings, key_of(request.scope))
         try:
             async for batch in read_batches(request, settings.serving.max_body_bytes):
                 await intake.take(batch)
@@ -71,3 +67,12 @@ def add_feedback(api: FastAPI, control: ControlPlane, metrics: ControlMetrics) -
         settings = control.config.model(model)
         lives = [asdict(live) for live in control.live.newest(settings)]
         return {"items": lives, "window": settings.retrain.window}
+
+
+def intake_of(control: ControlPlane, settings: ModelSettings, key: Key | None) -> Intake:
+    """Return what takes the corrections of a request with ``key``. Raises ``Conflict`` if the model takes none."""
+    if not settings.feedback.accept:
+        raise Conflict(f"{settings.name} takes no feedback (feedback.accept: false)")
+    sender, actor = (key.id, key.name) if key else (None, None)
+    labels = key is None or key.allows(Scope.LABEL)
+    return Intake(settings, control.registry, sender=sender, actor=actor, labels=labels)

@@ -136,9 +136,9 @@ class Guard:
         if wanted is None:
             return
         if not keyring.required:
-            _refuse_cross_site_writes(scope["method"], headers)
+            refuse_cross_site_writes(scope["method"], headers)
             if self._control.config.http.loopback:
-                _refuse_foreign_host_names(headers)
+                refuse_foreign_host_names(headers)
             return
         key = keyring.identify(headers.get(b"authorization", b""))
         named = OWNED.fullmatch(path)
@@ -159,7 +159,7 @@ class Guard:
             raise Forbidden(f"this API key is only for some models, and none of them has such a {what}") from None
 
 
-def _refuse_cross_site_writes(method: str, headers: Mapping[bytes, bytes]) -> None:
+def refuse_cross_site_writes(method: str, headers: Mapping[bytes, bytes]) -> None:
     """Raise ``Forbidden`` for a write that a web page of another origin sent.
 
     Without keys, any page in a browser on this machine could post forms to a service on loopback. Browsers name the origin of a
@@ -170,7 +170,7 @@ def _refuse_cross_site_writes(method: str, headers: Mapping[bytes, bytes]) -> No
         raise Forbidden(f"a web page of another origin sent this ({origin.decode('latin-1')}); only Baton's own pages may")
 
 
-def _refuse_foreign_host_names(headers: Mapping[bytes, bytes]) -> None:
+def refuse_foreign_host_names(headers: Mapping[bytes, bytes]) -> None:
     """Raise ``Forbidden`` unless ``Host`` names this machine's loopback.
 
     The name of a web page may resolve to 127.0.0.1 (DNS rebinding), which makes the page the same origin as the service; the

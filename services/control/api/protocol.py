@@ -5,6 +5,7 @@ The real one is `services.control.plane.ControlPlane`, which imports the API; th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from baton.config.file import BatonConfig
@@ -76,6 +77,10 @@ class ControlPlane(Protocol):
 
     async def cancel_run(self, run_id: str) -> Run:
         """End an active run now. Raise ``Conflict`` if it is over."""
+        ...
+
+    async def run_log(self, run_id: str, lines: int) -> Sequence[str]:
+        """Return the last lines of a run's log; none if it cannot be read here."""
         ...
 
     async def promote(self, model: str, version: int, *, force: bool, reason: str | None) -> tuple[Decision, Promotion | None]:

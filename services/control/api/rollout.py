@@ -60,7 +60,7 @@ def add_rollout(api: FastAPI, control: ControlPlane) -> None:
         mode = RolloutMode(body.mode)
         begun = await control.rollouts.start_trial(model, body.version, mode, body.percent, body.minutes)
         decision = await asyncio.to_thread(registry.newest_gate_decision, model, body.version)
-        return {**_described(begun), "gate": None if decision is None else to_json_values(decision)}
+        return {**described(begun), "gate": None if decision is None else to_json_values(decision)}
 
     @api.get("/api/models/{model}/rollout", tags=["roll-outs"])
     def get_rollout(model: str) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def add_rollout(api: FastAPI, control: ControlPlane) -> None:
         found = registry.rollouts.active(model) or next(iter(registry.rollouts.list(model, limit=1)), None)
         if found is None:
             raise NotFound(f"{model} has had no roll-out")
-        return _described(found)
+        return described(found)
 
     @api.get("/api/models/{model}/rollouts", tags=["roll-outs"])
     def list_rollouts(model: str, limit: Limit = PAGE, before: Before = None) -> Page:
@@ -83,10 +83,10 @@ def add_rollout(api: FastAPI, control: ControlPlane) -> None:
     async def end_trial(model: str, body: TrialEnd | None = None) -> dict[str, Any]:
         """End the canary or shadow: the champion answers everything again."""
         control.config.model(model)
-        return _described(await control.rollouts.end_trial(model, (body or TrialEnd()).reason))
+        return described(await control.rollouts.end_trial(model, (body or TrialEnd()).reason))
 
 
-def _described(rollout: Rollout) -> dict[str, Any]:
+def described(rollout: Rollout) -> dict[str, Any]:
     """Return a roll-out as JSON values, with the sum of what its replicas measured instead of what each did."""
     values = to_json_values(rollout)
     del values["evidence"]

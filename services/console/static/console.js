@@ -1,0 +1,60 @@
+"use strict";
+// The console works without this file. It keeps pages current, takes keys in the review, and reads selections as answers.
+
+// A page with [data-refresh] asks for itself every so many seconds, and takes over the part with that attribute.
+const live = document.querySelector("[data-refresh]");
+async function refresh() {
+  const seconds = Number(document.querySelector("[data-refresh]")?.dataset.refresh);
+  if (!seconds) return;
+  const now = document.querySelector("[data-refresh]");
+  if (!document.hidden && !now.contains(document.activeElement)) {
+    try {
+      const answer = await fetch(location.href, { headers: { accept: "text/html" } });
+      const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById(now.id);
+      if (answer.ok && fresh) now.replaceWith(fresh);
+    } catch { /* the service is away for a moment: the next look may find it */ }
+  }
+  setTimeout(refresh, seconds * 1000);
+}
+if (live) setTimeout(refresh, Number(live.dataset.refresh) * 1000);
+
+// Keys press the button that names them.
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input:not([type=checkbox]), textarea, select")) return;
+  const button = [...document.querySelectorAll("[data-key]")].find((it) => it.dataset.key === event.key);
+  if (button) {
+    event.preventDefault();
+    button.click();
+  }
+});
+
+// What is selected in [data-selectable] becomes the value of the field that it names, with its place in code points.
+const selectable = document.querySelector("[data-selectable]");
+selectable?.addEventListener("mouseup", () => {
+  const selection = getSelection();
+  if (!selection.rangeCount || selection.isCollapsed) return;
+  const range = selection.getRangeAt(0);
+  if (!selectable.contains(range.commonAncestorContainer)) return;
+  const before = document.createRange();
+  before.setStart(selectable, 0);
+  before.setEnd(range.startContainer, range.startOffset);
+  const text = (part) => {
+    const copy = part.cloneContents();
+    copy.querySelectorAll("small").forEach((note) => note.remove());
+    return copy.textContent;
+  };
+  const words = text(range);
+  const start = [...text(before)].length + ([...words].length - [...words.trimStart()].length);
+  document.getElementById(selectable.dataset.selectable).value = words.trim();
+  document.getElementById(selectable.dataset.selectable + "-start").value = start;
+});
+
+// A link that is copied instead of followed.
+document.querySelectorAll("[data-copy]").forEach((link) =>
+  link.addEventListener("click", async (event) => {
+    if (!navigator.clipboard) return;
+    event.preventDefault();
+    await navigator.clipboard.writeText(link.href);
+    link.textContent = link.dataset.copy;
+  }),
+);

@@ -1,0 +1,59 @@
+"""The console of a real service, through HAProxy: pages, the playground with a correction, and a run while it trains."""
+
+from __future__ import annotations
+
+import re
+
+import httpx
+import pytest
+
+from baton.store.records import RunState
+from services.console.pages import HEADERS, TOKEN_FIELD
+from tests.cluster.conftest import TEXT, Service
+from tests.support.browsing import words
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.cluster
+
+
+def post(visitor: httpx.Client, page: str, path: str, **fields: str) -> httpx.Response:
+    """Send a form with the token of ``page``."""
+    found = re.search(rf'name="{TOKEN_FIELD}" value="(\w+)"', visitor.get(page).text)
+    assert found is not None
+    return visitor.post(path, data={TOKEN_FIELD: found[1], **fields})
+
+
+def test_the_console_shows_the_models_and_an_answer_that_is_corrected_there(steady: Service) -> None:
+    with httpx.Client(base_url=steady.url, timeout=60) as visitor:
+        first = visitor.get("/")
+        assert first.status_code == 200
+        assert {*HEADERS.items()} <= {*first.headers.items()}
+        assert "steady classification serving v1" in words(first.text)
+        playground = "/console/models/steady/playground"
+        answer = post(visitor, playground, playground, text=TEXT)
+        assert answer.status_code == 200, words(answer.text)
+        request_id = re.search(r'name="request_id" value="([^"]+)"', answer.text)
+        label = re.search(r'name="label" value="([^"]+)"', answer.text)
+        assert request_id is not None
+        assert label is not None
+        fields = {"text": TEXT, "request_id": request_id[1], "label": label[1]}
+        stored = post(visitor, playground, "/console/models/steady/feedback", **fields)
+        assert f"Stored as feedback: {label[1]}" in words(stored.text)
+        [feedback] = steady.registry.feedback.newest("steady", 1)
+        assert (feedback.request_id, feedback.version) == (request_id[1], 1)
+
+
+def test_the_console_starts_a_run_and_shows_its_progress_and_its_log(runs: Service) -> None:
+    path = "/console/models/runs/runs"
+    with httpx.Client(base_url=runs.url, timeout=60) as visitor:
+        begun = post(visitor, path, path, once="console", set="training.batch_size=1 training.epochs=3")
+        assert begun.status_code == 303, words(begun.text)
+        page = begun.headers["location"]
+        run_id = page.rpartition("/")[2].partition("?")[0]
+        runs.await_training(run_id, epoch=0.0)
+        until(lambda: "<progress" in visitor.get(page).text, 60, "the page shows how much of the run is done")
+        until(lambda: '<pre class="log"' in visitor.get(page).text, 60, "the page shows the log of the run's job")
+        cancelled = post(visitor, page, f"{path}/{run_id}/cancel")
+        assert cancelled.status_code == 303
+        assert runs.registry.runs.get(run_id).state is RunState.CANCELLED
+        assert "The run was cancelled. Status cancelled" in words(visitor.get(cancelled.headers["location"]).text)

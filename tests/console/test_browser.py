@@ -1,0 +1,277 @@
+"""The console in a real browser, over a real control plane and a real replica of each task."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from baton.keys import Scope
+from services.console.pages import TABS
+from tests.support.console import Service, console_service
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install -e '.[dev]')")
+
+CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
+ARGUMENTS = ("--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage")
+
+MARKUP = "<img src=x onerror=\"document.title='owned'\"><b>bold</b>"
+"""What must be shown as text, wherever it comes from."""
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    if not Path(CHROMIUM).exists():
+        pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
+    with playwright.sync_playwright() as engine:
+        started = engine.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def service(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Four models, without keys."""
+    with console_service(tiny_base, tmp_path_factory.mktemp("console")) as (service, _):
+        yield service
+
+
+@contextlib.contextmanager
+def page_of(chromium: Any, **options: Any) -> Iterator[Any]:
+    """A page of a new visitor. In the end, the browser must not have complained of anything."""
+    context = chromium.new_context(**options)
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.set_default_timeout(60_000)
+    yield page
+    context.close()
+    assert [text for text in complaints if "the server responded with a status of 4" not in text] == []
+
+
+@pytest.fixture
+def page(chromium: Any) -> Iterator[Any]:
+    with page_of(chromium) as page:
+        yield page
+
+
+def stored(service: Service, model: str) -> list[Any]:
+    return service.control.registry.feedback.newest(model, 10)
+
+
+def test_an_answer_of_a_classifier_is_corrected_with_one_click_and_counted(service, page):
+    page.goto(f"{service.url}/console/models/classification/playground")
+    page.fill("#text", "my invoice is wrong")
+    page.click("text=Ask the model")
+    bars = page.locator(".bars > div")
+    assert bars.count() == 3
+    last = bars.last.locator(".name").inner_text()
+    bars.last.locator("button").click()
+    page.wait_for_selector(".notice.good")
+    assert f"Stored as feedback: {last}. 1 correction for the next run" in page.inner_text(".notice")
+    [feedback] = stored(service, "classification")
+    assert feedback.example == {"text": "my invoice is wrong", "label": last}
+    assert feedback.request_id is not None
+    page.goto(service.url)
+    assert "1 correction for the next run" in page.inner_text("article:has-text('classification')")
+
+
+def test_a_second_click_takes_the_place_of_the_first(service, page):
+    page.goto(f"{service.url}/console/models/classification/playground?text=twice")
+    url = page.url
+    labels = page.locator(".bars .name").all_inner_texts()
+    before = len(stored(service, "classification"))
+    request = page.locator("section code").inner_text()
+    for label in labels[:2]:
+        page.evaluate(
+            """([label, request]) => {
+                const form = document.querySelector('section form');
+                if (form) { form.request_id.value = request; form.querySelector(`button[value="${label}"]`).click(); }
+            }""",
+            [label, request],
+        )
+        page.wait_for_selector(".notice.good")
+        page.goto(url)
+    found = stored(service, "classification")
+    assert len(found) == before + 1
+    assert found[0].example["label"] == labels[1]
+
+
+def test_labels_of_a_multi_label_answer_are_ticked_and_sent(service, page):
+    page.goto(f"{service.url}/console/models/multi_label/playground?text=my+parcel")
+    for box in page.locator(".bars input").all():
+        box.set_checked(box.get_attribute("value") in ("bug", "billing"))
+    page.click("text=These labels are right")
+    page.wait_for_selector(".notice.good")
+    assert sorted(stored(service, "multi_label")[0].example["label"]) == ["billing", "bug"]
+
+
+def test_an_entity_is_selected_in_the_text_and_sent(service, page):
+    text = "😀 Clara met Clara in Rome"
+    page.goto(f"{service.url}/console/models/ner/playground?text=x")
+    page.fill("#text", text)
+    page.click("text=Ask the model")
+    page.wait_for_selector(".marked")
+    for box in page.locator("input[name=keep]").all():
+        box.uncheck()
+    page.evaluate(
+        """() => {
+            const marked = document.querySelector('.marked'), walker = document.createTreeWalker(marked, NodeFilter.SHOW_TEXT);
+            let seen = '', range = document.createRange(), node;
+            const place = seen => seen.lastIndexOf('Clara');
+            const words = it => it.tagName === 'MARK' ? it.firstChild.textContent : it.textContent;
+            const whole = [...marked.childNodes].map(words).join('');
+            const start = place(whole), end = start + 5;
+            while (node = walker.nextNode()) {
+                if (node.parentNode.tagName === 'SMALL') continue;
+                const length = node.textContent.length;
+                if (seen.length <= start && start < seen.length + length) range.setStart(node, start - seen.length);
+                if (seen.length < end && end <= seen.length + length) range.setEnd(node, end - seen.length);
+                seen += node.textContent;
+            }
+            getSelection().removeAllRanges(); getSelection().addRange(range);
+            marked.dispatchEvent(new MouseEvent('mouseup', {bubbles: true}));
+        }"""
+    )
+    assert page.input_value("#words") == "Clara"
+    page.fill("#kind", "PER")
+    page.click("text=These entities are right")
+    page.wait_for_selector(".notice.good")
+    [entity] = stored(service, "ner")[0].example["entities"]
+    start = text.rindex("Clara")
+    assert (entity["start"], entity["end"], entity["label"]) == (start, start + 5, "PER")
+
+
+def test_the_answer_to_a_question_is_typed_and_sent(service, page):
+    page.goto(f"{service.url}/console/models/qa/playground")
+    page.fill("#question", "what came?")
+    page.fill("#context", "the parcel came\nyesterday")
+    page.click("text=Ask the model")
+    page.fill("#words", "parcel")
+    page.click("text=This answer is right")
+    page.wait_for_selector(".notice.good")
+    assert stored(service, "qa")[0].example["answers"] == {"text": ["parcel"], "answer_start": [4]}
+    page.goto(f"{service.url}/console/models/qa/playground?question=what&context=the+parcel+came")
+    page.fill("#words", "a word that is not there")
+    page.click("text=This answer is right")
+    assert "is not in the text" in page.inner_text(".notice.bad")
+
+
+@pytest.mark.parametrize("model", ["classification", "multi_label", "ner"])
+def test_markup_in_a_text_is_shown_as_text(service, page, model):
+    page.goto(f"{service.url}/console/models/{model}/playground")
+    page.fill("#text", MARKUP)
+    page.click("text=Ask the model")
+    page.wait_for_selector("section.panel")
+    assert page.input_value("#text") == MARKUP
+    assert page.locator("main img, main b").count() == 0
+    assert page.title() != "owned"
+
+
+def test_markup_in_labels_reasons_and_the_history_is_shown_as_text(service, page):
+    registry = service.control.registry
+    page.goto(f"{service.url}/console/models/classification/playground?text=hello")
+    page.fill("#other", MARKUP)
+    page.click("text=Send")
+    page.wait_for_selector(".notice.good")
+    assert MARKUP in page.inner_text(".notice.good")
+    registry.retrain.pause("ner", MARKUP)
+    page.goto(service.url)
+    assert MARKUP in page.inner_text("article:has-text('ner')")
+    for tab, _, _ in TABS:
+        page.goto(f"{service.url}/console/models/ner/{tab}")
+        assert page.locator("main img, main b").count() == 0
+    assert page.title() != "owned"
+
+
+def test_a_shared_link_shows_the_answer_and_its_language_can_be_changed(service, page):
+    page.goto(f"{service.url}/console/models/classification/playground?text=%E4%BD%A0%E5%A5%BD")
+    assert page.input_value("#text") == "你好"
+    assert page.locator(".bars > div").count() == 3
+    page.click("text=简体中文")
+    page.wait_for_selector("html[lang=zh-Hans]")
+    assert page.input_value("#text") == "你好"
+    assert "询问模型" in page.inner_text("main")
+
+
+def test_everything_is_reached_by_keyboard(service, page):
+    page.goto(service.url)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    page.goto(f"{service.url}/console/models/classification/playground")
+    assert page.evaluate("document.activeElement.id") == "text"
+    page.keyboard.type("hello")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".bars")
+
+
+def test_pages_fit_a_telephone_and_read_without_scripts(service, chromium):
+    with page_of(chromium, viewport={"width": 390, "height": 800}, java_script_enabled=False) as page:
+        for path in ("/", *(f"/console/models/classification/{tab}" for tab, _, _ in TABS)):
+            page.goto(service.url + path)
+            box = page.locator("body").bounding_box()
+            main = page.locator("main").bounding_box()
+            assert box is not None
+            assert main is not None
+            assert main["width"] <= box["width"] == 390, path
+        page.goto(f"{service.url}/console/models/classification/playground")
+        page.fill("#text", "no scripts")
+        page.click("text=Ask the model")
+        page.locator(".bars button").first.click()
+        assert "Stored as feedback" in page.inner_text(".notice")
+
+
+def test_no_other_page_can_show_the_console_in_a_frame(service, chromium):
+    context = chromium.new_context()
+    page = context.new_page()
+    page.route(
+        "http://elsewhere.example/",
+        lambda route: route.fulfill(content_type="text/html", body=f'<iframe src="{service.url}/"></iframe>'),
+    )
+    page.goto("http://elsewhere.example/")
+    assert all("Overview" not in (frame.content() or "") for frame in page.frames)
+    context.close()
+
+
+def test_each_scope_logs_in_and_sees_what_it_may(tiny_base, tmp_path, chromium):
+    scopes = [frozenset({scope}) for scope in Scope] + [frozenset({Scope.PREDICT, Scope.FEEDBACK})]
+    with console_service(tiny_base, tmp_path, *scopes) as (service, tokens):
+        for wanted, token in zip(scopes, tokens, strict=True):
+            with page_of(chromium) as page:
+                page.goto(f"{service.url}/")
+                assert page.locator("nav").count() == 0
+                page.fill("#key", token)
+                page.click("main button")
+                page.wait_for_selector(".who")
+                assert token not in page.content()
+                cookies = page.context.cookies()
+                assert all(cookie["httpOnly"] and cookie["sameSite"] == "Strict" for cookie in cookies)
+                assert all(token not in cookie["value"] for cookie in cookies)
+                shown = set(page.locator(".tabs a").all_inner_texts())
+                match sorted(wanted):
+                    case [Scope.OPERATE]:
+                        assert page.inner_text("h1") == "Overview"
+                    case [Scope.PREDICT] | [Scope.FEEDBACK, Scope.PREDICT]:
+                        assert shown == {"Playground"}
+                        page.fill("#text", "with a key")
+                        page.click("text=Ask the model")
+                        page.wait_for_selector(".bars")
+                        assert (page.locator(".bars button").count() > 0) == (Scope.FEEDBACK in wanted)
+                        if Scope.FEEDBACK in wanted:
+                            page.locator(".bars button").first.click()
+                            page.wait_for_selector(".notice.good")
+                            assert stored(service, "classification")[0].sender is not None
+                    case [Scope.LABEL]:
+                        assert "Playground" not in shown
+                    case _:
+                        assert "sees no page" in page.inner_text("main")
+                page.click("text=Log out")
+                page.wait_for_selector("#key")
