@@ -31,8 +31,13 @@ class Client(client.Client):
     corrections are sent again, as `baton.client.Client` does.
     """
 
-    def __init__(self, url: str, *, retries: int = 0, key: str | None = None) -> None:
-        super().__init__(url, timeout=httpx.Timeout(CONNECT_SECONDS, read=READ_SECONDS), retries=retries, key=key)
+    def __init__(
+        self, url: str, *, retries: int = 0, key: str | None = None, transport: httpx.BaseTransport | None = None
+    ) -> None:
+        timeout = httpx.Timeout(CONNECT_SECONDS, read=READ_SECONDS)
+        super().__init__(url, timeout=timeout, retries=retries, key=key, transport=transport)
+        self.offline = transport is not None
+        """Whether no service answers, but the database alone (`services.host.offline`)."""
 
     def get(self, path: str, **parameters: Any) -> Any:
         """Return the JSON at ``path``. Parameters that are None are left out of the query."""

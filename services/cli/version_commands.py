@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from services.cli.terminal import AsJson, ConfigFile, Limit, Model, connect, err, may_go_on, out, print_json, print_value
+from services.cli.terminal import (
+    AsJson,
+    ConfigFile,
+    Limit,
+    Model,
+    connect,
+    connect_to_read,
+    err,
+    may_go_on,
+    out,
+    print_json,
+    print_value,
+)
 from services.client import ApiError
 from services.tables import show, show_report
 
@@ -15,7 +27,7 @@ def versions(
     context: typer.Context, model: Model, config: ConfigFile = None, limit: Limit = 20, as_json: AsJson = False
 ) -> None:
     """List the versions of a model, newest first, and how often the champion was challenged on its holdout."""
-    with connect(context, config) as client:
+    with connect_to_read(context, config) as client:
         items = client.get(f"/api/models/{model}/versions", limit=limit)["items"]
         state = None if as_json else client.get(f"/api/models/{model}")
     print_value(items, as_json, show.versions)
@@ -35,7 +47,7 @@ def report(
     F1 is shown for the whole holdout, its parts, slices and labels, with the interval of each gain. The confusions and the
     answers that changed most follow. The report of a first version, which has no champion to beat, has its labels alone.
     """
-    with connect(context, config) as client:
+    with connect_to_read(context, config) as client:
         item = client.get(f"/api/models/{model}/versions/{version}/report")
     print_value(item, as_json, show_report.report)
 
@@ -118,6 +130,6 @@ def history(
     context: typer.Context, model: Model, config: ConfigFile = None, limit: Limit = 20, as_json: AsJson = False
 ) -> None:
     """Show what happened to a model: promotions, refusals and failures, newest first."""
-    with connect(context, config) as client:
+    with connect_to_read(context, config) as client:
         items = client.get(f"/api/models/{model}/history", limit=limit)["items"]
     print_value(items, as_json, show.history)

@@ -17,8 +17,9 @@ import typer
 from baton import logs
 from baton.config.file import BatonConfig, load_config
 from baton.errors import NotReady
-from services.cli.terminal import AsJson, ConfigFile, connect, err, out, path_of, print_json, state_of
-from services.host import processes, startup_warnings
+from services.cli.terminal import AsJson, ConfigFile, connect, connect_to_read, err, out, path_of, print_json, state_of
+from services.host import processes
+from services.host.checks import startup_warnings
 from services.host.instance import StateDirectory, alive, url_of, wait_for_exit
 from services.host.ports import require_free
 from services.tables import show
@@ -102,20 +103,22 @@ def down(config: ConfigFile = None) -> None:
 
 
 def status(context: typer.Context, config: ConfigFile = None, as_json: AsJson = False) -> None:
-    """Show the champion, the replicas and the current activity of each model."""
+    """Show the champion, the replicas and the current activity of each model. Without a service, what its database knows."""
     instance = state_of(path_of(config)).read()
+    running = instance is not None and alive(instance)
     try:
-        with connect(context, config) as client:
+        with (connect if running else connect_to_read)(context, config) as client:
             models = client.get("/api/models")["items"]
     except NotReady:
-        if instance is None or not alive(instance):
+        if instance is None or not running:
             raise
         raise NotReady(f"Baton is starting at {instance.url} (process {instance.pid}) and does not answer yet") from None
-    ports = dict(instance.ports) if instance else {}
+    ports = dict(instance.ports) if instance and not client.offline else {}
     if as_json:
-        print_json({"url": client.url, "models": models, "ports": ports})
+        print_json({"url": client.url, "running": not client.offline, "models": models, "ports": ports})
     else:
-        out.print(f"Baton at [bold]{client.url}[/]  (API: {client.url}/docs)")
+        if not client.offline:
+            out.print(f"Baton at [bold]{client.url}[/]  (API: {client.url}/docs)")
         if ports:
             out.print(
                 f"Ray dashboard: http://127.0.0.1:{ports['dashboard']}  Ray metrics: http://127.0.0.1:{ports['metrics']}",
