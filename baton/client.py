@@ -15,11 +15,13 @@ import itertools
 import json
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from types import TracebackType
-from typing import Any, Self
-from urllib.parse import quote
+from typing import Any, Self, TypeVar
+from urllib.parse import quote, urlsplit
 
 import httpx
 
@@ -42,6 +44,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0
 
 TIMEOUT = 60.0
 """Default timeout of a request in seconds."""
+
+HttpClient = TypeVar("HttpClient", httpx.Client, httpx.AsyncClient)
 
 Items = Mapping[str, Any] | Iterable[Mapping[str, Any]]
 """One correction, or any number of them."""
@@ -153,7 +157,18 @@ class _Base:
         self._retries = retries
         self._headers = _authorization(key)
         # Certificates take longer to load than all the rest, and a plain connection, which follows no redirect, checks none.
-        self._encrypted = not self.url.lower().startswith("http://")
+        encrypted = not self.url.lower().startswith("http://")
+        self._options = {"base_url": self.url, "headers": self._headers, "verify": encrypted, "trust_env": not on_loopback(url)}
+
+    def _open(self, open_client: Callable[..., HttpClient], **options: Any) -> HttpClient:
+        """Return a client of httpx. Raises ``NotReady`` if it lacks what the proxy in the environment needs."""
+        try:
+            return open_client(**self._options, **options)
+        except ImportError as error:  # socksio
+            raise NotReady(
+                f"calls to {self.url} go through the SOCKS proxy in the environment (ALL_PROXY, HTTP_PROXY, HTTPS_PROXY), and "
+                "httpx needs a package for it: `pip install 'httpx[socks]'`. Or name the host in NO_PROXY"
+            ) from error
 
     def _no_answer(self, error: httpx.TransportError) -> NotReady:
         why = str(error) or type(error).__name__
@@ -173,13 +188,20 @@ class Client(_Base):
     ``Retry-After``), and when the connection breaks.
 
     ``timeout``: seconds, or an ``httpx.Timeout``. ``key``: API key, sent with every request; None: no key.
+    ``transport``: what carries the requests instead of the network, as in httpx.
     """
 
     def __init__(
-        self, url: str, *, timeout: float | httpx.Timeout = TIMEOUT, retries: int = RETRIES, key: str | None = None
+        self,
+        url: str,
+        *,
+        timeout: float | httpx.Timeout = TIMEOUT,
+        retries: int = RETRIES,
+        key: str | None = None,
+        transport: httpx.BaseTransport | None = None,
     ) -> None:
         super().__init__(url, retries, key)
-        self._http = httpx.Client(base_url=self.url, timeout=timeout, headers=self._headers, verify=self._encrypted)
+        self._http = self._open(httpx.Client, timeout=timeout, transport=transport)
 
     def __enter__(self) -> Self:
         return self
@@ -232,7 +254,7 @@ class AsyncClient(_Base):
         self, url: str, *, timeout: float | httpx.Timeout = TIMEOUT, retries: int = RETRIES, key: str | None = None
     ) -> None:
         super().__init__(url, retries, key)
-        self._http = httpx.AsyncClient(base_url=self.url, timeout=timeout, headers=self._headers, verify=self._encrypted)
+        self._http = self._open(httpx.AsyncClient, timeout=timeout)
 
     async def __aenter__(self) -> Self:
         return self
@@ -274,6 +296,14 @@ class AsyncClient(_Base):
                     return call.checked(response)
             await asyncio.sleep(pause)
             attempt += 1
+
+
+def on_loopback(url: str) -> bool:
+    """Return whether ``url`` is of this machine's loopback, which no proxy in the environment may be asked for."""
+    host = urlsplit(url).hostname or ""
+    with suppress(ValueError):
+        return ip_address(host).is_loopback
+    return host == "localhost" or host.endswith(".localhost")
 
 
 def _authorization(key: str | None) -> dict[str, str]:

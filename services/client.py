@@ -32,9 +32,19 @@ class Client(client.Client):
     slowest call needs.
     """
 
-    def __init__(self, url: str, *, retries: int = 0, key: str | None = None, seconds: float | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        retries: int = 0,
+        key: str | None = None,
+        seconds: float | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
         timeout = httpx.Timeout(CONNECT_SECONDS, read=READ_SECONDS) if seconds is None else httpx.Timeout(seconds)
-        super().__init__(url, timeout=timeout, retries=retries, key=key)
+        super().__init__(url, timeout=timeout, retries=retries, key=key, transport=transport)
+        self.offline = transport is not None
+        """Whether no service answers, but the database alone (`services.host.offline`)."""
 
     def get(self, path: str, **parameters: Any) -> Any:
         """Return the JSON at ``path``. Parameters that are None are left out of the query."""

@@ -15,6 +15,9 @@ STORE_VARIABLES = {"database": "BATON_DATABASE", "storage": "BATON_STORAGE"}
 The database's URL may hold a password, and arguments of Serve applications and of jobs appear in Ray's state and logs.
 """
 
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+"""Names of this machine that no proxy may be asked for."""
+
 NODE_VARIABLES = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
@@ -29,6 +32,13 @@ NODE_VARIABLES = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 """Environment of every node before Ray starts."""
+
+
+def loopback_environment(environ: Mapping[str, str]) -> Mapping[str, str]:
+    """Return ``NO_PROXY`` of ``environ``, in both spellings, with loopback added: Ray's processes call each other over HTTP."""
+    listed = [name.strip() for name in (environ.get("no_proxy") or environ.get("NO_PROXY") or "").split(",") if name.strip()]
+    without = ",".join([*listed, *(name for name in LOOPBACK if name not in listed)])
+    return {"NO_PROXY": without, "no_proxy": without}
 
 
 def job_environment(node: Mapping[str, str]) -> Mapping[str, str]:

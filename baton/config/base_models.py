@@ -29,6 +29,24 @@ MODEL_NAMES = {
 """Where transformers lists the model types of each class."""
 
 
+def find_local(name: str) -> Path | None:
+    """Return the directory of a base model that is on this machine; None if it would have to be downloaded, or is nowhere."""
+    if name.startswith((".", "/")) or Path(name).is_dir():
+        return Path(name) if (Path(name) / "config.json").is_file() else None
+    if (bundled := _bundled(name)) is not None:
+        return bundled
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(name, "config.json")
+    return Path(cached).parent if isinstance(cached, str) else None
+
+
+def _bundled(name: str) -> Path | None:
+    package = BUNDLED.get(name)
+    spec = importlib.util.find_spec(package) if package else None
+    return Path(spec.origin).parent / "model" if spec is not None and spec.origin is not None else None
+
+
 def find_base_model(name: str) -> Path:
     """Return a local directory with the files of base model ``name``. May download them.
 
@@ -37,11 +55,7 @@ def find_base_model(name: str) -> Path:
     """
     if name.startswith((".", "/")) or Path(name).is_dir():
         return _directory(name)
-    package = BUNDLED.get(name)
-    spec = importlib.util.find_spec(package) if package else None
-    if spec is not None and spec.origin is not None:
-        return Path(spec.origin).parent / "model"
-    return _download(name)
+    return _bundled(name) or _download(name)
 
 
 def check_architecture(base: Path, name: str, auto_model: str) -> None:
@@ -112,7 +126,8 @@ def _download(name: str) -> Path:
 
     try:
         return Path(snapshot_download(name, allow_patterns=FILES))
-    except (OSError, ValueError, HFValidationError) as error:  # hub errors and connection errors are OSErrors
+    # hub errors and connection errors are OSErrors; a SOCKS proxy in the environment may need a package (ImportError)
+    except (OSError, ValueError, ImportError, HFValidationError) as error:
         why = f"the hub does not provide it: {str(error).strip().splitlines()[0].rstrip('.')}"
         if constants.HF_HUB_OFFLINE and isinstance(error, LocalEntryNotFoundError):
             why = "HF_HUB_OFFLINE=1 forbids downloads"

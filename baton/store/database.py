@@ -71,6 +71,12 @@ def connect(url: str, wait_s: float = 0.0, *, read_only: bool = False) -> sa.Eng
     return engine
 
 
+def exists(url: str) -> bool:
+    """Return whether the file of a SQLite database is there. Of a server this is not known before it is asked: True."""
+    parsed = sa.make_url(url)
+    return parsed.get_backend_name() != "sqlite" or (parsed.database is not None and Path(parsed.database).is_file())
+
+
 def _json_text(value: Any) -> str:
     """Return JSON values as text. ``json.dumps`` takes seven times as long, which replicas would spend beside requests."""
     try:

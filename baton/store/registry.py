@@ -70,6 +70,12 @@ class Registry:
 
         upgrade.check(self._engine)
 
+    def clock(self) -> datetime:
+        """Return the database's own time; a server's may differ from this machine's."""
+        with self._read() as connection:
+            now_there: datetime = connection.execute(sa.select(database.time(connection))).scalar_one()
+        return now_there
+
     def is_empty(self) -> bool:
         """Return whether the database has no schema yet, and therefore no data."""
         from baton.store.migrations import upgrade

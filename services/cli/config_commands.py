@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import typer
 
@@ -13,10 +12,8 @@ from baton.errors import BatonError
 from baton.store.urls import without_passwords
 from baton.wording import counted
 from services.cli.terminal import ConfigFile, err, out, path_of, print_json
-from services.host import startup_warnings
-
-SQLITE = "sqlite:///"
-"""Beginning of the URL of a database that is a file."""
+from services.host.checks import startup_warnings
+from services.host.checks.finding import Level
 
 config_app = typer.Typer(no_args_is_help=True, help="Check the configuration, show it, or print its JSON Schema.")
 
@@ -36,13 +33,11 @@ def check(config: ConfigFile = None) -> None:
     """
     path = path_of(config)
     loaded = load_config(path, os.environ)
-    for model in loaded.models:
-        for key, value in (("train", model.data.train), ("holdout", model.data.holdout)):
-            if isinstance(value, str) and Path(value).is_absolute() and not Path(value).is_file():
-                _warn(f"{model.name}: data.{key}: {value} does not exist on this machine")
-        if model.data.train is None:
-            judged = "data.holdout judges them" if model.data.judges else "nothing judges them: there is no data.holdout either"
-            _warn(f"{model.name}: data.train is not declared: versions can only be registered (`baton register`), and {judged}")
+    from services.host.checks import data  # imports SQLAlchemy, which is slow; other commands need no database
+
+    for finding in data.data_files(loaded):
+        if finding.level is not Level.OK:
+            _warn(finding.text)
     for change in _task_changes(loaded):
         _warn(change)
     out.print(f"{path} is valid: {counted(len(loaded.models), 'model')}: {', '.join(model.name for model in loaded.models)}")
@@ -50,17 +45,19 @@ def check(config: ConfigFile = None) -> None:
 
 def _task_changes(config: BatonConfig) -> list[str]:
     """Return what the database says about changed tasks; nothing if it is not there or cannot be read."""
-    file = config.database.removeprefix(SQLITE)
-    if file != config.database and not Path(file).is_file():  # to open it would create it
-        return []
-    from baton.store.registry import Registry  # imports SQLAlchemy, which is slow; other commands need no database
+    from baton.store import database
+    from baton.store.registry import Registry
 
+    if not database.exists(config.database):
+        return []
+    registry = Registry(config.database, read_only=True)
     try:
-        registry = Registry(config.database)
         registry.check()
         return startup_warnings.task_changes(config, registry)
     except BatonError:
         return []
+    finally:
+        registry.close()
 
 
 def _warn(text: str) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from baton.errors import InvalidInput
-from services.cli.terminal import AsJson, ConfigFile, Limit, Model, connect, print_value
+from services.cli.terminal import AsJson, ConfigFile, Limit, Model, connect_to_read, print_value
 from services.tables import show_datasets
 
 
@@ -39,7 +39,7 @@ def datasets(
     if quarantine and number is None:
         raise InvalidInput(f"--quarantine needs the number of a version: baton datasets {model} NUMBER --quarantine")
     path = f"/api/models/{model}/datasets"
-    with connect(context, config) as client:
+    with connect_to_read(context, config) as client:
         if diff is not None:
             old, new = diff
             print_value(client.get(f"{path}/{new}/diff", against=old), as_json, show_datasets.difference)

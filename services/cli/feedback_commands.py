@@ -17,7 +17,7 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from baton.client import BATCH, RETRIES, FeedbackReport, ServiceError, content_id
 from baton.errors import InvalidInput
 from services.cli.line_files import Line, errors_by_line, print_errors, read_batches, readable, send_batches, unreadable
-from services.cli.terminal import AsJson, ConfigFile, Limit, Model, connect, err, out, print_json, print_value
+from services.cli.terminal import AsJson, ConfigFile, Limit, Model, connect, connect_to_read, err, out, print_json, print_value
 from services.client import Client
 from services.tables import show_feedback
 
@@ -64,11 +64,13 @@ def feedback(
     if file is not None:
         _send_file(context, model, file, config, as_json=as_json)
         return
-    with connect(context, config) as client:
-        if changes:
+    if changes:
+        with connect_to_read(context, config) as client:
             path = f"/api/models/{model}/feedback/changes"
             print_value(client.get(path, limit=limit)["items"], as_json, show_feedback.changes)
-        elif withdraw_all:
+        return
+    with connect(context, config) as client:
+        if withdraw_all:
             found = client.delete(f"/api/models/{model}/feedback", sender=sender, since=since, until=until)
             print_value(found, as_json, show_feedback.withdrawn)
         else:
@@ -108,7 +110,7 @@ def live(
     as_json: AsJson = False,
 ) -> None:
     """Show the live F1 of each version: its quality on the requests whose answers were corrected."""
-    with connect(context, config) as client:
+    with connect_to_read(context, config) as client:
         answer = client.get(f"/api/models/{model}/live")
     print_value(answer["items"] if as_json else answer, as_json, lambda value: show_feedback.live(value, labels=labels))
 

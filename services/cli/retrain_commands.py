@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from baton.errors import InvalidInput
-from services.cli.terminal import AsJson, ConfigFile, Model, connect, print_value
+from services.cli.terminal import AsJson, ConfigFile, Model, connect, connect_to_read, print_value
 from services.tables import show
 
 
@@ -31,9 +31,7 @@ def retrain(
     if pause is not None and resume:
         raise InvalidInput("--pause and --resume contradict each other; give one of them")
     path = f"/api/models/{model}/retrain"
-    with connect(context, config) as client:
-        if pause is not None or resume:
-            state = client.post(path, {"paused": pause is not None, "reason": pause})
-        else:
-            state = client.get(path)
+    changing = pause is not None or resume
+    with (connect if changing else connect_to_read)(context, config) as client:
+        state = client.post(path, {"paused": pause is not None, "reason": pause}) if changing else client.get(path)
     print_value(state, as_json, show.retrain)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from services.cli.terminal import AsJson, ConfigFile, Model, Version, connect, may_go_on, out, print_value
+from services.cli.terminal import AsJson, ConfigFile, Model, Version, connect, connect_to_read, may_go_on, out, print_value
 from services.tables import show_rollout
 
 Minutes = Annotated[
@@ -59,7 +59,7 @@ def rollout(
     if reason is not None and not stop:
         raise typer.BadParameter("--reason says why the trial ends, and belongs to --stop")
     path = f"/api/models/{model}/rollout"
-    with connect(context, config) as client:
+    with (connect if stop else connect_to_read)(context, config) as client:
         item = client.delete(path, None if reason is None else {"reason": reason}) if stop else client.get(path)
     print_value(item, as_json, show_rollout.rollout)
 

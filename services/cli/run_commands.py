@@ -12,7 +12,7 @@ import typer
 
 from baton.errors import ConfigError
 from baton.store.records import HistoryKind, RolloutState, RunState, Verdict
-from services.cli.terminal import AsJson, ConfigFile, Limit, Model, connect, err, out, print_json, print_value
+from services.cli.terminal import AsJson, ConfigFile, Limit, Model, connect, connect_to_read, err, out, print_json, print_value
 from services.client import Client
 from services.tables import show_runs
 
@@ -115,7 +115,7 @@ def _follow(client: Client, run: dict[str, Any], *, wait: bool, as_json: bool) -
 
 def runs(context: typer.Context, model: Model, config: ConfigFile = None, limit: Limit = 20, as_json: AsJson = False) -> None:
     """List the runs of a model, newest first."""
-    with connect(context, config) as client:
+    with connect_to_read(context, config) as client:
         items = client.get(f"/api/models/{model}/runs", limit=limit)["items"]
     print_value(items, as_json, show_runs.runs)
 

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 from rich.console import Console
 
 from baton.config import file as configuration
 from baton.config.file import load_config
+from baton.errors import NotReady, RegistryError
 from services.client import Client
 from services.host.instance import StateDirectory, alive, url_of
+
+LISTEN_SECONDS = 3.0
+"""Maximum time for a service to accept a connection."""
 
 out = Console()
 err = Console(stderr=True)
@@ -99,6 +105,40 @@ def _offered(context: typer.Context, path: str, **parameters: int) -> list[dict[
     except Exception:
         return []
     return items
+
+
+def connect_to_read(context: typer.Context, config: Path | None) -> Client:
+    """Return a client of the service as `connect`, or one that reads the database if no service runs; then say so.
+
+    Raises:
+        NotReady: no service runs, and its database cannot be read.
+    """
+    client = connect(context, config)
+    if os.environ.get("BATON_URL") or os.environ.get("RAY_ADDRESS") or _listens(client.url):
+        return client
+    from baton.store import database  # imports SQLAlchemy, and the next line FastAPI, which other commands do not need
+    from services.host import offline
+
+    loaded = load_config(path_of(config), os.environ)
+    if not database.exists(loaded.database):
+        return client  # whose error tells how to start the service
+    try:
+        reader = offline.connect(loaded, client.url)
+    except RegistryError as error:
+        raise NotReady(f"no service runs at {client.url}, and {error}") from error
+    err.print(f"no service runs at {client.url}; this is from its database", style="yellow", markup=False, soft_wrap=True)
+    client.close()
+    return reader
+
+
+def _listens(url: str) -> bool:
+    """Return whether anything accepts connections there."""
+    parts = urlsplit(url)
+    try:
+        with socket.create_connection((parts.hostname or "", parts.port or 80), timeout=LISTEN_SECONDS):
+            return True
+    except OSError:
+        return False
 
 
 @contextmanager

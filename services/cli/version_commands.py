@@ -17,6 +17,7 @@ from services.cli.terminal import (
     Model,
     Version,
     connect,
+    connect_to_read,
     err,
     may_go_on,
     out,
@@ -32,7 +33,7 @@ def versions(
     context: typer.Context, model: Model, config: ConfigFile = None, limit: Limit = 20, as_json: AsJson = False
 ) -> None:
     """List the versions of a model, newest first, and how often the champion was challenged on its holdout."""
-    with connect(context, config) as client:
+    with connect_to_read(context, config) as client:
         items = client.get(f"/api/models/{model}/versions", limit=limit)["items"]
         state = None if as_json else client.get(f"/api/models/{model}")
     print_value(items, as_json, show.versions)
@@ -60,7 +61,7 @@ def report(
     """
     if html is not None and as_json:
         raise InvalidInput("--html and --json exclude each other; use one of them")
-    with connect(context, config) as client:
+    with connect_to_read(context, config) as client:
         item = client.get(f"/api/models/{model}/versions/{version}/report")
     if html is None:
         print_value(item, as_json, show_report.report)
@@ -148,7 +149,7 @@ def history(
     context: typer.Context, model: Model, config: ConfigFile = None, limit: Limit = 20, as_json: AsJson = False
 ) -> None:
     """Show what happened to a model: promotions, refusals and failures, newest first."""
-    with connect(context, config) as client:
+    with connect_to_read(context, config) as client:
         items = client.get(f"/api/models/{model}/history", limit=limit)["items"]
     print_value(items, as_json, show.history)
 

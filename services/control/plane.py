@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from fastapi import FastAPI
@@ -19,10 +19,10 @@ from baton.artifacts.storage import Storage
 from baton.config.file import BatonConfig, override
 from baton.config.model_settings import ModelSettings
 from baton.errors import BatonError, Conflict, InvalidInput, NotReady
-from baton.quality.matches import left_after
 from baton.store.records import Champion, Decision, DecisionKind, Evaluation, Promotion, Run, Source, Verdict
 from baton.store.registry import Registry
 from services.control.api.app import build_api
+from services.control.description import describe
 from services.control.housekeeping import Housekeeping
 from services.control.jobs import Jobs
 from services.control.live_cache import LiveQualityCache
@@ -200,38 +200,8 @@ class ControlPlane:
 
     async def describe(self, settings: ModelSettings) -> dict[str, Any]:
         """Return one model as JSON values: champion, replicas, active run."""
-        name = settings.name
-        champion = await asyncio.to_thread(self.registry.champion, name)
-        version = await asyncio.to_thread(self.registry.champion_version, name)
-        live = await asyncio.to_thread(self.live.get, settings, version) if version else None
-        active = await asyncio.to_thread(lambda: self.registry.runs.list(name, active=True, limit=1))
-        return {
-            "name": name,
-            "task": settings.task,
-            "base_model": settings.base_model,
-            "champion": champion.version,
-            "sequence": champion.sequence,
-            "f1": version.metrics.get("f1") if version else None,
-            "live_f1": live.f1 if live else None,
-            "corrections": live.corrections if live else 0,
-            "replicas": [asdict(state) for state in await self.rollouts.states(name)],
-            "replicas_wanted": settings.serving.replicas,
-            "rollout": await asyncio.to_thread(self._active_rollout, name),
-            "active_run": active[0].id if active else None,
-            "matches": await asyncio.to_thread(self._matches, settings, champion.version),
-            "retrain_paused": await asyncio.to_thread(self.registry.retrain.paused, name),
-        }
-
-    def _active_rollout(self, model: str) -> dict[str, Any] | None:
-        active = self.registry.rollouts.active(model)
-        if active is None:
-            return None
-        return {"version": active.version, "mode": active.mode, "state": active.state, "percent": active.percent}
-
-    def _matches(self, settings: ModelSettings, champion: int | None) -> dict[str, Any]:
-        """Return how often the champion was challenged on its holdout, and what is left of 1 − confidence."""
-        played = self.registry.matches.played(settings.name, champion)
-        return {"played": played, "left": left_after(settings.gate.confidence, played), "of": 1 - settings.gate.confidence}
+        states = await self.rollouts.states(settings.name)
+        return await asyncio.to_thread(describe, settings, self.registry, self.live, states)
 
     async def unready(self) -> list[str]:
         """Return why the service is not ready; empty if each model with a champion has a replica that serves it.

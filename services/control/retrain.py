@@ -20,16 +20,7 @@ from baton.store.records import HistoryKind, ModelVersion, Run, RunState, Verdic
 from baton.store.registry import Registry
 from baton.wording import counted
 from services.control.live_cache import LiveQualityCache
-from services.control.triggers import MIN_SAMPLES, TRIGGERS, Situation, TriggerName, describe_drift
-
-MAX_COOL_DOWN = timedelta(days=1)
-"""Maximum of the cool-down, however often it was doubled: a model that never improves is still tried once a day."""
-
-MIN_COOL_DOWN_AFTER_FAILURE = timedelta(seconds=30)
-"""Minimum cool-down after a run without a new champion: otherwise ``cooldown_minutes: 0`` would repeat failing runs at once."""
-
-MAX_DOUBLINGS = 20
-"""Maximum exponent of the back-off. After 12, half a minute exceeds `MAX_COOL_DOWN`; far more overflow a timedelta."""
+from services.control.triggers import MIN_SAMPLES, TRIGGERS, Situation, TriggerName, cooled_down_at, describe_drift
 
 FRESH = timedelta(seconds=15)
 """Maximum age of the cached situation that ``GET /metrics`` may use. The control plane renews it every few seconds anyway."""
@@ -103,20 +94,11 @@ def _blocker(settings: RetrainSettings, situation: Situation) -> _Blocker | None
     if situation.active is not None:
         return _Blocker(hold=Hold.ACTIVE, reason=f"run {situation.active} is active")
     failures = situation.runs_without_champion
-    if situation.last_run_ended is not None and situation.now < (
-        until := situation.last_run_ended + _cool_down(settings, failures)
-    ):
+    until = cooled_down_at(settings, situation)
+    if until is not None and situation.now < until:
         after = f" after {counted(failures, 'run')} without a new champion" if failures else ""
         return _Blocker(hold=Hold.COOL_DOWN, reason=f"cooling down until {until:%Y-%m-%d %H:%M:%S} UTC{after}")
     return None
-
-
-def _cool_down(settings: RetrainSettings, failures: int) -> timedelta:
-    """Return the pause after a run: ``cooldown_minutes``, doubled for each of ``failures`` runs without a new champion."""
-    pause = timedelta(minutes=settings.cooldown_minutes)
-    if failures:
-        pause = max(pause, MIN_COOL_DOWN_AFTER_FAILURE)
-    return min(pause * (1 << min(failures, MAX_DOUBLINGS)), MAX_COOL_DOWN)
 
 
 def _waiting(settings: RetrainSettings, situation: Situation) -> str:

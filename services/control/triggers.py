@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
 
@@ -20,6 +20,16 @@ from baton.wording import counted
 
 MIN_SAMPLES = 50
 """Minimum number of answers for drift, and of corrected answers for live F1: fewer are no evidence of either."""
+
+
+MAX_COOL_DOWN = timedelta(days=1)
+"""Maximum of the cool-down, however often it was doubled: a model that never improves is still tried once a day."""
+
+MIN_COOL_DOWN_AFTER_FAILURE = timedelta(seconds=30)
+"""Minimum cool-down after a run without a new champion: otherwise ``cooldown_minutes: 0`` would repeat failing runs at once."""
+
+MAX_DOUBLINGS = 20
+"""Maximum exponent of the back-off. After 12, half a minute exceeds `MAX_COOL_DOWN`; far more overflow a timedelta."""
 
 
 class TriggerName(StrEnum):
@@ -62,6 +72,19 @@ class Situation:
         return [drift for drift in self.drift if drift.drifted]
 
 
+def cooled_down_at(settings: RetrainSettings, situation: Situation) -> datetime | None:
+    """Return when the cool-down after the last run ends, or ended; None before the first run.
+
+    It is ``cooldown_minutes``, doubled for each run in a row without a new champion.
+    """
+    if situation.last_run_ended is None:
+        return None
+    pause, failures = timedelta(minutes=settings.cooldown_minutes), situation.runs_without_champion
+    if failures:
+        pause = max(pause, MIN_COOL_DOWN_AFTER_FAILURE)
+    return situation.last_run_ended + min(pause * (1 << min(failures, MAX_DOUBLINGS)), MAX_COOL_DOWN)
+
+
 class Trigger(Protocol):
     """One reason to start a run without a user."""
 
@@ -101,7 +124,10 @@ class EnoughExamples:
 
 
 class Schedule:
-    """Fires when a cron time has passed since the last run was created (``every``), also without new corrections."""
+    """Fires when a cron time has passed since the last run was created (``every``), also without new corrections.
+
+    A time during the cool-down is skipped: a run that starts late would move the next one, and nightly runs into the day.
+    """
 
     name = TriggerName.SCHEDULE
 
@@ -117,7 +143,9 @@ class Schedule:
 
     def _due(self, settings: RetrainSettings, situation: Situation) -> datetime:
         assert settings.every is not None
-        return next(CronSim(settings.every, situation.newest_run_created))
+        cooled_down = cooled_down_at(settings, situation)
+        since = situation.newest_run_created if cooled_down is None else max(situation.newest_run_created, cooled_down)
+        return next(CronSim(settings.every, since))
 
 
 class DriftAlarm:

@@ -5,4 +5,5 @@ Kubernetes does so. Must not import the command line: progress goes to a callbac
 
 Start reading with `supervisor` (what `baton up` does, in order), then `cluster` (Ray on this machine) and `serve_driver` (the
 applications on a cluster). `instance`, `processes` and `ports` are the parts of `cluster`. `render` needs no cluster.
+`starts` and `log_reading` keep and read logs, `offline` answers without a service, `checks` looks for what may be wrong.
 """

@@ -67,6 +67,8 @@ def environment(instance: Instance) -> dict[str, str]:
     return {
         **NODE_VARIABLES,  # turns on HAProxy mode, which must be set before Ray starts
         MARK: instance.id,
+        # Under `uv run`, Ray would start every worker with `uv run` again, and wait for environments that it builds.
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         # An idle Ray uses an eighth of two cores, also while a run trains: ten turns of the controller's loop a second are too
         # many for one machine.
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",

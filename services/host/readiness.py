@@ -1,4 +1,7 @@
-"""Waits until a service that was just deployed answers requests. Asks over HTTP, as a client does; needs no Ray."""
+"""Waits until a service that was just deployed answers requests. Asks over HTTP, as a client does; needs no Ray.
+
+The service is on this machine: no proxy of the environment is asked (``trust_env``).
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ def wait_until_ready(config: BatonConfig, report: Report) -> None:
     last = "no answer"
     while time.monotonic() < deadline:
         with contextlib.suppress(httpx.HTTPError):
-            answer = httpx.get(f"{url}/readyz", timeout=5)
+            answer = httpx.get(f"{url}/readyz", timeout=5, trust_env=False)
             last = answer.text[:500]
             if answer.status_code == 200 and _routes_known(config):
                 return
@@ -47,7 +50,7 @@ def wait_until_ready(config: BatonConfig, report: Report) -> None:
 
 def _answers(url: str) -> bool:
     with contextlib.suppress(httpx.HTTPError):
-        return httpx.get(f"{url}/healthz", timeout=5).status_code == 200
+        return httpx.get(f"{url}/healthz", timeout=5, trust_env=False).status_code == 200
     return False
 
 
@@ -58,7 +61,7 @@ def _routes_known(config: BatonConfig) -> bool:
     errors are problem documents. A replica's health check, which is used here, needs no API key.
     """
     for model in config.models:
-        answer = httpx.get(f"{url_of(config)}{route(model.name)}{HEALTH}", timeout=5)
+        answer = httpx.get(f"{url_of(config)}{route(model.name)}{HEALTH}", timeout=5, trust_env=False)
         if answer.headers.get("content-type") != "application/json":
             return False
     return True

@@ -21,8 +21,9 @@ from baton.store.records import RunState
 from baton.store.registry import Registry
 from services.control.bootstrap import declare
 from services.control.ownership import this_cluster
-from services.environment import STORE_VARIABLES, store_environment
-from services.host import cluster, ports, processes, startup_warnings
+from services.environment import STORE_VARIABLES, loopback_environment, store_environment
+from services.host import cluster, ports, processes
+from services.host.checks import startup_warnings
 from services.host.instance import Instance, StateDirectory, alive, url_of
 from services.host.readiness import wait_until_ready
 from services.host.scraping import FILE, KEY_FILE, scrape_config
@@ -70,7 +71,7 @@ def _run_local(config: BatonConfig, state: StateDirectory, report: Report, ready
     for message in startup_warnings.messages(config, registry, instance.ports):
         report(message)
     # Ray's servers and workers inherit this process's environment, and Ray Serve reads its variables when it is imported.
-    os.environ.update({**cluster.environment(instance), **store_environment(config)})
+    os.environ.update({**cluster.environment(instance), **loopback_environment(os.environ), **store_environment(config)})
     state.write(instance)
     report(f"writing logs to {instance.logs}")
     _write_scrape_config(config, state, instance, report)

@@ -17,7 +17,7 @@ from baton.keys import Scope
 from baton.store.registry import Registry
 from baton.store.urls import without_passwords
 from services.control import plane
-from services.host import startup_warnings
+from services.host.checks import startup_warnings
 from services.keyring import Keyring
 from tests.cli.test_cli import GOOD, Baton, failed, serving, words, write
 from tests.cli.test_cli import baton as baton  # noqa: PLC0414  a fixture

@@ -12,7 +12,7 @@ import yaml
 from baton.config.file import load_config
 from services.cli import run_commands
 from services.control import loops
-from services.host import startup_warnings
+from services.host.checks import startup_warnings
 from tests.cli.test_cli import Baton, Service, baton, failed, serving, words, write
 from tests.control.test_versions_api import LABELS, control
 from tests.support.tiny import save_classifier

@@ -85,6 +85,7 @@ def test_a_version_shows_the_report_of_its_decision_in_the_language_of_the_page(
             verdict=Verdict(item["decision"]["verdict"]),
             sentence=item["decision"]["sentence"],
             numbers={**item["decision"]["numbers"], "report": path},
+            policy=item["decision"]["policy"],
         )
     )
     browser.text("/console/models/m/versions/3")

@@ -10,8 +10,8 @@ import pytest
 from baton.config.model_settings import RetrainSettings
 from baton.quality.drift import Drift
 from baton.quality.live import LiveQuality
-from services.control.retrain import MAX_COOL_DOWN, choose
-from services.control.triggers import MIN_SAMPLES, Situation
+from services.control.retrain import choose
+from services.control.triggers import MAX_COOL_DOWN, MIN_SAMPLES, Situation
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)  # a Monday
 MOVED = Drift(feature="label", psi=0.51, alarm=0.2, now=500, reference=500)
@@ -53,12 +53,30 @@ def test_enough_corrections_start_a_run(new: int, runs: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("began", "runs"), [(datetime(2026, 3, 2, 2, 59, tzinfo=UTC), True), (datetime(2026, 3, 2, 3, 0, 1, tzinfo=UTC), False)]
+    ("began", "runs"), [(datetime(2026, 3, 2, 2, 49, tzinfo=UTC), True), (datetime(2026, 3, 2, 3, 0, 1, tzinfo=UTC), False)]
 )
 def test_a_schedule_is_due_once_its_time_has_passed_since_the_last_run_began(began: datetime, runs: bool) -> None:
     choice = choose(RetrainSettings(every="0 3 * * *"), situation(newest_run_created=began, last_run_ended=began))
     assert choice.starts_run is runs
     assert ("due since 2026-03-02 03:00" if runs else "next by schedule 2026-03-03 03:00") in choice.text
+
+
+@pytest.mark.parametrize(
+    ("ended", "failures", "expected"),
+    [
+        (datetime(2026, 3, 2, 2, 55, tzinfo=UTC), 0, "2026-03-03 03:00"),  # cooling down until 03:05
+        (datetime(2026, 3, 1, 3, 20, tzinfo=UTC), 12, "2026-03-03 03:00"),  # for a whole day, until 03:20
+        (datetime(2026, 3, 1, 3, 20, tzinfo=UTC), 3, "due since 2026-03-02 03:00"),
+    ],
+)
+def test_a_scheduled_time_within_the_cool_down_is_skipped_and_does_not_move_runs_into_the_day(
+    ended, failures, expected
+) -> None:
+    """A nightly run that failed came twenty minutes later each day (cool-down counts from its end)."""
+    changes = {"newest_run_created": ended - timedelta(minutes=10), "last_run_ended": ended, "runs_without_champion": failures}
+    choice = choose(RetrainSettings(every="0 3 * * *"), situation(**changes))
+    assert expected in choice.text
+    assert choice.starts_run is expected.startswith("due")
 
 
 def test_drift_starts_a_run_when_there_is_something_new_to_learn() -> None:

@@ -14,7 +14,8 @@ import pytest
 from baton.quality.drift import make_reference
 from baton.store.feedback import Correction
 from baton.store.records import DatasetVersion, RunState
-from services.control.retrain import MIN_COOL_DOWN_AFTER_FAILURE, Choice, choose
+from services.control.retrain import Choice, choose
+from services.control.triggers import MIN_COOL_DOWN_AFTER_FAILURE
 from tests.support.answers import logged
 from tests.support.local_control import LocalControl, configured, control_of, decide, publish
 

@@ -6,17 +6,19 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from baton.backup import record
 from baton.config.file import load_config
 from baton.errors import Conflict
 from baton.wording import counted
 from services.cli.terminal import ConfigFile, err, out, path_of, state_of
 from services.host.instance import alive
+
+if TYPE_CHECKING:
+    from baton.backup import record  # imports SQLAlchemy, as all of `baton.backup`, which other commands do not need
 
 KEYS = "API keys are as they were when the backup was taken: revoke again those that were revoked since (`baton keys list`)"
 
@@ -32,7 +34,7 @@ def backup(
     A backup that is broken off is none: Ctrl-C removes it, and `baton restore` refuses what a crash leaves. Checkpoints of
     active runs are left out. PostgreSQL and object stores have tools of their own: docs/operations.md.
     """
-    from baton.backup import taking
+    from baton.backup import record, taking
 
     loaded = load_config(path_of(config), os.environ)
     place = record.place_of(loaded.database, loaded.storage)
@@ -59,7 +61,7 @@ def restore(
 
     Every file is verified before anything is touched. A backup of an older Baton is brought up to date.
     """
-    from baton.backup import restoring
+    from baton.backup import record, restoring
 
     path = path_of(config)
     loaded = load_config(path, os.environ)

@@ -23,9 +23,10 @@ from rich.text import Text
 from baton import logs
 from baton.config.file import BatonConfig, load_config
 from baton.errors import InvalidInput, NotReady
-from services.cli.terminal import AsJson, ConfigFile, connect, err, out, path_of, print_json, state_of
+from services.cli.terminal import AsJson, ConfigFile, connect, connect_to_read, err, out, path_of, print_json, state_of
 from services.client import ApiError
-from services.host import processes, startup_warnings
+from services.host import processes
+from services.host.checks import startup_warnings
 from services.host.instance import StateDirectory, alive, url_of, wait_for_exit
 from services.host.ports import require_free
 from services.tables import show
@@ -117,7 +118,7 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Show it anew every few seconds, until Ctrl-C.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show the champion, the replicas and the current activity of each model.
+    """Show the champion, the replicas and the current activity of each model. Without a service, what its database knows.
 
     With --watch, a terminal shows one picture that changes. Elsewhere each picture that differs from the one before is printed.
     """
@@ -137,20 +138,24 @@ def status(
 def _ask_status(context: typer.Context, config: Path | None) -> dict[str, Any]:
     """Return what the service and the record of its start say. Raises ``NotReady`` if nothing answers."""
     instance = state_of(path_of(config)).read()
+    running = instance is not None and alive(instance)
     try:
-        with connect(context, config) as client:
+        with (connect if running else connect_to_read)(context, config) as client:
             models = client.get("/api/models")["items"]
     except NotReady:
-        if instance is None or not alive(instance):
+        if instance is None or not running:
             raise
         raise NotReady(f"Baton is starting at {instance.url} (process {instance.pid}) and does not answer yet") from None
-    return {"url": client.url, "models": models, "ports": dict(instance.ports) if instance else {}}
+    ports = dict(instance.ports) if instance and not client.offline else {}
+    return {"url": client.url, "running": not client.offline, "models": models, "ports": ports}
 
 
 def _status_picture(content: Mapping[str, Any]) -> RenderableType:
     """Return the status as people see it."""
     url, ports = content["url"], content["ports"]
-    lines: list[RenderableType] = [Text.from_markup(f"Baton at [bold]{url}[/]  (API: {url}/docs)")]
+    lines: list[RenderableType] = []
+    if content["running"]:
+        lines.append(Text.from_markup(f"Baton at [bold]{url}[/]  (API: {url}/docs)"))
     if ports:
         addresses = f"http://127.0.0.1:{ports['dashboard']}  Ray metrics: http://127.0.0.1:{ports['metrics']}"
         lines.append(Text(f"Ray dashboard: {addresses}", style="dim"))
