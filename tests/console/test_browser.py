@@ -11,8 +11,12 @@ from typing import Any
 import pytest
 
 from baton.keys import Scope
+from baton.store.audit_store import Drawn
+from baton.store.records import RunStage, RunState
+from baton.text.normal_form import fingerprint
 from services.console.pages import TABS
 from tests.support.console import Service, console_service
+from tests.support.dialects import LABELS
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install -e '.[dev]')")
 
@@ -227,6 +231,38 @@ def test_pages_fit_a_telephone_and_read_without_scripts(service, chromium):
         page.click("text=Ask the model")
         page.locator(".bars button").first.click()
         assert "Stored as feedback" in page.inner_text(".notice")
+
+
+def test_texts_are_labelled_with_the_keyboard_alone(service, page):
+    registry = service.control.registry
+    texts = ["one", "two", "three"]
+    drawn = [Drawn(keys=(fingerprint(it),), content_hash=fingerprint(it), input={"text": it}) for it in texts]
+    registry.audit.draw("classification", drawn)
+    page.goto(f"{service.url}/console/models/classification/review")
+    for key, shown in (("2", "one"), ("s", "two"), ("x", "three")):
+        page.wait_for_selector(f".marked:text-is('{shown}')")
+        page.keyboard.press(key)
+    page.wait_for_selector(".empty")
+    items = {item.input["text"]: item for item in registry.audit.items("classification")}
+    assert items["one"].example["label"] == LABELS["classification"][1]
+    assert not items["two"].done
+    assert items["three"].undecidable
+
+
+def test_a_run_is_watched_without_loading_its_page_again(service, page):
+    registry = service.control.registry
+    run = registry.runs.create("qa", {}, None, started=True)
+    page.goto(f"{service.url}/console/models/qa/runs/{run.id}")
+    page.evaluate("document.title = 'the same page'")
+    for step in (1, 2):
+        registry.runs.report(run.id, RunStage.TRAINING, {"epoch": 0.5, "epochs": 1, "step": step, "steps": 4, "f1": step / 10})
+        page.wait_for_selector(f"dd:text-is('0.{step}00')")
+    assert page.locator("circle").count() == 2
+    registry.runs.finish(run.id, RunState.FAILED, reason=MARKUP)
+    page.wait_for_selector(".notice.bad")
+    assert page.inner_text(".notice.bad") == MARKUP
+    assert page.title() == "the same page"
+    assert page.locator("[data-refresh]").count() == 0
 
 
 def test_no_other_page_can_show_the_console_in_a_frame(service, chromium):

@@ -155,7 +155,7 @@ def _status_picture(content: Mapping[str, Any]) -> RenderableType:
     url, ports = content["url"], content["ports"]
     lines: list[RenderableType] = []
     if content["running"]:
-        lines.append(Text.from_markup(f"Baton at [bold]{url}[/]  (API: {url}/docs)"))
+        lines.append(Text.from_markup(f"Baton at [bold]{url}[/]  (console: {url}/  API: {url}/docs)"))
     if ports:
         addresses = f"http://127.0.0.1:{ports['dashboard']}  Ray metrics: http://127.0.0.1:{ports['metrics']}"
         lines.append(Text(f"Ray dashboard: {addresses}", style="dim"))
