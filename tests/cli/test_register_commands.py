@@ -52,7 +52,7 @@ def test_a_directory_is_registered_by_a_relative_path_with_names_for_its_labels_
     assert "registered" in words(service.ok("versions", "m").out)
 
     shown = words(service.ok("evaluate", "m", "1").out)
-    assert shown.startswith("version F1 other metrics holdout size one answer evaluated v1 ★ 0.")
+    assert shown.startswith("version F1 other metrics ECE holdout size one answer evaluated v1 ★ 0.")
     assert "label in holdout F1" in shown, "the report of the gate follows"
     assert service.ok("evaluate", "m", "1", "--json").json["evaluation"]["metrics"]["f1"] >= 0
 
