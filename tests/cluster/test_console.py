@@ -24,6 +24,7 @@ def post(visitor: httpx.Client, page: str, path: str, **fields: str) -> httpx.Re
 
 
 def test_the_console_shows_the_models_and_an_answer_that_is_corrected_there(steady: Service) -> None:
+    steady.await_replicas("steady", 1)
     with httpx.Client(base_url=steady.url, timeout=60) as visitor:
         first = visitor.get("/")
         assert first.status_code == 200
@@ -40,7 +41,8 @@ def test_the_console_shows_the_models_and_an_answer_that_is_corrected_there(stea
         stored = post(visitor, playground, "/console/models/steady/feedback", **fields)
         assert f"Stored as feedback: {label[1]}" in words(stored.text)
         [feedback] = steady.registry.feedback.newest("steady", 1)
-        assert (feedback.request_id, feedback.version) == (request_id[1], 1)
+        assert feedback.request_id == request_id[1]
+        assert feedback.example == {"text": TEXT, "label": label[1]}
 
 
 def test_the_console_starts_a_run_and_shows_its_progress_and_its_log(runs: Service) -> None:

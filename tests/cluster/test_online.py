@@ -45,7 +45,7 @@ def test_corrections_by_request_id_start_a_run_that_learns_from_them_and_takes_o
     assert run.cause == f"{len(ROWS)} new corrections (40 wanted)"
     frozen = service.registry.datasets.latest("online")
     assert frozen is not None
-    assert frozen.feedback_until == len(ROWS)
+    assert frozen.feedback_until == service.registry.feedback.newest("online", 1)[0].id
     assert frozen.train_feedback + frozen.corrections == len(ROWS)
     service.await_replicas("online", 2)
     assert service.registry.champion("online").version == 2
