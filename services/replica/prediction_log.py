@@ -219,7 +219,7 @@ class PredictionLog:
                     position=position,
                     version=answer.version,
                     input=masked.model_dump(mode="json"),
-                    output=self._task.brief(output, masked).model_dump(mode="json") if scorable else None,
+                    output=self._task.brief(output, masked).model_dump(mode="json", exclude_none=True) if scorable else None,
                     label=label,
                     confidence=confidence,
                     length=length,
