@@ -160,7 +160,8 @@ class Predictor:
         [encoding] = windows.encodings
         ends = np.array([end for _, end in encoding.offsets])
         special = np.array(encoding.special_tokens_mask, dtype=bool)
-        parts = group_words([word for word in words if word[0] < ends.max()])  # of a truncated text, the rest is not read
+        read = ends.max(initial=0)  # of a truncated text, the rest is not
+        parts = group_words([word for word in words if word[0] < read])
         # a token may begin with the white space before its word
         owner = np.searchsorted([start for start, _ in parts], ends - 1, side="right") - 1
         coalitions = Coalitions(len(parts))
