@@ -2,7 +2,7 @@
 
     with Client("http://127.0.0.1:8000") as baton:
         answer = baton.predict("intents", "I was charged twice")
-        baton.feedback("intents", id="ticket-4711", request_id=answer.request_id, label="refund_request")
+        baton.feedback("intents", id="ticket-4711", answer_id=answer.answer_id, label="refund_request")
 
 Knows HTTP and nothing of tasks.
 """
@@ -67,8 +67,13 @@ class Prediction:
 
     outputs: Any
     """One output, or a list of outputs if the request had a list of inputs. docs/tasks.md describes their form."""
+    answer_id: str
+    """Id of the answer for `Client.feedback`. For a list of inputs, also pass the ``position`` of an input, from 0.
+
+    Empty from a service before 0.2; it knows answers by ``request_id`` only.
+    """
     request_id: str
-    """Id of the answer for `Client.feedback`. For a list of inputs, also pass the ``position`` of an input, from 0."""
+    """The request's own id: the one that was passed, or a new one."""
     version: int
     """The version of the model that answered."""
     queue_ms: float
@@ -333,6 +338,7 @@ def _prediction(inputs: Any, response: httpx.Response) -> Prediction:
         answers = response.json()
         return Prediction(
             outputs=answers if isinstance(inputs, list | tuple) else answers[0],
+            answer_id=response.headers.get("x-answer-id", ""),
             request_id=response.headers.get("x-request-id") or response.request.headers["x-request-id"],
             version=int(response.headers["x-model-version"]),
             queue_ms=float(response.headers["x-queue-ms"]),

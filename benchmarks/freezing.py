@@ -20,7 +20,7 @@ from typing import Any
 from baton.artifacts import frozen
 from baton.artifacts.storage import Storage
 from baton.config.model_settings import ModelSettings
-from baton.store.feedback import Correction
+from baton.store.feedback.correction import Correction
 from baton.store.registry import Registry
 from baton.tasks import task_type
 from benchmarks.__main__ import RESULTS, head_of, write

@@ -150,6 +150,7 @@ def test_one_input_is_answered_alone_and_a_list_as_a_list(service, client_cls):
     assert [len(output) for output in both.outputs] == [2, 2]
     assert [choice["label"] for choice in both.outputs[0]] == [choice["label"] for choice in one.outputs]
     assert both.request_id != one.request_id
+    assert both.answer_id != one.answer_id
 
 
 def test_a_client_learns_which_answers_are_too_unsure(client_cls):
@@ -161,17 +162,18 @@ def test_a_client_learns_which_answers_are_too_unsure(client_cls):
         assert client.predict("m", "a").unsure == ()
 
 
-def test_an_answer_is_corrected_by_its_request_id_alone(service, client_cls):
+@pytest.mark.parametrize("name", ["answer_id", "request_id"])
+def test_an_answer_is_corrected_by_its_id_alone(service, client_cls, name):
     client = client_cls(service.url)
     answer = client.predict("m", ["where is my parcel?", "it crashed"])
-    told = [{"id": "t1", "request_id": answer.request_id, "position": 1, "label": "bug"}]
+    told = [{"id": "t1", name: getattr(answer, name), "position": 1, "label": "bug"}]
     assert client.feedback("m", told) == FeedbackReport(accepted=1)
     assert client.feedback("m", told[0]) == FeedbackReport(duplicates=1)
     assert client.feedback("m", **told[0]) == FeedbackReport(duplicates=1)
     [kept] = service.store.all("m")
     assert kept.example == {"text": "it crashed", "label": "bug"}
-    [(logged, _)] = service.store.corrected("m", 1, 10)
-    assert (logged.request_id, logged.position) == (answer.request_id, 1)
+    [(logged, _)] = service.control.registry.predictions.corrected("m", 1, 10)
+    assert (logged.answer_id, logged.request_id, logged.position) == (answer.answer_id, answer.request_id, 1)
 
 
 def test_a_request_id_of_the_applications_own_is_kept(service, client_cls):
@@ -250,6 +252,7 @@ def test_a_prediction_is_asked_for_again_when_the_service_is_busy_or_a_connectio
     with stub(first, GOOD) as (service, url):
         answer = client_cls(url).predict("m", "hello")
         assert (answer.outputs, answer.version, answer.request_id, answer.queue_ms) == ("yes", 3, "r7", 0.1)
+        assert answer.answer_id == ""  # this service is older than answer ids
         assert len(service.asked) == 2
         assert service.asked[0][1]["x-request-id"] == service.asked[1][1]["x-request-id"]
 

@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from baton.config.model_settings import FeedbackSettings, GateSettings
 from baton.errors import Conflict
-from baton.store.audit_store import Drawn
-from baton.store.feedback import Correction
+from baton.store.feedback.audit import Drawn
+from baton.store.feedback.correction import Correction
 from baton.store.records import DatasetVersion, ModelVersion, RunStage
 from baton.text.normal_form import fingerprint
 from tests.support.audit import drawn_text

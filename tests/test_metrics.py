@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from baton.quality.drift import make_reference
-from baton.store.feedback import Correction
+from baton.store.feedback.correction import Correction
 from baton.store.records import RunState
 from services import metrics
 from services.control import control_metrics
@@ -81,7 +81,7 @@ def scrape(control: LocalControl) -> dict[str, float]:
 
 def answer(control: LocalControl, label: str) -> None:
     """Sixty answers of version 1 in the log."""
-    control.registry.feedback.log([logged(f"r{place}", model="one", label=label, length=40) for place in range(60)])
+    control.registry.predictions.log([logged(f"r{place}", model="one", label=label, length=40) for place in range(60)])
 
 
 def test_before_the_first_champion_there_are_zeros_to_count_from_and_no_version(control):

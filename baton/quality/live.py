@@ -43,7 +43,7 @@ def live_quality(
     ``since``: count only answers that were given after this time. Skipped is what `correctable` cannot read. The scores are
     biased: applications correct the answers that they doubt.
     """
-    corrected = registry.feedback.corrected(settings.name, version.number, window, since)
+    corrected = registry.predictions.corrected(settings.name, version.number, window, since)
     if not corrected:
         return None
     task = settings.make_task(version.lineage["labels"])

@@ -41,7 +41,7 @@ def shadow_feedback(
     """
     mine, champions = (settings.make_task(version.lineage["labels"]) for version in (shadow, champion))
     outputs, champion_outputs, examples = [], [], []
-    for pair in registry.feedback.corrected_pairs(settings.name, champion.number, shadow.number, window, since):
+    for pair in registry.predictions.corrected_pairs(settings.name, champion.number, shadow.number, window, since):
         item, right = pair.answer.input, pair.correction.example
         read = correctable(mine, item, pair.shadow_output, right)
         champion_read = correctable(champions, item, pair.answer.output, right)

@@ -202,7 +202,10 @@ class LoggedPrediction:
     """One answered input, as the prediction log stores it. Drift is measured by the last fields; see `Task.summary`."""
 
     model: str
-    request_id: str
+    answer_id: str
+    """Unique; the caller got it in the header ``x-answer-id``."""
+    request_id: str | None
+    """The caller's own id of its request, which others may have as well; None if it is none that can be stored."""
     position: int
     """Position of the input in its request, from 0."""
     version: int
@@ -217,8 +220,6 @@ class LoggedPrediction:
     length: int
     """Length of the text in characters."""
     created_at: datetime
-    ambiguous: bool = False
-    """Whether several requests with different inputs had this request id: then nobody knows which one a correction is about."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,6 +255,8 @@ class Feedback:
     """Id that the sender chose; a second correction with the same id and another answer takes its place."""
     request_id: str | None
     """Request id of the answer that it corrects, if the sender gave one."""
+    answer_id: str | None = None
+    """Id of that answer; None if the sender gave none and the log has no answer that the request id means."""
     position: int
     """Position of the input in that request, from 0."""
     example: Mapping[str, Any]
@@ -262,7 +265,7 @@ class Feedback:
     sender: str | None = None
     """Id of the API key that sent it; None if the service needed none, or if Baton 0.1 stored it."""
     version: int | None = None
-    """The version whose answer it corrects; None if the log had no such answer when the correction arrived."""
+    """The version whose answer it corrects; None if the log has no such answer."""
 
 
 @dataclass(frozen=True, kw_only=True)

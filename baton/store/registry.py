@@ -16,10 +16,11 @@ import sqlalchemy as sa
 
 from baton.errors import Conflict, NotFound
 from baton.store import database, evaluation_store, rollout_store, schema, version_store, waiting_decisions
-from baton.store.audit_store import AuditStore
 from baton.store.dataset_store import DatasetStore
 from baton.store.evaluation_store import EvaluationStore
-from baton.store.feedback import FeedbackStore
+from baton.store.feedback.audit import AuditStore
+from baton.store.feedback.predictions import PredictionStore
+from baton.store.feedback.store import FeedbackStore
 from baton.store.history import History
 from baton.store.key_store import KeyStore
 from baton.store.lease_store import LeaseStore
@@ -48,6 +49,7 @@ class Registry:
         self.runs = RunStore(self._engine)
         self.datasets = DatasetStore(self._engine)
         self.feedback = FeedbackStore(self._engine)
+        self.predictions = PredictionStore(self._engine)
         self.versions = VersionStore(self._engine)
         self.evaluations = EvaluationStore(self._engine)
         self.audit = AuditStore(self._engine)

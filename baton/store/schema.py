@@ -235,8 +235,9 @@ predictions = sa.Table(
     "predictions",
     metadata,
     sa.Column("model", sa.ForeignKey("models.name"), primary_key=True),
-    sa.Column("request_id", sa.String(128), primary_key=True),
+    sa.Column("answer_id", sa.String(128), primary_key=True),
     sa.Column("position", sa.Integer, primary_key=True),
+    sa.Column("request_id", sa.String(128), nullable=True),
     sa.Column("version", sa.Integer, nullable=False),
     sa.Column("input", sa.JSON, nullable=False),
     sa.Column("output", sa.JSON, nullable=False),
@@ -244,8 +245,8 @@ predictions = sa.Table(
     sa.Column("confidence", sa.Float, nullable=True),
     sa.Column("length", sa.Integer, nullable=False),
     sa.Column("created_at", UtcDateTime, nullable=False),
-    sa.Column("ambiguous", sa.Boolean, nullable=False, server_default=sa.false()),
 )
+sa.Index("ix_predictions_request", predictions.c.model, predictions.c.request_id, predictions.c.position)
 sa.Index("ix_predictions_recent", predictions.c.model, predictions.c.version, predictions.c.created_at)
 sa.Index("ix_predictions_age", predictions.c.created_at)
 
@@ -253,7 +254,7 @@ shadow_answers = sa.Table(
     "shadow_answers",
     metadata,
     sa.Column("model", sa.ForeignKey("models.name"), primary_key=True),
-    sa.Column("request_id", sa.String(128), primary_key=True),
+    sa.Column("answer_id", sa.String(128), primary_key=True),
     sa.Column("position", sa.Integer, primary_key=True),
     sa.Column("version", sa.Integer, primary_key=True),
     sa.Column("input_hash", sa.String(64), nullable=False),
@@ -274,11 +275,23 @@ feedback = sa.Table(
     sa.Column("received_at", UtcDateTime, nullable=False),
     sa.Column("sender", sa.String(12), nullable=True),
     sa.Column("version", sa.Integer, nullable=True),
+    sa.Column("answer_id", sa.String(128), nullable=True),
     sa.UniqueConstraint("model", "sender", "client_id", name="uq_feedback_client_id"),
     sqlite_autoincrement=True,  # a deleted id must not be used again: data sets store the highest id that they have read
 )
 sa.Index("ix_feedback_model", feedback.c.model, feedback.c.id)
-sa.Index("ix_feedback_request", feedback.c.model, feedback.c.request_id, feedback.c.position)
+sa.Index("ix_feedback_answer", feedback.c.model, feedback.c.answer_id, feedback.c.position)
+
+UNATTACHED = "version IS NULL AND (answer_id IS NOT NULL OR request_id IS NOT NULL)"
+"""Condition on `feedback`: the correction is about an answer that was not found in the log so far."""
+
+sa.Index(
+    "ix_feedback_unattached",
+    feedback.c.model,
+    feedback.c.received_at,
+    sqlite_where=sa.text(UNATTACHED),
+    postgresql_where=sa.text(UNATTACHED),
+)
 
 feedback_changes = sa.Table(
     "feedback_changes",

@@ -67,6 +67,7 @@ def predict(
         print_json(
             {
                 "version": answer.version,
+                "answer_id": answer.answer_id,
                 "request_id": answer.request_id,
                 "answers": answer.outputs,
                 "unsure": answer.unsure,

@@ -11,7 +11,7 @@ from typing import Any
 from baton.config.model_settings import ModelSettings
 from baton.errors import DataError, InvalidInput, NotFound
 from baton.quality.audit import BATCH, COVERAGE, batches
-from baton.store.feedback import Correction
+from baton.store.feedback.correction import Correction
 from baton.store.records import LARGEST_INTEGER, AuditItem
 from baton.store.registry import Registry
 from baton.tasks import task_type

@@ -15,16 +15,17 @@ from baton.artifacts.frozen import shown
 from baton.client import LABELS_LISTED
 from baton.config.model_settings import ModelSettings
 from baton.errors import DataError, InvalidInput
-from baton.store.feedback import Correction
+from baton.store.feedback.correction import Correction
+from baton.store.feedback.predictions import AnswerName
 from baton.store.records import LARGEST_INTEGER, LONGEST_ID, Feedback, LoggedPrediction
 from baton.store.registry import Registry
 from baton.tasks import task_type
 from baton.tasks.base import short_repr
 from baton.tasks.rows import Row, example_of
 from baton.text.normal_form import fingerprint
-from services.log_sampling import FLUSH_SECONDS, sampled
+from services.log_sampling import ANSWER_ID, FLUSH_SECONDS, answer_sampled, request_sampled
 
-KEYS = ("id", "request_id", "position")
+KEYS = ("id", "answer_id", "request_id", "position")
 """Keys of an item that are not fields of the row."""
 
 NOTE = "_"
@@ -60,7 +61,8 @@ class _Parsed:
 
     index: int
     client_id: str | None
-    request_id: str | None
+    answer: AnswerName | None
+    """The answer that it is about; None if it names none."""
     position: int
     values: Mapping[str, Any]
 
@@ -152,15 +154,15 @@ class Intake:
         self._labels = self._known_labels() if self._labels is None else self._labels
         corrections, waiting = [], []
         for item in items:
-            answer = (item.request_id or "", item.position)
-            inputs: Mapping[str, Any] | None = logged[answer].input if answer in logged and self._needs_inputs(item) else None
-            if item.index in unclear:
+            logged_answer = logged.get(item.answer) if item.answer is not None and self._needs_inputs(item) else None
+            inputs: Mapping[str, Any] | None = None if logged_answer is None else logged_answer.input
+            if item.answer is not None and item.index in unclear:
                 inputs = self._inputs_of(stored.get(item.client_id or ""), item)
-                if inputs is None and answer not in logged and self._wait_left > 0 and self._may_be_logged(item):
+                if inputs is None and item.answer not in logged and self._wait_left > 0 and self._may_be_logged(item):
                     waiting.append(item)
                     continue
                 if inputs is None:
-                    why = self._ambiguous(item) if answer in logged else self._not_logged(item)
+                    why = self._ambiguous(item.answer) if item.answer in logged else self._not_logged(item.answer)
                     self._reject(item.index, item.client_id, why)
                     continue
             if waiting:
@@ -182,10 +184,9 @@ class Intake:
         counts = newest.counts if newest else {}
         return {label for sources in counts.values() for rows in sources.values() for label in rows}
 
-    def _is_unclear(self, item: _Parsed, logged: Mapping[tuple[str, int], LoggedPrediction]) -> bool:
+    def _is_unclear(self, item: _Parsed, logged: Mapping[AnswerName, LoggedPrediction | None]) -> bool:
         """Return whether the log does not say which inputs the item is about."""
-        answer = logged.get((item.request_id or "", item.position))
-        return self._needs_inputs(item) and (answer is None or answer.ambiguous)
+        return item.answer is not None and self._needs_inputs(item) and logged.get(item.answer) is None
 
     def _stored(self, items: Sequence[_Parsed]) -> Mapping[str, Feedback]:
         """Return the corrections that the registry has under the items' client ids."""
@@ -194,17 +195,25 @@ class Intake:
 
     def _inputs_of(self, stored: Feedback | None, item: _Parsed) -> Mapping[str, Any] | None:
         """Return the inputs of a stored correction if it is about the same answer: its text may have left the log since."""
-        if stored is None or (stored.request_id, stored.position) != (item.request_id, item.position):
+        answer = item.answer
+        if stored is None or answer is None or stored.position != answer.position:
+            return None
+        if (stored.request_id if answer.answer_id is None else stored.answer_id) != (answer.answer_id or answer.request_id):
             return None
         return {name: value for name, value in stored.example.items() if name in self._task_cls.Input.model_fields}
 
     def _may_be_logged(self, item: _Parsed) -> bool:
-        return sampled(item.request_id or "", self.settings.feedback.log)
+        share, answer = self.settings.feedback.log, item.answer
+        if answer is None:
+            return False
+        if answer.answer_id is not None:
+            return answer_sampled(answer.answer_id, share)
+        return request_sampled(answer.request_id or "", share)
 
-    def _logged(self, items: Sequence[_Parsed]) -> dict[tuple[str, int], LoggedPrediction]:
-        """Return the logged answers of the items that need their inputs, by request id and position."""
-        answers = {(item.request_id or "", item.position) for item in items if self._needs_inputs(item)}
-        return self.registry.feedback.predictions(self.settings.name, answers) if answers else {}
+    def _logged(self, items: Sequence[_Parsed]) -> dict[AnswerName, LoggedPrediction | None]:
+        """Return the logged answers of the items that need their inputs; see `PredictionStore.find`."""
+        answers = {item.answer for item in items if item.answer is not None and self._needs_inputs(item)}
+        return self.registry.predictions.find(self.settings.name, answers) if answers else {}
 
     def _reject(self, index: int, client_id: str | None, reason: str) -> None:
         self.rejected += 1
@@ -226,7 +235,7 @@ class Intake:
         return _Parsed(
             index=index,
             client_id=_checked_id(value, "id"),
-            request_id=_checked_id(value, "request_id"),
+            answer=_answer_name(value, position),
             position=position,
             values={key: field for key, field in value.items() if key in self._fields and field is not None},
         )
@@ -249,7 +258,8 @@ class Intake:
                     self.new_labels.add(shown(label))
         return Correction(
             client_id=item.client_id,
-            request_id=item.request_id,
+            answer_id=None if item.answer is None else item.answer.answer_id,
+            request_id=None if item.answer is None else item.answer.request_id,
             position=item.position,
             example=example.model_dump(mode="json", exclude_none=True),
             answer_fields=() if self._task_cls.target == "span" else tuple(self._task_cls.answer_of(example)),  # it quotes
@@ -261,9 +271,9 @@ class Intake:
     def _needs_inputs(self, item: _Parsed) -> bool:
         """Return whether the item's inputs must come from the log.
 
-        That is so if it names a request, and has neither all required fields of an input nor all fields of a row shape.
+        That is so if it names an answer, and has neither all required fields of an input nor all fields of a row shape.
         """
-        if item.request_id is None:
+        if item.answer is None:
             return False
         required = {name for name, info in self._task_cls.Input.model_fields.items() if info.is_required()}
         shapes = (set(shape) for shape in self._task_cls.row_shapes)
@@ -274,18 +284,19 @@ class Intake:
         """The fields of an input, for messages."""
         return ", ".join(name for name, info in self._task_cls.Input.model_fields.items() if info.is_required())
 
-    def _ambiguous(self, parsed: _Parsed) -> str:
+    def _ambiguous(self, answer: AnswerName) -> str:
         return (
-            f"the request id {parsed.request_id!r} was used by several requests with different inputs: send the inputs with "
-            f"the correction: {self._needed}"
+            f"the request id {answer.request_id!r} was used by several requests with different inputs: name the answer by "
+            f"its own id (`answer_id`: its header x-answer-id), or send the inputs with the correction: {self._needed}"
         )
 
-    def _not_logged(self, parsed: _Parsed) -> str:
-        """Return why the answer that the item refers to cannot be found, and what the client can do."""
+    def _not_logged(self, answer: AnswerName) -> str:
+        """Return why an answer cannot be found, and what the client can do."""
+        name = f"answer id {answer.answer_id!r}" if answer.answer_id is not None else f"request id {answer.request_id!r}"
         why = (
             "answers are not logged (feedback.log: 0)"
             if not self.settings.feedback.log
-            else f"no logged answer has request id {parsed.request_id!r} and position {parsed.position} "
+            else f"no logged answer has {name} and position {answer.position} "
             f"(a share of {self.settings.feedback.log:g} is logged, for {self.settings.feedback.retention_days:g} days)"
         )
         return f"{why}; send the inputs with the correction: {self._needed}"
@@ -311,6 +322,18 @@ def _id_for_report(value: Mapping[str, Any]) -> str | None:
     """Return the client's id of an item, for the error report; None if it has none, or one that is too long to repeat."""
     name = value.get("id")
     return name if isinstance(name, str) and len(name) <= LONGEST_ID else None
+
+
+def _answer_name(value: Mapping[str, Any], position: int) -> AnswerName | None:
+    """Return the answer that an item is about; its own id counts if it has both. Raises ``InvalidInput`` for a broken one."""
+    answer_id, request_id = _checked_id(value, "answer_id"), _checked_id(value, "request_id")
+    if answer_id is None and request_id is None:
+        return None
+    if answer_id is not None and not ANSWER_ID.fullmatch(answer_id):
+        raise InvalidInput(
+            f"answer_id: {short_repr(answer_id)}: 32 hexadecimal digits, as in the header x-answer-id, are expected"
+        )
+    return AnswerName(answer_id, request_id, position)
 
 
 def _checked_id(value: Mapping[str, Any], key: str) -> str | None:

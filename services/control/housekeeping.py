@@ -45,7 +45,7 @@ class Housekeeping:
         for name, retention in days.items():
             with log_failures(f"deleting old answers of {name}", model=name):
                 before = datetime.now(UTC) - timedelta(days=retention)
-                self._registry.feedback.forget_predictions(name, before)
+                self._registry.predictions.forget(name, before)
                 self._registry.audit.forget(name, before)
                 self._registry.rollouts.forget_evidence(name, before)
 

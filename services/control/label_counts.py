@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pydantic import ValidationError
 
 from baton.config.model_settings import ModelSettings
-from baton.store.feedback import CHUNK
+from baton.store.feedback.store import CHUNK
 from baton.store.registry import Registry
 from baton.tasks import task_type
 

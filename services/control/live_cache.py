@@ -45,6 +45,6 @@ class LiveQualityCache:
 
         Versions without corrected answers are left out.
         """
-        numbers = self._registry.feedback.answered_versions(settings.name, limit)
+        numbers = self._registry.predictions.answered_versions(settings.name, limit)
         qualities = [self.get(settings, self._registry.versions.get(settings.name, number)) for number in numbers]
         return [live for live in qualities if live is not None]

@@ -200,7 +200,7 @@ class Retrainer:
         reference: dict[str, Any] | None = champion.metrics.get("reference")
         if reference is None:
             return ()
-        answers = self._registry.feedback.summaries(model, champion.number, window)
+        answers = self._registry.predictions.summaries(model, champion.number, window)
         if len(answers) < MIN_SAMPLES:
             return ()
         labels, confidences, lengths = zip(*answers, strict=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from baton.config.model_settings import ModelSettings
 from baton.quality.audit import is_drawn
-from baton.store.audit_store import AuditStore, Drawn
+from baton.store.feedback.audit import AuditStore, Drawn
 from baton.tasks import task_type
 from baton.text.masks import MASK, group_keys
 from baton.text.normal_form import fingerprint

@@ -17,7 +17,8 @@ REQUEST_HEADERS = (
     b"x-request-id, x-request-timeout-ms, x-baton-key, x-baton-version"
 )
 ANSWER_HEADERS = (
-    b"x-request-id, x-model-version, x-queue-ms, x-inference-ms, x-abstain, retry-after, inference-header-content-length"
+    b"x-request-id, x-answer-id, x-model-version, x-queue-ms, x-inference-ms, x-abstain, retry-after, "
+    b"inference-header-content-length"
 )
 """Headers of answers that pages may read, besides those that every page may."""
 

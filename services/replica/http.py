@@ -34,6 +34,7 @@ from baton.tasks import task_type
 from services.asgi import Receive, Scope, Send, header
 from services.bodies import timely
 from services.keyring import Keyring
+from services.log_sampling import new_answer_id
 from services.names import REFUSED, ROOM
 from services.open_inference import repository_index, server_metadata
 from services.replica.batching import Batcher
@@ -149,6 +150,7 @@ class ReplicaHttp:
         if self._batcher.version is None:
             raise NotReady(self._reason_not_ready())
         request_id = header(scope, b"x-request-id").decode("latin-1")
+        answer_id = new_answer_id(request_id)
         patience = _patience_ms(scope)
         try:
             seconds = None if patience is None else max(patience / 1000 - (time.perf_counter() - began), 0.0)
@@ -156,14 +158,21 @@ class ReplicaHttp:
                 prediction = await self._router.answer(
                     call.inputs,
                     call.options,
-                    request_id=request_id,
+                    answer_id=answer_id,
                     key=header(scope, b"x-baton-key").decode("latin-1") or request_id,
                     version=version or header(scope, b"x-baton-version").decode("latin-1"),
                     seconds=seconds,
                 )
         except TimeoutError:
             raise DeadlineExceeded(f"no answer within {patience} ms, as x-request-timeout-ms demands") from None
-        self._log.add(request_id, prediction.version, call.inputs, call.options, prediction.outputs)
+        self._log.add(
+            answer_id,
+            prediction.version,
+            inputs=call.inputs,
+            options=call.options,
+            outputs=prediction.outputs,
+            request_id=request_id,
+        )
         facts = self._facts(prediction.version)
         rendered = call.render(
             Answer(
@@ -176,6 +185,7 @@ class ReplicaHttp:
         response = Response(
             version=prediction.version,  # not the batcher's: a newer version may have taken over while this one ran
             headers=(
+                (b"x-answer-id", answer_id.encode()),
                 (b"x-queue-ms", b"%.2f" % prediction.queue_ms),
                 (b"x-inference-ms", b"%.2f" % prediction.inference_ms),
                 *self._abstentions(prediction.outputs, call.options, facts),

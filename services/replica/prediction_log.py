@@ -1,7 +1,7 @@
 """The prediction log: answers of a replica, sampled, masked and written to the registry in batches, after their requests.
 
 What a shadow answers to copies is written by the same rules, behind the answers that callers got. A failure here never fails a
-request. `services.log_sampling` decides which requests are logged.
+request. `services.log_sampling` decides which answers are logged.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Any
 
 from baton.config.model_settings import FeedbackSettings
 from baton.errors import RegistryError
-from baton.store.feedback import FeedbackStore
+from baton.store.feedback.predictions import PredictionStore
 from baton.store.records import LONGEST_ID, LoggedPrediction
 from baton.tasks import AnyTask
 from baton.tasks.base import text_length
 from baton.text.masks import masker
-from services.log_sampling import FLUSH_SECONDS, sampled
+from services.log_sampling import FLUSH_SECONDS, answer_sampled
 from services.replica.audit_draw import AuditDraw
 
 logger = logging.getLogger("ray.serve")
@@ -47,7 +47,8 @@ OUTPUT_SIZE = 2000
 class _PendingAnswer:
     """An answered request that is not written yet."""
 
-    request_id: str
+    answer_id: str
+    request_id: str | None
     version: int
     items: Sequence[tuple[int, int, Any, Any, Any]]
     """Position, length, input, options and output of each input that is kept."""
@@ -87,7 +88,7 @@ class _Waiting:
 class PredictionLog:
     """The prediction log of one replica. Lives on the replica's event loop; a request waits for `add` only."""
 
-    def __init__(self, model: str, task: AnyTask, settings: FeedbackSettings, store: FeedbackStore, audit: AuditDraw) -> None:
+    def __init__(self, model: str, task: AnyTask, settings: FeedbackSettings, store: PredictionStore, audit: AuditDraw) -> None:
         self._model, self._task, self._store, self._audit = model, task, store, audit
         self._share = settings.log
         self._mask = masker(settings.redact)
@@ -106,31 +107,42 @@ class PredictionLog:
         """Copies whose answers by a shadow were to be logged and are not."""
         return self._copies.dropped
 
-    def add(self, request_id: str, version: int, inputs: Sequence[Any], options: Sequence[Any], outputs: Sequence[Any]) -> None:
-        """Queue an answer to be written, if its request is in the sample.
-
-        An answer without a request id, or with one that is too long, is not logged: no correction could name it. Neither is one
-        to a text that is far longer than the model reads (`LONGEST_TRUNCATED`).
-        """
-        self._add(self._answers, request_id, version, inputs=inputs, options=options, outputs=outputs)
-
-    def add_copy(
-        self, request_id: str, version: int, inputs: Sequence[Any], options: Sequence[Any], outputs: Sequence[Any]
-    ) -> None:
-        """Queue what a shadow answered to a copy, if the answer to the request itself is in the sample."""
-        self._add(self._copies, request_id, version, inputs=inputs, options=options, outputs=outputs)
-
-    def _add(
+    def add(
         self,
-        waiting: _Waiting,
-        request_id: str,
+        answer_id: str,
         version: int,
         *,
         inputs: Sequence[Any],
         options: Sequence[Any],
         outputs: Sequence[Any],
+        request_id: str = "",
     ) -> None:
-        if not 1 <= len(request_id) <= LONGEST_ID or not sampled(request_id, self._share):
+        """Queue an answer to be written, if it is in the sample.
+
+        One to a text that is far longer than the model reads is not logged (`LONGEST_TRUNCATED`). A ``request_id`` that is
+        empty or too long is left out: corrections can name the answer by its own id.
+        """
+        named = request_id if 1 <= len(request_id) <= LONGEST_ID else None
+        self._add(self._answers, answer_id, version, request_id=named, inputs=inputs, options=options, outputs=outputs)
+
+    def add_copy(
+        self, answer_id: str, version: int, inputs: Sequence[Any], options: Sequence[Any], outputs: Sequence[Any]
+    ) -> None:
+        """Queue what a shadow answered to a copy, if the answer to the request itself is in the sample."""
+        self._add(self._copies, answer_id, version, request_id=None, inputs=inputs, options=options, outputs=outputs)
+
+    def _add(
+        self,
+        waiting: _Waiting,
+        answer_id: str,
+        version: int,
+        *,
+        request_id: str | None,
+        inputs: Sequence[Any],
+        options: Sequence[Any],
+        outputs: Sequence[Any],
+    ) -> None:
+        if not answer_sampled(answer_id, self._share):
             return
         lengths = map(text_length, inputs)
         all_items = zip(range(len(inputs)), lengths, inputs, options, outputs, strict=True)
@@ -138,6 +150,7 @@ class PredictionLog:
         if not items:
             return
         answer = _PendingAnswer(
+            answer_id=answer_id,
             request_id=request_id,
             version=version,
             items=items,
@@ -215,6 +228,7 @@ class PredictionLog:
             predictions.append(
                 LoggedPrediction(
                     model=self._model,
+                    answer_id=answer.answer_id,
                     request_id=answer.request_id,
                     position=position,
                     version=answer.version,

@@ -92,7 +92,7 @@ class ModelReplica:
             self._settings.name,
             self._settings.make_task(()),
             self._settings.feedback,
-            self._registry.feedback,
+            self._registry.predictions,
             AuditDraw(self._settings, self._registry.audit),
         )
         self._http = ReplicaHttp(

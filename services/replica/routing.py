@@ -33,7 +33,7 @@ class Router:
         inputs: Sequence[Any],
         options: Sequence[Any],
         *,
-        request_id: str,
+        answer_id: str,
         key: str,
         version: str = "",
         seconds: float | None = None,
@@ -42,7 +42,7 @@ class Router:
 
         Args:
             inputs, options: as in `Batcher.submit`.
-            request_id: by which corrections name the answer; it goes with the copy that a shadow gets.
+            answer_id: id of the answer, under which the log keeps what a shadow says to a copy.
             key: the same key is always answered by the same version while a trial runs.
             version: number of the version that must answer, of those that run here; empty for no matter which.
             seconds: how long the caller waits; None: as long as it takes.
@@ -64,7 +64,7 @@ class Router:
         if not taken:
             return await self._batcher.submit(inputs, options)
         prediction = await trial.champion_answer(self._batcher, inputs, options)
-        trial.mirror(self._batcher, request_id, inputs, options, prediction.outputs)
+        trial.mirror(self._batcher, answer_id, inputs, options, prediction.outputs)
         return prediction
 
     async def _champion(self, inputs: Sequence[Any], options: Sequence[Any]) -> Prediction:

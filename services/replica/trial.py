@@ -157,13 +157,13 @@ class Trial:
         return prediction
 
     def mirror(
-        self, champion: Batcher, request_id: str, inputs: Sequence[Any], options: Sequence[Any], outputs: Sequence[Any]
+        self, champion: Batcher, answer_id: str, inputs: Sequence[Any], options: Sequence[Any], outputs: Sequence[Any]
     ) -> None:
         """Let a shadow run a request that the champion has answered with ``outputs``, after the answer, compare and keep it."""
         if len(self._copies) >= MAX_WAITING:
             self._skipped += 1
         else:
-            self._copy(self._run_copy(champion, request_id, inputs, options, outputs))
+            self._copy(self._run_copy(champion, answer_id, inputs, options, outputs))
 
     def counts(self) -> TrialCounts:
         """Return what was measured so far."""
@@ -201,7 +201,7 @@ class Trial:
         task.add_done_callback(self._copies.discard)
 
     async def _run_copy(
-        self, champion: Batcher, request_id: str, inputs: Sequence[Any], options: Sequence[Any], outputs: Sequence[Any]
+        self, champion: Batcher, answer_id: str, inputs: Sequence[Any], options: Sequence[Any], outputs: Sequence[Any]
     ) -> None:
         self._stalled_since = self._stalled_since or time.monotonic()
         try:
@@ -214,7 +214,7 @@ class Trial:
         else:
             self._answers += 1
             number = self._answers  # others may come while this one waits for the masks
-            self._keep(request_id, prediction.version, inputs, options, prediction.outputs)
+            self._keep(answer_id, prediction.version, inputs, options, prediction.outputs)
             await self._compare(inputs, options, outputs, prediction.outputs)
             if number % TIMED_SHARE == 1:
                 await self._time_both(champion, inputs, options, number)

@@ -27,7 +27,7 @@ def predictions(task: str, inputs: Sequence[Any], answer: Prediction) -> Rendera
     """
     render = {"classification": _labels, "multi_label": _labels, "ner": _entities, "qa": _answers}.get(task, _as_json)
     times = f"{answer.inference_ms:.2f} ms inference, {answer.queue_ms:.2f} ms queue"
-    source = Text(f"v{answer.version}, {times}, request {answer.request_id}", style="dim")
+    source = Text(f"v{answer.version}, {times}, answer {answer.answer_id}", style="dim")
     return Group(render(inputs, answer.outputs), *_explanations(inputs, answer.outputs), *_unsure(answer, len(inputs)), source)
 
 

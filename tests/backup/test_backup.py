@@ -35,7 +35,7 @@ from tests.support.world import LABELS, World
 
 WRITER = """
 import sys
-from baton.store.feedback import Correction
+from baton.store.feedback.correction import Correction
 from baton.store.registry import Registry
 registry = Registry(sys.argv[1])
 number = 0

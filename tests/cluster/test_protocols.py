@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from tritonclient import http as triton
 
+from baton.store.feedback.predictions import AnswerName
 from tests.cluster.conftest import TEXT, Service
 from tests.support.waiting import until
 
@@ -53,9 +54,10 @@ def test_every_dialect_answers_like_the_default_one_and_its_answers_can_be_corre
     assert best(default(steady)) == best(rows)
     assert answer.headers["x-model-version"] == str(steady.registry.champion("steady").version)
     assert float(answer.headers["x-inference-ms"]) > 0
-    request_id = answer.headers["x-request-id"]
-    until(lambda: steady.registry.feedback.predictions("steady", [(request_id, 0)]), 60, "the answer is in the log")
-    told = steady.http.post("/api/models/steady/feedback", json={"request_id": request_id, "label": rows[0]["label"]})
+    answer_id = answer.headers["x-answer-id"]
+    name = AnswerName(answer_id, None, 0)
+    until(lambda: steady.registry.predictions.find("steady", [name]), 60, "the answer is in the log")
+    told = steady.http.post("/api/models/steady/feedback", json={"answer_id": answer_id, "label": rows[0]["label"]})
     assert told.json()["accepted"] == 1, told.text
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from baton.keys import Scope
-from baton.store.audit_store import Drawn
+from baton.store.feedback.audit import Drawn
 from baton.store.records import RunStage, RunState
 from baton.text.normal_form import fingerprint
 from services.console.pages import TABS

@@ -7,7 +7,7 @@ import pytest
 from baton.artifacts.frozen import QUARANTINE
 from baton.artifacts.storage import Storage
 from baton.config.model_settings import ModelSettings
-from baton.store.feedback import Correction
+from baton.store.feedback.correction import Correction
 from baton.store.records import DatasetVersion
 from services.console.data import answer_text, input_text
 from tests.support.answers import correct_answers

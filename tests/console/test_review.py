@@ -7,7 +7,7 @@ import re
 import pytest
 
 from baton.keys import Scope
-from baton.store.audit_store import Drawn
+from baton.store.feedback.audit import Drawn
 from baton.text.normal_form import fingerprint
 from tests.support.browsing import Browser, keys_for
 

@@ -26,6 +26,7 @@ from baton.store.registry import Registry
 from baton.tasks import TASKS, task_type
 from services.control import corrections
 from services.control.api import feedback_body
+from services.log_sampling import new_answer_id, request_sampled
 from tests.control.test_api import Api, problem
 from tests.support.answers import correct_answers, logged, recent
 from tests.support.local_control import control_of
@@ -78,10 +79,12 @@ def log(
     position: int = 0,
     age: float = 0,
     version: int = 1,
-) -> None:
-    at = datetime.now(UTC) - timedelta(days=age)
-    prediction = logged(request_id, model=model, position=position, version=version, at=at)
-    api.registry.feedback.log([replace(prediction, input=item, output=None, label=None, confidence=None)])
+) -> str:
+    """Log an answer, and return its id."""
+    at, answer_id = datetime.now(UTC) - timedelta(days=age), new_answer_id(request_id)
+    prediction = logged(request_id, answer_id=answer_id, model=model, position=position, version=version, at=at)
+    api.registry.predictions.log([replace(prediction, input=item, output=None, label=None, confidence=None)])
+    return answer_id
 
 
 def report(answer: httpx.Response, status: int = 200) -> tuple[int, int, int]:
@@ -158,18 +161,37 @@ def test_a_request_id_of_several_requests_needs_the_inputs(api):
         log(api, "trace-1", {"text": text})
     told = complaint(api, {"id": "t1", "request_id": "trace-1", "label": "bug_report"})
     assert told == (
-        "the request id 'trace-1' was used by several requests with different inputs: send the inputs with the correction: text"
+        "the request id 'trace-1' was used by several requests with different inputs: name the answer by its own id "
+        "(`answer_id`: its header x-answer-id), or send the inputs with the correction: text"
     )
     row = {"text": "The app crashes at start", "label": "bug_report"}
     assert report(send(api, {"id": "t1", "request_id": "trace-1", **row})) == (1, 0, 0)
     assert stored(api) == [row]
 
 
+def test_of_two_answers_to_requests_with_one_id_the_one_that_is_named_by_its_own_id_is_corrected(api):
+    answers = [log(api, "trace-1", {"text": text}) for text in ("I was charged twice", "The app crashes at start")]
+    assert report(send(api, {"id": "t1", "request_id": "trace-1", "answer_id": answers[1], "label": "bug_report"})) == (1, 0, 0)
+    assert stored(api) == [{"text": "The app crashes at start", "label": "bug_report"}]
+    assert [answer.answer_id for answer, _ in api.registry.predictions.corrected("classification", 1, 10)] == [answers[1]]
+    assert api.get("/api/models/classification/feedback").json()["items"][0]["answer_id"] == answers[1]
+
+
+def test_a_correction_by_answer_id_can_be_corrected_when_its_answer_is_no_longer_in_the_log(api):
+    item = {"id": "t1", "answer_id": log(api, "", {"text": "hello"}), "label": "typo"}
+    assert report(send(api, item)) == (1, 0, 0)
+    api.registry.predictions.forget("classification", datetime.now(UTC) + timedelta(days=1))
+    assert report(send(api, {**item, "label": "b"})) == (1, 0, 0)
+    assert stored(api) == [{"text": "hello", "label": "b"}]
+    told = complaint(api, {**item, "answer_id": new_answer_id("")})
+    assert told.startswith("no logged answer has answer id ")
+
+
 def test_a_correction_by_request_id_can_be_corrected_when_its_answer_is_no_longer_in_the_log(api):
     log(api, "r1", {"text": "hello"})
     item = {"id": "t1", "request_id": "r1", "label": "typo"}
     assert report(send(api, item)) == (1, 0, 0)
-    api.registry.feedback.forget_predictions("classification", datetime.now(UTC) + timedelta(days=1))
+    api.registry.predictions.forget("classification", datetime.now(UTC) + timedelta(days=1))
     assert report(send(api, item)) == (0, 1, 0)
     assert report(send(api, {**item, "label": "b"})) == (1, 0, 0)
     assert stored(api) == [{"text": "hello", "label": "b"}]
@@ -333,17 +355,17 @@ def test_a_correction_that_is_faster_than_the_log_waits_for_it(api, monkeypatch)
     monkeypatch.setattr(corrections, "LOG_SECONDS", 60.0)
     monkeypatch.setattr(corrections, "RETRY_SECONDS", 0.01)
     looks = 0
-    store = api.registry.feedback
-    look_up = store.predictions
+    store = api.registry.predictions
+    look_up = store.find
 
-    def predictions(model: str, places: Any) -> Any:
+    def find(model: str, names: Any) -> Any:
         nonlocal looks
         looks += 1
         if looks == 3:
             log(api, "r1", {"text": "hello", "text_pair": None})
-        return look_up(model, places)
+        return look_up(model, names)
 
-    monkeypatch.setattr(store, "predictions", predictions)
+    monkeypatch.setattr(store, "find", find)
     assert report(send(api, [{"request_id": "r1", "label": "a"}, {"text": "later", "label": "b"}])) == (2, 0, 0)
     assert looks == 3
     assert [row["text"] for row in stored(api)] == ["hello", "later"]
@@ -354,7 +376,7 @@ def test_a_correction_sent_again_is_a_duplicate_even_when_its_answer_has_left_th
     log(api, "r1", {"text": "hello", "text_pair": None})
     mine = {"id": "mine", "request_id": "r1", "label": "a"}
     assert report(send(api, mine)) == (1, 0, 0)
-    api.registry.feedback.forget_predictions("classification", datetime.now(UTC) + timedelta(days=1))
+    api.registry.predictions.forget("classification", datetime.now(UTC) + timedelta(days=1))
     assert report(send(api, mine)) == (0, 1, 0)
 
 
@@ -363,9 +385,9 @@ def test_answers_that_never_come_are_waited_for_once_a_request_and_then_told(api
     monkeypatch.setattr(corrections, "RETRY_SECONDS", 0.01)
     monkeypatch.setattr(feedback_body, "BATCH", 1)
     looks: list[int] = []
-    store = api.registry.feedback
-    look_up = store.predictions
-    monkeypatch.setattr(store, "predictions", lambda model, places: looks.append(1) or look_up(model, places))
+    store = api.registry.predictions
+    look_up = store.find
+    monkeypatch.setattr(store, "find", lambda model, names: looks.append(1) or look_up(model, names))
     answer = send(api, [{"request_id": f"r{number}", "label": "a"} for number in range(20)])
     assert report(answer, 422) == (0, 0, 20)
     assert len(looks) <= 20 + 6
@@ -381,10 +403,11 @@ def test_answers_that_never_come_are_waited_for_once_a_request_and_then_told(api
 def test_answers_that_the_sample_leaves_out_are_not_waited_for(tmp_path, monkeypatch, share):
     monkeypatch.setattr(corrections, "LOG_SECONDS", 3600.0)
     api = Api(control_of(configuration(tmp_path, log=share)))
-    name = next(f"r{number}" for number in range(100) if not corrections.sampled(f"r{number}", share))
-    told = complaint(api, {"request_id": name, "label": "a"})
-    assert told.endswith("; send the inputs with the correction: text")
-    assert ("answers are not logged (feedback.log: 0)" in told) == (share == 0)
+    name = next(f"r{number}" for number in range(100) if not request_sampled(f"r{number}", share))
+    for answer in ({"request_id": name}, {"answer_id": new_answer_id(name)}):
+        told = complaint(api, {**answer, "label": "a"})
+        assert told.endswith("; send the inputs with the correction: text")
+        assert ("answers are not logged (feedback.log: 0)" in told) == (share == 0)
 
 
 # --- what is refused -----------------------------------------------------------------------------------------------------
@@ -401,7 +424,7 @@ def test_answers_that_the_sample_leaves_out_are_not_waited_for(tmp_path, monkeyp
         ({"text": "hello", "label": None}, "field 'label' is missing; the row has 'text'"),
         (
             {"text": "hello", "label": "a", "lable": "b"},
-            "unknown key 'lable'; did you mean 'label'? allowed: id, request_id, position, text, label",
+            "unknown key 'lable'; did you mean 'label'? allowed: id, answer_id, request_id, position, text, label",
         ),
         ({"text": "hello", "label": ""}, "field 'label': ''"),
         ({"text": " ", "label": "a"}, "field 'text': ' ': text is empty; send at least one character"),
@@ -411,6 +434,8 @@ def test_answers_that_the_sample_leaves_out_are_not_waited_for(tmp_path, monkeyp
         ({"id": "x" * 129, "text": "hello", "label": "a"}, "a string of 1 to 128"),
         ({"id": "a\u0000b", "text": "hello", "label": "a"}, "printable characters"),
         ({"request_id": 7, "label": "a"}, "request_id: 7: a string of 1 to 128"),
+        ({"answer_id": 7, "label": "a"}, "answer_id: 7: a string of 1 to 128"),
+        ({"answer_id": "order-17", "label": "a"}, "answer_id: 'order-17': 32 hexadecimal digits, as in the header x-answer-id"),
         ({"request_id": "r", "position": -1, "label": "a"}, "position: -1: the index of an input in its request, from 0"),
         ({"request_id": "r", "position": True, "label": "a"}, "position: True"),
         ({"request_id": "r", "position": 1.5, "label": "a"}, "position: 1.5"),
@@ -691,13 +716,13 @@ def test_old_answers_are_deleted_even_of_models_that_left_the_configuration_and_
     for model, days in ages.items():
         for request_id, age in zip(("young", "old"), days, strict=True):
             log(api, request_id, {"text": "hello"}, model, age=age)
-            [answer] = api.registry.feedback.predictions(model, [(request_id, 0)]).values()
-            api.registry.feedback.log_shadow([replace(answer, version=2, output={"labels": ["a"]})])
+            [answer] = [it for it in recent(api.registry.predictions, model) if it.request_id == request_id]
+            api.registry.predictions.log_shadow([replace(answer, version=2, output={"labels": ["a"]})])
     api.control.housekeeping.delete_old_answers()
     for model in ages:
-        assert [it.request_id for it in recent(api.registry.feedback, model, 1, 10)] == ["young"]
-    rows = raw_sql(api.control.config.database, "SELECT model, request_id FROM shadow_answers ORDER BY model")
-    assert rows == [(model, "young") for model in sorted(ages)]
+        assert [it.request_id for it in recent(api.registry.predictions, model, 1, 10)] == ["young"]
+    rows = raw_sql(api.control.config.database, "SELECT model, answer_id FROM shadow_answers ORDER BY model")
+    assert rows == [(model, recent(api.registry.predictions, model)[0].answer_id) for model in sorted(ages)]
     assert len(stored(api)) == 1
 
 
@@ -759,8 +784,8 @@ def test_live_quality_is_remembered_for_a_while(promoted, monkeypatch):
 
     measured(promoted)
     looks: list[int] = []
-    corrected = promoted.registry.feedback.corrected
-    monkeypatch.setattr(promoted.registry.feedback, "corrected", lambda *arguments: looks.append(1) or corrected(*arguments))
+    corrected = promoted.registry.predictions.corrected
+    monkeypatch.setattr(promoted.registry.predictions, "corrected", lambda *arguments: looks.append(1) or corrected(*arguments))
     for _ in range(3):
         promoted.get("/api/models/classification")
     assert len(looks) == 1

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from baton.errors import Conflict, RegistryError
-from baton.store.feedback import Correction
+from baton.store.feedback.correction import Correction
 from baton.store.records import Decision, RunState
 from services.control.ownership import RENEW_SECONDS
 from services.control.silence import LONGEST_LOOK_SECONDS, SILENCE_SECONDS

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from baton.quality.drift import make_reference
-from baton.store.feedback import Correction
+from baton.store.feedback.correction import Correction
 from baton.store.records import DatasetVersion, RunState
 from services.control.retrain import Choice, choose
 from services.control.triggers import MIN_COOL_DOWN_AFTER_FAILURE
@@ -48,7 +48,7 @@ def correct(control: LocalControl, count: int, *, start: int = 0, label: str = "
 
 def answer(control: LocalControl, count: int, *, label: str = "a", version: int = 1, length: int = 10) -> None:
     """``count`` logged answers of a version, to requests ``r0``, ``r1``, …"""
-    control.registry.feedback.log(
+    control.registry.predictions.log(
         [logged(f"r{number}", version=version, text=f"text {number:05}", label=label, length=length) for number in range(count)]
     )
 

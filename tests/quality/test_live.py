@@ -12,7 +12,7 @@ import pytest
 
 from baton.config.model_settings import ModelSettings
 from baton.quality.live import live_quality
-from baton.store.feedback import Correction
+from baton.store.feedback.correction import Correction
 from baton.store.records import LoggedPrediction, ModelVersion
 from baton.tasks.base import text_length
 from baton.text.masks import masker
@@ -55,6 +55,7 @@ class Model:
         masked = masker(redact)(item)
         prediction = LoggedPrediction(
             model="m",
+            answer_id=f"a{self.count}",
             request_id=f"r{self.count}",
             position=0,
             version=version.number,
@@ -65,10 +66,10 @@ class Model:
             length=text_length(item),
             created_at=NOON + timedelta(seconds=self.count),
         )
-        self.registry.feedback.log([prediction])
+        self.registry.predictions.log([prediction])
         if shadow is not None:
             copy = replace(prediction, version=shadow[0].number, output=self.kept(shadow[1], masked))
-            self.registry.feedback.log_shadow([copy])
+            self.registry.predictions.log_shadow([copy])
         self.correct(f"r{self.count}", example.model_dump(mode="json"))
 
     def kept(self, output: Any, masked: Any) -> Any:
@@ -177,5 +178,5 @@ def test_a_right_answer_counts_though_the_log_has_it_masked(tmp_path):
     best = Answer(answer="Clara", score=0.9, start=0, end=5)
     right = {"question": "Who?", "context": "Clara sings.", "answers": {"text": ["Clara"], "answer_start": [0]}}
     model.answer(version, model.task.Output(answers=(best,)), right, redact=["[A-Z][a-z]+"])
-    assert "Clara" not in str(recent(model.registry.feedback, "m", 1, 1))
+    assert "Clara" not in str(recent(model.registry.predictions, "m", 1, 1))
     assert model.live(version).f1 == 1.0

@@ -83,7 +83,7 @@ def test_of_several_questions_to_one_context_one_is_drawn(registry):
 
 @pytest.mark.parametrize("task", ["classification", "multi_label", "ner", "qa"])
 def test_what_was_drawn_is_found_by_the_content_of_its_label(registry, task):
-    from baton.store.feedback import Correction
+    from baton.store.feedback.correction import Correction
     from baton.tasks import task_type
 
     inputs = {"qa": {"question": "Who?", "context": "Omar sings"}, "ner": {"text": "Omar sings"}}.get(

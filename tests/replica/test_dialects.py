@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from baton.errors import EmptyInput, InvalidInput, NotFinite, NotReady, Overloaded, Unauthenticated
+from baton.store.feedback.predictions import AnswerName
 from services.replica.protocols import tei
 from tests.support.dialects import INPUTS, LABELS, Served
 from tests.support.waiting import until
@@ -307,9 +308,11 @@ def test_an_answer_of_any_dialect_has_our_headers_and_is_logged_under_its_reques
     assert answer.headers["x-model-version"] == "1"
     assert float(answer.headers["x-queue-ms"]) >= 0
     assert float(answer.headers["x-inference-ms"]) > 0
-    store = served.world.registry.feedback
-    until(lambda: store.predictions("m", [(request_id, 0)]), 60, "the answer is in the log")
-    assert store.predictions("m", [(request_id, 0)])[request_id, 0].input["text"] == TEXT
+    name = AnswerName(answer.headers["x-answer-id"], None, 0)
+    store = served.world.registry.predictions
+    until(lambda: store.find("m", [name]), 60, "the answer is in the log")
+    logged = store.find("m", [name])[name]
+    assert (logged.request_id, logged.input["text"]) == (request_id, TEXT)
 
 
 def test_the_id_of_a_tensor_answer_is_the_request_id_unless_the_request_has_one(replicas):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ from baton.config.model_settings import ModelSettings
 from baton.errors import RegistryError
 from baton.store import database as store_database
 from baton.store import schema
-from baton.store.feedback import Correction, FeedbackStore
+from baton.store.feedback.correction import Correction
+from baton.store.feedback.predictions import PredictionStore
 from baton.store.records import LoggedPrediction
 from baton.store.registry import Registry
 from baton.tasks import AnyTask, task_type
 from baton.tasks.text_classifier import LabelScores, TextInput
 from baton.text.masks import MASK, masker, same_but_for_masks
-from services.log_sampling import sampled
+from services.log_sampling import ANSWER_ID, answer_sampled, new_answer_id, request_sampled
 from services.replica import prediction_log
 from services.replica.audit_draw import AuditDraw
 from services.replica.prediction_log import PredictionLog
@@ -34,11 +36,11 @@ ALL = 0.999999
 """A share of the audit that draws every text: 1 is not allowed."""
 
 
-class Database(FeedbackStore):
+class Database(PredictionStore):
     """A real store whose database can be away for a while, or refuse what one request holds."""
 
     def __init__(self, registry: Registry) -> None:
-        super().__init__(registry.feedback._engine)
+        super().__init__(registry.predictions._engine)
         self.registry = registry
         self.away = False
         self.refused = ""
@@ -77,23 +79,30 @@ def log_of(database: Database, task: AnyTask = TASK, **feedback: Any) -> Predict
     return PredictionLog("m", task, settings.feedback, database, draw)
 
 
+@functools.cache
+def answer_id(request_id: str) -> str:
+    """Id of the answer to that request: here each request has one."""
+    return new_answer_id(request_id)
+
+
 def add(log: PredictionLog, request_id: str, *texts: str) -> None:
     inputs = [TextInput(text=text) for text in texts or ("hello",)]
-    log.add(request_id, 1, inputs, [TASK.Options()] * len(inputs), [ANSWER] * len(inputs))
+    options, outputs = [TASK.Options()] * len(inputs), [ANSWER] * len(inputs)
+    log.add(answer_id(request_id), 1, inputs=inputs, options=options, outputs=outputs, request_id=request_id)
 
 
 def add_copy(log: PredictionLog, request_id: str, *texts: str) -> None:
     """What the shadow v2 answered to a copy of the request."""
     inputs = [TextInput(text=text) for text in texts or ("hello",)]
-    log.add_copy(request_id, 2, inputs, [TASK.Options()] * len(inputs), [ANSWER] * len(inputs))
+    log.add_copy(answer_id(request_id), 2, inputs, [TASK.Options()] * len(inputs), [ANSWER] * len(inputs))
 
 
-def copies(database: Database) -> list[tuple[str, int]]:
-    """Request ids and positions of the shadow's answers."""
+def copies(database: Database) -> set[tuple[str, int]]:
+    """Answer ids and positions of the shadow's answers."""
     table = schema.shadow_answers
     with store_database.reading(database._engine) as connection:
-        query = sa.select(table.c.request_id, table.c.position).where(table.c.version == 2)
-        return sorted((row.request_id, row.position) for row in connection.execute(query))
+        query = sa.select(table.c.answer_id, table.c.position).where(table.c.version == 2)
+        return {(row.answer_id, row.position) for row in connection.execute(query)}
 
 
 def kept(database: Database) -> list[str]:
@@ -120,13 +129,19 @@ def running(scenario: Callable[[], Awaitable[None]]) -> None:
 def test_a_sample_has_its_share_and_is_the_same_for_every_replica():
     names = [f"request-{number}" for number in range(20_000)]
     for share in (0.01, 0.2, 0.5, 0.99):
-        own = {name for name in names if sampled(name, share)}
+        own = {name for name in names if request_sampled(name, share)}
         assert len(own) == pytest.approx(share * len(names), abs=4 * (share * (1 - share) * len(names)) ** 0.5)
-        assert own == {name for name in names if sampled(name, share)}
-        assert own <= {name for name in names if sampled(name, min(1.0, share * 1.5))}
-    assert all(sampled(name, 1.0) for name in names)
-    assert not any(sampled(name, 0.0) for name in names)
-    assert [number for number in range(12) if sampled(f"request-{number}", 0.5)] == [0, 6]  # a restart keeps the sample
+        assert own == {name for name in names if answer_sampled(new_answer_id(name), share)}
+        assert own <= {name for name in names if request_sampled(name, min(1.0, share * 1.5))}
+    assert all(request_sampled(name, 1.0) for name in names)
+    assert not any(request_sampled(name, 0.0) for name in names)
+    # a restart keeps the sample
+    assert [number for number in range(12) if request_sampled(f"request-{number}", 0.5)] == [0, 2, 6, 7, 10, 11]
+
+
+def test_answers_to_requests_of_one_id_have_ids_of_their_own():
+    assert len({new_answer_id("trace-1") for _ in range(1000)}) == 1000
+    assert all(ANSWER_ID.fullmatch(new_answer_id(name)) for name in ("", "trace-1", "\u00fc" * 500))
 
 
 def test_every_input_of_a_request_is_kept_with_its_answer_in_brief(database):
@@ -136,7 +151,8 @@ def test_every_input_of_a_request_is_kept_with_its_answer_in_brief(database):
         await log.close()
 
     running(scenario)
-    first, second = (database.predictions("m", [("r1", 0), ("r1", 1)])[place] for place in (("r1", 0), ("r1", 1)))
+    first, second = sorted(recent(database), key=lambda it: it.position)
+    assert (first.answer_id, first.request_id) == (answer_id("r1"), "r1")
     assert (first.version, first.label, first.confidence, first.length) == (1, "a", 0.9, 5)
     assert (first.input, second.input) == ({"text": "hello", "text_pair": None}, {"text": "good-bye", "text_pair": None})
     assert first.output == {"labels": ["a", "b"], "scores": [0.9, 0.1]}
@@ -154,12 +170,12 @@ def test_a_text_far_longer_than_the_model_reads_is_not_kept_unless_all_of_it_is_
         reader = task_type("ner")(("O", "B-X", "I-X"), 64)
         log = log_of(database, reader)
         nothing = reader.Output(entities=(), word_labels=(), word_scores=())
-        log.add("r4", 1, [reader.Input(text=longest + "x")], [reader.Options()], [nothing])
+        inputs, options = [reader.Input(text=longest + "x")], [reader.Options()]
+        log.add(answer_id("r4"), 1, inputs=inputs, options=options, outputs=[nothing], request_id="r4")
         await log.close()
 
     running(scenario)
-    names = [("r1", 0), ("r2", 0), ("r3", 0), ("r3", 1), ("r4", 0)]
-    assert set(database.predictions("m", names)) == {("r1", 0), ("r3", 1), ("r4", 0)}
+    assert {(it.request_id, it.position) for it in recent(database)} == {("r1", 0), ("r3", 1), ("r4", 0)}
 
 
 def test_what_was_asked_for_in_a_form_that_hides_something_is_kept_without_its_answer(database):
@@ -168,7 +184,7 @@ def test_what_was_asked_for_in_a_form_that_hides_something_is_kept_without_its_a
 
     async def scenario() -> None:
         log = log_of(database, task)
-        log.add("r1", 1, [TextInput(text="hello")], [task.Options(top_k=1)], [output])
+        log.add(answer_id("r1"), 1, inputs=[TextInput(text="hello")], options=[task.Options(top_k=1)], outputs=[output])
         await log.close()
 
     running(scenario)
@@ -176,18 +192,29 @@ def test_what_was_asked_for_in_a_form_that_hides_something_is_kept_without_its_a
     assert (found.input["text"], found.output, found.label) == ("hello", None, "a")
 
 
-def test_nothing_is_kept_where_the_log_is_off_or_nobody_could_ask_for_it(database):
+def test_nothing_is_kept_where_the_log_is_off(database):
     async def scenario() -> None:
-        off, on = log_of(database, log=0.0), log_of(database)
+        off = log_of(database, log=0.0)
         add(off, "r1")
-        add(on, "")
-        add(on, "x" * 129)
-        add(on, "x" * 128)
         await off.close()
-        await on.close()
 
     running(scenario)
-    assert kept(database) == ["x" * 128]
+    assert recent(database) == []
+
+
+def test_an_answer_is_kept_under_its_own_id_where_the_requests_id_cannot_be(database):
+    async def scenario() -> None:
+        log = log_of(database)
+        for name in ("", "x" * 129, "x" * 128):
+            add(log, name)
+        await log.close()
+
+    running(scenario)
+    assert {(it.answer_id, it.request_id) for it in recent(database)} == {
+        (answer_id(""), None),
+        (answer_id("x" * 129), None),
+        (answer_id("x" * 128), "x" * 128),
+    }
 
 
 def test_a_part_of_the_requests_is_kept_where_a_share_is_asked_for(database):
@@ -200,7 +227,7 @@ def test_a_part_of_the_requests_is_kept_where_a_share_is_asked_for(database):
         await log.close()
 
     running(scenario)
-    assert sorted(kept(database)) == sorted(name for name in names if sampled(name, 0.25))
+    assert sorted(kept(database)) == sorted(name for name in names if request_sampled(name, 0.25))
 
 
 # --- when it is written --------------------------------------------------------------------------------------------------
@@ -336,12 +363,13 @@ def test_a_shadows_answers_are_kept_as_the_champions_are_and_beside_them(databas
 
     async def scenario() -> None:
         log = log_of(database, task, redact=("Clara",))
-        for add_to, version in ((log.add, 1), (log.add_copy, 2)):
-            add_to("r1", version, [task.Input(text="Clara sings")], [task.Options()], [output])
+        inputs, options = [task.Input(text="Clara sings")], [task.Options()]
+        log.add(answer_id("r1"), 1, inputs=inputs, options=options, outputs=[output], request_id="r1")
+        log.add_copy(answer_id("r1"), 2, inputs, options, [output])
         await log.close()
 
     running(scenario)
-    database.add("m", [Correction(client_id=None, request_id="r1", position=0, example=right)])
+    database.registry.feedback.add("m", [Correction(client_id=None, request_id="r1", position=0, example=right)])
     [pair] = database.corrected_pairs("m", 1, 2, 10)
     assert pair.shadow_output == pair.answer.output
     assert "Clara" not in str(pair.shadow_output)
@@ -361,7 +389,8 @@ def test_of_a_shadow_only_answers_are_kept_whose_requests_the_log_keeps(database
         await some.close()
 
     running(scenario)
-    assert [name for name, _ in copies(database)] == sorted(kept(database)) == sorted(n for n in names if sampled(n, 0.25))
+    sample = [answer_id(name) for name in ("", "x" * 129, *names) if request_sampled(name, 0.25)]
+    assert copies(database) == {(it.answer_id, 0) for it in recent(database)} == {(name, 0) for name in sample}
 
 
 def test_a_shadows_answers_to_what_was_asked_for_in_a_form_that_hides_something_are_not_kept(database):
@@ -371,11 +400,11 @@ def test_a_shadows_answers_to_what_was_asked_for_in_a_form_that_hides_something_
     async def scenario() -> None:
         log = log_of(database, task)
         options = [task.Options(top_k=1), task.Options()]
-        log.add_copy("r1", 2, [TextInput(text="hello")] * 2, options, [output] * 2)
+        log.add_copy(answer_id("r1"), 2, [TextInput(text="hello")] * 2, options, [output] * 2)
         await log.close()
 
     running(scenario)
-    assert copies(database) == [("r1", 1)]
+    assert copies(database) == {(answer_id("r1"), 1)}
 
 
 def test_a_shadows_answers_are_written_soon_by_themselves_and_are_not_audited(database):
@@ -385,7 +414,7 @@ def test_a_shadows_answers_are_written_soon_by_themselves_and_are_not_audited(da
             add_copy(log, f"r{number}")
 
             async def there(number: int = number) -> bool:
-                return (f"r{number}", 0) in copies(database)
+                return (answer_id(f"r{number}"), 0) in copies(database)
 
             await until(there, f"r{number} among the shadow's answers")
         await log.close()
@@ -411,7 +440,7 @@ def test_a_full_buffer_drops_a_shadows_answers_first_the_oldest_of_them_before_t
 
     running(scenario)
     assert kept(database) == [f"r{number}" for number in range(8)]
-    assert copies(database) == [("r4", 0), ("r5", 0)]
+    assert copies(database) == {(answer_id("r4"), 0), (answer_id("r5"), 0)}
 
 
 def test_while_the_database_is_away_a_shadows_answers_make_room_for_the_champions(database, monkeypatch):
@@ -440,7 +469,7 @@ def test_while_the_database_is_away_a_shadows_answers_make_room_for_the_champion
         await log.close()
 
     running(scenario)
-    assert (len(kept(database)), copies(database)) == (9, [("r3", 0)])
+    assert (len(kept(database)), copies(database)) == (9, {(answer_id("r3"), 0)})
 
 
 def test_a_shadows_answers_that_can_never_be_stored_cost_no_other(database):
@@ -454,7 +483,7 @@ def test_a_shadows_answers_that_can_never_be_stored_cost_no_other(database):
         assert (log.dropped, log.dropped_copies) == (0, 1)
 
     running(scenario)
-    assert (kept(database), copies(database)) == (["r1"], [])
+    assert (kept(database), copies(database)) == (["r1"], set())
 
 
 # --- what the audit draws ------------------------------------------------------------------------------------------------
@@ -559,7 +588,7 @@ def test_words_of_entities_are_masked_too(database):
 
     async def scenario() -> None:
         log = log_of(database, task, redact=("Clara",))
-        log.add("r1", 1, [task.Input(text="Clara sings")], [task.Options()], [output])
+        log.add(answer_id("r1"), 1, inputs=[task.Input(text="Clara sings")], options=[task.Options()], outputs=[output])
         await log.close()
 
     running(scenario)
@@ -579,7 +608,8 @@ def test_answers_to_questions_are_masked_too(database):
 
     async def scenario() -> None:
         log = log_of(database, task, redact=("Clara",))
-        log.add("r1", 1, [item], [task.Options()], [task.Output(answers=(best,), best=best, margin=1.0)])
+        output = task.Output(answers=(best,), best=best, margin=1.0)
+        log.add(answer_id("r1"), 1, inputs=[item], options=[task.Options()], outputs=[output])
         await log.close()
 
     running(scenario)

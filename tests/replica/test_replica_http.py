@@ -20,7 +20,8 @@ from baton.artifacts.storage import Storage
 from baton.config.model_settings import ModelSettings
 from baton.errors import RegistryError
 from baton.logs import JsonFormatter
-from baton.store.feedback import Correction
+from baton.store.feedback.correction import Correction
+from baton.store.feedback.predictions import AnswerName
 from baton.store.records import Champion, ModelVersion, RolloutMode, RolloutState
 from baton.store.registry import Registry
 from services.names import REFUSED, ROOM
@@ -825,7 +826,8 @@ def test_a_move_during_a_look_at_the_registry_leaves_the_version_it_replaces_in_
 
 
 def logged(world: World, request_id: str, position: int = 0) -> Any:
-    return world.registry.feedback.predictions("m", [(request_id, position)]).get((request_id, position))
+    name = AnswerName(None, request_id, position)
+    return world.registry.predictions.find("m", [name]).get(name)
 
 
 def test_an_answer_is_logged_under_its_request_id(world):
@@ -878,7 +880,7 @@ def test_what_a_shadow_answers_is_logged_under_the_request_id_and_judged_by_the_
         world.registry.feedback.add("m", [wrong])
 
         async def paired() -> Any:
-            return world.registry.feedback.corrected_pairs("m", 1, 2, 10)
+            return world.registry.predictions.corrected_pairs("m", 1, 2, 10)
 
         [pair] = await until(paired, "both versions' answers in the registry")
         assert (pair.answer.input["text"], pair.answer.version) == ("two", 1)
@@ -894,7 +896,7 @@ def test_answers_that_wait_are_written_when_the_replica_ends_and_failed_requests
         assert (await client.post("", json={"inputs": "nameless"})).status_code == 200
 
     world.run(scenario)
-    assert [it.request_id for it in recent(world.registry.feedback, "m", 1, 10)] == ["late"]
+    assert [it.input["text"] for it in recent(world.registry.predictions, "m", 1, 10)] == ["nameless", "late"]
 
 
 def test_personal_data_is_masked_and_nothing_is_logged_where_the_log_is_off(world):
@@ -904,7 +906,7 @@ def test_personal_data_is_masked_and_nothing_is_logged_where_the_log_is_off(worl
     for settings, expected in (({"log": 0.0}, []), ({"redact": ("Clara",)}, ["it is █████"])):
         feedback = world.settings.feedback.model_copy(update=settings)
         replace(world, settings=world.settings.model_copy(update={"feedback": feedback})).run(scenario)
-        assert [it.input["text"] for it in recent(world.registry.feedback, "m", 1, 10)] == expected
+        assert [it.input["text"] for it in recent(world.registry.predictions, "m", 1, 10)] == expected
 
 
 def test_answers_that_could_not_be_logged_are_counted_where_operators_look(world, monkeypatch):
@@ -912,7 +914,7 @@ def test_answers_that_could_not_be_logged_are_counted_where_operators_look(world
         raise ValueError("no such thing can be stored")
 
     async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
-        monkeypatch.setattr(replica._registry.feedback, "log", refuse)
+        monkeypatch.setattr(replica._registry.predictions, "log", refuse)
         assert (await client.get("/info")).json()["unlogged"] == 0
         await client.post("", json={"inputs": ["one", "two"]}, headers={"x-request-id": "r1"})
 
@@ -929,13 +931,13 @@ def test_a_database_that_is_away_keeps_no_answer_back(world, monkeypatch):
         raise RegistryError("the registry's database does not answer")
 
     async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
-        monkeypatch.setattr(replica._registry.feedback, "log", away)
+        monkeypatch.setattr(replica._registry.predictions, "log", away)
         for number in range(3):
             answer = await client.post("", json={"inputs": "hello"}, headers={"x-request-id": f"r{number}"})
             assert answer.status_code == 200
 
     world.run(scenario)
-    assert recent(world.registry.feedback, "m", 1, 10) == []
+    assert recent(world.registry.predictions, "m", 1, 10) == []
 
 
 # --- metrics -------------------------------------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ def rollout(state: RolloutState, percent: float = 100.0) -> Rollout:
 async def ask(router: Router, text: str, key: str = "k", version: str = "") -> tuple[int, str]:
     """The version that answered, and its label. The request's id is made of its text."""
     options = [TASK.Options()]
-    prediction = await router.answer([TextInput(text=text)], options, request_id=f"id of {text}", key=key, version=version)
+    prediction = await router.answer([TextInput(text=text)], options, answer_id=f"id of {text}", key=key, version=version)
     return prediction.version, prediction.outputs[0].label
 
 
@@ -119,7 +119,7 @@ def test_a_caller_in_a_hurry_gets_the_champions_answer_from_a_version_that_hangs
         options = [TASK.Options()]
         try:
             for number in range(3):
-                asked = router.answer([TextInput(text="a")], options, request_id=str(number), key="k", seconds=0.2)
+                asked = router.answer([TextInput(text="a")], options, answer_id=str(number), key="k", seconds=0.2)
                 assert (await asked).version == 1
             counts = trial.counts()
         finally:
@@ -284,8 +284,8 @@ def test_a_shadow_gets_copies_and_every_caller_the_champions_answer():
 def test_a_shadows_answers_are_kept_with_the_ids_of_their_requests_after_the_callers_have_theirs():
     release, kept = threading.Event(), []
 
-    def keep(request_id: str, version: int, inputs: Sequence[Any], options: Sequence[Any], outputs: Sequence[Any]) -> None:
-        kept.append((request_id, version, inputs[0].text, options, outputs[0].label))
+    def keep(answer_id: str, version: int, inputs: Sequence[Any], options: Sequence[Any], outputs: Sequence[Any]) -> None:
+        kept.append((answer_id, version, inputs[0].text, options, outputs[0].label))
 
     async def work(router: Router, trial: Trial) -> None:
         try:
@@ -315,8 +315,8 @@ def test_nothing_but_what_a_shadow_answered_to_copies_is_kept():
         await measured(trial, lambda counts: counts.compared == 1)
 
     new = Answering("cards", fail_on("bad", RuntimeError("in native code")))
-    with_trial(new, RolloutState.SHADOW, in_shadow, keep=lambda request_id, *rest: kept.append(request_id))
-    with_trial(new, RolloutState.CANARY, as_canary, keep=lambda request_id, *rest: kept.append(request_id))
+    with_trial(new, RolloutState.SHADOW, in_shadow, keep=lambda answer_id, *rest: kept.append(answer_id))
+    with_trial(new, RolloutState.CANARY, as_canary, keep=lambda answer_id, *rest: kept.append(answer_id))
     assert kept == ["id of a copy"]
 
 

@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from baton.errors import NotFound
-from baton.store.audit_store import AuditStore, Drawn
 from baton.store.database import IDS_PER_QUERY
-from baton.store.feedback import Correction
+from baton.store.feedback.audit import AuditStore, Drawn
+from baton.store.feedback.correction import Correction
 from baton.store.records import AuditItem
 from baton.store.registry import Registry
 from baton.text.normal_form import fingerprint

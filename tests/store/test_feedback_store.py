@@ -13,8 +13,13 @@ import pytest
 import sqlalchemy as sa
 
 from baton.errors import NotFound
-from baton.store import database, feedback, schema
-from baton.store.feedback import CHUNK, IDS_PER_QUERY, Added, Correction, FeedbackStore
+from baton.store import database, schema
+from baton.store.database import IDS_PER_QUERY
+from baton.store.feedback import predictions
+from baton.store.feedback import store as store_module
+from baton.store.feedback.correction import Correction
+from baton.store.feedback.predictions import AnswerName, PredictionStore
+from baton.store.feedback.store import CHUNK, Added, FeedbackStore
 from baton.store.records import LoggedPrediction
 from baton.store.registry import Registry
 from tests.support import answers
@@ -41,15 +46,29 @@ def store(registry: Registry) -> FeedbackStore:
     return registry.feedback
 
 
+@pytest.fixture
+def log(registry: Registry) -> PredictionStore:
+    return registry.predictions
+
+
 def correction(client_id: str | None = None, request_id: str | None = None, label: str = "a", position: int = 0) -> Correction:
     return Correction(
         client_id=client_id, request_id=request_id, position=position, example={"text": "where is it?", "label": label}
     )
 
 
-def logged(request_id: str, position: int = 0, version: int = 1, label: str = "a", minutes: float = 0) -> LoggedPrediction:
+def logged(
+    request_id: str | None,
+    position: int = 0,
+    version: int = 1,
+    label: str = "a",
+    minutes: float = 0,
+    answer_id: str | None = None,
+) -> LoggedPrediction:
     at = NOON + timedelta(minutes=minutes)
-    return answers.logged(request_id, position=position, version=version, text="where is it?", label=label, at=at)
+    return answers.logged(
+        request_id, answer_id=answer_id, position=position, version=version, text="where is it?", label=label, at=at
+    )
 
 
 # --- feedback ------------------------------------------------------------------------------------------------------------
@@ -95,7 +114,7 @@ def test_the_same_id_of_another_sender_is_another_correction(store):
 
 
 def test_a_correction_that_is_replaced_while_all_are_read_comes_once(store, monkeypatch):
-    monkeypatch.setattr(feedback, "CHUNK", 1)
+    monkeypatch.setattr(store_module, "CHUNK", 1)
     store.add("m", [correction("x", label="typo"), correction("y")])
     reading = store.all("m")
     first = next(reading)
@@ -127,21 +146,36 @@ def test_corrections_are_withdrawn_by_sender_and_by_time(store):
     assert store.changes("m", 1, before=store.changes("m", 1)[0].id)[0].sender == "k1"
 
 
-def test_a_request_id_of_several_requests_is_ambiguous_unless_they_asked_the_same(store):
-    one = logged("trace")
-    other = replace(answers.logged("trace", position=0, version=1, text="another", label="b", at=NOON), position=0)
-    store.log([one])
-    store.log([one])  # the write was repeated
-    assert not store.predictions("m", [("trace", 0)])["trace", 0].ambiguous
-    store.log([other, logged("trace", position=1)])
-    found = store.predictions("m", [("trace", 0), ("trace", 1)])
-    assert found["trace", 0].ambiguous
-    assert found["trace", 0].input == one.input
-    assert not found["trace", 1].ambiguous
+def by_request(request_id: str, position: int = 0) -> AnswerName:
+    return AnswerName(None, request_id, position)
+
+
+def by_id(answer_id: str, position: int = 0) -> AnswerName:
+    return AnswerName(answer_id, None, position)
+
+
+def test_a_request_id_of_several_answers_means_none_of_them_unless_they_asked_the_same(store, log):
+    asked = logged("trace")
+    log.log([asked, logged("trace", position=1)])
+    log.log([replace(logged("trace"), answer_id="of the repetition"), logged("trace", position=1)])  # this write, too
+    assert log.find("m", [by_request("trace"), by_request("trace", 1)]) == {
+        by_request("trace"): replace(asked, answer_id="of the repetition"),
+        by_request("trace", 1): logged("trace", position=1),
+    }
+    other = replace(logged("trace"), answer_id="other", input={"text": "another text"})
+    log.log([other])
+    found = log.find("m", [by_request("trace"), by_request("trace", 1), by_id("answer-trace"), by_id("other")])
+    assert found.pop(by_request("trace")) is None
+    assert found == {
+        by_request("trace", 1): logged("trace", position=1),
+        by_id("answer-trace"): asked,
+        by_id("other"): other,
+    }
     store.add("m", [correction("x", "trace"), correction("y", "trace", position=1)])
-    assert [answer.position for answer, _ in store.corrected("m", 1, 10)] == [1]
-    assert store.corrected_by_version("m") == {1: 1}
-    assert [it.version for it in store.all("m")] == [None, 1]
+    assert [answer.position for answer, _ in log.corrected("m", 1, 10)] == [1]
+    assert log.corrected_by_version("m") == {1: 1}
+    store.add("m", [replace(correction("z", "trace"), answer_id="other")])
+    assert [answer.answer_id for answer, _ in log.corrected("m", 1, 10)] == ["other", "answer-trace"]
 
 
 def test_corrections_without_an_id_all_count(store):
@@ -242,115 +276,128 @@ def test_what_came_after_an_id_is_counted(store):
     assert [store.count_up_to("m", bound) for bound in (0, first.id, second.id)] == [0, 1, 2]
 
 
-def test_texts_with_nul_characters_and_halves_of_surrogate_pairs_come_back_whole(store):
+def test_texts_with_nul_characters_and_halves_of_surrogate_pairs_come_back_whole(store, log):
     """PostgreSQL holds neither in a text; as JSON it does."""
     text = "a\0b \ud800 c"
     store.add("m", [Correction(client_id="x", request_id=None, position=0, example={"text": text, "label": "a"})])
-    store.log([LoggedPrediction(**{**vars(logged("r1")), "input": {"text": text}})])
+    log.log([LoggedPrediction(**{**vars(logged("r1")), "input": {"text": text}})])
     assert next(store.all("m")).example["text"] == text
-    assert store.predictions("m", [("r1", 0)])["r1", 0].input["text"] == text
+    found = log.find("m", [by_request("r1")])[by_request("r1")]
+    assert found is not None
+    assert found.input["text"] == text
 
 
 # --- the prediction log --------------------------------------------------------------------------------------------------
 
 
-def test_of_two_answers_with_one_request_id_the_first_stays(store):
-    store.log([logged("r1", label="first"), logged("r1", label="again"), logged("r1", position=1, label="its neighbour")])
-    store.log([logged("r1", label="later"), logged("r2")])
-    found = store.predictions("m", [("r1", 0), ("r1", 1), ("r2", 0), ("r3", 0)])
-    assert {place: it.label for place, it in found.items()} == {("r1", 0): "first", ("r1", 1): "its neighbour", ("r2", 0): "a"}
+def test_an_answer_that_is_written_again_stays_as_it_was(log):
+    log.log([logged("r1", label="first"), logged("r1", label="again"), logged("r1", position=1, label="its neighbour")])
+    log.log([logged("r1", label="later"), logged("r2")])
+    names = [by_request("r1"), by_request("r1", 1), by_id("answer-r2"), by_request("r3"), by_id("answer-r3")]
+    assert {name: it.label for name, it in log.find("m", names).items()} == {
+        by_request("r1"): "first",
+        by_request("r1", 1): "its neighbour",
+        by_id("answer-r2"): "a",
+    }
 
 
-def test_many_answers_are_looked_up_at_once(store):
-    store.log([logged(f"r{number}", position=number % 3) for number in range(2 * IDS_PER_QUERY + 1)])
-    wanted = [(f"r{number}", number % 3) for number in range(2 * IDS_PER_QUERY + 1)]
-    assert store.predictions("m", wanted).keys() == set(wanted)
-    assert store.predictions("other", wanted) == {}
+def test_an_answer_without_a_request_id_is_found_by_its_own(log):
+    nameless = answers.logged(None, answer_id="own")
+    log.log([nameless, answers.logged(None, answer_id="another")])
+    assert log.find("m", [by_id("own")]) == {by_id("own"): nameless}
 
 
-def test_answers_come_back_whole_even_those_that_cannot_be_scored(store):
+def test_many_answers_are_looked_up_at_once(log):
+    log.log([logged(f"r{number}", position=number % 3) for number in range(2 * IDS_PER_QUERY + 1)])
+    for name in (by_request, by_id):
+        wanted = [name(f"{'answer-' if name is by_id else ''}r{number}", number % 3) for number in range(2 * IDS_PER_QUERY + 1)]
+        assert log.find("m", wanted).keys() == set(wanted)
+        assert log.find("other", wanted) == {}
+
+
+def test_answers_come_back_whole_even_those_that_cannot_be_scored(log):
     whole = logged("r1")
     hidden = LoggedPrediction(**{**vars(logged("r2")), "output": None, "label": None, "confidence": None})
-    store.log([whole, hidden])
-    assert store.predictions("m", [("r1", 0), ("r2", 0)]) == {("r1", 0): whole, ("r2", 0): hidden}
+    log.log([whole, hidden])
+    assert log.find("m", [by_request("r1"), by_request("r2")]) == {by_request("r1"): whole, by_request("r2"): hidden}
 
 
-def test_the_newest_answers_of_one_version_come_first(store):
-    store.log([logged("old", minutes=1), logged("new", minutes=2), logged("else", version=2, minutes=3)])
-    assert [it.request_id for it in recent(store, "m", 1)] == ["new", "old"]
-    store.log([logged("latest", version=7)])
-    assert store.answered_versions("m", 10) == [7, 2, 1]
-    assert store.answered_versions("m", 2) == [7, 2]
-    assert store.answered_versions("other", 10) == []
+def test_the_newest_answers_of_one_version_come_first(log):
+    log.log([logged("old", minutes=1), logged("new", minutes=2), logged("else", version=2, minutes=3)])
+    assert [it.request_id for it in recent(log, "m", 1)] == ["new", "old"]
+    log.log([logged("latest", version=7)])
+    assert log.answered_versions("m", 10) == [7, 2, 1]
+    assert log.answered_versions("m", 2) == [7, 2]
+    assert log.answered_versions("other", 10) == []
 
 
-def test_the_summaries_of_the_newest_answers_of_one_version_are_what_drift_is_measured_by(store):
-    store.log([logged("old", label="a", minutes=1), logged("new", label="b", minutes=2), logged("else", version=2, minutes=3)])
-    assert store.summaries("m", 1, 10) == [("b", 0.9, 12), ("a", 0.9, 12)]
-    assert store.summaries("m", 1, 1) == [("b", 0.9, 12)]
+def test_the_summaries_of_the_newest_answers_of_one_version_are_what_drift_is_measured_by(log):
+    log.log([logged("old", label="a", minutes=1), logged("new", label="b", minutes=2), logged("else", version=2, minutes=3)])
+    assert log.summaries("m", 1, 10) == [("b", 0.9, 12), ("a", 0.9, 12)]
+    assert log.summaries("m", 1, 1) == [("b", 0.9, 12)]
 
 
-def test_old_answers_are_forgotten_and_corrections_stay(store):
-    store.log([logged("old", minutes=-1), logged("new", minutes=1)])
+def test_old_answers_are_forgotten_and_corrections_stay(store, log):
+    log.log([logged("old", minutes=-1), logged("new", minutes=1)])
     store.add("m", [correction("x", "old")])
-    assert store.forget_predictions("other", NOON) == 0
-    assert store.forget_predictions("m", NOON) == 1
-    assert [it.request_id for it in recent(store, "m", 1, 10)] == ["new"]
+    assert log.forget("other", NOON) == 0
+    assert log.forget("m", NOON) == 1
+    assert [it.request_id for it in recent(log, "m", 1, 10)] == ["new"]
     assert store.count_after("m", 0) == 1
-    assert store.corrected("m", 1, 10) == []
+    assert log.corrected("m", 1, 10) == []
 
 
-def test_many_old_answers_are_forgotten_a_few_at_a_time_so_that_others_can_write_in_between(store, monkeypatch):
-    monkeypatch.setattr(feedback, "DELETED_AT_ONCE", 10)
+def test_many_old_answers_are_forgotten_a_few_at_a_time_so_that_others_can_write_in_between(store, log, monkeypatch):
+    monkeypatch.setattr(predictions, "DELETED_AT_ONCE", 10)
     answered = [logged(f"r{number}", number % 2, minutes=number - 34.5) for number in range(40)]
-    store.log(answered)
-    store.log_shadow(answered)
+    log.log(answered)
+    log.log_shadow(answered)
     deleted: list[int] = []
     sa.event.listen(
         store._engine,
         "after_cursor_execute",
         lambda connection, cursor, statement, *_: statement.startswith("DELETE") and deleted.append(cursor.rowcount),
     )
-    assert store.forget_predictions("m", NOON) == 35
+    assert log.forget("m", NOON) == 35
     assert deleted == [10, 10, 10, 5] * 2  # of the shadow, and of the champion
-    assert [it.request_id for it in recent(store, "m", 1, 10)] == [f"r{number}" for number in range(39, 34, -1)]
+    assert [it.request_id for it in recent(log, "m", 1, 10)] == [f"r{number}" for number in range(39, 34, -1)]
 
 
 # --- the two together ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("order", ["log first", "correction first"])
-def test_a_correction_finds_its_answer_whichever_comes_first(store, order):
+def test_a_correction_finds_its_answer_whichever_comes_first(store, log, order):
     steps: list[Callable[[], object]] = [
-        lambda: store.log([logged("r1"), logged("r1", position=1)]),
+        lambda: log.log([logged("r1"), logged("r1", position=1)]),
         lambda: store.add("m", [correction("x", "r1", "b", 1), correction("y", "elsewhere", "b")]),
     ]
     for step in steps if order == "log first" else reversed(steps):
         step()
-    [(answer, told)] = store.corrected("m", 1, 10)
+    [(answer, told)] = log.corrected("m", 1, 10)
     assert (answer.request_id, answer.position, answer.label) == ("r1", 1, "a")
     assert (told.client_id, told.example["label"]) == ("x", "b")
 
 
-def test_of_two_corrections_of_one_answer_the_newer_counts(store):
-    store.log([logged("r1"), logged("r2")])
+def test_of_two_corrections_of_one_answer_the_newer_counts(store, log):
+    log.log([logged("r1"), logged("r2")])
     store.add("m", [correction("x", "r1", "b"), correction("y", "r2", "b")])
     store.add("m", [correction("z", "r1", "c")])
-    assert [(answer.request_id, told.example["label"]) for answer, told in store.corrected("m", 1, 10)] == [
+    assert [(answer.request_id, told.example["label"]) for answer, told in log.corrected("m", 1, 10)] == [
         ("r1", "c"),
         ("r2", "b"),
     ]
 
 
-def test_the_newest_corrected_answers_are_taken_and_versions_kept_apart(store):
-    store.log([logged(f"r{number}") for number in range(5)] + [logged("else", version=2)])
+def test_the_newest_corrected_answers_are_taken_and_versions_kept_apart(store, log):
+    log.log([logged(f"r{number}") for number in range(5)] + [logged("else", version=2)])
     store.add("m", [correction(f"c{number}", f"r{number}") for number in range(5)] + [correction("e", "else")])
-    assert [told.client_id for _, told in store.corrected("m", 1, 2)] == ["c4", "c3"]
-    assert [told.client_id for _, told in store.corrected("m", 2, 2)] == ["e"]
-    assert store.corrected("other", 1, 2) == []
+    assert [told.client_id for _, told in log.corrected("m", 1, 2)] == ["c4", "c3"]
+    assert [told.client_id for _, told in log.corrected("m", 2, 2)] == ["e"]
+    assert log.corrected("other", 1, 2) == []
     store.add("m", [correction("again", "r1"), correction("nowhere", "lost"), correction("plain")])
-    assert store.corrected_by_version("m") == {1: 6, 2: 1}
-    assert store.corrected_by_version("other") == {}
+    assert log.corrected_by_version("m") == {1: 6, 2: 1}
+    assert log.corrected_by_version("other") == {}
 
 
 # --- a shadow's answers --------------------------------------------------------------------------------------------------
@@ -361,124 +408,124 @@ def copied(answer: LoggedPrediction, version: int = 2, label: str = "b", **chang
     return replace(answer, version=version, output={"labels": [label], "scores": [0.8]}, **changes)
 
 
-def pairs(store: FeedbackStore, limit: int = 10, shadow: int = 2, since: datetime | None = None) -> list[tuple[Any, ...]]:
+def pairs(log: PredictionStore, limit: int = 10, shadow: int = 2, since: datetime | None = None) -> list[tuple[Any, ...]]:
     """Of each pair: request id, the champion's label, the shadow's, and the right one."""
     return [
         (it.answer.request_id, it.answer.label, it.shadow_output["labels"][0], it.correction.example["label"])
-        for it in store.corrected_pairs("m", 1, shadow, limit, since)
+        for it in log.corrected_pairs("m", 1, shadow, limit, since)
     ]
 
 
-def test_a_correction_finds_the_answers_of_the_champion_and_of_the_shadow_whichever_comes_first(store):
+def test_a_correction_finds_the_answers_of_the_champion_and_of_the_shadow_whichever_comes_first(store, log):
     steps: list[Callable[[], object]] = [
-        lambda: store.log([logged("r1"), logged("r1", position=1)]),
-        lambda: store.log_shadow([copied(logged("r1", position=1))]),
+        lambda: log.log([logged("r1"), logged("r1", position=1)]),
+        lambda: log.log_shadow([copied(logged("r1", position=1))]),
         lambda: store.add("m", [correction("x", "r1", "c", 1), correction("y", "r1", "c", 0)]),
     ]
     for order in permutations(steps):
         for step in order:
             step()
-        assert pairs(store) == [("r1", "a", "b", "c")]
+        assert pairs(log) == [("r1", "a", "b", "c")]
         with database.writing(store._engine) as connection:
             for table in (schema.predictions, schema.shadow_answers, schema.feedback):
                 connection.execute(table.delete())
 
 
-def test_only_what_both_versions_answered_is_a_pair(store):
+def test_only_what_both_versions_answered_is_a_pair(store, log):
     by_tester = logged("tester", version=2)
-    store.log([logged("r1"), logged("r2"), by_tester, logged("r4")])
-    store.log_shadow([copied(logged("r1")), copied(logged("r2"), version=3), copied(by_tester), copied(logged("r5"))])
+    log.log([logged("r1"), logged("r2"), by_tester, logged("r4")])
+    log.log_shadow([copied(logged("r1")), copied(logged("r2"), version=3), copied(by_tester), copied(logged("r5"))])
     store.add("m", [correction(name, name) for name in ("r1", "r2", "tester", "r4", "r5")])
-    store.log([replace(logged("r4"), model="other")])  # the same id as one without a copy
-    store.log_shadow([copied(replace(logged("r4"), model="other")), copied(replace(logged("r6"), model="other"))])
+    log.log([replace(logged("r4"), model="other")])  # the same id as one without a copy
+    log.log_shadow([copied(replace(logged("r4"), model="other")), copied(replace(logged("r6"), model="other"))])
     store.add("other", [correction("r6", "r6")])
-    assert [found[0] for found in pairs(store)] == ["r1"]
-    assert [found[0] for found in pairs(store, shadow=3)] == ["r2"]
-    assert store.corrected_pairs("other", 1, 2, 10) == []
+    assert [found[0] for found in pairs(log)] == ["r1"]
+    assert [found[0] for found in pairs(log, shadow=3)] == ["r2"]
+    assert log.corrected_pairs("other", 1, 2, 10) == []
 
 
-def test_of_several_corrections_of_one_pair_the_newest_counts_and_the_newest_pairs_are_taken(store):
+def test_of_several_corrections_of_one_pair_the_newest_counts_and_the_newest_pairs_are_taken(store, log):
     answered = [logged(f"r{number}") for number in range(4)]
-    store.log(answered)
-    store.log_shadow([copied(it) for it in answered] + [copied(it, version=3) for it in answered])
+    log.log(answered)
+    log.log_shadow([copied(it) for it in answered] + [copied(it, version=3) for it in answered])
     store.add("m", [correction(f"c{number}", f"r{number}", "c") for number in range(4)])
     store.add("m", [correction("again", "r1", "d")])
-    assert pairs(store, limit=3) == [("r1", "a", "b", "d"), ("r3", "a", "b", "c"), ("r2", "a", "b", "c")]
+    assert pairs(log, limit=3) == [("r1", "a", "b", "d"), ("r3", "a", "b", "c"), ("r2", "a", "b", "c")]
 
 
-def test_more_pairs_than_one_query_takes_are_found_each_at_its_position(store):
+def test_more_pairs_than_one_query_takes_are_found_each_at_its_position(store, log):
     answered = [logged(f"r{number}", position) for number in range(IDS_PER_QUERY + 7) for position in range(2)]
-    store.log(answered)
-    store.log_shadow([copied(it, label=f"at {it.position}") for it in answered])
+    log.log(answered)
+    log.log_shadow([copied(it, label=f"at {it.position}") for it in answered])
     store.add("m", [correction(None, it.request_id, position=it.position) for it in answered])
-    found = store.corrected_pairs("m", 1, 2, 10_000)
+    found = log.corrected_pairs("m", 1, 2, 10_000)
     assert [it.correction.id for it in found] == sorted((it.correction.id for it in found), reverse=True)
     assert len(found) == len(answered)
     assert all(it.shadow_output["labels"] == [f"at {it.answer.position}"] for it in found)
 
 
-def test_a_pair_counts_only_if_both_answers_were_given_since_the_trial_began(store):
+def test_a_pair_counts_only_if_both_answers_were_given_since_the_trial_began(store, log):
     old, new = logged("old", minutes=-1), logged("new", minutes=1)
-    store.log([old, new, logged("mixed", minutes=-1), logged("later", minutes=1)])
+    log.log([old, new, logged("mixed", minutes=-1), logged("later", minutes=1)])
     copies = [copied(old), copied(new), copied(logged("mixed", minutes=1)), copied(logged("later", minutes=-1))]
-    store.log_shadow(copies)
+    log.log_shadow(copies)
     store.add("m", [correction(name, name) for name in ("old", "new", "mixed", "later")])
-    assert [found[0] for found in pairs(store, since=NOON)] == ["new"]
-    assert len(pairs(store)) == 4
+    assert [found[0] for found in pairs(log, since=NOON)] == ["new"]
+    assert len(pairs(log)) == 4
 
 
-def test_a_request_id_that_a_client_used_for_two_texts_makes_no_pair(store):
-    store.log([logged("r1"), logged("r2")])
-    store.log_shadow([copied(logged("r1"), input={"text": "another text"}), copied(logged("r2"))])
+def test_answers_to_two_texts_make_no_pair(store, log):
+    log.log([logged("r1"), logged("r2")])
+    log.log_shadow([copied(logged("r1"), input={"text": "another text"}), copied(logged("r2"))])
     store.add("m", [correction("x", "r1"), correction("y", "r2")])
-    assert [found[0] for found in pairs(store)] == ["r2"]
+    assert [found[0] for found in pairs(log)] == ["r2"]
 
 
-def test_a_shadows_answers_are_no_logged_answers_and_of_two_with_one_request_id_the_first_stays(store):
+def test_a_shadows_answers_are_no_logged_answers_and_one_that_is_written_again_stays_as_it_was(store, log):
     answer = logged("r1")
-    store.log_shadow([copied(answer, label="first")])
-    store.log_shadow([copied(answer, label="again"), copied(answer, version=3, label="of another version")])
-    assert store.predictions("m", [("r1", 0)]) == {}
-    assert store.answered_versions("m", 10) == []
-    store.log([answer])
+    log.log_shadow([copied(answer, label="first")])
+    log.log_shadow([copied(answer, label="again"), copied(answer, version=3, label="of another version")])
+    assert log.find("m", [by_request("r1")]) == {}
+    assert log.answered_versions("m", 10) == []
+    log.log([answer])
     store.add("m", [correction("x", "r1")])
-    assert [found[2] for shadow in (2, 3) for found in pairs(store, shadow=shadow)] == ["first", "of another version"]
+    assert [found[2] for shadow in (2, 3) for found in pairs(log, shadow=shadow)] == ["first", "of another version"]
 
 
-def test_a_shadows_answer_that_cannot_be_scored_is_not_kept(store):
+def test_a_shadows_answer_that_cannot_be_scored_is_not_kept(store, log):
     hidden = replace(logged("r1"), output=None)
-    store.log([hidden])
-    store.log_shadow([replace(hidden, version=2)])
-    store.log_shadow([])
+    log.log([hidden])
+    log.log_shadow([replace(hidden, version=2)])
+    log.log_shadow([])
     store.add("m", [correction("x", "r1")])
-    assert pairs(store) == []
+    assert pairs(log) == []
 
 
-def test_texts_with_nul_characters_and_halves_of_surrogate_pairs_are_known_as_the_same_input(store):
+def test_texts_with_nul_characters_and_halves_of_surrogate_pairs_are_known_as_the_same_input(store, log):
     answer = replace(logged("r1"), input={"text": "a\0b \ud800 c"})
-    store.log([answer])
-    store.log_shadow([copied(answer)])
+    log.log([answer])
+    log.log_shadow([copied(answer)])
     store.add("m", [correction("x", "r1")])
-    assert len(pairs(store)) == 1
+    assert len(pairs(log)) == 1
 
 
-def test_old_answers_of_a_shadow_are_forgotten_with_the_champions(store):
+def test_old_answers_of_a_shadow_are_forgotten_with_the_champions(store, log):
     answered = [logged("old", minutes=-1), logged("new", minutes=1)]
-    store.log_shadow([copied(it) for it in answered] + [copied(replace(it, model="other")) for it in answered])
-    assert store.forget_predictions("m", NOON) == 0
+    log.log_shadow([copied(it) for it in answered] + [copied(replace(it, model="other")) for it in answered])
+    assert log.forget("m", NOON) == 0
     with database.reading(store._engine) as connection:
         table = schema.shadow_answers
-        left = connection.execute(sa.select(table.c.model, table.c.request_id).order_by(table.c.model, table.c.request_id))
-        assert [tuple(row) for row in left] == [("m", "new"), ("other", "new"), ("other", "old")]
+        left = connection.execute(sa.select(table.c.model, table.c.answer_id).order_by(table.c.model, table.c.answer_id))
+        assert [tuple(row) for row in left] == [("m", "answer-new"), ("other", "answer-new"), ("other", "answer-old")]
 
 
 # --- the version of a correction -----------------------------------------------------------------------------------------
 
 
-def test_a_correction_keeps_the_version_whose_answer_it_corrects_also_when_the_log_has_forgotten_it(store):
-    store.log([logged("r1", version=3), logged("r2", position=1, version=4)])
+def test_a_correction_keeps_the_version_whose_answer_it_corrects_also_when_the_log_has_forgotten_it(store, log):
+    log.log([logged("r1", version=3), logged("r2", position=1, version=4)])
     store.add("m", [correction("a", "r1"), correction("b", "r2", position=1), correction("c"), correction("d", "r2")])
     assert [it.version for it in store.all("m")] == [3, 4, None, None]
-    store.forget_predictions("m", datetime.now(UTC) + timedelta(days=1))
+    log.forget("m", datetime.now(UTC) + timedelta(days=1))
     store.add("m", [correction("e", "r1")])
     assert [it.version for it in store.all("m")] == [3, 4, None, None, None]

@@ -11,12 +11,20 @@ from alembic import command
 from alembic.script import ScriptDirectory
 
 from baton.store import database
+from baton.store.feedback.predictions import AnswerName
 from baton.store.migrations import upgrade
 from baton.store.records import RunState
 from baton.store.registry import Registry
 
 OLDER = [script.revision for script in ScriptDirectory.from_config(upgrade._alembic()).walk_revisions()][1:]
 """All revisions but the newest."""
+
+RENAMED = {
+    ("predictions", "request_id"): "answer_id",
+    ("shadow_answers", "request_id"): "answer_id",
+    ("predictions", "ambiguous"): None,
+}
+"""By table and column of an older schema: what the column is called today; None if it is gone."""
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -77,6 +85,11 @@ def test_a_database_of_an_older_schema_keeps_every_row_when_it_is_brought_up_to_
     after = rows(engine, filled)
     engine.dispose()
     for name, [row] in before.items():
+        for (table, old), new in RENAMED.items():
+            if table == name and old in row:
+                kept = row.pop(old)
+                if new is not None:
+                    assert after[name][0][new] == kept
         assert {key: after[name][0][key] for key in row} == row
     assert registry.champion("old").version == 1
     assert registry.runs.get("run-1").state is RunState.SUCCEEDED
@@ -106,6 +119,33 @@ def test_a_migration_that_fails_leaves_the_old_schema(bare_url, monkeypatch):
 
 
 DECIDED = {"model": "m", "kind": "gate", "verdict": "promote", "sentence": "s", "policy": {}, "created_at": MOMENT}
+
+
+def test_answers_that_were_logged_before_they_had_ids_are_found_by_their_request_ids_and_stay_corrected(bare_url):
+    engine = database.connect(bare_url)
+    upgrade_to(engine, "0012_feedback_changes")
+    metadata = sa.MetaData()
+    metadata.reflect(engine)
+    tables = metadata.tables
+    answer = {"model": "m", "position": 0, "version": 3, "input": {"text": "t"}, "output": {}, "length": 1}
+    told = {"model": "m", "position": 0, "example": {"text": "t", "label": "a"}, "received_at": MOMENT, "version": None}
+    with engine.begin() as connection:
+        connection.execute(tables["models"].insert().values(name="m", settings={}, champion_sequence=0, created_at=MOMENT))
+        for name in ("one", "several"):
+            row = {**answer, "request_id": name, "ambiguous": name == "several", "created_at": MOMENT}
+            connection.execute(tables["predictions"].insert().values(row))
+            connection.execute(tables["feedback"].insert().values({**told, "request_id": name}))
+        connection.execute(tables["feedback"].insert().values({**told, "request_id": "lost"}))
+    engine.dispose()
+
+    registry = Registry(bare_url)
+    registry.migrate()
+    names = [AnswerName(None, name, 0) for name in ("one", "several", "lost")]
+    found = registry.predictions.find("m", names)
+    assert {name.request_id: it and it.answer_id for name, it in found.items()} == {"one": "one"}
+    [(corrected, correction)] = registry.predictions.corrected("m", 3, 10)
+    assert (corrected.request_id, correction.request_id) == ("one", "one")
+    registry.close()
 
 
 def test_matches_that_version_0_1_played_count_and_its_settings_lose_what_is_gone(bare_url):

@@ -13,7 +13,8 @@ import sqlalchemy as sa
 from baton.errors import Conflict, InvalidInput, RegistryError
 from baton.store import postgres as driver
 from baton.store.database import connect
-from baton.store.feedback import Correction
+from baton.store.feedback.correction import Correction
+from baton.store.feedback.predictions import AnswerName
 from baton.store.migrations.upgrade import migrate
 from baton.store.records import Champion, Promotion, RunState
 from baton.store.registry import Registry
@@ -83,9 +84,8 @@ def test_twenty_writers_lose_no_update_and_no_number_and_never_stand_in_each_oth
             own.runs.report(run.id, "training", {"writer": number, "turn": turn})
             own.history.add_incident("m", "note", name)
             own.feedback.add("m", [Correction(client_id=it, request_id=it, position=0, example={}) for it in (name, "all")])
-            # in opposite orders, as two replicas may see the same request ids
-            answers = [logged(f"shared-{turn}-{place}") for place in range(100)] + [logged(name)]
-            own.feedback.log(answers if number % 2 else answers[::-1])
+            shared = [logged(f"shared-{place}", answer_id=f"{name}-{place}") for place in range(100)]
+            own.predictions.log([*shared, logged(name)])
             own.datasets.add(
                 "m", dataset("a", feedback_until=number * TURNS + turn), {f"{place}": "train" for place in range(9)}
             )
@@ -100,7 +100,8 @@ def test_twenty_writers_lose_no_update_and_no_number_and_never_stand_in_each_oth
     assert len(registry.runs.events(run.id)) == wanted
     assert len(registry.history.incidents("m", limit=1000)) == wanted
     assert registry.feedback.count_after("m", 0) == wanted + 1
-    assert len(registry.feedback.predictions("m", [(f"{a}-{b}", 0) for a in range(WRITERS) for b in range(TURNS)])) == wanted
+    names = [AnswerName(None, f"{a}-{b}", 0) for a in range(WRITERS) for b in range(TURNS)]
+    assert len(registry.predictions.find("m", names)) == wanted
     assert [it.number for it in registry.versions.list("m", limit=1000)] == list(range(wanted, 0, -1))
     assert registry.datasets.get("m", 1).feedback_until == wanted - 1
     assert len(registry.datasets.ledger("m")) == 9
@@ -119,19 +120,6 @@ def test_of_twenty_that_promote_at_once_exactly_one_wins_every_time(registry, ur
         assert len(registry.promotions("m")) == move
     registry.close()
     assert deadlocks(url) == 0
-
-
-def test_answers_are_written_in_one_order_whatever_order_they_came_in(registry):
-    """Of two writers of the same rows in opposite orders, each would wait for the other."""
-    written: list[list[str]] = []
-
-    @sa.event.listens_for(registry._engine, "before_execute")
-    def note(_connection: object, clause: object, multiparams: list[dict[str, object]], *_: object) -> None:
-        written.append([str(row["request_id"]) for row in multiparams])
-
-    names = [f"r{place}" for place in range(10)]
-    registry.feedback.log([logged(name) for name in reversed(names)])
-    assert written == [names]
 
 
 def test_a_migration_waits_for_the_one_that_is_under_way(url):
@@ -253,9 +241,9 @@ def test_a_patient_client_waits_for_a_server_that_comes_back(outage):
 def test_a_refused_change_does_not_quote_the_row(registry):
     answer = logged("r1", text="my secret text")
     with pytest.raises(Conflict, match="the registry refused the change: insert or update on table") as caught:
-        registry.feedback.log([type(answer)(**{**vars(answer), "model": "nobody"})])
+        registry.predictions.log([type(answer)(**{**vars(answer), "model": "nobody"})])
     with pytest.raises(Conflict, match="null value in column") as again:
-        registry.feedback.log([type(answer)(**{**vars(answer), "version": None})])
+        registry.predictions.log([type(answer)(**{**vars(answer), "version": None})])
     for error in (caught.value, again.value, caught.value.__cause__, again.value.__cause__):
         assert "secret" not in str(error).partition("DETAIL")[0]
     assert "secret" not in str(caught.value) + str(again.value)

@@ -6,14 +6,16 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from baton.store import database, schema
-from baton.store.feedback import Correction, FeedbackStore
+from baton.store.feedback.correction import Correction
+from baton.store.feedback.predictions import PredictionStore
 from baton.store.records import LoggedPrediction
 from baton.store.registry import Registry
 
 
 def logged(
-    request_id: str,
+    request_id: str | None,
     *,
+    answer_id: str | None = None,
     model: str = "m",
     position: int = 0,
     version: int = 1,
@@ -22,9 +24,13 @@ def logged(
     length: int | None = None,
     at: datetime | None = None,
 ) -> LoggedPrediction:
-    """Return a logged prediction ``label`` for ``text``, made at ``at`` (default: now)."""
+    """Return a logged prediction ``label`` for ``text``, made at ``at`` (default: now).
+
+    Its id is ``answer-REQUEST``, if none is given.
+    """
     return LoggedPrediction(
         model=model,
+        answer_id=answer_id or f"answer-{request_id}",
         request_id=request_id,
         position=position,
         version=version,
@@ -40,12 +46,12 @@ def logged(
 def correct_answers(registry: Registry, model: str, answers: Iterable[tuple[int, str, str]]) -> None:
     """Log each of ``answers`` (version, predicted label, right label), and correct it."""
     for index, (version, predicted, right) in enumerate(answers):
-        registry.feedback.log([logged(f"r{index}", model=model, version=version, label=predicted)])
+        registry.predictions.log([logged(f"r{index}", model=model, version=version, label=predicted)])
         example = {"text": "hello", "label": right}
         registry.feedback.add(model, [Correction(client_id=None, request_id=f"r{index}", position=0, example=example)])
 
 
-def recent(store: FeedbackStore, model: str = "m", version: int = 1, limit: int = 10_000) -> list[LoggedPrediction]:
+def recent(store: PredictionStore, model: str = "m", version: int = 1, limit: int = 10_000) -> list[LoggedPrediction]:
     """Return the logged predictions of a version, newest first."""
     table = schema.predictions
     query = table.select().where(table.c.model == model, table.c.version == version)

@@ -10,7 +10,7 @@ from typing import Any
 
 from baton.artifacts.storage import Storage
 from baton.config.model_settings import DataSettings, ModelSettings
-from baton.store.feedback import Correction
+from baton.store.feedback.correction import Correction
 from baton.store.records import DatasetVersion, Feedback
 from baton.store.registry import Registry
 from baton.tasks import AnyTask

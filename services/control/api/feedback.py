@@ -31,8 +31,9 @@ def add_feedback(api: FastAPI, control: ControlPlane, metrics: ControlMetrics) -
         """Take corrections: one JSON object, a list of them, or JSON Lines (application/x-ndjson) of any length.
 
         A correction has the fields of a row of the model's task. It may have an `id` of the client's own: the same id counts
-        once, and with another answer it takes the place of the one before. It may have the `request_id` of the answer that it
-        corrects, with `position` if that request had a list of inputs; the inputs may then be left out. Accepted corrections
+        once, and with another answer it takes the place of the one before. It may have the `answer_id` of the answer that
+        it corrects (its header `x-answer-id`), with `position` if that request had a list of inputs; the inputs may then be
+        left out. A `request_id` does as well, if no other request had it. Accepted corrections
         are on disk before the answer is sent. Answers 422 if no item could be used.
         """
         settings = control.config.model(model)
@@ -56,7 +57,7 @@ def add_feedback(api: FastAPI, control: ControlPlane, metrics: ControlMetrics) -
             "total": registry.feedback.count_after(model, 0),
             "since_last_dataset": registry.feedback.count_after(model, newest.feedback_until if newest else 0),
             "labels": label_counts.labels(settings),
-            "versions": registry.feedback.corrected_by_version(model),
+            "versions": registry.predictions.corrected_by_version(model),
             "items": [{**asdict(item), "received_at": item.received_at.isoformat()} for item in found],
             "next": found[-1].id if len(found) == limit else None,
         }

@@ -15,6 +15,7 @@ from pydantic_core import from_json
 from baton.errors import BodyTooLarge, MalformedRequest, UnsupportedMediaType
 from baton.store.records import LONGEST_ID
 from services.control.corrections import Item
+from services.log_sampling import ANSWER_ID
 
 JSON_LINES = ("application/x-ndjson", "application/jsonl", "application/json-lines")
 """Content types of streamed feedback: one JSON object a line."""
@@ -33,16 +34,21 @@ CORRECTION = {
     "description": "The fields of a row of the model's task, and these:",
     "properties": {
         "id": {"type": "string", "maxLength": LONGEST_ID, "description": "The client's id of the correction. It counts once."},
+        "answer_id": {
+            "type": "string",
+            "pattern": f"^{ANSWER_ID.pattern}$",
+            "description": "`x-answer-id` of the answer that is corrected.",
+        },
         "request_id": {
             "type": "string",
             "maxLength": LONGEST_ID,
-            "description": "`x-request-id` of the answer that is corrected.",
+            "description": "`x-request-id` of that answer, if no other request had it.",
         },
         "position": {
             "type": "integer",
             "minimum": 0,
             "default": 0,
-            "description": "Index of the corrected input in that request, from 0.",
+            "description": "Index of the corrected input in its request, from 0.",
         },
     },
     "additionalProperties": True,

@@ -35,7 +35,8 @@ READ_ERRORS = (401, 403, 404)
 """Errors of a path that only reads."""
 
 ANSWER_HEADERS = {
-    "x-request-id": "By which corrections name the answer: that of the request, or a new one.",
+    "x-request-id": "The caller's own id of the request, or a new one.",
+    "x-answer-id": "Unique; corrections name the answer by it.",
     "x-model-version": "Number of the version that answered.",
     "x-queue-ms": "Milliseconds in the queue.",
     "x-inference-ms": "Milliseconds of the model.",

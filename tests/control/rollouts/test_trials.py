@@ -10,7 +10,7 @@ import pytest
 from baton.config.model_settings import RolloutSettings
 from baton.errors import Conflict, NotFound, NotReady
 from baton.quality.trials import TrialCounts
-from baton.store.feedback import Correction
+from baton.store.feedback.correction import Correction
 from baton.store.records import HistoryKind, Rollout, RolloutMode, RolloutState
 from services.control.rollouts import steps
 from services.control.rollouts.driver import Rollouts
@@ -175,8 +175,8 @@ def shadowed(control: LocalControl, replicas: Scripted, *answers: tuple[str, str
     asyncio.run(control.rollouts.start_trial("m", 2, RolloutMode.SHADOW, 20.0, None))
     for number, (champions, shadows) in enumerate(answers):
         answer = logged(f"r{number}", label=champions)
-        control.registry.feedback.log([answer])
-        control.registry.feedback.log_shadow([logged(f"r{number}", version=2, label=shadows, at=answer.created_at)])
+        control.registry.predictions.log([answer])
+        control.registry.predictions.log_shadow([logged(f"r{number}", version=2, label=shadows, at=answer.created_at)])
     corrections = [
         Correction(client_id=None, request_id=f"r{number}", position=0, example={"text": "hello", "label": "a"})
         for number in range(len(answers))
@@ -212,8 +212,8 @@ def test_answers_of_a_shadow_from_before_it_began_do_not_speak_against_it(contro
     before = datetime.now(UTC) - timedelta(hours=1)
     for number in range(20):
         answer = logged(f"r{number}", at=before)
-        control.registry.feedback.log([answer])
-        control.registry.feedback.log_shadow([logged(f"r{number}", version=2, label="b", at=before)])
+        control.registry.predictions.log([answer])
+        control.registry.predictions.log_shadow([logged(f"r{number}", version=2, label="b", at=before)])
     found = shadowed(control, replicas, *[("a", "b")] * 20)  # with the same request ids: the first answers stay
     assert (found.state, Evidence.from_stored(found.evidence).feedback.pairs) == (RolloutState.SHADOW, 0)
 

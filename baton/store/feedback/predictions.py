@@ -1,0 +1,313 @@
+"""The prediction log: what models answered, and what shadows would have; and the answers that feedback corrects.
+
+A correction names an answer by the answer's own id, or by the request id that the caller chose. The latter may stand for
+several answers: it means one of them only if all have the same input. Corrections may arrive before the log is written, so
+`attach_answers` runs when one is stored, and again before corrected answers are read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from baton.store import database, schema
+from baton.store.database import IDS_PER_QUERY
+from baton.store.records import Feedback, LoggedPrediction
+from baton.store.rows import now
+
+DELETED_AT_ONCE = 5000
+"""Maximum number of answers that one transaction deletes."""
+
+LATE = timedelta(hours=1)
+"""How long a correction may wait for its answer in the log: replicas write it every second, and after an outage."""
+
+
+class AnswerName(NamedTuple):
+    """How a correction names the answer that it is about: by ``answer_id``, or else by ``request_id``."""
+
+    answer_id: str | None
+    request_id: str | None
+    position: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorrectedPair:
+    """One corrected input that the champion answered, and that a shadow ran as a copy."""
+
+    answer: LoggedPrediction
+    """The champion's."""
+    shadow_output: Mapping[str, Any]
+    """The shadow's, in the form of `LoggedPrediction.output`."""
+    correction: Feedback
+
+
+class PredictionStore:
+    """Stores answers in the registry's database, and finds the corrected ones. Thread-safe.
+
+    Every method is one transaction (`forget`: several), which is durable when the method returns.
+
+    Any method raises ``RegistryError`` if the database does not respond.
+    """
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def log(self, predictions: Sequence[LoggedPrediction]) -> None:
+        """Store predictions; those that are stored already are left out."""
+        # `asdict` would copy inputs and outputs deeply, in the replica, beside its requests
+        self._insert_new(schema.predictions, [dict(vars(prediction)) for prediction in predictions])
+
+    def log_shadow(self, predictions: Sequence[LoggedPrediction]) -> None:
+        """Store what shadows answered to copies.
+
+        Answers in a form that cannot be scored are left out: nothing else needs them. The input is kept with the champion's
+        answer, here only its hash, by which `corrected_pairs` knows that both answered the same.
+        """
+        kept = ("model", "answer_id", "position", "version", "output", "created_at")
+        rows = [
+            {**{name: getattr(it, name) for name in kept}, "input_hash": _input_hash(it.input)}
+            for it in predictions
+            if it.output is not None
+        ]
+        self._insert_new(schema.shadow_answers, rows)
+
+    def find(self, model: str, names: Collection[AnswerName]) -> dict[AnswerName, LoggedPrediction | None]:
+        """Return the logged answers that ``names`` mean; names without one are left out.
+
+        None stands for a request id that several answers to different inputs have: nobody knows which one is meant.
+        """
+        with database.reading(self._engine) as connection:
+            by_request = _by_request(connection, model, [name for name in names if name.answer_id is None])
+            keys = {
+                name: (by_request.get(name) if name.answer_id is None else name.answer_id, name.position)
+                for name in names
+                if name.answer_id is not None or name in by_request
+            }
+            answers = _answers(connection, model, [key for key in keys.values() if key[0] is not None])
+        return {name: answers.get(key) for name, key in keys.items() if key[0] is None or key in answers}
+
+    def summaries(self, model: str, version: int, limit: int) -> list[tuple[str | None, float | None, int]]:
+        """Return label, confidence and text length of a version's newest predictions, newest first, to measure drift."""
+        table = schema.predictions
+        query = (
+            sa.select(table.c.label, table.c.confidence, table.c.length)
+            .where(table.c.model == model, table.c.version == version)
+            .order_by(table.c.created_at.desc())
+            .limit(limit)
+        )
+        with database.reading(self._engine) as connection:
+            return [(row.label, row.confidence, row.length) for row in connection.execute(query)]
+
+    def corrected(
+        self, model: str, version: int, limit: int, since: datetime | None = None
+    ) -> list[tuple[LoggedPrediction, Feedback]]:
+        """Return the newest corrections of a version's logged answers, newest first; only the newest one of each answer.
+
+        ``since``: only of answers that were given after this time.
+        """
+        self.attach(model)
+        logged, feedback = schema.predictions, schema.feedback
+        condition = _joined(logged, feedback)
+        newest = (
+            sa.select(sa.func.max(feedback.c.id).label("id"))
+            .select_from(feedback.join(logged, condition))
+            .where(logged.c.model == model, logged.c.version == version)
+            .where(sa.true() if since is None else logged.c.created_at > since)
+            .group_by(feedback.c.answer_id, feedback.c.position)
+            .order_by(sa.desc("id"))
+            .limit(limit)
+            .subquery()
+        )
+        query = (
+            sa.select(logged, feedback)
+            .select_from(newest.join(feedback, feedback.c.id == newest.c.id).join(logged, condition))
+            .order_by(feedback.c.id.desc())
+        )
+        with database.reading(self._engine) as connection:
+            return [
+                (
+                    LoggedPrediction(**{column.name: row._mapping[column] for column in logged.c}),
+                    Feedback(**{column.name: row._mapping[column] for column in feedback.c}),
+                )
+                for row in connection.execute(query)
+            ]
+
+    def corrected_pairs(
+        self, model: str, champion: int, shadow: int, limit: int, since: datetime | None = None
+    ) -> list[CorrectedPair]:
+        """Return those of the newest corrections of the champion's answers whose inputs the shadow has run, newest first.
+
+        Args:
+            champion, shadow: numbers of the versions.
+            limit: of the corrections; as in `corrected`, only the newest one of each answer counts.
+            since: only of answers that both gave after this time.
+
+        A pair whose inputs differ is left out.
+        """
+        table = schema.shadow_answers
+        conditions = [table.c.model == model, table.c.version == shadow]
+        if since is not None:
+            conditions.append(table.c.created_at > since)
+        corrected = self.corrected(model, champion, limit, since)
+        wanted = sorted({answer.answer_id for answer, _ in corrected})
+        copies = {}
+        # not one query that joins three tables: PostgreSQL runs into its time limit while it has no statistics of a new one
+        with database.reading(self._engine) as connection:
+            for start in range(0, len(wanted), IDS_PER_QUERY):
+                here = table.c.answer_id.in_(wanted[start : start + IDS_PER_QUERY])
+                for row in connection.execute(table.select().where(*conditions, here)):
+                    copies[row.answer_id, row.position] = row
+        return [
+            CorrectedPair(answer=answer, shadow_output=copy.output, correction=correction)
+            for answer, correction in corrected
+            if (copy := copies.get((answer.answer_id, answer.position))) and copy.input_hash == _input_hash(answer.input)
+        ]
+
+    def corrected_by_version(self, model: str) -> dict[int, int]:
+        """Return the number of corrections of logged answers by version."""
+        self.attach(model)
+        logged, feedback = schema.predictions, schema.feedback
+        query = (
+            sa.select(logged.c.version, sa.func.count())
+            .select_from(feedback.join(logged, _joined(logged, feedback)))
+            .where(feedback.c.model == model)
+            .group_by(logged.c.version)
+        )
+        with database.reading(self._engine) as connection:
+            return {int(version): int(count) for version, count in connection.execute(query)}
+
+    def answered_versions(self, model: str, limit: int) -> list[int]:
+        """Return the newest versions with logged predictions, newest first. Each takes one look-up in an index."""
+        table = schema.predictions
+        found: list[int] = []
+        with database.reading(self._engine) as connection:
+            while len(found) < limit:
+                query = sa.select(sa.func.max(table.c.version)).where(table.c.model == model)
+                version = connection.scalar(query.where(table.c.version < found[-1]) if found else query)
+                if version is None:
+                    break
+                found.append(int(version))
+        return found
+
+    def attach(self, model: str) -> None:
+        """Attach corrections that came before their answers were in the log (see `attach_answers`)."""
+        table = schema.feedback
+        waiting = (
+            table.c.model == model,
+            table.c.version.is_(None),
+            table.c.received_at > now() - LATE,
+            sa.or_(table.c.answer_id.is_not(None), table.c.request_id.is_not(None)),
+        )
+        with database.reading(self._engine) as connection:
+            if not connection.scalar(sa.select(sa.exists().where(*waiting))):
+                return
+        with database.writing(self._engine) as connection:
+            attach_answers(connection, *waiting)
+
+    def forget(self, model: str, before: datetime) -> int:
+        """Delete a model's predictions from before that time, and return how many there were. Shadows' answers go as well.
+
+        Several transactions of `DELETED_AT_ONCE` rows, so that other writers never wait for long.
+        """
+        self._forget(schema.shadow_answers, model, before)
+        return self._forget(schema.predictions, model, before)
+
+    def _insert_new(self, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
+        """Insert answers; leave out those that are there: a batch whose commit was not confirmed is written again."""
+        if rows:
+            with database.writing(self._engine) as connection:
+                connection.execute(database.insert(connection, table).on_conflict_do_nothing(), rows)
+
+    def _forget(self, table: sa.Table, model: str, before: datetime) -> int:
+        old = table.select().where(table.c.model == model, table.c.created_at < before)
+        key = [column for column in table.primary_key if column is not table.c.model]
+        some = old.with_only_columns(*key).order_by(table.c.created_at).limit(DELETED_AT_ONCE)
+        here = sa.tuple_(*key).in_(some)
+        deleted = 0
+        while True:
+            with database.writing(self._engine) as connection:
+                count = connection.execute(table.delete().where(table.c.model == model, here)).rowcount
+            deleted += count
+            if count < DELETED_AT_ONCE:
+                return deleted
+
+
+def attach_answers(connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> None:
+    """Let the corrections that meet ``conditions`` know the answers that they correct, and the versions that gave these.
+
+    A request id means an answer if all answers that have it have the same input: of a request that was repeated, any is right.
+    """
+    table, logged = schema.feedback, schema.predictions
+    place = (logged.c.model == table.c.model, logged.c.position == table.c.position)
+    meant = (
+        sa.select(sa.func.max(logged.c.answer_id))
+        .where(*place, logged.c.request_id == table.c.request_id)
+        .group_by(logged.c.request_id)
+        .having(_same_input(logged))
+        .scalar_subquery()
+    )
+    unnamed = (table.c.answer_id.is_(None), table.c.request_id.is_not(None))
+    connection.execute(table.update().where(*conditions, *unnamed).values(answer_id=meant))
+    version = sa.select(logged.c.version).where(*place, logged.c.answer_id == table.c.answer_id).scalar_subquery()
+    named = (table.c.version.is_(None), table.c.answer_id.is_not(None))
+    connection.execute(table.update().where(*conditions, *named).values(version=version))
+
+
+def _by_request(connection: sa.Connection, model: str, names: Sequence[AnswerName]) -> dict[AnswerName, str | None]:
+    """Return the ids of the answers that request ids mean, None for those that are ambiguous."""
+    table = schema.predictions
+    found: dict[AnswerName, str | None] = {}
+    for start in range(0, len(names), IDS_PER_QUERY):
+        some = [(name.request_id, name.position) for name in names[start : start + IDS_PER_QUERY]]
+        query = (
+            sa.select(
+                table.c.request_id,
+                table.c.position,
+                sa.func.max(table.c.answer_id).label("answer_id"),
+                _same_input(table).label("clear"),
+            )
+            .where(table.c.model == model, sa.tuple_(table.c.request_id, table.c.position).in_(some))
+            .group_by(table.c.request_id, table.c.position)
+        )
+        for row in connection.execute(query):
+            found[AnswerName(None, row.request_id, row.position)] = row.answer_id if row.clear else None
+    return found
+
+
+def _answers(
+    connection: sa.Connection, model: str, keys: Sequence[tuple[str | None, int]]
+) -> dict[tuple[str | None, int], LoggedPrediction]:
+    """Return the logged answers with these ids and positions, as far as there are any."""
+    table = schema.predictions
+    found: dict[tuple[str | None, int], LoggedPrediction] = {}
+    for start in range(0, len(keys), IDS_PER_QUERY):
+        here = sa.tuple_(table.c.answer_id, table.c.position).in_(keys[start : start + IDS_PER_QUERY])
+        for row in connection.execute(table.select().where(table.c.model == model, here)):
+            found[row.answer_id, row.position] = LoggedPrediction(**row._mapping)
+    return found
+
+
+def _same_input(logged: sa.FromClause) -> sa.ColumnElement[bool]:
+    """Return whether all answers of a group have the same input."""
+    text = sa.cast(logged.c.input, sa.Text)
+    return sa.func.min(text) == sa.func.max(text)
+
+
+def _input_hash(item: Mapping[str, Any]) -> str:
+    """Return the hex SHA-256 of a (masked) input."""
+    return hashlib.sha256(json.dumps(item, sort_keys=True).encode()).hexdigest()
+
+
+def _joined(logged: sa.FromClause, feedback: sa.FromClause) -> sa.ColumnElement[bool]:
+    """Return the condition that a correction belongs to a logged answer."""
+    return sa.and_(
+        feedback.c.model == logged.c.model,
+        feedback.c.answer_id == logged.c.answer_id,
+        feedback.c.position == logged.c.position,
+    )

@@ -1,0 +1,237 @@
+"""Feedback: the corrections that applications send."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from baton.store import database, schema
+from baton.store.database import IDS_PER_QUERY
+from baton.store.feedback import audit
+from baton.store.feedback.correction import Correction, Key, Plan, StoredCorrection
+from baton.store.feedback.predictions import attach_answers
+from baton.store.records import Feedback, FeedbackChange
+from baton.store.rows import now
+
+CHUNK = 1000
+"""Rows in one query of `FeedbackStore.all`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Added:
+    """How many corrections were stored, and how many were already known."""
+
+    accepted: int
+    duplicates: int
+    replaced: int = 0
+    """How many of the accepted ones took the place of an earlier one with the same id."""
+
+
+class FeedbackStore:
+    """Stores feedback in the registry's database. Thread-safe.
+
+    Every method is one transaction (`all`: several), which is durable when the method returns.
+
+    Any method raises ``RegistryError`` if the database does not respond.
+    """
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def add(self, model: str, corrections: Sequence[Correction]) -> Added:
+        """Store the ``corrections`` that are new. Of several with one client id from one sender, the last one stays.
+
+        One that takes the place of another gets an id of its own, so that it counts as new, and `changes` lists it. Writers of
+        one model are serialised, so that ids become visible in ascending order: a reader that has read up to an id never misses
+        a smaller one. Raises ``NotFound`` for an unknown model.
+        """
+        received_at = now()
+        with database.writing(self._engine) as connection:
+            database.lock_model(connection, model)
+            stored = _stored(connection, model, corrections)
+            plan = Plan.of(corrections, stored)
+            replaced = [
+                {
+                    "model": model,
+                    "what": "replaced",
+                    "client_id": new.client_id,
+                    "sender": new.sender,
+                    "actor": new.actor,
+                    "rows": 1,
+                    "answer": {name: old.example.get(name) for name in new.answer_fields},
+                    "happened_at": received_at,
+                }
+                for old, new in plan.replaced
+            ]
+            _delete(connection, [old.id for old, _ in plan.replaced])
+            if replaced:
+                connection.execute(schema.feedback_changes.insert(), replaced)
+            rows = [{"model": model, "received_at": received_at, **vars(correction)} for correction in plan.added]
+            _insert(connection, model, rows)
+        return Added(accepted=plan.accepted, duplicates=plan.duplicates, replaced=plan.overwritten)
+
+    def withdraw(self, model: str, client_ids: Collection[str], *, sender: str | None, actor: str | None) -> int:
+        """Delete the corrections of ``model`` that this sender sent with these ids, and return how many there were."""
+        table = schema.feedback
+        here = (table.c.sender.is_not_distinct_from(sender), table.c.client_id.in_(client_ids))
+        return self._withdraw(model, here, actor, sender=sender, named=True)
+
+    def withdraw_all(
+        self, model: str, *, sender: str | None, since: datetime | None, until: datetime | None, actor: str | None
+    ) -> int:
+        """Delete the corrections of ``model`` by sender and time, and return how many there were.
+
+        Args:
+            sender: id of the API key that sent them; None: whoever sent them.
+            since, until: only those received from this time on, and before that time.
+        """
+        table = schema.feedback
+        conditions = [
+            *([] if sender is None else [table.c.sender == sender]),
+            *([] if since is None else [table.c.received_at >= since]),
+            *([] if until is None else [table.c.received_at < until]),
+        ]
+        return self._withdraw(model, conditions, actor, sender=sender, named=False)
+
+    def changes(self, model: str, limit: int, before: int | None = None) -> list[FeedbackChange]:
+        """Return replaced and withdrawn corrections, newest first. For the next page, pass the last id as ``before``."""
+        table = schema.feedback_changes
+        query = table.select().where(table.c.model == model).order_by(table.c.id.desc()).limit(limit)
+        if before is not None:
+            query = query.where(table.c.id < before)
+        with database.reading(self._engine) as connection:
+            return [FeedbackChange(**row._mapping) for row in connection.execute(query)]
+
+    def _withdraw(
+        self, model: str, conditions: Sequence[sa.ColumnElement[bool]], actor: str | None, *, sender: str | None, named: bool
+    ) -> int:
+        table = schema.feedback
+        with database.writing(self._engine) as connection:
+            database.lock_model(connection, model)
+            query = sa.select(table.c.id, table.c.client_id).where(table.c.model == model, *conditions)
+            found = connection.execute(query).all()
+            _delete(connection, [row.id for row in found])
+            change = {
+                "model": model,
+                "what": "withdrawn",
+                "sender": sender,
+                "actor": actor,
+                "happened_at": now(),
+                "answer": None,
+            }
+            told = (
+                [{"client_id": row.client_id, "rows": 1} for row in found]
+                if named
+                else [{"client_id": None, "rows": len(found)}]
+            )
+            if found:
+                connection.execute(schema.feedback_changes.insert(), [{**change, **one} for one in told])
+        return len(found)
+
+    def named(self, model: str, sender: str | None, client_ids: Sequence[str]) -> dict[str, Feedback]:
+        """Return the stored corrections of ``model`` from this sender that have these client ids, by id."""
+        table = schema.feedback
+        found: dict[str, Feedback] = {}
+        with database.reading(self._engine) as connection:
+            for start in range(0, len(client_ids), IDS_PER_QUERY):
+                some = client_ids[start : start + IDS_PER_QUERY]
+                here = (table.c.model == model, table.c.sender.is_not_distinct_from(sender), table.c.client_id.in_(some))
+                for row in connection.execute(table.select().where(*here)):
+                    found[row.client_id] = Feedback(**row._mapping)
+        return found
+
+    def after(self, model: str, feedback_id: int, limit: int) -> list[Feedback]:
+        """Return up to ``limit`` corrections with ids above ``feedback_id``, oldest first."""
+        table = schema.feedback
+        query = table.select().where(table.c.model == model, table.c.id > feedback_id).order_by(table.c.id).limit(limit)
+        with database.reading(self._engine) as connection:
+            return [Feedback(**row._mapping) for row in connection.execute(query)]
+
+    def all(self, model: str) -> Iterator[Feedback]:
+        """Yield every correction that there is now, oldest first. Reads `CHUNK` rows at a time.
+
+        One that takes the place of another meanwhile is left out, as it is newer: the same correction never comes twice.
+        """
+        newest = self.newest(model, 1)
+        last, until = 0, newest[0].id if newest else 0
+        while chunk := self.after(model, last, CHUNK):
+            yield from (row for row in chunk if row.id <= until)
+            last = chunk[-1].id
+
+    def newest(self, model: str, limit: int, before: int | None = None) -> list[Feedback]:
+        """Return corrections, newest first. For the next page, pass the last id as ``before``."""
+        table = schema.feedback
+        query = table.select().where(table.c.model == model).order_by(table.c.id.desc()).limit(limit)
+        if before is not None:
+            query = query.where(table.c.id < before)
+        with database.reading(self._engine) as connection:
+            return [Feedback(**row._mapping) for row in connection.execute(query)]
+
+    def count_after(self, model: str, feedback_id: int) -> int:
+        """Return the number of corrections with ids above ``feedback_id``. Labels of the audit are none: they never train."""
+        table = schema.feedback
+        is_label = sa.exists().where(schema.audit.c.feedback_id == table.c.id)
+        query = sa.select(sa.func.count()).where(table.c.model == model, table.c.id > feedback_id, ~is_label)
+        with database.reading(self._engine) as connection:
+            return int(connection.scalar(query) or 0)
+
+    def count_up_to(self, model: str, feedback_id: int) -> int:
+        """Return the number of corrections with ids up to and including ``feedback_id``."""
+        table = schema.feedback
+        query = sa.select(sa.func.count()).where(table.c.model == model, table.c.id <= feedback_id)
+        with database.reading(self._engine) as connection:
+            return int(connection.scalar(query) or 0)
+
+
+def _insert(connection: sa.Connection, model: str, rows: Sequence[dict[str, Any]]) -> None:
+    """Insert rows of feedback in order, with the logged answers that they correct.
+
+    Those on texts that the audit has drawn become their labels.
+    """
+    contents = [row.pop("audited_as") for row in rows]
+    for row in rows:
+        del row["answer_fields"], row["actor"]
+    drawn = audit.drawn_contents(connection, model, [content for content in contents if content is not None])
+    table = schema.feedback
+    before = connection.scalar(sa.select(sa.func.max(table.c.id)).where(table.c.model == model)) or 0
+    labels = {}
+    plain = []
+    for row, content in zip(rows, contents, strict=True):
+        if content in drawn:
+            labels[content] = int(connection.execute(table.insert().values(row).returning(table.c.id)).scalar_one())
+        else:
+            plain.append(row)
+    if plain:
+        connection.execute(table.insert(), plain)
+    attach_answers(connection, table.c.model == model, table.c.id > before)
+    audit.attach_labels(connection, model, labels)
+
+
+def _stored(connection: sa.Connection, model: str, corrections: Sequence[Correction]) -> dict[Key, StoredCorrection]:
+    """Return the stored corrections that have the senders and client ids of these."""
+    table = schema.feedback
+    ids: dict[str | None, list[str]] = {}
+    for correction in corrections:
+        if correction.client_id is not None:
+            ids.setdefault(correction.sender, []).append(correction.client_id)
+    found = {}
+    for sender, wanted in ids.items():
+        for start in range(0, len(wanted), IDS_PER_QUERY):
+            here = table.c.client_id.in_(wanted[start : start + IDS_PER_QUERY])
+            query = sa.select(table.c.id, table.c.client_id, table.c.example).where(
+                table.c.model == model, table.c.sender.is_not_distinct_from(sender), here
+            )
+            for row in connection.execute(query):
+                found[sender, row.client_id] = StoredCorrection(id=row.id, example=row.example)
+    return found
+
+
+def _delete(connection: sa.Connection, ids: Sequence[int]) -> None:
+    """Delete corrections. Texts of the audit that one of them labelled have no label any more."""
+    for start in range(0, len(ids), IDS_PER_QUERY):
+        some = ids[start : start + IDS_PER_QUERY]
+        connection.execute(schema.feedback.delete().where(schema.feedback.c.id.in_(some)))
