@@ -66,6 +66,12 @@ class ServingSettings(ConfigSection):
         "new version starts with none, and while a canary or a shadow runs everything is computed.",
     )
     max_inputs: int = Field(256, ge=1, description="Maximum number of inputs in one request.")
+    max_explained: int = Field(
+        8,
+        ge=0,
+        description="Maximum number of inputs in one request whose answers are explained; 0 turns explanations off. Each takes "
+        "hundreds of passes, and a key's rate counts requests only.",
+    )
     max_body_bytes: int = Field(
         1_048_576, ge=1024, description="Maximum size of a request body in bytes. A larger one is answered with status 413."
     )

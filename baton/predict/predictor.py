@@ -162,8 +162,8 @@ class Predictor:
         special = np.array(encoding.special_tokens_mask, dtype=bool)
         read = ends.max(initial=0)  # of a truncated text, the rest is not
         parts = group_words([word for word in words if word[0] < read])
-        # a token may begin with the white space before its word
-        owner = np.searchsorted([start for start, _ in parts], ends - 1, side="right") - 1
+        # a token may begin with the white space before its word, and that before the first word belongs to it, too
+        owner = np.maximum(np.searchsorted([start for start, _ in parts], ends - 1, side="right") - 1, 0)
         coalitions = Coalitions(len(parts))
         masks = np.array([special | np.isin(owner, sorted(seen)) for seen in coalitions], dtype=np.int64)
         logits: list[Any] = []
@@ -270,14 +270,15 @@ class Predictor:
 
 def make_task(manifest: Manifest) -> AnyTask:
     """Return the task of a version, with its labels, windows and calibration."""
-    return task_type(manifest.task)(
+    task = task_type(manifest.task)(
         manifest.labels,
         manifest.max_length,
         stride=manifest.stride,
         long_text=manifest.long_text,
         calibration=manifest.calibration,
-        temperature=manifest.temperature,
     )
+    task.temperature = manifest.temperature
+    return task
 
 
 def engine_settings(serving: ServingSettings, choice: EngineChoice, threads: int | None = None) -> EngineSettings:

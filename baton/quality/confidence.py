@@ -20,6 +20,9 @@ BINS = 15
 STEP = 0.005
 """Least difference in precision between two points of a `precision_curve`."""
 
+SURE = 0.8416
+"""How many standard errors a precision must lie above the wanted one: in four of five cases a true one does (one-sided 80%)."""
+
 UNREACHED = math.nextafter(1.0, 2.0)
 """A threshold that withholds every answer: no score is as high."""
 
@@ -62,10 +65,25 @@ def precision_curve(scores: ArrayLike, right: ArrayLike) -> list[list[float]]:
 def abstain_below(serving: ServingSettings, metrics: Mapping[str, Any]) -> float | None:
     """Return the score below which a version's answers are too unsure to act on; None if there is none.
 
-    With ``serving.target_precision`` it is the lowest score from which on its answers were right as often, and `UNREACHED` if
-    they never were. ``metrics``: of the version. Without a holdout they don't tell what its scores are worth: None.
+    With ``serving.target_precision`` it is the lowest score of the curve from which on its answers are right as often for sure
+    (`lower_bound`), and `UNREACHED` if there is none. Not those that were as often right by chance: of many thresholds, the
+    lowest that was good enough on some rows is too low for others. ``metrics``: of the version. Without a holdout they don't
+    tell what its scores are worth: None.
     """
-    if serving.target_precision is None or "confidence" not in metrics:
+    target = serving.target_precision
+    if target is None or "confidence" not in metrics:
         return serving.abstain_below
     curve: Sequence[Sequence[float]] = metrics["confidence"]["curve"]
-    return next((threshold for threshold, reached, _ in curve if reached >= serving.target_precision), UNREACHED)
+    answers = metrics["confidence"]["answers"]
+    return next((least for least, precision, share in curve if lower_bound(precision, share * answers) >= target), UNREACHED)
+
+
+def lower_bound(share: float, count: float) -> float:
+    """Return what a ``share`` seen in ``count`` cases is at least, `SURE` standard errors below (Wilson 1927, equation 4).
+
+    >>> round(lower_bound(0.96, 1000), 3), round(lower_bound(1.0, 10), 3)
+    (0.954, 0.934)
+    """
+    more = SURE**2 / count
+    middle = share + more / 2
+    return (middle - SURE * math.sqrt(share * (1 - share) / count + more / (4 * count))) / (1 + more)

@@ -182,7 +182,6 @@ class Task(ABC, Generic[InputT, OutputT, ExampleT, OptionsT]):
         stride: int | None = None,
         long_text: LongText | None = None,
         calibration: Mapping[str, float] | None = None,
-        temperature: float = 1.0,
     ) -> None:
         """
         Args:
@@ -191,14 +190,14 @@ class Task(ABC, Generic[InputT, OutputT, ExampleT, OptionsT]):
             stride: tokens that neighbouring windows share; a quarter of ``max_length`` by default.
             long_text: one of `long_texts`; the first by default.
             calibration: what `calibrate` returned for this version.
-            temperature: divides the logits before they become scores. It changes how sure answers look, never what they say.
         """
         self.labels = tuple(labels)
         self.max_length = max_length
         self.stride = max_length // 4 if stride is None else stride
         self.long_text = long_text or self.long_texts[0]
         self.calibration = dict(calibration or {})
-        self.temperature = temperature
+        self.temperature = 1.0
+        """Divides the logits before they become scores. It changes how sure answers look, never what they say."""
 
     # --- data --------------------------------------------------------------------------------------------------------
 

@@ -56,7 +56,7 @@ class Classification(TextClassifier[LabelScores, TextExample, ClassificationOpti
 
     def answer(self, logits: NDArray[np.float64], options: ClassificationOptions) -> LabelScores:
         scores = activate(options.function_to_apply, logits, self.temperature)
-        order = ranking(scores, options)
+        order = ranking(logits, options)
         return LabelScores.model_construct(
             labels=tuple(self.labels[index] for index in order), scores=tuple(scores[order].tolist())
         )

@@ -105,7 +105,7 @@ class MultiLabel(TextClassifier[MultiLabelScores, MultiLabelExample, MultiLabelO
 
     def answer(self, logits: NDArray[np.float64], options: MultiLabelOptions) -> MultiLabelScores:
         scores = activate(options.function_to_apply, logits, self.temperature)
-        order = ranking(scores, options)
+        order = ranking(logits, options)
         thresholds = np.array([self.calibration.get(label, THRESHOLD) for label in self.labels])
         applies = activate("sigmoid", logits) >= thresholds
         return MultiLabelScores.model_construct(

@@ -186,7 +186,7 @@ class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
         scored = Tokens(
             text=text,
             offsets=tokens.offsets,
-            scores=softmax(tokens.pick(logits), self.temperature),
+            scores=softmax(tokens.pick(logits), self.temperature if options.calibrated else 1.0),
             word_firsts=first_tokens_of_words(text, tokens.offsets),
             continue_words=partial(tokens.continue_words, text, word_pieces),
             first_index=tokens.owned[0].start,
@@ -208,7 +208,7 @@ class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
         begins = [np.flatnonzero((words[:, 0] < it.end) & (words[:, 1] > it.start)) for it in output.entities]
         names = {name: index for index, name in enumerate(self.labels)}
         chosen = [
-            np.array([names[f"{'I' if number else 'B'}-{it.label}"] for number in range(len(places))])
+            np.array([names[_label_of_word(it.label, number)] for number in range(len(places))])
             for it, places in zip(output.entities, begins, strict=True)
         ]
         rows = []
@@ -258,8 +258,8 @@ class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
         return (tags.OUTSIDE, None) if best is None else (best.label, best.score)
 
     def confidences(self, output: Entities, options: NerOptions) -> Sequence[float]:
-        """Return the scores of the entities; () if the request asked for tokens instead."""
-        return () if options.aggregation_strategy == "none" else tuple(entity.score for entity in output.entities)
+        """Return the scores of the entities; () if the request asked for another strategy, whose scores are not calibrated."""
+        return tuple(entity.score for entity in output.entities) if options.calibrated else ()
 
     def correct(self, output: Entities, example: NerExample) -> Sequence[bool]:
         truth = {(span.label, span.start, span.end) for span in example.entities}
@@ -392,6 +392,11 @@ class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
 def _tokens_by_input(windows: NerWindows) -> Iterator[TextTokens]:
     for rows, overlap in zip(windows.ranges_by_input(), windows.overlaps, strict=True):
         yield TextTokens.of(windows.encodings[rows.start : rows.stop], overlap)
+
+
+def _label_of_word(kind: str, number: int) -> str:
+    """Return the label that a word of an entity has, the first one (0) or a later one."""
+    return tags.OUTSIDE if kind == tags.OUTSIDE else f"{'I' if number else 'B'}-{kind}"
 
 
 def _listed(entities: Iterable[tuple[str, str]]) -> str:

@@ -82,6 +82,11 @@ class NerOptions(BaseModel):
             raise ValueError(f"explain is not for aggregation_strategy {self.aggregation_strategy!r}; allowed: words")
         return self
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether the scores are those that a temperature was fitted for; the others are the pipeline's."""
+        return self.aggregation_strategy == "words"
+
 
 class Labels:
     """A model's labels, taken apart into arrays. Label i is ``names[i]``: B-X, I-X or O."""

@@ -128,13 +128,10 @@ class QuestionAnswering(Task[QaInput, Answers, QaExample, QaOptions]):
         stride: int | None = None,
         long_text: LongText | None = None,
         calibration: Mapping[str, float] | None = None,
-        temperature: float = 1.0,
     ) -> None:
         """See `Task`. The default stride is a third of ``max_length``: 128 of 384 tokens, as in BERT's own run on SQuAD."""
         stride = max_length // 3 if stride is None else stride
-        super().__init__(
-            labels, max_length, stride=stride, long_text=long_text, calibration=calibration, temperature=temperature
-        )
+        super().__init__(labels, max_length, stride=stride, long_text=long_text, calibration=calibration)
 
     @classmethod
     def labels_of(cls, examples: Iterable[QaExample]) -> tuple[str, ...]:

@@ -285,6 +285,9 @@ def activate(function: str, logits: NDArray[np.float64], temperature: float = 1.
     return logits
 
 
-def ranking(scores: NDArray[np.float64], options: ClassificationOptions) -> NDArray[np.intp]:
-    """Return the positions of the labels to return, best first; equal scores keep the order of the labels."""
-    return np.argsort(-scores, kind="stable")[: options.top_k]
+def ranking(logits: NDArray[np.float64], options: ClassificationOptions) -> NDArray[np.intp]:
+    """Return the positions of the labels to return, best first; equal ones keep the order of the labels.
+
+    Logits decide and not scores, of which several may be rounded to 1.
+    """
+    return np.argsort(-logits, kind="stable")[: options.top_k]

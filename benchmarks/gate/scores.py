@@ -186,7 +186,7 @@ def kept(judged: Judged, rows: int, target: float) -> str:
     for _ in range(DRAWS):
         chosen = (rng.permutation(rows) < rows // 2)[judged.rows]
         curve = precision_curve(judged.scores[chosen], judged.right[chosen])
-        threshold = abstain_below(serving, {"confidence": {"curve": curve}}) or 0.0
+        threshold = abstain_below(serving, {"confidence": {"curve": curve, "answers": int(chosen.sum())}}) or 0.0
         given = ~chosen & (judged.scores >= threshold)
         shares.append(given.sum() / max(1, (~chosen).sum()))
         if given.any():

@@ -60,9 +60,6 @@ MAX_DIGITS = 12
 MOST_REFUSED = 10_000
 """Maximum of refusals that one request may tell of: as many as HAProxy makes in a third of a second."""
 
-MOST_EXPLAINED = 8
-"""Maximum of inputs in a request for explanations: each takes hundreds of windows."""
-
 LONGEST_PATIENCE_MS = 3_600_000
 """Milliseconds of ``x-request-timeout-ms``: an hour, after which HAProxy ends a request anyway."""
 
@@ -143,10 +140,9 @@ class ReplicaHttp:
             raise UnsupportedMediaType(f"content type {content_type.decode('latin-1')!r}; allowed: {allowed}")
         body = await read_body(scope, timely(receive), self._settings.serving.max_body_bytes)
         call = dialect.read(Message(body=body, header=partial(header, scope)), self._model)
-        if self._task.wants_explanation(call.options[0]) and len(call.inputs) > MOST_EXPLAINED:
-            raise InvalidInput(
-                f"parameters.explain: {len(call.inputs)} inputs; at most {MOST_EXPLAINED} are explained in one request"
-            )
+        explained = self._task.wants_explanation(call.options[0])
+        if explained:
+            self._check_explained(len(call.inputs))
         if self._batcher.version is None:
             raise NotReady(self._reason_not_ready())
         request_id = header(scope, b"x-request-id").decode("latin-1")
@@ -162,6 +158,7 @@ class ReplicaHttp:
                     key=header(scope, b"x-baton-key").decode("latin-1") or request_id,
                     version=version or header(scope, b"x-baton-version").decode("latin-1"),
                     seconds=seconds,
+                    explained=explained,
                 )
         except TimeoutError:
             raise DeadlineExceeded(f"no answer within {patience} ms, as x-request-timeout-ms demands") from None
@@ -196,6 +193,13 @@ class ReplicaHttp:
         )
         self._telemetry.count_prediction(prediction, time.perf_counter() - began)
         return response
+
+    def _check_explained(self, inputs: int) -> None:
+        most = self._settings.serving.max_explained
+        if not most:
+            raise InvalidInput(f"parameters.explain: {self._settings.name} explains no answers (serving.max_explained: 0)")
+        if inputs > most:
+            raise InvalidInput(f"parameters.explain: {inputs} inputs; at most {most} are explained in one request")
 
     def _abstentions(self, outputs: Sequence[Any], options: Sequence[Any], facts: VersionFacts | None) -> Headers:
         """Return the header that lists the inputs whose answers are too unsure to act on, by their positions from 0."""

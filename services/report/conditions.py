@@ -143,7 +143,7 @@ def _singles(kind: str, changes: Sequence[Json], why: str, policy: Json, words: 
     name, required = words(f"condition.{kind}"), words("loss", value=f"{policy['max_class_drop']:g}")
     if not changes:
         return Condition(state=State.UNJUDGED, name=name, required=required, measured=why)
-    lost = [change["name"] for change in changes if change["lost"]]
+    lost = [change["name"] for change in changes if change.get("lost", False)]  # reports of before 0.2 do not say
     worst = min(changes, key=_by_gain)
     if lost:
         measured = words("measured.lost", names=listed(lost, words))

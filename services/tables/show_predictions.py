@@ -36,7 +36,7 @@ def _explanations(inputs: Sequence[Any], answers: Sequence[Any]) -> list[Rendera
     lines: list[RenderableType] = []
     for text, answer in zip(inputs, answers, strict=True):
         for part in answer if isinstance(answer, list) else []:
-            if "explanation" not in part:
+            if not isinstance(part, dict) or "explanation" not in part:
                 continue
             named = part["label"] if "label" in part else f"{part['word']} [{part['entity_group']}]"
             line = Text.assemble((f"why {named}: ", "bold"))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from baton.engines import EngineSettings, load_engine
 from baton.engines.onnx_export import export_fp32
@@ -105,12 +106,17 @@ def predictor_of(task_cls: type[AnyTask], directory: Path, library: Any, max_len
     tokenizer, pad_id = load_tokenizer(directory)
     settings = EngineSettings(library=library, precision="fp32", device="cpu", threads=1)
     return Predictor(
-        task=task_cls(LABELS[task_cls.name], max_length, temperature=1.7),
+        task=tempered(task_cls(LABELS[task_cls.name], max_length)),
         tokenizer=tokenizer,
         pad_id=pad_id,
         engine=load_engine(directory, task_cls.auto_model, task_cls.heads, settings),
         max_batch_tokens=2048,
     )
+
+
+def tempered(task: AnyTask) -> AnyTask:
+    task.temperature = 1.7
+    return task
 
 
 def explained(predictor: Predictor, text: str) -> tuple[Any, list[tuple[float, Any]]]:
@@ -185,6 +191,32 @@ def test_a_word_that_speaks_for_the_answer_is_told_from_one_that_speaks_against_
     assert added["invoice"] > added["week"] > 0 > added["parcel"]
     assert all(value == pytest.approx(0.0, abs=1e-9) for word, value in added.items() if word not in worth)
     assert why.baseline + sum(added.values()) == pytest.approx(score)
+
+
+def test_white_space_before_the_first_word_belongs_to_it():
+    """Tokenizers of bytes make tokens of white space; one that no part owns would be hidden from every set of words."""
+    alphabet = {character: index for index, character in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(models.BPE(alphabet, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    engine = Counting({alphabet["\u0120"]: 0.5, alphabet["a"]: 1.0, alphabet["d"]: -0.5})
+    task = TASKS["classification"](LABELS["classification"], 128)
+    predictor = Predictor(task=task, tokenizer=tokenizer, pad_id=0, engine=engine, max_batch_tokens=2048)
+    for text in ("  ab cd", "\n\tab cd ", " a"):
+        _, [(score, why)] = explained(predictor, text)
+        assert why.baseline + sum(part.score for part in why.parts) == pytest.approx(score)
+
+
+def test_entities_of_words_outside_are_explained_when_they_are_asked_for(predictors):
+    predictor = predictors[1]
+    if predictor.task.name != "ner":
+        pytest.skip("only entities have a type that is left out by default")
+    options = predictor.task.Options(explain=True, ignore_labels=())
+    [output] = predictor.predict([predictor.task.from_wire(TEXT)], [options])
+    assert "O" in {entity.label for entity in output.entities}
+    for entity in output.entities:
+        assert entity.explanation is not None
+        total = entity.explanation.baseline + sum(part.score for part in entity.explanation.parts)
+        assert total == pytest.approx(entity.score, abs=1e-5)
 
 
 def test_a_step_is_one_pass_of_no_more_than_the_budget(predictors):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,10 +40,16 @@ def test_equal_scores_stand_on_one_side_of_a_threshold():
     assert precision_curve([], []) == []
 
 
-def test_the_threshold_is_the_lowest_score_with_the_wanted_precision():
-    metrics = {"confidence": {"curve": precision_curve([0.9, 0.8, 0.6, 0.4], [True, True, True, False])}}
+def measured(curve: list[list[float]], answers: int) -> dict[str, Any]:
+    return {"confidence": {"curve": curve, "answers": answers}}
+
+
+def test_the_threshold_is_the_lowest_score_that_has_the_wanted_precision_for_sure():
+    scores, right = [0.9, 0.8, 0.6, 0.4] * 100, [True, True, True, False] * 100
+    metrics = measured(precision_curve(scores, right), 400)
     wanted = ServingSettings(target_precision=0.9)
     assert abstain_below(wanted, metrics) == 0.6
+    assert abstain_below(ServingSettings(target_precision=0.74), metrics) == 0.6, "0.75 of 400 may be less"
     assert abstain_below(ServingSettings(target_precision=0.5), metrics) == 0.4
     assert abstain_below(ServingSettings(abstain_below=0.7), metrics) == 0.7
     assert abstain_below(ServingSettings(), metrics) is None
@@ -50,8 +57,26 @@ def test_the_threshold_is_the_lowest_score_with_the_wanted_precision():
 
 
 def test_a_precision_that_no_score_reaches_withholds_every_answer():
-    metrics = {"confidence": {"curve": precision_curve([1.0, 1.0, 0.9], [True, False, True])}}
+    metrics = measured(precision_curve([1.0, 1.0, 0.9], [True, False, True]), 3)
     assert abstain_below(ServingSettings(target_precision=0.99), metrics) == UNREACHED > 1.0
+    three_right = measured(precision_curve([1.0, 0.9, 0.8], [True] * 3), 3)
+    assert abstain_below(ServingSettings(target_precision=0.9), three_right) == UNREACHED, "three prove nothing"
+
+
+@pytest.mark.parametrize("answers", [50, 100, 300, 1000])
+def test_the_wanted_precision_is_kept_on_new_answers_however_few_chose_the_threshold(answers):
+    """Scores that are right as often as they say. The lowest threshold that was good enough by chance keeps less."""
+    rng = np.random.default_rng(answers)
+    wanted = ServingSettings(target_precision=0.9)
+    new = rng.uniform(0.4, 1.0, 20_000)
+    kept = []
+    for _ in range(200):
+        scores = rng.uniform(0.4, 1.0, answers)
+        threshold = abstain_below(wanted, measured(precision_curve(scores, rng.uniform(size=answers) < scores), answers))
+        given = new[new >= threshold]
+        kept += [given.mean()] if len(given) else []
+    assert len(kept) > 20
+    assert np.mean(kept) >= 0.895
 
 
 def test_two_ways_to_say_which_answers_are_unsure_are_refused():

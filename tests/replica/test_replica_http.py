@@ -236,7 +236,7 @@ TEXTS = ["the parcel", "a crash " * 40, "日本語", "refund", "charged twice", 
 
 
 def test_a_wanted_precision_becomes_the_threshold_of_each_version(empty):
-    empty.publish(1, metrics={"f1": 0.5, "confidence": {"curve": [[0.2, 0.8, 1.0], [0.9999, 0.95, 0.7]]}})
+    empty.publish(1, metrics={"f1": 0.5, "confidence": {"answers": 900, "curve": [[0.2, 0.8, 1.0], [0.9999, 0.95, 0.7]]}})
     empty.publish(2)
     force(empty.registry, "m", 1)
 
@@ -267,6 +267,15 @@ def test_an_answer_is_explained_on_request_and_others_are_answered_meanwhile(wor
             assert [choice["label"] for choice in before] == [choice["label"] for choice in after]
 
     world.run(scenario, max_batch_tokens=1024)
+
+
+def test_explanations_can_be_turned_off(world):
+    async def scenario(replica: ModelReplica, client: httpx.AsyncClient) -> None:
+        answer = await client.post("", json={"inputs": "a", "parameters": {"explain": True}})
+        assert answer.status_code == 422
+        assert "parameters.explain: m explains no answers (serving.max_explained: 0)" in answer.text
+
+    world.run(scenario, max_explained=0)
 
 
 @pytest.mark.parametrize(

@@ -67,10 +67,12 @@ def rollout(state: RolloutState, percent: float = 100.0) -> Rollout:
     )
 
 
-async def ask(router: Router, text: str, key: str = "k", version: str = "") -> tuple[int, str]:
+async def ask(router: Router, text: str, key: str = "k", version: str = "", *, explained: bool = False) -> tuple[int, str]:
     """The version that answered, and its label. The request's id is made of its text."""
     options = [TASK.Options()]
-    prediction = await router.answer([TextInput(text=text)], options, answer_id=f"id of {text}", key=key, version=version)
+    prediction = await router.answer(
+        [TextInput(text=text)], options, answer_id=f"id of {text}", key=key, version=version, explained=explained
+    )
     return prediction.version, prediction.outputs[0].label
 
 
@@ -148,6 +150,18 @@ def test_a_canary_answers_its_share_and_the_same_key_gets_the_same_version():
         assert (trial.counts().answers, trial.counts().champion_answers) == (2 * first.count(2), 2 * first.count(1))
 
     with_trial(Answering("cards"), RolloutState.CANARY, work, percent=10.0)
+
+
+@pytest.mark.parametrize("state", [RolloutState.CANARY, RolloutState.SHADOW])
+def test_explanations_which_take_hundreds_of_passes_are_no_part_of_a_trial(state):
+    async def work(router: Router, trial: Trial) -> None:
+        answers = [await ask(router, "why?", f"caller {number}", explained=True) for number in range(50)]
+        assert {version for version, _ in answers} == {1}
+        counts = trial.counts()
+        assert (counts.answers, counts.champion_answers) == (0, 0)
+        assert (await ask(router, "why?", version="2", explained=True))[0] == 2, "a tester may ask it"
+
+    with_trial(Answering("cards"), state, work, percent=50.0)
 
 
 def fail_on(word: str, error: Exception) -> Callable[[str], None]:

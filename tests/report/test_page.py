@@ -113,6 +113,18 @@ def test_every_report_is_html_without_scripts_styles_and_addresses(name, languag
         assert plot.get("aria-labelledby").split() == [title.get("id"), described.get("id")]
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_a_report_of_the_version_before_has_fewer_pieces_and_is_shown(name):
+    """It has no marks in changed texts, no hashes, and does not say which labels were lost."""
+
+    def older(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: older(one) for key, one in value.items() if key not in ("lost", "marks", "dataset", "manifests")}
+        return [older(one) for one in value] if isinstance(value, list) else value
+
+    assert of_class(parse(page(older(item(name)), language="en")), "verdict")
+
+
 def test_the_policy_of_the_page_allows_its_own_style_alone():
     [style] = [one for one in document("win").iter() if name_of(one) == "style"]
     digest = base64.b64encode(hashlib.sha256(style.text.encode()).digest()).decode()

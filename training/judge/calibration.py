@@ -6,6 +6,7 @@ scores are worth is measured on rows that did not fit them: half of the rows giv
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,11 @@ CHUNK = 256
 """Number of rows that are predicted between two progress reports."""
 
 TEMPERATURES = tuple(np.geomspace(0.2, 5.0, 41).tolist())
-"""Temperatures that are compared, each 8% above the one before: calibration errors of neighbours hardly differ."""
+"""Temperatures that are looked at, each 8% above the one before: calibration errors of neighbours hardly differ."""
+
+PLAIN = TEMPERATURES.index(1.0)
+COARSE = 8
+"""Distance of those that are looked at first: a power of 2, as it is halved until the best one has its neighbours beside it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,14 +75,16 @@ def fit_temperature(
         task.temperature = temperature
         return [output for windows, heads, options in chunks for output in task.decode(windows, heads, options)]
 
-    plain = outputs(1.0)
-    before = judge(task, plain, examples)
+    @functools.cache
+    def judged_at(place: int) -> Judged:
+        return judge(task, outputs(TEMPERATURES[place]), examples)
+
+    before = judged_at(PLAIN)
     if not len(before.scores):
-        return plain, {}
-    tried = {temperature: judge(task, outputs(temperature), examples) for temperature in TEMPERATURES}
+        return outputs(1.0), {}
     scores, right = [], []
     for parity in (0, 1):
-        judged = tried[best(tried, fitted_by=1 - parity)]
+        judged = judged_at(best(judged_at, fitted_by=1 - parity))
         chosen = judged.rows % 2 == parity
         scores.append(judged.scores[chosen])
         right.append(judged.right[chosen])
@@ -85,20 +92,30 @@ def fit_temperature(
         "ece": calibration_error(np.concatenate(scores), np.concatenate(right)),
         "ece_uncalibrated": calibration_error(before.scores, before.right),
     }
-    return outputs(best(tried)), facts
+    return outputs(TEMPERATURES[best(judged_at)]), facts
 
 
-def best(tried: dict[float, Judged], *, fitted_by: int | None = None) -> float:
-    """Return the temperature whose scores explain best which parts are right: that with the least log loss.
+def best(judged_at: Callable[[int], Judged], *, fitted_by: int | None = None) -> int:
+    """Return the place in `TEMPERATURES` whose scores explain best which parts are right: that with the least log loss.
 
-    ``fitted_by``: 0 or 1, to look only at rows whose index is even or odd.
+    The loss has one valley, so that halving the distance around the best one finds its floor with a dozen looks.
+
+    Args:
+        judged_at: returns the scored parts at a place; each takes a decoding of all answers.
+        fitted_by: 0 or 1, to look only at rows whose index is even or odd.
     """
 
-    def loss(judged: Judged) -> float:
+    def loss(place: int) -> float:
+        judged = judged_at(place)
         chosen = np.ones(len(judged.rows), bool) if fitted_by is None else judged.rows % 2 == fitted_by
         return log_loss(judged.scores[chosen], judged.right[chosen])
 
-    return min(tried, key=lambda temperature: loss(tried[temperature]))
+    step = COARSE
+    found = min(range(0, len(TEMPERATURES), step), key=loss)
+    while step > 1:
+        step //= 2
+        found = min((found, max(found - step, 0), min(found + step, len(TEMPERATURES) - 1)), key=loss)
+    return found
 
 
 def log_loss(scores: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
