@@ -34,6 +34,9 @@ NOTE = "_"
 ERRORS_LISTED = 100
 """Maximum number of errors in one report; the others are only counted."""
 
+HIDDEN = "\N{FULL BLOCK}"
+"""Character that stands for each one of a logged input of which nothing may be told."""
+
 LOG_SECONDS = 5 * FLUSH_SECONDS
 """How long items without inputs wait until the answers that they refer to are in the log: the time of five writes."""
 
@@ -251,7 +254,7 @@ class Intake:
         try:
             example = example_of(self._task_cls, Row(where="", values=values), {})
         except DataError as error:
-            raise InvalidInput(str(error).lstrip(":, ")) from None
+            raise InvalidInput(self._complaint(item, inputs, _without_place(error))) from None
         if self._labels:
             for label in set(self._task_cls.labels_in(example)).difference(self._labels):
                 if len(self.new_labels) < LABELS_LISTED:
@@ -266,6 +269,24 @@ class Intake:
             sender=self.sender,
             actor=self.actor,
             audited_as=fingerprint(self._task_cls.content(example)) if self.labels else None,
+        )
+
+    def _complaint(self, item: _Parsed, inputs: Mapping[str, Any] | None, told: str) -> str:
+        """Return ``told``, what is wrong with an item, unless it quotes ``inputs`` from the log: not every sender may read it.
+
+        It quotes nothing if it is the same about inputs of which nothing can be read.
+        """
+        if inputs is None:
+            return told
+        hidden = {name: HIDDEN * len(value) for name, value in inputs.items() if isinstance(value, str)}
+        try:
+            example_of(self._task_cls, Row(where="", values={**hidden, **item.values}), {})
+        except DataError as error:
+            if _without_place(error) == told:
+                return told
+        return (
+            f"{', '.join(item.values)}: this does not fit the logged input, which messages do not quote; send the inputs with "
+            f"the correction to be told why: {self._needed}"
         )
 
     def _needs_inputs(self, item: _Parsed) -> bool:
@@ -300,6 +321,11 @@ class Intake:
             f"(a share of {self.settings.feedback.log:g} is logged, for {self.settings.feedback.retention_days:g} days)"
         )
         return f"{why}; send the inputs with the correction: {self._needed}"
+
+
+def _without_place(error: DataError) -> str:
+    """Return a message about a row without the place of the row, which an item has not."""
+    return str(error).lstrip(":, ")
 
 
 def _object(item: Item) -> dict[str, Any]:

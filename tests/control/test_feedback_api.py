@@ -345,6 +345,31 @@ def test_inputs_are_taken_from_the_answer_that_a_request_id_names(api):
     assert stored(api, "multi_label") == [{"text": "third", "label": []}]
 
 
+LOGGED = "Clara sings in Porto"
+
+
+@pytest.mark.parametrize(
+    ("model", "item", "told"),
+    [
+        ("ner", {"entities": [{"start": 0, "end": 6, "label": "PER"}]}, None),
+        ("ner", {"entities": [{"start": 0, "end": 8, "label": "PER", "text": "Porto"}]}, None),
+        ("ner", {"entities": [{"start": 0, "end": 99, "label": "PER"}]}, "ends beyond the text, which has 20 characters"),
+        ("ner", {"entities": [{"start": 5, "end": 3, "label": "PER"}]}, "end must be greater than start"),
+        ("qa", {"answers": {"text": ["xxxxx"], "answer_start": [0]}}, None),
+        ("qa", {"answers": {"text": ["Porto"], "answer_start": [700]}}, None),
+        ("qa", {"answers": "Porto"}, "allowed:"),
+    ],
+)
+def test_complaints_do_not_quote_logged_texts(api, model, item, told):
+    logged_item = {"text": LOGGED} if model == "ner" else {"question": "who?", "context": LOGGED}
+    found = complaint(api, {"answer_id": log(api, "r1", logged_item, model), **item}, model)
+    if told is None:
+        assert found.endswith(f"send the inputs with the correction to be told why: {', '.join(logged_item)}")
+    else:
+        assert told in found
+    assert not any(word in found for word in ("Clara", "sings", "Porto") if word not in str(item))
+
+
 def test_inputs_that_come_with_a_request_id_need_no_log(api):
     assert report(send(api, {"request_id": "r9", "text": "hello", "label": "a"})) == (1, 0, 0)
     tokens = {"request_id": "r9", "tokens": ["Clara"], "tags": ["B-PER"]}
