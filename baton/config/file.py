@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from baton.config.model_settings import DATA_SUFFIXES, GROUP_FIELD, ModelSettings
+from baton.config.notify_settings import NotifySettings
 from baton.config.section import ConfigSection
 from baton.config.training_settings import TrainingSettings
 from baton.errors import ConfigError, NotFound
@@ -118,6 +119,7 @@ class BatonConfig(ConfigSection):
     http: HttpSettings = HttpSettings()
     auth: AuthSettings = AuthSettings()
     logging: LoggingSettings = LoggingSettings()
+    notify: tuple[NotifySettings, ...] = Field((), description="Who is told what happens to models.")
     models: tuple[ModelSettings, ...] = Field(description="Models to serve and train.", json_schema_extra={"minItems": 1})
 
     @model_validator(mode="after")

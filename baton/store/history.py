@@ -139,6 +139,7 @@ def _incidents(connection: sa.Connection, model: str, limit: int) -> list[Incide
 
 def _moved(promotion: Promotion, decision: Decision) -> HistoryEntry:
     return HistoryEntry(
+        id=f"promotion-{promotion.id}",
         at=promotion.created_at,
         what=HistoryKind.ROLLED_BACK if promotion.kind is DecisionKind.ROLLBACK else HistoryKind.PROMOTED,
         version=promotion.version,
@@ -150,6 +151,7 @@ def _moved(promotion: Promotion, decision: Decision) -> HistoryEntry:
 def _not_promoted(decision: Decision) -> HistoryEntry:
     assert decision.created_at is not None
     return HistoryEntry(
+        id=f"decision-{decision.id}",
         at=decision.created_at,
         what=NOT_PROMOTED[decision.verdict],
         version=decision.candidate,
@@ -161,9 +163,19 @@ def _not_promoted(decision: Decision) -> HistoryEntry:
 def _run_ended(run: Run) -> HistoryEntry:
     assert run.finished_at is not None
     return HistoryEntry(
-        at=run.finished_at, what=ENDED_BADLY[run.state], version=run.version, text=f"Run {run.id}: {run.reason}"
+        id=f"run-{run.id}",
+        at=run.finished_at,
+        what=ENDED_BADLY[run.state],
+        version=run.version,
+        text=f"Run {run.id}: {run.reason}",
     )
 
 
 def _happened(incident: Incident) -> HistoryEntry:
-    return HistoryEntry(at=incident.created_at, what=incident.kind, version=incident.version, text=incident.detail)
+    return HistoryEntry(
+        id=f"incident-{incident.id}",
+        at=incident.created_at,
+        what=incident.kind,
+        version=incident.version,
+        text=incident.detail,
+    )

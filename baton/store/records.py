@@ -488,6 +488,8 @@ class Incident:
 class HistoryEntry:
     """One entry of a model's history."""
 
+    id: str
+    """Unique among all entries of the registry, and always the same."""
     at: datetime
     what: str
     """A `HistoryKind`, or the stored kind of an `Incident`."""

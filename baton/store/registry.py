@@ -25,6 +25,7 @@ from baton.store.history import History
 from baton.store.key_store import KeyStore
 from baton.store.lease_store import LeaseStore
 from baton.store.match_store import MatchStore
+from baton.store.notice_store import NoticeStore
 from baton.store.records import PAGE, Champion, Decision, DecisionKind, ModelVersion, Promotion, Rollout, RolloutState, Verdict
 from baton.store.retrain_store import RetrainStore
 from baton.store.rollout_store import RolloutStore
@@ -59,6 +60,7 @@ class Registry:
         self.retrain = RetrainStore(self._engine)
         self.keys = KeyStore(self._engine)
         self.leases = LeaseStore(self._engine)
+        self.notices = NoticeStore(self._engine)
 
     def migrate(self) -> None:
         """Create or upgrade the schema. Raises ``RegistryError`` if the schema is newer than this code."""

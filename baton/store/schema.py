@@ -362,6 +362,22 @@ retrain_state = sa.Table(
     sa.Column("value", sa.Text, nullable=False),
 )
 
+notices = sa.Table(
+    "notices",
+    metadata,
+    sa.Column("receiver", sa.String(64), primary_key=True),
+    sa.Column("model", sa.ForeignKey("models.name"), primary_key=True),
+    sa.Column("event", sa.String(96), primary_key=True),
+    sa.Column("body", sa.JSON, nullable=False),
+    sa.Column("tries", sa.Integer, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("due_at", UtcDateTime, nullable=True),
+)
+DUE = "due_at IS NOT NULL"
+"""Condition on `notices`: it is still to be sent."""
+
+sa.Index("ix_notices_due", notices.c.receiver, notices.c.due_at, sqlite_where=sa.text(DUE), postgresql_where=sa.text(DUE))
+
 leases = sa.Table(
     "leases",
     metadata,

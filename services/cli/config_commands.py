@@ -67,5 +67,8 @@ def _warn(text: str) -> None:
 @config_app.command()
 def show(config: ConfigFile = None) -> None:
     """Print the configuration in effect: the file with environment overrides and defaults, passwords masked."""
-    shown = load_config(path_of(config), os.environ).model_dump(mode="json")
+    found = load_config(path_of(config), os.environ)
+    shown = found.model_dump(mode="json")
+    for receiver, settings in zip(shown["notify"], found.notify, strict=True):
+        receiver.update(url=settings.shown, secret=settings.secret and "***")
     print_json({**shown, "database": without_passwords(shown["database"])})

@@ -62,9 +62,9 @@ def playground_routes(pages: Pages, metrics: ControlMetrics) -> list[Route]:
         form = await pages.form(request)
         inputs = inputs_of(settings, form)
         intake = intake_of(pages.control, settings, visit.key)
-        item = {"id": f"console:{form.get('answer_id', '')}", **inputs, **answer_of(settings, inputs, form)}
-        if form.get("answer_id"):
-            item["answer_id"] = form["answer_id"]
+        item = {**inputs, **answer_of(settings, inputs, form)}
+        if answer_id := form.get("answer_id"):
+            item |= {"id": f"console:{answer_id}", "answer_id": answer_id}
         await intake.take([Item(index=0, value=item)])
         metrics.count_feedback(settings.name, intake.accepted, intake.duplicates, intake.rejected)
         problem = intake.rejection() if intake.all_rejected else None

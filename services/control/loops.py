@@ -18,6 +18,7 @@ from services.control.bootstrap import declare
 from services.control.failures import RegistryHealth, log_failures
 from services.control.housekeeping import Housekeeping
 from services.control.jobs import Jobs
+from services.control.notices.notifier import Notifier
 from services.control.ownership import Ownership
 from services.control.retrain import Retrainer
 from services.control.rollouts.driver import Rollouts
@@ -54,6 +55,7 @@ class Loops:
         rollouts: Rollouts,
         retrainer: Retrainer,
         housekeeping: Housekeeping,
+        notifier: Notifier,
     ) -> None:
         self._config = config
         self._registry = registry
@@ -62,6 +64,7 @@ class Loops:
         self._rollouts = rollouts
         self._retrainer = retrainer
         self._housekeeping = housekeeping
+        self._notifier = notifier
         self._registry_health = RegistryHealth()
         self._moving: dict[str, asyncio.Task[None]] = {}
         self._judged_again: dict[int, int] = {}
@@ -80,6 +83,7 @@ class Loops:
             self._check_registry(),
             self._repeat(self._look_after_runs),
             self._repeat(self._start_roll_outs),
+            self._repeat(self._tell_receivers),
             self._retrain(),
             self._keep_house(),
         )
@@ -196,6 +200,10 @@ class Loops:
             if settings.name in owned:
                 with log_failures(f"automatic retraining of {settings.name}", model=settings.name):
                     await self._retrainer.check_once(settings)
+
+    async def _tell_receivers(self) -> None:
+        if self._config.notify:
+            await self._notifier.tell(await asyncio.to_thread(self._ownership.models))
 
     async def _keep_house(self) -> None:
         while True:

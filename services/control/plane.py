@@ -27,6 +27,7 @@ from services.control.housekeeping import Housekeeping
 from services.control.jobs import Jobs
 from services.control.live_cache import LiveQualityCache
 from services.control.loops import Loops
+from services.control.notices.notifier import Notifier
 from services.control.ownership import Ownership, this_cluster
 from services.control.retrain import Retrainer
 from services.control.rollouts.driver import Rollouts, manual_decision
@@ -93,6 +94,7 @@ class ControlPlane:
             rollouts=self.rollouts,
             retrainer=self.retrainer,
             housekeeping=self.housekeeping,
+            notifier=Notifier(self.config.notify, self.registry),
         )
         works = (loops.run(), self.keyring.refresh_forever(KEYS_SECONDS), flush_forever())
         tasks = [asyncio.create_task(work) for work in works]

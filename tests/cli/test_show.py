@@ -173,11 +173,12 @@ def test_the_method_of_a_version_names_its_probe():
     assert ("probe, full" in told, "few-shot" in told) == (True, True)
 
 
-def predicted(**headers: object) -> Prediction:
+def predicted(**headers: Any) -> Prediction:
     why = {"baseline": 0.3, "parts": [{"start": 0, "end": 2, "score": 0.01}, {"start": 3, "end": 10, "score": 0.55}]}
     best = {"label": "billing", "score": 0.86, "explanation": why}
     outputs = [[best, {"label": "bug", "score": 0.14}], [{"label": "bug", "score": 0.4}]]
-    return Prediction(outputs=outputs, request_id="r", version=3, queue_ms=0.1, inference_ms=2.0, **headers)  # type: ignore[arg-type]
+    facts: dict[str, Any] = {"answer_id": "a", "request_id": "r", "version": 3, "queue_ms": 0.1, "inference_ms": 2.0}
+    return Prediction(outputs=outputs, **facts, **headers)
 
 
 def test_an_explanation_shows_what_the_words_that_matter_add():

@@ -33,15 +33,15 @@ def test_the_console_shows_the_models_and_an_answer_that_is_corrected_there(stea
         playground = "/console/models/steady/playground"
         answer = post(visitor, playground, playground, text=TEXT)
         assert answer.status_code == 200, words(answer.text)
-        request_id = re.search(r'name="request_id" value="([^"]+)"', answer.text)
+        answer_id = re.search(r'name="answer_id" value="([^"]+)"', answer.text)
         label = re.search(r'name="label" value="([^"]+)"', answer.text)
-        assert request_id is not None
+        assert answer_id is not None
         assert label is not None
-        fields = {"text": TEXT, "request_id": request_id[1], "label": label[1]}
+        fields = {"text": TEXT, "answer_id": answer_id[1], "label": label[1]}
         stored = post(visitor, playground, "/console/models/steady/feedback", **fields)
         assert f"Stored as feedback: {label[1]}" in words(stored.text)
         [feedback] = steady.registry.feedback.newest("steady", 1)
-        assert feedback.request_id == request_id[1]
+        assert feedback.answer_id == answer_id[1]
         assert feedback.example == {"text": TEXT, "label": label[1]}
 
 

@@ -80,7 +80,7 @@ def test_an_answer_of_a_classifier_is_corrected_with_one_click_and_counted(servi
     assert f"Stored as feedback: {last}. 1 correction for the next run" in page.inner_text(".notice")
     [feedback] = stored(service, "classification")
     assert feedback.example == {"text": "my invoice is wrong", "label": last}
-    assert feedback.request_id is not None
+    assert feedback.answer_id is not None
     page.goto(service.url)
     assert "1 correction for the next run" in page.inner_text("article:has-text('classification')")
 
@@ -95,7 +95,7 @@ def test_a_second_click_takes_the_place_of_the_first(service, page):
         page.evaluate(
             """([label, request]) => {
                 const form = document.querySelector('section form');
-                if (form) { form.request_id.value = request; form.querySelector(`button[value="${label}"]`).click(); }
+                if (form) { form.answer_id.value = request; form.querySelector(`button[value="${label}"]`).click(); }
             }""",
             [label, request],
         )

@@ -10,6 +10,7 @@ from baton.config.model_settings import ModelSettings
 from baton.errors import InvalidInput
 from baton.keys import Scope
 from services.console.playground import answer_of, correction_text, inputs_of, kinds_of, spans_of
+from services.log_sampling import new_answer_id
 from tests.support.browsing import Browser, keys_for, words
 from tests.support.local_control import configured
 from tests.support.waiting import free_port
@@ -22,8 +23,11 @@ def settings(task: str) -> ModelSettings:
     return ModelSettings.model_validate({"name": "m", "task": task, "base_model": "tiny", "data": {"train": "t.jsonl"}})
 
 
+ANSWER = new_answer_id("")
+
+
 def prediction(outputs) -> Prediction:
-    return Prediction(outputs=outputs, request_id="r", version=1, queue_ms=0.0, inference_ms=1.0)
+    return Prediction(outputs=outputs, answer_id="a", request_id="r", version=1, queue_ms=0.0, inference_ms=1.0)
 
 
 @pytest.fixture
@@ -46,15 +50,15 @@ def test_a_model_that_does_not_answer_is_told_and_the_text_is_kept(unanswered):
 def test_a_correction_is_stored_once_and_the_last_one_counts(browser):
     browser.get(PLAYGROUND)
     for label in ("a", "a", "b"):
-        answer = browser.post(FEEDBACK, text="hello", label=label, request_id="r1")
+        answer = browser.post(FEEDBACK, text="hello", label=label, answer_id=ANSWER)
         assert f"Stored as feedback: {label} . 1 correction for the next run" in words(answer.text)
     [feedback] = browser.registry.feedback.newest("m", 10)
-    assert (feedback.example["label"], feedback.client_id) == ("b", "console:r1")
+    assert (feedback.example["label"], feedback.client_id) == ("b", f"console:{ANSWER}")
 
 
 def test_a_correction_that_cannot_be_used_says_why(unanswered):
     unanswered.get(PLAYGROUND)
-    answer = unanswered.post(FEEDBACK, text="hello", label="", request_id="r1")
+    answer = unanswered.post(FEEDBACK, text="hello", label="", answer_id=ANSWER)
     assert answer.status_code >= 400
     assert "label" in words(answer.text)
     assert unanswered.registry.feedback.newest("m", 10) == []
@@ -65,7 +69,7 @@ def test_a_model_that_takes_no_feedback_says_so(browser, tmp_path):
     silent = config.model_copy(update={"feedback": config.feedback.model_copy(update={"accept": False})})
     browser.control.config = browser.control.config.model_copy(update={"models": (silent,)})
     browser.get(PLAYGROUND)
-    answer = browser.post(FEEDBACK, text="hello", label="a", request_id="r1")
+    answer = browser.post(FEEDBACK, text="hello", label="a", answer_id=ANSWER)
     assert (answer.status_code, "takes no feedback" in answer.text) == (409, True)
 
 
@@ -73,7 +77,7 @@ def test_a_key_that_only_predicts_cannot_correct(closed):
     browser = Browser(closed)
     browser.log_in(keys_for(closed)(Scope.PREDICT))
     browser.get(PLAYGROUND)
-    answer = browser.post(FEEDBACK, text="hello", label="a", request_id="r1")
+    answer = browser.post(FEEDBACK, text="hello", label="a", answer_id=ANSWER)
     assert (answer.status_code, "lacks the scope" in answer.text) == (403, True)
     assert closed.registry.feedback.newest("m", 10) == []
 

@@ -588,6 +588,7 @@ def test_history_tells_promotions_refusals_and_incidents_newest_first(registry):
         ("promoted", 1),
     ]
     assert [entry.what for entry in registry.history.list("m", limit=2)] == ["rolled back", "prepare failed"]
+    assert len({entry.id for entry in registry.history.list("m")}) == len(story)
 
 
 def test_incidents_and_promotions_of_other_models_stay_out(registry):

@@ -21,6 +21,7 @@ from baton.store.registry import Registry
 from baton.tasks.classification import Classification
 from services.control.jobs import SUCCEEDED, Jobs
 from services.control.loops import Loops
+from services.control.notices.notifier import Notifier
 from services.control.ownership import Ownership
 from services.control.plane import ControlPlane
 from services.control.rollouts.driver import Rollouts
@@ -153,6 +154,7 @@ def loops_of(control: ControlPlane) -> Loops:
         rollouts=control.rollouts,
         retrainer=control.retrainer,
         housekeeping=control.housekeeping,
+        notifier=Notifier(control.config.notify, control.registry),
     )
 
 

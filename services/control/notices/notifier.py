@@ -1,0 +1,94 @@
+"""Finds entries of the history that receivers want to hear of, and sends them until they are received.
+
+Each entry is written down before it is sent, so that none is lost when a control plane is killed; one that was sent but not
+ticked off is sent again, with the same id. A receiver that fails does not hold up the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime, timedelta
+
+from baton.config.notify_settings import NotifySettings
+from baton.store.notice_store import Notice
+from baton.store.records import PAGE, HistoryEntry
+from baton.store.registry import Registry
+from services.control.failures import log_failures
+from services.control.notices import webhook
+
+logger = logging.getLogger("ray.serve")
+
+FIRST_PAUSE = timedelta(seconds=5)
+LONGEST_PAUSE = timedelta(hours=1)
+"""Pauses between two tries: each is twice the one before, up to an hour."""
+
+MOST_DOUBLINGS = 20
+"""More would be beyond what a `timedelta` holds."""
+
+PATIENCE = timedelta(days=3)
+"""How long a notice is tried again: over a weekend."""
+
+AT_ONCE = 20
+"""Maximum number of notices that one receiver gets in one round, one after the other."""
+
+
+class Notifier:
+    """Sends the notices of one service. Its state is in the registry."""
+
+    def __init__(self, receivers: Sequence[NotifySettings], registry: Registry) -> None:
+        self._receivers, self._registry = receivers, registry
+
+    async def tell(self, models: Collection[str]) -> None:
+        """Write down what is new in the history of ``models``, and send what is due."""
+        owned = sorted(models)
+        await asyncio.gather(*(self._tell(receiver, owned) for receiver in self._receivers))
+
+    async def _tell(self, receiver: NotifySettings, models: Sequence[str]) -> None:
+        with log_failures(f"telling {receiver.shown}"):
+            due = await asyncio.to_thread(self._collect, receiver, models)
+            for notice in due:
+                await self._send(receiver, notice)
+
+    def _collect(self, receiver: NotifySettings, models: Sequence[str]) -> list[Notice]:
+        name, store = name_of(receiver), self._registry.notices
+        for model in models:
+            since = store.known_since(name, model)
+            entries = self._registry.history.list(model, limit=PAGE)
+            wanted = [entry for entry in reversed(entries) if entry.at > since and entry.what in receiver.events]
+            store.add([_notice(name, model, entry) for entry in wanted])
+        return store.due(name, models, AT_ONCE)
+
+    async def _send(self, receiver: NotifySettings, notice: Notice) -> None:
+        store, now = self._registry.notices, datetime.now(UTC)
+        try:
+            await webhook.send(receiver.url, receiver.key, notice.event, now, notice.body)
+        except webhook.Refused as refused:
+            pause = min(FIRST_PAUSE * 2 ** min(notice.tries, MOST_DOUBLINGS), LONGEST_PAUSE)
+            given_up = refused.final or now + pause - notice.created_at > PATIENCE
+            logger.warning(
+                "control: %s did not take %s of %s: %s; %s",
+                receiver.shown,
+                notice.event,
+                notice.model,
+                refused,
+                "given up" if given_up else f"again in {pause.total_seconds():g} s",
+                extra={"model": notice.model},
+            )
+            if not given_up:
+                await asyncio.to_thread(store.again, notice, now + pause)
+                return
+        await asyncio.to_thread(store.done, notice)
+
+
+def name_of(receiver: NotifySettings) -> str:
+    """Return the name of a receiver in the registry, which does not tell its URL."""
+    return hashlib.sha256(receiver.url.encode()).hexdigest()
+
+
+def _notice(receiver: str, model: str, entry: HistoryEntry) -> Notice:
+    data = {"model": model, "version": entry.version, "text": entry.text, "details": dict(entry.details)}
+    body = {"type": entry.what, "timestamp": entry.at.isoformat(), "data": data}
+    return Notice(receiver=receiver, event=entry.id, model=model, body=body, tries=0, created_at=datetime.now(UTC))
