@@ -1,7 +1,8 @@
-"""Copies files with their SHA-256, and says how far it is. Knows nothing of backups."""
+"""Copies files with their SHA-256 and their modes, and says how far it is. Knows nothing of backups."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -16,18 +17,32 @@ CHUNK = 4 * 2**20
 
 
 def copy(source: Path, target: Path, advance: Callable[[int], None]) -> FileEntry:
-    """Copy a file, wait until it is on the disk, and return its size and SHA-256. ``advance`` receives bytes that are done."""
+    """Copy a file with its mode, wait until it is on the disk, and return its size and SHA-256.
+
+    ``advance`` receives bytes that are done.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     digest, size = hashlib.sha256(), 0
-    with source.open("rb") as read, target.open("wb") as written:
+    with source.open("rb") as read, open(target, "wb", opener=_private) as written:
         while chunk := read.read(CHUNK):
             written.write(chunk)
             digest.update(chunk)
             size += len(chunk)
             advance(len(chunk))
         written.flush()
+        copy_mode(source, target)
         os.fsync(written.fileno())
     return FileEntry(size=size, sha256=digest.hexdigest())
+
+
+def copy_mode(source: Path, target: Path) -> None:
+    """Give ``target`` the mode of ``source``, as far as its file system has modes: the copy of a private file is private."""
+    with contextlib.suppress(PermissionError):  # of FAT, for example
+        shutil.copymode(source, target)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)  # until the copy has its own mode
 
 
 def require_space(directory: Path, needed: int) -> None:

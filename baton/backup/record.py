@@ -59,7 +59,8 @@ def place_of(database: str, storage: str) -> Place:
     """Return the paths of a database and a storage, given by their URLs.
 
     Raises:
-        ConfigError: it is not a SQLite file, or not a directory on this machine; the message says what to do instead.
+        ConfigError: it is not a SQLite file, or not a directory on this machine, or the file is in the directory; the message
+            says what to do instead.
     """
     try:
         parsed = sa.make_url(database)
@@ -73,7 +74,13 @@ def place_of(database: str, storage: str) -> Place:
         problems.append(f"the storage {storage} is not a directory: copy the bucket with its own tools after the database")
     if problems:
         raise ConfigError(f"{'; '.join(problems)}. docs/operations.md, «Back up and restore», has the commands")
-    return Place(database=Path(str(parsed.database)), storage=opened.directory)
+    place = Place(database=Path(str(parsed.database)), storage=opened.directory)
+    if place.database.resolve().is_relative_to(place.storage.resolve()):
+        raise ConfigError(
+            f"the database {place.database} is inside the storage {place.storage}, so neither can be backed up alone: "
+            "stop the service, move the database to another directory, and change `database`"
+        )
+    return place
 
 
 def read(directory: Path) -> Backup:

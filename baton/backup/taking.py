@@ -17,8 +17,9 @@ from pathlib import Path
 from baton import __version__
 from baton.artifacts.manifest import FileEntry, sha256_of
 from baton.artifacts.storage import Storage
-from baton.backup.copying import copy, require_space
+from baton.backup.copying import copy, copy_mode, require_space
 from baton.backup.record import DATABASE, RECORD, STORAGE, Backup, Place, Progress, sync
+from baton.backup.sqlite_errors import says_damaged
 from baton.errors import BackupError, CorruptVersion, RegistryError
 from baton.store import database
 from baton.store.records import LARGEST_INTEGER, ModelVersion
@@ -37,7 +38,8 @@ def take(place: Place, directory: Path, progress: Progress) -> Backup:
     Other processes may read and write meanwhile. Whatever ends this early removes what it has written.
 
     Raises:
-        BackupError: there is nothing to back up, ``directory`` is in use, or its disk has too little space.
+        BackupError: there is nothing to back up, the database is damaged, ``directory`` is in use, or its disk has too little
+            space.
         RegistryError: the database cannot be read.
     """
     _require_data(place)
@@ -87,13 +89,33 @@ def _removed_unless_whole(directory: Path) -> Iterator[None]:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         if not there:
             directory.rmdir()
-        if isinstance(error, OSError):
+        if isinstance(error, OSError | sqlite3.Error):
             raise BackupError(f"the backup was broken off: {error}") from error
         raise
 
 
 def _copy_database(source: Path, target: Path, progress: Progress) -> FileEntry:
-    """Copy a SQLite database as it is now, with SQLite's own backup, into one file without a journal."""
+    """Copy a SQLite database as it is now, with SQLite's own backup, into one file without a journal.
+
+    Raises:
+        BackupError: the database is damaged.
+        sqlite3.Error: it cannot be read, or the copy cannot be written.
+    """
+    try:
+        problem = _copy_pages(source, target, progress)
+    except sqlite3.DatabaseError as error:
+        if not says_damaged(error):
+            raise
+        problem = str(error)
+    if problem != "ok":
+        raise BackupError(f"the database {source} is damaged: {problem}")
+    copy_mode(source, target)
+    sync(target)
+    return FileEntry(size=target.stat().st_size, sha256=sha256_of(target))
+
+
+def _copy_pages(source: Path, target: Path, progress: Progress) -> str:
+    """Copy the pages of a SQLite database. Return what SQLite finds wrong with the copy: ``ok`` if nothing."""
     with closing(sqlite3.connect(f"{source.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)) as live:
         live.execute(f"PRAGMA busy_timeout = {database.BUSY_TIMEOUT_S * 1000}")
         # One transaction around the steps: without it, each write of another process would make the copy begin again.
@@ -107,11 +129,7 @@ def _copy_database(source: Path, target: Path, progress: Progress) -> FileEntry:
         with closing(sqlite3.connect(target)) as copied:
             live.backup(copied, pages=PAGES, progress=report, sleep=0)
             copied.execute("PRAGMA journal_mode = DELETE")
-            problem = copied.execute("PRAGMA quick_check").fetchone()[0]
-    if problem != "ok":
-        raise BackupError(f"the database {source} is damaged: {problem}")
-    sync(target)
-    return FileEntry(size=target.stat().st_size, sha256=sha256_of(target))
+            return str(copied.execute("PRAGMA quick_check").fetchone()[0])
 
 
 def _files(storage: Path) -> list[Path]:
@@ -138,6 +156,7 @@ def _copy_storage(storage: Path, target: Path, progress: Progress) -> dict[str, 
         progress("storage", done, max(total, done))
 
     target.mkdir(exist_ok=True)
+    copy_mode(storage, target)
     for path in listed:
         name = path.relative_to(storage).as_posix()
         try:

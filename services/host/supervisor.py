@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from baton.artifacts.storage import Storage
+from baton.backup import restoring
+from baton.backup.record import place_of
 from baton.config.file import BatonConfig
-from baton.errors import BatonError, Conflict, NotReady
+from baton.errors import BatonError, ConfigError, Conflict, NotReady
 from baton.store.records import RunState
 from baton.store.registry import Registry
 from services.control.bootstrap import declare
@@ -65,7 +67,7 @@ def run_local(config: BatonConfig, state: StateDirectory, report: Report, ready:
 
 def _run_local(config: BatonConfig, state: StateDirectory, report: Report, ready: Callable[[], None]) -> None:
     ports.require_free(config.http.host, config.http.port)
-    registry = prepare_stores(config)
+    registry = prepare_stores(config, report)
     instance = cluster.plan(url_of(config), reserved=config.http.port)
     instance = replace(instance, logs=str(_begin_logs(state, instance)))
     for message in startup_warnings.messages(config, registry, instance.ports):
@@ -119,7 +121,7 @@ def _run_local(config: BatonConfig, state: StateDirectory, report: Report, ready
 def run_on_cluster(config: BatonConfig, address: str, report: Report) -> None:
     """Deploy to a cluster that someone else runs, and return. The applications stay there until `serve_driver.withdraw`."""
     config = startup_warnings.with_keys_by_default(config)
-    registry = prepare_stores(config)
+    registry = prepare_stores(config, report)
     for message in startup_warnings.messages(config, registry, {}):
         report(message)
     join(config, address)
@@ -129,18 +131,32 @@ def run_on_cluster(config: BatonConfig, address: str, report: Report) -> None:
     wait_until_ready(config, report)
 
 
-def prepare_stores(config: BatonConfig) -> Registry:
+def prepare_stores(config: BatonConfig, report: Report) -> Registry:
     """Check that the storage can be written to, migrate the database and declare the models. Return the registry.
 
-    This finds errors in the configuration before anything starts.
+    This finds errors in the configuration before anything starts. First, a `baton restore` that was killed in its last step is
+    finished.
 
     Raises:
+        BackupError, Conflict: that step cannot be finished.
         RegistryError, StorageError: the database or the storage cannot be used.
     """
+    _finish_restoring(config, report)
     Storage(config.storage).check_writable()
     registry = Registry(config.database)
     declare(registry, config)
     return registry
+
+
+def _finish_restoring(config: BatonConfig, report: Report) -> None:
+    try:
+        place = place_of(config.database, config.storage)
+    except ConfigError:  # a server, or an object store: Baton restores none
+        return
+    aside = restoring.finish(place)
+    if aside is not None:
+        kept = f"; what was there before is in {' and '.join(map(str, aside))}" if aside else ""
+        report(f"{startup_warnings.NOTE}`baton restore` was killed in its last step, which is done now{kept}")
 
 
 def clear_leftovers(state: StateDirectory, report: Report) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +23,7 @@ from alembic import command
 from baton.artifacts.storage import Storage
 from baton.backup import record, restoring, taking
 from baton.backup.record import Place
+from baton.config.file import load_config
 from baton.config.model_settings import ServingSettings
 from baton.errors import BackupError, ConfigError, Conflict, RegistryError
 from baton.predict.predictor import Predictor
@@ -28,6 +31,7 @@ from baton.store import database
 from baton.store.migrations import upgrade
 from baton.store.registry import Registry
 from baton.tasks.classification import Classification
+from services.host import supervisor
 from services.host.instance import Instance, StateDirectory, start_of
 from tests.support.tiny import save_classifier
 from tests.support.waiting import until
@@ -262,7 +266,7 @@ def test_a_storage_that_cannot_be_put_in_place_comes_back(world, place, tmp_path
     rename = Path.rename
 
     def fails(path: Path, target: Path) -> Path:
-        if path.name.endswith(restoring.HALF):
+        if path.is_dir() and path.name.endswith(restoring.HALF):
             raise OSError(28, "No space left on device")
         return rename(path, target)
 
@@ -270,6 +274,166 @@ def test_a_storage_that_cannot_be_put_in_place_comes_back(world, place, tmp_path
     with pytest.raises(BackupError, match=r"restoring was broken off: .*No space left"):
         restoring.restore(tmp_path / "backup", place, quiet, replace=True)
     assert facts(world.registry, world.storage) == before
+    assert [path.name for path in world.directory.iterdir() if "restor" in path.name] == []
+
+
+def no_header(content: bytearray) -> bytearray:
+    return bytearray(100) + content[100:]
+
+
+def no_pages(content: bytearray) -> bytearray:
+    for page in range(4096, len(content), 4096):
+        content[page : page + 100] = b"\xff" * 100
+    return content
+
+
+@pytest.mark.parametrize("damage", [no_header, no_pages, lambda content: content[: len(content) // 3], lambda content: b""])
+@pytest.mark.parametrize("journal", [False, True])
+def test_a_damaged_database_is_moved_aside_as_it_is_and_replaced(world, place, tmp_path, damage, journal):
+    taking.take(place, tmp_path / "backup", quiet)
+    was = facts(world.registry, world.storage)
+    world.registry.close()
+    if journal:  # of a process that was killed
+        script = f"""
+import os, signal, sqlite3
+connection = sqlite3.connect({str(place.database)!r}, isolation_level=None)
+connection.execute("UPDATE alembic_version SET version_num = version_num")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+        assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -signal.SIGKILL
+        assert all(Path(f"{place.database}{ending}").stat().st_size > 0 for ending in ("-wal", "-shm"))
+    damaged = bytes(damage(bytearray(place.database.read_bytes())))
+    place.database.write_bytes(damaged)
+    journal_was = Path(f"{place.database}-wal").read_bytes() if journal else b""
+
+    done = restoring.restore(tmp_path / "backup", place, quiet, replace=True)
+    with closing(Registry(f"sqlite:///{place.database}")) as restored:
+        assert facts(restored, Storage(str(place.storage))) == was
+    old = done.aside[0]
+    if damage is no_header or not damaged:
+        assert old.read_bytes() == damaged
+        assert not journal or Path(f"{old}-wal").read_bytes() == journal_was
+    assert not any(Path(f"{place.database}{ending}").exists() for ending in restoring.JOURNALS)
+
+
+SWITCH = ["baton.db.restoring", "storage", "storage.restoring", "baton.db", "baton.db.restored-"]
+"""What is renamed in the last step, in this order."""
+
+
+@pytest.mark.parametrize("done", range(1, len(SWITCH)))
+@pytest.mark.parametrize("again", [False, True])
+def test_restoring_that_is_killed_while_it_renames_is_finished_by_the_next_or_by_a_start(world, place, tmp_path, done, again):
+    taking.take(place, tmp_path / "backup", quiet)
+    was = facts(world.registry, world.storage)
+    world.make_champion(world.registry.versions.get("m", 1))
+    newer = facts(world.registry, world.storage)
+    world.registry.close()
+    script = f"""
+import os, signal
+from pathlib import Path
+from baton.backup import record, restoring
+rename, names = Path.rename, []
+def counted(path, target):
+    if len(names) == {done}: os.kill(os.getpid(), signal.SIGKILL)
+    names.append(path.name)
+    print(path.name, flush=True)
+    return rename(path, target)
+Path.rename = counted
+place = record.place_of("sqlite:///{place.database}", "{place.storage}")
+restoring.restore(Path("{tmp_path}/backup"), place, lambda *_: None, replace=True)
+"""
+    killed = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert all(name.startswith(expected) for name, expected in zip(killed.stdout.split(), SWITCH[:done], strict=True))
+    if again:
+        with pytest.raises(Conflict, match=r"data exist: .*, restored just now: an earlier restoring had been killed"):
+            restoring.restore(tmp_path / "backup", place, quiet)
+    else:
+        said: list[str] = []
+        write_config(world.directory, place)
+        supervisor.prepare_stores(load_config(world.directory / "baton.yaml", {}), said.append).close()
+        assert len(said) == 1
+        assert "`baton restore` was killed in its last step, which is done now; what was there before is in" in said[0]
+    old_database, old_storage = sorted(path for path in world.directory.iterdir() if restoring.ASIDE in path.name)
+    with closing(Registry(f"sqlite:///{place.database}")) as restored:
+        assert facts(restored, Storage(str(place.storage))) == was
+    with closing(Registry(f"sqlite:///{old_database}")) as old:
+        assert facts(old, Storage(str(old_storage))) == newer
+    assert restoring.finish(place) is None
+
+
+def test_restoring_that_cannot_be_finished_says_so_and_replaces_nothing(place):
+    for name in ("baton.db.restored-T", "baton.db.before-restore-T"):
+        place.database.with_name(name).write_text(name)
+    with pytest.raises(BackupError, match=r"killed in its last step, which cannot be finished: .*before-restore-T exists"):
+        restoring.finish(place)
+    assert place.database.with_name("baton.db.before-restore-T").read_text() == "baton.db.before-restore-T"
+
+
+@pytest.mark.parametrize("name", ["storage/../evil.txt", "evil.txt", "../evil.txt", "/evil.txt", "storage", "storage/a\0b"])
+def test_a_record_that_names_other_files_than_those_of_a_backup_is_refused(place, tmp_path, name):
+    taking.take(place, tmp_path / "backup", quiet)
+    (tmp_path / "backup" / "evil.txt").write_text("evil")
+    content = json.loads((tmp_path / "backup" / "backup.json").read_text())
+    content["files"][name] = {"size": 4, "sha256": hashlib.sha256(b"evil").hexdigest()}
+    (tmp_path / "backup" / "backup.json").write_text(json.dumps(content))
+    home = Place(database=tmp_path / "new" / "baton.db", storage=tmp_path / "new" / "storage")
+    with pytest.raises(BackupError, match=r"the record names .*, outside the backup"):
+        restoring.restore(tmp_path / "backup", home, quiet)
+    assert not (tmp_path / "new").exists()
+
+
+def test_modes_survive_and_a_private_database_is_never_readable_for_others(world, place, tmp_path):
+    weights = next(place.storage.rglob("*.safetensors"))
+    for path, mode in ((place.database, 0o600), (place.storage, 0o700), (weights, 0o640)):
+        path.chmod(mode)
+    taking.take(place, tmp_path / "backup", quiet)
+    home = Place(database=tmp_path / "new" / "baton.db", storage=tmp_path / "new" / "storage")
+    seen = set()
+
+    def look(what: str, done: int, total: int) -> None:
+        seen.update(path.stat().st_mode & 0o777 for path in home.database.parent.glob("baton.db*"))
+
+    restoring.restore(tmp_path / "backup", home, look)
+    assert seen == {0o600}
+    kept = (home.database, home.storage, home.storage / weights.relative_to(place.storage))
+    assert [path.stat().st_mode & 0o777 for path in kept] == [0o600, 0o700, 0o640]
+
+
+def test_a_database_that_is_damaged_is_told_in_a_sentence_and_leaves_no_backup(world, place, tmp_path):
+    world.registry.close()
+    content = bytearray(place.database.read_bytes())
+    with sqlite3.connect(place.database) as connection:
+        [page] = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'feedback'").fetchone()
+    connection.close()
+    content[(page - 1) * 4096 : (page - 1) * 4096 + 100] = b"\xff" * 100
+    place.database.write_bytes(content)
+    with pytest.raises(BackupError, match=r"the database .*baton.db is damaged: "):
+        taking.take(place, tmp_path / "backup", quiet)
+    place.database.write_bytes(content[: len(content) // 3])
+    with pytest.raises((BackupError, RegistryError), match="malformed"):
+        taking.take(place, tmp_path / "backup", quiet)
+    assert not (tmp_path / "backup").exists()
+
+
+def test_a_disk_that_is_full_is_told_in_a_sentence(place, tmp_path):
+    """SQLite's own error is no OSError."""
+    script = f"""
+import resource, signal
+from pathlib import Path
+from baton.backup import record, taking
+from baton.errors import BackupError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+place = record.place_of("sqlite:///{place.database}", "{place.storage}")
+resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
+try:
+    taking.take(place, Path("{tmp_path}/backup"), lambda *_: None)
+except BackupError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+    assert done.stdout.startswith("the backup was broken off: "), done.stdout + done.stderr
+    assert not (tmp_path / "backup").exists()
 
 
 def test_a_backup_of_an_older_schema_is_brought_up_to_date_and_one_of_a_newer_schema_is_refused(tmp_path):
@@ -308,6 +472,12 @@ def test_other_stores_are_told_by_name_with_what_backs_them_up():
         record.place_of("postgresql://u:p@h/d", "/tmp/s")
     with pytest.raises(ConfigError, match="the storage s3://b/p is not a directory: copy the bucket"):
         record.place_of("sqlite:////tmp/baton.db", "s3://b/p")
+
+
+def test_a_database_inside_the_storage_is_refused_with_what_to_do(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(ConfigError, match=r"the database .* is inside the storage .*move the database to another directory"):
+        record.place_of(f"sqlite:///{tmp_path}/link/baton.db", str(tmp_path))
 
 
 # --- the commands --------------------------------------------------------------------------------------------------------
