@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import typer
@@ -50,14 +51,12 @@ def _task_changes(config: BatonConfig) -> list[str]:
 
     if not database.exists(config.database):
         return []
-    registry = Registry(config.database, read_only=True)
     try:
-        registry.check()
-        return startup_warnings.task_changes(config, registry)
+        with contextlib.closing(Registry(config.database, read_only=True)) as registry:  # PostgreSQL's driver may be missing
+            registry.check()
+            return startup_warnings.task_changes(config, registry)
     except BatonError:
         return []
-    finally:
-        registry.close()
 
 
 def _warn(text: str) -> None:

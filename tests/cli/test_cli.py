@@ -190,6 +190,12 @@ def test_a_good_configuration_is_valid(baton, tmp_path):
     assert words(done.out).endswith("is valid: 1 model: m")
 
 
+def test_a_configuration_for_postgresql_is_valid_also_where_its_driver_is_not_installed(baton, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    done = baton("config", "check", "-c", write(tmp_path, {**GOOD, "database": "postgresql+psycopg://baton@db/baton"}))
+    assert (done.code, "is valid: 1 model: m" in words(done.out)) == (0, True), done.err
+
+
 def test_missing_data_files_are_told_and_are_no_mistake(baton, tmp_path):
     done = baton("config", "check", "-c", write(tmp_path, GOOD))
     assert done.code == 0
