@@ -9,7 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -63,17 +63,20 @@ class LogFile:
     """A model, a run, `CONTROL`, `UP` or `RAY`."""
     source: str
     """The process, as entries show it."""
+    name: str = ""
+    """The path below the session, which stays the same when `services.host.starts.keep` puts a copy in the session's place."""
 
 
 def files_of(start: Start) -> list[LogFile]:
     """Return the log files of a start."""
-    found = [LogFile(path=path, owner=UP, source=UP) for path in [start.directory / "up.log"] if path.is_file()]
-    found += [LogFile(path=path, owner=RAY, source="ray start") for path in [start.directory / "ray.log"] if path.is_file()]
+    up, ray = start.directory / "up.log", start.directory / "ray.log"
+    found = [LogFile(path=up, owner=UP, source=UP, name="../up.log")] if up.is_file() else []
+    found += [LogFile(path=ray, owner=RAY, source="ray start", name="../ray.log")] if ray.is_file() else []
     session = start.session.resolve()
     runs = dict(_trained(session))
     for path in sorted(session.rglob("*")):
         if path.is_file() and not path.is_symlink() and (known := _known(path, runs)):
-            found.append(known)
+            found.append(replace(known, name=str(path.relative_to(session))))
     return found
 
 
@@ -125,7 +128,7 @@ class Reader:
         """``owner``: see `LogFile.owner`; None: all but `RAY`."""
         self._start = start
         self._owner = owner
-        self._tails: dict[Path, _Tail] = {}
+        self._tails: dict[str, _Tail] = {}
         self._began = False
         self._logged: set[str] = set()
         """Lines of Ray Train's logs."""
@@ -135,8 +138,8 @@ class Reader:
         for file in files_of(self._start):
             wanted = file.owner == self._owner or (self._owner is None and file.owner != RAY)
             rotated = self._began and file.path.suffix != file.path.suffix.rstrip("0123456789")  # read under its name before
-            if wanted and not rotated and file.path not in self._tails:
-                self._tails[file.path] = _Tail(file)
+            if wanted and not rotated and file.name not in self._tails:
+                self._tails[file.name] = _Tail(file)
         self._began = True
         # Ray Train's processes print what they log, too: their logs first, which have times
         found: list[Entry] = []
@@ -173,11 +176,11 @@ class _Tail:
                 self._file = self._of.path.open("rb")
                 self._skip(self._file)
             content = self._file.read()
-            if not os.path.samestat(os.fstat(self._file.fileno()), self._of.path.stat()):  # rotated
+            if self._rotated(self._file):
                 self._file.close()
                 self._file = self._of.path.open("rb")
                 content += self._file.read()
-        except OSError:  # it was rotated away, or removed with the service
+        except OSError:  # it was rotated away
             return []
         lines = (self._rest + content).split(b"\n")
         self._rest = lines.pop()
@@ -186,6 +189,13 @@ class _Tail:
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
+
+    def _rotated(self, file: BinaryIO) -> bool:
+        """Return whether the path names another file by now. If it is gone, it was removed with the service: all was read."""
+        try:
+            return not os.path.samestat(os.fstat(file.fileno()), self._of.path.stat())
+        except FileNotFoundError:
+            return False
 
     def _skip(self, file: BinaryIO) -> None:
         """Begin at the first whole line of the last `READ_BYTES`."""

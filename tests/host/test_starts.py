@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -103,6 +104,22 @@ def test_what_is_added_later_is_read_once_and_whole_also_from_a_file_that_was_ro
     file.rename(file.with_name(f"{file.name}.1"))
     file.write_text(json_line("2026-12-01 00:01:02,000", "four"))
     assert [entry.text for entry in reader.read()] == ["INFO three", "INFO four"]
+    assert reader.read() == []
+    reader.close()
+
+
+def test_nothing_is_read_again_and_nothing_is_lost_when_the_service_stops(tmp_path, session):
+    start = Starts(tmp_path / "logs").begin(session)
+    first, late = (session / "serve" / f"replica_model-own_Model_{name}.log" for name in "ab")
+    first.write_text("INFO 2026-12-01 00:00:01,000 hello\n")
+    reader = Reader(start, "own")
+    assert [entry.text for entry in reader.read()] == ["INFO hello"]
+    with first.open("a") as file:
+        file.write("INFO 2026-12-01 00:00:02,000 bye\n")
+    late.write_text("INFO 2026-12-01 00:00:03,000 late\n")
+    keep(start.directory)
+    shutil.rmtree(session)
+    assert [entry.text for entry in reader.read()] == ["INFO bye", "INFO late"]
     assert reader.read() == []
     reader.close()
 
