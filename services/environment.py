@@ -35,9 +35,12 @@ NODE_VARIABLES = {
 
 
 def loopback_environment(environ: Mapping[str, str]) -> Mapping[str, str]:
-    """Return ``NO_PROXY`` of ``environ``, in both spellings, with loopback added: Ray's processes call each other over HTTP."""
+    """Return ``NO_PROXY`` of ``environ``, in both spellings, with loopback added: Ray's processes call each other over HTTP.
+
+    ``*`` excepts every host, and means that only if it stands alone.
+    """
     listed = [name.strip() for name in (environ.get("no_proxy") or environ.get("NO_PROXY") or "").split(",") if name.strip()]
-    without = ",".join([*listed, *(name for name in LOOPBACK if name not in listed)])
+    without = "*" if "*" in listed else ",".join([*listed, *(name for name in LOOPBACK if name not in listed)])
     return {"NO_PROXY": without, "no_proxy": without}
 
 

@@ -128,4 +128,6 @@ def test_loopback_is_known_by_its_addresses_and_names(url, expected):
 def test_rays_processes_call_each_other_directly_whatever_else_is_excepted():
     assert loopback_environment({})["NO_PROXY"] == "localhost,127.0.0.1,::1"
     both = loopback_environment({"no_proxy": "10.0.0.0/8, localhost", "NO_PROXY": "other"})
+    for everything in ("*", " * ", "*,example.org"):
+        assert loopback_environment({"NO_PROXY": everything}) == {"NO_PROXY": "*", "no_proxy": "*"}
     assert both == {"NO_PROXY": "10.0.0.0/8,localhost,127.0.0.1,::1", "no_proxy": "10.0.0.0/8,localhost,127.0.0.1,::1"}
