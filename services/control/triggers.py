@@ -22,8 +22,11 @@ MIN_SAMPLES = 50
 """Minimum number of answers for drift, and of corrected answers for live F1: fewer are no evidence of either."""
 
 
-MAX_COOL_DOWN = timedelta(days=1)
-"""Maximum of the cool-down, however often it was doubled: a model that never improves is still tried once a day."""
+MAX_COOL_DOWN = timedelta(hours=23)
+"""Maximum time from the beginning of a run to the end of a doubled cool-down: a model that never improves is tried once a day.
+
+Less than a day by the time that a run may begin later than the one of the night before: a schedule's next time is not skipped.
+"""
 
 MIN_COOL_DOWN_AFTER_FAILURE = timedelta(seconds=30)
 """Minimum cool-down after a run without a new champion: otherwise ``cooldown_minutes: 0`` would repeat failing runs at once."""
@@ -75,14 +78,16 @@ class Situation:
 def cooled_down_at(settings: RetrainSettings, situation: Situation) -> datetime | None:
     """Return when the cool-down after the last run ends, or ended; None before the first run.
 
-    It is ``cooldown_minutes``, doubled for each run in a row without a new champion.
+    It is ``cooldown_minutes``, doubled for each run in a row without a new champion, but not beyond `MAX_COOL_DOWN`.
     """
     if situation.last_run_ended is None:
         return None
     pause, failures = timedelta(minutes=settings.cooldown_minutes), situation.runs_without_champion
     if failures:
         pause = max(pause, MIN_COOL_DOWN_AFTER_FAILURE)
-    return situation.last_run_ended + min(pause * (1 << min(failures, MAX_DOUBLINGS)), MAX_COOL_DOWN)
+    doubled = situation.last_run_ended + pause * (1 << min(failures, MAX_DOUBLINGS))
+    latest = situation.newest_run_created + MAX_COOL_DOWN
+    return max(situation.last_run_ended + min(pause, MAX_COOL_DOWN), min(doubled, latest))
 
 
 class Trigger(Protocol):

@@ -65,8 +65,9 @@ def test_a_schedule_is_due_once_its_time_has_passed_since_the_last_run_began(beg
     ("ended", "failures", "expected"),
     [
         (datetime(2026, 3, 2, 2, 55, tzinfo=UTC), 0, "2026-03-03 03:00"),  # cooling down until 03:05
-        (datetime(2026, 3, 1, 3, 20, tzinfo=UTC), 12, "2026-03-03 03:00"),  # for a whole day, until 03:20
         (datetime(2026, 3, 1, 3, 20, tzinfo=UTC), 3, "due since 2026-03-02 03:00"),
+        (datetime(2026, 3, 1, 3, 20, tzinfo=UTC), 500, "due since 2026-03-02 03:00"),  # nightly, however often it failed
+        (datetime(2026, 3, 1, 22, 20, tzinfo=UTC), 7, "2026-03-03 03:00"),  # cooling down until 19:40
     ],
 )
 def test_a_scheduled_time_within_the_cool_down_is_skipped_and_does_not_move_runs_into_the_day(
@@ -77,6 +78,17 @@ def test_a_scheduled_time_within_the_cool_down_is_skipped_and_does_not_move_runs
     choice = choose(RetrainSettings(every="0 3 * * *"), situation(**changes))
     assert expected in choice.text
     assert choice.starts_run is expected.startswith("due")
+
+
+def test_a_run_of_an_hourly_schedule_that_never_improves_is_tried_once_a_day() -> None:
+    settings = RetrainSettings(every="0 * * * *")
+    began, times = NOW, []
+    for _ in range(3):
+        minutes = (began + timedelta(minutes=minute) for minute in range(10, 3000))
+        ended = {"newest_run_created": began, "last_run_ended": began + timedelta(minutes=9), "runs_without_champion": 9}
+        began = next(now for now in minutes if choose(settings, situation(now=now, **ended)).starts_run)
+        times.append(began)
+    assert times == [NOW + timedelta(hours=hours) for hours in (24, 48, 72)]
 
 
 def test_drift_starts_a_run_when_there_is_something_new_to_learn() -> None:
@@ -108,11 +120,12 @@ def test_a_low_live_f1_starts_a_run_once_it_rests_on_enough_corrections(live: Li
 
 
 @pytest.mark.parametrize(("failures", "minutes"), [(0, 10), (1, 20), (3, 80), (500, MAX_COOL_DOWN / timedelta(minutes=1))])
-def test_every_run_without_a_new_champion_doubles_the_cool_down_up_to_a_day(failures: int, minutes: float) -> None:
+def test_every_run_without_a_new_champion_doubles_the_cool_down_up_to_almost_a_day(failures: int, minutes: float) -> None:
     settings = RetrainSettings(after_examples=1, cooldown_minutes=10)
     for early, runs in ((timedelta(seconds=1), False), (timedelta(0), True)):
         ended = NOW - timedelta(minutes=minutes) + early
-        choice = choose(settings, situation(new_examples=1, last_run_ended=ended, runs_without_champion=failures))
+        times = {"newest_run_created": ended, "last_run_ended": ended}
+        choice = choose(settings, situation(new_examples=1, runs_without_champion=failures, **times))
         assert choice.starts_run is runs
         assert runs or "cooling down until 2026-03-02 12:00:01 UTC" in choice.text
 
