@@ -11,6 +11,10 @@ from pydantic import Field, field_validator, model_validator
 from baton.config.section import ConfigSection
 from baton.engines.base import Precision
 
+MAX_INPUTS = 2048
+"""Upper bound of ``max_inputs``: the header ``x-abstain`` may list the positions of all inputs, in 9,129 bytes then. HAProxy
+refuses an answer whose headers exceed its buffer of 16,384 bytes."""
+
 
 class ServingSettings(ConfigSection):
     """How a model is served: engine, replicas, resources and limits."""
@@ -65,7 +69,7 @@ class ServingSettings(ConfigSection):
         description="Number of inputs whose answers a replica keeps, for clients that send exactly the same again; 0: none. A "
         "new version starts with none, and while a canary or a shadow runs everything is computed.",
     )
-    max_inputs: int = Field(256, ge=1, description="Maximum number of inputs in one request.")
+    max_inputs: int = Field(256, ge=1, le=MAX_INPUTS, description="Maximum number of inputs in one request.")
     max_explained: int = Field(
         8,
         ge=0,

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
+from baton.config.serving_settings import MAX_INPUTS
 from services.host import haproxy
 from services.names import REFUSED, ROOM
 from tests.support.haproxy import Backend, Front
@@ -108,6 +109,14 @@ def test_a_path_at_the_root_that_names_no_model_that_is_served_reaches_the_contr
     with Front(Backend("good")) as front:
         assert httpx.get(front.url + path).json() == {"by": "control"}
         assert front.replicas[0].requests == []
+
+
+def test_the_positions_of_as_many_unsure_answers_as_a_request_can_have_fit_into_the_proxys_buffer():
+    positions = ",".join(map(str, range(MAX_INPUTS)))
+    with Front(Backend("good")) as front:
+        front.replicas[0].headers["x-abstain"] = positions
+        answer = httpx.post(front.url + "/models/m", json={})
+        assert (answer.status_code, answer.headers["x-abstain"]) == (200, positions)
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,8 @@ class Backend:
         self.open = threading.Event()
         """Whether predictions are answered; those that come before it is set wait for it."""
         self.open.set()
+        self.headers: dict[str, str] = {}
+        """Further headers of its answers."""
         self.requests: list[str] = []
         """Methods and paths that it got, health checks left out."""
         self.refused: list[str] = []
@@ -75,8 +77,8 @@ class Backend:
                 body = json.dumps({"by": backend.name}).encode()
                 self.send_response(status)
                 self.send_header("content-length", str(len(body)))
-                if backend.room is not None:
-                    self.send_header(ROOM, str(backend.room))
+                for name, value in backend.told().items():
+                    self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(body)
 
@@ -87,6 +89,10 @@ class Backend:
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def told(self) -> dict[str, str]:
+        """Return the headers of the next answer, besides the usual ones."""
+        return self.headers if self.room is None else {ROOM: str(self.room), **self.headers}
 
     def close(self) -> None:
         self._server.shutdown()
