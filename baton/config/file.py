@@ -58,6 +58,12 @@ class HttpSettings(ConfigSection):
     )
 
     @property
+    def url(self) -> str:
+        """URL at which a client on this machine reaches the service."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"http://[{host.strip('[]')}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    @property
     def loopback(self) -> bool:
         """Whether only this machine can reach the service. The only host name that counts as such is ``localhost``."""
         try:

@@ -121,9 +121,8 @@ async def ask(http: HttpSettings, settings: ModelSettings, inputs: Mapping[str, 
 
     Raises ``ServiceError`` as the model answers, and ``NotReady`` if it does not.
     """
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(http.host, f"[{http.host}]" if ":" in http.host else http.host)
     asked: Any = dict(inputs) if settings.task == "qa" else inputs["text"]
-    async with AsyncClient(f"http://{host}:{http.port}", key=visit.token, retries=0) as client:
+    async with AsyncClient(http.url, key=visit.token, retries=0) as client:
         return await client.predict(settings.name, asked)
 
 

@@ -113,5 +113,4 @@ def wait_for_exit(instance: Instance, timeout_s: float) -> bool:
 
 def url_of(config: BatonConfig) -> str:
     """Return the URL at which a client on this machine reaches the service."""
-    host = "127.0.0.1" if config.http.host in ("0.0.0.0", "::") else config.http.host
-    return f"http://{host}:{config.http.port}"
+    return config.http.url

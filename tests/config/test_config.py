@@ -9,9 +9,9 @@ import jsonschema
 import pytest
 import yaml
 
-from baton.config.file import BatonConfig, json_schema, load_config, override, validate
+from baton.config.file import BatonConfig, HttpSettings, json_schema, load_config, override, validate
 from baton.config.model_settings import ModelSettings
-from baton.config.serving_settings import ServingSettings
+from baton.config.serving_settings import MAX_INPUTS, ServingSettings
 from baton.config.training_settings import TrainingSettings
 from baton.errors import ConfigError, NotFound
 
@@ -527,3 +527,25 @@ def test_origins_of_web_pages_are_written_as_browsers_send_them(tmp_path, origin
     assert ServingSettings(cors=good).cors == tuple(good)
     said = complaint(tmp_path, changed("models", 0, "serving", to={"cors": [*good, origin]}))
     assert f"{origin!r} is not an origin as browsers send it; allowed: *, or scheme, host and port" in said
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8000"),
+        ("0.0.0.0", "http://127.0.0.1:8000"),
+        ("::1", "http://[::1]:8000"),
+        ("::", "http://[::1]:8000"),
+        ("[fd00::1]", "http://[fd00::1]:8000"),
+        ("localhost", "http://localhost:8000"),
+    ],
+)
+def test_the_service_is_asked_on_this_machine_at_an_address_of_any_family(host, url):
+    assert HttpSettings(host=host).url == url
+
+
+def test_a_request_has_at_most_as_many_inputs_as_a_header_can_name(tmp_path):
+    assert ServingSettings(max_inputs=MAX_INPUTS).max_inputs == MAX_INPUTS
+    serving = {"max_inputs": MAX_INPUTS + 1}
+    told = complaint(tmp_path, changed("models", 0, "serving", to=serving))
+    assert "models[0].serving.max_inputs: 2049 is not allowed; at most 2048" in told
