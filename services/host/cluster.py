@@ -36,7 +36,7 @@ def plan(url: str, reserved: int) -> Instance:
     return Instance(
         id=instance_id,
         pid=os.getpid(),
-        started=start_of(psutil.Process()),
+        started_after_boot=start_of(psutil.Process()),
         url=url,
         ports=chosen,
         address="",

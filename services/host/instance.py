@@ -26,7 +26,7 @@ class Instance:
     id: str
     pid: int
     """Process id of its supervisor, `baton up`."""
-    started: float
+    started_after_boot: float
     """When the supervisor started, see `start_of`. Needed because the system reuses process ids."""
     url: str
     ports: Mapping[str, int]
@@ -69,7 +69,10 @@ class StateDirectory:
     def read(self) -> Instance | None:
         """Return the recorded instance, running or not; None if there is no record."""
         try:
-            return Instance(**json.loads(self._file.read_text()))
+            record = json.loads(self._file.read_text())
+            if "started" in record:  # by the wall clock, as earlier code wrote it: a service runs on when Baton is upgraded
+                record["started_after_boot"] = record.pop("started") - psutil.boot_time()
+            return Instance(**record)
         except FileNotFoundError:
             return None
         except (ValueError, TypeError):  # an incomplete file is of no use
@@ -96,7 +99,7 @@ def alive(instance: Instance) -> bool:
     """Return whether the supervisor of ``instance`` runs."""
     try:
         process = psutil.Process(instance.pid)
-        return abs(start_of(process) - instance.started) < 1 and process.status() != psutil.STATUS_ZOMBIE
+        return abs(start_of(process) - instance.started_after_boot) < 1 and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
 

@@ -509,7 +509,9 @@ def test_the_commands_say_what_they_did_and_restore_nothing_under_a_running_serv
         import psutil
 
         started = start_of(psutil.Process(service.pid))
-        state.write(Instance(id="0", pid=service.pid, started=started, url="http://u", ports={}, address="", directory=""))
+        state.write(
+            Instance(id="0", pid=service.pid, started_after_boot=started, url="http://u", ports={}, address="", directory="")
+        )
         refused = baton(world.directory, "restore", tmp_path / "backup", "--replace")
     assert (refused.returncode, "the service runs at http://u" in refused.stderr) == (1, True)
     until(lambda: service.returncode is not None, 10, "the end of the service")

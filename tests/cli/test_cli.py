@@ -338,7 +338,7 @@ def test_ctrl_c_while_a_service_stops_tells_what_goes_on(baton, tmp_path, monkey
         service.stdout.readline()
         started = start_of(psutil.Process(service.pid))
         where: dict[str, Any] = {"url": "http://127.0.0.1:1", "ports": {}, "address": "", "directory": str(tmp_path)}
-        record = Instance(id="00000000", pid=service.pid, started=started, **where)
+        record = Instance(id="00000000", pid=service.pid, started_after_boot=started, **where)
         StateDirectory(tmp_path / ".baton").write(record)
 
         def interrupted(*_: object) -> bool:
@@ -958,7 +958,13 @@ def test_the_state_is_kept_where_the_environment_says(baton: Baton, tmp_path: Pa
     file.parent.mkdir()
     file.write_text(yaml.safe_dump(GOOD))
     crashed = Instance(
-        id="00000000", pid=2**22 + 1, started=0, url="http://127.0.0.1:1", ports={}, address="", directory=str(tmp_path / "ray")
+        id="00000000",
+        pid=2**22 + 1,
+        started_after_boot=0,
+        url="http://127.0.0.1:1",
+        ports={},
+        address="",
+        directory=str(tmp_path / "ray"),
     )
     state = StateDirectory(tmp_path / "state")
     state.write(crashed)
@@ -975,7 +981,9 @@ def test_a_service_that_is_starting_is_not_said_to_be_down(baton: Baton, tmp_pat
     url = f"http://127.0.0.1:{port}"
     assert failed(baton("status", "-c", file)).endswith("start it with `baton up`")
     me = psutil.Process()
-    starting = Instance(id="00000000", pid=me.pid, started=start_of(me), url=url, ports={}, address="", directory=str(tmp_path))
+    starting = Instance(
+        id="00000000", pid=me.pid, started_after_boot=start_of(me), url=url, ports={}, address="", directory=str(tmp_path)
+    )
     StateDirectory(tmp_path / ".baton").write(starting)
     said = f"Baton is starting at {url} (process {me.pid}) and does not answer yet"
     assert failed(baton("status", "-c", file)) == said
@@ -992,7 +1000,7 @@ def test_commands_ask_the_service_that_was_started_from_here_whatever_its_port(
     running = Instance(
         id="00000000",
         pid=me.pid,
-        started=start_of(me),
+        started_after_boot=start_of(me),
         url=service.url,
         ports={"dashboard": 1, "metrics": 2},
         address="",

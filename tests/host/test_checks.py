@@ -198,11 +198,11 @@ def test_a_service_that_hangs_and_one_that_crashed_are_told(config, tmp_path, mo
     me = psutil.Process()
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        running = Instance(id="00", pid=me.pid, started=start_of(me), url=url, ports={}, address="", directory="")
+        running = Instance(id="00", pid=me.pid, started_after_boot=start_of(me), url=url, ports={}, address="", directory="")
         state.write(running)
         [(level, text)] = bad(network.service(config, state))
         assert (level, text.startswith(f"the service at {url} (pid {me.pid}) does not answer")) == (Level.WARNING, True)
-    state.write(Instance(id="00", pid=me.pid, started=0.0, url=url, ports={}, address="", directory=""))
+    state.write(Instance(id="00", pid=me.pid, started_after_boot=0.0, url=url, ports={}, address="", directory=""))
     assert bad(network.service(config, state)) == [
         (Level.WARNING, f"a service that ran at {url} crashed; 0 of its processes still run")
     ]

@@ -55,13 +55,26 @@ def test_the_end_of_the_terminal_stops_the_service_unless_nohup_wants_it_ignored
 def test_a_service_is_alive_also_after_the_clock_of_its_machine_was_set(monkeypatch):
     """A clock that jumped made `baton down` kill Ray under a supervisor that lived."""
     me = psutil.Process()
-    record = Instance(id="0", pid=me.pid, started=start_of(me), url="", ports={}, address="", directory="")
+    record = Instance(id="0", pid=me.pid, started_after_boot=start_of(me), url="", ports={}, address="", directory="")
     assert alive(record)
     boot, create_time = psutil.boot_time(), me.create_time()
     monkeypatch.setattr(psutil, "boot_time", lambda: boot + 3600)
     monkeypatch.setattr(psutil.Process, "create_time", lambda _: create_time + 3600)
     assert alive(record)
-    assert not alive(replace(record, started=record.started - 2))
+    assert not alive(replace(record, started_after_boot=record.started_after_boot - 2))
+
+
+def test_a_service_that_was_started_by_earlier_code_is_alive(tmp_path):
+    """Its record has the wall clock's time: after an upgrade `baton down` and `status` took the service for dead."""
+    me, state = psutil.Process(), StateDirectory(tmp_path)
+    old = {"id": "0", "pid": me.pid, "started": me.create_time(), "url": "", "ports": {}, "address": "", "directory": ""}
+    for started, expected in ((me.create_time(), True), (me.create_time() - 2, False)):
+        (tmp_path / "instance.json").write_text(json.dumps({**old, "started": started}))
+        record = state.read()
+        assert record is not None
+        assert alive(record) is expected
+        state.write(record)
+        assert state.read() == record
 
 
 def test_an_error_of_another_kind_is_no_signal():
