@@ -107,14 +107,16 @@ def _offered(context: typer.Context, path: str, **parameters: int) -> list[dict[
     return items
 
 
-def connect_to_read(context: typer.Context, config: Path | None) -> Client:
+def connect_to_read(context: typer.Context, config: Path | None, *, quiet: bool = False) -> Client:
     """Return a client of the service as `connect`, or one that reads the database if no service runs; then say so.
+
+    ``quiet``: do not say it.
 
     Raises:
         NotReady: no service runs, and its database cannot be read.
     """
     client = connect(context, config)
-    if os.environ.get("BATON_URL") or os.environ.get("RAY_ADDRESS") or _listens(client.url):
+    if os.environ.get("BATON_URL") or os.environ.get("RAY_ADDRESS") or listens(client.url):
         return client
     from baton.store import database  # imports SQLAlchemy, and the next line FastAPI, which other commands do not need
     from services.host import offline
@@ -126,12 +128,18 @@ def connect_to_read(context: typer.Context, config: Path | None) -> Client:
         reader = offline.connect(loaded, client.url)
     except RegistryError as error:
         raise NotReady(f"no service runs at {client.url}, and {error}") from error
-    err.print(f"no service runs at {client.url}; this is from its database", style="yellow", markup=False, soft_wrap=True)
+    if not quiet:
+        err.print(from_database(client.url), style="yellow", markup=False, soft_wrap=True)
     client.close()
     return reader
 
 
-def _listens(url: str) -> bool:
+def from_database(url: str) -> str:
+    """Return the sentence that tells where an answer without a service at ``url`` is from."""
+    return f"no service runs at {url}; this is from its database"
+
+
+def listens(url: str) -> bool:
     """Return whether anything accepts connections there."""
     parts = urlsplit(url)
     try:

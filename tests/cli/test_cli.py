@@ -27,6 +27,7 @@ from typer.testing import CliRunner
 from baton import installation
 from baton.artifacts.frozen import QUARANTINE, to_lines
 from baton.artifacts.storage import Storage
+from baton.config.file import HttpSettings, load_config
 from baton.config.model_settings import ModelSettings
 from baton.errors import Conflict
 from baton.quality.trials import TrialCounts, TrialFeedback
@@ -35,7 +36,10 @@ from services.cli import app, run_commands
 from services.cli.operating import service_commands
 from services.client import Client
 from services.control import loops
+from services.control.api.app import build_api
 from services.control.rollouts.evidence import Evidence
+from services.host import offline, readiness
+from services.host.checks import network
 from services.host.instance import Instance, StateDirectory, start_of
 from services.replica.replica import ModelReplica
 from tests.report.cases import win
@@ -357,9 +361,9 @@ def test_ctrl_c_while_a_service_stops_tells_what_goes_on(baton, tmp_path, monkey
 
 
 @contextlib.contextmanager
-def serving(application: Any) -> Iterator[str]:
+def serving(application: Any, host: str = "127.0.0.1") -> Iterator[str]:
     """The URL of a real HTTP server for an ASGI application, in a thread."""
-    server = uvicorn.Server(uvicorn.Config(application, port=0, log_level="warning", ws="none"))
+    server = uvicorn.Server(uvicorn.Config(application, host=host, port=0, log_level="warning", ws="none"))
     ready = threading.Event()
     started = server.startup
 
@@ -373,7 +377,7 @@ def serving(application: Any) -> Iterator[str]:
     try:
         assert ready.wait(30)
         assert server.started
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        yield HttpSettings(host=host, port=server.servers[0].sockets[0].getsockname()[1]).url
     finally:
         server.should_exit = True
         thread.join()
@@ -425,6 +429,19 @@ def test_the_status_is_told_to_people_and_to_scripts(service):
     assert "1/1 on v1" in text
 
 
+def test_a_service_on_an_ipv6_address_is_asked_there(service, baton, tmp_path, monkeypatch):
+    monkeypatch.delenv("BATON_URL")
+    with serving(build_api(service.control, offline._nothing), "::1") as url:
+        port = int(url.rpartition(":")[2])
+        place = tmp_path / "six"
+        place.mkdir()
+        file = write(place, {**GOOD, "http": {"host": "::1", "port": port}})
+        assert baton("status", "--json", "-c", file).json["url"] == f"http://[::1]:{port}"
+        assert readiness._answers(url)
+        [problem] = network.service(load_config(file, {}), StateDirectory(place / ".baton"))
+        assert f"port {port} is taken by" in problem.text
+
+
 def test_a_watched_status_is_printed_when_it_changes_and_tells_outages(service, monkeypatch):
     ask, printed = service_commands._ask_status, []
     events = iter(
@@ -456,6 +473,43 @@ def test_a_watched_status_is_printed_when_it_changes_and_tells_outages(service, 
     assert after.index("1/1 on v2") < after.index("Baton does not answer at")
     assert "\x1b" not in before + after
     assert "exclude each other" in failed(service("status", "--watch", "--json"))
+
+
+def test_a_watched_database_is_opened_once_until_a_service_listens(service, baton, tmp_path, monkeypatch):
+    """Each look built the whole API anew, and wrote into the picture that no service runs."""
+    opened, ask = [], service_commands._ask_status
+    connect = offline.connect
+    monkeypatch.setattr(offline, "connect", lambda *arguments: opened.append(1) or connect(*arguments))
+    monkeypatch.setattr(service_commands, "WATCH_SECONDS", 0)
+    monkeypatch.delenv("BATON_URL")
+    port = free_port()
+    service.control.registry.close()
+    config = service.control.config
+    file = tmp_path / "baton.yaml"
+    stored = config.model_copy(update={"http": config.http.model_copy(update={"port": port})})
+    file.write_text(json.dumps(stored.model_dump(mode="json")))
+    looks: list[dict[str, Any]] = []
+
+    def look(*arguments: Any) -> Any:
+        if len(looks) == 3:
+            monkeypatch.setenv("BATON_URL", service.url)
+            monkeypatch.setattr(service_commands, "listens", lambda _: True)
+        if len(looks) == 4:
+            raise KeyboardInterrupt
+        looks.append(ask(*arguments))
+        return looks[-1]
+
+    monkeypatch.setattr(service_commands, "_ask_status", look)
+    done = baton("status", "--watch", "-c", file)
+    assert (done.code, done.err, len(opened)) == (0, "", 1)
+    assert done.out.count(f"no service runs at http://127.0.0.1:{port}; this is from its database") == 1
+    assert [it["running"] for it in looks] == [False, False, False, True]
+
+
+def test_the_line_that_says_that_the_service_is_ready_names_the_console(service, capsys):
+    service_commands._print_ready(service.control.config)
+    url = service.control.config.http.url
+    assert capsys.readouterr().out == (f"ready at {url}  console: {url}/  API: {url}/docs  models: {url}/models/NAME\n")
 
 
 def test_a_watched_status_in_a_terminal_is_redrawn_and_ctrl_c_ends_it_cleanly(service):

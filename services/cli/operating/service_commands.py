@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -23,8 +23,20 @@ from rich.text import Text
 from baton import logs
 from baton.config.file import BatonConfig, load_config
 from baton.errors import InvalidInput, NotReady
-from services.cli.terminal import AsJson, ConfigFile, connect, connect_to_read, err, out, path_of, print_json, state_of
-from services.client import ApiError
+from services.cli.terminal import (
+    AsJson,
+    ConfigFile,
+    connect,
+    connect_to_read,
+    err,
+    from_database,
+    listens,
+    out,
+    path_of,
+    print_json,
+    state_of,
+)
+from services.client import ApiError, Client
 from services.host import processes
 from services.host.checks import startup_warnings
 from services.host.instance import StateDirectory, alive, url_of, wait_for_exit
@@ -135,12 +147,16 @@ def status(
         _watch_status(context, config)
 
 
-def _ask_status(context: typer.Context, config: Path | None) -> dict[str, Any]:
+Reading = Callable[[typer.Context, Path | None], contextlib.AbstractContextManager[Client]]
+"""Connects as `connect_to_read`."""
+
+
+def _ask_status(context: typer.Context, config: Path | None, reading: Reading = connect_to_read) -> dict[str, Any]:
     """Return what the service and the record of its start say. Raises ``NotReady`` if nothing answers."""
     instance = state_of(path_of(config)).read()
     running = instance is not None and alive(instance)
     try:
-        with (connect if running else connect_to_read)(context, config) as client:
+        with (connect if running else reading)(context, config) as client:
             models = client.get("/api/models")["items"]
     except NotReady:
         if instance is None or not running:
@@ -165,15 +181,16 @@ def _status_picture(content: Mapping[str, Any]) -> RenderableType:
 def _watch_status(context: typer.Context, config: Path | None) -> None:
     """Show the status until somebody interrupts; a service that does not answer is told, and asked again."""
     shown: object = None
-    with Live(console=out, auto_refresh=False, transient=False) if out.is_terminal else contextlib.nullcontext() as live:
+    drawn = Live(console=out, auto_refresh=False, transient=False) if out.is_terminal else contextlib.nullcontext()
+    with contextlib.closing(_Watching()) as watching, drawn as live:
         while True:
             try:
-                content: dict[str, Any] | str = _ask_status(context, config)
+                content: dict[str, Any] | str = _ask_status(context, config, watching)
             except (NotReady, ApiError) as error:
                 if error.status < HTTPStatus.INTERNAL_SERVER_ERROR:
                     raise
                 content = str(error)
-            picture = Text(content, style="red") if isinstance(content, str) else _status_picture(content)
+            picture = Text(content, style="red") if isinstance(content, str) else _watched_picture(content)
             now = Text(f"{datetime.now():%H:%M:%S}  (Ctrl-C ends)" if live else f"{datetime.now():%H:%M:%S}", style="dim")
             if live is not None:
                 live.update(Group(picture, now), refresh=True)
@@ -181,6 +198,40 @@ def _watch_status(context: typer.Context, config: Path | None) -> None:
                 out.print(now, picture, sep="\n")
             shown = content
             time.sleep(WATCH_SECONDS)
+
+
+def _watched_picture(content: Mapping[str, Any]) -> RenderableType:
+    """Return the status with where it is from: a line on stderr would stand in the middle of the picture."""
+    picture = _status_picture(content)
+    return picture if content["running"] else Group(Text(from_database(content["url"]), style="yellow"), picture)
+
+
+class _Watching:
+    """Connects as `connect_to_read`, again and again, but keeps the client of the database while no service listens."""
+
+    def __init__(self) -> None:
+        self._offline: Client | None = None
+
+    @contextlib.contextmanager
+    def __call__(self, context: typer.Context, config: Path | None) -> Iterator[Client]:
+        """Yield a client."""
+        if self._offline is not None and not listens(self._offline.url):
+            yield self._offline
+            return
+        self.close()
+        client = connect_to_read(context, config, quiet=True)
+        if client.offline:
+            self._offline = client
+            yield client
+        else:
+            with client:
+                yield client
+
+    def close(self) -> None:
+        """Close what was kept."""
+        if self._offline is not None:
+            self._offline.close()
+            self._offline = None
 
 
 def _report(text: str) -> None:
@@ -208,7 +259,7 @@ def _print_ready(config: BatonConfig) -> None:
     if logger.isEnabledFor(logging.INFO):
         logger.info(f"ready at {url}")
         return
-    out.print(f"[green]ready[/] at [bold]{url}[/]  API: {url}/docs  models: {url}/models/NAME")
+    out.print(f"[green]ready[/] at [bold]{url}[/]  console: {url}/  API: {url}/docs  models: {url}/models/NAME", soft_wrap=True)
 
 
 def _detach(path: Path, state: StateDirectory, config: BatonConfig) -> None:
