@@ -227,7 +227,7 @@ class Predictor:
 
     def probe(self) -> tuple[Probe, ...]:
         """Return the answers to the task's samples, which `check` compares wherever the version is loaded."""
-        answers = [(sample, *self.predict([sample])) for sample in self.task.samples()]  # one by one, as `check` asks them
+        answers = [(sample, self._plain_answer(sample)) for sample in self.task.samples()]
         return tuple(
             Probe(input=sample.model_dump(mode="json"), output=output.model_dump(mode="json")) for sample, output in answers
         )
@@ -238,13 +238,26 @@ class Predictor:
         With another engine than then, because the settings name one, it is enough that there is an answer.
         """
         for probe in probes:
-            [output] = self.predict([self.task.Input(**probe.input)])
+            output = self._plain_answer(self.task.Input(**probe.input))
             difference = self.task.difference(self.task.Output(**probe.output), output)
             if self.as_judged and not difference <= PROBE_TOLERANCE:
                 raise CorruptVersion(
                     f"self-check failed: scores for {probe.input} differ by {difference:.3f} from those at evaluation "
                     f"(allowed: {PROBE_TOLERANCE}); engine {self.engine.description}"
                 )
+
+    def _plain_answer(self, item: Any) -> Any:
+        """Return the answer to ``item`` alone, with the scores that it has without temperature.
+
+        A low temperature would make much of the small differences between two processors.
+        """
+        task = self.task
+        temperature, task.temperature = task.temperature, 1.0
+        try:
+            [output] = self.predict([item])
+        finally:
+            task.temperature = temperature
+        return output
 
     def _forward_ones(self, rows: int, tokens: int) -> None:
         ones = np.ones((rows, tokens), dtype=np.int64)

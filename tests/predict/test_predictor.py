@@ -247,6 +247,15 @@ def test_a_version_passes_its_own_probes_after_a_round_trip_through_json(predict
     Predictor.load(directory, read, FP32).check(read.probes)
 
 
+def test_a_version_whose_scores_a_temperature_sharpens_is_compared_by_its_plain_ones(predictor, directory):
+    """Two processors differ a little: divided by a temperature of 0.2, a little would be too much."""
+    probes = predictor.probe()
+    sharp = Predictor.load(directory, manifest(temperature=0.2), FP32)
+    sharp.check(probes)
+    assert sharp.probe() == probes
+    assert sharp.task.temperature == 0.2
+
+
 def test_a_version_with_other_weights_fails_the_probes(predictor, copy):
     weights = load_file(copy / "model.safetensors")
     weights["classifier.weight"] = -weights["classifier.weight"]
