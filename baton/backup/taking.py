@@ -156,7 +156,8 @@ def _copy_storage(storage: Path, target: Path, progress: Progress) -> dict[str, 
         progress("storage", done, max(total, done))
 
     target.mkdir(exist_ok=True)
-    copy_mode(storage, target)
+    if storage.is_dir():  # it is made when the service starts for the first time
+        copy_mode(storage, target)
     for path in listed:
         name = path.relative_to(storage).as_posix()
         try:

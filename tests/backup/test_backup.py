@@ -26,6 +26,7 @@ from baton.backup.record import Place
 from baton.config.file import load_config
 from baton.config.model_settings import ServingSettings
 from baton.errors import BackupError, ConfigError, Conflict, RegistryError
+from baton.keys import Scope
 from baton.predict.predictor import Predictor
 from baton.store import database
 from baton.store.migrations import upgrade
@@ -33,6 +34,7 @@ from baton.store.registry import Registry
 from baton.tasks.classification import Classification
 from services.host import supervisor
 from services.host.instance import Instance, StateDirectory, start_of
+from tests.support.database import migrated_registry
 from tests.support.tiny import save_classifier
 from tests.support.waiting import until
 from tests.support.world import LABELS, World
@@ -153,6 +155,19 @@ def test_a_wrong_path_is_an_error_and_makes_no_backup(tmp_path):
     with pytest.raises(BackupError, match="is not one of Baton's, or is empty"):
         taking.take(replace(wrong, database=empty), tmp_path / "backup", quiet)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.db"]
+
+
+def test_a_service_that_never_started_has_no_storage_yet_and_can_be_backed_up(tmp_path):
+    folder = tmp_path / "Zoë's #1 100% project"
+    folder.mkdir()
+    place = record.place_of(f"sqlite:///{folder}/baton.db", str(folder / "storage"))
+    with closing(migrated_registry(f"sqlite:///{place.database}")) as registry:  # as `baton keys create` makes it
+        registry.keys.create("operator", [Scope.OPERATE])
+    taking.take(place, folder / "backup", quiet)
+    restoring.restore(folder / "backup", place, quiet, replace=True)
+    with closing(Registry(f"sqlite:///{place.database}")) as registry:
+        assert [key.name for key in registry.keys.all()] == ["operator"]
+    assert place.storage.is_dir()
 
 
 def test_a_directory_with_something_in_it_or_too_little_space_is_refused(place, tmp_path, monkeypatch):
