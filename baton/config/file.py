@@ -336,6 +336,10 @@ def _resolve(config: BatonConfig, root: Path) -> BatonConfig:
     prefix = "sqlite:///"
     database = config.database
     if database.startswith(prefix) and not database.startswith((prefix + "/", prefix + ":memory:")):
+        if "?" in str(root.resolve()):  # the file would be another one, beside the directory
+            raise ConfigError(
+                f"database: a URL ends at the `?` in {root.resolve()}; rename the directory, or use an absolute path"
+            )
         database = prefix + str((root / database.removeprefix(prefix)).resolve())
     return config.model_copy(update={"models": models, "storage": storage, "database": database})
 

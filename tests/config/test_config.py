@@ -7,6 +7,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+import sqlalchemy as sa
 import yaml
 
 from baton.config.file import BatonConfig, HttpSettings, json_schema, load_config, override, validate
@@ -549,3 +550,16 @@ def test_a_request_has_at_most_as_many_inputs_as_a_header_can_name(tmp_path):
     serving = {"max_inputs": MAX_INPUTS + 1}
     told = complaint(tmp_path, changed("models", 0, "serving", to=serving))
     assert "models[0].serving.max_inputs: 2049 is not allowed; at most 2048" in told
+
+
+def test_a_project_is_at_home_in_a_directory_of_any_name_but_for_a_question_mark(tmp_path):
+    home = tmp_path / "Zoë's #1 100% project"
+    home.mkdir()
+    config = load_config(write(home, GOOD), {})
+    assert config.database == f"sqlite:///{home}/state/baton.db"
+    assert sa.make_url(config.database).database == f"{home}/state/baton.db"
+    asked = tmp_path / "why?"
+    asked.mkdir()
+    assert f"database: a URL ends at the `?` in {asked}; rename it" in complaint(asked, GOOD)
+    absolute = {**GOOD, "database": f"sqlite:///{home}/baton.db"}
+    assert load_config(write(asked, absolute), {}).database == absolute["database"]
