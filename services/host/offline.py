@@ -13,6 +13,7 @@ import httpx
 from fastapi import FastAPI
 
 from baton.config.file import BatonConfig
+from baton.errors import RegistryError
 from baton.store.registry import Registry
 from services.client import Client
 from services.control.api.app import build_api
@@ -22,12 +23,18 @@ from services.control.reading_plane import ReadingPlane
 def connect(config: BatonConfig, url: str) -> Client:
     """Return a client whose calls are answered from the database of ``config``. ``url``: where the service would be.
 
+    It knows the models that were declared when the service ran last.
+
     Raises:
-        RegistryError: the database does not respond, or has another schema than this code's.
+        RegistryError: the database does not respond, knows none of the models, or has another schema than this code's.
     """
     registry = Registry(config.database, read_only=True)
     try:
         registry.check()
+        declared = set(registry.declared())
+        config = config.model_copy(update={"models": tuple(model for model in config.models if model.name in declared)})
+        if not config.models:
+            raise RegistryError("its database knows none of the models yet; `baton up` declares them")
     except BaseException:
         registry.close()
         raise

@@ -155,3 +155,20 @@ def test_sqlite_refuses_writes_of_a_reader_itself(control):
     with pytest.raises(RegistryError, match="readonly database"):
         registry.declare_model("other")
     registry.close()
+
+
+def test_models_that_no_service_has_declared_yet_hide_no_others(config, control, tmp_path):
+    """`baton keys create` makes a database, too; `status` then answered «unknown model»."""
+    (tmp_path / "baton.yaml").write_text(json.dumps(with_model(config, "new")))
+    assert [it["name"] for it in json.loads(baton(tmp_path, "status", "--json").stdout)["models"]] == ["m", "idle"]
+    file = {**with_model(config, "new"), "database": f"sqlite:///{tmp_path}/other.db"}
+    (tmp_path / "baton.yaml").write_text(json.dumps(file))
+    assert baton(tmp_path, "keys", "create", "operator", "--scope", "operate").returncode == 0
+    done = baton(tmp_path, "status")
+    assert (done.returncode, "its database knows none of the models yet; `baton up` declares them" in done.stderr) == (1, True)
+
+
+def with_model(config: BatonConfig, name: str) -> dict[str, Any]:
+    """The content of a file that declares another model besides."""
+    content = config.model_dump(mode="json")
+    return {**content, "models": [*content["models"], {**content["models"][0], "name": name}]}
