@@ -60,7 +60,7 @@ class HttpSettings(ConfigSection):
     @property
     def url(self) -> str:
         """URL at which a client on this machine reaches the service."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # for both, Ray lets HAProxy listen on IPv4
         return f"http://[{host.strip('[]')}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     @property
@@ -337,9 +337,7 @@ def _resolve(config: BatonConfig, root: Path) -> BatonConfig:
     database = config.database
     if database.startswith(prefix) and not database.startswith((prefix + "/", prefix + ":memory:")):
         if "?" in str(root.resolve()):  # the file would be another one, beside the directory
-            raise ConfigError(
-                f"database: a URL ends at the `?` in {root.resolve()}; rename the directory, or use an absolute path"
-            )
+            raise ConfigError(f"database: a URL ends at the `?` in {root.resolve()}; rename it, or name an absolute path")
         database = prefix + str((root / database.removeprefix(prefix)).resolve())
     return config.model_copy(update={"models": models, "storage": storage, "database": database})
 

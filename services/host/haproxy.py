@@ -105,10 +105,18 @@ def adapt(config: str) -> str:
     """
     if config.startswith(MARK):
         return config
-    config = _log_exceptions_only(_add_limits(config))
+    config = _log_exceptions_only(_add_limits(_reach_where_serve_listens(config)))
     for number, (name, path) in enumerate(_model_backends(config).items()):
         config = _refuse_overload(_check_readiness(config, name, path), name, path, f"proc.baton_{number}")
     return f"{MARK}\n{config}"
+
+
+def _reach_where_serve_listens(config: str) -> str:
+    """Let HAProxy ask the servers of its own node where they listen, at ``http.host``. Ray's template says 127.0.0.1 always."""
+    host = re.search(r"^frontend http_frontend\n    bind (\S+):\d+$", config, re.MULTILINE)
+    if host is None or host[1] in ("*", "localhost"):
+        return config
+    return re.sub(r"^(    server \S+ )127\.0\.0\.1(:\d+)", rf"\g<1>{host[1]}\2", config, flags=re.MULTILINE)
 
 
 def _add_limits(config: str) -> str:

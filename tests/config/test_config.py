@@ -536,7 +536,7 @@ def test_origins_of_web_pages_are_written_as_browsers_send_them(tmp_path, origin
         ("127.0.0.1", "http://127.0.0.1:8000"),
         ("0.0.0.0", "http://127.0.0.1:8000"),
         ("::1", "http://[::1]:8000"),
-        ("::", "http://[::1]:8000"),
+        ("::", "http://127.0.0.1:8000"),
         ("[fd00::1]", "http://[fd00::1]:8000"),
         ("localhost", "http://localhost:8000"),
     ],

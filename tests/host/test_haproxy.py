@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import select
 import socket
 import time
@@ -15,7 +16,7 @@ import pytest
 from baton.config.serving_settings import MAX_INPUTS
 from services.host import haproxy
 from services.names import REFUSED, ROOM
-from tests.support.haproxy import Backend, Front
+from tests.support.haproxy import Backend, Front, render
 from tests.support.waiting import until
 
 
@@ -240,6 +241,22 @@ def test_one_address_gets_half_of_the_connections_and_no_more():
 
 
 # --- the configuration ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("host", "asked"), [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("0.0.0.0", "127.0.0.1"), ("192.0.2.7", "192.0.2.7")]
+)
+def test_servers_of_the_node_are_asked_at_the_address_where_serve_listens(tmp_path, host, asked):
+    """Replicas listen at `http.host`; a service at ::1 answered 500 to everything."""
+    good, control, fallback = Backend("good"), Backend("control"), Backend("fallback")
+    try:
+        config = haproxy.adapt(render(tmp_path, [good], control, fallback, 200, 8000, host).read_text())
+    finally:
+        for backend in (good, control, fallback):
+            backend.close()
+    servers = re.findall(r"^    server \S+ (\S+):\d+ ", config, re.MULTILINE)
+    assert len(servers) >= 4
+    assert set(servers) == {asked}
 
 
 def test_a_template_that_ray_has_changed_is_refused_by_name():

@@ -99,8 +99,16 @@ class Backend:
         self._server.server_close()
 
 
-def render(directory: Path, replicas: Sequence[Backend], control: Backend, fallback: Backend, maxconn: int, port: int) -> Path:
-    """Write what Ray writes for a model ``m`` and the control plane."""
+def render(
+    directory: Path,
+    replicas: Sequence[Backend],
+    control: Backend,
+    fallback: Backend,
+    maxconn: int,
+    port: int,
+    host: str = "127.0.0.1",
+) -> Path:
+    """Write what Ray writes for a model ``m`` and the control plane of a service with ``http.host``."""
     from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
     from ray.serve.config import HTTPOptions
 
@@ -119,7 +127,7 @@ def render(directory: Path, replicas: Sequence[Backend], control: Backend, fallb
         stats_port=free_port(),
         metrics_port=free_port(),
         maxconn=maxconn,
-        http_options=HTTPOptions(host="127.0.0.1", port=port),
+        http_options=HTTPOptions(host=host, port=port),
         has_received_routes=True,
         is_head=True,
     )
