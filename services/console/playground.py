@@ -7,6 +7,7 @@ and live quality work as for every other request.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -128,8 +129,13 @@ async def ask(http: HttpSettings, settings: ModelSettings, inputs: Mapping[str, 
 
 def inputs_of(settings: ModelSettings, form: Mapping[str, str]) -> dict[str, str]:
     """Return the inputs of a model's task that a form or a query has; empty ones for those that it lacks."""
-    # Browsers end the lines of a text with CR LF; places of entities count the characters that the text was shown with.
-    return {name: form.get(name, "").replace("\r\n", "\n") for name in FIELDS.get(settings.task, ("text",))}
+    # Browsers end the lines of a text that they send with CR LF, and those that they show with LF.
+    return {name: as_shown(form.get(name, "")) for name in FIELDS.get(settings.task, ("text",))}
+
+
+def as_shown(text: str) -> str:
+    """Return a text with its line ends as a browser shows them (HTML, "normalize newlines"): each one is a single LF."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def answer_of(settings: ModelSettings, inputs: Mapping[str, str], form: Form) -> dict[str, Any]:
@@ -137,7 +143,7 @@ def answer_of(settings: ModelSettings, inputs: Mapping[str, str], form: Form) ->
     match settings.task:
         case "multi_label":
             added = [form["other"].strip()] if form.get("other", "").strip() else []
-            return {"label": [*form.getlist("label"), *added]}
+            return {"label": list(dict.fromkeys([*form.getlist("label"), *added]))}
         case "ner":
             return {"entities": _entities(inputs["text"], form)}
         case "qa":
@@ -190,8 +196,8 @@ def _entities(text: str, form: Form) -> list[dict[str, Any]]:
     added += [(words, kind, "") for words, _, kind in (line.rpartition("=") for line in form.get("more", "").splitlines())]
     for words, kind, told in ((words.strip(), kind.strip(), told) for words, kind, told in added):
         if words or kind:
-            place = _place(text, words, told)
-            found.append({"start": place, "end": place + len(words), "label": kind})
+            place, stop = _place(text, words, told)
+            found.append({"start": place, "end": stop, "label": kind})
     return sorted(found, key=lambda entity: int(entity["start"]))
 
 
@@ -199,16 +205,29 @@ def _answers(context: str, form: Form) -> dict[str, Any]:
     words = form.get("words", "").strip()
     if not words or form.get("none"):
         return {"text": [], "answer_start": []}
-    return {"text": [words], "answer_start": [_place(context, words, form.get("words-start", ""))]}
+    start, end = _place(context, words, form.get("words-start", ""))
+    return {"text": [context[start:end]], "answer_start": [start]}
 
 
-def _place(text: str, words: str, told: str) -> int:
-    """Return where words stand in a text: where they were selected, else their first place."""
+def _place(text: str, words: str, told: str) -> tuple[int, int]:
+    """Return where words begin and end in a text: where they were selected, else their first place.
+
+    ``told``: where the selection begins in the text as a browser shows it; a text from elsewhere may end its lines with CR LF.
+    """
     if not words:
         raise InvalidInput("the words of an entity are missing")
-    if told.isascii() and told.isdigit() and text.startswith(words, int(told[:9])):
-        return int(told[:9])
-    start = text.find(words)
+    shown = as_shown(text)
+    selected = int(told[:9]) if told.isascii() and told.isdigit() else None
+    start = selected if selected is not None and shown.startswith(words, selected) else shown.find(words)
     if start < 0:
         raise InvalidInput(f"{words!r} is not in the text; copy the words as they stand there")
-    return start
+    return _as_stored(text, start), _as_stored(text, start + len(words))
+
+
+def _as_stored(text: str, place: int) -> int:
+    """Return the place in a text of the character at ``place`` in the same text as a browser shows it."""
+    for line_end in re.finditer("\r\n", text):
+        if line_end.start() >= place:
+            break
+        place += 1
+    return place

@@ -13,10 +13,10 @@ import pytest
 from baton.keys import Scope
 from baton.store.feedback.audit import Drawn
 from baton.store.records import RunStage, RunState
+from baton.tasks import task_type
 from baton.text.normal_form import fingerprint
 from services.console.pages import TABS
 from tests.support.console import Service, console_service
-from tests.support.dialects import LABELS
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install -e '.[dev]')")
 
@@ -90,14 +90,15 @@ def test_a_second_click_takes_the_place_of_the_first(service, page):
     url = page.url
     labels = page.locator(".bars .name").all_inner_texts()
     before = len(stored(service, "classification"))
-    request = page.locator("section code").inner_text()
+    answer = page.locator("section code").inner_text()
     for label in labels[:2]:
         page.evaluate(
-            """([label, request]) => {
+            """([label, answer]) => {
                 const form = document.querySelector('section form');
-                if (form) { form.answer_id.value = request; form.querySelector(`button[value="${label}"]`).click(); }
+                form.answer_id.value = answer;
+                form.querySelector(`button[value="${label}"]`).click();
             }""",
-            [label, request],
+            [label, answer],
         )
         page.wait_for_selector(".notice.good")
         page.goto(url)
@@ -221,11 +222,7 @@ def test_pages_fit_a_telephone_and_read_without_scripts(service, chromium):
     with page_of(chromium, viewport={"width": 390, "height": 800}, java_script_enabled=False) as page:
         for path in ("/", *(f"/console/models/classification/{tab}" for tab, _, _ in TABS)):
             page.goto(service.url + path)
-            box = page.locator("body").bounding_box()
-            main = page.locator("main").bounding_box()
-            assert box is not None
-            assert main is not None
-            assert main["width"] <= box["width"] == 390, path
+            assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
         page.goto(f"{service.url}/console/models/classification/playground")
         page.fill("#text", "no scripts")
         page.click("text=Ask the model")
@@ -233,20 +230,130 @@ def test_pages_fit_a_telephone_and_read_without_scripts(service, chromium):
         assert "Stored as feedback" in page.inner_text(".notice")
 
 
-def test_texts_are_labelled_with_the_keyboard_alone(service, page):
-    registry = service.control.registry
-    texts = ["one", "two", "three"]
-    drawn = [Drawn(keys=(fingerprint(it),), content_hash=fingerprint(it), input={"text": it}) for it in texts]
-    registry.audit.draw("classification", drawn)
+QUESTION = "what came?"
+
+
+def draw(service: Service, model: str, texts: list[str]) -> None:
+    """Let the audit draw texts that it has not drawn yet."""
+    inputs = [{"question": QUESTION, "context": text} if model == "qa" else {"text": text} for text in texts]
+    found = [(task_type(model).content(task_type(model).Input.model_validate(it)), it) for it in inputs]
+    drawn = [Drawn(keys=(fingerprint(content),), content_hash=fingerprint(content), input=it) for content, it in found]
+    assert service.control.registry.audit.draw(model, drawn) == len(texts)
+
+
+def drawn_item(service: Service, model: str, text: str) -> Any:
+    """Return what the audit has stored about a text."""
+    items = service.control.registry.audit.items(model)
+    [found] = [item for item in items if text in (item.input.get("text"), item.input.get("context"))]
+    return found
+
+
+def type_keys(page: Any, *keys: str) -> None:
+    """Press keys one after the other; what is no name of a key is typed."""
+    for key in keys:
+        if key in ("Tab", "Enter", "Shift+Tab") or len(key) == 1:
+            page.keyboard.press(key)
+        else:
+            page.keyboard.type(key)
+
+
+BY_KEYBOARD: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "classification": (("2",), {"label": "bug"}),
+    "multi_label": (("1", "3", "Enter"), {"label": ["billing", "shipping"]}),
+    "ner": (("Clara", "Tab", "PER", "Enter"), {"entities": [{"start": 0, "end": 5, "label": "PER"}]}),
+    "qa": (("parcel", "Enter"), {"answers": {"text": ["parcel"], "answer_start": [10]}}),
+}
+"""By task: the keys that label a text in the review, and what is stored then."""
+
+
+@pytest.mark.parametrize("model", BY_KEYBOARD)
+def test_ten_texts_are_labelled_with_the_keyboard_alone(service, page, model):
+    keys, label = BY_KEYBOARD[model]
+    texts = [f"Clara's {'b' if model == 'qa' else 'a'} parcel {number}" for number in range(10)]
+    draw(service, model, texts)
+    page.goto(f"{service.url}/console/models/{model}/review")
+    for text in texts:
+        page.wait_for_selector(f'.marked:text-is("{text}")')
+        type_keys(page, *keys)
+    page.wait_for_selector(".empty")
+    for text in texts:
+        example = drawn_item(service, model, text).example
+        assert {name: example[name] for name in label} == label
+
+
+def test_texts_are_skipped_and_marked_with_the_keyboard(service, page):
+    draw(service, "classification", ["one", "two"])
     page.goto(f"{service.url}/console/models/classification/review")
-    for key, shown in (("2", "one"), ("s", "two"), ("x", "three")):
+    for key, shown in (("s", "one"), ("x", "two")):
         page.wait_for_selector(f".marked:text-is('{shown}')")
         page.keyboard.press(key)
     page.wait_for_selector(".empty")
-    items = {item.input["text"]: item for item in registry.audit.items("classification")}
-    assert items["one"].example["label"] == LABELS["classification"][1]
-    assert not items["two"].done
-    assert items["three"].undecidable
+    assert not drawn_item(service, "classification", "one").done
+    assert drawn_item(service, "classification", "two").undecidable
+    page.goto(f"{service.url}/console/models/classification/review")
+    page.keyboard.press("x")
+    page.wait_for_selector(".empty")
+
+
+@pytest.mark.parametrize(("tabs", "then"), [("main button[name=skip]", ".empty"), (".brand", ".cards")])
+def test_enter_presses_the_button_or_link_that_has_the_focus(service, page, tabs, then):
+    text = f"Enter on {tabs}"
+    draw(service, "multi_label", [text])
+    page.goto(f"{service.url}/console/models/multi_label/review")
+    page.focus(tabs)
+    page.keyboard.press("Enter")
+    page.wait_for_selector(then)
+    assert not drawn_item(service, "multi_label", text).done
+    service.control.registry.audit.mark_undecidable("multi_label", drawn_item(service, "multi_label", text).id)
+
+
+@pytest.mark.parametrize("model", ["classification", "multi_label"])
+def test_a_label_that_is_not_offered_is_typed_in_the_review(service, page, model):
+    draw(service, model, ["a new kind of text"])
+    page.goto(f"{service.url}/console/models/{model}/review")
+    page.focus("#other")
+    if model == "classification":  # its buttons answer with one label each, and none of them may be pressed by the empty field
+        page.keyboard.press("Enter")
+        assert page.evaluate("document.querySelector('#other').matches(':invalid')")
+        assert not drawn_item(service, model, "a new kind of text").done
+    type_keys(page, "refund", "Enter")
+    page.wait_for_selector(".empty")
+    label = drawn_item(service, model, "a new kind of text").example["label"]
+    assert label == ("refund" if model == "classification" else ["refund"])
+
+
+def test_a_key_that_is_held_down_labels_one_text(service, page):
+    draw(service, "classification", ["held down", "not meant"])
+    page.goto(f"{service.url}/console/models/classification/review")
+    page.keyboard.down("1")
+    page.wait_for_selector(".marked:text-is('not meant')")
+    page.keyboard.down("1")  # Playwright sends it as a repetition
+    page.keyboard.up("1")
+    assert not drawn_item(service, "classification", "not meant").done
+    page.keyboard.press("x")
+    page.wait_for_selector(".empty")
+    assert drawn_item(service, "classification", "not meant").undecidable
+
+
+def test_words_that_are_selected_in_the_review_are_stored_where_they_stand(service, page):
+    text = "a\r\n😀 Clara met Clara\r\nin Rome"
+    draw(service, "ner", [text])
+    page.goto(f"{service.url}/console/models/ner/review")
+    page.evaluate(
+        """() => {
+            const node = document.querySelector('.marked').firstChild, range = document.createRange();
+            const start = node.data.lastIndexOf('Clara');
+            range.setStart(node, start); range.setEnd(node, start + 5);
+            getSelection().removeAllRanges(); getSelection().addRange(range);
+            node.parentNode.dispatchEvent(new MouseEvent('mouseup', {bubbles: true}));
+        }"""
+    )
+    assert page.input_value("#words") == "Clara"
+    page.fill("#kind", "PER")
+    page.click("main button[name=these]")
+    page.wait_for_selector(".empty")
+    [entity] = drawn_item(service, "ner", text).example["entities"]
+    assert (entity["start"], entity["end"]) == (text.rindex("Clara"), text.rindex("Clara") + 5)
 
 
 def test_a_run_is_watched_without_loading_its_page_again(service, page):

@@ -88,6 +88,7 @@ def test_a_key_that_only_predicts_cannot_correct(closed):
         ("classification", [("label", "a")], {"label": "a"}),
         ("classification", [("label", "a"), ("other", " b ")], {"label": "b"}),
         ("multi_label", [("label", "a"), ("label", "b"), ("other", "c")], {"label": ["a", "b", "c"]}),
+        ("multi_label", [("label", "a"), ("other", "a")], {"label": ["a"]}),
         ("multi_label", [], {"label": []}),
         ("ner", [("keep", "0:3:PER:X")], {"entities": [{"start": 0, "end": 3, "label": "PER:X"}]}),
         (
@@ -122,6 +123,20 @@ def test_entities_that_are_not_in_the_text_are_refused(fields):
         answer_of(settings("ner"), {"text": "Ann met Ann"}, ImmutableMultiDict(fields))
 
 
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_places_are_those_of_the_stored_text_however_its_lines_end(line_end):
+    text = line_end.join(["a", "Clara met Clara", "Rome"])
+    selected = len("a\nClara met ")  # as browsers count, which show each line end as one character
+    told = ImmutableMultiDict([("words", "Clara"), ("kind", "PER"), ("words-start", str(selected))])
+    [entity] = answer_of(settings("ner"), {"text": text}, told)["entities"]
+    assert (entity["start"], text[entity["start"] : entity["end"]]) == (text.rindex("Clara"), "Clara")
+    answers = answer_of(settings("qa"), {"question": "?", "context": text}, told)["answers"]
+    assert answers == {"text": ["Clara"], "answer_start": [text.rindex("Clara")]}
+    several = ImmutableMultiDict([("more", "Rome = LOC")])
+    [entity] = answer_of(settings("ner"), {"text": text}, several)["entities"]
+    assert text[entity["start"] : entity["end"]] == "Rome"
+
+
 def test_marks_stand_where_the_model_put_them():
     entity = {"entity_group": "PER", "score": 0.9, "word": "Ann", "start": 2, "end": 5}
     other = {**entity, "entity_group": "LOC", "start": 6, "end": 9}
@@ -138,7 +153,7 @@ def test_marks_stand_where_the_model_put_them():
 
 
 def test_lines_are_counted_as_the_model_counts_them():
-    assert inputs_of(settings("ner"), {"text": "a\r\nb"}) == {"text": "a\nb"}
+    assert inputs_of(settings("ner"), {"text": "a\r\nb\rc"}) == {"text": "a\nb\nc"}
     assert inputs_of(settings("qa"), {"question": "q"}) == {"question": "q", "context": ""}
 
 

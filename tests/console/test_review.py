@@ -23,7 +23,7 @@ def drawn(text: str) -> Drawn:
 
 
 def label(browser, **fields):
-    [item] = re.findall(r'name="id" value="(\d+)"', browser._page)
+    [item] = set(re.findall(r'name="id" value="(\d+)"', browser._page))
     return browser.post(REVIEW, id=item, **fields)
 
 

@@ -18,9 +18,12 @@ async function refresh() {
 }
 if (live) setTimeout(refresh, Number(live.dataset.refresh) * 1000);
 
-// Keys press the button that names them.
+// Keys press the button that names them. A key that is held down must not label the next text too, and Enter belongs to the
+// button or link that has the focus.
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input:not([type=checkbox]), textarea, select")) return;
+  if (event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.matches("input:not([type=checkbox]), textarea, select")) return;
+  if (event.key === "Enter" && event.target.matches("a, button, summary")) return;
   const button = [...document.querySelectorAll("[data-key]")].find((it) => it.dataset.key === event.key);
   if (button) {
     event.preventDefault();
