@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -22,7 +24,7 @@ from baton.store.records import (
     RunState,
     Verdict,
 )
-from baton.store.rows import as_decision, as_promotion, as_run, now, page
+from baton.store.rows import as_decision, as_promotion, as_run, now
 
 ENDED_BADLY = {RunState.FAILED: HistoryKind.RUN_FAILED, RunState.CANCELLED: HistoryKind.RUN_CANCELLED}
 NOT_PROMOTED = {Verdict.REJECT: HistoryKind.REFUSED, Verdict.INCONCLUSIVE: HistoryKind.INCONCLUSIVE}
@@ -61,14 +63,17 @@ class History:
         with database.reading(self._engine) as connection:
             return _incidents(connection, model, limit)
 
-    def list(self, model: str, *, limit: int = PAGE) -> Sequence[HistoryEntry]:
-        """Return the ``limit`` newest entries of a model's history, newest first."""
+    def list(self, model: str, *, limit: int = PAGE, before: datetime | None = None) -> Sequence[HistoryEntry]:
+        """Return the ``limit`` newest entries of a model's history, newest first.
+
+        For the next page, pass the time of the last entry as ``before``.
+        """
         with database.reading(self._engine) as connection:
             entries = [
-                *(_moved(promotion, decision) for promotion, decision in _promotions(connection, model, limit)),
-                *(_not_promoted(decision) for decision in _refusals(connection, model, limit)),
-                *(_run_ended(run) for run in _failed_runs(connection, model, limit)),
-                *(_happened(incident) for incident in _incidents(connection, model, limit)),
+                *(_moved(*move) for move in _promotions(connection, model, limit, before)),
+                *(_not_promoted(decision) for decision in _refusals(connection, model, limit, before)),
+                *(_run_ended(run) for run in _failed_runs(connection, model, limit, before)),
+                *(_happened(incident) for incident in _incidents(connection, model, limit, before)),
             ]
         return sorted(entries, key=lambda entry: entry.at, reverse=True)[:limit]
 
@@ -109,41 +114,53 @@ def insert_incident(connection: sa.Connection, model: str, version: int | None, 
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def _promotions(connection: sa.Connection, model: str, limit: int) -> list[tuple[Promotion, Decision]]:
-    """Return the newest promotions, each with the decision that allowed it."""
-    promotions = [as_promotion(row) for row in connection.execute(page(schema.promotions, model, limit))]
+def _newest(table: sa.Table, model: str, limit: int, before: datetime | None, at: str = "created_at") -> sa.Select[Any]:
+    """Return the query for the newest rows of a model, newest first. ``at``: the column with the time of the entry."""
+    time = table.c[at]
+    query = table.select().where(table.c.model == model).order_by(time.desc(), table.c.id.desc()).limit(limit)
+    return query if before is None else query.where(time < before)
+
+
+def _promotions(
+    connection: sa.Connection, model: str, limit: int, before: datetime | None
+) -> list[tuple[Promotion, Decision, str | None]]:
+    """Return the newest promotions, each with the decision that allowed it, and why somebody asked for it."""
+    promotions = [as_promotion(row) for row in connection.execute(_newest(schema.promotions, model, limit, before))]
     ids = [promotion.decision_id for promotion in promotions]
     rows = connection.execute(schema.decisions.select().where(schema.decisions.c.id.in_(ids)))
     decisions = {row.id: as_decision(row) for row in rows}
-    return [(promotion, decisions[promotion.decision_id]) for promotion in promotions]
+    rollouts = schema.rollouts
+    asking = sa.select(rollouts.c.decision_id, rollouts.c.asked).where(rollouts.c.decision_id.in_(ids)).order_by(rollouts.c.id)
+    asked = {row.decision_id: row.asked for row in connection.execute(asking)}
+    return [(it, decisions[it.decision_id], asked.get(it.decision_id)) for it in promotions]
 
 
-def _refusals(connection: sa.Connection, model: str, limit: int) -> list[Decision]:
+def _refusals(connection: sa.Connection, model: str, limit: int, before: datetime | None) -> list[Decision]:
     """Return the newest decisions that did not allow a promotion."""
-    query = page(schema.decisions, model, limit).where(schema.decisions.c.verdict.in_(list(NOT_PROMOTED)))
+    query = _newest(schema.decisions, model, limit, before).where(schema.decisions.c.verdict.in_(list(NOT_PROMOTED)))
     return [as_decision(row) for row in connection.execute(query)]
 
 
-def _failed_runs(connection: sa.Connection, model: str, limit: int) -> list[Run]:
-    table = schema.runs
-    query = table.select().where(table.c.model == model, table.c.state.in_(list(ENDED_BADLY)))
-    return [as_run(row) for row in connection.execute(query.order_by(table.c.created_at.desc()).limit(limit))]
+def _failed_runs(connection: sa.Connection, model: str, limit: int, before: datetime | None) -> list[Run]:
+    query = _newest(schema.runs, model, limit, before, "finished_at").where(schema.runs.c.state.in_(list(ENDED_BADLY)))
+    return [as_run(row) for row in connection.execute(query)]
 
 
-def _incidents(connection: sa.Connection, model: str, limit: int) -> list[Incident]:
-    return [Incident(**row._mapping) for row in connection.execute(page(schema.incidents, model, limit))]
+def _incidents(connection: sa.Connection, model: str, limit: int, before: datetime | None = None) -> list[Incident]:
+    return [Incident(**row._mapping) for row in connection.execute(_newest(schema.incidents, model, limit, before))]
 
 
 # --- telling ---------------------------------------------------------------------------------------------------------
 
 
-def _moved(promotion: Promotion, decision: Decision) -> HistoryEntry:
+def _moved(promotion: Promotion, decision: Decision, asked: str | None) -> HistoryEntry:
+    reason = decision.reason or asked
     return HistoryEntry(
         id=f"promotion-{promotion.id}",
         at=promotion.created_at,
         what=HistoryKind.ROLLED_BACK if promotion.kind is DecisionKind.ROLLBACK else HistoryKind.PROMOTED,
         version=promotion.version,
-        text=decision.sentence + (f" Reason: {decision.reason}" if decision.reason else ""),
+        text=decision.sentence + (f" Reason: {reason}" if reason else ""),
         details={"previous": promotion.previous, "kind": promotion.kind, "decision_id": promotion.decision_id},
     )
 

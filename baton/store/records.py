@@ -399,6 +399,19 @@ class Promotion:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A canary or shadow that a person asks for."""
+
+    mode: RolloutMode
+    percent: float
+    """Share of the requests that the version answers (canary) or gets a copy of (shadow)."""
+    minutes: float | None = None
+    """How long it lasts; None until somebody ends it."""
+    asked: str | None = None
+    """Why, and with which key (`baton.wording.signed`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rollout:
     """One roll-out of one version, from the proposal to its end."""
 
@@ -421,6 +434,9 @@ class Rollout:
     """What a trial found (`services.control.rollouts.evidence.Evidence`); empty before."""
     owner: str | None
     """The Ray cluster whose control plane acts for it."""
+    asked: str | None
+    """Why a person asked for it, or for the promotion that ends it, and with which key (`baton.wording.signed`); None if Baton
+    began it by itself."""
     created_at: datetime
     changed_at: datetime
     """When it came into its state."""

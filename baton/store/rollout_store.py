@@ -39,6 +39,7 @@ class RolloutStore:
         minutes: float | None = None,
         decision_id: int | None = None,
         owner: str | None = None,
+        asked: str | None = None,
     ) -> Rollout:
         """Store a new roll-out. Raises ``Conflict`` if one of the model is active, ``NotFound`` for an unknown model."""
         table, at = schema.rollouts, now()
@@ -61,6 +62,7 @@ class RolloutStore:
                     state=RolloutState.PROPOSED,
                     evidence={},
                     owner=owner,
+                    asked=asked,
                     created_at=at,
                     changed_at=at,
                 )
@@ -106,10 +108,13 @@ class RolloutStore:
                 insert_incident(connection, rollout.model, rollout.version, *incident)
             return advance(connection, rollout, state, reason)
 
-    def decide(self, rollout: Rollout, decision_id: int) -> Rollout:
-        """Let a trial end with the promotion that a decision allows. Raises ``Conflict`` if the roll-out has moved on."""
+    def decide(self, rollout: Rollout, decision_id: int, asked: str | None = None) -> Rollout:
+        """Let a trial end with the promotion that a decision allows. Raises ``Conflict`` if the roll-out has moved on.
+
+        ``asked``: why a person asked for the promotion; the history has said already why the trial was begun.
+        """
         with database.writing(self._engine) as connection:
-            return _update(connection, rollout, decision_id=decision_id)
+            return _update(connection, rollout, decision_id=decision_id, asked=asked)
 
     def take(self, rollout: Rollout, owner: str) -> Rollout:
         """Let the cluster ``owner`` act for a roll-out from now on. Raises ``Conflict`` if the roll-out has moved on."""

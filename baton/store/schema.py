@@ -216,6 +216,7 @@ rollouts = sa.Table(
     sa.Column("reason", sa.Text, nullable=True),
     sa.Column("evidence", sa.JSON, nullable=False),
     sa.Column("owner", sa.String(128), nullable=True),
+    sa.Column("asked", sa.Text, nullable=True),
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("changed_at", UtcDateTime, nullable=False),
 )

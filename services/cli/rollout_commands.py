@@ -14,6 +14,7 @@ Minutes = Annotated[
     float | None,
     typer.Option(help="End it after so many minutes [default: when somebody ends or promotes it]."),
 ]
+Reason = Annotated[str | None, typer.Option(help="Record this reason in the history.")]
 
 
 def canary(
@@ -22,6 +23,7 @@ def canary(
     version: Version,
     percent: Annotated[float, typer.Option(help="Percent of the requests that the version answers, at most 50.")] = 10.0,
     minutes: Minutes = None,
+    reason: Reason = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -31,7 +33,8 @@ def canary(
     back by itself if it fails, is much slower, or is worse by feedback. `baton rollout` shows how it does; `baton promote` ends
     it with its promotion if the gate agrees, `baton rollout --stop` and the end of its --minutes without.
     """
-    _start(context, config, model, {"version": version, "mode": "canary", "percent": percent, "minutes": minutes}, as_json)
+    wanted = {"version": version, "mode": "canary", "percent": percent, "minutes": minutes, "reason": reason}
+    _start(context, config, model, wanted, as_json)
 
 
 def shadow(
@@ -40,11 +43,13 @@ def shadow(
     version: Version,
     percent: Annotated[float, typer.Option(help="Percent of the requests that the version gets, at most 100.")] = 20.0,
     minutes: Minutes = None,
+    reason: Reason = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Send a version copies of a share of the requests, and compare its answers. Callers get the champion's, as always."""
-    _start(context, config, model, {"version": version, "mode": "shadow", "percent": percent, "minutes": minutes}, as_json)
+    wanted = {"version": version, "mode": "shadow", "percent": percent, "minutes": minutes, "reason": reason}
+    _start(context, config, model, wanted, as_json)
 
 
 def rollout(

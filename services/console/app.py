@@ -19,7 +19,7 @@ from services.console.gate import HOME, ROOT, Gate, is_console
 from services.console.language import LANGUAGE_COOKIE, LANGUAGES
 from services.console.moves import move_routes
 from services.console.overview import overview_routes
-from services.console.pages import VISIT, Pages, see, set_cookie, visit_of, with_headers
+from services.console.pages import VISIT, Pages, here, see, set_cookie, visit_of, with_headers
 from services.console.playground import playground_routes
 from services.console.review import review_routes
 from services.console.runs import run_routes
@@ -117,6 +117,8 @@ class Console:
 
     async def _refuse(self, request: Request, error: Exception) -> Response:
         if isinstance(error, HTTPException):
+            if error.status_code == 405 and request.method == "GET" and (page := here(request)) != request.scope["path"]:
+                return see(page)  # somebody opened the path of a form, perhaps from the browser's history
             error = NotFound("there is no such page") if error.status_code == 404 else Conflict(str(error.detail))
         assert isinstance(error, BatonError)
         return self._pages.refuse(request, error)

@@ -46,6 +46,19 @@ OWNED = re.compile(rf"{ROOT}/models/(?P<model>[^/]+)(?:/.*)?")
 """Paths that name a model."""
 
 
+FORMS = (
+    (re.compile(rf"({ROOT}/models/[^/]+)/feedback"), r"\1/playground"),
+    (re.compile(rf"({ROOT}/models/[^/]+/runs/[^/]+)/cancel"), r"\1"),
+    (re.compile(rf"{ROOT}/(?:login|logout|language)"), HOME),
+)
+"""Paths that only take forms, each with the page that the form is on."""
+
+
+def page_of(path: str) -> str:
+    """Return the page of a path that only takes forms; any other path is a page itself."""
+    return next((found.expand(page) for form, page in FORMS if (found := form.fullmatch(path))), path)
+
+
 def is_console(path: str) -> bool:
     """Return whether a path belongs to the console."""
     return path in (HOME, ROOT) or path.startswith(f"{ROOT}/")
@@ -122,7 +135,8 @@ class Gate:
             Forbidden: The key lacks the scope or is for other models; or, without keys, the request is from another origin.
             OverRate: The key has used up its rate.
         """
-        method, path, keyring = request.method, request.url.path, self._control.keyring
+        method, keyring = request.method, self._control.keyring
+        path = request.scope["path"]  # not that of `request.url`, into which the Host header goes
         if not keyring.required:
             headers = dict(reversed(request.headers.raw))
             refuse_cross_site_writes(method, headers)

@@ -16,16 +16,15 @@ from starlette.routing import Route
 
 from baton.config.model_settings import LONGEST_TRIAL_MINUTES, MAX_CANARY_PERCENT
 from baton.errors import BatonError, Conflict, InvalidInput, NotFound
-from baton.keys import Key
 from baton.store.records import PAGE, RolloutMode
 from services.console.gate import ROOT
 from services.console.language import Words
-from services.console.pages import Form, Pages, number_of, reason_of, see, visit_of
+from services.console.pages import Form, Pages, number_of, reason_of, see, time_of, visit_of
 from services.control.api.protocol import ControlPlane
 from services.control.api.rollout import TrialRequest, described
 
-Act = Callable[[ControlPlane, str, Form, str], Awaitable[None]]
-"""Carries a move out: on a model, with the fields and the reason of a form."""
+Act = Callable[[ControlPlane, str, Form, str, str | None], Awaitable[None]]
+"""Carries a move out: on a model, with the fields and the reason of a form, for the key with a name (None: no key)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,32 +43,32 @@ class Move:
     danger: bool = False
 
 
-async def _promote(control: ControlPlane, model: str, form: Form, reason: str) -> None:
+async def _promote(control: ControlPlane, model: str, form: Form, reason: str, by: str | None) -> None:
     version = number_of(form.get("version", ""), "version")
-    decision, promotion = await control.promote(model, version, force=False, reason=reason)
+    decision, promotion = await control.promote(model, version, force=False, reason=reason, by=by)
     if promotion is None:
         raise Conflict(decision.sentence)
 
 
-async def _force(control: ControlPlane, model: str, form: Form, reason: str) -> None:
-    await control.promote(model, number_of(form.get("version", ""), "version"), force=True, reason=reason)
+async def _force(control: ControlPlane, model: str, form: Form, reason: str, by: str | None) -> None:
+    await control.promote(model, number_of(form.get("version", ""), "version"), force=True, reason=reason, by=by)
 
 
-async def _reject(control: ControlPlane, model: str, form: Form, reason: str) -> None:
-    await control.rollouts.reject(model, number_of(form.get("version", ""), "version"), reason)
+async def _reject(control: ControlPlane, model: str, form: Form, reason: str, by: str | None) -> None:
+    await control.rollouts.reject(model, number_of(form.get("version", ""), "version"), reason, by)
 
 
-async def _roll_back(control: ControlPlane, model: str, form: Form, reason: str) -> None:
+async def _roll_back(control: ControlPlane, model: str, form: Form, reason: str, by: str | None) -> None:
     version = form.get("version", "")
-    await control.rollouts.rollback(model, number_of(version, "version") if version else None, reason)
+    await control.rollouts.rollback(model, number_of(version, "version") if version else None, reason, by)
 
 
-async def _end_trial(control: ControlPlane, model: str, form: Form, reason: str) -> None:
-    await control.rollouts.end_trial(model, reason)
+async def _end_trial(control: ControlPlane, model: str, form: Form, reason: str, by: str | None) -> None:
+    await control.rollouts.end_trial(model, reason, by)
 
 
 def _trial(mode: RolloutMode) -> Act:
-    async def start(control: ControlPlane, model: str, form: Form, reason: str) -> None:
+    async def start(control: ControlPlane, model: str, form: Form, reason: str, by: str | None) -> None:
         try:
             wanted = TrialRequest.model_validate(
                 {
@@ -77,11 +76,12 @@ def _trial(mode: RolloutMode) -> Act:
                     "mode": mode.value,
                     "percent": form.get("percent"),
                     "minutes": form.get("minutes") or None,
+                    "reason": reason,
                 }
             )
         except ValidationError as error:
             raise InvalidInput(str(error.errors()[0]["msg"]).removeprefix("Value error, ")) from error
-        await control.rollouts.start_trial(model, wanted.version, mode, wanted.percent, wanted.minutes)
+        await control.rollouts.start_trial(model, wanted.version, wanted.trial(by))
 
     return start
 
@@ -139,11 +139,6 @@ MOVES: Mapping[str, Move] = {
 """The moves by the name in their path."""
 
 
-def signed(reason: str, key: Key | None) -> str:
-    """Return a reason with the name of the key of whoever gives it, so that the history says who."""
-    return reason if key is None else f"{reason} ({key.name})"
-
-
 def move_routes(pages: Pages) -> list[Route]:
     """Return the routes of moves and of the history."""
     control = pages.control
@@ -159,7 +154,8 @@ def move_routes(pages: Pages) -> list[Route]:
         if request.method == "POST":
             values = form = await pages.form(request)
             try:
-                await found.act(control, settings.name, form, signed(reason_of(form), visit_of(request).key))
+                key = visit_of(request).key
+                await found.act(control, settings.name, form, reason_of(form), key.name if key else None)
             except BatonError as error:
                 problem, status = str(error), error.status
             else:
@@ -183,13 +179,17 @@ def move_routes(pages: Pages) -> list[Route]:
     def history(request: Request) -> Response:
         settings = pages.settings(request)
         name = settings.name
+        before = request.query_params.get("before")
+        entries = registry.history.list(name, before=time_of(before, "before") if before else None)
         newest = registry.rollouts.active(name) or next(iter(registry.rollouts.list(name, limit=1)), None)
         return pages.render(
             request,
             "history.html",
             model=settings,
             tab="history",
-            entries=registry.history.list(name, limit=2 * PAGE),
+            entries=entries,
+            next=entries[-1].at.isoformat() if len(entries) == PAGE else None,
+            first=before is None,
             rollout=None if newest is None else described(newest),
             done=MOVES[done].done if (done := request.query_params.get("done", "")) in MOVES else None,
             champion=registry.champion(name).version,

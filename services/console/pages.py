@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import MutableMapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from importlib import resources
 from typing import Any
@@ -21,7 +22,7 @@ from baton.errors import BatonError, BodyTooLarge, Forbidden, InvalidInput, Malf
 from baton.keys import Scope
 from baton.store.records import LARGEST_INTEGER, LONGEST_ID
 from services.asgi import Send
-from services.console.gate import ROOT, Visit, cookie_name
+from services.console.gate import ROOT, Visit, cookie_name, page_of
 from services.console.language import LANGUAGES, Words, translator
 from services.console.sessions import Sessions
 from services.control.api.bodies import LONGEST_REASON
@@ -105,11 +106,11 @@ class Pages:
             {
                 "model": None,
                 "tab": "",
+                "here": here(request),
                 **values,
                 "_": translator(visit.language),
                 "visit": visit,
                 "model_names": [settings.name for settings in self.visible(visit)] if visit.logged_in else [],
-                "here": request.url.path + (f"?{request.url.query}" if request.url.query else ""),
                 "form_token": self.sessions.form_token(visit.cookie),
             }
         )
@@ -168,6 +169,13 @@ class Pages:
         return f"{ROOT}/static/{name}?{hashlib.sha256(self._files[name]).hexdigest()[:12]}"
 
 
+def here(request: Request) -> str:
+    """Return where a browser that made this request finds its page again, also if it sent a form."""
+    path, query = request.scope["path"], request.scope["query_string"].decode("latin-1")
+    page = page_of(path)
+    return f"{page}?{query}" if query and page == path else page
+
+
 def visit_of(request: Request) -> Visit:
     """Return who makes a request."""
     visit: Visit = request.scope[VISIT]
@@ -219,6 +227,14 @@ def number_of(text: str, what: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text[:LONGEST_ID]) <= LARGEST_INTEGER:
         raise InvalidInput(f"{what}: {text[:LONGEST_ID]!r}; a whole number from 1 is expected")
     return int(text)
+
+
+def time_of(text: str, what: str) -> datetime:
+    """Return a time with its offset that a query has. Raises ``InvalidInput``."""
+    with suppress(ValueError):
+        if (moment := datetime.fromisoformat(text)).tzinfo is not None:
+            return moment
+    raise InvalidInput(f"{what}: {text[:LONGEST_ID]!r}; a time is expected, as in 2026-01-31T12:00:00+00:00")
 
 
 def reason_of(form: Form) -> str:

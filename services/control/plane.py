@@ -21,6 +21,7 @@ from baton.config.model_settings import ModelSettings
 from baton.errors import BatonError, Conflict, InvalidInput, NotReady
 from baton.store.records import Champion, Decision, DecisionKind, Evaluation, Promotion, Run, Source, Verdict
 from baton.store.registry import Registry
+from baton.wording import signed
 from services.control.api.app import build_api
 from services.control.description import describe
 from services.control.housekeeping import Housekeeping
@@ -132,8 +133,12 @@ class ControlPlane:
         """Return the last lines of a run's log; none if it cannot be read here. Raises ``NotFound``."""
         return await asyncio.to_thread(self._jobs.log, run_id, lines)
 
-    async def promote(self, model: str, version: int, *, force: bool, reason: str | None) -> tuple[Decision, Promotion | None]:
+    async def promote(
+        self, model: str, version: int, *, force: bool, reason: str | None, by: str | None = None
+    ) -> tuple[Decision, Promotion | None]:
         """Ask the gate (unless ``force``), and hand over if it agrees. The promotion is None if the gate refused.
+
+        ``by``: name of the API key of who asks, for the history; None if the service needs none.
 
         Raises:
             Conflict: the version is the champion already, or was rejected, or cannot be judged, or as `Rollouts.promote`.
@@ -148,7 +153,7 @@ class ControlPlane:
         if force:
             if reason is None or not reason.strip():
                 raise InvalidInput("force needs a reason; it stays in the history")
-            decision = manual_decision(DecisionKind.FORCE, model, version, champion, reason)
+            decision = manual_decision(DecisionKind.FORCE, model, version, champion, signed(reason, by))
         else:
             rejection = await asyncio.to_thread(self.registry.history.rejection, model, version)
             if rejection is not None:
@@ -158,7 +163,7 @@ class ControlPlane:
             decision = await self._ask_gate(model, version, champion)
             if decision.verdict is not Verdict.PROMOTE:
                 return decision, None
-        promotion = await self.rollouts.promote(decision)
+        promotion = await self.rollouts.promote(decision, signed(reason or None, by))
         return await asyncio.to_thread(self.registry.decision, promotion.decision_id), promotion
 
     async def evaluate(self, model: str, version: int) -> Evaluation:

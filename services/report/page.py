@@ -14,20 +14,25 @@ from services.report.plots import gain_plot, interval_glyph
 from services.report.view import Json, view_of
 from services.report.words import Language, Words
 
-CSS: str = (files("services.report") / "report.css").read_text(encoding="utf-8")
-"""The style of `fragments`; all of its rules are below the class ``baton-report``."""
 
-_HASH = base64.b64encode(hashlib.sha256(CSS.encode()).digest()).decode()
+@cache
+def css() -> str:
+    """Return the style of `fragments`; all of its rules are below the class ``baton-report``."""
+    return (files("services.report") / "report.css").read_text(encoding="utf-8")
 
-POLICY = f"default-src 'none'; style-src 'sha256-{_HASH}'; base-uri 'none'; form-action 'none'"
-"""The Content-Security-Policy of `page`: its own style, and nothing else. No script runs, no address is asked."""
+
+@cache
+def policy() -> str:
+    """Return the Content-Security-Policy of `page`: its own style, and nothing else. No script runs, no address is asked."""
+    style = base64.b64encode(hashlib.sha256(css().encode()).digest()).decode()
+    return f"default-src 'none'; style-src 'sha256-{style}'; base-uri 'none'; form-action 'none'"
 
 
 def fragments(item: Json, *, language: Language = "en") -> Markup:
     """Return the report as one ``<article class="baton-report">`` of HTML and SVG.
 
     It has no scripts, no style attributes and no addresses, so that it can stand in a page with any Content-Security-Policy.
-    The page must have the style `CSS`. Its headings are ``h2`` and ``h3``.
+    The page must have the style `css`. Its headings are ``h2`` and ``h3``.
 
     Args:
         item: the answer of ``GET /api/models/M/versions/N/report``: ``decision`` and ``report``. Reports of older versions of
@@ -45,8 +50,8 @@ def page(item: Json, *, language: Language = "en") -> str:
     return _template("page.html").render(
         title=words("title", model=decision["model"], version=decision["candidate"]),
         tag=words.tag,
-        policy=POLICY,
-        css=Markup(CSS),
+        policy=policy(),
+        css=Markup(css()),
         content=fragments(item, language=language),
     )
 

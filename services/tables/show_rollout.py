@@ -30,6 +30,8 @@ def rollout(item: Json) -> RenderableType:
     heading.append(item["state"], style=STATE_STYLES.get(item["state"], "cyan"))
     heading.append(f" since {time_text(item['changed_at'])}")
     parts: list[RenderableType] = [heading]
+    if asked := item.get("asked"):  # missing in the answers of an older service
+        parts.append(Text(f"Asked for: {asked}"))
     if item["reason"]:
         parts.append(Text(item["reason"]))
     if item["state"] == RolloutState.SETTLED and item["mode"] != RolloutMode.DIRECT and item["decision_id"] is None:

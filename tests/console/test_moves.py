@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from baton.keys import Scope
 from baton.quality.trials import TrialCounts
-from baton.store.records import RolloutMode
+from baton.store.records import HistoryKind, RolloutMode
 from tests.support.browsing import Browser, keys_for, words
 from tests.support.local_control import publish
 
@@ -58,8 +60,10 @@ def test_a_trial_is_begun_watched_and_ended(browser, mode):
     assert carry_out(browser, mode, version="3", percent="20", minutes="", reason="look").status_code == 303
     active = browser.registry.rollouts.active("m")
     assert (active.mode, active.percent, active.minutes) == (RolloutMode(mode), 20.0, None)
+    assert active.asked == "look"
     text = browser.text("/console/models/m/history")
     assert f"{mode} v3 {mode} 20% of the requests, beside v2" in text
+    assert "20% of the requests until it is ended. Reason: look" in text
     assert carry_out(browser, "end-trial", reason="seen enough").status_code == 303
     assert browser.registry.rollouts.active("m") is None
     assert "seen enough" in browser.text("/console/models/m/history?done=end-trial")
@@ -94,11 +98,69 @@ def test_a_move_that_does_not_exist_or_of_no_version_is_not_found(browser):
     assert browser.get(f"{MOVE}/promote").status_code == 422
 
 
-def test_the_history_says_whose_key_moved_a_version(closed):
+MOVES_OF_A_DAY = (
+    ("promote", {"version": 4}, "better"),
+    ("force", {"version": 3}, "I want it"),
+    ("rollback", {"version": 4}, "complaints"),
+    ("canary", {"version": 3, "percent": 20}, "look at it"),
+    ("end-trial", {}, "seen enough"),
+    ("shadow", {"version": 3, "percent": 20}, "look again"),
+    ("reject", {"version": 3}, "rude"),
+)
+"""Every move, with its fields and its reason."""
+
+
+def test_the_history_says_whose_key_moved_a_version_and_why(closed):
     browser = Browser(closed)
     browser.log_in(keys_for(closed)(Scope.OPERATE))
-    assert carry_out(browser, "force", version="3", reason="I want it").status_code == 303
-    assert "Reason: I want it (operate)" in browser.text("/console/models/m/history")
+    publish(browser.registry, "m", 100)
+    for name, fields, reason in MOVES_OF_A_DAY:
+        assert carry_out(browser, name, reason=reason, **fields).status_code == 303, name
+        assert f"{reason} (operate)" in browser.text("/console/models/m/history"), name
+
+
+def test_calls_of_the_api_leave_the_name_of_their_key_in_the_same_history(closed):
+    publish(closed.registry, "m", 100)
+    api = Browser(closed, authorization=f"Bearer {keys_for(closed)(Scope.OPERATE)}").client
+    paths = {"promote": "promotions", "force": "promotions", "rollback": "rollback", "reject": "versions/3/rejection"}
+    for name, fields, reason in MOVES_OF_A_DAY:
+        body = {**fields, "reason": reason} | ({"force": True} if name == "force" else {})
+        body |= {"mode": name} if name in ("canary", "shadow") else {}
+        body = {"reason": reason} if name == "reject" else body
+        method = "DELETE" if name == "end-trial" else "POST"
+        answer = api.request(method, f"/api/models/m/{paths.get(name, 'rollout')}", json=body)
+        assert answer.status_code == 200, answer.text
+        told = [entry["text"] for entry in api.get("/api/models/m/history").json()["items"]]
+        assert any(f"{reason} (operate)" in text for text in told), (name, told)
+
+
+def test_who_gives_no_reason_is_named_nevertheless_and_force_still_needs_one(closed):
+    publish(closed.registry, "m", 100)
+    api = Browser(closed, authorization=f"Bearer {keys_for(closed)(Scope.OPERATE)}").client
+    assert api.post("/api/models/m/promotions", json={"version": 3, "force": True}).status_code == 422
+    assert api.post("/api/models/m/rollback", json={"reason": " "}).status_code == 422
+    assert api.post("/api/models/m/promotions", json={"version": 4}).status_code == 200
+    newest = api.get("/api/models/m/history", params={"limit": 1}).json()
+    assert newest["items"][0]["text"].endswith("Reason: none given (operate)")
+
+
+def test_the_history_has_pages(browser):
+    for number in range(60):
+        browser.registry.history.add_incident("m", HistoryKind.DRIFT, f"drift {number}.")
+    first = browser.text("/console/models/m/history")
+    [older] = re.findall(r'href="(\?before=[^"]+)"', browser._page)
+    second = browser.text(f"/console/models/m/history{older}")
+    assert ("drift 59." in first, "drift 10." in first, "drift 9." in first) == (True, True, False)
+    assert ("drift 10." in second, "drift 9." in second, "promoted v1" in second) == (False, True, True)
+    assert 'class="pager"' not in browser._page
+    assert "data-refresh" not in browser._page
+    api = browser.client
+    page = api.get("/api/models/m/history", params={"limit": 60}).json()
+    rest = api.get("/api/models/m/history", params={"limit": 60, "before": page["next"]}).json()
+    assert [entry["what"] for entry in rest["items"]] == ["refused", "promoted", "promoted"]
+    assert rest["next"] is None
+    for wrong in ("x", "2026-01-01", "1"):
+        assert browser.get(f"/console/models/m/history?before={wrong}").status_code == 422, wrong
 
 
 def test_a_form_of_a_stranger_moves_nothing(browser):

@@ -208,7 +208,7 @@ def test_a_trial_that_makes_no_sense_is_refused_with_what_is_allowed(champion):
         ({"percent": 101, "mode": "shadow"}, "percent: 101 is not allowed for a shadow; at most 100"),
         ({"mode": "direct"}, "mode: 'direct' is not allowed; input should be 'canary' or 'shadow'"),
         ({"minutes": 0}, "minutes: 0 is not allowed; above 0"),
-        ({"minute": 1}, "minute: unknown key; did you mean 'minutes'? allowed: version, mode, percent, minutes"),
+        ({"minute": 1}, "minute: unknown key; did you mean 'minutes'? allowed: version, mode, percent, minutes, reason"),
     ):
         assert problem(champion.post(path, {"version": 2, "mode": "canary", "percent": 10, **body}), 422) == expected
     assert "other has had no roll-out" in problem(champion.get("/api/models/other/rollout"), 404)

@@ -62,6 +62,7 @@ def rollout(state: RolloutState, percent: float = 100.0) -> Rollout:
         reason=None,
         evidence={},
         owner="local",
+        asked=None,
         created_at=at,
         changed_at=at,
     )

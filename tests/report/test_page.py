@@ -11,7 +11,7 @@ from typing import Any
 import html5lib
 import pytest
 
-from services.report.page import CSS, POLICY, fragments, page
+from services.report.page import css, fragments, page, policy
 from services.report.words import LANGUAGES
 from tests.report.cases import CASES, HOSTILE, classification, tickets
 from tests.support.chromium import needs_chromium, tab
@@ -101,8 +101,8 @@ def test_every_report_is_html_without_scripts_styles_and_addresses(name, languag
         if name_of(one) != "meta":
             drawn = DRAWN if str(one.tag).startswith("{http://www.w3.org/2000/svg}") else set()
             assert set(one.attrib) <= ATTRIBUTES | drawn, (name_of(one), one.attrib)
-    assert "url(" not in CSS
-    assert "//" not in CSS
+    assert "url(" not in css()
+    assert "//" not in css()
     ids = [one.get("id") for one in elements if one.get("id")]
     assert len(ids) == len(set(ids))
     for plot in of_class(found, "plot"):
@@ -128,10 +128,10 @@ def test_a_report_of_the_version_before_has_fewer_pieces_and_is_shown(name):
 def test_the_policy_of_the_page_allows_its_own_style_alone():
     [style] = [one for one in document("win").iter() if name_of(one) == "style"]
     digest = base64.b64encode(hashlib.sha256(style.text.encode()).digest()).decode()
-    assert f"style-src 'sha256-{digest}'" in POLICY
-    assert POLICY.startswith("default-src 'none';")
+    assert f"style-src 'sha256-{digest}'" in policy()
+    assert policy().startswith("default-src 'none';")
     [meta] = [one for one in document("win").iter() if one.get("http-equiv")]
-    assert meta.get("content") == POLICY
+    assert meta.get("content") == policy()
 
 
 def test_the_same_report_is_always_the_same_page_and_holds_its_fragments():

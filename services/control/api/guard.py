@@ -98,6 +98,12 @@ def key_of(scope: asgi.Scope) -> Key | None:
     return key
 
 
+def actor_of(scope: asgi.Scope) -> str | None:
+    """Return the name of the key that a call was made with, by which the history says who; None if the service needs none."""
+    key = key_of(scope)
+    return None if key is None else key.name
+
+
 def required_scope(method: str, path: str) -> Scope | None:
     """Return the scope that a call of the control plane needs; None if the call is open."""
     return next((rule.scope for rule in RULES if rule.matches(method, path)), DEFAULT_SCOPE)

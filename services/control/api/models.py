@@ -9,7 +9,7 @@ from fastapi import FastAPI, Path
 from baton.store.records import LARGEST_INTEGER, PAGE
 from services.control.api.bodies import Page, to_json_values
 from services.control.api.protocol import ControlPlane
-from services.control.api.query_params import Before, Limit
+from services.control.api.query_params import Before, BeforeTime, Limit
 
 LONG_METRICS = ("confusion", "per_class", "labels", "reference")
 """Metrics that a list of versions leaves out because they fill screens."""
@@ -62,10 +62,13 @@ def add_models(api: FastAPI, control: ControlPlane) -> None:
         return {**to_json_values(registry.versions.get(model, number)), "champion": number == champion}
 
     @api.get("/api/models/{model}/history", tags=["models"])
-    def history(model: str, limit: Limit = PAGE) -> Page:
+    def history(model: str, limit: Limit = PAGE, before: BeforeTime = None) -> Page:
         """List promotions, refusals, failed runs and incidents, newest first."""
         control.config.model(model)
-        return Page(items=[to_json_values(entry) for entry in registry.history.list(model, limit=limit)], next=None)
+        found = registry.history.list(model, limit=limit, before=before)
+        return Page(
+            items=[to_json_values(entry) for entry in found], next=found[-1].at.isoformat() if len(found) == limit else None
+        )
 
 
 def _without_long_metrics(version: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import asyncio
 import json
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Path
+from fastapi import FastAPI, Path, Request
 from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import Field
 
@@ -14,14 +14,14 @@ from baton.artifacts.storage import Storage
 from baton.errors import NotFound
 from baton.store.records import LARGEST_INTEGER, PAGE
 from services.control.api.bodies import LONGEST_REASON, Body, Page, to_json_values
+from services.control.api.guard import actor_of
 from services.control.api.problems import problem
 from services.control.api.protocol import ControlPlane
 from services.control.api.query_params import Before, Limit
-from services.report.page import POLICY, page
+from services.report.page import page, policy
 from services.report.words import Language
 
 PAGE_HEADERS = {
-    "content-security-policy": f"{POLICY}; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
 }
@@ -54,25 +54,28 @@ def add_promotions(api: FastAPI, control: ControlPlane) -> None:
     registry = control.registry
 
     @api.post("/api/models/{model}/promotions", tags=["promotions"])
-    async def promote(model: str, body: PromotionRequest) -> JSONResponse:
+    async def promote(request: Request, model: str, body: PromotionRequest) -> JSONResponse:
         """Ask the gate, and swap if it agrees.
 
         Answers with the Decision: 200 if the version is champion now, 409 if the gate refused it.
         """
         control.config.model(model)
-        decision, promotion = await control.promote(model, body.version, force=body.force, reason=body.reason)
+        by = actor_of(request.scope)
+        decision, promotion = await control.promote(model, body.version, force=body.force, reason=body.reason, by=by)
         if promotion is None:
             return problem(409, "refused by the gate", decision.sentence, decision=to_json_values(decision))
         return JSONResponse({"decision": to_json_values(decision), "promotion": to_json_values(promotion)})
 
     @api.post("/api/models/{model}/versions/{number}/rejection", tags=["promotions"])
-    async def reject(model: str, number: Annotated[int, Path(ge=1, le=LARGEST_INTEGER)], body: Rejection) -> dict[str, Any]:
+    async def reject(
+        request: Request, model: str, number: Annotated[int, Path(ge=1, le=LARGEST_INTEGER)], body: Rejection
+    ) -> dict[str, Any]:
         """Keep a version out of service: end its roll-out, and let nothing but force promote it.
 
         Answers with the reason of the version's first rejection, which counts, and the mode of the roll-out that ended.
         """
         control.config.model(model)
-        ended = await control.rollouts.reject(model, number, body.reason)
+        ended = await control.rollouts.reject(model, number, body.reason, by=actor_of(request.scope))
         reason = await asyncio.to_thread(registry.history.rejection, model, number)
         return {"model": model, "version": number, "reason": reason, "ended": None if ended is None else ended.mode}
 
@@ -86,11 +89,12 @@ def add_promotions(api: FastAPI, control: ControlPlane) -> None:
         )
 
     @api.post("/api/models/{model}/rollback", tags=["promotions"])
-    async def rollback(model: str, body: RollbackRequest | None = None) -> dict[str, Any]:
+    async def rollback(request: Request, model: str, body: RollbackRequest | None = None) -> dict[str, Any]:
         """Put the previous champion, or an earlier one, back in service."""
         control.config.model(model)
         wanted = body or RollbackRequest()
-        decision, promotion = await control.rollouts.rollback(model, wanted.version, wanted.reason)
+        by = actor_of(request.scope)
+        decision, promotion = await control.rollouts.rollback(model, wanted.version, wanted.reason, by=by)
         return {"decision": to_json_values(decision), "promotion": to_json_values(promotion)}
 
 
@@ -119,7 +123,8 @@ def add_decisions(api: FastAPI, control: ControlPlane) -> None:
         model: str, number: Annotated[int, Path(ge=1, le=LARGEST_INTEGER)], language: Language = "en"
     ) -> HTMLResponse:
         """Return the same report as one HTML page, which needs nothing else: to read, to print, to send."""
-        return HTMLResponse(page(read_report(model, number), language=language), headers=PAGE_HEADERS)
+        headers = {**PAGE_HEADERS, "content-security-policy": f"{policy()}; frame-ancestors 'none'"}
+        return HTMLResponse(page(read_report(model, number), language=language), headers=headers)
 
     def read_report(model: str, number: int) -> dict[str, Any]:
         control.config.model(model)

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from baton.config.file import BatonConfig
 from baton.config.model_settings import ModelSettings
-from baton.store.records import Decision, Evaluation, Promotion, ReplicaState, Rollout, RolloutMode, Run, Source
+from baton.store.records import Decision, Evaluation, Promotion, ReplicaState, Rollout, Run, Source, Trial
 from baton.store.registry import Registry
 from services.control.live_cache import LiveQualityCache
 from services.control.retrain import Retrainer
@@ -18,21 +18,21 @@ from services.keyring import Keyring
 
 
 class Rollouts(Protocol):
-    """Moves models from one version to another."""
+    """Moves models from one version to another. ``by``: name of the API key of who asks; None if the service needs none."""
 
-    async def rollback(self, model: str, to: int | None, reason: str) -> tuple[Decision, Promotion]:
+    async def rollback(self, model: str, to: int | None, reason: str, by: str | None) -> tuple[Decision, Promotion]:
         """Put the previous champion, or version ``to``, back in service; raise as `services.control.rollouts.driver` does."""
         ...
 
-    async def reject(self, model: str, version: int, reason: str) -> Rollout | None:
+    async def reject(self, model: str, version: int, reason: str, by: str | None) -> Rollout | None:
         """Keep a version out of service, and return the roll-out that ended; raise as `services.control.rollouts.driver`."""
         ...
 
-    async def start_trial(self, model: str, version: int, mode: RolloutMode, percent: float, minutes: float | None) -> Rollout:
+    async def start_trial(self, model: str, version: int, trial: Trial) -> Rollout:
         """Begin a canary or a shadow; raise as `services.control.rollouts.driver` does."""
         ...
 
-    async def end_trial(self, model: str, reason: str) -> Rollout:
+    async def end_trial(self, model: str, reason: str, by: str | None) -> Rollout:
         """End the canary or shadow of ``model``. Raise ``NotFound`` if there is none."""
         ...
 
@@ -83,7 +83,9 @@ class ControlPlane(Protocol):
         """Return the last lines of a run's log; none if it cannot be read here."""
         ...
 
-    async def promote(self, model: str, version: int, *, force: bool, reason: str | None) -> tuple[Decision, Promotion | None]:
+    async def promote(
+        self, model: str, version: int, *, force: bool, reason: str | None, by: str | None
+    ) -> tuple[Decision, Promotion | None]:
         """Ask the gate, and swap if it agrees; ``None`` instead of a promotion if it refuses."""
         ...
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import Query
+from pydantic import AwareDatetime
 
 from baton.store.records import LARGEST_INTEGER
 
@@ -12,3 +13,6 @@ Limit = Annotated[int, Query(ge=1, le=500, description="Maximum number of items 
 
 Before = Annotated[int | None, Query(ge=0, le=LARGEST_INTEGER, description="`next` of the previous page.")]
 """The item before which a page of a list begins."""
+
+BeforeTime = Annotated[AwareDatetime | None, Query(description="`next` of the previous page.")]
+"""The time before which a page of a history begins."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Literal
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from pydantic import Field, model_validator
 
 from baton.config.model_settings import LONGEST_TRIAL_MINUTES, MAX_CANARY_PERCENT
 from baton.errors import NotFound
-from baton.store.records import LARGEST_INTEGER, PAGE, Rollout, RolloutMode
+from baton.store.records import LARGEST_INTEGER, PAGE, Rollout, RolloutMode, Trial
+from baton.wording import signed
 from services.control.api.bodies import LONGEST_REASON, Body, Page, to_json_values
+from services.control.api.guard import actor_of
 from services.control.api.protocol import ControlPlane
 from services.control.api.query_params import Before, Limit
 from services.control.rollouts.evidence import Evidence
@@ -30,6 +32,7 @@ class TrialRequest(Body):
     minutes: float | None = Field(
         None, gt=0, le=LONGEST_TRIAL_MINUTES, description="How long, while replicas run it; by default until somebody ends it."
     )
+    reason: str | None = Field(None, max_length=LONGEST_REASON, description="Why; it stays in the history.")
 
     @model_validator(mode="after")
     def _leave_half_to_the_champion(self) -> TrialRequest:
@@ -37,6 +40,12 @@ class TrialRequest(Body):
         if self.percent > most:
             raise ValueError(f"percent: {self.percent:g} is not allowed for a {self.mode}; at most {most:g}")
         return self
+
+    def trial(self, by: str | None) -> Trial:
+        """Return what is asked for. ``by``: the name of the API key of who asks."""
+        return Trial(
+            mode=RolloutMode(self.mode), percent=self.percent, minutes=self.minutes, asked=signed(self.reason or None, by)
+        )
 
 
 class TrialEnd(Body):
@@ -50,15 +59,14 @@ def add_rollout(api: FastAPI, control: ControlPlane) -> None:
     registry = control.registry
 
     @api.post("/api/models/{model}/rollout", tags=["roll-outs"])
-    async def start_trial(model: str, body: TrialRequest) -> dict[str, Any]:
+    async def start_trial(request: Request, model: str, body: TrialRequest) -> dict[str, Any]:
         """Begin a canary or a shadow. The champion stays, whatever it shows; a promotion ends it.
 
         It ends by itself if the version fails, is much slower than the champion, or is worse by feedback. Answers also with
         the newest decision of the gate on the version as ``gate``, or null: a version that it refused may be tried out.
         """
         control.config.model(model)
-        mode = RolloutMode(body.mode)
-        begun = await control.rollouts.start_trial(model, body.version, mode, body.percent, body.minutes)
+        begun = await control.rollouts.start_trial(model, body.version, body.trial(actor_of(request.scope)))
         decision = await asyncio.to_thread(registry.newest_gate_decision, model, body.version)
         return {**described(begun), "gate": None if decision is None else to_json_values(decision)}
 
@@ -80,10 +88,11 @@ def add_rollout(api: FastAPI, control: ControlPlane) -> None:
         return Page(items=items, next=found[-1].id if len(found) == limit else None)
 
     @api.delete("/api/models/{model}/rollout", tags=["roll-outs"])
-    async def end_trial(model: str, body: TrialEnd | None = None) -> dict[str, Any]:
+    async def end_trial(request: Request, model: str, body: TrialEnd | None = None) -> dict[str, Any]:
         """End the canary or shadow: the champion answers everything again."""
         control.config.model(model)
-        return described(await control.rollouts.end_trial(model, (body or TrialEnd()).reason))
+        reason = (body or TrialEnd()).reason
+        return described(await control.rollouts.end_trial(model, reason, by=actor_of(request.scope)))
 
 
 def described(rollout: Rollout) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -23,9 +24,11 @@ from baton.store.records import (
     Rollout,
     RolloutMode,
     RolloutState,
+    Trial,
     Verdict,
 )
 from baton.store.registry import Registry
+from baton.wording import signed
 from services.control.rollouts.machine import Event
 from services.control.rollouts.preparation import STATE_SECONDS
 from services.control.rollouts.replicas import Replicas
@@ -53,10 +56,11 @@ class Rollouts:
 
     # --- what people ask for -----------------------------------------------------------------------------------------------
 
-    async def promote(self, decision: Decision) -> Promotion:
+    async def promote(self, decision: Decision, asked: str | None = None) -> Promotion:
         """Put ``decision.candidate`` in service everywhere. On return no replica answers with another version.
 
-        If the version is on trial as a canary or shadow, the trial ends with its promotion.
+        If the version is on trial as a canary or shadow, the trial ends with its promotion. ``asked``: why a person asks for it
+        (`baton.wording.signed`); None if nobody said.
 
         Raises:
             Conflict: the version is the champion already, another version is on trial, the champion changed since the decision,
@@ -73,12 +77,12 @@ class Rollouts:
             if decision.id is None:
                 decision = await asyncio.to_thread(self._registry.add_decision, decision)
             assert decision.id is not None
-            rollout = await self._open(decision, champion)
+            rollout = await self._open(decision, champion, asked=asked)
             try:
                 if not rollout.state.trial:
                     rollout = await self._steps.drive(model)
                 if rollout.state.trial:  # it was one before, or an outage had held up its beginning
-                    await self._steps.move(await asyncio.to_thread(self._registry.rollouts.decide, rollout, decision.id))
+                    await self._steps.move(await asyncio.to_thread(self._registry.rollouts.decide, rollout, decision.id, asked))
                     await self._steps.drive(model)
             except Unavailable as error:  # who asked is told that it did not work, so it must not happen later
                 with suppress(Unavailable):  # without a database, it stays as it is, and is taken up again
@@ -89,10 +93,10 @@ class Rollouts:
             raise Conflict(f"{model}: somebody ended the roll-out of v{version}; the champion stays")
         return promotion
 
-    async def rollback(self, model: str, to: int | None, reason: str) -> tuple[Decision, Promotion]:
+    async def rollback(self, model: str, to: int | None, reason: str, by: str | None = None) -> tuple[Decision, Promotion]:
         """Put the previous champion (or ``to``, which must have been one) back in service.
 
-        It interrupts a version that is being prepared: whoever rolls back is in a hurry.
+        It interrupts a version that is being prepared: whoever rolls back is in a hurry. ``by``: as `reject`.
 
         Raises:
             NotFound: the version does not exist.
@@ -126,7 +130,7 @@ class Rollouts:
             raise Conflict(
                 f"v{target} of {model} was rejected: {rejection}; roll back to another version, or promote it with --force"
             )
-        decision = manual_decision(DecisionKind.ROLLBACK, model, target, champion, reason)
+        decision = manual_decision(DecisionKind.ROLLBACK, model, target, champion, signed(reason, by))
         self._steps.rollbacks[model] += 1
         self._steps.interrupt(model)
         try:
@@ -135,10 +139,11 @@ class Rollouts:
             self._steps.rollbacks[model] -= 1
         return await asyncio.to_thread(self._registry.decision, promotion.decision_id), promotion
 
-    async def reject(self, model: str, version: int, reason: str) -> Rollout | None:
+    async def reject(self, model: str, version: int, reason: str, by: str | None = None) -> Rollout | None:
         """Keep a version out of service: end its roll-out, and let nothing but force promote it from now on.
 
-        Return the roll-out that it ended, if there was one. The first rejection of a version counts, with its reason.
+        Return the roll-out that it ended, if there was one. The first rejection of a version counts, with its reason. ``by``:
+        name of the API key of who asks, which the history keeps with the reason; None if the service needs none.
 
         Raises:
             NotFound: the version does not exist.
@@ -147,6 +152,7 @@ class Rollouts:
         """
         if not reason.strip():
             raise InvalidInput("a rejection needs a reason; it stays in the history")
+        reason = signed(reason, by)
         await asyncio.to_thread(self._registry.versions.get, model, version)
         self._steps.interrupt(model, version)
         async with self._lock(model):
@@ -157,7 +163,7 @@ class Rollouts:
                 await asyncio.to_thread(self._registry.history.add_incident, model, HistoryKind.REJECTED, reason, version)
             return await self._steps.end(model, f"it was rejected: {reason}", version)
 
-    async def start_trial(self, model: str, version: int, mode: RolloutMode, percent: float, minutes: float | None) -> Rollout:
+    async def start_trial(self, model: str, version: int, trial: Trial) -> Rollout:
         """Let ``version`` answer a share of the requests (canary), or get copies of it (shadow). It moves no pointer.
 
         Raises:
@@ -179,7 +185,7 @@ class Rollouts:
             if champion.version == version:
                 raise Conflict(f"v{version} is already the champion of {model}")
 
-            await self._propose(model, version, champion.version, mode=mode, percent=percent, minutes=minutes)
+            await self._propose(model, version, champion.version, **asdict(trial))
             try:
                 return await self._steps.drive(model)
             except Unavailable as error:
@@ -187,8 +193,8 @@ class Rollouts:
                     await self._steps.end(model, str(error))
                 raise
 
-    async def end_trial(self, model: str, reason: str) -> Rollout:
-        """End the canary or shadow of ``model``, and give the champion all requests again.
+    async def end_trial(self, model: str, reason: str, by: str | None = None) -> Rollout:
+        """End the canary or shadow of ``model``, and give the champion all requests again. ``by``: as `reject`.
 
         Raises:
             NotFound: there is none.
@@ -200,7 +206,7 @@ class Rollouts:
             rollout = await asyncio.to_thread(self._registry.rollouts.active, model)
             if rollout is None or not rollout.state.trial:
                 raise NotFound(f"{model} has no canary and no shadow that could be ended")
-            return await self._steps.end_trial(rollout, Event.ENDED, reason)
+            return await self._steps.end_trial(rollout, Event.ENDED, signed(reason, by))
 
     # --- what the loops do ---------------------------------------------------------------------------------------------------
 
@@ -224,7 +230,7 @@ class Rollouts:
     def _lock(self, model: str) -> asyncio.Lock:
         return self._locks.setdefault(model, asyncio.Lock())
 
-    async def _open(self, decision: Decision, champion: Champion, *, canary: bool = False) -> Rollout:
+    async def _open(self, decision: Decision, champion: Champion, *, canary: bool = False, asked: str | None = None) -> Rollout:
         """Return the roll-out that carries out ``decision``: the active one of its version, or a new one.
 
         Whatever else is active ends, unless it is a trial and this is no rollback: ``Conflict``.
@@ -252,6 +258,7 @@ class Rollouts:
             percent=settings.canary if trial else 0.0,
             minutes=settings.minutes if trial else None,
             decision_id=decision.id,
+            asked=asked,
         )
 
     async def _propose(self, model: str, version: int, champion: int | None, **values: Any) -> Rollout:

@@ -151,6 +151,8 @@ class Steps:
         does = "answers" if rollout.mode is RolloutMode.CANARY else "gets a copy of"
         until = "until it is ended" if rollout.minutes is None else f"for {rollout.minutes:g} min"
         detail = f"v{version} {does} {rollout.percent:g}% of the requests {until}."
+        if rollout.asked:
+            detail += f" Reason: {rollout.asked}"
         return await self.advance(rollout, Event.LOADED, None, (TRIAL_KINDS[rollout.mode], detail))
 
     async def _is_rollback(self, rollout: Rollout) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from baton.config.model_settings import ModelSettings, RolloutSettings
 from baton.errors import Conflict
 from baton.quality.trials import TrialCounts
-from baton.store.records import HistoryKind, RolloutMode, RolloutState
+from baton.store.records import HistoryKind, RolloutMode, RolloutState, Trial
 from services.control.rollouts import driver, steps, watch
 from services.control.rollouts.driver import Rollouts
 from tests.control.rollouts.scripted import Scripted, won
@@ -161,13 +161,16 @@ def test_a_canary_that_is_taken_back_is_told_once_and_does_not_begin_again(contr
 
 
 TRIALS: dict[str, tuple[RolloutMode | None, Callable[[Rollouts], Awaitable[Any]]]] = {
-    "a shadow begins": (None, lambda rollouts: rollouts.start_trial("m", 2, RolloutMode.SHADOW, 20.0, None)),
-    "a canary begins": (None, lambda rollouts: rollouts.start_trial("m", 2, RolloutMode.CANARY, 10.0, None)),
+    "a shadow begins": (None, lambda rollouts: rollouts.start_trial("m", 2, Trial(mode=RolloutMode.SHADOW, percent=20.0))),
+    "a canary begins": (None, lambda rollouts: rollouts.start_trial("m", 2, Trial(mode=RolloutMode.CANARY, percent=10.0))),
     "somebody ends a shadow": (RolloutMode.SHADOW, lambda rollouts: rollouts.end_trial("m", "seen enough")),
     "somebody ends a canary": (RolloutMode.CANARY, lambda rollouts: rollouts.end_trial("m", "seen enough")),
     "somebody rejects a shadow": (RolloutMode.SHADOW, lambda rollouts: rollouts.reject("m", 2, "it insults people")),
     "somebody rejects a canary": (RolloutMode.CANARY, lambda rollouts: rollouts.reject("m", 2, "it insults people")),
-    "a canary kills replicas": (None, lambda rollouts: rollouts.start_trial("m", 2, RolloutMode.CANARY, 10.0, None)),
+    "a canary kills replicas": (
+        None,
+        lambda rollouts: rollouts.start_trial("m", 2, Trial(mode=RolloutMode.CANARY, percent=10.0)),
+    ),
 }
 """What people do with trials: the trial that runs before, and the act."""
 
@@ -181,7 +184,7 @@ def test_a_process_that_is_killed_while_somebody_acts_on_a_trial_leaves_a_whole_
     settings = {"m": control.config.model("m")}
     running, act = TRIALS[what]
     if running is not None:
-        asyncio.run(rollouts(control, replicas, settings).start_trial("m", 2, running, 10.0, None))
+        asyncio.run(rollouts(control, replicas, settings).start_trial("m", 2, Trial(mode=running, percent=10.0)))
     if what == "a canary kills replicas":
         replicas.on_prepare = replicas.kill
     taken = Steps(at, after=after)

@@ -28,6 +28,7 @@ def rollout(state: RolloutState, mode: RolloutMode = RolloutMode.CANARY, decisio
         reason=None,
         evidence={},
         owner="local",
+        asked=None,
         created_at=AT,
         changed_at=AT,
     )

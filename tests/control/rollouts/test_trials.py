@@ -11,7 +11,7 @@ from baton.config.model_settings import RolloutSettings
 from baton.errors import Conflict, NotFound, NotReady
 from baton.quality.trials import TrialCounts
 from baton.store.feedback.correction import Correction
-from baton.store.records import HistoryKind, Rollout, RolloutMode, RolloutState
+from baton.store.records import HistoryKind, Rollout, RolloutMode, RolloutState, Trial
 from services.control.rollouts import steps
 from services.control.rollouts.driver import Rollouts
 from services.control.rollouts.evidence import Evidence
@@ -31,7 +31,9 @@ def configured_with(control: LocalControl, replicas: Scripted, **rollout: float)
 
 
 def canary(control: LocalControl, version: int = 2, minutes: float | None = None) -> Rollout:
-    return asyncio.run(control.rollouts.start_trial("m", version, RolloutMode.CANARY, 10.0, minutes))
+    return asyncio.run(
+        control.rollouts.start_trial("m", version, Trial(mode=RolloutMode.CANARY, percent=10.0, minutes=minutes))
+    )
 
 
 def look(control: LocalControl) -> Rollout:
@@ -160,7 +162,7 @@ def test_a_canary_without_a_decision_ends_and_moves_nothing(control, replicas):
 
 def test_a_shadow_is_described_by_its_copies(control, replicas):
     replicas.measured["r1"] = TrialCounts(answers=12)
-    found = asyncio.run(control.rollouts.start_trial("m", 2, RolloutMode.SHADOW, 20.0, AT_ONCE))
+    found = asyncio.run(control.rollouts.start_trial("m", 2, Trial(mode=RolloutMode.SHADOW, percent=20.0, minutes=AT_ONCE)))
     assert found.state is RolloutState.SHADOW
     found = look(control)
     assert (found.state, found.reason) == (
@@ -172,7 +174,7 @@ def test_a_shadow_is_described_by_its_copies(control, replicas):
 
 def shadowed(control: LocalControl, replicas: Scripted, *answers: tuple[str, str]) -> Rollout:
     """Start a shadow, let champion and shadow give each of ``answers`` to one request whose right answer is a, and look."""
-    asyncio.run(control.rollouts.start_trial("m", 2, RolloutMode.SHADOW, 20.0, None))
+    asyncio.run(control.rollouts.start_trial("m", 2, Trial(mode=RolloutMode.SHADOW, percent=20.0)))
     for number, (champions, shadows) in enumerate(answers):
         answer = logged(f"r{number}", label=champions)
         control.registry.predictions.log([answer])
@@ -230,7 +232,7 @@ def test_another_version_waits_until_a_trial_is_over(control):
     canary(control)
     for move in (
         control.rollouts.promote(won(control, 3)),
-        control.rollouts.start_trial("m", 3, RolloutMode.SHADOW, 5.0, None),
+        control.rollouts.start_trial("m", 3, Trial(mode=RolloutMode.SHADOW, percent=5.0)),
     ):
         with pytest.raises(Conflict, match=r"v2.*canary"):
             asyncio.run(move)
