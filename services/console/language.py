@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib import resources
 
 from services.report.words import Language
@@ -16,8 +17,12 @@ LANGUAGES: Mapping[Language, str] = {"en": "English", "zh": "简体中文"}
 
 LANGUAGE_COOKIE = "baton_language"
 
-CHINESE: Mapping[str, str] = json.loads(resources.files("services.console").joinpath("zh.json").read_text(encoding="utf-8"))
-"""Simplified Chinese by the English words."""
+
+@cache
+def chinese() -> Mapping[str, str]:
+    """Return Simplified Chinese by the English words."""
+    words: Mapping[str, str] = json.loads(resources.files("services.console").joinpath("zh.json").read_text(encoding="utf-8"))
+    return words
 
 
 class Words(str):
@@ -49,7 +54,7 @@ def translator(language: str) -> Translate:
     """Return the function that gives words in a language. Unknown words, such as the names of new states, stay as they are."""
 
     def translate(text: str, /, **values: object) -> str:
-        words = CHINESE.get(text, text) if language == "zh" else text
+        words = chinese().get(text, text) if language == "zh" else text
         return words.format(**values) if values else words
 
     return translate

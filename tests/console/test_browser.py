@@ -323,16 +323,14 @@ def test_a_label_that_is_not_offered_is_typed_in_the_review(service, page, model
 
 
 def test_a_key_that_is_held_down_labels_one_text(service, page):
-    draw(service, "classification", ["held down", "not meant"])
+    draw(service, "classification", ["held down"])
     page.goto(f"{service.url}/console/models/classification/review")
-    page.keyboard.down("1")
-    page.wait_for_selector(".marked:text-is('not meant')")
-    page.keyboard.down("1")  # Playwright sends it as a repetition
-    page.keyboard.up("1")
-    assert not drawn_item(service, "classification", "not meant").done
-    page.keyboard.press("x")
+    pressed = """repeat =>
+        document.body.dispatchEvent(new KeyboardEvent('keydown', {key: 'x', repeat, bubbles: true, cancelable: true}))"""
+    assert page.evaluate(pressed, True), "a repetition does nothing"
+    assert not page.evaluate(pressed, False)
     page.wait_for_selector(".empty")
-    assert drawn_item(service, "classification", "not meant").undecidable
+    assert drawn_item(service, "classification", "held down").undecidable
 
 
 def test_words_that_are_selected_in_the_review_are_stored_where_they_stand(service, page):
@@ -370,6 +368,30 @@ def test_a_run_is_watched_without_loading_its_page_again(service, page):
     assert page.inner_text(".notice.bad") == MARKUP
     assert page.title() == "the same page"
     assert page.locator("[data-refresh]").count() == 0
+
+
+def test_the_log_of_a_run_stays_where_it_is_read_and_goes_on(service, page, monkeypatch):
+    registry, lines = service.control.registry, [f"line {number}" for number in range(200)]
+
+    async def run_log(run_id: str, count: int) -> list[str]:
+        return lines[-count:]
+
+    monkeypatch.setattr(service.control, "run_log", run_log)
+    run = registry.runs.create("ner", {}, None, started=True)
+    page.goto(f"{service.url}/console/models/ner/runs/{run.id}")
+    log = "document.querySelector('pre.log')"
+    at_end = f"{log}.scrollTop + {log}.clientHeight >= {log}.scrollHeight - 2"
+    assert page.evaluate(at_end), "the end comes first"
+    page.click("pre.log")
+    lines += ["one more line"]
+    page.wait_for_function(f"{log}.textContent.endsWith('one more line')")
+    assert page.evaluate(at_end)
+    assert page.evaluate(f"document.activeElement === {log}")
+    page.evaluate(f"{log}.scrollTop = 100")
+    lines += ["the last line"]
+    page.wait_for_function(f"{log}.textContent.endsWith('the last line')")
+    assert page.evaluate(f"{log}.scrollTop") == 100
+    registry.runs.finish(run.id, RunState.CANCELLED, reason="a test")
 
 
 def test_no_other_page_can_show_the_console_in_a_frame(service, chromium):

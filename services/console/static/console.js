@@ -1,21 +1,46 @@
 "use strict";
 // The console works without this file. It keeps pages current, takes keys in the review, and reads selections as answers.
 
-// A page with [data-refresh] asks for itself every so many seconds, and takes over the part with that attribute.
+// A page with [data-refresh] asks for itself every so many seconds, and takes over the part with that attribute; not while one of
+// its links or buttons has the focus.
 const live = document.querySelector("[data-refresh]");
 async function refresh() {
-  const seconds = Number(document.querySelector("[data-refresh]")?.dataset.refresh);
-  if (!seconds) return;
   const now = document.querySelector("[data-refresh]");
-  if (!document.hidden && !now.contains(document.activeElement)) {
+  const seconds = Number(now?.dataset.refresh);
+  if (!seconds) return;
+  const busy = now.contains(document.activeElement) && document.activeElement.matches("a, button, summary");
+  if (!document.hidden && !busy) {
     try {
       const answer = await fetch(location.href, { headers: { accept: "text/html" } });
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById(now.id);
-      if (answer.ok && fresh) now.replaceWith(fresh);
+      if (answer.ok && fresh) takeOver(now, fresh);
     } catch { /* the service is away for a moment: the next look may find it */ }
   }
   setTimeout(refresh, seconds * 1000);
 }
+
+// What scrolls stays where the reader left it and keeps the focus; whoever is at the end of a log stays at its end.
+function takeOver(now, fresh) {
+  const left = [...now.querySelectorAll("[tabindex]")].map((area) => ({
+    across: area.scrollLeft,
+    down: area.scrollTop,
+    atEnd: area.matches("[data-tail]") && area.scrollTop + area.clientHeight >= area.scrollHeight - 2,
+    focused: area === document.activeElement,
+  }));
+  now.replaceWith(fresh);
+  showTails(fresh);
+  [...fresh.querySelectorAll("[tabindex]")].slice(0, left.length).forEach((area, place) => {
+    area.scrollLeft = left[place].across;
+    if (!left[place].atEnd) area.scrollTop = left[place].down;
+    if (left[place].focused) area.focus({ preventScroll: true });
+  });
+}
+
+function showTails(part) {
+  part.querySelectorAll("[data-tail]").forEach((log) => { log.scrollTop = log.scrollHeight; });
+}
+
+showTails(document);
 if (live) setTimeout(refresh, Number(live.dataset.refresh) * 1000);
 
 // Keys press the button that names them. A key that is held down must not label the next text too, and Enter belongs to the
