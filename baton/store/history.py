@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -133,6 +133,30 @@ def _promotions(
     asking = sa.select(rollouts.c.decision_id, rollouts.c.asked).where(rollouts.c.decision_id.in_(ids)).order_by(rollouts.c.id)
     asked = {row.decision_id: row.asked for row in connection.execute(asking)}
     return [(it, decisions[it.decision_id], asked.get(it.decision_id)) for it in promotions]
+
+
+def newest_entries(connection: sa.Connection, models: Collection[str]) -> dict[str, HistoryEntry]:
+    """Return the newest entry of each model's history, in one statement for each table. Promotions tell no reasons here."""
+
+    def newest(table: sa.Table, at: str, *conditions: sa.ColumnElement[bool]) -> Sequence[sa.Row[Any]]:
+        last = sa.func.max(table.c[at]).label("last")
+        times = sa.select(table.c.model, last).where(table.c.model.in_(models), *conditions).group_by(table.c.model).subquery()
+        here = sa.and_(table.c.model == times.c.model, table.c[at] == times.c.last)
+        return connection.execute(table.select().join(times, here).where(*conditions)).all()
+
+    promotions = [as_promotion(row) for row in newest(schema.promotions, "created_at")]
+    ids = [promotion.decision_id for promotion in promotions]
+    rows = connection.execute(schema.decisions.select().where(schema.decisions.c.id.in_(ids)))
+    decisions = {row.id: as_decision(row) for row in rows}
+    refused = newest(schema.decisions, "created_at", schema.decisions.c.verdict.in_(list(NOT_PROMOTED)))
+    ended = newest(schema.runs, "finished_at", schema.runs.c.state.in_(list(ENDED_BADLY)))
+    entries = [
+        *((it.model, _moved(it, decisions[it.decision_id], None)) for it in promotions),
+        *((row.model, _not_promoted(as_decision(row))) for row in refused),
+        *((row.model, _run_ended(as_run(row))) for row in ended),
+        *((row.model, _happened(Incident(**row._mapping))) for row in newest(schema.incidents, "created_at")),
+    ]
+    return dict(sorted(entries, key=lambda found: found[1].at))
 
 
 def _refusals(connection: sa.Connection, model: str, limit: int, before: datetime | None) -> list[Decision]:

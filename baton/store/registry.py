@@ -26,6 +26,7 @@ from baton.store.key_store import KeyStore
 from baton.store.lease_store import LeaseStore
 from baton.store.match_store import MatchStore
 from baton.store.notice_store import NoticeStore
+from baton.store.overview import OverviewStore
 from baton.store.records import PAGE, Champion, Decision, DecisionKind, ModelVersion, Promotion, Rollout, RolloutState, Verdict
 from baton.store.retrain_store import RetrainStore
 from baton.store.rollout_store import RolloutStore
@@ -58,6 +59,7 @@ class Registry:
         self.history = History(self._engine)
         self.rollouts = RolloutStore(self._engine)
         self.retrain = RetrainStore(self._engine)
+        self.overview = OverviewStore(self._engine)
         self.keys = KeyStore(self._engine)
         self.leases = LeaseStore(self._engine)
         self.notices = NoticeStore(self._engine)

@@ -347,6 +347,7 @@ audit = sa.Table(
     sa.UniqueConstraint("model", "group_hash", name="uq_audit_group"),
 )
 sa.Index("ix_audit_content", audit.c.model, audit.c.content_hash)
+sa.Index("ix_audit_label", audit.c.feedback_id)
 
 secrets = sa.Table(
     "secrets",

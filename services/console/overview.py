@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,13 +12,13 @@ from starlette.routing import Route
 
 from baton.config.model_settings import ModelSettings
 from baton.keys import Scope
-from baton.store.records import Decision, HistoryEntry, Run
+from baton.quality.live import LiveQuality
+from baton.store.overview import Glance
+from baton.store.records import Decision, ReplicaState
 from services.console.charts import Chart, Point, line_chart
 from services.console.gate import HOME, ROOT
 from services.console.language import Translate, translator
 from services.console.pages import Pages, see, visit_of
-from services.control.audit import progress
-from services.control.live_cache import LiveQualityCache
 
 VERSIONS_DRAWN = 20
 """Number of newest versions in the chart of a model."""
@@ -33,17 +32,15 @@ class Card:
     """What the first page shows of one model."""
 
     settings: ModelSettings
-    model: Mapping[str, Any]
-    """As `ControlPlane.describe` returns it."""
+    glance: Glance
+    live: LiveQuality | None
+    """Of the champion; at most some seconds old, as `retraining`."""
+    replicas: Sequence[ReplicaState]
     chart: Chart | None
-    run: Run | None
-    waiting_feedback: int
     retraining: str
     """Why a trigger would or would not start a run now."""
-    audit_waiting: int
     decisions: Sequence[Decision]
     """Those that wait to be carried out."""
-    newest: HistoryEntry | None
 
 
 def overview_routes(pages: Pages) -> list[Route]:
@@ -55,7 +52,8 @@ def overview_routes(pages: Pages) -> list[Route]:
         if not visit.may(Scope.OPERATE):
             return see(f"{ROOT}/models/{models[0].name}") if models else pages.render(request, "overview.html", cards=[])
         translate = translator(visit.language)
-        cards = await asyncio.gather(*(_card(pages, settings, translate) for settings in models))
+        states = await asyncio.gather(*(pages.control.rollouts.states(settings.name) for settings in models))
+        cards = await asyncio.to_thread(_cards, pages, models, states, translate)
         return pages.render(request, "overview.html", cards=cards)
 
     async def model(request: Request) -> Response:
@@ -71,50 +69,56 @@ def overview_routes(pages: Pages) -> list[Route]:
     ]
 
 
-async def _card(pages: Pages, settings: ModelSettings, translate: Translate) -> Card:
-    described = await pages.control.describe(settings)
-    return await asyncio.to_thread(_read, pages, settings, described, translate)
-
-
-def _read(pages: Pages, settings: ModelSettings, described: Mapping[str, Any], translate: Translate) -> Card:
-    registry, name = pages.control.registry, settings.name
-    situation, choice = pages.control.retrainer.assess(settings)
-    batches = progress(registry, settings)["batches"]
-    return Card(
-        settings=settings,
-        model=described,
-        chart=version_chart(pages, settings, translate),
-        run=registry.runs.get(described["active_run"]) if described["active_run"] else None,
-        waiting_feedback=situation.new_examples,
-        retraining=choice.text,
-        audit_waiting=sum(it["texts"] - it["labelled"] - it["undecidable"] - it["deleted"] for it in batches),
-        decisions=[decision for decision in registry.pending_decisions() if decision.model == name],
-        newest=next(iter(registry.history.list(name, limit=1)), None),
-    )
-
-
-def version_chart(pages: Pages, settings: ModelSettings, translate: Translate, *, width: int = 360) -> Chart | None:
-    """Return held-out and live F1 over the newest versions, with those marked that became champion."""
-    registry, name = pages.control.registry, settings.name
-    versions = [it for it in registry.versions.list(name, limit=VERSIONS_DRAWN) if it.metrics.get("f1") is not None]
-    moves, live = registry.moves(name), _live(pages.control.live, settings)
-    held_out = [
-        Point(
-            x=version.number,
-            y=version.metrics["f1"],
-            mark=version.number in moves,
-            title=f"v{version.number}: F1 {version.metrics['f1']:.3f}"
-            + (f", {translate('promoted')}" if version.number in moves else ""),
+def _cards(
+    pages: Pages, models: Sequence[ModelSettings], states: Sequence[Sequence[ReplicaState]], translate: Translate
+) -> list[Card]:
+    control = pages.control
+    glances = control.registry.overview.read([settings.name for settings in models], VERSIONS_DRAWN)
+    pending = control.registry.pending_decisions()
+    cards = []
+    for settings, replicas in zip(models, states, strict=True):
+        glance = glances[settings.name]
+        situation, choice = control.retrainer.recent(settings)
+        live = {it.version: it.f1 for it in control.live.recent(settings)}
+        cards.append(
+            Card(
+                settings=settings,
+                glance=glance,
+                live=situation.live,
+                replicas=replicas,
+                chart=version_chart(glance.scores, glance.promoted, live, translate),
+                retraining=choice.text,
+                decisions=[decision for decision in pending if decision.model == settings.name],
+            )
         )
-        for version in reversed(versions)
+    return cards
+
+
+def version_chart(
+    held_out: Mapping[int, float],
+    promoted: Collection[int],
+    live: Mapping[int, float],
+    translate: Translate,
+    *,
+    width: int = 360,
+) -> Chart | None:
+    """Return held-out and live F1 over versions, with those marked that became champion.
+
+    ``held_out``, ``live``: F1 by the number of the version; live F1 is drawn of versions that have both.
+    """
+    points = [
+        Point(
+            x=number,
+            y=f1,
+            mark=number in promoted,
+            title=f"v{number}: F1 {f1:.3f}" + (f", {translate('promoted')}" if number in promoted else ""),
+        )
+        for number, f1 in sorted(held_out.items())
     ]
-    numbers = {version.number for version in versions}
     corrected = [
-        Point(x=number, y=f1, title=f"v{number}: {translate('live F1')} {f1:.3f}") for number, f1 in live if number in numbers
+        Point(x=number, y=f1, title=f"v{number}: {translate('live F1')} {f1:.3f}")
+        for number, f1 in sorted(live.items())
+        if number in held_out
     ]
-    series = [(translate("held-out F1"), "held-out", held_out), (translate("live F1"), "live", corrected)]
+    series = [(translate("held-out F1"), "held-out", points), (translate("live F1"), "live", corrected)]
     return line_chart(series, x_prefix="v", width=width)
-
-
-def _live(cache: LiveQualityCache, settings: ModelSettings) -> list[tuple[int, float]]:
-    return sorted((live.version, live.f1) for live in cache.newest(settings))

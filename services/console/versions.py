@@ -16,7 +16,7 @@ from baton.errors import NotFound, StorageError
 from baton.store.records import LARGEST_INTEGER, PAGE, Decision, ModelVersion, Verdict
 from services.console.gate import ROOT
 from services.console.language import Words, translator
-from services.console.overview import version_chart
+from services.console.overview import VERSIONS_DRAWN, version_chart
 from services.console.pages import Pages, number_of, visit_of
 from services.control.api.bodies import to_json_values
 from services.report.page import fragments
@@ -63,6 +63,8 @@ def version_routes(pages: Pages) -> list[Route]:
         before = request.query_params.get("before")
         found = registry.versions.list(name, limit=PAGE, before=number_of(before, "before") if before else None)
         decisions = {it.number: registry.newest_gate_decision(name, it.number) for it in found}
+        live = {it.version: it for it in pages.control.live.newest(settings)}
+        glance = registry.overview.read([name], VERSIONS_DRAWN)[name]
         return pages.render(
             request,
             "versions.html",
@@ -74,8 +76,14 @@ def version_routes(pages: Pages) -> list[Route]:
             rolled_back=registry.rolled_back(name),
             rejections=registry.history.rejections(name),
             decisions=decisions,
-            live={live.version: live for live in pages.control.live.newest(settings)},
-            chart=version_chart(pages, settings, translator(visit.language), width=720),
+            live=live,
+            chart=version_chart(
+                glance.scores,
+                glance.promoted,
+                {number: it.f1 for number, it in live.items()},
+                translator(visit.language),
+                width=720,
+            ),
             next=found[-1].number if len(found) == PAGE else None,
         )
 

@@ -6,11 +6,12 @@ The answers of the model are not shown, so that nobody is tempted to agree with 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from baton.config.model_settings import ModelSettings
 from baton.errors import DataError, InvalidInput, NotFound
-from baton.quality.audit import BATCH, COVERAGE, batches
+from baton.quality.audit import BATCH, COVERAGE
 from baton.store.feedback.correction import Correction
 from baton.store.records import LARGEST_INTEGER, AuditItem
 from baton.store.registry import Registry
@@ -25,21 +26,18 @@ def progress(registry: Registry, settings: ModelSettings) -> dict[str, Any]:
 
     ``deleted``: texts that nobody labelled within the retention.
     """
-    found = list(batches(registry.audit.items(settings.name)))
+    needed = round(COVERAGE * BATCH)
     return {
         "share": settings.feedback.audit,
         "batch_size": BATCH,
         "batches": [
             {
                 "number": number,
-                "texts": len(batch),
-                "labelled": sum(item.example is not None for item in batch),
-                "undecidable": sum(item.example is None and item.undecidable for item in batch),
-                "deleted": sum(not item.done and not item.input for item in batch),
-                "needed": round(COVERAGE * BATCH),
-                "judges": len(batch) == BATCH and sum(item.done for item in batch) >= COVERAGE * BATCH,
+                **asdict(batch),
+                "needed": needed,
+                "judges": batch.texts == BATCH and batch.done >= COVERAGE * BATCH,
             }
-            for number, batch in enumerate(found, start=1)
+            for number, batch in enumerate(registry.audit.count(settings.name, BATCH), start=1)
         ],
     }
 

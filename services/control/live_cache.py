@@ -13,6 +13,9 @@ from baton.store.registry import Registry
 MAX_AGE_SECONDS = 5.0
 """Maximum age of a cached value: about the pause between two checks of the retraining triggers, its most frequent user."""
 
+DRAWN_SECONDS = 30.0
+"""Maximum age of what `LiveQualityCache.recent` returns."""
+
 VERSIONS = 10
 """Number of versions whose live quality is listed: the newest ones that have answered requests."""
 
@@ -25,6 +28,8 @@ class LiveQualityCache:
         self._lock = threading.Lock()
         self._cached: dict[tuple[str, int], tuple[float, LiveQuality | None]] = {}
         """By model and version: when it was computed (`time.monotonic`), and the value."""
+        self._drawn: dict[str, tuple[float, list[LiveQuality]]] = {}
+        """By model: the same for `recent`."""
 
     def get(self, settings: ModelSettings, version: ModelVersion) -> LiveQuality | None:
         """Return the live quality of one version, at most `MAX_AGE_SECONDS` old; None if none of its answers was corrected."""
@@ -39,6 +44,17 @@ class LiveQualityCache:
             self._cached = {other: entry for other, entry in self._cached.items() if now - entry[0] < MAX_AGE_SECONDS}
             self._cached[key] = (now, live)
         return live
+
+    def recent(self, settings: ModelSettings) -> list[LiveQuality]:
+        """Return `newest`, at most `DRAWN_SECONDS` old: for charts, in which nobody waits for the newest correction."""
+        now = time.monotonic()
+        with self._lock:
+            computed_at, found = self._drawn.get(settings.name, (now - DRAWN_SECONDS, []))
+        if now - computed_at >= DRAWN_SECONDS:
+            found = self.newest(settings)
+            with self._lock:
+                self._drawn[settings.name] = (now, found)
+        return found
 
     def newest(self, settings: ModelSettings, limit: int = VERSIONS) -> list[LiveQuality]:
         """Return the live quality of the newest ``limit`` versions that have answered requests, newest first.

@@ -23,7 +23,8 @@ from services.control.live_cache import LiveQualityCache
 from services.control.triggers import MIN_SAMPLES, TRIGGERS, Situation, TriggerName, cooled_down_at, describe_drift
 
 FRESH = timedelta(seconds=15)
-"""Maximum age of the cached situation that ``GET /metrics`` may use. The control plane renews it every few seconds anyway."""
+"""Maximum age of the cached situation that ``GET /metrics`` and the overview may use. The control plane renews it every few
+seconds anyway."""
 
 RUNS_SEEN = 20
 """Number of recent runs that the back-off considers. It reaches `MAX_COOL_DOWN` well before this many."""
@@ -139,6 +140,11 @@ class Retrainer:
         situation = self._situations[settings.name] = self._read_situation(settings)
         return situation, choose(settings.retrain, situation)
 
+    def recent(self, settings: ModelSettings) -> tuple[Situation, Choice]:
+        """Return the situation as `recent_situation`, and choose. Blocks."""
+        situation = self.recent_situation(settings)
+        return situation, choose(settings.retrain, situation)
+
     def recent_situation(self, settings: ModelSettings) -> Situation:
         """Return the last situation that was read, if it is younger than `FRESH`; otherwise read it again. Blocks."""
         known = self._situations.get(settings.name)
@@ -186,11 +192,12 @@ class Retrainer:
 
         ``runs``: newest first.
         """
+        verdicts = self._registry.verdicts([run.decision_id for run in runs if run.decision_id is not None])
         count = 0
         for run in runs:
             if not run.state.final or run.state is RunState.CANCELLED:
                 continue
-            if run.decision_id is not None and self._registry.decision(run.decision_id).verdict is Verdict.PROMOTE:
+            if run.decision_id is not None and verdicts[run.decision_id] is Verdict.PROMOTE:
                 break
             count += 1
         return count

@@ -384,12 +384,12 @@ def test_the_log_of_a_run_stays_where_it_is_read_and_goes_on(service, page, monk
     assert page.evaluate(at_end), "the end comes first"
     page.click("pre.log")
     lines += ["one more line"]
-    page.wait_for_function(f"{log}.textContent.endsWith('one more line')")
+    page.wait_for_selector("pre.log:has-text('one more line')")
     assert page.evaluate(at_end)
     assert page.evaluate(f"document.activeElement === {log}")
     page.evaluate(f"{log}.scrollTop = 100")
     lines += ["the last line"]
-    page.wait_for_function(f"{log}.textContent.endsWith('the last line')")
+    page.wait_for_selector("pre.log:has-text('the last line')")
     assert page.evaluate(f"{log}.scrollTop") == 100
     registry.runs.finish(run.id, RunState.CANCELLED, reason="a test")
 

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
-from baton.store.records import RunStage
+import sqlalchemy as sa
+
+from baton.store.feedback.audit import Drawn
+from baton.store.feedback.correction import Correction
+from baton.store.records import RunStage, RunState
 from services.console.charts import Point, line_chart
 from tests.support.answers import correct_answers
-from tests.support.local_control import publish
+from tests.support.browsing import Browser
+from tests.support.local_control import configured, control_of, publish
 
 
 def test_the_first_page_shows_what_serves_and_how_well(browser):
@@ -48,6 +55,58 @@ def test_the_first_page_survives_a_database_that_is_away(browser, monkeypatch):
     answer = browser.get("/")
     assert answer.status_code == 503
     assert "does not answer" in answer.text
+
+
+def statements_of_a_look(directory: Path, models: int) -> int:
+    """The number of statements of the second look at the first page of a service with so many models."""
+    control = control_of(configured(directory, *(f"m{number}" for number in range(models))))
+    for number in range(models):
+        publish(control.registry, f"m{number}", 90)
+    browser, statements = Browser(control), []
+    browser.text("/")
+    sa.event.listen(control.registry._engine, "before_cursor_execute", lambda *told: statements.append(told[2]))
+    browser.text("/")
+    control.registry.close()
+    return len(statements)
+
+
+def test_the_statements_of_the_first_page_do_not_grow_with_the_models(tmp_path):
+    assert statements_of_a_look(tmp_path / "few", 2) == statements_of_a_look(tmp_path / "many", 9) > 5
+
+
+def test_a_glance_says_what_each_store_says_of_its_model(control):
+    registry = control.registry
+    correct_answers(registry, "m", [(2, "a", "a"), (2, "b", "a")])
+    registry.audit.draw("m", [Drawn(keys=(it,), content_hash=it, input={"text": it}) for it in ("x", "y", "z")])
+    registry.audit.mark_undecidable("m", 1)
+    registry.retrain.pause("m", "a holiday")
+    run = registry.runs.create("m", {}, None, started=True)
+    registry.runs.finish(registry.runs.create("other", {}, None, started=True).id, RunState.FAILED, reason="no data")
+    registry.rollouts.propose("m", 3, champion=2)
+    found = registry.overview.read(["m", "other"], 2)
+    glance, champion = found["m"], registry.champion_version("m")
+    assert (glance.champion, glance.f1) == (2, champion.metrics["f1"])
+    assert glance.scores == {it.number: it.metrics["f1"] for it in registry.versions.list("m", limit=2)}
+    assert glance.promoted == registry.past_champions("m")
+    assert (glance.run, glance.rollout) == (registry.runs.get(run.id), registry.rollouts.active("m"))
+    assert (glance.paused, glance.corrections, glance.to_label) == ("a holiday", registry.feedback.count_after("m", 0), 2)
+    assert [glance.newest] == registry.history.list("m", limit=1)
+    assert (found["other"].champion, found["other"].scores, found["other"].corrections) == (None, {}, 0)
+    assert [found["other"].newest] == registry.history.list("other", limit=1)
+
+
+def test_batches_of_the_audit_are_counted_in_the_order_of_the_draw(control):
+    audit = control.registry.audit
+    audit.draw("m", [Drawn(keys=(f"{it:02}",), content_hash=f"{it:02}", input={"text": str(it)}) for it in range(7)])
+    example = {"text": "0", "label": "a"}
+    control.registry.feedback.add(
+        "m", [Correction(client_id=None, request_id=None, position=0, example=example, audited_as="00")]
+    )
+    audit.mark_undecidable("m", 2)
+    audit.forget("m", datetime.now(UTC) + timedelta(days=1))
+    counted = [(it.texts, it.labelled, it.undecidable, it.deleted, it.done) for it in audit.count("m", 3)]
+    assert counted == [(3, 1, 1, 1, 2), (3, 0, 0, 3, 0), (1, 0, 0, 1, 0)]
+    assert audit.count("other", 3) == []
 
 
 def test_a_chart_places_its_points_between_round_numbers():

@@ -35,6 +35,23 @@ class Drawn:
     input: Mapping[str, Any]
 
 
+@dataclass(frozen=True, kw_only=True)
+class BatchCount:
+    """How many texts of a batch of the audit are in which state."""
+
+    texts: int
+    labelled: int
+    undecidable: int
+    """Those that have no right answer."""
+    deleted: int
+    """Those that nobody labelled within the retention."""
+
+    @property
+    def done(self) -> int:
+        """Those that nobody needs to look at any more, except deleted ones."""
+        return self.labelled + self.undecidable
+
+
 class AuditStore:
     """Stores the audit in the registry's database. Thread-safe; every method is one transaction.
 
@@ -82,6 +99,23 @@ class AuditStore:
         """Return everything that was drawn, in the order of the draw."""
         with database.reading(self._engine) as connection:
             return [_item(row) for row in connection.execute(_query(model))]
+
+    def count(self, model: str, batch: int) -> list[BatchCount]:
+        """Count the texts of each ``batch`` of that many texts, in the order of the draw."""
+        table = schema.audit
+        place = (sa.func.row_number().over(order_by=table.c.id) - 1).label("place")
+        columns = (table.c.feedback_id, table.c.undecidable, table.c.forgotten)
+        drawn = sa.select(*columns, place).where(table.c.model == model).subquery()
+        labelled = drawn.c.feedback_id.is_not(None)
+        undecidable, deleted = ~labelled & drawn.c.undecidable, ~labelled & ~drawn.c.undecidable & drawn.c.forgotten
+        number = (drawn.c.place // batch).label("number")
+        sums = [sa.func.sum(sa.case((it, 1), else_=0)) for it in (labelled, undecidable, deleted)]
+        query = sa.select(sa.func.count(), *sums).group_by(number).order_by(number)
+        with database.reading(self._engine) as connection:
+            return [
+                BatchCount(texts=texts, labelled=int(done), undecidable=int(none), deleted=int(gone))
+                for texts, done, none, gone in connection.execute(query)
+            ]
 
     def waiting(self, model: str, *, limit: int = PAGE, after: int = 0) -> list[AuditItem]:
         """Return texts that nobody has labelled yet, in the order of the draw.
