@@ -54,6 +54,12 @@ LOADING_ERRORS = (
 PROBLEMS = {"class": "single_label_classification", "classes": "multi_label_classification"}
 """``problem_type`` of transformers' configurations by the target of the task."""
 
+UNLABELLED = ("span", "text")
+"""Targets of tasks whose models have no labels."""
+
+WRITERS = "ForConditionalGeneration"
+"""The end of the class names of models that write; that of their auto class is another."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
@@ -85,7 +91,7 @@ def find(source: Source, settings: ModelSettings, scratch: Path) -> Found:
     _check_architecture(location, config, settings.name, task_cls)
     check_length(directory, location, settings.max_length)
     own = []
-    if task_cls.target != "span":
+    if task_cls.target not in UNLABELLED:
         with _explained(f"{location}: its config.json cannot be used"):
             loaded = transformers.AutoConfig.from_pretrained(str(directory), local_files_only=True, trust_remote_code=False)
             own = [str(loaded.id2label[index]) for index in range(len(loaded.id2label))]
@@ -127,7 +133,7 @@ def name_labels(task_cls: type[AnyTask], own: Sequence[str], names: Mapping[str,
 
     Raises ``UnusableModel``.
     """
-    if task_cls.target == "span":
+    if task_cls.target in UNLABELLED:
         if names:
             raise UnusableModel(f"{task_cls.name} has no labels; leave out the names for them")
         return ()
@@ -220,7 +226,7 @@ def _check_architecture(location: str, config: Mapping[str, Any], model: str, ta
 
 def _head(task_cls: type[AnyTask]) -> str:
     """Return the end of the class names of models for a task: ``ForTokenClassification``."""
-    return task_cls.auto_model.removeprefix("AutoModel")
+    return WRITERS if task_cls.target == "text" else task_cls.auto_model.removeprefix("AutoModel")
 
 
 @contextmanager

@@ -24,6 +24,9 @@ WORTHWHILE = 0.9
 """Share of the exact engine's time that a faster one may need. One that saves less is not worth its changed answers, and
 would be chosen or not by chance."""
 
+TOKEN_BY_TOKEN = "answers are written token by token, and only models that answer in one pass are exported for ONNX Runtime"
+"""Why a model that writes is left to torch."""
+
 TORCH = EngineChoice(library="torch")
 TORCH_BF16 = EngineChoice(library="torch", precision="bf16")
 ONNX_FP32 = EngineChoice(library="onnx", precision="fp32")
@@ -56,8 +59,9 @@ def export(
     Raises:
         NotExportable: ``serving`` demands an engine that cannot run the model.
     """
-    if serving.engine == "torch" or serving.on_gpu or serving.precision == "bf16":
-        return (TORCH,), ""
+    writes = task_cls.target == "text"
+    if writes or serving.engine == "torch" or serving.on_gpu or serving.precision == "bf16":
+        return (TORCH,), TOKEN_BY_TOKEN if writes else ""
     from baton.engines.onnx_export import export_fp32, export_int8  # brings torch, which takes seconds to load
     from baton.engines.onnx_scales import fix_scales
     from baton.engines.torch_engine import has_fast_bf16

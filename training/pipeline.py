@@ -203,6 +203,7 @@ def _manifest(context: Context, dataset: datasets.Dataset) -> Manifest:
         max_length=settings.max_length,
         stride=settings.training.stride,
         long_text=settings.training.long_text,
+        generation=settings.training.generation,
         base_model=settings.base_model,
         metrics={},
         code_version=installation.version(),

@@ -29,7 +29,10 @@ from training.int8_ranges import draw_windows
 from training.judge.evaluate import Told, cost, evaluate, race
 from training.reports import keep_answers
 
-VERSION_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+VERSION_FILES = (
+    *("config.json", "generation_config.json", "model.safetensors"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+)
 """Files that a version takes from a checkpoint: no optimiser state, no pickles."""
 
 

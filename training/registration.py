@@ -115,9 +115,10 @@ def _same_files(context: Context, found: Found) -> int | None:
 
 
 def _windows(settings: ModelSettings) -> dict[str, Any]:
-    """Return how the version reads long texts, as its manifest names it."""
+    """Return how the version reads long texts and writes its own, as its manifest names it."""
     training = settings.training
-    return {"max_length": settings.max_length, "stride": training.stride, "long_text": training.long_text}
+    generation = {} if training.generation is None else {"generation": training.generation.model_dump()}
+    return {"max_length": settings.max_length, "stride": training.stride, "long_text": training.long_text, **generation}
 
 
 def _judged_on(dataset: Dataset | None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from baton.engines.base import Library, Precision
 from baton.errors import CorruptVersion
+from baton.generation import Generation
 
 NAME = "baton.json"
 
@@ -66,6 +67,8 @@ class Manifest(BaseModel):
     """Values that the task learned from validation rows, for example a threshold for each label."""
     temperature: float = 1.0
     """Divides the logits before they become scores, so that a score says how often such an answer is right."""
+    generation: Generation | None = None
+    """How answers are written, for models that write them; None: the defaults."""
     base_model: str
     dataset: Mapping[str, Any]
     training: Mapping[str, Any]

@@ -25,8 +25,12 @@ MODEL_NAMES = {
     "AutoModelForSequenceClassification": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
     "AutoModelForTokenClassification": "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",
     "AutoModelForQuestionAnswering": "MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES",
+    "AutoModelForSeq2SeqLM": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",
 }
 """Where transformers lists the model types of each class."""
+
+WRITERS = ("bart", "mt5", "pegasus", "t5", "umt5")
+"""Model types that are let in to write. Others need more than a source: a token that names the language, for example."""
 
 
 def find_local(name: str) -> Path | None:
@@ -67,10 +71,16 @@ def check_architecture(base: Path, name: str, auto_model: str) -> None:
         return
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
     model_type = str(config.get("model_type"))
-    if config.get("is_encoder_decoder"):
+    writes = auto_model == "AutoModelForSeq2SeqLM"
+    if writes and model_type not in WRITERS:
         raise ConfigError(
-            f"base_model: {name} is an encoder-decoder model ({model_type}), which generates text; allowed: encoders, such as "
-            "BERT, RoBERTa, DeBERTa or ModernBERT, and decoders, such as Qwen2 or Llama"
+            f"base_model: {name} is a {model_type} model, with which Baton was not tried to write; allowed: "
+            f"{', '.join(WRITERS)}"
+        )
+    if config.get("is_encoder_decoder") and not writes:
+        raise ConfigError(
+            f"base_model: {name} is an encoder-decoder model ({model_type}), which generates text: for task: seq2seq. "
+            "Allowed here: encoders, such as BERT, RoBERTa, DeBERTa or ModernBERT, and decoders, such as Qwen2 or Llama"
         )
     if model_type not in COMPLETE_FAMILIES:
         from transformers.models.auto import modeling_auto  # takes seconds to load

@@ -329,8 +329,32 @@ class ModelSettings(ConfigSection):
         if self.training.augment.active and not task_cls.augmentable:
             tasks = ", ".join(name for name, other in TASKS.items() if other.augmentable)
             raise ValueError(f"training.augment: altered texts would not fit their answers in {self.task}; only for {tasks}")
-        if task_cls.target == "span" and (self.training.class_weights, self.training.loss) != ("none", "cross_entropy"):
+        if task_cls.target in ("span", "text") and (self.training.class_weights, self.training.loss) != (
+            "none",
+            "cross_entropy",
+        ):
             raise ValueError(f"training: {self.task} has no labels to weight; class_weights: none and loss: cross_entropy only")
+        return self
+
+    @model_validator(mode="after")
+    def _writes(self) -> ModelSettings:
+        """Only models of some tasks write; they have no head, no masks to adapt with, and are not exported."""
+        training, serving = self.training, self.serving
+        if task_type(self.task).target != "text":
+            if training.generation is not None:
+                raise ValueError(f"training.generation: models for {self.task} write no texts; leave it out")
+            return self
+        if training.tune not in ("full", "lora"):
+            raise ValueError(
+                f"training.tune: {training.tune!r} is not allowed for {self.task}, whose models have no head to train; "
+                "allowed: full, lora"
+            )
+        if training.adapt is not None:
+            raise ValueError(f"training.adapt: it is for encoders; models for {self.task} are not adapted")
+        if serving.engine == "onnx" or serving.precision == "int8":
+            raise ValueError(
+                f"serving: models for {self.task} are run by torch; allowed: engine auto or torch, precision auto, fp32 or bf16"
+            )
         return self
 
     @model_validator(mode="after")
@@ -340,13 +364,12 @@ class ModelSettings(ConfigSection):
             return self
         if self.training.few_shot:
             raise ValueError(
-                f"training.few_shot: {self.task} marks spans of a text, and few_shot classifies whole texts; "
-                "allowed for classification and multi_label. Use tune: head"
+                f"training.few_shot: it classifies whole texts, and {self.task} does not; allowed for classification and "
+                "multi_label"
             )
         if self.training.start_from == "probe":
             raise ValueError(
-                f"training.start_from: {self.task} marks spans of a text, and a probe classifies whole texts; "
-                "allowed: base, champion"
+                f"training.start_from: a probe classifies whole texts, and {self.task} does not; allowed: base, champion"
             )
         return self
 
@@ -367,4 +390,6 @@ class ModelSettings(ConfigSection):
     def make_task(self, labels: Sequence[str]) -> AnyTask:
         """Return the task with these settings, for a model with these labels."""
         training = self.training
-        return task_type(self.task)(labels, self.max_length, stride=training.stride, long_text=training.long_text)
+        task = task_type(self.task)(labels, self.max_length, stride=training.stride, long_text=training.long_text)
+        task.generation = training.generation or task.generation
+        return task

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from baton.config.search_space import SearchSettings, extremes
 from baton.config.section import ConfigSection
+from baton.generation import Generation
 from baton.validation import not_allowed
 
 VALIDATION_ROWS, MAX_VALIDATION = 200, 0.1
@@ -132,6 +133,11 @@ class TrainingSettings(ConfigSection):
         None,
         description="How to handle texts longer than max_length. truncate (the default of classification): cut them. "
         "windows: read the whole text in overlapping windows and average their scores. Other tasks always use windows.",
+    )
+    generation: Generation | None = Field(
+        None,
+        description="Only for seq2seq: how answers are written, in evaluation and in serving. Requests may ask for shorter "
+        "ones and for other beams. null: at most 128 tokens, greedily.",
     )
     loss: Literal["cross_entropy", "focal"] = Field(
         "cross_entropy",

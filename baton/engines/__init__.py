@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from baton.engines.base import Batch, Engine, EngineSettings, Library, Logits, Precision
+from baton.engines.base import Batch, Engine, EngineSettings, Library, Logits, Precision, WritingEngine
 
 
 def load_engine(directory: Path, auto_model: str, heads: Sequence[str], settings: EngineSettings) -> Engine:
@@ -30,4 +30,4 @@ def load_engine(directory: Path, auto_model: str, heads: Sequence[str], settings
     return TorchEngine(directory, auto_model, heads, settings)
 
 
-__all__ = ["Batch", "Engine", "EngineSettings", "Library", "Logits", "Precision", "load_engine"]
+__all__ = ["Batch", "Engine", "EngineSettings", "Library", "Logits", "Precision", "WritingEngine", "load_engine"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from baton.generation import Generation
 
 Batch = Mapping[str, NDArray[np.int64]]
 """``input_ids``, ``attention_mask`` and ``token_type_ids``, each [windows, tokens], padded on the right."""
@@ -51,4 +53,16 @@ class Engine(Protocol):
 
     def limit_threads(self, threads: int) -> None:
         """Let each forward pass from now on use at most so many CPU threads."""
+        ...
+
+
+@runtime_checkable
+class WritingEngine(Engine, Protocol):
+    """A loaded model that can write texts."""
+
+    def write(self, batch: Batch, generation: Generation, abandoned: Callable[[], bool]) -> Logits:
+        """Return ``tokens`` [windows, tokens]: the ids that the model wrote for each window, with -1 from its end on.
+
+        It stops early once ``abandoned()`` is true. float32 holds ids exactly up to 16 million. Raises ``NotFinite``.
+        """
         ...

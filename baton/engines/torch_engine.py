@@ -1,10 +1,13 @@
-"""Runs models with PyTorch, in fp32 or bf16, on CPU or GPU. The predictor uses torch only through this module."""
+"""Runs models with PyTorch, in fp32 or bf16, on CPU or GPU. The predictor uses torch only through this module.
+
+`torch_writing` lets models that write texts write.
+"""
 
 from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,9 @@ from safetensors import SafetensorError
 from torch.backends import mkldnn
 
 from baton.engines.base import Batch, EngineSettings, Logits
+from baton.engines.torch_writing import write
 from baton.errors import ConfigError, CorruptVersion
+from baton.generation import Generation
 
 OVERHEAD_TOKENS = {"cpu": 96, "cuda": 4096}
 """Estimates of `Engine.overhead_tokens` for each device, until they are measured. On 2 CPU cores, starting a pass takes about
@@ -89,11 +94,14 @@ class TorchEngine:
         if settings.threads is not None:
             self.limit_threads(settings.threads)
         device = pick_device(settings.device)
-        bf16 = settings.precision == "bf16" or (settings.precision == "auto" and has_fast_bf16(device))
         try:
             model = load_model(auto_model, directory)
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:  # RuntimeError: wrong shapes
             raise CorruptVersion(f"{directory} does not load as {auto_model}: {error}") from error
+        # a text that is written goes on from each token: one that rounding changes may change all that follows
+        bf16 = settings.precision == "bf16" or (
+            settings.precision == "auto" and has_fast_bf16(device) and not model.can_generate()
+        )
         self._device = torch.device(device)
         self._model = model.eval().requires_grad_(False).to(self._device, torch.bfloat16 if bf16 else torch.float32)
         self._accepts = frozenset(inspect.signature(model.forward).parameters)  # DistilBERT for example has no token_type_ids
@@ -109,6 +117,11 @@ class TorchEngine:
         with torch.inference_mode():
             output = self._model(**tensors)
             return {name: _to_numpy(output[name]) for name in self._heads}
+
+    def write(self, batch: Batch, generation: Generation, abandoned: Callable[[], bool]) -> Logits:
+        """Let the model write an answer to each window of ``batch``; see `baton.engines.base.WritingEngine`."""
+        ids, mask = (torch.from_numpy(batch[name]).to(self._device) for name in ("input_ids", "attention_mask"))
+        return {"tokens": _to_numpy(write(self._model, ids, mask, generation, abandoned))}
 
     def limit_threads(self, threads: int) -> None:
         """Let torch use at most so many CPU threads from now on, in the whole process."""

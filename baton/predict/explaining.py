@@ -35,7 +35,7 @@ WINDOWS = 2 + ORDERS * (PARTS - 1)
 
 def passes(task: AnyTask, options: Any) -> int:
     """Return how many times a model reads an input of a request with these options, at most."""
-    return 1 + WINDOWS if task.wants_explanation(options) else 1
+    return 1 + WINDOWS if task.wants_explanation(options) else task.copies(options)
 
 
 def group_words(words: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

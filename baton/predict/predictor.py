@@ -6,7 +6,7 @@ It uses a model only through an `Engine`, and a task only through the `Task` con
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from tokenizers import Tokenizer
 
 from baton.artifacts.manifest import EngineChoice, Manifest, Probe
 from baton.config.serving_settings import ServingSettings
-from baton.engines import Engine, EngineSettings, load_engine
+from baton.engines import Batch, Engine, EngineSettings, Logits, WritingEngine, load_engine
 from baton.errors import CorruptVersion, InvalidInput, NotFinite
+from baton.generation import Generation
 from baton.predict.costs import measure_overhead
 from baton.predict.explaining import Coalitions, group_words
 from baton.predict.packing import pack
@@ -33,6 +34,12 @@ READS_PADDING = ("convbert", "fnet", "nystromformer", "xlnet")
 """Model types that look at padding in spite of the mask: the convolutions of ConvBERT and Nyströmformer reach beyond the last
 token, FNet mixes all positions and takes no mask, and XLNet takes the last position for the whole text. Their windows share a
 forward pass only with others of the same length."""
+
+
+def never() -> bool:
+    """Say that somebody waits for the answers, whoever that is."""
+    return False
+
 
 Heads = Mapping[str, Sequence[Any]]
 """``heads[name][w]``: that output of the model for window w."""
@@ -104,19 +111,28 @@ class Predictor:
             as_judged=_same_engine(settings, manifest.engine),
         )
 
-    def predict(self, inputs: Sequence[Any], options: Sequence[Any] | None = None) -> list[Any]:
-        """Return the outputs of the task's inputs, in order; ``options[i]`` belongs to input i (None: the defaults for all)."""
-        *_, outputs = self.steps(inputs, options)
+    def predict(
+        self, inputs: Sequence[Any], options: Sequence[Any] | None = None, abandoned: Callable[[], bool] = never
+    ) -> list[Any]:
+        """Return the outputs of the task's inputs, in order; ``options[i]`` belongs to input i (None: the defaults for all).
+
+        Once ``abandoned()`` is true nobody waits for them: texts that are being written end where they are.
+        """
+        *_, outputs = self.steps(inputs, options, abandoned=abandoned)
         assert outputs is not None
         return outputs
 
     def steps(
-        self, inputs: Sequence[Any], options: Sequence[Any] | None = None, budget: int | None = None
+        self,
+        inputs: Sequence[Any],
+        options: Sequence[Any] | None = None,
+        budget: int | None = None,
+        abandoned: Callable[[], bool] = never,
     ) -> Iterator[list[Any] | None]:
         """Run `predict` step by step: tokenize, then one forward pass a step. Yield None after each step, and the outputs last.
 
         Between two steps the caller may use the model for other inputs; the first step does not use it. ``budget`` limits the
-        tokens of one pass to less than ``max_batch_tokens``.
+        tokens of one pass to less than ``max_batch_tokens``. ``abandoned``: see `predict`.
 
         Raises:
             NotFinite: if the model gives NaN or infinity.
@@ -125,7 +141,7 @@ class Predictor:
             yield []
             return
         options = options or [self.task.Options()] * len(inputs)
-        windows, heads = yield from self._forward(inputs, options, budget)
+        windows, heads = yield from self._forward(inputs, options, budget, abandoned)
         outputs = self.task.decode(windows, heads, options)
         for index, choice in enumerate(options):
             if self.task.wants_explanation(choice):
@@ -134,7 +150,7 @@ class Predictor:
 
     def logits(self, inputs: Sequence[Any]) -> tuple[Windows, Heads]:
         """Return what `Task.decode` makes the answers to ``inputs`` from, for those who decode more than once."""
-        passes = self._forward(inputs, [self.task.Options()] * len(inputs), None)
+        passes = self._forward(inputs, [self.task.Options()] * len(inputs), None, never)
         while True:
             try:
                 next(passes)
@@ -190,19 +206,17 @@ class Predictor:
         return self.task.explained(output, explanations)
 
     def _forward(
-        self, inputs: Sequence[Any], options: Sequence[Any], budget: int | None
+        self, inputs: Sequence[Any], options: Sequence[Any], budget: int | None, abandoned: Callable[[], bool]
     ) -> Generator[None, None, tuple[Windows, Heads]]:
         """Tokenize, then run one forward pass a step. Return the windows with their logits."""
         windows = self.task.encode(self._tokenizer, inputs, options)
         yield None
         heads: dict[str, list[Any]] = {}
-        widths = np.array([self._width(len(ids)) for ids in windows.ids])
-        budget = budget or self._max_batch_tokens
-        for chosen in pack(widths, budget, self.overhead_tokens, padded=self._padded, max_rows=self.engine.max_rows):
+        for chosen, generation in self._passes(windows, budget or self._max_batch_tokens):
             batch = self._pad(windows, chosen)
             self.work.tokens += batch["attention_mask"].size
             self.work.padding += batch["attention_mask"].size - sum(len(windows.ids[window]) for window in chosen)
-            logits = self.engine.forward(batch)
+            logits = self._run(batch, generation, abandoned)
             for name, array in logits.items():
                 if not np.isfinite(array).all():
                     raise NotFinite(f"the model's {name} are not numbers for some inputs; did its training diverge?")
@@ -212,16 +226,38 @@ class Predictor:
             yield None
         return windows, heads
 
+    def _passes(self, windows: Windows, budget: int) -> Iterator[tuple[NDArray[np.int64], Generation | None]]:
+        """Yield the windows of each forward pass, and how their answers are written: those of one pass all alike."""
+        widths = np.array([self._width(len(ids)) for ids in windows.ids])
+        everything = np.arange(len(widths))
+        for generation in dict.fromkeys(windows.generations) or (None,):
+            members = everything
+            tokens = widths
+            if generation is not None:
+                members = np.flatnonzero([other == generation for other in windows.generations])
+                tokens = np.array([generation.tokens(int(width)) for width in widths[members]])
+            for chosen in pack(tokens, budget, self.overhead_tokens, padded=self._padded, max_rows=self.engine.max_rows):
+                yield members[chosen], generation
+
+    def _run(self, batch: Batch, generation: Generation | None, abandoned: Callable[[], bool]) -> Logits:
+        if generation is None:
+            return self.engine.forward(batch)
+        assert isinstance(self.engine, WritingEngine), "no other engine is made for models that write"
+        return self.engine.write(batch, generation, abandoned)
+
     def warm(self) -> None:
         """Predict the task's samples, alone and together, so that the first request does not pay for one-time set-up.
 
         Then measure what starting a forward pass costs here, on this machine and with these threads. Answers do not depend on
-        it, but how windows are grouped does.
+        it, but how windows are grouped does. Of models that write, the engine's estimate is used: what a pass costs depends
+        on what it writes.
         """
         samples = self.task.samples()
         for sample in samples:
             self.predict([sample])
         self.predict(samples * 4)
+        if self.task.target == "text":
+            return
         measured = measure_overhead(self._forward_ones, self.task.max_length, self._max_batch_tokens)
         self.overhead_tokens = measured or self.engine.overhead_tokens
 
@@ -291,6 +327,7 @@ def make_task(manifest: Manifest) -> AnyTask:
         calibration=manifest.calibration,
     )
     task.temperature = manifest.temperature
+    task.generation = manifest.generation or task.generation
     return task
 
 

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError, ValidationInfo
 from pydantic_core import from_json
 from tokenizers import Encoding, Tokenizer
 
+from baton.generation import Generation
 from baton.tasks.f1 import Metric
 from baton.text.normal_form import visible_form
 from baton.validation import not_allowed
@@ -29,13 +30,14 @@ OutputT = TypeVar("OutputT", bound=BaseModel)
 ExampleT = TypeVar("ExampleT", bound=BaseModel)
 OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
-Target = Literal["class", "classes", "tokens", "span"]
+Target = Literal["class", "classes", "tokens", "span", "text"]
 """What the loss of one window is computed against. `training.fit.losses` has a loss for each.
 
 - ``class``: the index of the one right label.
 - ``classes``: a float for each label: 1 if it applies, else 0.
 - ``tokens``: for each token the index of its label, or `IGNORED`.
 - ``span``: the positions of the answer's first and last token in the window.
+- ``text``: the token ids of the answer, which the model writes.
 """
 
 LongText = Literal["truncate", "windows"]
@@ -85,6 +87,10 @@ class Windows:
     encodings: Sequence[Encoding] = ()
     """``encodings[w]``: the tokenizer's record of window w, with the character offsets of its tokens. Empty if the task
     does not need it."""
+    tokenizer: Tokenizer | None = None
+    """What turns the tokens of answers into text and back. None for tasks whose answers are no texts of their own."""
+    generations: Sequence[Generation] = ()
+    """``generations[w]``: how the answer to window w is written. Empty if the model writes none."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -198,6 +204,8 @@ class Task(ABC, Generic[InputT, OutputT, ExampleT, OptionsT]):
         self.calibration = dict(calibration or {})
         self.temperature = 1.0
         """Divides the logits before they become scores. It changes how sure answers look, never what they say."""
+        self.generation = Generation()
+        """How answers are written, by models that write them."""
 
     # --- data --------------------------------------------------------------------------------------------------------
 
@@ -275,7 +283,8 @@ class Task(ABC, Generic[InputT, OutputT, ExampleT, OptionsT]):
         Args:
             windows: what `encode` returned for the same options.
             logits: ``logits[name][w]`` is that output of the model for window w. Logits of tokens are padded: their first
-                axis may be longer than the window.
+                axis may be longer than the window. Of a model that writes they are the ids of the tokens that it wrote, with
+                negative numbers behind them.
             options: ``options[i]`` belongs to input i.
         """
 
@@ -289,7 +298,14 @@ class Task(ABC, Generic[InputT, OutputT, ExampleT, OptionsT]):
 
     @abstractmethod
     def estimate_tokens(self, item: InputT) -> int:
-        """Estimate how many tokens the windows of an input have together, on the low side and without a tokenizer."""
+        """Estimate how many tokens the windows of an input have together, on the low side and without a tokenizer.
+
+        Tokens that the model may write count, too.
+        """
+
+    def copies(self, options: OptionsT) -> int:
+        """Return how many copies of each input are in the model at once: one, or those of a search."""
+        return 1
 
     # --- the prediction log ------------------------------------------------------------------------------------------
 
@@ -303,7 +319,8 @@ class Task(ABC, Generic[InputT, OutputT, ExampleT, OptionsT]):
     def brief(self, output: OutputT, item: InputT) -> OutputT:
         """Return the part of an answer that the log keeps, enough to score it later.
 
-        Texts that the answer quotes must be taken from ``item``, where personal data may be masked.
+        Texts that the answer quotes must be taken from ``item``, where personal data may be masked. Texts that a model wrote
+        are masked in ``output`` already.
         """
         return output
 

@@ -22,7 +22,7 @@ FINGERPRINT_SECONDS = 10.0
 
 
 def masker(patterns: Sequence[str]) -> Callable[[Any], Any]:
-    """Return a function that masks everything that any of ``patterns`` matches in the texts of an input.
+    """Return a function that masks everything that any of ``patterns`` matches in an input, an answer or a text.
 
     Each pattern is applied to the text as it was sent, not to the text that other patterns have masked.
     """
@@ -32,6 +32,8 @@ def masker(patterns: Sequence[str]) -> Callable[[Any], Any]:
         return _masked(compiled, text, SECONDS)
 
     def mask(item: Any) -> Any:
+        if isinstance(item, str):
+            return mask_text(item)
         texts = {name: value for name, value in item if isinstance(value, str)}
         return item.model_copy(update={name: mask_text(value) for name, value in texts.items()})
 

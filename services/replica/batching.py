@@ -48,12 +48,18 @@ class SupportsPredict(Protocol):
         """What starting a forward pass costs, in tokens."""
         ...
 
-    def predict(self, inputs: Sequence[Any], options: Sequence[Any] | None = None) -> list[Any]:
-        """Return one output for each input."""
+    def predict(
+        self, inputs: Sequence[Any], options: Sequence[Any] | None = None, abandoned: Callable[[], bool] = ...
+    ) -> list[Any]:
+        """Return one output for each input; once ``abandoned()`` is true, whatever is done."""
         ...
 
     def steps(
-        self, inputs: Sequence[Any], options: Sequence[Any] | None = None, budget: int | None = None
+        self,
+        inputs: Sequence[Any],
+        options: Sequence[Any] | None = None,
+        budget: int | None = None,
+        abandoned: Callable[[], bool] = ...,
     ) -> Iterator[list[Any] | None]:
         """Compute `predict` in steps: tokenize first, then run passes of at most ``budget`` tokens, each one step.
 
@@ -96,7 +102,8 @@ class Batcher:
     A batch holds whole requests of together at most ``max_batch_tokens`` tokens; a single larger request is a batch of its own.
     ``estimate`` counts the tokens of an input, ``characters`` those of its texts, and ``passes`` says how often the model reads
     them for a request with some options. At most ``max_queue`` short requests wait and as many long ones, for at most
-    ``max_queue_ms``: `queues` has the rule. A cancelled request is dropped before it costs a (further) forward pass.
+    ``max_queue_ms``: `queues` has the rule. A cancelled request is dropped before it costs a (further) forward pass, and a
+    model that writes stops once all requests of its batch are cancelled.
     ``on_batch`` is called with the number of inputs and of tokens of each batch. ``niceness`` is that of the threads (and of
     those that they start): the scheduler prefers others if it is above 0.
     """
@@ -263,7 +270,7 @@ class Batcher:
         try:
             self._on_batch(len(request.inputs), request.tokens)
             budget = min(self._long_tokens(predictor), self._batch_tokens(predictor))
-            steps = predictor.steps(request.inputs, request.options, budget)
+            steps = predictor.steps(request.inputs, request.options, budget, request.future.done)
             await asyncio.get_running_loop().run_in_executor(self._tokenizer_thread, _run_guarded, next, steps)
             self._running_long = _RunningLongRequest(
                 request=request,
@@ -306,7 +313,8 @@ class Batcher:
         inputs = [item for request in batch for item in request.inputs]
         options = [option for request in batch for option in request.options]
         try:
-            outputs = await loop.run_in_executor(self._thread, _run_guarded, predictor.predict, inputs, options)
+            abandoned = partial(_all_gone, batch)
+            outputs = await loop.run_in_executor(self._thread, _run_guarded, predictor.predict, inputs, options, abandoned)
         except Exception as error:
             await self._run_one_by_one(batch, error)
             return
@@ -337,6 +345,11 @@ def _run_guarded(work: Callable[..., T], *arguments: Any) -> T:
         raise
     except BaseException as error:
         raise RuntimeError(f"{type(error).__name__}: {error}") from error
+
+
+def _all_gone(batch: Sequence[QueuedRequest]) -> bool:
+    """Return whether no client waits for any answer of a batch: each hung up, or its deadline has passed."""
+    return all(request.future.done() for request in batch)
 
 
 def _be_nice(niceness: int) -> None:

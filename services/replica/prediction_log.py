@@ -224,7 +224,7 @@ class PredictionLog:
         for position, length, item, options, output in answer.items:
             masked = self._mask(item)
             label, confidence = self._task.summary(output, options)
-            scorable = self._task.scorable(options)
+            kept = self._task.brief(self._mask(output), masked) if self._task.scorable(options) else None
             predictions.append(
                 LoggedPrediction(
                     model=self._model,
@@ -233,7 +233,7 @@ class PredictionLog:
                     position=position,
                     version=answer.version,
                     input=masked.model_dump(mode="json"),
-                    output=self._task.brief(output, masked).model_dump(mode="json", exclude_none=True) if scorable else None,
+                    output=None if kept is None else kept.model_dump(mode="json", exclude_none=True),
                     label=label,
                     confidence=confidence,
                     length=length,

@@ -245,6 +245,9 @@ class Trial:
         if self.is_canary:
             await self._compare(inputs, options, expected, outputs)
 
+    def _masked(self, *items: Any) -> list[Any]:
+        return [self._mask(item) for item in items]
+
     async def _compare(
         self, inputs: Sequence[Any], options: Sequence[Any], expected: Sequence[Any], outputs: Sequence[Any]
     ) -> None:
@@ -258,11 +261,12 @@ class Trial:
             self._shift += shift
             if agree or not self._quotes or (len(self._examples) == EXAMPLES and shift <= self._examples[-1]["shift"]):
                 continue
-            masked = await asyncio.to_thread(self._mask, item)  # a pattern may search for a tenth of a second
+            # in a thread: a pattern may search for a tenth of a second
+            masked, first, second = await asyncio.to_thread(self._masked, item, before, after)
             told = {
                 "input": {name: _shortened(value) for name, value in masked if value is not None},
-                "champion": self._task.in_words(self._task.brief(before, masked)),
-                "version": self._task.in_words(self._task.brief(after, masked)),
+                "champion": self._task.in_words(self._task.brief(first, masked)),
+                "version": self._task.in_words(self._task.brief(second, masked)),
                 "shift": shift,
             }
             self._examples = sorted([*self._examples, told], key=lambda example: -example["shift"])[:EXAMPLES]

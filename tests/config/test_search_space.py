@@ -117,10 +117,10 @@ def test_what_does_not_go_together_is_refused_with_a_sentence(training, said):
     assert said in str(caught.value)
 
 
-@pytest.mark.parametrize("task", ["ner", "qa"])
-def test_few_shot_is_refused_for_tasks_that_mark_places_in_a_text(task):
+@pytest.mark.parametrize("task", ["ner", "qa", "seq2seq"])
+def test_few_shot_is_refused_for_tasks_that_do_not_classify_whole_texts(task):
     with pytest.raises(
-        ConfigError, match=f"few_shot: {task} marks spans of a text, .* allowed for classification and multi_label"
+        ConfigError, match=f"few_shot: it classifies whole texts, and {task} does not; allowed for classification and multi"
     ):
         validate(ModelSettings, {**MODEL, "task": task, "training": {"few_shot": True}}, source="test")
 

@@ -81,19 +81,22 @@ def test_of_several_questions_to_one_context_one_is_drawn(registry):
     assert [values["question"] for values in drawn(registry)] == ["Who sings?"]
 
 
-@pytest.mark.parametrize("task", ["classification", "multi_label", "ner", "qa"])
+@pytest.mark.parametrize("task", ["classification", "multi_label", "ner", "qa", "seq2seq"])
 def test_what_was_drawn_is_found_by_the_content_of_its_label(registry, task):
     from baton.store.feedback.correction import Correction
     from baton.tasks import task_type
 
-    inputs = {"qa": {"question": "Who?", "context": "Omar sings"}, "ner": {"text": "Omar sings"}}.get(
-        task, logged("Omar sings")
-    )
+    inputs = {
+        "qa": {"question": "Who?", "context": "Omar sings"},
+        "ner": {"text": "Omar sings"},
+        "seq2seq": {"source": "Omar sings"},
+    }.get(task, logged("Omar sings"))
     answer = {
         "classification": {"label": "a"},
         "multi_label": {"label": ["a"]},
         "ner": {"entities": []},
         "qa": {"answers": {"text": ["Omar"], "answer_start": [0]}},
+        "seq2seq": {"target": "Omar canta"},
     }[task]
     draw_of(registry, task=task).draw([inputs])
     example = task_type(task).Example.model_validate({**inputs, **answer})

@@ -38,7 +38,7 @@ class Echo:
         for _ in range(count):
             assert await asyncio.to_thread(self._noted.acquire, timeout=PATIENCE)
 
-    def predict(self, inputs: Sequence[Any], options: Sequence[Any] | None = None) -> list[Any]:
+    def predict(self, inputs: Sequence[Any], options: Sequence[Any] | None = None, *_: Any) -> list[Any]:
         self._note(list(inputs))
         assert options is not None
         for item in inputs:
@@ -47,7 +47,7 @@ class Echo:
         return [(self.name, item, option) for item, option in zip(inputs, options, strict=True)]
 
     def steps(
-        self, inputs: Sequence[Any], options: Sequence[Any] | None = None, budget: int | None = None
+        self, inputs: Sequence[Any], options: Sequence[Any] | None = None, budget: int | None = None, *_: Any
     ) -> Iterator[list[Any] | None]:
         """One step for each ``budget`` characters, noted among the batches as a string of them."""
         assert budget is not None
@@ -67,7 +67,7 @@ class Held(Echo):
         self.started = threading.Event()
         self.released = threading.Event()
 
-    def predict(self, inputs: Sequence[Any], options: Sequence[Any] | None = None) -> list[Any]:
+    def predict(self, inputs: Sequence[Any], options: Sequence[Any] | None = None, *_: Any) -> list[Any]:
         self.started.set()
         assert self.released.wait(PATIENCE)
         return super().predict(inputs, options)
@@ -84,7 +84,7 @@ class Paused(Held):
         self.resumed = threading.Event()
 
     def steps(
-        self, inputs: Sequence[Any], options: Sequence[Any] | None = None, budget: int | None = None
+        self, inputs: Sequence[Any], options: Sequence[Any] | None = None, budget: int | None = None, *_: Any
     ) -> Iterator[list[Any] | None]:
         steps = super().steps(inputs, options, budget)
         yield next(steps)
@@ -259,7 +259,7 @@ class SlowTokenizer(Echo):
         self.tokenized = threading.Event()
 
     def steps(
-        self, inputs: Sequence[Any], options: Sequence[Any] | None = None, budget: int | None = None
+        self, inputs: Sequence[Any], options: Sequence[Any] | None = None, budget: int | None = None, *_: Any
     ) -> Iterator[list[Any] | None]:
         assert self.tokenized.wait(PATIENCE)
         yield from super().steps(inputs, options, budget)
@@ -306,7 +306,7 @@ class Clocked(Held):
         self.now, self.overhead_tokens = 0.0, overhead_tokens
         monkeypatch.setattr(batching.time, "perf_counter", lambda: self.now)
 
-    def predict(self, inputs: Sequence[Any], options: Sequence[Any] | None = None) -> list[Any]:
+    def predict(self, inputs: Sequence[Any], options: Sequence[Any] | None = None, *_: Any) -> list[Any]:
         outputs = super().predict(inputs, options)
         self.now += 0.1 * (self.overhead_tokens + sum(map(len, inputs)))
         return outputs
@@ -435,13 +435,89 @@ def test_a_burst_after_single_requests_is_not_refused_for_what_it_costs_to_start
     run(scenario)
 
 
+class Writer(Echo):
+    """Writes until it is told that nobody waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started, self.ended = threading.Event(), threading.Event()
+
+    def predict(
+        self, inputs: Sequence[Any], options: Sequence[Any] | None = None, abandoned: Callable[[], bool] = lambda: True
+    ) -> list[Any]:
+        if inputs[0].startswith("x"):
+            self.started.set()
+            while not abandoned():
+                threading.Event().wait(0.001)
+            self.ended.set()
+        return super().predict(inputs, options)
+
+    def steps(
+        self,
+        inputs: Sequence[Any],
+        options: Sequence[Any] | None = None,
+        budget: int | None = None,
+        abandoned: Callable[[], bool] = lambda: True,
+    ) -> Iterator[list[Any] | None]:
+        yield None
+        yield self.predict(inputs, options, abandoned)
+
+
+@pytest.mark.parametrize("length", [1, 200], ids=["short", "long"])
+def test_a_model_that_writes_is_told_when_all_clients_of_its_batch_are_gone_and_not_before(length):
+    async def scenario() -> None:
+        subject, predictor = batcher(), Writer()
+        subject.serve(1, predictor)
+        gone = await submitted(subject, "x" * length)
+        assert await asyncio.to_thread(predictor.started.wait, PATIENCE)
+        waiting = await submitted(subject, "a")
+        assert not predictor.ended.is_set()
+        gone.cancel()
+        assert await asyncio.to_thread(predictor.ended.wait, PATIENCE)
+        assert (await waiting).outputs == [("v1", "a", "-")]
+        await subject.close()
+
+    run(scenario)
+
+
+def test_a_batch_goes_on_while_one_of_its_clients_waits():
+    async def scenario() -> None:
+        asked: list[bool] = []
+
+        class Asking(Held):
+            def predict(
+                self, inputs: Sequence[Any], options: Sequence[Any] | None = None, abandoned: Callable[[], bool] = lambda: True
+            ) -> list[Any]:
+                outputs = super().predict(inputs, options)
+                asked.append(abandoned())
+                return outputs
+
+        subject, predictor = batcher(), Asking()
+        subject.serve(1, predictor)
+        running = await occupied(subject, predictor)
+        one, other = await submitted(subject, "a"), await submitted(subject, "b")
+        predictor.started.clear()
+        predictor.released.set()
+        await running
+        predictor.released.clear()
+        await predictor.has_started()
+        one.cancel()
+        await asyncio.sleep(0)  # one turn of the event loop
+        predictor.released.set()
+        assert (await other).outputs == [("v1", "b", "-")]
+        assert asked == [False, False]
+        await subject.close()
+
+    run(scenario)
+
+
 def test_a_panic_of_a_library_is_an_error_of_its_request_and_the_next_one_is_answered():
     async def scenario() -> None:
         class Panic(BaseException):
             pass
 
         class Panicking(Echo):
-            def predict(self, inputs: Sequence[Any], options: Sequence[Any] | None = None) -> list[Any]:
+            def predict(self, inputs: Sequence[Any], options: Sequence[Any] | None = None, *_: Any) -> list[Any]:
                 if inputs == ["bad"]:
                     raise Panic("index out of range")
                 return super().predict(inputs, options)
@@ -519,7 +595,7 @@ def test_a_long_request_whose_caller_gave_up_costs_no_further_step():
 
 def test_a_long_request_that_fails_gets_its_error_and_the_next_one_is_answered():
     class Fails(Echo):
-        def predict(self, inputs: Sequence[Any], options: Sequence[Any] | None = None) -> list[Any]:
+        def predict(self, inputs: Sequence[Any], options: Sequence[Any] | None = None, *_: Any) -> list[Any]:
             if inputs[0].startswith("x"):
                 raise ValueError("no")
             return super().predict(inputs, options)

@@ -138,7 +138,7 @@ def test_the_schemas_of_a_task_fit_its_wire_form(replicas, documents, task):
     answer = httpx.post(replicas[task].url, json={"inputs": INPUTS[task]}, timeout=60).json()
     assert [check(documents[task], schemas[f"{name}Answer"], one) for one in answer] == [[]] * len(answer)
     assert check(documents[task], schemas[f"{name}Answer"], "text")
-    if task != "qa":
+    if task not in ("qa", "seq2seq"):
         explained = httpx.post(
             replicas[task].url, json={"inputs": ["the invoice"], "parameters": {"explain": True}}, timeout=60
         )

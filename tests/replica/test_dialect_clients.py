@@ -15,6 +15,7 @@ import httpx
 import numpy as np
 import pytest
 from huggingface_hub import AsyncInferenceClient, InferenceClient, constants
+from huggingface_hub.errors import HfHubHTTPError
 from tritonclient import http as triton
 from tritonclient.utils import InferenceServerException
 
@@ -89,6 +90,23 @@ def test_the_hubs_asynchronous_client_reads_the_answers_of_three_tasks(replicas)
 
 
 @pytest.mark.usefixtures("online")
+def test_the_hubs_client_reads_what_a_model_writes_as_a_summary_and_as_a_translation(replicas):
+    served = replicas["seq2seq"]
+    client = InferenceClient(model=served.url)
+    [expected] = default(served, TEXT)
+    assert expected["generated_text"]
+    assert client.summarization(TEXT).summary_text == expected["generated_text"]
+    assert client.translation(TEXT).translation_text == expected["generated_text"]
+    [short] = default(served, TEXT, max_new_tokens=3)
+    assert len(short["generated_text"]) == 3, "a token is a character"
+    assert client.summarization(TEXT, generate_parameters={"max_new_tokens": 3}).summary_text == short["generated_text"]
+    assert client.translation(TEXT, generate_parameters={"max_new_tokens": 3}).translation_text == short["generated_text"]
+    with pytest.raises(HfHubHTTPError, match=r"422.*") as refused:
+        client.translation(TEXT, src_lang="en", tgt_lang="fr")
+    assert refused.value.response.json()["error"].startswith("parameters.src_lang: unknown; parameters: max_new_tokens")
+
+
+@pytest.mark.usefixtures("online")
 def test_the_hubs_client_reads_what_a_model_is(replicas):
     info = InferenceClient(model=replicas["classification"].url, provider="hf-inference").get_endpoint_info()
     assert info["model_type"]["classifier"]["id2label"]["0"] == LABELS["classification"][0]
@@ -106,6 +124,8 @@ const answers = await Promise.all([
   endpoint("classification").textClassification({ inputs: text, parameters: { top_k: 2 } }),
   endpoint("ner").tokenClassification({ inputs: text, parameters: { aggregation_strategy: "simple" } }),
   endpoint("qa").questionAnswering({ inputs: { question: "which word?", context: text } }),
+  endpoint("seq2seq").summarization({ inputs: text }),
+  endpoint("seq2seq").translation({ inputs: text }),
 ]);
 const refusal = await endpoint("classification").textClassification({ inputs: "" }).catch((error) => error.message);
 console.log(JSON.stringify([...answers, refusal]));
@@ -125,16 +145,17 @@ def javascript(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def test_the_hubs_client_in_javascript_reads_the_answers_of_three_tasks(replicas, javascript):
+def test_the_hubs_client_in_javascript_reads_the_answers_of_four_tasks(replicas, javascript):
     (javascript / "ask.mjs").write_text(SCRIPT)
     urls = {task: served.url for task, served in replicas.items()}
     command = ["node", "ask.mjs", json.dumps(TEXT), json.dumps(urls)]
     asked = subprocess.run(command, check=False, cwd=javascript, capture_output=True, text=True, timeout=120)
     assert asked.returncode == 0, asked.stderr
-    rows, entities, answer, refusal = json.loads(asked.stdout)
+    rows, entities, answer, summary, translation, refusal = json.loads(asked.stdout)
     assert rows == default(replicas["classification"], TEXT, top_k=2)[0]
     assert entities == default(replicas["ner"], TEXT, aggregation_strategy="simple")
     assert answer == default(replicas["qa"], {"question": "which word?", "context": TEXT})
+    assert [summary, translation] == default(replicas["seq2seq"], TEXT) * 2
     assert refusal == f"Failed to perform inference: {default(replicas['classification'], '')['error']}"
 
 

@@ -141,7 +141,7 @@ def mutate(content: Any, path: str, source: random.Random) -> Body:
     return Body(body)
 
 
-@pytest.mark.parametrize("task", ["classification", "multi_label", "ner", "qa"])
+@pytest.mark.parametrize("task", ["classification", "multi_label", "ner", "qa", "seq2seq"])
 def test_no_mutated_body_is_answered_with_a_5xx_and_good_ones_beside_it_are_answered(task, tiny_base: Path, tmp_path: Path):
     made = world(task, tiny_base, tmp_path)
     source = random.Random(task)

@@ -47,7 +47,8 @@ def same(first: Any, second: Any) -> bool:
 
 def tensors(task: str) -> list[dict[str, Any]]:
     """The inputs of a task as tensors in JSON."""
-    rows = [row if isinstance(row, dict) else {"text": row} for row in INPUTS[task]]
+    text = "source" if task == "seq2seq" else "text"
+    rows = [row if isinstance(row, dict) else {text: row} for row in INPUTS[task]]
     return [
         {"name": name, "shape": [len(rows), 1], "datatype": "BYTES", "data": [row[name] for row in rows]} for name in rows[0]
     ]
@@ -126,7 +127,7 @@ def test_instances_get_the_answers_of_the_default_dialect(replicas, task):
     expected = default(served, INPUTS[task])
     assert same(post(served, "/v1/models/m:predict", json={"instances": INPUTS[task]}).json(), {"predictions": expected})
     if task != "qa":
-        objects = [{"text": text} for text in INPUTS[task]]
+        objects = [{"source" if task == "seq2seq" else "text": text} for text in INPUTS[task]]
         assert same(post(served, "/v1/models/m%3Apredict", json={"instances": objects}).json(), {"predictions": expected})
 
 
@@ -154,7 +155,7 @@ def test_tei_answers_raw_scores(replicas):
     assert same(post(served, "/predict", json={"inputs": TEXT, "raw_scores": True}).json(), expected)
 
 
-@pytest.mark.parametrize("task", ["ner", "qa"])
+@pytest.mark.parametrize("task", ["ner", "qa", "seq2seq"])
 def test_tei_says_which_tasks_it_has(replicas, task):
     answer = post(replicas[task], "/predict", json={"inputs": "a"})
     assert (answer.status_code, answer.json()["error_type"]) == (404, "Validation")
@@ -231,6 +232,7 @@ def test_the_classification_extension_answers_scores_with_positions_and_labels(r
         ("classification", ["text"], ["output", "label", "score"]),
         ("ner", ["text"], ["output"]),
         ("qa", ["question", "context"], ["output"]),
+        ("seq2seq", ["source"], ["output"]),
     ],
 )
 def test_a_model_says_what_its_tensors_are(replicas, task, inputs, outputs):

@@ -16,6 +16,7 @@ from baton.store.records import Rollout, RolloutMode, RolloutState
 from baton.tasks.base import text_length
 from baton.tasks.classification import Classification
 from baton.tasks.text_classifier import TextInput
+from baton.text.masks import masker
 from services.replica import trial as module
 from services.replica.answer_cache import AnswerCache
 from services.replica.batching import Batcher
@@ -34,7 +35,7 @@ class Answering:
         self.task, self._label, self._on_text = TASK, label, on_text
         self.seen: list[str] = []
 
-    def predict(self, inputs: Sequence[Any], options: Sequence[Any] | None = None) -> list[Any]:
+    def predict(self, inputs: Sequence[Any], options: Sequence[Any] | None = None, *_: Any) -> list[Any]:
         for item in inputs:
             self._on_text(item.text)
             self.seen.append(item.text)
@@ -42,7 +43,9 @@ class Answering:
         other = "cards" if best == "billing" else "billing"
         return [TASK.Output(labels=(best, other), scores=(0.9, 0.1)) for _ in inputs]
 
-    def steps(self, inputs: Sequence[Any], options: Sequence[Any] | None = None, budget: int | None = None) -> Iterator[Any]:
+    def steps(
+        self, inputs: Sequence[Any], options: Sequence[Any] | None = None, budget: int | None = None, *_: Any
+    ) -> Iterator[Any]:
         yield None
         yield self.predict(inputs, options)
 
@@ -87,9 +90,9 @@ def with_trial(
 ) -> None:
     """Do ``work`` while version 2 is on trial beside version 1, which answers «billing» to everything."""
 
-    def mask(item: TextInput) -> TextInput:
+    def mask(item: Any) -> Any:
         before_mask()
-        return item.model_copy(update={"text": item.text.replace("Anna", "▮")})
+        return masker(["Anna"])(item)
 
     async def run() -> None:
         batcher = Batcher(
@@ -224,7 +227,7 @@ def test_both_versions_run_the_same_inputs_now_and_then_and_their_times_and_answ
         assert (counts.agreed, round(counts.shift, 3)) == (0, 0.8)
         [example] = counts.examples
         assert (example["input"], example["champion"], example["version"]) == (
-            {"text": "▮ pays"},
+            {"text": "████ pays"},
             "billing (0.90)",
             "cards (0.90)",
         )

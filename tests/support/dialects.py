@@ -16,12 +16,14 @@ from services.replica.replica import ModelReplica
 from tests.cli.test_cli import serving
 from tests.support.database import migrated_registry
 from tests.support.replica import force, publish
+from tests.support.writers import build_tiny_writer
 
 LABELS = {
     "classification": ("billing", "bug", "shipping"),
     "multi_label": ("billing", "bug", "shipping"),
     "ner": ("O", "B-PER", "I-PER"),
     "qa": (),
+    "seq2seq": (),
 }
 """Labels of the model of each task."""
 
@@ -33,6 +35,7 @@ INPUTS: dict[str, list[Any]] = {
         {"question": "which word?", "context": "my invoice is wrong"},
         {"question": "what came?", "context": "日本語 😀, the parcel came"},
     ],
+    "seq2seq": ["my invoice is wrong", "日本語 😀, the parcel"],
 }
 """Inputs of each task, as the Hugging Face dialect has them."""
 
@@ -67,7 +70,8 @@ def world(task: str, base: Path, directory: Path, **settings: Any) -> World:
     database = f"sqlite:///{directory}/baton.db"
     registry, storage = migrated_registry(database), Storage(str(directory / "storage"))
     registry.declare_model("m")
-    publish(registry, storage, "m", save_model(task, base, directory / "model"), LABELS[task], task)
+    writing = {"generation": {"max_new_tokens": 16}} if task == "seq2seq" else {}
+    publish(registry, storage, "m", save_model(task, base, directory / "model"), LABELS[task], task, **writing)
     force(registry, "m", 1)
     declared = ModelSettings.model_validate(
         {
@@ -75,7 +79,7 @@ def world(task: str, base: Path, directory: Path, **settings: Any) -> World:
             "task": task,
             "base_model": str(base),
             "data": {"train": "nowhere.jsonl"},
-            "training": {"max_length": 128},
+            "training": {"max_length": 128, **writing},
             "serving": {"precision": "fp32", "device": "cpu", "poll_seconds": 600.0, "max_inputs": 8, **settings},
         }
     )
@@ -97,7 +101,9 @@ def serve(task: str, base: Path, directory: Path, **settings: Any) -> Iterator[S
 
 
 def save_model(task: str, base: Path, directory: Path) -> Path:
-    """Write a model of a task on ``base`` with a random head to ``directory``. Return ``directory``."""
+    """Write a model of a task to ``directory``: on ``base`` with a random head, or a random writer. Return ``directory``."""
+    if task == "seq2seq":
+        return build_tiny_writer(directory, spread=0.3)
     import torch
     from transformers import AutoTokenizer
 

@@ -60,11 +60,27 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 """Differences from `COMMON` of each family's configuration, by its model type."""
 
+T5 = {"d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "eos_token_id": 1, "decoder_start_token_id": 0}
+BART = {
+    **{f"{half}_{name}": value for half in ("encoder", "decoder") for name, value in (("layers", 2), ("attention_heads", 4))},
+    **{f"{half}_ffn_dim": 64 for half in ("encoder", "decoder")},
+    "eos_token_id": 2,
+}
+
+WRITERS: dict[str, dict[str, Any]] = {
+    "bart": {**BART, "pad_token_id": 1, "bos_token_id": 0, "decoder_start_token_id": 2, "forced_bos_token_id": 0},
+    "mt5": T5,
+    "pegasus": {**BART, "eos_token_id": 1, "decoder_start_token_id": 0, "forced_eos_token_id": 1},
+    "t5": T5,
+    "umt5": T5,
+}
+"""The same of the families that write."""
+
 NOT_EXPORTABLE = ("fnet", "longformer")
 """Families that ONNX Runtime cannot run."""
 
-CLASSES, TOKENS, SPAN = (
-    f"AutoModelFor{task}" for task in ("SequenceClassification", "TokenClassification", "QuestionAnswering")
+CLASSES, TOKENS, SPAN, TEXT = (
+    f"AutoModelFor{task}" for task in ("SequenceClassification", "TokenClassification", "QuestionAnswering", "Seq2SeqLM")
 )
 
 WITHOUT = {
@@ -76,6 +92,8 @@ WITHOUT = {
 
 def made_for(auto_model: str) -> list[str]:
     """Return the families of which there are such models."""
+    if auto_model == TEXT:
+        return list(WRITERS)
     return [family for family in FAMILIES if family not in WITHOUT.get(auto_model, ())]
 
 
@@ -84,11 +102,13 @@ def save_family(model_type: str, auto_model: str, directory: Path, labels: int =
     import torch
     import transformers
 
-    values = COMMON | FAMILIES[model_type]
+    values = COMMON | (FAMILIES | WRITERS)[model_type]
+    if model_type in WRITERS:  # where the name of the size is another one
+        values["d_model"] = values.pop("hidden_size")
     if model_type == "xlnet":  # it has relative positions, and refuses a number
         del values["max_position_embeddings"]
     config = transformers.AutoConfig.for_model(model_type, **values)
-    if auto_model != "AutoModelForQuestionAnswering":
+    if auto_model not in (SPAN, TEXT):
         config.num_labels = labels
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 import torch
 import transformers
 
+from baton.engines.torch_writing import write
+from baton.generation import Generation
 from baton.tasks import AnyTask
 from baton.tasks.base import IGNORED, Windows
 
@@ -45,11 +47,22 @@ def features_by_row(task: AnyTask, tokenizer: Any, rows: Sequence[Any]) -> list[
 
 
 class OrderedTrainer(transformers.Trainer):  # type: ignore[misc]
-    """A `Trainer` that evaluates rows in their given order.
+    """A `Trainer` that evaluates rows in their given order, and answers that are written by writing them.
 
     With ``group_by_length``, the original class also reorders the evaluation rows, so that `compute_metrics` cannot tell which
     prediction belongs to which row.
     """
+
+    generation: Generation | None = None
+    """How the model writes; None if it does not."""
+
+    def prediction_step(self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
+        """Return loss, predictions and labels of a batch. Of a model that writes the predictions are the tokens it wrote."""
+        if self.generation is None:
+            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        batch = self._prepare_inputs(inputs)
+        plain = self.accelerator.unwrap_model(model)
+        return None, write(plain, batch["input_ids"], batch["attention_mask"], self.generation), batch["labels"]
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """Return batches in order, distributed over the workers by accelerate."""
@@ -62,15 +75,30 @@ class OrderedTrainer(transformers.Trainer):  # type: ignore[misc]
 
 
 class Collator:
-    """Pads a batch to its longest window, and leaves out inputs that the model does not accept (DistilBERT: token types)."""
+    """Pads a batch to its longest window, and leaves out inputs that the model does not accept (DistilBERT: token types).
 
-    def __init__(self, pad_id: int, accepted: Container[str], *, token_labels: bool = False) -> None:
+    Args:
+        pad_id: fills up windows.
+        accepted: names of the inputs that the model accepts.
+        token_labels: whether the labels of a window are a list, which may be as long as the window or have a length of its own.
+        decoder_ids: returns, for models that write, what their decoder reads where ``labels`` [windows, tokens] are to be
+            written: the tokens before each (teacher forcing).
+    """
+
+    def __init__(
+        self,
+        pad_id: int,
+        accepted: Container[str],
+        *,
+        token_labels: bool = False,
+        decoder_ids: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> None:
         self._pad_id, self._accepted, self._token_labels = pad_id, accepted, token_labels
+        self._decoder_ids = decoder_ids
 
     def __call__(self, batch: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        width = max(len(row["input_ids"]) for row in batch)
-
         def padded(values: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
+            width = max(map(len, values))
             return torch.tensor([[*value, *[fill] * (width - len(value))] for value in values])
 
         labels = [row["labels"] for row in batch]
@@ -80,4 +108,6 @@ class Collator:
             "attention_mask": padded([[1] * len(row["input_ids"]) for row in batch], 0),
             "labels": padded(labels, IGNORED) if self._token_labels else torch.tensor(labels),
         }
+        if self._decoder_ids is not None:
+            tensors["decoder_input_ids"] = self._decoder_ids(tensors["labels"])
         return {name: tensor for name, tensor in tensors.items() if name in self._accepted}

@@ -37,7 +37,7 @@ def loss_function(target: Target, training: TrainingSettings, targets: Sequence[
     if training.class_weights == "balanced":
         weights = torch.tensor(balanced_weights(target, targets, labels), dtype=torch.float32)
     gamma = training.focal_gamma if training.loss == "focal" else 0.0
-    loss = label_loss if target in ("class", "tokens") else multi_label_loss
+    loss = multi_label_loss if target == "classes" else label_loss
     return partial(loss, smoothing=training.label_smoothing or 0.0, weights=weights, gamma=gamma)
 
 
@@ -50,7 +50,7 @@ def label_loss(
     weights: torch.Tensor | None = None,
     gamma: float = 0.0,
 ) -> torch.Tensor:
-    """Return the cross-entropy of targets that are one label for each window or token.
+    """Return the cross-entropy of targets that are one label for each window or token, or the tokens of an answer.
 
     ``smoothing`` spreads that share of each target over all labels (Szegedy et al. 2016, «Rethinking the Inception
     architecture»). ``gamma`` > 0 gives focal loss: the term of a label with probability p is multiplied by (1 − p)^γ (Lin et

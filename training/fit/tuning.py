@@ -17,7 +17,7 @@ def tune(model: Any, training: TrainingSettings) -> None:
     """
     if training.tune == "full":
         return
-    stack = layer_stack(model)
+    stack = encoder_and_decoder(model) if model.config.is_encoder_decoder else layer_stack(model)
     for name, parameter in model.base_model.named_parameters():
         parameter.requires_grad_("pooler" in name)
     if training.tune == "last_n":
@@ -26,6 +26,11 @@ def tune(model: Any, training: TrainingSettings) -> None:
         from training.fit.lora import add_adapters  # peft takes a second to load, and most runs do not need it
 
         add_adapters(model, stack, training)
+
+
+def encoder_and_decoder(model: Any) -> torch.nn.ModuleList:
+    """Return both halves of a model that writes."""
+    return torch.nn.ModuleList([model.get_encoder(), model.get_decoder()])
 
 
 def layer_stack(model: Any) -> torch.nn.ModuleList:

@@ -28,12 +28,14 @@ class Origin:
     directory: Path
     """A Hugging Face directory: the base model, or the parent version."""
     labels: Sequence[str] | None
-    """The labels of the parent's head, in the order of its outputs. None: a base model; its head, if any, fits."""
+    """The labels of the parent's head, in the order of its outputs. None: a base model; its head, if any, is replaced unless it
+    fits."""
 
     def load(self, task_cls: type[AnyTask], labels: Sequence[str]) -> Any:
         """Load the model to train, with one output for each of ``labels``. New weights use torch's global RNG."""
         if self.labels is None:
-            return load_model(task_cls.auto_model, self.directory, labels)
+            # a model that writes has no head to replace: all of its weights must be there
+            return load_model(task_cls.auto_model, self.directory, None if task_cls.target == "text" else labels)
         return relabel(load_model(task_cls.auto_model, self.directory), self.labels, labels)
 
 

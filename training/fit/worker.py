@@ -110,19 +110,25 @@ def build_trainer(worker_config: WorkerConfig, settings: ModelSettings, scratch:
         model.config.pad_token_id = pad_id
     rows = _encode_rows(task, tokenizer, selection, training)
     _make_faster(model, rows, pad_id, on_gpu=worker_config.use_gpu)
-    return trainer_type(training)(
+    trainer = trainer_type(training)(
         model=model,
         args=training_arguments(training, scratch, world_size, on_gpu=worker_config.use_gpu, validates=bool(rows.validation)),
         train_dataset=rows.train,
         eval_dataset=rows.validation,
         data_collator=Collator(
-            pad_id, {"labels", *inspect.signature(model.forward).parameters}, token_labels=task.target == "tokens"
+            pad_id,
+            {"labels", *inspect.signature(model.forward).parameters},
+            token_labels=task.target in ("tokens", "text"),
+            decoder_ids=model.prepare_decoder_input_ids_from_labels if task.target == "text" else None,
         ),
         processing_class=wrapper,
         compute_loss_func=loss_function(task.target, training, [row["labels"] for row in rows.train], len(task.labels)),
         compute_metrics=Validate(task, rows.validation_windows, rows.validation_rows),
         callbacks=list(rows.callbacks),
     )
+    if task.target == "text":
+        trainer.generation = task.generation
+    return trainer
 
 
 def _check_validation(selection: Selection, training: TrainingSettings) -> None:

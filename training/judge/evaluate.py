@@ -79,7 +79,7 @@ def evaluate(
         _put(outputs, chosen, predictor.predict([inputs[place] for place in chosen]))
         report(len(inputs) - len(places) + start + len(chosen), len(inputs))
     score = task.score(outputs, examples)
-    answers = [_told(task, output, mask(item)) for output, item in zip(outputs, inputs, strict=True)]
+    answers = [_told(task, mask(output), mask(item)) for output, item in zip(outputs, inputs, strict=True)]
     described = {"reference": reference(task, inputs, outputs), **_confidence(task, outputs, examples, facts)}
     return Evaluated(score=replace(score, metrics={**score.metrics, **described}), answers=answers)
 

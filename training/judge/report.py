@@ -169,9 +169,12 @@ def _changed(
         marks = [task.truth_marks(example), *(() if one is None else one.marks for one in told)]
         text, moved = excerpt(task.content(example.model_copy(update=dict(item))), marks)
         words = [None if one is None else shorten(one.words) for one in told]
+        truth = task.truth_in_words(example, item)
+        if task.target == "text":  # it is no part of the masked input
+            truth = mask(truth)
         entry = {
             "text": text,
-            "truth": shorten(task.truth_in_words(example, item)),
+            "truth": shorten(truth),
             **dict(zip(ANSWERS, words, strict=True)),
             "marks": dict(zip(("truth", *ANSWERS), moved, strict=True)),
             "influence": float(influence[row]),

@@ -48,8 +48,8 @@ EPOCHS = 2
 MAX_EPOCHS: Mapping[str, int] = {"probe": 10, "base": 20}
 """The most passes over the rows, by start: a new head has more to learn."""
 
-STEPS: Mapping[Target, int] = {"class": 300, "classes": 300, "tokens": 400, "span": 250}
-"""Optimiser steps that a model needs, for which few rows are passed over more often."""
+STEPS: Mapping[Target, int] = {"class": 300, "classes": 300, "tokens": 400, "span": 250, "text": 1000}
+"""Optimiser steps that a model needs, for which few rows are passed over more often. For ``text`` it is a guess."""
 
 SMOOTHING = 0.1
 """Label smoothing of classifiers with one label for each text."""
