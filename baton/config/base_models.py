@@ -79,8 +79,8 @@ def check_architecture(base: Path, name: str, auto_model: str) -> None:
         )
     if config.get("is_encoder_decoder") and not writes:
         raise ConfigError(
-            f"base_model: {name} is an encoder-decoder model ({model_type}), which generates text: for task: seq2seq. "
-            "Allowed here: encoders, such as BERT, RoBERTa, DeBERTa or ModernBERT, and decoders, such as Qwen2 or Llama"
+            f"base_model: {name} is an encoder-decoder model ({model_type}), which generates text; allowed: encoders, such as "
+            "BERT, RoBERTa, DeBERTa or ModernBERT, and decoders, such as Qwen2 or Llama. Models that generate are for task: seq2seq"
         )
     if model_type not in COMPLETE_FAMILIES:
         from transformers.models.auto import modeling_auto  # takes seconds to load

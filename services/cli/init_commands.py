@@ -12,8 +12,12 @@ from baton.config import file as configuration
 from baton.config.file import validate
 from baton.config.model_settings import ModelSettings
 from baton.errors import Conflict, DataError, InvalidInput
+from baton.tasks import task_type
 from services.cli.data_commands import BASE_MODEL, file_settings, look
 from services.cli.terminal import out
+
+WRITER = "google-t5/t5-small"
+"""The base model of a task whose models write, unless another is named."""
 
 TEMPLATE = """\
 # Written by `baton init {file}`. `baton config schema` describes every setting.
@@ -54,6 +58,8 @@ def init(
     errors = [finding["what"] for finding in report["findings"] if finding["level"] == "error"]
     if errors:
         raise DataError("\n".join(errors))
+    if base_model == BASE_MODEL and task_type(report["task"]).target == "text":
+        base_model = WRITER
     name = name or _name_of(file)
     validate(ModelSettings, {"name": name, "task": report["task"], "base_model": base_model}, source="--name")
     to.write_text(_content(file, to, name, base_model, report), encoding="utf-8")

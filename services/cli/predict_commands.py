@@ -11,6 +11,9 @@ from baton.errors import InvalidInput
 from services.cli.terminal import AsJson, ConfigFile, Model, connect, out, print_json
 from services.tables import show_predictions
 
+UNEXPLAINED = ("qa", "seq2seq")
+"""Tasks whose answers are not explained."""
+
 LABELS_SHOWN = 3
 """Labels per text that are shown without ``--top-k``."""
 
@@ -59,8 +62,8 @@ def predict(
             top_k = LABELS_SHOWN
         parameters: dict[str, Any] = {} if top_k is None else {"top_k": top_k}
         if explain:
-            if task == "qa":
-                raise InvalidInput("--explain is for classification and NER; this model's task is qa")
+            if task in UNEXPLAINED:
+                raise InvalidInput(f"--explain is for classification and NER; this model's task is {task}")
             parameters["explain"] = True
         answer = client.predict(model, inputs, **parameters)
     if as_json:

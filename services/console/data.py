@@ -88,7 +88,7 @@ def answer_text(settings: ModelSettings, example: Mapping[str, Any]) -> str:
     if "entities" in example:
         text = example["text"]
         return ", ".join(f"{text[it['start'] : it['end']]} ({it['label']})" for it in example["entities"])
-    return ", ".join(example.get("answers", {}).get("text", ()))
+    return ", ".join(example["target"] if "target" in example else example.get("answers", {}).get("text", ()))
 
 
 def input_text(settings: ModelSettings, example: Mapping[str, Any]) -> str:

@@ -28,7 +28,7 @@ from services.control.api.feedback import intake_of
 from services.control.control_metrics import ControlMetrics
 from services.control.corrections import Item
 
-FIELDS: Mapping[str, Sequence[str]] = {"qa": ("question", "context")}
+FIELDS: Mapping[str, Sequence[str]] = {"qa": ("question", "context"), "seq2seq": ("source",)}
 """Fields of the inputs of a task; ``text`` for those that are not named."""
 
 KINDS = 6
@@ -122,7 +122,7 @@ async def ask(http: HttpSettings, settings: ModelSettings, inputs: Mapping[str, 
 
     Raises ``ServiceError`` as the model answers, and ``NotReady`` if it does not.
     """
-    asked: Any = dict(inputs) if settings.task == "qa" else inputs["text"]
+    asked: Any = dict(inputs) if len(inputs) > 1 else next(iter(inputs.values()))
     async with AsyncClient(http.url, key=visit.token, retries=0) as client:
         return await client.predict(settings.name, asked)
 
@@ -148,6 +148,8 @@ def answer_of(settings: ModelSettings, inputs: Mapping[str, str], form: Form) ->
             return {"entities": _entities(inputs["text"], form)}
         case "qa":
             return {"answers": _answers(inputs["context"], form)}
+        case "seq2seq":
+            return {"target": form.get("target", "").replace("\r\n", "\n").strip()}
     return {"label": form.get("other", "").strip() or form.get("label", "")}
 
 
@@ -157,7 +159,7 @@ def correction_text(item: Mapping[str, Any]) -> str:
         return ", ".join(item["label"]) if isinstance(item["label"], list) else str(item["label"])
     if "entities" in item:
         return ", ".join(f"{item['text'][it['start'] : it['end']]} ({it['label']})" for it in item["entities"])
-    return ", ".join(item["answers"]["text"])
+    return str(item["target"]) if "target" in item else ", ".join(item["answers"]["text"])
 
 
 def spans_of(settings: ModelSettings, inputs: Mapping[str, str], answer: Prediction | None) -> list[Piece]:

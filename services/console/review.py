@@ -41,7 +41,7 @@ def review_routes(pages: Pages) -> list[Route]:
             model=settings,
             tab="review",
             item=found[0] if found else None,
-            labels=[] if settings.task == "qa" else kinds_of(labels) if settings.task == "ner" else labels,
+            labels=kinds_of(labels) if settings.task == "ner" else labels,
             keys=KEYS,
             after=after,
             waiting=sum(it["texts"] - it["labelled"] - it["undecidable"] - it["deleted"] for it in batches),

@@ -22,10 +22,11 @@ CONTEXT_CHARACTERS = 120
 def predictions(task: str, inputs: Sequence[Any], answer: Prediction) -> RenderableType:
     """Return the answers to ``inputs``, and a line with their version, times and request id.
 
-    Labels are listed with their scores, entities are coloured in their text, and answers to questions are highlighted in their
-    context. Answers of other tasks are shown as JSON.
+    Labels are listed with their scores, entities are coloured in their text, answers to questions are highlighted in their
+    context, and what a model wrote stands below its source. Answers of other tasks are shown as JSON.
     """
-    render = {"classification": _labels, "multi_label": _labels, "ner": _entities, "qa": _answers}.get(task, _as_json)
+    drawn = {"classification": _labels, "multi_label": _labels, "ner": _entities, "qa": _answers, "seq2seq": _texts}
+    render = drawn.get(task, _as_json)
     times = f"{answer.inference_ms:.2f} ms inference, {answer.queue_ms:.2f} ms queue"
     source = Text(f"v{answer.version}, {times}, answer {answer.answer_id}", style="dim")
     return Group(render(inputs, answer.outputs), *_explanations(inputs, answer.outputs), *_unsure(answer, len(inputs)), source)
@@ -109,6 +110,15 @@ def _answers(inputs: Sequence[Any], answers: Sequence[Any]) -> RenderableType:
         if best["answer"]:
             line.append_text(_highlighted(item["context"], best["start"], best["end"]))
         lines.append(line)
+    return Group(*lines)
+
+
+def _texts(inputs: Sequence[Any], answers: Sequence[Any]) -> RenderableType:
+    """Return each source with the text that answers it."""
+    lines = []
+    for source, answer in zip(inputs, answers, strict=True):
+        text = answer["generated_text"]
+        lines.append(Text.assemble((source, "bold"), "\n", (text or "no text", "green" if text else "yellow")))
     return Group(*lines)
 
 

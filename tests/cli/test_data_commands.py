@@ -50,7 +50,10 @@ def test_a_model_is_looked_at_with_its_settings(baton: Baton, tmp_path: Path):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("t.csv", "--task", "poetry"), "--task: 'poetry' is not allowed; allowed: classification, multi_label, ner, qa"),
+        (
+            ("t.csv", "--task", "poetry"),
+            "--task: 'poetry' is not allowed; allowed: classification, multi_label, ner, qa, seq2seq",
+        ),
         (("t.csv", "--field", "text"), "--field: 'text' is not allowed; write FIELD=COLUMN, for example text=body"),
         (("intents", "--task", "ner"), "'intents' is no file: --task and --field are for files"),
         (("intents",), "intents"),

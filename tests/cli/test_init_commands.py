@@ -46,6 +46,16 @@ def test_entities_need_no_columns(baton: Baton, project: Path):
     assert (model.name, model.task, dict(model.data.fields)) == ("persons", "ner", {})
 
 
+def test_texts_to_write_get_a_base_model_that_writes(baton: Baton, project: Path):
+    (project / "notes.csv").write_text("source,target,day\na long note,a note,1\nanother long note,another,2\n")
+    done = baton("init", "notes.csv")
+    assert (done.code, "notes, seq2seq, 2 rows" in words(done.out)) == (0, True), done
+    [model] = load_config(project / "baton.yaml", {}).models
+    assert (model.task, model.base_model, dict(model.data.fields)) == ("seq2seq", "google-t5/t5-small", {})
+    assert baton("init", "notes.csv", "--base-model", "mine", "-c", "other.yaml").code == 0
+    assert load_config(project / "other.yaml", {}).models[0].base_model == "mine"
+
+
 @pytest.mark.parametrize(
     ("content", "options", "told"),
     [

@@ -191,3 +191,10 @@ def test_an_explanation_shows_what_the_words_that_matter_add():
 def test_answers_that_are_too_unsure_are_named():
     told = text_of(show_predictions.predictions("classification", ["my invoice", "hello"], predicted(unsure=(1,))))
     assert "the answer to text 2 is too unsure to act on" in told
+
+
+def test_what_a_model_wrote_stands_below_its_source():
+    outputs = [{"generated_text": "Hallo"}, {"generated_text": ""}]
+    answer = Prediction(outputs=outputs, version=3, request_id="r1", queue_ms=0.1, inference_ms=5.0)
+    told = text_of(show_predictions.predictions("seq2seq", ["hello", "?"], answer))
+    assert [line.strip() for line in told.splitlines()][:4] == ["hello", "Hallo", "?", "no text"]

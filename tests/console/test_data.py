@@ -76,6 +76,7 @@ def test_the_quarantine_says_where_each_row_came_from(browser, tmp_path):
         ("multi_label", {"text": "t", "label": ["a", "b"]}, "t", "a, b"),
         ("ner", {"text": "Clara", "entities": [{"start": 0, "end": 5, "label": "PER"}]}, "Clara", "Clara (PER)"),
         ("qa", {"question": "q", "context": "c", "answers": {"text": ["c"], "answer_start": [0]}}, "q · c", "c"),
+        ("seq2seq", {"source": "q", "target": ["a", "b"]}, "q", "a, b"),
     ],
 )
 def test_an_example_of_each_task_is_told_in_words(task, example, text, answer):

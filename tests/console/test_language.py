@@ -42,7 +42,7 @@ def words_of_code() -> set[str]:
 
 def stored_words() -> set[str]:
     kinds = (DecisionKind, HistoryKind, RolloutMode, RolloutState, RunStage, RunState, Verdict)
-    fields = {"text", "text_pair", "question", "context"}
+    fields = {"text", "text_pair", "question", "context", "source"}
     return {kind.value for enum in kinds for kind in enum} | set(TASKS) | fields
 
 

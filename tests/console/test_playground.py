@@ -104,6 +104,7 @@ def test_a_key_that_only_predicts_cannot_correct(closed):
         ("ner", [("more", "met = X\n\nAnn=PER")], None),
         ("qa", [("words", "met")], {"answers": {"text": ["met"], "answer_start": [4]}}),
         ("qa", [("words", "met"), ("none", "1")], {"answers": {"text": [], "answer_start": []}}),
+        ("seq2seq", [("target", " Ann\r\nmet ")], {"target": "Ann\nmet"}),
     ],
 )
 def test_a_form_becomes_the_answer_of_a_row(task, fields, answer):
@@ -155,10 +156,12 @@ def test_marks_stand_where_the_model_put_them():
 def test_lines_are_counted_as_the_model_counts_them():
     assert inputs_of(settings("ner"), {"text": "a\r\nb\rc"}) == {"text": "a\nb\nc"}
     assert inputs_of(settings("qa"), {"question": "q"}) == {"question": "q", "context": ""}
+    assert inputs_of(settings("seq2seq"), {"source": "q", "text": "no"}) == {"source": "q"}
 
 
 def test_corrections_are_told_in_words():
     assert correction_text({"label": ["a", "b"]}) == "a, b"
     assert correction_text({"text": "Ann", "entities": [{"start": 0, "end": 3, "label": "PER"}]}) == "Ann (PER)"
     assert correction_text({"answers": {"text": ["x"]}}) == "x"
+    assert correction_text({"source": "x", "target": "y"}) == "y"
     assert kinds_of(["O", "B-PER", "I-PER", "LOC"]) == ["LOC", "PER"]

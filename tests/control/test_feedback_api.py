@@ -315,6 +315,7 @@ def test_corrections_are_counted_by_label_and_by_the_version_that_was_corrected(
         ("multi_label", [{"text": "x", "label": ["a", "b"]}, {"text": "y", "label": ["a"]}, {"text": "z", "label": []}], "aab"),
         ("ner", [{"text": "Eva Ada", "entities": [{"start": s, "end": s + 3, "label": "p"} for s in (0, 4)]}], "p"),
         ("qa", [{"question": "who?", "context": "Eva", "answers": {"text": ["Eva"], "answer_start": [0]}}], ""),
+        ("seq2seq", [{"source": "Eva sings", "target": "Eva canta"}], ""),
     ],
 )
 def test_a_correction_counts_once_for_each_label_that_it_names(api, task, items, labels):
@@ -479,6 +480,9 @@ def test_each_mistake_is_told(api, item, expected):
         ("ner", {"text": "Clara", "entities": [{"start": 0, "end": 9, "label": "PER"}]}, "entities"),
         ("ner", {"tokens": ["a", "b"], "tags": ["O"]}, "2 tokens"),
         ("qa", {"question": "Who?", "context": "Clara", "answers": {"text": ["Omar"], "answer_start": [0]}}, "Omar"),
+        ("seq2seq", {"source": "Clara sings", "target": []}, "target has no text"),
+        ("seq2seq", {"source": "Clara sings", "target": ["a", " "]}, "target is empty"),
+        ("seq2seq", {"source": "Clara sings", "targets": "a"}, "unknown key 'targets'; did you mean 'target'?"),
     ],
 )
 def test_mistakes_of_each_task_are_told(api, task, item, expected):

@@ -109,7 +109,7 @@ def test_models_that_generate_text_are_refused_before_anything_starts(family, na
     config = transformers.AutoConfig.for_model(family)
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
     (tmp_path / "model.safetensors").touch()
-    with pytest.raises(ConfigError, match=rf"it is an encoder-decoder model \({family}\), which generates text: .*seq2seq"):
+    with pytest.raises(ConfigError, match=rf"it is an encoder-decoder model \({family}\), which generates text; .*seq2seq"):
         check_architecture(tmp_path, "it", TASKS[name].auto_model)
 
 

@@ -599,6 +599,20 @@ def test_words_of_entities_are_masked_too(database):
     assert (found.label, found.length) == ("PER", 11)
 
 
+def test_what_a_model_wrote_is_masked_too(database):
+    task = task_type("seq2seq")((), 64)
+
+    async def scenario() -> None:
+        log = log_of(database, task, redact=("Clara",))
+        log.add("r1", 1, [task.Input(source="Clara sings")], [task.Options()], [task.Output(text="Canta Clara")])
+        await log.close()
+
+    running(scenario)
+    [found] = recent(database, "m", 1, 10)
+    assert (found.input, found.output) == ({"source": f"{MASK * 5} sings"}, {"text": f"Canta {MASK * 5}"})
+    assert (found.label, found.confidence) == ("text", None)
+
+
 def test_answers_to_questions_are_masked_too(database):
     from baton.tasks.qa import Answer
 

@@ -16,7 +16,7 @@ from baton.tasks.rows import Row
 from training.data.exports import SPANS
 from training.data.sources import located, read
 
-TASK_ORDER = ("qa", "ner", "classification", "multi_label")
+TASK_ORDER = ("qa", "ner", "classification", "multi_label", "seq2seq")
 """In which order tasks are tried: each has rows that those before it refuse."""
 
 LOOKED_AT = 500
