@@ -29,6 +29,7 @@ from baton.tasks import task_type
 from tests.support.audit import fix_secret
 from tests.support.tiny import keyword_rows, save_classifier
 from tests.support.world import LABELS, World
+from tests.support.writers import build_tiny_writer, date_rows
 from training import matches, pipeline, publishing, registration
 from training.elsewhere import name_labels
 from training.exporting import ALLOWED_LOSS
@@ -428,6 +429,28 @@ def test_every_task_is_imported_evaluated_and_served(tiny_base, tmp_path, task, 
     assert run.decision_id is not None
     assert tuple(version.lineage["labels"]) == labels
     elsewhere.predictor(version)
+
+
+def test_a_model_that_writes_is_imported_with_its_own_configuration_of_writing(tiny_base, tmp_path):
+    elsewhere = Elsewhere(tiny_base, tmp_path)
+    rows = date_rows(40, seed=3)
+    training = {"max_length": 64, "generation": {"max_new_tokens": 12, "num_beams": 2}}
+    elsewhere.declare(task="seq2seq", data={"holdout": elsewhere.rows("holdout", rows)}, training=training)
+    message = elsewhere.complaint(tiny_base)
+    assert "is a BertModel, and m (task: seq2seq) needs a …ForConditionalGeneration" in message
+    directory = build_tiny_writer(tmp_path / "own", spread=0.3)
+    other = edited(directory, tmp_path / "mbart", model_type="mbart", architectures=["MBartForConditionalGeneration"])
+    assert "is a mbart model, with which Baton was not tried to write; allowed: bart, mt5" in elsewhere.complaint(other)
+    file = directory / "generation_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"no_repeat_ngram_size": 2}))
+    version = elsewhere.version(elsewhere.register(directory))
+    fetched, manifest = elsewhere.storage.fetch(version, tmp_path)
+    assert (version.lineage["labels"], manifest.generation.num_beams) == ([], 2)
+    assert json.loads((fetched / "generation_config.json").read_text())["no_repeat_ngram_size"] == 2
+    [answer] = elsewhere.predictor(version).predict([task_type("seq2seq").from_wire("4 July 1976")])
+    pairs = [answer.text[place : place + 2] for place in range(len(answer.text) - 1)]
+    assert 0 < len(answer.text) <= 12
+    assert len(set(pairs)) == len(pairs)
 
 
 def test_thresholds_come_from_validation_rows_where_there_are_some(tiny_base, tmp_path):

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 
 from baton.artifacts.manifest import sha256_of
 from baton.artifacts.storage import Storage
-from baton.config.base_models import FILES, check_length, find_base_model
+from baton.config.base_models import FILES, WRITERS, check_length, find_base_model
 from baton.config.model_settings import ModelSettings
 from baton.engines.torch_engine import load_model
 from baton.errors import BaseModelNotFound, CorruptVersion, UnusableModel
@@ -57,7 +57,7 @@ PROBLEMS = {"class": "single_label_classification", "classes": "multi_label_clas
 UNLABELLED = ("span", "text")
 """Targets of tasks whose models have no labels."""
 
-WRITERS = "ForConditionalGeneration"
+WRITING_HEAD = "ForConditionalGeneration"
 """The end of the class names of models that write; that of their auto class is another."""
 
 
@@ -89,7 +89,7 @@ def find(source: Source, settings: ModelSettings, scratch: Path) -> Found:
     config = _read_config(location, directory)
     _check_files(location, directory)
     _check_architecture(location, config, settings.name, task_cls)
-    check_length(directory, location, settings.max_length)
+    check_length(directory, location, settings.max_length, settings.new_tokens)
     own = []
     if task_cls.target not in UNLABELLED:
         with _explained(f"{location}: its config.json cannot be used"):
@@ -217,6 +217,11 @@ def _check_architecture(location: str, config: Mapping[str, Any], model: str, ta
         raise UnusableModel(
             f"{location} is a {architectures[0]}, and {model} (task: {task_cls.name}) needs a …{_head(task_cls)}; {fits}{hint}"
         )
+    if task_cls.target == "text" and config.get("model_type") not in WRITERS:
+        raise UnusableModel(
+            f"{location} is a {config.get('model_type')} model, with which Baton was not tried to write; allowed: "
+            f"{', '.join(WRITERS)}"
+        )
     problem, expected = config.get("problem_type"), PROBLEMS.get(task_cls.target)
     if expected is not None and problem not in (None, expected):
         fitting = [name for name, other in TASKS.items() if PROBLEMS.get(other.target) == problem]
@@ -226,7 +231,7 @@ def _check_architecture(location: str, config: Mapping[str, Any], model: str, ta
 
 def _head(task_cls: type[AnyTask]) -> str:
     """Return the end of the class names of models for a task: ``ForTokenClassification``."""
-    return WRITERS if task_cls.target == "text" else task_cls.auto_model.removeprefix("AutoModel")
+    return WRITING_HEAD if task_cls.target == "text" else task_cls.auto_model.removeprefix("AutoModel")
 
 
 @contextmanager

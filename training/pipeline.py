@@ -68,7 +68,7 @@ def prepare(context: Context) -> datasets.Dataset:
     settings = context.settings
     context.clock.enter(RunStage.PREPARING)
     settings.check_trainable(context.declared.data)
-    check_length(find_base_model(settings.base_model), settings.base_model, settings.max_length)
+    check_length(find_base_model(settings.base_model), settings.base_model, settings.max_length, settings.new_tokens)
     return freeze(context)
 
 

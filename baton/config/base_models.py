@@ -80,7 +80,7 @@ def check_architecture(base: Path, name: str, auto_model: str) -> None:
     if config.get("is_encoder_decoder") and not writes:
         raise ConfigError(
             f"base_model: {name} is an encoder-decoder model ({model_type}), which generates text; allowed: encoders, such as "
-            "BERT, RoBERTa, DeBERTa or ModernBERT, and decoders, such as Qwen2 or Llama. Models that generate are for task: seq2seq"
+            "BERT, RoBERTa, DeBERTa or ModernBERT, and decoders, such as Qwen2 or Llama. Those that generate are for seq2seq"
         )
     if model_type not in COMPLETE_FAMILIES:
         from transformers.models.auto import modeling_auto  # takes seconds to load
@@ -111,14 +111,21 @@ def _pad_token(base: Path) -> object:
     return None
 
 
-def check_length(base: Path, name: str, max_length: int) -> None:
-    """Raise ``ConfigError`` if ``max_length`` tokens exceed the positions of the base model ``name`` in directory ``base``."""
+def check_length(base: Path, name: str, max_length: int, new_tokens: int = 0) -> None:
+    """Raise ``ConfigError`` if the base model ``name`` in directory ``base`` has too few positions.
+
+    It needs one for each of ``max_length`` tokens that are read and, in the other half, of ``new_tokens`` that are written.
+    """
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
     maximum = config.get("max_position_embeddings")
     if maximum is not None and config.get("model_type") in POSITIONS_AFTER_PADDING:
         maximum -= int(config.get("pad_token_id") or 0) + 1
     if maximum is not None and max_length > maximum:
         raise ConfigError(f"training.max_length: {max_length} is not allowed; {name} takes at most {maximum} tokens")
+    if maximum is not None and new_tokens > maximum:
+        raise ConfigError(
+            f"training.generation.max_new_tokens: {new_tokens} is not allowed; {name} writes at most {maximum} tokens"
+        )
 
 
 def _directory(name: str) -> Path:

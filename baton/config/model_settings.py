@@ -14,6 +14,7 @@ from baton.config.section import ConfigSection
 from baton.config.serving_settings import ServingSettings
 from baton.config.training_settings import TrainingSettings
 from baton.errors import ConfigError
+from baton.generation import Generation
 from baton.tasks import TASKS, AnyTask, task_type
 
 DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".tab", ".parquet", ".conll", ".iob2", ".iob", ".bio", ".txt")
@@ -377,6 +378,11 @@ class ModelSettings(ConfigSection):
     def max_length(self) -> int:
         """Maximum number of tokens in a window."""
         return self.training.max_length or task_type(self.task).default_max_length
+
+    @property
+    def new_tokens(self) -> int:
+        """Maximum number of tokens that the model writes for an answer; 0 if it writes none."""
+        return (self.training.generation or Generation()).max_new_tokens if task_type(self.task).target == "text" else 0
 
     def check_trainable(self, declared: DataSettings) -> None:
         """Raise ``ConfigError`` unless a run with these settings has data to train on, and the ``declared`` data a holdout."""

@@ -195,6 +195,6 @@ def test_answers_that_are_too_unsure_are_named():
 
 def test_what_a_model_wrote_stands_below_its_source():
     outputs = [{"generated_text": "Hallo"}, {"generated_text": ""}]
-    answer = Prediction(outputs=outputs, version=3, request_id="r1", queue_ms=0.1, inference_ms=5.0)
+    answer = Prediction(outputs=outputs, answer_id="a1", request_id="r1", version=3, queue_ms=0.1, inference_ms=5.0)
     told = text_of(show_predictions.predictions("seq2seq", ["hello", "?"], answer))
     assert [line.strip() for line in told.splitlines()][:4] == ["hello", "Hallo", "?", "no text"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from services.demo.traffic import Traffic, failed, stale
 from tests.cluster.conftest import LABELS, Service, baton, environment, publish, write_config, write_rows
 from tests.support.tiny import keyword_rows, keywords
 from tests.support.waiting import free_port, until
+from tests.support.writers import build_tiny_writer, date_rows
 
 pytestmark = pytest.mark.cluster
 
@@ -86,7 +88,16 @@ TRAINING = {
     "early_stopping": 20,  # the tiny model finds its first entity after some epochs
 }
 
-MODELS = {"multi_label": multi_label_rows, "ner": entity_rows, "qa": question_rows, "rating": rated_rows}
+MODELS = {
+    "multi_label": multi_label_rows,
+    "ner": entity_rows,
+    "qa": question_rows,
+    "rating": rated_rows,
+    "seq2seq": date_rows,
+}
+
+WRITING = {"epochs": 20, "generation": {"max_new_tokens": 16}}
+"""What differs from `TRAINING` for the model that writes."""
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +107,7 @@ def tasks(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     for package in ("baton", "training", "services"):
         shutil.copytree(ROOT / package, directory / package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "tests" / "drop_in" / "rating.py", directory / "baton" / "tasks")
+    writer = build_tiny_writer(directory / "writer")
     models = []
     for task, rows in MODELS.items():
         write_rows(directory / f"{task}.jsonl", rows(ROWS, 1))
@@ -104,9 +116,9 @@ def tasks(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             {
                 "name": task,
                 "task": task,
-                "base_model": str(tiny_base),
+                "base_model": str(writer if task == "seq2seq" else tiny_base),
                 "data": {"train": str(directory / f"{task}.jsonl"), "holdout": str(directory / f"{task}-holdout.jsonl")},
-                "training": TRAINING,
+                "training": {**TRAINING, **(WRITING if task == "seq2seq" else {})},
                 "gate": {"min_f1": 0.3},
                 "serving": {"poll_seconds": 1.0},
             }
@@ -168,7 +180,9 @@ def test_a_task_is_trained_judged_served_and_swapped_under_load(tasks: Service, 
     tasks.rollback(task)
     inputs = [json.loads(line) for line in (tasks.file.parent / f"{task}-holdout.jsonl").read_text().splitlines()]
     questions = [
-        {"question": row["question"], "context": row["context"]} if task == "qa" else row.get("text", row.get("review"))
+        {"question": row["question"], "context": row["context"]}
+        if task == "qa"
+        else row.get("text") or row.get("review") or row["source"]
         for row in inputs
     ]
     with Traffic(f"{tasks.url}/models/{task}", questions, concurrency=4) as traffic:
@@ -198,6 +212,32 @@ def test_the_hubs_own_client_reads_every_answer(tasks: Service, monkeypatch: pyt
         question="which word is it?", context="hello, my parcel from last week is what i write about: quiet window."
     )
     assert (found.answer, found.start, found.end) == ("parcel", 10, 16)
+
+
+def test_what_a_model_writes_is_read_by_the_hubs_client_shown_and_corrected(
+    tasks: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # as above
+    client = InferenceClient(base_url=f"{tasks.url}/models/seq2seq")
+    written = client.translation("4 July 1976").translation_text
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", written)
+    assert client.summarization("4 July 1976").summary_text == written
+    assert f"4 July 1976 {written} " in " ".join(tasks.baton("predict", "seq2seq", "4 July 1976").stdout.split())
+    refused = baton("predict", "seq2seq", "4 July 1976", "--explain", "-c", tasks.file, PYTHONPATH=str(tasks.file.parent))
+    assert (refused.returncode, "--explain is for classification and NER" in refused.stderr) == (1, True)
+    answer = json.loads(tasks.baton("predict", "seq2seq", "May 9, 1999", "--json").stdout)
+    (tmp_path / "corrections.jsonl").write_text(
+        json.dumps({"request_id": answer["request_id"], "target": "1999-05-09"})
+        + "\n"
+        + json.dumps({"source": "May 8, 1999", "target": ["1999-05-08", "8.5.99"]})
+        + "\n"
+    )
+    assert "2 accepted" in tasks.baton("feedback", "seq2seq", tmp_path / "corrections.jsonl").stdout
+    stored = [it.example for it in tasks.registry.feedback.newest("seq2seq", 2)]
+    assert {row["source"]: list(row["target"]) for row in stored} == {
+        "May 9, 1999": ["1999-05-09"],
+        "May 8, 1999": ["1999-05-08", "8.5.99"],
+    }
 
 
 def test_the_command_line_shows_entities_and_answers_where_they_stand(tasks: Service, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from baton.config.base_models import BUNDLED, COMPLETE_FAMILIES, MODEL_NAMES, check_architecture, find_base_model
+from baton.config.base_models import BUNDLED, COMPLETE_FAMILIES, MODEL_NAMES, check_architecture, check_length, find_base_model
 from baton.errors import BaseModelNotFound, ConfigError
 
 
@@ -100,6 +100,13 @@ def test_a_base_model_that_cannot_be_trained_is_refused_before_anything_starts(t
 
 def test_a_class_that_no_task_of_ours_has_is_not_checked(tmp_path):
     check_architecture(base_of(tmp_path, {"model_type": "t5", "is_encoder_decoder": True}), "it", "AutoModelForCausalLM")
+
+
+def test_a_model_must_have_positions_for_what_it_writes(tmp_path):
+    base = base_of(tmp_path, {"model_type": "bart", "max_position_embeddings": 64})
+    check_length(base, "it", 64, 64)
+    with pytest.raises(ConfigError, match=r"generation\.max_new_tokens: 65 is not allowed; it writes at most 64 tokens"):
+        check_length(base, "it", 64, 65)
 
 
 @pytest.mark.parametrize("name", BUNDLED)

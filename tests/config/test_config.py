@@ -467,6 +467,29 @@ def test_texts_whose_answers_are_places_in_them_are_not_augmented(tmp_path, task
     assert said in complaint(tmp_path, content)
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"training": {"tune": "head"}},
+            "training.tune: 'head' is not allowed for seq2seq, whose models have no head to train",
+        ),
+        ({"training": {"adapt": {"data": "a.txt"}}}, "training.adapt: it is for encoders; models for seq2seq are not adapted"),
+        ({"training": {"start_from": "probe"}}, "a probe classifies whole texts, and seq2seq does not"),
+        ({"training": {"class_weights": "balanced"}}, "seq2seq has no labels to weight"),
+        ({"training": {"long_text": "windows"}}, "'windows' is not allowed for seq2seq; allowed: truncate"),
+        ({"training": {"generation": {"num_beams": 17}}}, "generation.num_beams: 17 is not allowed; at most 16"),
+        ({"serving": {"engine": "onnx"}}, "models for seq2seq are run by torch; allowed: engine auto or torch"),
+        ({"serving": {"precision": "int8"}}, "precision auto, fp32 or bf16"),
+        ({"task": "ner", "training": {"generation": {}}}, "training.generation: models for ner write no texts; leave it out"),
+    ],
+)
+def test_what_models_that_write_cannot_do_is_refused(tmp_path, changes, said):
+    content = changed("models", 0, "task", to="seq2seq")
+    content["models"][0].update(changes)
+    assert said in complaint(tmp_path, content)
+
+
 def test_an_augmentation_that_alters_nothing_is_for_every_task(tmp_path):
     content = changed("models", 0, "training", to={"augment": {"deletion": 0}})
     content["models"][0]["task"] = "qa"

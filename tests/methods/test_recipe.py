@@ -167,3 +167,11 @@ def test_plain_values_are_used_for_plain_fine_tuning_and_beside_other_methods(gi
 def test_a_setting_with_everything_chosen_is_chosen_again_without_a_change():
     once = recipe("classification", intents(20, 100)).training
     assert choose(settings_of(**once.model_dump()), intents(20, 5), {"model_type": "bert"}).training == once
+
+
+def test_a_model_that_writes_starts_from_its_base_and_takes_more_steps():
+    rows = [task_type("seq2seq").Example(source=f"text {number}", target="a text") for number in range(3200)]
+    found = recipe("seq2seq", rows, {"model_type": "t5", "d_model": 768})
+    assert (found.training.start_from, found.training.epochs, found.training.few_shot) == ("base", 10, False)
+    assert found.training.learning_rate == RATES["full"] / 4
+    assert (found.training.label_smoothing, found.training.validation) == (0.0, 0.0)

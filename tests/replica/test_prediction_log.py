@@ -604,7 +604,13 @@ def test_what_a_model_wrote_is_masked_too(database):
 
     async def scenario() -> None:
         log = log_of(database, task, redact=("Clara",))
-        log.add("r1", 1, [task.Input(source="Clara sings")], [task.Options()], [task.Output(text="Canta Clara")])
+        log.add(
+            answer_id("r1"),
+            1,
+            inputs=[task.Input(source="Clara sings")],
+            options=[task.Options()],
+            outputs=[task.Output(text="Canta Clara")],
+        )
         await log.close()
 
     running(scenario)

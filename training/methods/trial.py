@@ -37,7 +37,7 @@ def train(worker_config: Mapping[str, Any], sampled: Mapping[str, Any]) -> None:
     """Train with the configuration ``WorkerConfig(**worker_config)`` and the ``sampled`` training settings."""
     config = WorkerConfig(**worker_config)
     settings = trial_settings(config.settings, sampled)
-    check_length(find_base_model(settings.base_model), settings.base_model, settings.max_length)
+    check_length(find_base_model(settings.base_model), settings.base_model, settings.max_length, settings.new_tokens)
     set_up_worker(run_id=config.run_id, model=settings.name)
     limit_process(config.threads, settings.training)
     with tempfile.TemporaryDirectory(prefix="baton-trial-") as scratch:
