@@ -16,15 +16,19 @@ from baton.store.records import Champion, Evaluation
 from baton.tasks import AnyTask
 from baton.tasks.base import PAIR_SEPARATOR, Mark
 from baton.tasks.classification import Classification, TextExample
+from baton.tasks.f1 import RatioF1
 from baton.tasks.ner import Ner
 from baton.tasks.ner_entities import Entities, Entity
 from baton.tasks.ner_rows import NerExample, Span
+from baton.tasks.seq2seq import Seq2Seq
+from baton.tasks.seq2seq_rows import Seq2SeqExample
 from baton.text.masks import MASK, masker
 from training.judge.decision import Contender, decide_match
 from training.judge.evaluate import Told, evaluate
 from training.judge.excerpts import SHOWN_CHARACTERS, excerpt
 from training.judge.holdout import describe_holdout
-from training.judge.report import CHANGED, make_report
+from training.judge.pairs import RatioPair
+from training.judge.report import CHANGED, _changed, make_report
 
 LABELS = ("billing", "bug", "shipping")
 ROWS = [TextExample(text=f"text {number} of anna@example.com", label=LABELS[number % 3]) for number in range(300)]
@@ -135,6 +139,14 @@ def test_entities_are_quoted_from_the_masked_text():
     entity = Entity(label="PER", score=0.5, start=9, end=25, word="anna@example.com")
     found = Entities(entities=(entity,), word_labels=("O",), word_scores=(0.5,))
     assert task.truth_in_words(example, item) == task.in_words(task.brief(found, item)) == f"{MASK * 16} [PER]"
+
+
+def test_right_answers_that_are_texts_of_their_own_are_masked():
+    examples = [Seq2SeqExample(source=f"write {number}", target=("to anna@example.com",)) for number in range(2)]
+    ones = np.ones(2)
+    answered = [RatioF1(numerators=np.array(values), denominators=ones) for values in ([1.0, 0.5], [0.5, 0.5])]
+    [entry] = _changed(Seq2Seq((), 32), RatioPair(*answered), examples, [None, None], masker([r"\S+@\S+"]))
+    assert (entry["text"], entry["truth"]) == ("write 0", f"to {MASK * 16}")
 
 
 def test_answers_are_masked_when_a_version_is_evaluated():
