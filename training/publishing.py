@@ -155,8 +155,11 @@ def _candidate(
 
 
 def _tried(attempts: Sequence[Candidate], holdout: Sequence[Any]) -> list[Tried]:
-    """Return what the engines of candidates achieved, after a race between them on the ``holdout``."""
-    times = race([attempt.predictor for attempt in attempts], holdout)
+    """Return what the engines of candidates achieved; if there are several, after a race between them on the ``holdout``."""
+    if len(attempts) == 1 and attempts[0].scores is not None:  # what it costs is measured already
+        times = [float(attempts[0].scores.metrics["latency_ms"])]
+    else:
+        times = race([attempt.predictor for attempt in attempts], holdout)
     return [_achieved(attempt, milliseconds) for attempt, milliseconds in zip(attempts, times, strict=True)]
 
 
