@@ -10,7 +10,7 @@ KUBERAY := deploy/kuberay
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help demo test test-parts test-service test-clusters up check bench image render clean
+.PHONY: help demo test test-parts test-service test-clusters up check docs bench image render clean
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
@@ -54,6 +54,9 @@ check: $(STAMP)  ## check format, lint, types and import contracts
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(STAMP)  ## write the references of the manual (docs/) that come from the code
+	$(BIN)/python -m services.references
 
 bench: $(STAMP)  ## measure training, serving, hand-over and metrics; run other benchmarks by module (benchmarks/)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks --data $(DATA) --task $(TASK)

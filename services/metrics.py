@@ -9,7 +9,6 @@ must be understood alone and name its unit.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -276,7 +275,7 @@ FOREIGN: Mapping[str, tuple[str, ...]] = {
 
 
 def reference() -> str:
-    """Return the reference in ``docs/metrics.md``, as Markdown; ``python -m services.metrics`` prints it."""
+    """Return the reference in ``docs/metrics.md``, as Markdown; ``make docs`` writes it there."""
     lines = []
     for plane, title in ((Plane.DATA, "Data plane"), (Plane.CONTROL, "Control plane")):
         lines += [f"### {title}", "", "| metric | type | labels | meaning |", "|---|---|---|---|"]
@@ -293,7 +292,3 @@ def reference() -> str:
     lines += ["", "| label | values |", "|---|---|"]
     lines += [f"| `{label}` | {text} |" for label, text in LABELS.items()]
     return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(reference())

@@ -9,10 +9,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-import typer
-
-from baton.config.file import json_schema
-from services.cli.app import app
 
 ROOT = Path(__file__).parents[1]
 PRODUCT = ("baton", "training", "services")
@@ -117,35 +113,3 @@ def test_every_module_is_named_in_the_readmes_tree_or_lies_in_a_room_that_is():
         if not name.endswith("__init__.py") and name not in named and not any(name.startswith(room) for room in rooms)
     ]
     assert lost == []
-
-
-# --- what users set and call is documented -------------------------------------------------------------------------------
-
-
-def documentation() -> str:
-    return "\n".join(path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
-
-
-def settings() -> Iterator[str]:
-    """The last part of every key of baton.yaml."""
-    schema = json_schema()
-    for section in (schema, *schema["$defs"].values()):
-        yield from section.get("properties", {})
-
-
-def test_every_setting_is_documented():
-    words = set(re.findall(r"\w+", documentation()))
-    assert sorted({key for key in settings() if key not in words}) == []
-
-
-def commands(command: typer.core.TyperGroup, names: tuple[str, ...] = ("baton",)) -> Iterator[str]:
-    for name, inner in command.commands.items():
-        if hasattr(inner, "commands"):
-            yield from commands(inner, (*names, name))
-        else:
-            yield " ".join((*names, name))
-
-
-def test_every_command_is_documented():
-    text = documentation()
-    assert [name for name in commands(typer.main.get_command(app)) if name not in text] == []

@@ -303,11 +303,11 @@ def _known_keys(section_cls: type[BaseModel], location: tuple[int | str, ...]) -
         if isinstance(part, int) or current is None:
             continue
         field = current.model_fields.get(part)
-        current = _section_in(field.annotation) if field else None
+        current = section_in(field.annotation) if field else None
     return list(current.model_fields) if current else []
 
 
-def _section_in(annotation: Any) -> type[BaseModel] | None:
+def section_in(annotation: Any) -> type[BaseModel] | None:
     for candidate in (annotation, *typing.get_args(annotation)):
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
             return candidate

@@ -59,6 +59,7 @@ def set_common_options(
         str | None,
         typer.Option(
             envvar="BATON_KEY",
+            metavar="KEY",
             help="Send this API key to the service. Prefer BATON_KEY: other users of the machine can see command lines.",
         ),
     ] = None,

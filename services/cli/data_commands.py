@@ -28,17 +28,20 @@ def data(
     ],
     config: ConfigFile = None,
     task: Annotated[
-        str | None, typer.Option(help=f"Of a file: {', '.join(TASKS)}; by default what its rows look like.")
+        str | None, typer.Option(help=f"Of a file: {', '.join(TASKS)} [default: what its rows look like].", metavar="TASK")
     ] = None,
     fields: Annotated[
         list[str] | None,
         typer.Option("--field", help="Of a file: the column of a field; may be repeated.", metavar="FIELD=COLUMN"),
     ] = None,
     base_model: Annotated[
-        str, typer.Option(help="Of a file: whose tokens are counted, and whose embeddings find suspects.")
+        str, typer.Option(help="Of a file: whose tokens are counted, and whose embeddings find suspects.", metavar="MODEL")
     ] = BASE_MODEL,
     suspects: Annotated[
-        Path | None, typer.Option(help="Write rows that are probably mislabelled to this file, as corrections to look through.")
+        Path | None,
+        typer.Option(
+            help="Write rows that are probably mislabelled to this file, as corrections to look through.", metavar="FILE"
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

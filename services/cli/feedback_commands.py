@@ -40,9 +40,15 @@ def feedback(
     withdraw_all: Annotated[
         bool, typer.Option("--withdraw-all", help="Withdraw all corrections of --sender, or from --since until --until.")
     ] = False,
-    sender: Annotated[str | None, typer.Option(help="With --withdraw-all: the id of the API key that sent them.")] = None,
-    since: Annotated[str | None, typer.Option(help="With --withdraw-all: received from this time on (ISO 8601, UTC).")] = None,
-    until: Annotated[str | None, typer.Option(help="With --withdraw-all: received before this time.")] = None,
+    sender: Annotated[
+        str | None, typer.Option(help="With --withdraw-all: the id of the API key that sent them.", metavar="ID")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(help="With --withdraw-all: received from this time on (ISO 8601, UTC).", metavar="TIME")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(help="With --withdraw-all: received before this time (ISO 8601, UTC).", metavar="TIME")
+    ] = None,
     changes: Annotated[bool, typer.Option("--changes", help="List replaced and withdrawn corrections, newest first.")] = False,
     limit: Limit = 20,
     as_json: AsJson = False,

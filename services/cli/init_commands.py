@@ -40,8 +40,10 @@ models:
 
 def init(
     file: Annotated[Path, typer.Argument(help="A file of labelled data.", metavar="FILE")],
-    name: Annotated[str | None, typer.Option(help="The model's name; by default the file's.")] = None,
-    base_model: Annotated[str, typer.Option(help="The model to fine-tune.")] = BASE_MODEL,
+    name: Annotated[str | None, typer.Option(help="The model's name [default: the file's].", metavar="NAME")] = None,
+    base_model: Annotated[
+        str, typer.Option(help="The model to fine-tune: a Hugging Face id or a directory.", metavar="MODEL")
+    ] = BASE_MODEL,
     to: Annotated[Path, typer.Option("-c", "--config", help="The configuration file to write.", metavar="FILE")] = Path(
         configuration.DEFAULT_FILE
     ),

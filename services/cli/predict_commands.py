@@ -24,7 +24,7 @@ def predict(
     texts: Annotated[list[str], typer.Argument(help="Texts to send; for question answering, the questions.", metavar="TEXT…")],
     config: ConfigFile = None,
     passage: Annotated[
-        str | None, typer.Option("--context", help="Find the answers in this text (question answering only).")
+        str | None, typer.Option("--context", metavar="TEXT", help="Find the answers in this text (question answering only).")
     ] = None,
     passage_file: Annotated[
         Path | None,
@@ -37,10 +37,11 @@ def predict(
         ),
     ] = None,
     pair: Annotated[
-        str | None, typer.Option(help="Classify each TEXT together with this second text (classification only).")
+        str | None,
+        typer.Option(metavar="TEXT", help="Classify each TEXT together with this second text (classification only)."),
     ] = None,
     top_k: Annotated[
-        int | None, typer.Option(min=1, help="Show this many labels or answers [default: 3 labels, 1 answer].")
+        int | None, typer.Option(min=1, metavar="N", help="Show this many labels or answers [default: 3 labels, 1 answer].")
     ] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show what each word adds to the score (classification and NER).")

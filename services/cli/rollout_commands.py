@@ -12,7 +12,7 @@ from services.tables import show_rollout
 
 Minutes = Annotated[
     float | None,
-    typer.Option(help="End it after so many minutes [default: when somebody ends or promotes it]."),
+    typer.Option(help="End it after so many minutes [default: when somebody ends or promotes it].", metavar="MINUTES"),
 ]
 Reason = Annotated[str | None, typer.Option(help="Record this reason in the history.")]
 
@@ -21,7 +21,9 @@ def canary(
     context: typer.Context,
     model: Model,
     version: Version,
-    percent: Annotated[float, typer.Option(help="Percent of the requests that the version answers, at most 50.")] = 10.0,
+    percent: Annotated[
+        float, typer.Option(help="Percent of the requests that the version answers, at most 50.", metavar="PERCENT")
+    ] = 10.0,
     minutes: Minutes = None,
     reason: Reason = None,
     config: ConfigFile = None,
@@ -41,7 +43,9 @@ def shadow(
     context: typer.Context,
     model: Model,
     version: Version,
-    percent: Annotated[float, typer.Option(help="Percent of the requests that the version gets, at most 100.")] = 20.0,
+    percent: Annotated[
+        float, typer.Option(help="Percent of the requests that the version gets, at most 100.", metavar="PERCENT")
+    ] = 20.0,
     minutes: Minutes = None,
     reason: Reason = None,
     config: ConfigFile = None,
@@ -56,7 +60,9 @@ def rollout(
     context: typer.Context,
     model: Model,
     stop: Annotated[bool, typer.Option("--stop", help="End the canary or shadow: the champion answers everything.")] = False,
-    reason: Annotated[str | None, typer.Option(help="With --stop: record this reason in the history.")] = None,
+    reason: Annotated[
+        str | None, typer.Option(help="With --stop: record this reason in the history.", metavar="REASON")
+    ] = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:

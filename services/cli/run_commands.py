@@ -39,7 +39,7 @@ def train(
         ),
     ] = None,
     idempotency_key: Annotated[
-        str | None, typer.Option(help="Start at most one run for this key, even if the command is repeated.")
+        str | None, typer.Option(help="Start at most one run for this key, even if the command is repeated.", metavar="KEY")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

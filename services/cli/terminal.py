@@ -72,7 +72,7 @@ ConfigFile = Annotated[
 Model = Annotated[str, typer.Argument(help="Name of a model in baton.yaml.", metavar="MODEL", autocompletion=offer_models)]
 Version = Annotated[int, typer.Argument(min=1, help="Number of the version.", metavar="VERSION", autocompletion=offer_versions)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-Limit = Annotated[int, typer.Option("--limit", min=1, max=500, help="Show at most this many rows.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=500, metavar="N", help="Show at most this many rows.")]
 
 
 def path_of(config: Path | None) -> Path:

@@ -94,7 +94,7 @@ def promote(
     version: Version,
     config: ConfigFile = None,
     force: Annotated[bool, typer.Option("--force", help="Bypass the gate. Requires --reason.")] = False,
-    reason: Annotated[str | None, typer.Option(help="Record this reason in the history.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Record this reason in the history.", metavar="REASON")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare a version with the champion, and swap it in if it wins. The command returns when the version serves.
@@ -117,7 +117,7 @@ def reject(
     context: typer.Context,
     model: Model,
     version: Version,
-    reason: Annotated[str, typer.Option(help="Record this reason in the history.")],
+    reason: Annotated[str, typer.Option(help="Record this reason in the history.", metavar="REASON")],
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -134,9 +134,14 @@ def rollback(
     model: Model,
     config: ConfigFile = None,
     to: Annotated[
-        int | None, typer.Option("--to", min=1, help="Roll back to this earlier champion [default: the previous champion].")
+        int | None,
+        typer.Option(
+            "--to", min=1, metavar="VERSION", help="Roll back to this earlier champion [default: the previous champion]."
+        ),
     ] = None,
-    reason: Annotated[str, typer.Option(help="Record this reason in the history.")] = "rolled back by an operator",
+    reason: Annotated[
+        str, typer.Option(help="Record this reason in the history.", metavar="REASON")
+    ] = "rolled back by an operator",
     as_json: AsJson = False,
 ) -> None:
     """Put an earlier champion back into service."""

@@ -54,7 +54,7 @@ def restore(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A directory that `baton backup` has written.")],
     config: ConfigFile = None,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Move data that are there aside. Without, they are an error.")
+        bool, typer.Option("--replace", help="Move existing data aside. Without it, existing data are an error.")
     ] = False,
 ) -> None:
     """Restore the database and the storage from a backup. The service must not run.

@@ -34,9 +34,13 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new lines until Ctrl-C.")] = False,
     start: Annotated[
         int | None,
-        typer.Option("--start", min=1, help="Show this start of the service [default: the last that has such logs]."),
+        typer.Option(
+            "--start", min=1, metavar="N", help="Show this start of the service [default: the last that has such logs]."
+        ),
     ] = None,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Begin with at most this many last entries.")] = 200,
+    lines: Annotated[
+        int, typer.Option("--lines", "-n", min=0, metavar="N", help="Begin with at most this many last entries.")
+    ] = 200,
     as_json: AsJson = False,
 ) -> None:
     """Show the logs of the service, in the order of time; also when it does not run. The last five starts are kept.
