@@ -94,3 +94,9 @@ def test_the_value_of_an_option_has_a_name_in_the_help_rather_than_a_type(name):
         if parameter.param_type_name == "option" and not parameter.is_flag and not parameter.metavar
     ]
     assert [it for it in unnamed if it not in ("scope", "language")] == []  # their choices say more than a name
+
+
+def test_the_readme_lists_every_command():
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    listed = re.findall(r"\[`(\w+)`\]\(docs/cli\.md#baton-\1\)", readme)
+    assert sorted(listed) == sorted(typer.main.get_command(app).commands)
