@@ -14,7 +14,7 @@ Minutes = Annotated[
     float | None,
     typer.Option(help="End it after so many minutes [default: when somebody ends or promotes it].", metavar="MINUTES"),
 ]
-Reason = Annotated[str | None, typer.Option(help="Record this reason in the history.")]
+Reason = Annotated[str | None, typer.Option(help="Record this reason in the history.", metavar="REASON")]
 
 
 def canary(
