@@ -6,6 +6,8 @@ environment of their node, so that the database's password appears neither in th
 No `from __future__ import annotations` here: Serve builds the argument of a builder from its annotation, which must be a class.
 """
 
+import hashlib
+import json
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +15,8 @@ from typing import Any
 from pydantic import BaseModel
 from ray import serve
 
+from baton import installation
+from baton.config.changes import SCALING_KEY, for_replicas
 from baton.config.file import BatonConfig, LoggingSettings
 from baton.config.model_settings import ModelSettings
 from baton.errors import ConfigError
@@ -34,6 +38,11 @@ CONTROL_HEALTH_CHECK_PERIOD_S = 1
 
 HEALTH_CHECK_TIMEOUT_S = 30
 """Serve's default: a replica on a busy machine is slow to answer, but not dead."""
+
+SURGE_PERCENT = 1
+"""How many replicas of a model may run beside those that are wanted while replicas are replaced, of which Serve makes one. Old
+replicas then answer until new ones do; by Serve's default, the only replica would stop before its successor starts.
+"""
 
 GRACEFUL_SHUTDOWN_TIMEOUT_S = 20
 """Serve's default: time for the batches that are running, and for the prediction log to be written."""
@@ -93,8 +102,18 @@ def serve_logging(settings: LoggingSettings) -> dict[str, Any]:
     return {"encoding": "JSON", "additional_log_standard_attrs": ["name"]}
 
 
+def _identified(deployment: serve.Deployment, arguments: Mapping[str, Any]) -> serve.Deployment:
+    """Return ``deployment`` with a version that follows from ``arguments`` and the code.
+
+    When an application is deployed again, Serve then leaves replicas of the same version alone. By itself it would replace all,
+    except those of a Serve config, whose content it compares. The option is internal to Serve.
+    """
+    content = json.dumps([installation.version(), arguments], sort_keys=True)
+    return deployment.options(version=hashlib.sha256(content.encode()).hexdigest(), _internal=True)
+
+
 def model(args: ModelArgs) -> serve.Application:
-    """Build the application of one model."""
+    """Build the application of one model. Deployed again, it replaces the replicas if what they read has changed."""
     serving = args.settings.serving
     deployment = serve.deployment(
         name=DEPLOYMENT,
@@ -108,9 +127,14 @@ def model(args: ModelArgs) -> serve.Application:
         health_check_period_s=HEALTH_CHECK_PERIOD_S,
         health_check_timeout_s=HEALTH_CHECK_TIMEOUT_S,
         graceful_shutdown_timeout_s=GRACEFUL_SHUTDOWN_TIMEOUT_S,
+        max_surge_percent=SURGE_PERCENT,
         logging_config={**serve_logging(args.logging), "enable_access_log": args.logging.requests},
     )(serve.ingress()(EnvModelReplica))
-    return deployment.bind(
+    section, _, key = SCALING_KEY.partition(".")
+    read = for_replicas(args.settings)
+    read[section] = {name: value for name, value in read.get(section, {}).items() if name != key}
+    identity = {**args.model_dump(mode="json", exclude={"settings"}), "settings": read}
+    return _identified(deployment, identity).bind(
         args.settings.model_dump(mode="json"),
         args.database,
         args.storage,
@@ -120,7 +144,11 @@ def model(args: ModelArgs) -> serve.Application:
 
 
 def control(args: BatonConfig) -> serve.Application:
-    """Build the application of the control plane. URLs that ``args`` does not set are read from the environment of its node."""
+    """Build the application of the control plane. URLs that ``args`` does not set are read from the environment of its node.
+
+    Deployed again with other models, it takes them up without a restart (`ControlPlane.reconfigure`).
+    """
+    dumped: dict[str, Any] = args.model_dump(mode="json", exclude=set(STORE_VARIABLES) - args.model_fields_set)
     deployment = serve.deployment(
         name=CONTROL_DEPLOYMENT,
         num_replicas=1,
@@ -129,9 +157,9 @@ def control(args: BatonConfig) -> serve.Application:
         health_check_period_s=CONTROL_HEALTH_CHECK_PERIOD_S,
         health_check_timeout_s=HEALTH_CHECK_TIMEOUT_S,
         logging_config=serve_logging(args.logging),
+        user_config={"models": dumped["models"]},
     )(serve.ingress()(EnvControlPlane))
-    dumped: dict[str, Any] = args.model_dump(mode="json", exclude=set(STORE_VARIABLES) - args.model_fields_set)
-    return deployment.bind(dumped)
+    return _identified(deployment, {key: value for key, value in dumped.items() if key != "models"}).bind(dumped)
 
 
 def build(import_path: str, args: Mapping[str, Any]) -> serve.Application:

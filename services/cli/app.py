@@ -25,7 +25,14 @@ from services.cli import (
     run_commands,
     version_commands,
 )
-from services.cli.operating import backup_commands, doctor_commands, log_commands, render_commands, service_commands
+from services.cli.operating import (
+    apply_commands,
+    backup_commands,
+    doctor_commands,
+    log_commands,
+    render_commands,
+    service_commands,
+)
 from services.cli.terminal import CommonOptions, err, out
 from services.client import ApiError
 from services.tables import show
@@ -79,6 +86,7 @@ app.command()(init_commands.init)
 app.command()(service_commands.up)
 app.command()(service_commands.down)
 app.command()(service_commands.status)
+app.command()(apply_commands.apply)
 app.command()(log_commands.logs)
 app.command()(doctor_commands.doctor)
 app.command()(backup_commands.backup)

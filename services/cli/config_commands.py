@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 
 import typer
 
 from baton.config import file as configuration
-from baton.config.file import BatonConfig, load_config
-from baton.errors import BatonError
+from baton.config.file import load_config
 from baton.store.urls import without_passwords
 from baton.wording import counted
-from services.cli.terminal import ConfigFile, err, out, path_of, print_json
-from services.host.checks import startup_warnings
-from services.host.checks.finding import Level
+from services.cli.terminal import ConfigFile, out, path_of, print_json, warn
 
 config_app = typer.Typer(no_args_is_help=True, help="Check the configuration, show it, or print its JSON Schema.")
 
@@ -29,38 +25,17 @@ def schema() -> None:
 def check(config: ConfigFile = None) -> None:
     """Report all mistakes in the configuration. Contacts no service.
 
-    Exit status 1 when there are mistakes. Missing data files are reported as warnings, not errors: training reads them on the
-    node that runs the job. So are champions of another task than the declared one, if the database is there and answers.
+    Exit status 1 when there are mistakes. Missing data files and base models are reported as warnings, not errors: training
+    reads them on the node that runs the job. So are triggers of retraining that can never fire and, if the database is there
+    and answers, champions of another task than the declared one and models that may have been renamed.
     """
     path = path_of(config)
     loaded = load_config(path, os.environ)
-    from services.host.checks import data  # imports SQLAlchemy, which is slow; other commands need no database
+    from services.host.checks import configuration as checks  # imports SQLAlchemy, which is slow; others need no database
 
-    for finding in data.data_files(loaded):
-        if finding.level is not Level.OK:
-            _warn(finding.text)
-    for change in _task_changes(loaded):
-        _warn(change)
+    for text in checks.warnings(loaded):
+        warn(text)
     out.print(f"{path} is valid: {counted(len(loaded.models), 'model')}: {', '.join(model.name for model in loaded.models)}")
-
-
-def _task_changes(config: BatonConfig) -> list[str]:
-    """Return what the database says about changed tasks; nothing if it is not there or cannot be read."""
-    from baton.store import database
-    from baton.store.registry import Registry
-
-    if not database.exists(config.database):
-        return []
-    try:
-        with contextlib.closing(Registry(config.database, read_only=True)) as registry:  # PostgreSQL's driver may be missing
-            registry.check()
-            return startup_warnings.task_changes(config, registry)
-    except BatonError:
-        return []
-
-
-def _warn(text: str) -> None:
-    err.print(text, style="yellow", markup=False, soft_wrap=True)
 
 
 @config_app.command()

@@ -12,7 +12,20 @@ import typer
 
 from baton.errors import ConfigError
 from baton.store.records import HistoryKind, RolloutState, RunState, Verdict
-from services.cli.terminal import AsJson, ConfigFile, Limit, Model, connect, connect_to_read, err, out, print_json, print_value
+from services.cli.pending import pending, sentence
+from services.cli.terminal import (
+    AsJson,
+    ConfigFile,
+    Limit,
+    Model,
+    connect,
+    connect_to_read,
+    err,
+    out,
+    print_json,
+    print_value,
+    warn,
+)
 from services.client import Client
 from services.tables import show_runs
 
@@ -53,6 +66,9 @@ def train(
     """
     headers = {"Idempotency-Key": idempotency_key} if idempotency_key else None
     with connect(context, config) as client:
+        differs = pending(client, config)
+        if differs is not None and any(change.model == model for change in differs.models):
+            warn(sentence(differs, config))
         run = client.post(f"/api/models/{model}/runs", {"set": [_absolute(item) for item in assign or []]}, headers)
         _follow(client, run, wait=wait, as_json=as_json)
 

@@ -129,7 +129,7 @@ def connect_to_read(context: typer.Context, config: Path | None, *, quiet: bool 
     except RegistryError as error:
         raise NotReady(f"no service runs at {client.url}, and {error}") from error
     if not quiet:
-        err.print(from_database(client.url), style="yellow", markup=False, soft_wrap=True)
+        warn(from_database(client.url))
     client.close()
     return reader
 
@@ -177,6 +177,11 @@ def print_value(value: Any, as_json: bool, render: Callable[[Any], Any]) -> None
         print_json(value)
     else:
         out.print(render(value))
+
+
+def warn(text: str) -> None:
+    """Print something that is odd, and no error, on stderr."""
+    err.print(text, style="yellow", markup=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:

@@ -45,8 +45,6 @@ class ControlMetrics:
         self._control = control
         definition = metrics.FEEDBACK
         self._feedback = Counter(definition.name, definition.help, definition.labels, registry=None)
-        for model in control.config.models:
-            self.count_feedback(model.name)
 
     def count_feedback(self, model: str, accepted: int = 0, duplicates: int = 0, rejected: int = 0) -> None:
         """Add the results of one feedback request to the counts of ``model``."""
@@ -56,6 +54,8 @@ class ControlMetrics:
     async def render(self) -> bytes:
         """Return all metrics in the text format of Prometheus."""
         models = self._control.config.models
+        for settings in models:
+            self.count_feedback(settings.name)  # begins at 0 before the first request
         answers = await asyncio.gather(*(self._control.rollouts.states(settings.name) for settings in models))
         states = {settings.name: answer for settings, answer in zip(models, answers, strict=True)}
         scrape = _Scrape(self._control, states, self._feedback)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from baton.artifacts.storage import Storage
@@ -19,7 +20,8 @@ CHECKPOINT_GRACE = timedelta(minutes=10)
 class Housekeeping:
     """Deletes old answers and checkpoints. Methods block: call them from a thread."""
 
-    def __init__(self, config: BatonConfig, registry: Registry, storage: Storage) -> None:
+    def __init__(self, config: Callable[[], BatonConfig], registry: Registry, storage: Storage) -> None:
+        """``config``: returns the configuration in effect."""
         self._config = config
         self._registry = registry
         self._storage = storage
@@ -41,7 +43,7 @@ class Housekeeping:
             name: settings.get("feedback", {}).get("retention_days", FeedbackSettings().retention_days)
             for name, settings in self._registry.declared().items()
         }
-        days |= {settings.name: settings.feedback.retention_days for settings in self._config.models}
+        days |= {settings.name: settings.feedback.retention_days for settings in self._config().models}
         for name, retention in days.items():
             with log_failures(f"deleting old answers of {name}", model=name):
                 before = datetime.now(UTC) - timedelta(days=retention)

@@ -47,7 +47,7 @@ class Loops:
 
     def __init__(
         self,
-        config: BatonConfig,
+        config: Callable[[], BatonConfig],
         registry: Registry,
         *,
         ownership: Ownership,
@@ -57,6 +57,7 @@ class Loops:
         housekeeping: Housekeeping,
         notifier: Notifier,
     ) -> None:
+        """``config``: returns the configuration in effect."""
         self._config = config
         self._registry = registry
         self._ownership = ownership
@@ -76,7 +77,7 @@ class Loops:
         `baton up` has done the first two already; a Serve config that was deployed without it relies on this step.
         """
         while not await self._registry_health.run_step(  # noqa: ASYNC110  there is no event to wait for
-            lambda: declare(self._registry, self._config)
+            lambda: declare(self._registry, self._config())
         ):
             await asyncio.sleep(WATCH_SECONDS)
         await asyncio.gather(
@@ -128,7 +129,7 @@ class Loops:
 
     def _acts_for(self, rollout: Rollout, owned: Collection[str]) -> bool:
         """Return whether a roll-out is this cluster's: it began here, or its cluster is gone and the model is ours now."""
-        if rollout.model not in {settings.name for settings in self._config.models}:
+        if rollout.model not in {settings.name for settings in self._config().models}:
             return False
         if rollout.owner == self._ownership.cluster:
             return True
@@ -167,7 +168,7 @@ class Loops:
         what = f"judging {decision.model} v{decision.candidate} again"
         with log_failures(what, model=decision.model, version=decision.candidate):
             try:
-                settings = self._config.model(decision.model)
+                settings = self._config().model(decision.model)
                 await self._jobs.judge(settings, decision.candidate, JUDGE_AGAIN_SECONDS, overtaken=True)
             except NotReady as error:
                 assert decision.id is not None
@@ -196,13 +197,13 @@ class Loops:
 
     async def _check_triggers(self) -> None:
         owned = await asyncio.to_thread(self._ownership.models)
-        for settings in self._config.models:
+        for settings in self._config().models:
             if settings.name in owned:
                 with log_failures(f"automatic retraining of {settings.name}", model=settings.name):
                     await self._retrainer.check_once(settings)
 
     async def _tell_receivers(self) -> None:
-        if self._config.notify:
+        if self._config().notify:
             await self._notifier.tell(await asyncio.to_thread(self._ownership.models))
 
     async def _keep_house(self) -> None:

@@ -51,12 +51,20 @@ class Ownership:
     ) -> None:
         """``models``: those of the configuration. ``identify``: returns this cluster's id; called when it is first needed."""
         self._registry = registry
-        self._names = {model_lease(model): model for model in models}
+        self._names: dict[str, str] = {}
         self._identify = identify
         self._clock = clock
         self._lock = threading.Lock()
         self._renewed: float | None = None
         self._models: frozenset[str] = frozenset()
+        self.look_after(models)
+
+    def look_after(self, models: Collection[str]) -> None:
+        """Hold leases on these models from now on. The leases on others end by themselves."""
+        with self._lock:
+            self._names = {model_lease(model): model for model in models}
+            self._models &= frozenset(models)
+            self._renewed = None
 
     @cached_property
     def cluster(self) -> str:

@@ -74,11 +74,21 @@ class ControlPlane:
         storage = Storage(self.config.storage)
         self.ownership = Ownership(self.registry, [settings.name for settings in self.config.models], identify)
         self._jobs = Jobs(self.registry, storage, environment, self.ownership, Silence())
-        models = {settings.name: settings for settings in self.config.models}
-        self.rollouts = Rollouts(self.registry, Replicas(), models, lambda: self.ownership.cluster)
+        self._models = {settings.name: settings for settings in self.config.models}
+        """By name, with those that were removed since: a step of a roll-out may still be looking."""
+        self.rollouts = Rollouts(self.registry, Replicas(), self._models, lambda: self.ownership.cluster)
         self.live = LiveQualityCache(self.registry)
         self.retrainer = Retrainer(self.registry, self.live, self._start_automatic_run)
-        self.housekeeping = Housekeeping(self.config, self.registry, storage)
+        self.housekeeping = Housekeeping(lambda: self.config, self.registry, storage)
+
+    async def reconfigure(self, changed: dict[str, Any]) -> None:
+        """Use other models, or other settings of them, from now on. Ray Serve calls this at the start and for `baton apply`.
+
+        Whoever deploys has declared them in the registry. What is in progress goes on with the settings that it began with.
+        """
+        self.config = BatonConfig.model_validate({**self.config.model_dump(mode="json"), **changed})
+        self._models.update({settings.name: settings for settings in self.config.models})
+        await asyncio.to_thread(self.ownership.look_after, [settings.name for settings in self.config.models])
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the API. Ray Serve calls this in the replica's process."""
@@ -88,7 +98,7 @@ class ControlPlane:
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         await self.keyring.try_refresh()
         loops = Loops(
-            self.config,
+            lambda: self.config,
             self.registry,
             ownership=self.ownership,
             jobs=self._jobs,

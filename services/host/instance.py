@@ -49,8 +49,7 @@ class StateDirectory:
         """The output of the last `baton up --detach`."""
         self._file = directory / "instance.json"
 
-    @contextlib.contextmanager
-    def claimed(self) -> Iterator[None]:
+    def claimed(self) -> contextlib.AbstractContextManager[None]:
         """Hold the lock of this directory while the block runs, so that only one supervisor works here.
 
         The lock ends with this process, however the process ends.
@@ -58,12 +57,20 @@ class StateDirectory:
         Raises:
             Conflict: another process holds it.
         """
+        return self._locked("up.lock", f"another `baton up` is using {self.directory}; `baton status` shows its progress")
+
+    def changing(self) -> contextlib.AbstractContextManager[None]:
+        """Hold the lock on changes of a service that runs, as `claimed` does. Raises ``Conflict``."""
+        return self._locked("apply.lock", f"another `baton apply` is at work in {self.directory}; try again when it has ended")
+
+    @contextlib.contextmanager
+    def _locked(self, name: str, complaint: str) -> Iterator[None]:
         self.directory.mkdir(parents=True, exist_ok=True)
-        with (self.directory / "up.lock").open("w") as lock:  # not inherited by the programs that this process starts
+        with (self.directory / name).open("w") as lock:  # not inherited by the programs that this process starts
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise Conflict(f"another `baton up` is using {self.directory}; `baton status` shows its progress") from None
+                raise Conflict(complaint) from None
             yield
 
     def read(self) -> Instance | None:

@@ -48,6 +48,17 @@ def wait_until_ready(config: BatonConfig, report: Report) -> None:
     )
 
 
+def wait_until_routed(config: BatonConfig) -> None:
+    """Wait until the proxy knows the route of every model of ``config``. Raises ``NotReady`` after `READY_SECONDS`."""
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline:
+        with contextlib.suppress(httpx.HTTPError):
+            if _routes_known(config):
+                return
+        time.sleep(0.1)
+    raise NotReady(f"the proxy at {url_of(config)} does not know all models after {READY_SECONDS:.0f} s")
+
+
 def _answers(url: str) -> bool:
     with contextlib.suppress(httpx.HTTPError):
         return httpx.get(f"{url}/healthz", timeout=5, trust_env=False).status_code == 200

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from baton.config.changes import for_replicas
 from baton.config.file import BatonConfig, load_config, read_config
 from baton.errors import ConfigError
 from services.environment import NODE_VARIABLES, STORE_VARIABLES
@@ -48,13 +49,12 @@ def applications(config: BatonConfig) -> list[Application]:
     if logging := config.logging.model_dump(mode="json", exclude_defaults=True):
         shared["logging"] = logging
     for model in config.models:
-        settings = model.model_dump(mode="json", exclude_defaults=True)
         specs.append(
             Application(
                 name=application(model.name),
                 route=route(model.name),
                 import_path="services.app:model",
-                args={"settings": settings, **shared},
+                args={"settings": for_replicas(model), **shared},
             )
         )
     return specs

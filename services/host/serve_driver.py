@@ -7,7 +7,8 @@ most commands do not need it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -15,10 +16,17 @@ from baton import logs
 from baton.config.file import BatonConfig
 from baton.errors import NotReady
 from baton.wording import counted
-from services.host.render import applications
+from services.host.render import Application, applications
+from services.names import CONTROL, application
 
 Report = Callable[[str], None]
 """Receives one line of progress, or one of `startup_warnings`, for the terminal or the log."""
+
+REDEPLOY_SECONDS = 300.0
+"""Maximum time in which replaced and added replicas must start: replicas are replaced one after another."""
+
+POLL_SECONDS = 0.2
+"""Pause between two looks at applications that start."""
 
 
 def join(config: BatonConfig, address: str) -> None:
@@ -67,17 +75,67 @@ def deploy(config: BatonConfig, report: Report, store_urls: Mapping[str, str]) -
     Raises:
         NotReady: Serve could not start an application.
     """
+    report(f"starting {counted(len(config.models), 'model')}: {', '.join(settings.name for settings in config.models)}")
+    _run(applications(config), report, store_urls, wait=True)
+
+
+def redeploy_models(config: BatonConfig, running: BatonConfig, report: Report, store_urls: Mapping[str, str]) -> None:
+    """Run the models of ``config`` instead of those of ``running`` on the cluster that this process has joined.
+
+    The rest of both is the same. Applications that do not change are left alone, and so are replicas of changed ones that need
+    not be replaced. Models that ``config`` does not declare still run. ``store_urls`` as in `deploy`.
+
+    Raises:
+        NotReady: the replicas of a model did not start. Then all models are again as in ``running``.
+    """
+    try:
+        _run(applications(config)[1:], report, store_urls, wait=False)
+        _wait_until_running(config, report)
+    except NotReady as error:
+        report("putting back what was")
+        _run(applications(running)[1:], report, store_urls, wait=False)
+        remove_undeclared(running)
+        raise NotReady(f"nothing was applied: {error}") from error
+
+
+def redeploy_control(config: BatonConfig, report: Report, store_urls: Mapping[str, str]) -> None:
+    """Let the control plane use the models of ``config``, which it takes up without a restart. Raises ``NotReady``."""
+    _run(applications(config)[:1], report, store_urls, wait=True)
+
+
+def remove_undeclared(config: BatonConfig) -> None:
+    """Remove the applications of all models that ``config`` does not declare. They still answer what they were asked before."""
+    from ray import serve
+
+    declared = {application(settings.name) for settings in config.models}
+    for name in serve.status().applications:
+        if name.startswith(application("")) and name not in declared:
+            serve.delete(name, _blocking=False)
+
+
+def withdraw() -> None:
+    """Remove all of Baton's applications from the cluster that this process has joined."""
+    from ray import serve
+
+    names = [name for name in serve.status().applications if name == CONTROL or name.startswith(application(""))]
+    for name in names:
+        serve.delete(name, _blocking=False)
+    for name in names:  # each drains for half a minute: wait for all at once, not for one after the other
+        serve.delete(name, _blocking=True)
+
+
+def _run(specs: Sequence[Application], report: Report, store_urls: Mapping[str, str], *, wait: bool) -> None:
+    """Deploy applications; with ``wait``, return when they run. Raises ``NotReady`` if Serve cannot start one."""
     from ray.serve.api import RunTarget, run_many
 
     from services import app
 
-    report(f"starting {counted(len(config.models), 'model')}: {', '.join(settings.name for settings in config.models)}")
     targets = [
         RunTarget(app.build(spec.import_path, {**spec.args, **store_urls}), name=spec.name, route_prefix=spec.route)
-        for spec in applications(config)
+        for spec in specs
     ]
     try:
-        run_many(targets)
+        run_many(targets, wait_for_applications_running=wait)
     except TimeoutError as error:
         if not str(error).startswith("Proxies"):
             raise NotReady(f"Ray Serve could not start the applications: {error}") from error
@@ -86,15 +144,29 @@ def deploy(config: BatonConfig, report: Report, store_urls: Mapping[str, str]) -
         raise NotReady(f"Ray Serve could not start the applications: {_deployment_errors() or error}") from error
 
 
-def withdraw(config: BatonConfig) -> None:
-    """Remove the applications of ``config`` from the cluster that this process has joined."""
+def _wait_until_running(config: BatonConfig, report: Report) -> None:
+    """Wait until the models run as they were deployed last. Raises ``NotReady`` if one fails, or after `REDEPLOY_SECONDS`."""
     from ray import serve
 
-    names = [spec.name for spec in applications(config)]
-    for name in names:
-        serve.delete(name, _blocking=False)
-    for name in names:  # each drains for half a minute: wait for all at once, not for one after the other
-        serve.delete(name, _blocking=True)
+    deadline = time.monotonic() + REDEPLOY_SECONDS
+    now, said = "", ""
+    while time.monotonic() < deadline:
+        found = serve.status().applications
+        states = {model.name: found[application(model.name)].status for model in config.models}
+        names = ", ".join(name for name, state in states.items() if state != "RUNNING")
+        if not names:
+            return
+        now = f"replicas of {names}{f': {message}' if (message := _deployment_errors()) else ''}"
+        if "DEPLOY_FAILED" in states.values():
+            raise NotReady(f"they do not start: {now}")
+        if now != said:
+            report(f"waiting for {now}")
+        said = now
+        time.sleep(POLL_SECONDS)
+    raise NotReady(
+        f"they do not start within {REDEPLOY_SECONDS:.0f} s: {now}\nWhile replicas are replaced, one more must find "
+        "room (serving.cpus, serving.gpus); if there is none, restart the service: `baton down`, `baton up`"
+    )
 
 
 def _deployment_errors() -> str:

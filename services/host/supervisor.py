@@ -29,7 +29,7 @@ from services.host.checks import startup_warnings
 from services.host.instance import Instance, StateDirectory, alive, url_of
 from services.host.readiness import wait_until_ready
 from services.host.scraping import FILE, KEY_FILE, scrape_config
-from services.host.serve_driver import Report, deploy, join, leave
+from services.host.serve_driver import Report, deploy, join, leave, remove_undeclared
 from services.host.starts import Starts
 
 CHECK_SECONDS = 2.0
@@ -119,7 +119,10 @@ def _run_local(config: BatonConfig, state: StateDirectory, report: Report, ready
 
 
 def run_on_cluster(config: BatonConfig, address: str, report: Report) -> None:
-    """Deploy to a cluster that someone else runs, and return. The applications stay there until `serve_driver.withdraw`."""
+    """Deploy to a cluster that someone else runs, and return. The applications stay there until `serve_driver.withdraw`.
+
+    Repeated with another configuration, it changes what differs. Models that are not declared any more are removed.
+    """
     config = startup_warnings.with_keys_by_default(config)
     registry = prepare_stores(config, report)
     for message in startup_warnings.messages(config, registry, {}):
@@ -127,6 +130,7 @@ def run_on_cluster(config: BatonConfig, address: str, report: Report) -> None:
     join(config, address)
     # As arguments, because the environment of this cluster's nodes is not known here.
     deploy(config, report, {key: getattr(config, key) for key in STORE_VARIABLES})
+    remove_undeclared(config)
     leave()
     wait_until_ready(config, report)
 

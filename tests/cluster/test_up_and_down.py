@@ -95,7 +95,7 @@ def test_up_runs_once_clears_up_after_a_crash_and_stops_without_a_trace_at_ctrl_
     assert baton("down", "-c", small.file).stdout.strip() == "nothing is running"
 
 
-def test_up_joins_the_cluster_of_ray_address_and_down_leaves_it_as_it_was(
+def test_up_joins_the_cluster_of_ray_address_which_apply_changes_and_down_leaves_as_it_was(
     small: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     instance = cluster.plan(small.url, reserved=small.config.http.port)
@@ -112,7 +112,16 @@ def test_up_joins_the_cluster_of_ray_address_and_down_leaves_it_as_it_was(
         _, token = small.registry.keys.create("test", [Scope.OPERATE])
         small.http.headers["authorization"] = f"Bearer {token}"
         until(lambda: small.http.get("/api/models/small").status_code == 200, 30, "the new key is known")
-        assert len(small.http.get("/api/models/small").json()["replicas"]) == 1
+        [replica] = small.http.get("/api/models/small").json()["replicas"]
+
+        content = yaml.safe_load(small.file.read_text())
+        content["models"][0]["gate"] = {"min_f1": 0.6}
+        small.file.write_text(yaml.safe_dump(content))
+        applied = baton("apply", "--yes", "-c", small.file, RAY_ADDRESS=address, BATON_KEY=token, **shell)
+        assert applied.returncode == 0, applied.stderr
+        assert small.http.get("/api/config").json()["models"][0]["gate"]["min_f1"] == 0.6
+        assert [state["pid"] for state in small.http.get("/api/models/small").json()["replicas"]] == [replica["pid"]]
+
         stopped = baton("down", "-c", small.file, RAY_ADDRESS=address, **shell)
         assert stopped.returncode == 0, stopped.stderr
         assert f"removed Baton's applications from {address}" in stopped.stdout

@@ -17,7 +17,7 @@ from services.control.openapi.predictions import paths
 from tests.support.local_control import LocalControl, configured, control_of
 from tests.support.stores import Postgres
 
-WITHOUT = {"/healthz", "/openapi.json", "/v2", "/v2/health/live", "/v2/health/ready", "/v2/repository/index"}
+WITHOUT = {"/healthz", "/openapi.json", "/api/config", "/v2", "/v2/health/live", "/v2/health/ready", "/v2/repository/index"}
 """What answers without a database."""
 
 OF_REPLICAS = paths([Classification])

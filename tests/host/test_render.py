@@ -43,7 +43,7 @@ def rendered(path: Path) -> dict[str, Any]:
 def deployments(application: serve.Application) -> Any:
     """Return the options and arguments of the deployment that Serve would run."""
     bound = application._bound_deployment
-    return bound.name, bound.num_replicas, bound.ray_actor_options, bound.init_args
+    return bound.name, bound.num_replicas, bound.ray_actor_options, bound.init_args, bound.user_config
 
 
 def command(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
@@ -67,7 +67,7 @@ def test_serve_accepts_the_configuration_and_listens_where_the_file_says(tmp_pat
 def test_serve_builds_the_applications_that_baton_up_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path, http={"host": "0.0.0.0", "port": 8123})
     run: list[Any] = []
-    monkeypatch.setattr("ray.serve.api.run_many", run.extend)
+    monkeypatch.setattr("ray.serve.api.run_many", lambda targets, **_: run.extend(targets))
     serve_driver.deploy(load_config(path, {}), lambda text: None, {})
     ours = [
         (
@@ -124,7 +124,7 @@ def test_an_absolute_path_is_rendered_as_it_stands_whatever_it_links_to_here(tmp
     (tmp_path / "link").symlink_to(tmp_path / "real")
     linked = str(tmp_path / "link" / "train.jsonl")
     config = rendered(written(tmp_path, models=[{**MODEL, "data": {"train": linked}}]))
-    assert config["applications"][1]["args"]["settings"]["data"]["train"] == linked
+    assert config["applications"][0]["args"]["models"][0]["data"]["train"] == linked
 
 
 def test_the_environment_of_the_one_who_renders_has_no_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,3 +156,36 @@ def test_rules_become_a_resource_of_the_prometheus_operator(tmp_path: Path, monk
     assert command(monkeypatch, "render", "--rules", rules, "--out", tmp_path) == 0
     resource = yaml.safe_load((tmp_path / render.RULES).read_text())
     assert (resource["kind"], resource["spec"]) == ("PrometheusRule", {"groups": groups})
+
+
+def version_of(path: Path, application: int, **changes: Any) -> str:
+    """The version by which Serve knows whether replicas of an application must be replaced."""
+    spec = render.applications(load_config(written(path, **changes), {}))[application]
+    return str(app.build(spec.import_path, spec.args)._bound_deployment.version)
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({"gate": {"min_f1": 0.9}, "training": {"epochs": 3}, "data": {"train": "/elsewhere.jsonl"}}, True),
+        ({"serving": {"replicas": 4, "cpus": 0.5}}, True),
+        ({"serving": {"replicas": 3, "cpus": 0.5, "max_inputs": 2}}, False),
+        ({"feedback": {"log": 0.5}}, False),
+    ],
+)
+def test_replicas_are_replaced_only_if_what_they_read_has_changed(tmp_path: Path, changes: dict[str, Any], same: bool) -> None:
+    before = version_of(tmp_path, 1)
+    assert (version_of(tmp_path, 1, models=[{**MODEL, **changes}]) == before) is same
+
+
+def test_replicas_are_replaced_if_the_service_asks_for_keys_or_logs_otherwise(tmp_path: Path) -> None:
+    found = [
+        version_of(tmp_path, 1, **change) for change in ({}, {"auth": {"required": True}}, {"logging": {"format": "json"}})
+    ]
+    assert len(set(found)) == 3
+
+
+def test_the_control_plane_takes_other_models_up_and_is_replaced_for_everything_else(tmp_path: Path) -> None:
+    before = version_of(tmp_path, 0)
+    assert version_of(tmp_path, 0, models=[MODEL, {**MODEL, "name": "second"}]) == before
+    assert version_of(tmp_path, 0, auth={"required": True}) != before

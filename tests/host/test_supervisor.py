@@ -142,7 +142,7 @@ def test_a_proxy_that_loads_for_longer_than_serve_waits_does_not_end_the_start(m
         if len(starts) == 1:
             raise TimeoutError("HTTP proxies not available after 60s.")
 
-    def run_many(_: object) -> None:
+    def run_many(_: object, **__: object) -> None:
         raise TimeoutError("Proxies not available after 60s.")
 
     caplog.set_level(logging.WARNING, logger="ray.serve")

@@ -140,14 +140,13 @@ class LocalControl(ControlPlane):
         self.ownership = Ownership(self.registry, models, lambda: cluster, clock)
         self.jobs = self._jobs = LocalJobs(self.registry, Storage(config.storage), self.ownership, Silence(clock))
         self.replicas = LocalReplicas()
-        settings = {settings.name: settings for settings in config.models}
-        self.rollouts = Rollouts(self.registry, self.replicas, settings, lambda: cluster)
+        self.rollouts = Rollouts(self.registry, self.replicas, self._models, lambda: cluster)
 
 
 def loops_of(control: ControlPlane) -> Loops:
     """The background loops of a control plane, which do not run yet."""
     return Loops(
-        control.config,
+        lambda: control.config,
         control.registry,
         ownership=control.ownership,
         jobs=control._jobs,

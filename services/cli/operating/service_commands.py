@@ -23,6 +23,8 @@ from rich.text import Text
 from baton import logs
 from baton.config.file import BatonConfig, load_config
 from baton.errors import InvalidInput, NotReady
+from services.cli.operating import apply_commands
+from services.cli.pending import pending, sentence
 from services.cli.terminal import (
     AsJson,
     ConfigFile,
@@ -59,6 +61,7 @@ OUTPUT_LINES = 10
 
 
 def up(
+    context: typer.Context,
     config: ConfigFile = None,
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="Return when /readyz answers 200. Stop the service with `baton down`.")
@@ -69,6 +72,8 @@ def up(
     Without --detach, the command runs until Ctrl-C, which stops the service; the exit status is 130 if it was not ready yet.
     On a cluster that RAY_ADDRESS names, it returns when the service is ready. The service serves every model that has a
     champion; `baton train MODEL --wait` trains the first.
+
+    If the service runs already and the file has changed since, this is `baton apply`.
     """
     from services.host import supervisor
 
@@ -79,6 +84,12 @@ def up(
         _log_as_json(loaded)
     state = state_of(path)
     address = os.environ.get("RAY_ADDRESS")
+    instance = None if address else state.read()
+    if instance is not None and alive(instance) and instance.address:
+        with connect(context, config) as client:
+            if pending(client, config):
+                apply_commands.apply(context, config)
+                return
     if address:
         supervisor.run_on_cluster(loaded, address, _report)
         _print_ready(loaded)
@@ -100,7 +111,7 @@ def down(config: ConfigFile = None) -> None:
 
         loaded = load_config(path, os.environ)
         serve_driver.join(loaded, address)
-        serve_driver.withdraw(loaded)
+        serve_driver.withdraw()
         out.print(f"removed Baton's applications from {address}")
         return
     state = state_of(path)
@@ -158,12 +169,14 @@ def _ask_status(context: typer.Context, config: Path | None, reading: Reading = 
     try:
         with (connect if running else reading)(context, config) as client:
             models = client.get("/api/models")["items"]
+            differs = pending(client, config)
     except NotReady:
         if instance is None or not running:
             raise
         raise NotReady(f"Baton is starting at {instance.url} (process {instance.pid}) and does not answer yet") from None
     ports = dict(instance.ports) if instance and not client.offline else {}
-    return {"url": client.url, "running": not client.offline, "models": models, "ports": ports}
+    told = sentence(differs, config) if differs else None
+    return {"url": client.url, "running": not client.offline, "models": models, "ports": ports, "differs": told}
 
 
 def _status_picture(content: Mapping[str, Any]) -> RenderableType:
@@ -175,6 +188,8 @@ def _status_picture(content: Mapping[str, Any]) -> RenderableType:
     if ports:
         addresses = f"http://127.0.0.1:{ports['dashboard']}  Ray metrics: http://127.0.0.1:{ports['metrics']}"
         lines.append(Text(f"Ray dashboard: {addresses}", style="dim"))
+    if content["differs"]:
+        lines.append(Text(content["differs"], style="yellow"))
     return Group(*lines, show.models(content["models"]))
 
 

@@ -80,6 +80,6 @@ def build_api(control: ControlPlane, lifespan: Lifespan) -> FastAPI:
     add_datasets(api, control)
     add_inference_protocol(api, control)
     add_page(api)
-    add_predictions(api, control.config.models)
+    add_predictions(api, lambda: control.config.models)
     describe(api)
     return api

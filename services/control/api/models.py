@@ -1,4 +1,4 @@
-"""Routes that read models: champions, versions, history."""
+"""Routes that read models: how they are declared, champions, versions, history."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Path
 
+from baton.config import changes
 from baton.store.records import LARGEST_INTEGER, PAGE
 from services.control.api.bodies import Page, to_json_values
 from services.control.api.protocol import ControlPlane
@@ -16,8 +17,13 @@ LONG_METRICS = ("confusion", "per_class", "labels", "reference")
 
 
 def add_models(api: FastAPI, control: ControlPlane) -> None:
-    """Add the reading routes below ``/api/models``."""
+    """Add ``/api/config`` and the reading routes below ``/api/models``."""
     registry = control.registry
+
+    @api.get("/api/config", tags=["models"])
+    async def get_config() -> dict[str, Any]:
+        """Return the configuration that the service uses, with defaults; passwords and secrets are masked."""
+        return changes.shown(control.config)
 
     @api.get("/api/models", tags=["models"])
     async def list_models() -> Page:

@@ -6,7 +6,7 @@ name the model twice are described at the root of the service (`/v2/models/M/inf
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,18 +144,21 @@ def paths(tasks: Sequence[type[AnyTask]]) -> set[str]:
     return {one.path for one in described(tasks)}
 
 
-def add_predictions(api: FastAPI, models: Sequence[ModelSettings]) -> None:
-    """Add what the replicas of ``models`` answer to the OpenAPI document of ``api``."""
+def add_predictions(api: FastAPI, models: Callable[[], Sequence[ModelSettings]]) -> None:
+    """Add what the replicas of ``models()`` answer to the OpenAPI document of ``api``."""
     plain = api.openapi
-    tasks = [task_type(name) for name in dict.fromkeys(settings.task for settings in models)]
-    names = [settings.name for settings in models]
 
     def openapi() -> dict[str, Any]:
-        document = plain()
-        document["components"]["schemas"].update(schemas_of(tasks))
+        tasks = [task_type(name) for name in dict.fromkeys(settings.task for settings in models())]
+        names = [settings.name for settings in models()]
+        document = plain()  # which FastAPI keeps: the models may be others the next time
+        components = document["components"]
         predictions = {one.path: _path_item(one, names) for one in described(tasks)}
-        document["paths"] = {**predictions, **document["paths"]}  # first, because most readers look for them
-        return document
+        return {
+            **document,
+            "components": {**components, "schemas": {**components["schemas"], **schemas_of(tasks)}},
+            "paths": {**predictions, **document["paths"]},  # predictions first, because most readers look for them
+        }
 
     setattr(api, "openapi", openapi)  # noqa: B010  FastAPI documents this; mypy refuses to assign to a method
 
