@@ -16,8 +16,8 @@ from baton.config.notify_settings import SHORTEST_SECRET
 from baton.store.urls import without_passwords
 
 KEPT = ("database", "storage", "notify")
-"""Keys that a service keeps until it is restarted, and with them all others: where everything is, and what holds secrets, so that
-nobody else knows its old value.
+"""Keys that a service keeps until it is restarted, and with them all others: where everything is, and what holds secrets, whose
+old values nobody else knows.
 """
 
 MASK = "*" * SHORTEST_SECRET

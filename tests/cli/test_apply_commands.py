@@ -32,7 +32,7 @@ def ours(service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S
     service.control.config = load_config(tmp_path / "baton.yaml", {})
     me = psutil.Process()
     StateDirectory(tmp_path / ".baton").write(
-        Instance(id="x", pid=me.pid, started=start_of(me), url=service.url, ports={}, address="", directory="")
+        Instance(id="x", pid=me.pid, started_after_boot=start_of(me), url=service.url, ports={}, address="", directory="")
     )
     return service
 
