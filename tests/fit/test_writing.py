@@ -29,7 +29,7 @@ from training.fit.worker import build_trainer
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 TRAINING = {
-    "epochs": 14,
+    "epochs": 18,
     "batch_size": 16,
     "learning_rate": 3e-3,
     "validation": 0.05,
