@@ -27,13 +27,14 @@ def _section(path: str, section: type[BaseModel]) -> Iterator[str]:
     """Yield the lines of a section, and of those inside it. ``path``: its dotted key; empty for the whole file."""
     yield f"### {f'`{path}`' if path else 'The file'}\n\n{_sentence(section)}\n"
     yield "| key | value | default | meaning |\n|---|---|---|---|"
-    properties = section.model_json_schema()["properties"]
+    schema = section.model_json_schema()
+    properties, named = schema["properties"], schema.get("$defs", {})
     inner: dict[str, type[BaseModel]] = {}
     for name, field in section.model_fields.items():
         key = f"{path}.{name}" if path else name
         nested = section_in(field.annotation)
         if nested is None:
-            value, meaning = _allowed(properties[name]), field.description or ""
+            value, meaning = _allowed(properties[name], named), field.description or ""
         else:
             value, meaning = "a section", field.description or _sentence(nested)
             if properties[name].get("type") == "array":
@@ -70,20 +71,24 @@ def _default(field: FieldInfo) -> str:
     return "–" if isinstance(default, BaseModel) else f"`{json.dumps(default)}`"
 
 
-def _allowed(schema: Mapping[str, Any]) -> str:
-    """Return the values that a JSON Schema allows, in words."""
+def _allowed(schema: Mapping[str, Any], named: Mapping[str, Any]) -> str:
+    """Return the values that a JSON Schema allows, in words. ``named``: the schemas that it may refer to."""
     if choices := schema.get("enum") or ([schema["const"]] if "const" in schema else []):
         return ", ".join(f"`{choice}`" for choice in choices)
     if alternatives := schema.get("anyOf"):
-        return " or ".join(dict.fromkeys(map(_allowed, alternatives)))
+        return " or ".join(dict.fromkeys(_allowed(one, named) for one in alternatives))
     if "$ref" in schema:
-        return f"a {schema['$ref'].rpartition('/')[2].lower()}"
+        return _referred(schema["$ref"].rpartition("/")[2], named)
     if schema["type"] == "array":
-        return f"a list of {_allowed(schema['items'])}" if schema["items"] else "a list"
+        return f"a list of {_allowed(schema['items'], named)}" if schema["items"] else "a list"
     if schema["type"] == "object":
-        return f"a mapping from names to {_allowed(schema['additionalProperties'])}"
+        return f"a mapping from names to {_allowed(schema['additionalProperties'], named)}"
     bounds = " and ".join(f"{sign} {schema[keyword]:g}" for keyword, sign in BOUNDS.items() if keyword in schema)
     return f"{TYPES[schema['type']]} {bounds}".rstrip()
+
+
+def _referred(name: str, named: Mapping[str, Any]) -> str:
+    return _allowed(named[name], named) if "enum" in named[name] else f"a {name.lower()}"
 
 
 def _anchor(key: str) -> str:
