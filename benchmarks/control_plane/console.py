@@ -1,6 +1,6 @@
 """Measure what pages of the console cost with many models, versions, corrections and audited texts: time, statements, bytes.
 
-    python -m benchmarks.console
+    python -m benchmarks.control_plane.console
 
 No service runs: the pages are asked for in this process, over SQLite, as a browser asks.
 """
@@ -48,7 +48,7 @@ LOOKS = 5
 
 def main() -> None:
     """Parse the command line, measure, write the section."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.console", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.control_plane.console", description=__doc__)
     parser.add_argument("--models", type=int, default=40, help="default: 40")
     parser.add_argument("--versions", type=int, default=1_000, help="of one model; the others have 20; default: 1000")
     parser.add_argument("--corrections", type=int, default=100_000, help="of the same model; default: 100000")
@@ -59,7 +59,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="baton-console-") as home:
         text = measure(Path(home), arguments.models, arguments.versions, arguments.corrections)
     options = f"--models {arguments.models} --versions {arguments.versions} --corrections {arguments.corrections}"
-    write(arguments.out, text, head_of("benchmarks.console", options, model=None))
+    write(arguments.out, text, head_of("benchmarks.control_plane.console", options, model=None))
     print(text)
 
 

@@ -1,0 +1,1 @@
+"""Benchmarks of the control plane that need no service."""
