@@ -35,6 +35,7 @@ REPLICA_KEYS = (
     "training.max_length",
     "training.stride",
     "training.long_text",
+    "training.generation",
 )
 """What a replica reads of the settings of its model (`services.replica`); only the control plane and runs read the rest."""
 

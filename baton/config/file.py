@@ -138,6 +138,14 @@ class BatonConfig(ConfigSection):
             raise ValueError(f"models: {', '.join(twice)!r} is declared more than once; names must be unique")
         return self
 
+    @model_validator(mode="after")
+    def _each_receiver_once(self) -> BatonConfig:
+        urls = [receiver.url for receiver in self.notify]
+        twice = sorted({receiver.shown for receiver in self.notify if urls.count(receiver.url) > 1})
+        if twice:
+            raise ValueError(f"notify: a URL at {', '.join(twice)} is there more than once; list all its events in one entry")
+        return self
+
     @property
     def keys_required(self) -> bool:
         """Whether calls need an API key, as far as the file alone determines it."""

@@ -45,9 +45,13 @@ class NotifySettings(ConfigSection):
     @field_validator("url")
     @classmethod
     def _address(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("http://HOST/… or https://HOST/…")
+        try:
+            parts = urlsplit(value)
+            known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0  # a port out of range raises
+        except ValueError:
+            known = False
+        if not known:
+            raise ValueError("http://HOST/… or https://HOST/…, with a port from 1 to 65535 if there is one")
         return value
 
     @field_validator("secret")

@@ -77,6 +77,14 @@ class History:
             ]
         return sorted(entries, key=lambda entry: entry.at, reverse=True)[:limit]
 
+    def mark(self) -> tuple[object, ...]:
+        """Return values of which at least one changes with each new entry of any model: to know cheaply that there is none."""
+        tables = (schema.promotions, schema.decisions, schema.incidents)
+        newest = [sa.select(sa.func.max(table.c.id)).scalar_subquery() for table in tables]
+        ended = sa.select(sa.func.max(schema.runs.c.finished_at)).scalar_subquery()
+        with database.reading(self._engine) as connection:
+            return tuple(connection.execute(sa.select(*newest, ended)).one())
+
     def count_verdicts(self) -> dict[tuple[str, Verdict], int]:
         """Return the number of gate decisions by model and verdict. Forced promotions and rollbacks do not count.
 

@@ -44,9 +44,13 @@ class NoticeStore:
     def known_since(self, receiver: str, model: str) -> datetime:
         """Return when this receiver was first seen with this model: now, if it was not."""
         table = schema.notices
-        first = {"receiver": receiver, "event": BEGINNING, "model": model, "body": {}, "tries": 0, "created_at": now()}
         here = (table.c.receiver == receiver, table.c.model == model, table.c.event == BEGINNING)
         query = sa.select(table.c.created_at).where(*here)
+        with database.reading(self._engine) as connection:
+            known: datetime | None = connection.scalar(query)
+        if known is not None:
+            return known
+        first = {"receiver": receiver, "event": BEGINNING, "model": model, "body": {}, "tries": 0, "created_at": now()}
         with database.writing(self._engine) as connection:
             connection.execute(database.insert(connection, table).values(first).on_conflict_do_nothing())
             since: datetime = connection.execute(query).scalar_one()

@@ -51,7 +51,7 @@ class Registry:
         self.runs = RunStore(self._engine)
         self.datasets = DatasetStore(self._engine)
         self.feedback = FeedbackStore(self._engine)
-        self.predictions = PredictionStore(self._engine)
+        self.predictions = PredictionStore(self._engine, read_only=read_only)
         self.versions = VersionStore(self._engine)
         self.evaluations = EvaluationStore(self._engine)
         self.audit = AuditStore(self._engine)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from baton.tasks.base import check_text, from_cell
+from baton.tasks.base import check_text
 
 
 class SourceInput(BaseModel):
@@ -24,13 +24,12 @@ class Seq2SeqExample(SourceInput):
     """A source with its right answers. Training uses the first; a score is that of the answer that fits best."""
 
     target: tuple[str, ...]
-    """At least one. A row may have a text alone, or a list of texts."""
+    """At least one. A row may have a text alone, or a list of texts. A text is never read as a list, whatever it looks like:
+    models write JSON, too."""
 
     @field_validator("target", mode="before")
     @classmethod
     def _as_list(cls, value: object) -> object:
-        if isinstance(value, str):
-            value = value if not value.lstrip().startswith('["') else from_cell(value)
         return (value,) if isinstance(value, str) else value
 
     @field_validator("target")

@@ -6,7 +6,7 @@ What fails is logged and tried again in the next round, and stops neither other 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -55,7 +55,7 @@ class Loops:
         rollouts: Rollouts,
         retrainer: Retrainer,
         housekeeping: Housekeeping,
-        notifier: Notifier,
+        notifiers: Sequence[Notifier],
     ) -> None:
         """``config``: returns the configuration in effect."""
         self._config = config
@@ -65,7 +65,7 @@ class Loops:
         self._rollouts = rollouts
         self._retrainer = retrainer
         self._housekeeping = housekeeping
-        self._notifier = notifier
+        self._notifiers = notifiers
         self._registry_health = RegistryHealth()
         self._moving: dict[str, asyncio.Task[None]] = {}
         self._judged_again: dict[int, int] = {}
@@ -84,7 +84,7 @@ class Loops:
             self._check_registry(),
             self._repeat(self._look_after_runs),
             self._repeat(self._start_roll_outs),
-            self._repeat(self._tell_receivers),
+            *(self._repeat(partial(self._tell, notifier)) for notifier in self._notifiers),
             self._retrain(),
             self._keep_house(),
         )
@@ -202,9 +202,8 @@ class Loops:
                 with log_failures(f"automatic retraining of {settings.name}", model=settings.name):
                     await self._retrainer.check_once(settings)
 
-    async def _tell_receivers(self) -> None:
-        if self._config().notify:
-            await self._notifier.tell(await asyncio.to_thread(self._ownership.models))
+    async def _tell(self, notifier: Notifier) -> None:
+        await notifier.tell(await asyncio.to_thread(self._ownership.models))
 
     async def _keep_house(self) -> None:
         while True:

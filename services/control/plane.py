@@ -105,7 +105,7 @@ class ControlPlane:
             rollouts=self.rollouts,
             retrainer=self.retrainer,
             housekeeping=self.housekeeping,
-            notifier=Notifier(self.config.notify, self.registry),
+            notifiers=[Notifier(receiver, self.registry) for receiver in self.config.notify],
         )
         works = (loops.run(), self.keyring.refresh_forever(KEYS_SECONDS), flush_forever())
         tasks = [asyncio.create_task(work) for work in works]

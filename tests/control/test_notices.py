@@ -15,9 +15,9 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from baton.config.file import BatonConfig, validate
 from baton.config.notify_settings import NotifySettings
 from baton.errors import ConfigError
-from baton.store.records import HistoryKind
+from baton.store.records import HistoryKind, RunState
 from baton.store.registry import Registry
-from services.control.notices import notifier
+from services.control.notices import notifier, webhook
 from services.control.notices.notifier import Notifier
 from tests.cli.test_cli import serving
 from tests.support.database import migrated_registry
@@ -76,7 +76,8 @@ def tell(registry: Registry, *receivers: NotifySettings, times: int = 1, models:
 
     async def rounds() -> None:
         for _ in range(times):
-            await Notifier(receivers, registry).tell(models)  # a new one each time: it may be killed between two
+            # new ones each time: a control plane may be killed between two
+            await asyncio.gather(*(Notifier(receiver, registry).tell(models) for receiver in receivers))
 
     asyncio.run(rounds())
 
@@ -195,6 +196,44 @@ def test_a_receiver_that_fails_does_not_hold_up_another(registry):
         assert receiver.told == [("drift", "first")]
 
 
+def test_a_notifier_that_goes_on_hears_of_each_new_entry_and_of_other_models(registry):
+    with receiving() as (receiver, url):
+        going_on = Notifier(NotifySettings(url=url), registry)
+
+        async def rounds() -> None:
+            await going_on.tell(["m"])
+            happen(registry, "first")
+            await going_on.tell(["m"])
+            await going_on.tell(["m"])
+            await going_on.tell(["m", "other"])
+            happen(registry, "of the other", model="other")
+            await going_on.tell(["m", "other"])
+
+        asyncio.run(rounds())
+        assert receiver.told == [("drift", "first"), ("drift", "of the other")]
+
+
+def test_why_a_run_failed_is_not_told_as_it_may_quote_data(registry):
+    run = registry.runs.create("m", {}, started=True)
+    with receiving() as (receiver, url):
+        settings = NotifySettings(url=url)
+        tell(registry, settings)
+        registry.runs.finish(run.id, RunState.FAILED, reason="the context has 'PIN 1234' at character 7")
+        tell(registry, settings)
+        [(_, body)] = receiver.got
+    assert json.loads(body)["data"]["text"] == "A run of m failed; `baton runs m` says why"
+
+
+def test_a_receiver_that_does_not_answer_in_time_has_refused(registry, monkeypatch):
+    monkeypatch.setattr(webhook, "TIMEOUT_SECONDS", 0.5)
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(3)
+
+    with serving(slow) as url, pytest.raises(webhook.Refused, match="no answer"):
+        asyncio.run(webhook.send(f"{url}/hook", None, "incident-1", datetime.now(UTC), {}))
+
+
 def test_the_log_does_not_tell_the_address_which_may_be_secret(registry, caplog):
     with receiving() as (receiver, url):
         secret = url.replace("http://", "http://user:pass@") + "/T0/B0/xyz?token=abc"
@@ -212,6 +251,7 @@ def test_the_log_does_not_tell_the_address_which_may_be_secret(registry, caplog)
     ("settings", "told"),
     [
         ({"url": "hooks.example.com"}, "notify[0].url"),
+        ({"url": "https://hooks.example.com:99999/x"}, "with a port from 1 to 65535"),
         ({"url": "ftp://hooks.example.com/x"}, "http://HOST/"),
         ({"url": "https://hooks.example.com/x", "events": ["promotion"]}, "promoted"),
         ({"url": "https://hooks.example.com/x", "events": []}, "notify[0].events"),
@@ -225,3 +265,10 @@ def test_each_mistake_in_the_settings_is_told(settings, told):
     with pytest.raises(ConfigError) as caught:
         validate(BatonConfig, {"models": [model], "notify": [settings]}, source="baton.yaml")
     assert told in str(caught.value), str(caught.value)
+
+
+def test_a_url_that_is_listed_twice_is_told():
+    model = {"name": "m", "task": "classification", "data": {"train": "t.jsonl"}}
+    twice = [{"url": "https://hooks.example.com/x"}, {"url": "https://hooks.example.com/x", "events": ["drift"]}]
+    with pytest.raises(ConfigError, match=r"notify: a URL at https://hooks\.example\.com/… is there more than once"):
+        validate(BatonConfig, {"models": [model], "notify": twice}, source="baton.yaml")

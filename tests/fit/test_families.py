@@ -101,7 +101,7 @@ def test_a_family_without_a_class_for_the_task_is_refused_before_anything_starts
             check_architecture(base, family, task.auto_model)
 
 
-@pytest.mark.parametrize("name", set(TASKS) - {"seq2seq"})
+@pytest.mark.parametrize("name", sorted(set(TASKS) - {"seq2seq"}))
 @pytest.mark.parametrize("family", ["t5", "bart", "mbart", "pegasus", "led"])
 def test_models_that_generate_text_are_refused_before_anything_starts(family, name, tmp_path):
     import transformers

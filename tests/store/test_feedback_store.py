@@ -156,12 +156,15 @@ def by_id(answer_id: str, position: int = 0) -> AnswerName:
 
 def test_a_request_id_of_several_answers_means_none_of_them_unless_they_asked_the_same(store, log):
     asked = logged("trace")
-    log.log([asked, logged("trace", position=1)])
-    log.log([replace(logged("trace"), answer_id="of the repetition"), logged("trace", position=1)])  # this write, too
+    again = replace(logged("trace", version=2, minutes=1), answer_id="a repetition")
+    log.log([again, asked, logged("trace", position=1)])
+    store.add("m", [correction("the last answer", "trace")])
     assert log.find("m", [by_request("trace"), by_request("trace", 1)]) == {
-        by_request("trace"): replace(asked, answer_id="of the repetition"),
+        by_request("trace"): again,
         by_request("trace", 1): logged("trace", position=1),
     }
+    assert [answer for answer, _ in log.corrected("m", 2, 10)] == [again]
+    store.withdraw("m", ["the last answer"], sender=None, actor=None)
     other = replace(logged("trace"), answer_id="other", input={"text": "another text"})
     log.log([other])
     found = log.find("m", [by_request("trace"), by_request("trace", 1), by_id("answer-trace"), by_id("other")])
@@ -176,6 +179,17 @@ def test_a_request_id_of_several_answers_means_none_of_them_unless_they_asked_th
     assert log.corrected_by_version("m") == {1: 1}
     store.add("m", [replace(correction("z", "trace"), answer_id="other")])
     assert [answer.answer_id for answer, _ in log.corrected("m", 1, 10)] == ["other", "answer-trace"]
+
+
+def test_a_database_that_only_may_be_read_tells_what_was_attached_before(store, log, url):
+    log.log([logged("r1"), logged("r2")])
+    store.add("m", [correction("x", "r1"), correction("y", "r3")])
+    log.log([logged("r3")])
+    reader = Registry(url, read_only=True)
+    assert [told.client_id for _, told in reader.predictions.corrected("m", 1, 10)] == ["x"]
+    assert reader.predictions.corrected_by_version("m") == {1: 1}
+    reader.close()
+    assert [told.client_id for _, told in log.corrected("m", 1, 10)] == ["y", "x"]
 
 
 def test_corrections_without_an_id_all_count(store):

@@ -153,7 +153,7 @@ def loops_of(control: ControlPlane) -> Loops:
         rollouts=control.rollouts,
         retrainer=control.retrainer,
         housekeeping=control.housekeeping,
-        notifier=Notifier(control.config.notify, control.registry),
+        notifiers=[Notifier(receiver, control.registry) for receiver in control.config.notify],
     )
 
 

@@ -33,7 +33,7 @@ def bounds(task: Seq2Seq, parameters: object) -> tuple[int, int]:
     [
         ("Hello", ("Hello",)),
         (["Hello", "Hi", "Hello"], ("Hello", "Hi")),
-        ('["Hello", "Hi"]', ("Hello", "Hi")),
+        ('["Hello", "Hi"]', ('["Hello", "Hi"]',)),  # what a model is to write may be JSON
         ("[see above]", ("[see above]",)),
         ('{"a": 1}', ('{"a": 1}',)),
     ],
@@ -42,7 +42,7 @@ def test_a_target_is_a_text_or_a_list_of_texts(value, target):
     assert Seq2SeqExample(source="x", target=value).target == target
 
 
-@pytest.mark.parametrize("value", [[], "", " ", ["a", ""], 7, ["a", 7], None, '["a", 7]', '["a"'])
+@pytest.mark.parametrize("value", [[], "", " ", ["a", ""], 7, ["a", 7], None])
 def test_a_target_without_a_text_is_refused(value):
     with pytest.raises(ValidationError):
         Seq2SeqExample(source="x", target=value)

@@ -24,8 +24,9 @@ from baton.store.rows import now
 DELETED_AT_ONCE = 5000
 """Maximum number of answers that one transaction deletes."""
 
-LATE = timedelta(hours=1)
-"""How long a correction may wait for its answer in the log: replicas write it every second, and after an outage."""
+LATE = timedelta(minutes=5)
+"""How long a correction may wait for its answer in the log. Replicas write it every second; while the database is away, nobody
+can send corrections either."""
 
 
 class AnswerName(NamedTuple):
@@ -34,6 +35,9 @@ class AnswerName(NamedTuple):
     answer_id: str | None
     request_id: str | None
     position: int
+
+
+_Found = dict[AnswerName, LoggedPrediction | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +59,9 @@ class PredictionStore:
     Any method raises ``RegistryError`` if the database does not respond.
     """
 
-    def __init__(self, engine: sa.Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: sa.Engine, *, read_only: bool = False) -> None:
+        """``read_only``: nothing can be written; corrected answers are then those that were attached before."""
+        self._engine, self._read_only = engine, read_only
 
     def log(self, predictions: Sequence[LoggedPrediction]) -> None:
         """Store predictions; those that are stored already are left out."""
@@ -77,20 +82,14 @@ class PredictionStore:
         ]
         self._insert_new(schema.shadow_answers, rows)
 
-    def find(self, model: str, names: Collection[AnswerName]) -> dict[AnswerName, LoggedPrediction | None]:
+    def find(self, model: str, names: Collection[AnswerName]) -> _Found:
         """Return the logged answers that ``names`` mean; names without one are left out.
 
         None stands for a request id that several answers to different inputs have: nobody knows which one is meant.
         """
         with database.reading(self._engine) as connection:
-            by_request = _by_request(connection, model, [name for name in names if name.answer_id is None])
-            keys = {
-                name: (by_request.get(name) if name.answer_id is None else name.answer_id, name.position)
-                for name in names
-                if name.answer_id is not None or name in by_request
-            }
-            answers = _answers(connection, model, [key for key in keys.values() if key[0] is not None])
-        return {name: answers.get(key) for name, key in keys.items() if key[0] is None or key in answers}
+            by_id = _answers(connection, model, [name for name in names if name.answer_id is not None])
+            return {**by_id, **_by_request(connection, model, [name for name in names if name.answer_id is None])}
 
     def summaries(self, model: str, version: int, limit: int) -> list[tuple[str | None, float | None, int]]:
         """Return label, confidence and text length of a version's newest predictions, newest first, to measure drift."""
@@ -197,15 +196,12 @@ class PredictionStore:
 
     def attach(self, model: str) -> None:
         """Attach corrections that came before their answers were in the log (see `attach_answers`)."""
+        if self._read_only:
+            return
         table = schema.feedback
-        waiting = (
-            table.c.model == model,
-            table.c.version.is_(None),
-            table.c.received_at > now() - LATE,
-            sa.or_(table.c.answer_id.is_not(None), table.c.request_id.is_not(None)),
-        )
+        waiting = (table.c.model == model, table.c.version.is_(None), table.c.received_at > now() - LATE)
         with database.reading(self._engine) as connection:
-            if not connection.scalar(sa.select(sa.exists().where(*waiting))):
+            if not connection.scalar(sa.select(sa.exists().where(*waiting, sa.or_(_named(), _meant())))):
                 return
         with database.writing(self._engine) as connection:
             attach_answers(connection, *waiting)
@@ -241,56 +237,68 @@ class PredictionStore:
 def attach_answers(connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> None:
     """Let the corrections that meet ``conditions`` know the answers that they correct, and the versions that gave these.
 
-    A request id means an answer if all answers that have it have the same input: of a request that was repeated, any is right.
+    A request id means an answer if all answers that have it have the same input: of a request that was repeated, the last one.
     """
     table, logged = schema.feedback, schema.predictions
-    place = (logged.c.model == table.c.model, logged.c.position == table.c.position)
-    meant = (
-        sa.select(sa.func.max(logged.c.answer_id))
-        .where(*place, logged.c.request_id == table.c.request_id)
-        .group_by(logged.c.request_id)
-        .having(_same_input(logged))
-        .scalar_subquery()
-    )
-    unnamed = (table.c.answer_id.is_(None), table.c.request_id.is_not(None))
-    connection.execute(table.update().where(*conditions, *unnamed).values(answer_id=meant))
-    version = sa.select(logged.c.version).where(*place, logged.c.answer_id == table.c.answer_id).scalar_subquery()
-    named = (table.c.version.is_(None), table.c.answer_id.is_not(None))
-    connection.execute(table.update().where(*conditions, *named).values(version=version))
+    last = _with_request_id(sa.select(logged.c.answer_id)).order_by(logged.c.created_at.desc(), logged.c.answer_id.desc())
+    connection.execute(table.update().where(*conditions, _meant()).values(answer_id=last.limit(1).scalar_subquery()))
+    version = _with_answer_id(sa.select(logged.c.version)).scalar_subquery()
+    connection.execute(table.update().where(*conditions, table.c.version.is_(None), _named()).values(version=version))
 
 
-def _by_request(connection: sa.Connection, model: str, names: Sequence[AnswerName]) -> dict[AnswerName, str | None]:
-    """Return the ids of the answers that request ids mean, None for those that are ambiguous."""
+def _named() -> sa.ColumnElement[bool]:
+    """Return whether the log has the answer that a correction names by its id."""
+    return sa.exists(_with_answer_id(sa.select(sa.literal(1))))
+
+
+def _meant() -> sa.ColumnElement[bool]:
+    """Return whether a correction names its answer by a request id only, and whether that means one."""
+    table, logged = schema.feedback, schema.predictions
+    clear = _with_request_id(sa.select(_same_input(logged))).scalar_subquery()
+    return sa.and_(table.c.answer_id.is_(None), table.c.request_id.is_not(None), clear)
+
+
+def _with_answer_id(query: sa.Select[Any]) -> sa.Select[Any]:
+    table, logged = schema.feedback, schema.predictions
+    here = (logged.c.model == table.c.model, logged.c.answer_id == table.c.answer_id, logged.c.position == table.c.position)
+    return query.where(*here).correlate(table)
+
+
+def _with_request_id(query: sa.Select[Any]) -> sa.Select[Any]:
+    table, logged = schema.feedback, schema.predictions
+    here = (logged.c.model == table.c.model, logged.c.request_id == table.c.request_id, logged.c.position == table.c.position)
+    return query.where(*here).correlate(table)
+
+
+def _by_request(connection: sa.Connection, model: str, names: Sequence[AnswerName]) -> _Found:
+    """Return the answers that request ids mean (see `attach_answers`), None for those that are ambiguous."""
     table = schema.predictions
-    found: dict[AnswerName, str | None] = {}
+    group = (table.c.request_id, table.c.position)
+    newest_first = (table.c.created_at.desc(), table.c.answer_id.desc())
+    place = sa.func.row_number().over(partition_by=group, order_by=newest_first).label("place")
+    text = sa.cast(table.c.input, sa.Text)
+    clear = (sa.func.min(text).over(partition_by=group) == sa.func.max(text).over(partition_by=group)).label("clear")
+    found: _Found = {}
     for start in range(0, len(names), IDS_PER_QUERY):
         some = [(name.request_id, name.position) for name in names[start : start + IDS_PER_QUERY]]
-        query = (
-            sa.select(
-                table.c.request_id,
-                table.c.position,
-                sa.func.max(table.c.answer_id).label("answer_id"),
-                _same_input(table).label("clear"),
-            )
-            .where(table.c.model == model, sa.tuple_(table.c.request_id, table.c.position).in_(some))
-            .group_by(table.c.request_id, table.c.position)
-        )
-        for row in connection.execute(query):
-            found[AnswerName(None, row.request_id, row.position)] = row.answer_id if row.clear else None
+        answers = sa.select(table, place, clear).where(table.c.model == model, sa.tuple_(*group).in_(some)).subquery()
+        for row in connection.execute(sa.select(answers).where(answers.c.place == 1)):
+            columns = {column.name: row._mapping[column.name] for column in table.c}
+            name = AnswerName(None, row.request_id, row.position)
+            found[name] = LoggedPrediction(**columns) if row.clear else None
     return found
 
 
-def _answers(
-    connection: sa.Connection, model: str, keys: Sequence[tuple[str | None, int]]
-) -> dict[tuple[str | None, int], LoggedPrediction]:
-    """Return the logged answers with these ids and positions, as far as there are any."""
+def _answers(connection: sa.Connection, model: str, names: Sequence[AnswerName]) -> _Found:
+    """Return the logged answers that are named by their ids, as far as there are any."""
     table = schema.predictions
+    keys = list({(name.answer_id, name.position) for name in names})
     found: dict[tuple[str | None, int], LoggedPrediction] = {}
     for start in range(0, len(keys), IDS_PER_QUERY):
         here = sa.tuple_(table.c.answer_id, table.c.position).in_(keys[start : start + IDS_PER_QUERY])
         for row in connection.execute(table.select().where(table.c.model == model, here)):
             found[row.answer_id, row.position] = LoggedPrediction(**row._mapping)
-    return found
+    return {name: found[name.answer_id, name.position] for name in names if (name.answer_id, name.position) in found}
 
 
 def _same_input(logged: sa.FromClause) -> sa.ColumnElement[bool]:

@@ -1,7 +1,7 @@
 """Finds entries of the history that receivers want to hear of, and sends them until they are received.
 
 Each entry is written down before it is sent, so that none is lost when a control plane is killed; one that was sent but not
-ticked off is sent again, with the same id. A receiver that fails does not hold up the others.
+ticked off is sent again, with the same id.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
 from baton.config.notify_settings import NotifySettings
 from baton.store.notice_store import Notice
-from baton.store.records import PAGE, HistoryEntry
+from baton.store.records import PAGE, HistoryEntry, HistoryKind
 from baton.store.registry import Registry
 from services.control.failures import log_failures
 from services.control.notices import webhook
@@ -36,33 +36,32 @@ AT_ONCE = 20
 
 
 class Notifier:
-    """Sends the notices of one service. Its state is in the registry."""
+    """Sends the notices of one receiver. Its state is in the registry, but for what it has looked at already."""
 
-    def __init__(self, receivers: Sequence[NotifySettings], registry: Registry) -> None:
-        self._receivers, self._registry = receivers, registry
+    def __init__(self, receiver: NotifySettings, registry: Registry) -> None:
+        self._receiver, self._registry = receiver, registry
+        self._name = name_of(receiver)
+        self._looked_at: object = None
+        """The models and the mark of the history when it was read last."""
 
     async def tell(self, models: Collection[str]) -> None:
-        """Write down what is new in the history of ``models``, and send what is due."""
-        owned = sorted(models)
-        await asyncio.gather(*(self._tell(receiver, owned) for receiver in self._receivers))
+        """Write down what is new in the history of ``models``, and send what is due, one after the other."""
+        with log_failures(f"telling {self._receiver.shown}"):
+            for notice in await asyncio.to_thread(self._collect, sorted(models)):
+                await self._send(notice)
 
-    async def _tell(self, receiver: NotifySettings, models: Sequence[str]) -> None:
-        with log_failures(f"telling {receiver.shown}"):
-            due = await asyncio.to_thread(self._collect, receiver, models)
-            for notice in due:
-                await self._send(receiver, notice)
-
-    def _collect(self, receiver: NotifySettings, models: Sequence[str]) -> list[Notice]:
-        name, store = name_of(receiver), self._registry.notices
-        for model in models:
-            since = store.known_since(name, model)
+    def _collect(self, models: list[str]) -> list[Notice]:
+        store, mark = self._registry.notices, (models, self._registry.history.mark())
+        for model in models if mark != self._looked_at else []:
+            since = store.known_since(self._name, model)
             entries = self._registry.history.list(model, limit=PAGE)
-            wanted = [entry for entry in reversed(entries) if entry.at > since and entry.what in receiver.events]
-            store.add([_notice(name, model, entry) for entry in wanted])
-        return store.due(name, models, AT_ONCE)
+            wanted = [entry for entry in reversed(entries) if entry.at > since and entry.what in self._receiver.events]
+            store.add([_notice(self._name, model, entry) for entry in wanted])
+        self._looked_at = mark
+        return store.due(self._name, models, AT_ONCE)
 
-    async def _send(self, receiver: NotifySettings, notice: Notice) -> None:
-        store, now = self._registry.notices, datetime.now(UTC)
+    async def _send(self, notice: Notice) -> None:
+        receiver, store, now = self._receiver, self._registry.notices, datetime.now(UTC)
         try:
             await webhook.send(receiver.url, receiver.key, notice.event, now, notice.body)
         except webhook.Refused as refused:
@@ -89,6 +88,8 @@ def name_of(receiver: NotifySettings) -> str:
 
 
 def _notice(receiver: str, model: str, entry: HistoryEntry) -> Notice:
-    data = {"model": model, "version": entry.version, "text": entry.text, "details": dict(entry.details)}
+    # why a run failed may quote rows of data, which are not for everybody who hears of it
+    text = f"A run of {model} failed; `baton runs {model}` says why" if entry.what == HistoryKind.RUN_FAILED else entry.text
+    data = {"model": model, "version": entry.version, "text": text, "details": dict(entry.details)}
     body = {"type": entry.what, "timestamp": entry.at.isoformat(), "data": data}
     return Notice(receiver=receiver, event=entry.id, model=model, body=body, tries=0, created_at=datetime.now(UTC))

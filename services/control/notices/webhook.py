@@ -5,6 +5,7 @@ The form is that of Standard Webhooks (https://www.standardwebhooks.com), which 
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -18,7 +19,7 @@ from pydantic_core import to_json
 from baton.client import on_loopback
 
 TIMEOUT_SECONDS = 15.0
-"""How long a receiver may take to answer, as the specification recommends."""
+"""How long a receiver may take to answer in all, as the specification recommends."""
 
 GONE = 410
 """The status of a receiver that wants to hear no more of it."""
@@ -44,12 +45,16 @@ async def send(url: str, key: bytes | None, event: str, at: datetime, body: Mapp
     if key is not None:
         headers["webhook-signature"] = signature(key, event, headers["webhook-timestamp"], content)
     try:
-        async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, trust_env=not on_loopback(url)) as client:
-            answer = await client.post(url, content=content, headers=headers)
-    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        async with (
+            asyncio.timeout(TIMEOUT_SECONDS),
+            httpx.AsyncClient(timeout=TIMEOUT_SECONDS, trust_env=not on_loopback(url)) as client,
+            client.stream("POST", url, content=content, headers=headers) as answer,  # nobody reads its body
+        ):
+            status = answer.status_code
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:  # TimeoutError is an OSError
         raise Refused(f"no answer ({type(error).__name__})", final=False) from None
-    if not answer.is_success:
-        raise Refused(f"status {answer.status_code}", final=answer.status_code == GONE)
+    if not httpx.codes.is_success(status):
+        raise Refused(f"status {status}", final=status == GONE)
 
 
 def signature(key: bytes, event: str, timestamp: str, content: bytes) -> str:
