@@ -28,3 +28,8 @@ def application(model: str) -> str:
 def route(model: str) -> str:
     """Return the path below which a model answers."""
     return f"{ROUTE}/{model}"
+
+
+def replacing(model: str) -> str:
+    """Return the name of the lease that `baton apply` holds while it replaces the replicas of a model."""
+    return f"replacing {model}"

@@ -247,7 +247,13 @@ predictions = sa.Table(
     sa.Column("length", sa.Integer, nullable=False),
     sa.Column("created_at", UtcDateTime, nullable=False),
 )
-sa.Index("ix_predictions_request", predictions.c.model, predictions.c.request_id, predictions.c.position)
+sa.Index(
+    "ix_predictions_request",
+    predictions.c.model,
+    predictions.c.request_id,
+    predictions.c.position,
+    predictions.c.created_at,
+)
 sa.Index("ix_predictions_recent", predictions.c.model, predictions.c.version, predictions.c.created_at)
 sa.Index("ix_predictions_age", predictions.c.created_at)
 

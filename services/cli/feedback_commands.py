@@ -57,10 +57,10 @@ def feedback(
 
     `baton feedback intents corrections.jsonl` · `baton feedback intents --withdraw ticket-17`
 
-    A line is a row of the model's task, or `{"request_id": …, "label": …}` to correct its answers. A line without an `id` gets
-    one computed from its content, so that a file that is sent twice is counted once; one with the `id` of an earlier correction
-    and another answer takes its place. After Ctrl-C, the corrections that the service acknowledged are stored; send the file
-    again to continue. Exit status 1 when lines were rejected, or an id is not known.
+    A line is a row of the model's task, or `{"answer_id": …, "label": …}` to correct an answer (its header `x-answer-id`). A
+    line without an `id` gets one computed from its content, so that a file that is sent twice is counted once; one with the
+    `id` of an earlier correction and another answer takes its place. After Ctrl-C, the corrections that the service
+    acknowledged are stored; send the file again to continue. Exit status 1 when lines were rejected, or an id is not known.
     """
     wanted = [file is not None, bool(withdraw), withdraw_all, changes]
     if sum(wanted) != 1:

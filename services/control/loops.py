@@ -22,6 +22,7 @@ from services.control.notices.notifier import Notifier
 from services.control.ownership import Ownership
 from services.control.retrain import Retrainer
 from services.control.rollouts.driver import Rollouts
+from services.names import replacing
 
 WATCH_SECONDS = 1.0
 """Pause between two looks at active runs and pending decisions. Users wait for both; a look costs three small queries."""
@@ -123,9 +124,15 @@ class Loops:
             self._start(owned, decision.model, partial(self._judge_again, decision))
         # All are judged before one is rolled out: the best goes first.
         waiting = {decision.model for decision in overtaken} | {rollout.model for rollout in active}
+        waiting |= await asyncio.to_thread(self._replaced, owned)
         for decision in await asyncio.to_thread(self._registry.pending_decisions):
             if decision.model not in waiting:
                 self._start(owned, decision.model, partial(self._roll_out, decision))
+
+    def _replaced(self, models: Collection[str]) -> set[str]:
+        """Return those of ``models`` whose replicas `baton apply` is replacing."""
+        held = self._registry.leases.held([replacing(model) for model in models])
+        return {model for model in models if replacing(model) in held}
 
     def _acts_for(self, rollout: Rollout, owned: Collection[str]) -> bool:
         """Return whether a roll-out is this cluster's: it began here, or its cluster is gone and the model is ours now."""

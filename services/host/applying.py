@@ -6,8 +6,10 @@ The order of the steps; `baton.config.changes` says what differs, and `serve_dri
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import secrets
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from baton.config.changes import KEPT, Difference, Kind, difference
 from baton.config.file import BatonConfig, validate
@@ -19,6 +21,13 @@ from services.host.checks.startup_warnings import with_keys_by_default
 from services.host.instance import StateDirectory, alive
 from services.host.readiness import wait_until_routed
 from services.host.serve_driver import Report, join, leave, redeploy_control, redeploy_models, remove_undeclared
+from services.names import replacing
+
+if TYPE_CHECKING:  # it loads slowly, and every `baton status` imports this module
+    from baton.store.registry import Registry
+
+REPLACING_SECONDS = 900.0
+"""How long roll-outs are held at most, if this process is killed: longer than replacing takes."""
 
 OLDER = (
     "the service at {url} runs another version of Baton, whose configuration cannot be compared with this one's; restart it: "
@@ -115,7 +124,7 @@ def apply_on_cluster(running: BatonConfig, wanted: BatonConfig, address: str, st
 
 
 def _apply(running: BatonConfig, wanted: BatonConfig, address: str, store_urls: Mapping[str, str], report: Report) -> None:
-    from baton.store.registry import Registry  # loads slowly, and every `baton status` imports this module
+    from baton.store.registry import Registry
     from services.control.bootstrap import declare
 
     # `running` lacks passwords and secrets, which are the same
@@ -123,8 +132,10 @@ def _apply(running: BatonConfig, wanted: BatonConfig, address: str, store_urls: 
     after = before.model_copy(update={"models": wanted.models})
     known = {settings.name for settings in before.models}
     added = after.model_copy(update={"models": tuple(it for it in after.models if it.name not in known)})
-    registry = Registry(after.database)
+    moved = [it.model for it in difference(before, after).models if it.kind is Kind.CHANGED and it.moves_replicas]
+    registry, holder = Registry(after.database), f"apply {secrets.token_hex(8)}"
     try:
+        _hold_roll_outs(registry, moved, holder)
         declare(registry, added)  # replicas ask for their champion; of the others, runs go by what the service uses
         join(after, address)
         redeploy_models(after, before, report, store_urls)
@@ -133,5 +144,18 @@ def _apply(running: BatonConfig, wanted: BatonConfig, address: str, store_urls: 
         remove_undeclared(after)
     finally:
         leave()
+        registry.leases.release(holder)
         registry.close()
     wait_until_routed(after)
+
+
+def _hold_roll_outs(registry: Registry, models: Sequence[str], holder: str) -> None:
+    """Let no roll-out of these models begin by itself: it would take replicas that are replaced for victims of its version.
+
+    Raises ``Conflict`` if one is active.
+    """
+    registry.leases.acquire([replacing(model) for model in models], holder, REPLACING_SECONDS)
+    active = [rollout for rollout in registry.rollouts.list_active() if rollout.model in models]
+    if active:
+        told = ", ".join(f"{it.model} v{it.version}" for it in active)
+        raise Conflict(f"nothing was applied: a roll-out began meanwhile ({told}); apply again when it has ended")

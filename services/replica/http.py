@@ -140,7 +140,8 @@ class ReplicaHttp:
             raise UnsupportedMediaType(f"content type {content_type.decode('latin-1')!r}; allowed: {allowed}")
         body = await read_body(scope, timely(receive), self._settings.serving.max_body_bytes)
         call = dialect.read(Message(body=body, header=partial(header, scope)), self._model)
-        explained = self._task.wants_explanation(call.options[0])
+        task, chosen = self._task, call.options[0]
+        explained = task.wants_explanation(chosen)
         if explained:
             self._check_explained(len(call.inputs))
         if self._batcher.version is None:
@@ -158,7 +159,7 @@ class ReplicaHttp:
                     key=header(scope, b"x-baton-key").decode("latin-1") or request_id,
                     version=version or header(scope, b"x-baton-version").decode("latin-1"),
                     seconds=seconds,
-                    explained=explained,
+                    heavy=explained or task.copies(chosen) > task.copies(task.Options()),
                 )
         except TimeoutError:
             raise DeadlineExceeded(f"no answer within {patience} ms, as x-request-timeout-ms demands") from None

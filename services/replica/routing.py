@@ -37,7 +37,7 @@ class Router:
         key: str,
         version: str = "",
         seconds: float | None = None,
-        explained: bool = False,
+        heavy: bool = False,
     ) -> Prediction:
         """Return the answer to one request.
 
@@ -47,14 +47,14 @@ class Router:
             key: the same key is always answered by the same version while a trial runs.
             version: number of the version that must answer, of those that run here; empty for no matter which.
             seconds: how long the caller waits; None: as long as it takes.
-            explained: whether it takes hundreds of passes. Such a request is no part of a trial, which would take a version
-                for late that is not.
+            heavy: whether it takes many times what others take, as explanations do. Such a request is no part of a trial,
+                which would take a version for late that is not.
 
         Raises:
             InvalidInput: ``version`` is not one that runs here.
             NotReady, Overloaded: as `Batcher.submit`.
         """
-        trial = None if explained else self.trial
+        trial = None if heavy else self.trial
         if version:
             return await self._chosen(version).submit(inputs, options)
         if trial is None:

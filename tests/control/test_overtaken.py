@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 from baton.store.records import ModelVersion, RunState, Source
+from services.names import replacing
 from tests.support.local_control import LocalControl, configured, control_of, decide, loops_of, publish
 
 
@@ -71,3 +72,15 @@ def test_a_run_that_was_to_register_the_version_again_gets_no_decision_of_it(tmp
     look_once(control)  # judges the older winner again
     assert control.registry.newest_gate_decision("m", older.number).verdict == "reject"
     assert control.registry.runs.get(again.id).decision_id is None
+
+
+def test_no_version_takes_over_while_replicas_are_replaced(tmp_path: Path) -> None:
+    """The roll-out would take the replicas that end for victims of its version."""
+    control = control_of(configured(tmp_path, "m"))
+    version = won(control, 80)
+    control.registry.leases.acquire([replacing("m")], "apply", 60.0)
+    look_once(control)
+    assert control.registry.champion("m").version is None
+    control.registry.leases.release("apply")
+    look_once(control)
+    assert control.registry.champion("m").version == version.number

@@ -71,11 +71,11 @@ def rollout(state: RolloutState, percent: float = 100.0) -> Rollout:
     )
 
 
-async def ask(router: Router, text: str, key: str = "k", version: str = "", *, explained: bool = False) -> tuple[int, str]:
+async def ask(router: Router, text: str, key: str = "k", version: str = "", *, heavy: bool = False) -> tuple[int, str]:
     """The version that answered, and its label. The request's id is made of its text."""
     options = [TASK.Options()]
     prediction = await router.answer(
-        [TextInput(text=text)], options, answer_id=f"id of {text}", key=key, version=version, explained=explained
+        [TextInput(text=text)], options, answer_id=f"id of {text}", key=key, version=version, heavy=heavy
     )
     return prediction.version, prediction.outputs[0].label
 
@@ -159,11 +159,11 @@ def test_a_canary_answers_its_share_and_the_same_key_gets_the_same_version():
 @pytest.mark.parametrize("state", [RolloutState.CANARY, RolloutState.SHADOW])
 def test_explanations_which_take_hundreds_of_passes_are_no_part_of_a_trial(state):
     async def work(router: Router, trial: Trial) -> None:
-        answers = [await ask(router, "why?", f"caller {number}", explained=True) for number in range(50)]
+        answers = [await ask(router, "why?", f"caller {number}", heavy=True) for number in range(50)]
         assert {version for version, _ in answers} == {1}
         counts = trial.counts()
         assert (counts.answers, counts.champion_answers) == (0, 0)
-        assert (await ask(router, "why?", version="2", explained=True))[0] == 2, "a tester may ask it"
+        assert (await ask(router, "why?", version="2", heavy=True))[0] == 2, "a tester may ask it"
 
     with_trial(Answering("cards"), state, work, percent=50.0)
 

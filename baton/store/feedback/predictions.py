@@ -1,8 +1,8 @@
 """The prediction log: what models answered, and what shadows would have; and the answers that feedback corrects.
 
 A correction names an answer by the answer's own id, or by the request id that the caller chose. The latter may stand for
-several answers: it means one of them only if all have the same input. Corrections may arrive before the log is written, so
-`attach_answers` runs when one is stored, and again before corrected answers are read.
+several answers: it means the last of them, and only if all have the same input. Corrections may arrive before the log is
+written, so `attach_answers` runs when one is stored, and again before corrected answers are read.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from baton.store.rows import now
 
 DELETED_AT_ONCE = 5000
 """Maximum number of answers that one transaction deletes."""
+
+LOOKED_AT = 100
+"""How many of the last answers with one request id are compared. Some clients send the same one with each request."""
 
 LATE = timedelta(minutes=5)
 """How long a correction may wait for its answer in the log. Replicas write it every second; while the database is away, nobody
@@ -237,11 +240,11 @@ class PredictionStore:
 def attach_answers(connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> None:
     """Let the corrections that meet ``conditions`` know the answers that they correct, and the versions that gave these.
 
-    A request id means an answer if all answers that have it have the same input: of a request that was repeated, the last one.
+    A request id means an answer if the last answers that have it (`LOOKED_AT`) have the same input: then it means the last one.
     """
     table, logged = schema.feedback, schema.predictions
-    last = _with_request_id(sa.select(logged.c.answer_id)).order_by(logged.c.created_at.desc(), logged.c.answer_id.desc())
-    connection.execute(table.update().where(*conditions, _meant()).values(answer_id=last.limit(1).scalar_subquery()))
+    last = _newest_first(_with_request_id(sa.select(logged.c.answer_id))).limit(1).scalar_subquery()
+    connection.execute(table.update().where(*conditions, _meant()).values(answer_id=last))
     version = _with_answer_id(sa.select(logged.c.version)).scalar_subquery()
     connection.execute(table.update().where(*conditions, table.c.version.is_(None), _named()).values(version=version))
 
@@ -254,8 +257,14 @@ def _named() -> sa.ColumnElement[bool]:
 def _meant() -> sa.ColumnElement[bool]:
     """Return whether a correction names its answer by a request id only, and whether that means one."""
     table, logged = schema.feedback, schema.predictions
-    clear = _with_request_id(sa.select(_same_input(logged))).scalar_subquery()
+    asked = sa.select(sa.cast(logged.c.input, sa.Text).label("text"))
+    texts = _newest_first(_with_request_id(asked)).limit(LOOKED_AT).subquery().c.text
+    clear = sa.select(sa.func.min(texts) == sa.func.max(texts)).scalar_subquery()
     return sa.and_(table.c.answer_id.is_(None), table.c.request_id.is_not(None), clear)
+
+
+def _newest_first(query: sa.Select[Any]) -> sa.Select[Any]:
+    return query.order_by(schema.predictions.c.created_at.desc(), schema.predictions.c.answer_id.desc())
 
 
 def _with_answer_id(query: sa.Select[Any]) -> sa.Select[Any]:
@@ -270,22 +279,16 @@ def _with_request_id(query: sa.Select[Any]) -> sa.Select[Any]:
     return query.where(*here).correlate(table)
 
 
-def _by_request(connection: sa.Connection, model: str, names: Sequence[AnswerName]) -> _Found:
+def _by_request(connection: sa.Connection, model: str, names: Collection[AnswerName]) -> _Found:
     """Return the answers that request ids mean (see `attach_answers`), None for those that are ambiguous."""
     table = schema.predictions
-    group = (table.c.request_id, table.c.position)
-    newest_first = (table.c.created_at.desc(), table.c.answer_id.desc())
-    place = sa.func.row_number().over(partition_by=group, order_by=newest_first).label("place")
-    text = sa.cast(table.c.input, sa.Text)
-    clear = (sa.func.min(text).over(partition_by=group) == sa.func.max(text).over(partition_by=group)).label("clear")
     found: _Found = {}
-    for start in range(0, len(names), IDS_PER_QUERY):
-        some = [(name.request_id, name.position) for name in names[start : start + IDS_PER_QUERY]]
-        answers = sa.select(table, place, clear).where(table.c.model == model, sa.tuple_(*group).in_(some)).subquery()
-        for row in connection.execute(sa.select(answers).where(answers.c.place == 1)):
-            columns = {column.name: row._mapping[column.name] for column in table.c}
-            name = AnswerName(None, row.request_id, row.position)
-            found[name] = LoggedPrediction(**columns) if row.clear else None
+    for name in set(names):
+        here = (table.c.model == model, table.c.request_id == name.request_id, table.c.position == name.position)
+        rows = connection.execute(_newest_first(table.select().where(*here)).limit(LOOKED_AT)).all()
+        if rows:
+            clear = all(row.input == rows[0].input for row in rows)
+            found[name] = LoggedPrediction(**rows[0]._mapping) if clear else None
     return found
 
 
@@ -299,12 +302,6 @@ def _answers(connection: sa.Connection, model: str, names: Sequence[AnswerName])
         for row in connection.execute(table.select().where(table.c.model == model, here)):
             found[row.answer_id, row.position] = LoggedPrediction(**row._mapping)
     return {name: found[name.answer_id, name.position] for name in names if (name.answer_id, name.position) in found}
-
-
-def _same_input(logged: sa.FromClause) -> sa.ColumnElement[bool]:
-    """Return whether all answers of a group have the same input."""
-    text = sa.cast(logged.c.input, sa.Text)
-    return sa.func.min(text) == sa.func.max(text)
 
 
 def _input_hash(item: Mapping[str, Any]) -> str:

@@ -75,6 +75,11 @@ def messages(config: BatonConfig, registry: Registry, ports: Mapping[str, int]) 
             f"{WARNING}this cluster stores and logs the arguments of its applications, and the database's URL with its "
             "password is one of them. Deploy with `baton render` instead: it leaves the URL to the environment of the nodes"
         )
+    if not ports and config.notify:
+        found.append(
+            f"{WARNING}this cluster stores and logs the arguments of its applications, and the URLs and secrets of `notify` "
+            "are among them: whoever reads Ray's dashboard reads them"
+        )
     host, port = config.http.host, config.http.port
     if not config.keys_required and not config.http.loopback:
         found.append(

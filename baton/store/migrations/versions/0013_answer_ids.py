@@ -20,7 +20,7 @@ def upgrade() -> None:
     op.execute("ALTER TABLE shadow_answers RENAME COLUMN request_id TO answer_id")
     op.add_column("predictions", sa.Column("request_id", sa.String(length=128), nullable=True))
     op.execute("UPDATE predictions SET request_id = answer_id WHERE NOT ambiguous")
-    op.create_index("ix_predictions_request", "predictions", ["model", "request_id", "position"])
+    op.create_index("ix_predictions_request", "predictions", ["model", "request_id", "position", "created_at"])
     op.add_column("feedback", sa.Column("answer_id", sa.String(length=128), nullable=True))
     op.execute(
         "UPDATE feedback SET answer_id = request_id WHERE EXISTS (SELECT 1 FROM predictions AS logged "
