@@ -16,10 +16,11 @@ from pydantic import BaseModel
 from ray import serve
 
 from baton import installation
-from baton.config.changes import SCALING_KEY, for_replicas
+from baton.config.changes import SCALING_KEY, for_replicas, shown
 from baton.config.file import BatonConfig, LoggingSettings
 from baton.config.model_settings import ModelSettings
 from baton.errors import ConfigError
+from baton.store.urls import without_passwords
 from services.control.plane import ControlPlane
 from services.environment import STORE_VARIABLES, job_environment
 from services.names import CONTROL_DEPLOYMENT, DEPLOYMENT
@@ -105,6 +106,8 @@ def serve_logging(settings: LoggingSettings) -> dict[str, Any]:
 def _identified(deployment: serve.Deployment, arguments: Mapping[str, Any]) -> serve.Deployment:
     """Return ``deployment`` with a version that follows from ``arguments`` and the code.
 
+    ``arguments`` are without passwords and secrets, which `baton.config.changes.difference` does not compare either.
+
     When an application is deployed again, Serve then leaves replicas of the same version alone. By itself it would replace all,
     except those of a Serve config, whose content it compares. The option is internal to Serve.
     """
@@ -133,7 +136,8 @@ def model(args: ModelArgs) -> serve.Application:
     section, _, key = SCALING_KEY.partition(".")
     read = for_replicas(args.settings)
     read[section] = {name: value for name, value in read.get(section, {}).items() if name != key}
-    identity = {**args.model_dump(mode="json", exclude={"settings"}), "settings": read}
+    urls = {key: value and without_passwords(value) for key, value in (("database", args.database), ("storage", args.storage))}
+    identity = {**args.model_dump(mode="json", exclude={"settings"}), **urls, "settings": read}
     return _identified(deployment, identity).bind(
         args.settings.model_dump(mode="json"),
         args.database,
@@ -159,7 +163,8 @@ def control(args: BatonConfig) -> serve.Application:
         logging_config=serve_logging(args.logging),
         user_config={"models": dumped["models"]},
     )(serve.ingress()(EnvControlPlane))
-    return _identified(deployment, {key: value for key, value in dumped.items() if key != "models"}).bind(dumped)
+    masked = shown(args, models=False)
+    return _identified(deployment, {key: masked[key] for key in dumped if key != "models"}).bind(dumped)
 
 
 def build(import_path: str, args: Mapping[str, Any]) -> serve.Application:

@@ -138,14 +138,6 @@ class BatonConfig(ConfigSection):
             raise ValueError(f"models: {', '.join(twice)!r} is declared more than once; names must be unique")
         return self
 
-    @model_validator(mode="after")
-    def _each_receiver_once(self) -> BatonConfig:
-        urls = [receiver.url for receiver in self.notify]
-        twice = sorted({receiver.shown for receiver in self.notify if urls.count(receiver.url) > 1})
-        if twice:
-            raise ValueError(f"notify: a URL at {', '.join(twice)} is there more than once; list all its events in one entry")
-        return self
-
     @property
     def keys_required(self) -> bool:
         """Whether calls need an API key, as far as the file alone determines it."""
@@ -214,7 +206,17 @@ def read_config(path: Path, environ: Mapping[str, str]) -> BatonConfig:
     for variable, keys in ENVIRONMENT.items():
         if variable in environ:
             _put(raw, keys, environ[variable])
-    return validate(BatonConfig, raw, source=str(path))
+    config = validate(BatonConfig, raw, source=str(path))
+    _check_receivers(config, str(path))
+    return config
+
+
+def _check_receivers(config: BatonConfig, source: str) -> None:
+    """Raise ``ConfigError`` if a receiver of notices is there twice. Not a validator: URLs that are masked look alike."""
+    urls = [receiver.url for receiver in config.notify]
+    twice = sorted({receiver.shown for receiver in config.notify if urls.count(receiver.url) > 1})
+    if twice:
+        raise ConfigError(f"{source}: notify: a URL at {', '.join(twice)} is there twice; list all its events in one entry")
 
 
 def load_config(path: Path, environ: Mapping[str, str]) -> BatonConfig:

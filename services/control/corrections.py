@@ -259,13 +259,14 @@ class Intake:
             for label in set(self._task_cls.labels_in(example)).difference(self._labels):
                 if len(self.new_labels) < LABELS_LISTED:
                     self.new_labels.add(shown(label))
+        quotes = self._task_cls.target in ("span", "text")
         return Correction(
             client_id=item.client_id,
             answer_id=None if item.answer is None else item.answer.answer_id,
             request_id=None if item.answer is None else item.answer.request_id,
             position=item.position,
             example=example.model_dump(mode="json", exclude_none=True),
-            answer_fields=() if self._task_cls.target == "span" else tuple(self._task_cls.answer_of(example)),  # it quotes
+            answer_fields=() if quotes else tuple(self._task_cls.answer_of(example)),
             sender=self.sender,
             actor=self.actor,
             audited_as=fingerprint(self._task_cls.content(example)) if self.labels else None,

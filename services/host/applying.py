@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from baton import __version__
 from baton.config.changes import KEPT, Difference, Kind, difference
 from baton.config.file import BatonConfig, validate
 from baton.errors import ConfigError, Conflict, NotFound, NotReady
@@ -42,14 +43,17 @@ def running_config(client: Client) -> BatonConfig:
         Conflict: the service is of another version of Baton, which does not tell, or has other keys.
         ApiError, NotReady: as any call.
     """
+    older = Conflict(OLDER.format(url=client.url))
     try:
+        if client.get("/healthz")["version"] != __version__:
+            raise older
         return validate(BatonConfig, client.get("/api/config"), source="the service")
     except ConfigError as error:
-        raise Conflict(OLDER.format(url=client.url)) from error
+        raise older from error
     except ApiError as error:
         if error.status != NotFound.status:
             raise
-        raise Conflict(OLDER.format(url=client.url)) from error
+        raise older from error
 
 
 def in_force(config: BatonConfig, address: str | None) -> BatonConfig:

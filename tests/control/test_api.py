@@ -629,6 +629,7 @@ def test_a_rollback_without_an_earlier_champion_is_a_conflict(champion):
         ("GET", "/api/models/m/versions?limit=501", None, "query.limit: '501' is not allowed; at most 500"),
         ("GET", f"/api/models/m/versions?before={10**20}", None, "query.before: "),
         ("GET", f"/api/models/m/promotions?before={10**20}", None, "query.before: "),
+        ("GET", "/api/models/m/history?before=0001-01-01T00:00:00%2B14:00", None, "query.before: "),
     ],
 )
 def test_a_value_that_is_not_allowed_is_told_with_its_place(champion, method, path, body, expected):

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from baton.config.file import BatonConfig, validate
+from baton.config.changes import shown
+from baton.config.file import BatonConfig, read_config, validate
 from baton.config.notify_settings import NotifySettings
 from baton.errors import ConfigError
 from baton.store.records import HistoryKind, RunState
@@ -267,8 +268,16 @@ def test_each_mistake_in_the_settings_is_told(settings, told):
     assert told in str(caught.value), str(caught.value)
 
 
-def test_a_url_that_is_listed_twice_is_told():
-    model = {"name": "m", "task": "classification", "data": {"train": "t.jsonl"}}
-    twice = [{"url": "https://hooks.example.com/x"}, {"url": "https://hooks.example.com/x", "events": ["drift"]}]
-    with pytest.raises(ConfigError, match=r"notify: a URL at https://hooks\.example\.com/… is there more than once"):
-        validate(BatonConfig, {"models": [model], "notify": twice}, source="baton.yaml")
+def test_a_url_that_is_listed_twice_is_told_and_two_of_one_host_are_not(tmp_path):
+    url = "https://hooks.example.com/x"
+
+    def load(*urls: str) -> BatonConfig:
+        model = {"name": "m", "task": "classification", "data": {"train": "t.jsonl"}}
+        path = tmp_path / "baton.yaml"
+        path.write_text(json.dumps({"models": [model], "notify": [{"url": it} for it in urls]}))
+        return read_config(path, {})
+
+    with pytest.raises(ConfigError, match=r"notify: a URL at https://hooks\.example\.com/… is there twice"):
+        load(url, url)
+    two = load(url, f"{url}y")
+    assert validate(BatonConfig, shown(two), source="the service").notify[0].url == two.notify[0].shown

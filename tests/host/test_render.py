@@ -189,3 +189,19 @@ def test_the_control_plane_takes_other_models_up_and_is_replaced_for_everything_
     before = version_of(tmp_path, 0)
     assert version_of(tmp_path, 0, models=[MODEL, {**MODEL, "name": "second"}]) == before
     assert version_of(tmp_path, 0, auth={"required": True}) != before
+
+
+def test_replicas_are_the_same_to_serve_whatever_the_secrets_are(tmp_path):
+    """`baton apply` does not compare secrets, and must not replace replicas for what it does not show."""
+
+    def version(*, secret: str, password: str, path: str, host: str = "hooks") -> Any:
+        database = f"postgresql+psycopg://baton:{password}@db/baton"
+        config = load_config(
+            written(tmp_path, database=database, notify=[{"url": f"https://{host}/{path}", "secret": secret * 16}]), {}
+        )
+        [control] = [it for it in render.applications(config) if it.name == "control"]
+        return app.build(control.import_path, control.args)._bound_deployment.version
+
+    before = version(secret="a", password="b", path="c")
+    assert version(secret="d", password="e", path="f") == before
+    assert version(secret="a", password="b", path="c", host="elsewhere") != before

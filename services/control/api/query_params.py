@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import Query
-from pydantic import AwareDatetime
+from pydantic import AfterValidator, AwareDatetime
 
 from baton.store.records import LARGEST_INTEGER
 
@@ -14,5 +15,15 @@ Limit = Annotated[int, Query(ge=1, le=500, description="Maximum number of items 
 Before = Annotated[int | None, Query(ge=0, le=LARGEST_INTEGER, description="`next` of the previous page.")]
 """The item before which a page of a list begins."""
 
-BeforeTime = Annotated[AwareDatetime | None, Query(description="`next` of the previous page.")]
+
+def _in_utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("a time in the years 1 to 9999 of UTC") from None
+
+
+BeforeTime = Annotated[
+    Annotated[AwareDatetime, AfterValidator(_in_utc)] | None, Query(description="`next` of the previous page.")
+]
 """The time before which a page of a history begins."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import time
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
@@ -31,6 +32,10 @@ MOST_DOUBLINGS = 20
 PATIENCE = timedelta(days=3)
 """How long a notice is tried again: over a weekend."""
 
+LOOK_AGAIN_SECONDS = 60.0
+"""After this time the history is read though nothing seems new: of two entries that are written at once, the one with the lower
+id may be committed last."""
+
 AT_ONCE = 20
 """Maximum number of notices that one receiver gets in one round, one after the other."""
 
@@ -42,7 +47,7 @@ class Notifier:
         self._receiver, self._registry = receiver, registry
         self._name = name_of(receiver)
         self._looked_at: object = None
-        """The models and the mark of the history when it was read last."""
+        """The models, the mark of the history and the period of `LOOK_AGAIN_SECONDS` when it was read last."""
 
     async def tell(self, models: Collection[str]) -> None:
         """Write down what is new in the history of ``models``, and send what is due, one after the other."""
@@ -51,7 +56,8 @@ class Notifier:
                 await self._send(notice)
 
     def _collect(self, models: list[str]) -> list[Notice]:
-        store, mark = self._registry.notices, (models, self._registry.history.mark())
+        period = time.monotonic() // LOOK_AGAIN_SECONDS
+        store, mark = self._registry.notices, (models, self._registry.history.mark(), period)
         for model in models if mark != self._looked_at else []:
             since = store.known_since(self._name, model)
             entries = self._registry.history.list(model, limit=PAGE)
