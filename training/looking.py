@@ -38,7 +38,13 @@ def look(settings: ModelSettings, *, guess: bool, suspects_file: Path | None) ->
     if guess and settings.data.train is not None:
         settings = _guessed(settings, settings.data.train)
     task_cls = task_type(settings.task)
-    report = check(task_cls, settings.data, lengths=_tokenizer(settings), max_length=settings.max_length)
+    report = check(
+        task_cls,
+        settings.data,
+        lengths=_tokenizer(settings),
+        max_length=settings.max_length,
+        min_rows=settings.gate.min_rows,
+    )
     content = {
         **asdict(report),
         "usable": report.usable,

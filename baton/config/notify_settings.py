@@ -34,7 +34,7 @@ class NotifySettings(ConfigSection):
 
     url: str = Field(description="Receives a POST for each event (docs/notices.md): http:// or https://.")
     events: tuple[HistoryKind, ...] = Field(
-        NOTABLE, min_length=1, description="Which entries of the history; by default those that people want to hear of."
+        NOTABLE, description="Which entries of the history; by default those that people want to hear of."
     )
     secret: str | None = Field(
         None,
@@ -52,6 +52,13 @@ class NotifySettings(ConfigSection):
             known = False
         if not known:
             raise ValueError("http://HOST/… or https://HOST/…, with a port from 1 to 65535 if there is one")
+        return value
+
+    @field_validator("events")
+    @classmethod
+    def _some(cls, value: tuple[HistoryKind, ...]) -> tuple[HistoryKind, ...]:
+        if not value:
+            raise ValueError("at least one event; leave the key out for the default")
         return value
 
     @field_validator("secret")

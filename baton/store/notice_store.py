@@ -25,7 +25,7 @@ class Notice:
 
     receiver: str
     event: str
-    """`HistoryEntry.id`."""
+    """Names the entry of the history; always the same for it."""
     model: str
     body: dict[str, Any]
     tries: int

@@ -21,6 +21,9 @@ from services.tables import show_data
 BASE_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 """Whose tokens are counted for a file that belongs to no model."""
 
+HOLDOUT_SHARE = 0.2
+"""What `baton init` holds out."""
+
 
 def data(
     target: Annotated[
@@ -96,5 +99,5 @@ def file_settings(file: str, task: str | None, fields: list[str], base_model: st
         if not (name and equals and column):
             raise InvalidInput(f"--field: {one!r} is not allowed; write FIELD=COLUMN, for example text=body")
         columns[name] = column
-    files = DataSettings(train=file, fields=columns)
+    files = DataSettings(train=file, fields=columns, holdout=HOLDOUT_SHARE)
     return ModelSettings(name="file", task=task or "classification", base_model=base_model, data=files)

@@ -13,8 +13,8 @@ from baton.config.file import validate
 from baton.config.model_settings import ModelSettings
 from baton.errors import Conflict, DataError, InvalidInput
 from baton.tasks import task_type
-from services.cli.data_commands import BASE_MODEL, file_settings, look
-from services.cli.terminal import out
+from services.cli.data_commands import BASE_MODEL, HOLDOUT_SHARE, file_settings, look
+from services.cli.terminal import err, out
 
 WRITER = "google-t5/t5-small"
 """The base model of a task whose models write, unless another is named."""
@@ -27,7 +27,7 @@ models:
     base_model: {base_model}    # a hub id, or the directory of a Hugging Face model
     data:
       train: {train}
-      holdout: 0.2                        # share that judges new versions and is never trained on; or a file of its own
+      holdout: {holdout}                        # share that judges new versions and is never trained on; or a file of its own
 {fields}    gate: {{min_f1: 0.5}}                   # the first version must show at least this F1
     # retrain: {{after_examples: 200}}      # train by itself once so many corrections came
     # serving: {{replicas: 2}}
@@ -68,12 +68,16 @@ def init(
     [split] = report["splits"]
     columns = ", ".join(f"{field} in the column {column!r}" for field, column in report["fields"].items())
     out.print(
-        f"{to}: {name}, {report['task']}, {split['rows']:,} rows, {len(split['labels']):,} labels"
+        f"{to}: {name}, {report['task']}, {split['rows']:,} rows"
+        + (f", {len(split['labels']):,} labels" if split["labels"] else "")
         + (f"; {columns}" if columns else "")
         + f" (guessed; correct it there)\nnext: baton data {name} · baton up --detach · baton train {name} --wait",
         markup=False,
         highlight=False,
     )
+    for finding in report["findings"]:
+        if finding["level"] == "warning":
+            err.print(f"{file}: {finding['what']}", style="yellow", markup=False, soft_wrap=True)
 
 
 def _name_of(file: Path) -> str:
@@ -96,5 +100,6 @@ def _content(file: Path, to: Path, name: str, base_model: str, report: dict[str,
         task=report["task"],
         base_model=base_model,
         train=json.dumps(str(train), ensure_ascii=False),
+        holdout=HOLDOUT_SHARE,
         fields=f"      fields: {columns}    # guessed: the columns of the task's fields\n" if report["fields"] else "",
     )

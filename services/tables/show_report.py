@@ -64,8 +64,9 @@ def evaluation(item: Json) -> RenderableType:
         sections += [Text(), report(item)]
     elif labels := item["evaluation"]["metrics"].get("per_class"):
         by_label = grid("label", "in holdout", "F1")
-        for name, scores in sorted(labels.items(), key=lambda pair: float(pair[1]["f1"])):
-            by_label.add_row(Text(name), f"{scores['support']:,}", f"{scores['f1']:.3f}")
+        judged = {name: scores["support"] > 0 for name, scores in labels.items()}
+        for name, scores in sorted(labels.items(), key=lambda pair: (not judged[pair[0]], float(pair[1]["f1"]))):
+            by_label.add_row(Text(name), f"{scores['support']:,}", f"{scores['f1']:.3f}" if judged[name] else "–")
         sections += [Text(), by_label]
     return Group(*sections)
 

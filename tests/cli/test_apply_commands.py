@@ -239,3 +239,11 @@ def test_oddities_of_a_file_are_told_by_config_check(baton, tmp_path):
     model["feedback"] = {"accept": False}
     told = baton("config", "check", "-c", write(tmp_path, {"models": [model]})).err
     assert told.count("never starts a run: it waits for corrections, and feedback.accept is false") == 3
+
+
+def test_an_encoder_for_a_task_that_writes_is_told_by_config_check(baton, tmp_path):
+    (tmp_path / "train.jsonl").write_text("")
+    model = {**GOOD["models"][0], "task": "seq2seq", "base_model": "sentence-transformers/all-MiniLM-L6-v2"}
+    done = baton("config", "check", "-c", write(tmp_path, {"models": [model]}))
+    assert done.code == 0
+    assert "is a bert model, with which Baton was not tried to write; allowed: bart, mt5," in words(done.err)

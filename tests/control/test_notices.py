@@ -105,7 +105,7 @@ def test_each_event_is_told_once_and_only_what_happens_after_the_receiver_is_kno
         assert headers["content-type"] == "application/json"
         assert "webhook-signature" not in headers, "there is no secret"
         entry = registry.history.list("m")[-2]
-        assert headers["webhook-id"] == entry.id
+        assert headers["webhook-id"] == f"{entry.id}-{entry.at:%Y%m%d%H%M%S}"
         assert json.loads(body) == {
             "type": "drift",
             "timestamp": entry.at.isoformat(),

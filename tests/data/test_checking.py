@@ -49,6 +49,24 @@ def test_of_good_data_nothing_is_told(tmp_path: Path) -> None:
     assert (holdout.name, holdout.rows) == ("holdout", 1)
 
 
+@pytest.mark.parametrize(("rows", "holdout", "few"), [(140, 0.2, True), (150, 0.2, False), (60, 0.5, False)])
+def test_a_holdout_that_judges_nothing_is_told_before_anything_trains(tmp_path: Path, rows: int, holdout: float, few: bool):
+    data = DataSettings(train=write(tmp_path / "train.jsonl", fine(rows)), holdout=holdout)
+    report = check(task_type("classification"), data, lengths=None, max_length=8, min_rows=30)
+    assert [one.what for one in report.findings] == [
+        "the holdout gets 28 rows, 0.2 of 140, and the gate asks for 30 texts that differ (gate.min_rows): no version can take "
+        "over. Add rows, or hold out a larger part (data.holdout)"
+    ] * few
+    assert all(one.level == "warning" for one in report.findings)
+
+
+def test_a_holdout_file_that_judges_nothing_is_told(tmp_path: Path) -> None:
+    file = write(tmp_path / "test.jsonl", [{"text": "where is it", "label": "a"}])
+    data = DataSettings(train=write(tmp_path / "train.jsonl", fine()), holdout=file)
+    [finding] = check(task_type("classification"), data, lengths=None, max_length=8, min_rows=2).findings
+    assert finding.what.startswith("the holdout gets 1 row, and the gate asks for 2 texts")
+
+
 def test_planted_faults_are_found(tmp_path: Path) -> None:
     rows = [
         *fine(),

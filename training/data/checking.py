@@ -107,13 +107,19 @@ class _Findings:
 
 
 def check(
-    task_cls: type[AnyTask], data: DataSettings, *, lengths: Callable[[Sequence[str]], Sequence[int]] | None, max_length: int
+    task_cls: type[AnyTask],
+    data: DataSettings,
+    *,
+    lengths: Callable[[Sequence[str]], Sequence[int]] | None,
+    max_length: int,
+    min_rows: int = 0,
 ) -> DataReport:
     """Read the files of ``data`` and look at them.
 
     Args:
         lengths: returns the lengths of texts in tokens, special ones included; None: nothing is said about lengths.
         max_length: tokens that the model reads at once.
+        min_rows: how many different texts the gate wants in the holdout.
 
     Files that cannot be read make an error among the findings, with the message of a run.
     """
@@ -130,6 +136,7 @@ def check(
             findings.add("error", str(error))
             continue
         splits[name] = (source, sourced(task_cls, BASE, examples))
+    _check_holdout(findings, data, {name: len(rows) for name, (_, rows) in splits.items()}, min_rows)
     for remark in remarks:
         findings.add("note" if ": not read: " in remark else "warning", remark)
     described = []
@@ -149,6 +156,20 @@ def check(
     if len(splits) == len((TRAIN, HOLDOUT)):
         _check_leaks(splits[TRAIN][1], splits[HOLDOUT][1], findings)
     return DataReport(task=task_cls.name, splits=described, findings=findings.sorted())
+
+
+def _check_holdout(findings: _Findings, data: DataSettings, rows: Mapping[str, int], min_rows: int) -> None:
+    """Warn of a holdout that is too small to judge any version: people hear of it before they have trained one."""
+    if isinstance(data.holdout, float):
+        held_out, whence = round(data.holdout * rows.get(TRAIN, 0)), f", {data.holdout:g} of {rows.get(TRAIN, 0):,}"
+    else:
+        held_out, whence = rows.get(HOLDOUT, min_rows), ""
+    if TRAIN in rows and held_out < min_rows:
+        findings.add(
+            "warning",
+            f"the holdout gets {counted(held_out, 'row')}{whence}, and the gate asks for {min_rows} texts that differ "
+            "(gate.min_rows): no version can take over. Add rows, or hold out a larger part (data.holdout)",
+        )
 
 
 def _check_rows(task_cls: type[AnyTask], name: str, rows: Sequence[SourcedRow], findings: _Findings) -> None:

@@ -98,4 +98,6 @@ def _notice(receiver: str, model: str, entry: HistoryEntry) -> Notice:
     text = f"A run of {model} failed; `baton runs {model}` says why" if entry.what == HistoryKind.RUN_FAILED else entry.text
     data = {"model": model, "version": entry.version, "text": text, "details": dict(entry.details)}
     body = {"type": entry.what, "timestamp": entry.at.isoformat(), "data": data}
-    return Notice(receiver=receiver, event=entry.id, model=model, body=body, tries=0, created_at=datetime.now(UTC))
+    # after a backup is restored, other entries get ids that were used before
+    event = f"{entry.id}-{entry.at.astimezone(UTC):%Y%m%d%H%M%S}"
+    return Notice(receiver=receiver, event=event, model=model, body=body, tries=0, created_at=datetime.now(UTC))

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing, suppress
 
+from baton.config.base_models import check_architecture, find_local
 from baton.config.file import BatonConfig
 from baton.config.model_settings import ModelSettings
-from baton.errors import BatonError
+from baton.errors import BatonError, ConfigError
 from baton.store import database
 from baton.store.registry import Registry
+from baton.tasks import task_type
 from services.host.checks import data
 from services.host.checks.finding import Level
 from services.host.checks.startup_warnings import task_changes
@@ -24,12 +26,22 @@ def warnings(config: BatonConfig) -> Iterator[str]:
         if finding.level is not Level.OK:
             yield finding.text
     for settings in config.models:
-        yield from idle_triggers(settings)
+        yield from [*unfit_base_model(settings), *idle_triggers(settings)]
     if not database.exists(config.database):
         return
     with suppress(BatonError), closing(Registry(config.database, read_only=True)) as registry:  # a driver may be missing
         registry.check()
         yield from [*task_changes(config, registry), *renamed_models(config, registry)]
+
+
+def unfit_base_model(settings: ModelSettings) -> Iterator[str]:
+    """Yield a sentence if the base model is on this machine and cannot learn the task."""
+    base = find_local(settings.base_model)
+    if base is not None:
+        try:
+            check_architecture(base, settings.base_model, task_type(settings.task).auto_model)
+        except ConfigError as error:
+            yield f"{settings.name}: {error}"
 
 
 def idle_triggers(settings: ModelSettings) -> Iterator[str]:
