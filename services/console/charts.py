@@ -66,16 +66,24 @@ class Chart:
 
 
 def line_chart(
-    series: Sequence[tuple[str, str, Sequence[Point]]], *, x_prefix: str = "", width: int = 360, height: int = 130
+    series: Sequence[tuple[str, str, Sequence[Point]]],
+    *,
+    x_prefix: str = "",
+    limit: float = math.inf,
+    width: int = 360,
+    height: int = 130,
 ) -> Chart | None:
     """Return a chart of some series, each with its name, its style and its points; None without any point.
 
-    ``x_prefix``: what stands before the numbers of the x axis, for example ``v``.
+    Args:
+        x_prefix: what stands before the numbers of the x axis, for example ``v``.
+        limit: the largest value that there can be, where the y axis ends at the latest.
     """
     points = [point for _, _, found in series for point in found]
     if not points:
         return None
     least, most = _span([point.y for point in points])
+    most = min(most, limit)
     first, last = min(point.x for point in points), max(point.x for point in points)
 
     def place_x(x: float) -> float:

@@ -121,4 +121,4 @@ def version_chart(
         if number in held_out
     ]
     series = [(translate("held-out F1"), "held-out", points), (translate("live F1"), "live", corrected)]
-    return line_chart(series, x_prefix="v", width=width)
+    return line_chart(series, x_prefix="v", limit=1.0, width=width)

@@ -123,3 +123,14 @@ def test_a_chart_places_its_points_between_round_numbers():
     many = line_chart([("F1", "f1", [Point(x=x, y=0.5 + x / 100, title="") for x in range(40)])])
     assert len(many.across) <= 8
     assert many.across[-1].text == "39"
+
+
+def test_the_axis_of_a_value_that_cannot_be_larger_ends_there():
+    best = [("f1", "f1", [Point(x=1, y=1.0, title="v1")])]
+    bounded, free = line_chart(best, limit=1.0), line_chart(best)
+    assert bounded is not None
+    assert free is not None
+    assert [tick.text for tick in bounded.up] == ["0.90", "0.95", "1.00"]
+    assert [tick.text for tick in free.up] == ["0.90", "1.00", "1.10"]
+    [line] = bounded.lines
+    assert line.points[0].y == min(tick.at for tick in bounded.up)
