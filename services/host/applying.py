@@ -158,6 +158,8 @@ def _hold_roll_outs(registry: Registry, models: Sequence[str], holder: str) -> N
 
     Raises ``Conflict`` if one is active.
     """
+    if not models:
+        return
     registry.leases.acquire([replacing(model) for model in models], holder, REPLACING_SECONDS)
     active = [rollout for rollout in registry.rollouts.list_active() if rollout.model in models]
     if active:
