@@ -180,12 +180,13 @@ def _message(error: Exception) -> str:
 def _postgres(url: sa.URL, wait_s: float, *, read_only: bool) -> sa.Engine:
     try:
         from baton.store import postgres
+
+        return postgres.engine(url, wait_s, _json_text, read_only=read_only)
     except ImportError as error:  # psycopg itself, or the libpq that it loads
         raise RegistryError(
             f"database {without_passwords(str(url))!r} cannot be opened: {error}; "
             f"`{install_command('postgres')}` installs the driver"
         ) from error
-    return postgres.engine(url, wait_s, _json_text, read_only=read_only)
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

@@ -77,6 +77,7 @@ def on_trial() -> Rollout:
         decision_id=None,
         state=RolloutState.CANARY,
         reason=None,
+        asked=None,
         evidence={},
         owner="local",
         created_at=now,
