@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from tokenizers import Tokenizer
 
-from baton.errors import DataError, InvalidInput
+from baton.errors import DataError
 from baton.generation import MOST_BEAMS, MOST_NEW_TOKENS, Generation
 from baton.tasks.base import (
     CHARACTERS_PER_TOKEN,
@@ -23,15 +23,13 @@ from baton.tasks.base import (
     Target,
     Task,
     Windows,
-    check_text,
     encode_beginnings,
-    first_problem,
     first_tokens,
-    short_repr,
     without_truncation,
 )
 from baton.tasks.f1 import RatioF1
 from baton.tasks.seq2seq_rows import Seq2SeqExample, SourceInput
+from baton.tasks.text_input import read_text_input
 from baton.text.chrf import chrf
 
 UNIT = 1_000_000
@@ -168,17 +166,7 @@ class Seq2Seq(Task[SourceInput, WrittenText, Seq2SeqExample, Seq2SeqOptions]):
 
     @classmethod
     def from_wire(cls, value: object) -> SourceInput:
-        if isinstance(value, str):
-            try:
-                return SourceInput.model_construct(source=check_text(value, "source"))
-            except ValueError as error:
-                raise InvalidInput(f"inputs: {error}") from None
-        if not isinstance(value, dict):
-            raise InvalidInput(f"inputs: a text must be a string, not {type(value).__name__} ({short_repr(value)})")
-        try:
-            return SourceInput.model_validate(value)
-        except ValidationError as error:
-            raise InvalidInput(f"inputs.{first_problem(error)}; allowed: source") from None
+        return read_text_input(SourceInput, "source", value)
 
     @classmethod
     def input_schema(cls) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from tokenizers import Encoding, Tokenizer
 
 from baton.errors import DataError, InvalidInput
@@ -26,12 +26,11 @@ from baton.tasks.base import (
     Windows,
     check_text,
     encode_beginnings,
-    first_problem,
     first_tokens,
-    short_repr,
     split_into_windows,
     without_truncation,
 )
+from baton.tasks.text_input import read_text_input
 from baton.text.words import word_spans
 from baton.wording import counted
 
@@ -233,17 +232,7 @@ class TextClassifier(Task[TextInput, ScoresT, TextExampleT, ChoiceT]):
 
     @classmethod
     def from_wire(cls, value: object) -> TextInput:
-        if isinstance(value, str):
-            try:
-                return TextInput.model_construct(text=check_text(value, "text"))
-            except ValueError as error:
-                raise InvalidInput(f"inputs: {error}") from None
-        if not isinstance(value, dict):
-            raise InvalidInput(f"inputs: a text must be a string, not {type(value).__name__} ({short_repr(value)})")
-        try:
-            return TextInput.model_validate(value)
-        except ValidationError as error:
-            raise InvalidInput(f"inputs.{first_problem(error)}; allowed: text, text_pair") from None
+        return read_text_input(TextInput, "text", value)
 
     @classmethod
     def input_schema(cls) -> dict[str, Any]:

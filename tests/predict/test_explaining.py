@@ -206,10 +206,9 @@ def test_white_space_before_the_first_word_belongs_to_it():
         assert why.baseline + sum(part.score for part in why.parts) == pytest.approx(score)
 
 
+@pytest.mark.parametrize("predictors", ["ner"], indirect=True)
 def test_entities_of_words_outside_are_explained_when_they_are_asked_for(predictors):
     predictor = predictors[1]
-    if predictor.task.name != "ner":
-        pytest.skip("only entities have a type that is left out by default")
     options = predictor.task.Options(explain=True, ignore_labels=())
     [output] = predictor.predict([predictor.task.from_wire(TEXT)], [options])
     assert "O" in {entity.label for entity in output.entities}
