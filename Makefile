@@ -10,7 +10,7 @@ KUBERAY := deploy/kuberay
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help demo test test-parts test-service test-clusters up check docs bench image render clean
+.PHONY: help demo test test-parts test-service test-clusters up check docs site bench image render clean
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
@@ -57,6 +57,10 @@ check: $(STAMP)  ## check format, lint, types and import contracts
 
 docs: $(STAMP)  ## write the references of the manual (docs/) that come from the code
 	$(BIN)/python -m services.references
+
+site: $(STAMP)  ## render the manual as a site in build/site
+	$(BIN)/sphinx-build -W --keep-going -n -q -c docs -d build/doctrees . build/site
+	@echo "open build/site/index.html"
 
 bench: $(STAMP)  ## measure training, serving, hand-over and metrics; run other benchmarks by module (benchmarks/)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks --data $(DATA) --task $(TASK)
