@@ -6,7 +6,6 @@ Ends with a stored Decision. The service rolls out what was promoted.
 from __future__ import annotations
 
 import importlib
-import json
 import tempfile
 import threading
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from baton import installation
 from baton.artifacts.frozen import HOLDOUT
 from baton.artifacts.manifest import Manifest
 from baton.artifacts.storage import Storage
-from baton.config.base_models import check_architecture, check_length, find_base_model
+from baton.config.base_models import check_architecture, check_length, find_base_model, read_config
 from baton.config.model_settings import ModelSettings
 from baton.predict.predictor import Predictor
 from baton.store.records import Decision, Evaluation, ModelVersion, RunStage, RunState
@@ -47,10 +46,12 @@ def run(run_id: str, registry: Registry, storage: Storage, *, database: str) -> 
         dataset = prepare(context)
         context, start, recipe = choose_recipe(context, dataset)
         request = make_request(context, run_id, dataset, start, database)
+        request, teaching = find_teacher(context, dataset, request)
         request, adaptation = adapt_base_model(context, dataset, request)
+        request, pruning = prune(context, request)
         request, probing = fit_probe(context, request, recipe)
         with train(context, request, recipe) as best:
-            trained = replace(best, details={**recipe, **adaptation, **probing, **best.details})
+            trained = replace(best, details={**recipe, **teaching, **adaptation, **pruning, **probing, **best.details})
             version, candidate = publish(context, run_id, dataset, trained)
         judge = Judge(version=dataset.version, examples=dataset.holdout, marks=dataset.marks)
         decision = decide(context, version, candidate, judge)
@@ -87,8 +88,7 @@ def choose_recipe(context: Context, dataset: datasets.Dataset) -> tuple[Context,
         if settings.training.start_from == "champion":
             missing = f"{start.reason}: "
             settings = settings.model_copy(update={"training": settings.training.model_copy(update={"start_from": None})})
-    base_config = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    recipe = choose(settings, dataset.train, base_config)
+    recipe = choose(settings, dataset.train, read_config(base))
     chosen = settings.model_copy(update={"training": recipe.training})
     return replace(context, settings=chosen), start, {"recipe": f"{missing}{recipe.reason}"}
 
@@ -110,6 +110,18 @@ def make_request(
     )
 
 
+def find_teacher(
+    context: Context, dataset: datasets.Dataset, request: TrainingRequest
+) -> tuple[TrainingRequest, dict[str, Any]]:
+    """With ``training.distil``, find the teacher. Return the request to train with, and facts for the lineage."""
+    if context.settings.training.distil is None:
+        return request, {}
+    from training.methods.teaching import bring_teacher
+
+    path, facts = bring_teacher(request, context.registry, dataset.train)
+    return replace(request, start=replace(request.start, teacher=path)), {"distillation": facts}
+
+
 def adapt_base_model(
     context: Context, dataset: datasets.Dataset, request: TrainingRequest
 ) -> tuple[TrainingRequest, dict[str, Any]]:
@@ -124,6 +136,19 @@ def adapt_base_model(
     context.clock.enter(RunStage.ADAPTING, dataset=asdict(dataset.version))
     ledger = context.registry.datasets.ledger(context.settings.name)
     return adapt(request, dataset, {fingerprint for fingerprint, split in ledger.items() if split == HOLDOUT})
+
+
+def prune(context: Context, request: TrainingRequest) -> tuple[TrainingRequest, dict[str, Any]]:
+    """With ``training.prune``, make what training starts from smaller. Return the request, and facts for the lineage."""
+    if context.settings.training.prune is None:
+        return request, {}
+    from training.methods import pruning
+
+    context.clock.enter(RunStage.PRUNING, dataset=asdict(request.dataset))
+    with pruning.prune(request) as (directory, facts):
+        path = f"{request.run_id}/pruned"
+        context.storage.write_run_files(path, directory)
+    return replace(request, start=replace(request.start, prepared=path)), {"pruning": facts}
 
 
 def fit_probe(context: Context, request: TrainingRequest, recipe: Mapping[str, Any]) -> tuple[TrainingRequest, dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
+from typing import Any
 
 from baton.errors import BaseModelNotFound, ConfigError
 from baton.installation import install_command
@@ -51,6 +52,12 @@ def _bundled(name: str) -> Path | None:
     return Path(spec.origin).parent / "model" if spec is not None and spec.origin is not None else None
 
 
+def read_config(directory: Path) -> dict[str, Any]:
+    """Return the content of ``config.json`` in the directory of a model."""
+    config: dict[str, Any] = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    return config
+
+
 def find_base_model(name: str) -> Path:
     """Return a local directory with the files of base model ``name``. May download them.
 
@@ -69,7 +76,7 @@ def check_architecture(base: Path, name: str, auto_model: str) -> None:
     """
     if auto_model not in MODEL_NAMES:
         return
-    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    config = read_config(base)
     model_type = str(config.get("model_type"))
     writes = auto_model == "AutoModelForSeq2SeqLM"
     if writes and model_type not in WRITERS:
@@ -116,7 +123,7 @@ def check_length(base: Path, name: str, max_length: int, new_tokens: int = 0) ->
 
     It needs one for each of ``max_length`` tokens that are read and, in the other half, of ``new_tokens`` that are written.
     """
-    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    config = read_config(base)
     maximum = config.get("max_position_embeddings")
     if maximum is not None and config.get("model_type") in POSITIONS_AFTER_PADDING:
         maximum -= int(config.get("pad_token_id") or 0) + 1

@@ -352,6 +352,8 @@ class ModelSettings(ConfigSection):
             )
         if training.adapt is not None:
             raise ValueError(f"training.adapt: it is for encoders; models for {self.task} are not adapted")
+        if training.prune is not None or training.distil is not None:
+            raise ValueError(f"training: models for {self.task} are neither pruned nor distilled; leave prune and distil out")
         if serving.engine == "onnx" or serving.precision == "int8":
             raise ValueError(
                 f"serving: models for {self.task} are run by torch; allowed: engine auto or torch, precision auto, fp32 or bf16"

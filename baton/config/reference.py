@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -50,7 +51,7 @@ def _section(path: str, section: type[BaseModel]) -> Iterator[str]:
 
 
 def _sentence(section: type[BaseModel]) -> str:
-    return (section.__doc__ or "").replace("``", "`")
+    return inspect.cleandoc(section.__doc__ or "").replace("\n", " ").replace("``", "`")
 
 
 def _overrides(key: str) -> str:

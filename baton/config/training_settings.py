@@ -54,7 +54,43 @@ class AdaptSettings(ConfigSection):
         return value
 
 
-NOT_SEARCHED = ("method", "start_from", "search", "folds", "few_shot", "adapt", "validation", "workers", "device", "retries")
+class PruneSettings(ConfigSection):
+    """A smaller network: what does least for the texts of the training rows is removed before the training. The base model's
+    layers and units are counted, so that a model that was pruned already stays as it is."""
+
+    layers: int | None = Field(None, ge=1, description="Number of encoder layers to keep. null: all.")
+    units: float = Field(
+        0.0, ge=0, lt=1, description="Share of the feed-forward units of each layer that is removed: 0.3 removes three of ten."
+    )
+
+    @model_validator(mode="after")
+    def _removes_something(self) -> PruneSettings:
+        if self.layers is None and not self.units:
+            raise ValueError("it removes nothing; set layers, units or both")
+        return self
+
+
+class DistilSettings(ConfigSection):
+    """A teacher: the training imitates its scores, which tell more of a text than a label does."""
+
+    teacher: str = Field(
+        "champion",
+        min_length=1,
+        description="champion: the version that serves. Otherwise a directory with a trained model of the same task and the "
+        "same tokenizer.",
+    )
+    temperature: float = Field(
+        2.0, ge=1, le=20, description="Both models' logits are divided by it: the higher, the more the unlikely labels count."
+    )
+    weight: float = Field(
+        0.9, gt=0, le=1, description="Share of the teacher's scores in the loss; the rest is that of the labels."
+    )
+
+
+NOT_SEARCHED = (
+    *("method", "start_from", "search", "folds", "few_shot", "adapt", "prune", "distil"),
+    *("validation", "workers", "device", "retries"),
+)
 """Keys of `training` that no search may vary: other training methods, where to train, and the rows that compare the trials."""
 
 
@@ -203,6 +239,8 @@ class TrainingSettings(ConfigSection):
     adapt: AdaptSettings | None = Field(
         None, description="Adapt the base model to unlabelled texts of the domain before fine-tuning; null: do not."
     )
+    prune: PruneSettings | None = Field(None, description="Make the network smaller before training; null: do not.")
+    distil: DistilSettings | None = Field(None, description="Imitate the scores of a larger version or model; null: do not.")
 
     @classmethod
     def whole_keys(cls) -> frozenset[str]:
@@ -239,6 +277,8 @@ class TrainingSettings(ConfigSection):
             raise ValueError(f"{chosen[0]} trains in processes of one worker each; set workers to 1, not {self.workers}")
         if chosen and self.nodes:
             raise ValueError(f"{chosen[0]} cannot be bound to nodes ({dict(self.nodes)}); leave nodes out")
+        if chosen and chosen[0] != "search" and self.distil is not None:
+            raise ValueError(f"{chosen[0]} has no use for a teacher; keep distil or {chosen[0]}")
         if chosen and chosen[0] != "search" and self.validation is not None:
             raise ValueError(f"{chosen[0]} validates on every row once; leave validation ({self.validation}) out")
         if self.start_from == "probe" and chosen and chosen[0] != "search":

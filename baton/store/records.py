@@ -43,6 +43,7 @@ class RunStage(StrEnum):
     PREPARING = "preparing"
     IMPORTING = "importing"
     ADAPTING = "adapting"
+    PRUNING = "pruning"
     PROBING = "probing"
     TRAINING = "training"
     EVALUATING = "evaluating"

@@ -35,6 +35,8 @@ def test_a_run_goes_on_from_the_champion_with_adapters_survives_a_killed_worker_
         "training.augment.noise=0.05",
         "training.workers=2",
         "training.epochs=4",
+        "training.prune={units: 0.25}",
+        "training.distil={weight: 0.5}",
     )
     runs.await_training(run_id, 1.0)
     workers = until(lambda: runs.processes(WORKER), 30, "training processes")
@@ -52,6 +54,8 @@ def test_a_run_goes_on_from_the_champion_with_adapters_survives_a_killed_worker_
     said = f"from v{champion.number}: {new}, {start['replayed_rows']:,} of {start['known_rows']:,} known"
     events = [event for event in runs.events(run_id) if event["stage"] == "training"]
     assert any(event.get("start", "").startswith(said) for event in events if "epoch" in event)
+    assert version.lineage["distillation"] == {"teacher": f"v{champion.number}"}
+    assert version.lineage["pruning"]["parameters"] < version.lineage["pruning"]["parameters_before"]
     assert version.metrics["f1"] > 0.95
 
     runs.force("runs", version.number)

@@ -94,6 +94,8 @@ def test_a_space_survives_being_dumped():
     ("training", "said"),
     [
         ({"few_shot": True, "folds": 3}, "few_shot and folds exclude each other; keep one of them"),
+        ({"few_shot": True, "distil": {}}, "few_shot has no use for a teacher; keep distil or few_shot"),
+        ({"prune": {}}, "prune: it removes nothing; set layers, units or both"),
         ({"folds": 3, "search": {"space": SPACE}}, "folds and search exclude each other; keep one of them"),
         ({"few_shot": True, "search": {"space": SPACE}}, "few_shot and search exclude each other; keep one of them"),
         ({"folds": 3, "workers": 2}, "folds trains in processes of one worker each; set workers to 1, not 2"),

@@ -65,6 +65,8 @@ def test_few_rows_get_a_probe_only():
         {"validation": 0.1},
         {"augment": {"swap": 0.1}},
         {"workers": 2},
+        {"prune": {"layers": 1}},
+        {"distil": {}},
     ],
 )
 def test_few_rows_are_fine_tuned_if_something_is_set_that_only_fine_tuning_has_a_use_for(given):

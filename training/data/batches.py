@@ -55,6 +55,14 @@ class OrderedTrainer(transformers.Trainer):  # type: ignore[misc]
 
     generation: Generation | None = None
     """How the model writes; None if it does not."""
+    listener: Callable[..., None] | None = None
+    """Called with the inputs of each batch before its loss, and with ``training``: whether it trains the model."""
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **named: Any) -> Any:
+        """Return the loss of a batch, whose inputs ``listener`` has seen."""
+        if self.listener is not None:
+            self.listener(inputs, training=model.training)
+        return super().compute_loss(model, inputs, *args, **named)
 
     def prediction_step(self, model: Any, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None) -> Any:
         """Return loss, predictions and labels of a batch. Of a model that writes the predictions are the tokens it wrote."""

@@ -76,7 +76,7 @@ def label_loss(
         terms = functional.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing, ignore_index=IGNORED)
     if weights is not None:
         terms = terms * weights.to(terms.device)[safe]
-    return _mean(terms * counted, counted.sum(), num_items_in_batch)
+    return mean_of(terms * counted, counted.sum(), num_items_in_batch)
 
 
 def multi_label_loss(
@@ -99,7 +99,7 @@ def multi_label_loss(
     terms = -(targets * (gamma * no).exp() * yes + (1 - targets) * (gamma * yes).exp() * no)
     if weights is not None:
         terms = torch.where(labels > 0.5, terms * weights.to(terms.device), terms)
-    return _mean(terms, terms.numel(), num_items_in_batch)
+    return mean_of(terms, terms.numel(), num_items_in_batch)
 
 
 def span_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None, *, smoothing: float = 0.0) -> torch.Tensor:
@@ -111,10 +111,10 @@ def span_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None
         functional.cross_entropy(outputs[head].float(), labels[:, column], reduction="sum", label_smoothing=smoothing)
         for column, head in enumerate(("start_logits", "end_logits"))
     ]
-    return _mean(torch.stack(both), labels.numel(), num_items_in_batch)
+    return mean_of(torch.stack(both), labels.numel(), num_items_in_batch)
 
 
-def _mean(terms: torch.Tensor, own_targets: Any, batch_targets: Any) -> torch.Tensor:
+def mean_of(terms: torch.Tensor, own_targets: Any, batch_targets: Any) -> torch.Tensor:
     """Return the sum of ``terms`` divided by the number of targets in the whole batch, or in ``terms`` if that is None.
 
     The loss of a batch without targets (all tokens ignored) is 0.

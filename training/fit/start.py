@@ -46,11 +46,15 @@ class Start:
     """Rows that the parent was trained on and that this run could replay."""
     prepared: str = ""
     """Path among the files of runs of the model that an earlier step of the run made of the base model, which training starts
-    from: an adapted base model (``training.adapt``), or a probe. Empty: there was no such step."""
+    from: an adapted base model (``training.adapt``), a smaller one (``training.prune``), or a probe. Empty: there was no such
+    step."""
+    teacher: str = ""
+    """Path among the files of runs of the model whose scores the training imitates (``training.distil``). Empty: none."""
 
     def facts(self) -> dict[str, Any]:
         """Return the facts for the lineage and the run's record."""
-        return {key: value for key, value in asdict(self).items() if key not in ("manifest_sha256", "dataset_uri", "prepared")}
+        places = ("manifest_sha256", "dataset_uri", "prepared", "teacher")
+        return {key: value for key, value in asdict(self).items() if key not in places}
 
     def sentence(self) -> str:
         """Return a sentence for users who watch the run."""

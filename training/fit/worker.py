@@ -34,6 +34,7 @@ from training.data.batches import Collator, OrderedTrainer, encode, features, tr
 from training.data.replay import Selection
 from training.fit import weights
 from training.fit.checkpoints import checkpoint_directory, write_note
+from training.fit.distillation import Distillation
 from training.fit.dropout import use_fast_dropout
 from training.fit.log import set_up_worker
 from training.fit.losses import loss_function
@@ -128,6 +129,11 @@ def build_trainer(worker_config: WorkerConfig, settings: ModelSettings, scratch:
     )
     if task.target == "text":
         trainer.generation = task.generation
+    if start.teacher:
+        assert training.distil is not None
+        teacher = storage.fetch_run(start.teacher, scratch / "teacher")
+        trainer.compute_loss_func = Distillation.load(trainer.compute_loss_func, teacher, task, training.distil)
+        trainer.listener = trainer.compute_loss_func.listen
     return trainer
 
 

@@ -147,7 +147,8 @@ def _start(training: TrainingSettings, task_cls: type[AnyTask], base_config: Map
 def _only_probe(training: TrainingSettings) -> bool:
     """Return whether a probe may be all: nothing is set that fine-tuning alone has a use for."""
     of_tuning = (training.few_shot, training.start_from, training.epochs, training.learning_rate, training.validation)
-    return all(value is None for value in of_tuning) and not training.augment.active and training.workers == 1
+    smaller = training.prune is not None or training.distil is not None
+    return all(value is None for value in of_tuning) and not (training.augment.active or smaller) and training.workers == 1
 
 
 def _epochs(training: TrainingSettings, task_cls: type[AnyTask], start: str, rows: int) -> int:

@@ -1,6 +1,6 @@
 """Compare `nn.Dropout` with `FastDropout`, alternating, on the activations of a batch of short texts.
 
-``python -m benchmarks.dropout`` prints one line.
+``python -m benchmarks.learning.dropout`` prints one line.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Measure macro-F1, time and peak memory of training with each value of ``training.tune``.
 
-``python -m benchmarks.tuning --data DIRECTORY`` measures one after the other, each in a separate process, and writes a section
-of the results. It needs no service and no Ray: it builds and runs the `Trainer` of a Ray Train worker, and evaluates the last
-checkpoint with the predictor that would serve it. ``--rows`` and ``--set`` are for experiments with settings.
+``python -m benchmarks.learning.tuning --data DIRECTORY`` measures one after the other, each in a separate process, and writes a
+section of the results. It needs no service and no Ray: it builds and runs the `Trainer` of a Ray Train worker, and evaluates
+the last checkpoint with the predictor that would serve it. ``--rows`` and ``--set`` are for experiments with settings.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ SHARED: Mapping[str, Any] = {"batch_size": 32, "device": "cpu"}
 
 def main() -> None:
     """Parse the command line. Measure each value in a separate process, or (``--one``) a single value in this process."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.tuning", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.learning.tuning", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="directory with train.jsonl and test.jsonl: text and label")
     parser.add_argument("--rows", type=int, help="train on this many random rows and write nothing")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default: all cores; fewer on a busy machine")
@@ -67,7 +67,7 @@ def main() -> None:
     if arguments.rows is None:
         options = [f"--data …/{arguments.data.resolve().name}", f"--threads {arguments.threads}"]
         options += [f"--only {tune}" for tune in arguments.only or ()] + [f"--set {item}" for item in arguments.assign]
-        write(arguments.out, section(results), head_of("benchmarks.tuning", " ".join(options)))
+        write(arguments.out, section(results), head_of("benchmarks.learning.tuning", " ".join(options)))
         print(f"written to {arguments.out}")
 
 
@@ -131,7 +131,7 @@ def section(results: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _in_own_process(tune: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.tuning", "--data", str(arguments.data), "--one", tune]
+    command = [sys.executable, "-m", "benchmarks.learning.tuning", "--data", str(arguments.data), "--one", tune]
     command += ["--threads", str(arguments.threads)]
     command += [] if arguments.rows is None else ["--rows", str(arguments.rows)]
     command += [part for item in arguments.assign for part in ("--set", item)]

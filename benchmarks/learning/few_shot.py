@@ -1,6 +1,6 @@
 """Measure few-shot training: seconds and macro-F1 from a few rows of each label, for several choices of rows.
 
-    python -m benchmarks.few_shot --data path/to/banking77
+    python -m benchmarks.learning.few_shot --data path/to/banking77
 
 Each time includes encoding the rows, choosing the regularisation, fitting, and writing the version. The version is then loaded
 and evaluated on the test file by the predictor that would serve it.
@@ -52,7 +52,7 @@ class Result:
 
 def main() -> None:
     """Parse the command line, measure, write the section."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.few_shot", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.learning.few_shot", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="directory with train.jsonl and test.jsonl: text and label")
     parser.add_argument("--per-label", type=int, default=PER_LABEL, help=f"rows of each label; default {PER_LABEL}")
     parser.add_argument("--seeds", type=int, default=5, help="number of choices of rows; default 5")
@@ -73,7 +73,7 @@ def main() -> None:
         results.append(measure(rows, test, arguments.per_label, seed))
         print(results[-1], flush=True)
     options = f"--data …/{arguments.data.resolve().name} --per-label {arguments.per_label} --seeds {arguments.seeds}"
-    write(arguments.out, section(results, arguments.per_label, len(test)), head_of("benchmarks.few_shot", options))
+    write(arguments.out, section(results, arguments.per_label, len(test)), head_of("benchmarks.learning.few_shot", options))
 
 
 def measure(rows: Sequence[Any], test: Sequence[Any], per_label: int, seed: int) -> Result:

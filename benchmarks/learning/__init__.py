@@ -1,0 +1,1 @@
+"""What training gives and costs: ways to tune, few rows, smaller models, and the parts that Baton replaces by faster ones."""
