@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection
 
+from pydantic import ValidationError
+
 LIMITS = {
     "Input should be less than or equal to ": "at most ",
     "Input should be greater than or equal to ": "at least ",
@@ -27,3 +29,25 @@ def unknown_key(name: str, known: Collection[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"unknown key; {hint}allowed: {', '.join(known)}"
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return the first problem of a pydantic error as ``field: message``, which has the value and what is allowed."""
+    problem = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in problem["loc"])
+    match problem["type"]:
+        case "missing":
+            message = "missing"
+        case "extra_forbidden":
+            message = "unknown"
+        case "value_error":  # from a validator of ours, whose message has the value
+            message = str(problem["msg"]).removeprefix("Value error, ")
+        case _:
+            message = not_allowed(short_repr(problem["input"]), problem["msg"])
+    return f"{field}: {message}" if field else message
+
+
+def short_repr(value: object) -> str:
+    """Return the repr of a value for an error message, at most 60 characters of it."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"

@@ -13,7 +13,7 @@ from pydantic_core import from_json
 
 from baton import __version__
 from baton.errors import InvalidInput, MalformedRequest
-from baton.tasks.base import short_repr
+from baton.validation import short_repr
 
 EXTENSIONS = ("binary_tensor_data", "classification", "model_repository(index)")
 

@@ -14,7 +14,7 @@ from baton.config.model_settings import ModelSettings
 from baton.errors import BatonError
 from baton.predict.predictor import load_tokenizer
 from baton.tasks import task_type
-from baton.tasks.base import encode_beginnings, without_truncation
+from baton.tasks.windows import encode_beginnings, without_truncation
 from training.data.checking import check
 from training.data.guessing import guess as guess_from
 from training.data.sources import located, read

@@ -17,7 +17,8 @@ from pydantic import ValidationError
 from baton.artifacts.storage import Storage
 from baton.errors import DataError
 from baton.tasks import AnyTask
-from baton.tasks.base import FROZEN, PAIR_SEPARATOR
+from baton.tasks.base import PAIR_SEPARATOR
+from baton.tasks.checks import FROZEN
 from baton.text.normal_form import normalise
 
 TRAIN, HOLDOUT = "train", "holdout"

@@ -24,7 +24,8 @@ from baton.predict.costs import measure_overhead
 from baton.predict.explaining import Coalitions, group_words
 from baton.predict.packing import pack
 from baton.tasks import AnyTask, task_type
-from baton.tasks.base import Attribution, Explanation, Windows
+from baton.tasks.base import Attribution, Explanation
+from baton.tasks.windows import Windows
 
 PROBE_TOLERANCE = 0.02
 """Maximum difference of a probe's scores between evaluation and a loaded copy: bf16 on another CPU rounds differently."""

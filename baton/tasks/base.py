@@ -6,24 +6,20 @@ knows neither torch nor the registry. A new task is one file in this package.
 
 from __future__ import annotations
 
-import itertools
 import json
-import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ValidationError, ValidationInfo
-from pydantic_core import from_json
-from tokenizers import Encoding, Tokenizer
+from pydantic import BaseModel
+from tokenizers import Tokenizer
 
 from baton.generation import Generation
 from baton.tasks.f1 import Metric
-from baton.text.normal_form import visible_form
-from baton.validation import not_allowed
+from baton.tasks.windows import Windows
 
 InputT = TypeVar("InputT", bound=BaseModel)
 OutputT = TypeVar("OutputT", bound=BaseModel)
@@ -53,11 +49,6 @@ SCHEMA_REFERENCE = "#/components/schemas/{model}"
 IGNORED = -100
 """Target of a token that does not count in the loss."""
 
-CHARACTERS_READ = 16
-"""Characters of a text that are tokenised for each token that is used, where the rest of the text is not."""
-
-UNSURE_TOKENS = 64
-"""Tokens before a cut that the rest of the text might change, if there was no white space to cut at."""
 
 CHARACTERS_PER_TOKEN = 3
 """A low estimate, to form batches before the texts are tokenised. The predictor forms them again by the real lengths."""
@@ -71,35 +62,6 @@ class Mark(NamedTuple):
     """The position after its last character."""
     label: str = ""
     """What it is called; empty where answers have no labels."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Windows:
-    """Encoded inputs. One input may have become many windows, which are neighbours here, in the order of its text."""
-
-    inputs: Sequence[Any]
-    ids: Sequence[Sequence[int]]
-    """``ids[w]``: token ids of window w, special tokens included, unpadded."""
-    type_ids: Sequence[Sequence[int]]
-    """``type_ids[w]``: segment ids of window w, one for each token."""
-    owner: Sequence[int]
-    """``owner[w]``: the index in ``inputs`` of the input that window w is part of."""
-    encodings: Sequence[Encoding] = ()
-    """``encodings[w]``: the tokenizer's record of window w, with the character offsets of its tokens. Empty if the task
-    does not need it."""
-    tokenizer: Tokenizer | None = None
-    """What turns the tokens of answers into text and back. None for tasks whose answers are no texts of their own."""
-    generations: Sequence[Generation] = ()
-    """``generations[w]``: how the answer to window w is written. Empty if the model writes none."""
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def ranges_by_input(self) -> list[range]:
-        """Return for each input the indices of its windows: with owners [0, 0, 1], [range(0, 2), range(2, 3)]."""
-        owners = np.asarray(self.owner)
-        edges = np.searchsorted(owners, np.arange(len(self.inputs) + 1))
-        return [range(int(start), int(end)) for start, end in itertools.pairwise(edges)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -446,135 +408,3 @@ class Task(ABC, Generic[InputT, OutputT, ExampleT, OptionsT]):
 
 AnyTask = Task[Any, Any, Any, Any]
 """A task with any types of rows and answers. A variable for the class, `type[AnyTask]`, is called ``task_cls``."""
-
-
-def without_truncation(tokenizer: Tokenizer) -> Tokenizer:
-    """Switch off ``tokenizer``'s truncation and padding, for tasks that call `split_into_windows`, and return it."""
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer
-
-
-def split_into_windows(encoding: Encoding, limit: int, stride: int) -> list[Encoding]:
-    """Split a text's tokens, encoded without special tokens, into windows of at most ``limit`` tokens.
-
-    Neighbouring windows share ``stride`` tokens, but at most half of ``limit``, so that the tokens of all windows together
-    grow linearly with the text. Six tokens with ``limit=4`` and ``stride=2`` become the windows [0 1 2 3] and [2 3 4 5]; with
-    ``stride=0`` they become [0 1 2 3] and [4 5]. The caller must not use ``encoding`` afterwards.
-
-    `Encoding.truncate` leaves the first window in ``encoding`` and attaches all others to it as its ``overflowing``. None of
-    the windows returned here has others attached. Otherwise ``tokenizer.post_process``, which adds the special tokens, would
-    combine each window attached to one text with each attached to the other: tens of gigabytes for two long texts.
-    """
-    if len(encoding) <= limit:
-        return [encoding]
-    overlap = min(stride, limit // 2)
-    step = limit - overlap
-    encoding.pad(len(encoding) + step, direction="left")  # shifts the text: its own first token begins window 1
-    encoding.truncate(limit, stride=overlap)
-    windows: list[Encoding] = encoding.overflowing  # all but window 0
-    return windows
-
-
-def first_tokens(encoding: Encoding, limit: int) -> Encoding:
-    """Return the first ``limit`` tokens of a text, without the rest attached (see `split_into_windows`)."""
-    return split_into_windows(encoding, limit, 0)[0]
-
-
-def encode_beginnings(encode: Callable[..., list[Encoding]], texts: Sequence[str], limit: int) -> list[Encoding]:
-    """Encode the texts without special tokens: each whole, or so much that its first ``limit`` tokens are those of the whole.
-
-    A text of a megabyte then costs no more than one of `CHARACTERS_READ` · ``limit`` characters. ``encode``: a tokenizer's
-    ``encode_batch``, or ``encode_batch_fast``, which does not say where the tokens are in their texts.
-    """
-    beginnings = [_beginning(text, CHARACTERS_READ * limit) for text in texts]
-    encodings = encode(beginnings, add_special_tokens=False)
-    for index, (text, beginning) in enumerate(zip(texts, beginnings, strict=True)):
-        if len(beginning) < len(text) and len(encodings[index]) < limit + UNSURE_TOKENS:  # its tokens are long, or it is blank
-            [encodings[index]] = encode([text], add_special_tokens=False)
-    return encodings
-
-
-def _beginning(text: str, characters: int) -> str:
-    """Return about so many characters of a text; if it has white space, it is cut there, because words share no tokens."""
-    if len(text) <= 2 * characters:
-        return text
-    end = next((end for end in range(characters, 2 * characters) if text[end].isspace()), characters)
-    return text[:end]
-
-
-def check_text(value: str, what: str) -> str:
-    """Return ``value`` if a tokenizer can read it. Raises ``ValueError``, as pydantic validators must."""
-    if not value or value.isspace():
-        raise ValueError(f"{what} is empty; send at least one character that is not white space")
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"{what} holds a lone surrogate at character {error.start}; send valid Unicode") from None
-    return value
-
-
-FROZEN = {"frozen": True}
-"""The context in which rows of frozen data sets are validated: earlier versions of Baton had other rules for labels."""
-
-
-def check_label(value: str, info: ValidationInfo) -> str:
-    """Return a label without white space around it, in Unicode NFC, so that equal-looking labels are one class.
-
-    Raises ``ValueError``, as pydantic validators must, for a blank one and for one that is not on a single line. In the context
-    `FROZEN` such labels stay as they are.
-    """
-    label = unicodedata.normalize("NFC", value.strip())
-    if label.isascii() and label.isprintable() and label:
-        return label
-    problem = _label_problem(label)
-    if problem and info.context != FROZEN:
-        raise ValueError(problem)
-    return value if problem else label
-
-
-def _label_problem(label: str) -> str | None:
-    if not visible_form(label):
-        return "a label is blank; give at least one character that is not white space"
-    broken = next((character for character in label if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")), None)
-    if broken is not None:
-        return f"a label holds {broken!r}; it must be valid Unicode on one line, without control characters"
-    return None
-
-
-def text_length(item: BaseModel) -> int:
-    """Return the number of characters in all texts of an input."""
-    return sum(len(value) for _, value in item if isinstance(value, str))
-
-
-def from_cell(value: object) -> object:
-    """Parse a CSV cell that holds a JSON list or object, and return any other value unchanged. Raises ``ValueError``."""
-    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
-        try:
-            return from_json(value)
-        except ValueError:
-            raise ValueError("it starts like a JSON list or object, but is not valid JSON") from None
-    return value
-
-
-def first_problem(error: ValidationError) -> str:
-    """Return the first problem of a pydantic error as ``field: message``, which has the value and what is allowed."""
-    problem = error.errors(include_url=False)[0]
-    field = ".".join(str(part) for part in problem["loc"])
-    match problem["type"]:
-        case "missing":
-            message = "missing"
-        case "extra_forbidden":
-            message = "unknown"
-        case "value_error":  # from a validator of ours, whose message has the value
-            message = str(problem["msg"]).removeprefix("Value error, ")
-        case _:
-            message = not_allowed(short_repr(problem["input"]), problem["msg"])
-    return f"{field}: {message}" if field else message
-
-
-def short_repr(value: object) -> str:
-    """Return the repr of a value for an error message, at most 60 characters of it."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "…"

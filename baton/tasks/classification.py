@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator
 
 from baton.errors import DataError, UnusableModel
-from baton.tasks.base import Score, Target, Windows, check_label
+from baton.tasks.base import Score, Target
+from baton.tasks.checks import check_label
 from baton.tasks.f1 import MacroF1
 from baton.tasks.text_classifier import ClassificationOptions, LabelScores, TextClassifier, TextInput, activate, ranking
+from baton.tasks.windows import Windows
 
 LOGGED_LABELS = 3
 """How many labels of an answer the prediction log keeps, best first."""

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from pydantic import ValidationInfo, field_validator
 
 from baton.errors import DataError
-from baton.tasks.base import EXPLANATION_SCHEMA, FROZEN, Score, Target, Windows, check_label, from_cell
+from baton.tasks.base import EXPLANATION_SCHEMA, Score, Target
+from baton.tasks.checks import FROZEN, check_label, from_cell
 from baton.tasks.f1 import RatioF1, micro_f1
 from baton.tasks.text_classifier import ClassificationOptions, LabelScores, TextClassifier, TextInput, activate, ranking
+from baton.tasks.windows import Windows
 from baton.wording import counted
 
 NO_LABEL = "no label"

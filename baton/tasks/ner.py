@@ -17,21 +17,8 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from baton.errors import DataError, InvalidInput, UnusableModel
-from baton.tasks.base import (
-    CHARACTERS_PER_TOKEN,
-    EXPLANATION_SCHEMA,
-    IGNORED,
-    Explanation,
-    Mark,
-    Score,
-    Target,
-    Task,
-    Windows,
-    check_text,
-    short_repr,
-    split_into_windows,
-    without_truncation,
-)
+from baton.tasks.base import CHARACTERS_PER_TOKEN, EXPLANATION_SCHEMA, IGNORED, Explanation, Mark, Score, Target, Task
+from baton.tasks.checks import check_text
 from baton.tasks.f1 import RatioF1, micro_f1
 from baton.tasks.ner_entities import (
     Entities,
@@ -46,8 +33,10 @@ from baton.tasks.ner_entities import (
 )
 from baton.tasks.ner_rows import NerExample, NerInput, Span
 from baton.tasks.ner_tokens import NerWindows, TextTokens, WordPieces, first_tokens_of_words, label_words
+from baton.tasks.windows import Windows, split_into_windows, without_truncation
 from baton.text import tags
 from baton.text.words import word_spans
+from baton.validation import short_repr
 from baton.wording import counted
 
 

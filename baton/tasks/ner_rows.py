@@ -17,8 +17,9 @@ from pydantic import (
     model_validator,
 )
 
-from baton.tasks.base import check_label, check_text, from_cell, short_repr
+from baton.tasks.checks import check_label, check_text, from_cell
 from baton.text import tags
+from baton.validation import short_repr
 from baton.wording import counted
 
 FORMS: Mapping[str, tuple[str, ...]] = {

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
-from baton.tasks.base import IGNORED, Windows
+from baton.tasks.base import IGNORED
 from baton.tasks.ner_rows import Span
+from baton.tasks.windows import Windows
 from baton.text.tags import OUTSIDE
 from baton.text.words import word_starts
 

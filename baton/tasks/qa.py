@@ -17,25 +17,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from tokenizers import Encoding, Tokenizer
 
 from baton.errors import DataError, InvalidInput
-from baton.tasks.base import (
-    CHARACTERS_PER_TOKEN,
-    PAIR_SEPARATOR,
-    LongText,
-    Mark,
-    Score,
-    Target,
-    Task,
-    Windows,
-    first_problem,
-    first_tokens,
-    short_repr,
-    split_into_windows,
-    without_truncation,
-)
+from baton.tasks.base import CHARACTERS_PER_TOKEN, PAIR_SEPARATOR, LongText, Mark, Score, Target, Task
 from baton.tasks.f1 import RatioF1
 from baton.tasks.qa_rows import QaExample, QaInput
 from baton.tasks.qa_tokens import ContextTokens
+from baton.tasks.windows import Windows, first_tokens, split_into_windows, without_truncation
 from baton.text.answers import best_spans, best_threshold, exact_match, f1
+from baton.validation import first_problem, short_repr
 
 NO_ANSWER = [0, 0]
 """Target of a window that does not contain the answer: the position of [CLS] (Devlin et al. 2019, «BERT», section 4.3)."""

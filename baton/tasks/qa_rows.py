@@ -6,7 +6,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from baton.tasks.base import check_text, from_cell, short_repr
+from baton.tasks.checks import check_text, from_cell
+from baton.validation import short_repr
 from baton.wording import counted
 
 

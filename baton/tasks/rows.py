@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from baton.errors import DataError
-from baton.tasks.base import AnyTask, short_repr
+from baton.tasks.base import AnyTask
+from baton.validation import short_repr
 
 
 @dataclass(frozen=True, kw_only=True)

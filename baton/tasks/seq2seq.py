@@ -16,20 +16,11 @@ from tokenizers import Tokenizer
 
 from baton.errors import DataError
 from baton.generation import MOST_BEAMS, MOST_NEW_TOKENS, Generation
-from baton.tasks.base import (
-    CHARACTERS_PER_TOKEN,
-    LongText,
-    Score,
-    Target,
-    Task,
-    Windows,
-    encode_beginnings,
-    first_tokens,
-    without_truncation,
-)
+from baton.tasks.base import CHARACTERS_PER_TOKEN, LongText, Score, Target, Task
 from baton.tasks.f1 import RatioF1
 from baton.tasks.seq2seq_rows import Seq2SeqExample, SourceInput
 from baton.tasks.text_input import read_text_input
+from baton.tasks.windows import Windows, encode_beginnings, first_tokens, without_truncation
 from baton.text.chrf import chrf
 
 UNIT = 1_000_000

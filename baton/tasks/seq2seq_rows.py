@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from baton.tasks.base import check_text
+from baton.tasks.checks import check_text
 
 
 class SourceInput(BaseModel):

@@ -16,21 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from tokenizers import Encoding, Tokenizer
 
 from baton.errors import DataError, InvalidInput
-from baton.tasks.base import (
-    CHARACTERS_PER_TOKEN,
-    EXPLANATION_SCHEMA,
-    PAIR_SEPARATOR,
-    Explanation,
-    LongText,
-    Task,
-    Windows,
-    check_text,
-    encode_beginnings,
-    first_tokens,
-    split_into_windows,
-    without_truncation,
-)
+from baton.tasks.base import CHARACTERS_PER_TOKEN, EXPLANATION_SCHEMA, PAIR_SEPARATOR, Explanation, LongText, Task
+from baton.tasks.checks import check_text
 from baton.tasks.text_input import read_text_input
+from baton.tasks.windows import Windows, encode_beginnings, first_tokens, split_into_windows, without_truncation
 from baton.text.words import word_spans
 from baton.wording import counted
 

@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from baton.errors import InvalidInput
-from baton.tasks.base import check_text, first_problem, short_repr
+from baton.tasks.checks import check_text
+from baton.validation import first_problem, short_repr
 
 InputT = TypeVar("InputT", bound=BaseModel)
 

@@ -16,9 +16,9 @@ from baton.store.feedback.correction import Correction
 from baton.store.records import LARGEST_INTEGER, AuditItem
 from baton.store.registry import Registry
 from baton.tasks import task_type
-from baton.tasks.base import short_repr
 from baton.tasks.rows import Row, example_of
 from baton.text.normal_form import fingerprint
+from baton.validation import short_repr
 
 
 def progress(registry: Registry, settings: ModelSettings) -> dict[str, Any]:

@@ -20,9 +20,9 @@ from baton.store.feedback.predictions import AnswerName
 from baton.store.records import LARGEST_INTEGER, LONGEST_ID, Feedback, LoggedPrediction
 from baton.store.registry import Registry
 from baton.tasks import task_type
-from baton.tasks.base import short_repr
 from baton.tasks.rows import Row, example_of
 from baton.text.normal_form import fingerprint
+from baton.validation import short_repr
 from services.log_sampling import ANSWER_ID, FLUSH_SECONDS, answer_sampled, request_sampled
 
 KEYS = ("id", "answer_id", "request_id", "position")

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from baton.tasks.base import text_length
+from baton.tasks.checks import text_length
 from services.replica.batching import Prediction
 
 LARGEST = 64

@@ -21,7 +21,7 @@ from baton.errors import RegistryError
 from baton.store.feedback.predictions import PredictionStore
 from baton.store.records import LONGEST_ID, LoggedPrediction
 from baton.tasks import AnyTask
-from baton.tasks.base import text_length
+from baton.tasks.checks import text_length
 from baton.text.masks import masker
 from services.log_sampling import FLUSH_SECONDS, answer_sampled
 from services.replica.audit_draw import AuditDraw

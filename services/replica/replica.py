@@ -23,7 +23,7 @@ from baton.predict.explaining import passes
 from baton.quality.trials import TrialCounts
 from baton.store.records import Champion, ReplicaState, Rollout
 from baton.store.registry import Registry
-from baton.tasks.base import text_length
+from baton.tasks.checks import text_length
 from baton.text.masks import masker
 from services.asgi import Receive, Scope, Send
 from services.keyring import Keyring

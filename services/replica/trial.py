@@ -23,7 +23,7 @@ from baton.predict.predictor import Predictor
 from baton.quality.trials import EXAMPLES, RATIOS, TrialCounts
 from baton.store.records import Rollout, RolloutState
 from baton.tasks import AnyTask
-from baton.tasks.base import text_length
+from baton.tasks.checks import text_length
 from services.replica.batching import Batcher, Prediction
 
 logger = logging.getLogger("ray.serve")

@@ -14,8 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from tokenizers import Tokenizer
 
 from baton.errors import DataError, InvalidInput
-from baton.tasks.base import CHARACTERS_PER_TOKEN, Score, Target, Task, Windows, check_text
+from baton.tasks.base import CHARACTERS_PER_TOKEN, Score, Target, Task
+from baton.tasks.checks import check_text
 from baton.tasks.f1 import RatioF1
+from baton.tasks.windows import Windows
 
 MAX_STARS = 5
 

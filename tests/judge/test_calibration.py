@@ -9,8 +9,8 @@ import pytest
 
 from baton.predict.predictor import Predictor
 from baton.quality.confidence import calibration_error
-from baton.tasks.base import Windows
 from baton.tasks.classification import Classification, TextExample
+from baton.tasks.windows import Windows
 from training.judge.calibration import TEMPERATURES, fit_temperature, judge, log_loss
 from training.judge.evaluate import evaluate
 

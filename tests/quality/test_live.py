@@ -14,7 +14,7 @@ from baton.config.model_settings import ModelSettings
 from baton.quality.live import live_quality
 from baton.store.feedback.correction import Correction
 from baton.store.records import LoggedPrediction, ModelVersion
-from baton.tasks.base import text_length
+from baton.tasks.checks import text_length
 from baton.text.masks import masker
 from tests.support.answers import recent
 from tests.support.database import migrated_registry

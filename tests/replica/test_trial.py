@@ -13,7 +13,7 @@ import pytest
 
 from baton.errors import InvalidInput, NotFinite
 from baton.store.records import Rollout, RolloutMode, RolloutState
-from baton.tasks.base import text_length
+from baton.tasks.checks import text_length
 from baton.tasks.classification import Classification
 from baton.tasks.text_classifier import TextInput
 from baton.text.masks import masker

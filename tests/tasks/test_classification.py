@@ -15,9 +15,9 @@ from sklearn import metrics as reference
 
 from baton.errors import DataError, InvalidInput, NotFound
 from baton.tasks import task_type
-from baton.tasks.base import Windows
 from baton.tasks.classification import Classification, TextExample
 from baton.tasks.text_classifier import ClassificationOptions, LabelScores, TextInput
+from baton.tasks.windows import Windows
 
 LABELS = ("a", "b", "c", "d")
 

@@ -23,9 +23,9 @@ from baton.artifacts.storage import Storage
 from baton.config.model_settings import DataSettings
 from baton.errors import DataError
 from baton.tasks import task_type
-from baton.tasks.base import Windows
 from baton.tasks.multi_label import MultiLabel, MultiLabelExample, MultiLabelOptions, MultiLabelScores, best_threshold
 from baton.tasks.text_classifier import TextInput
+from baton.tasks.windows import Windows
 from training.data import datasets, sources
 from training.data.splits import split_rows
 

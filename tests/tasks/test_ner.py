@@ -20,11 +20,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from baton.config.base_models import find_base_model
 from baton.errors import DataError, InvalidInput
 from baton.predict.predictor import load_tokenizer
-from baton.tasks.base import IGNORED, Windows
+from baton.tasks.base import IGNORED
 from baton.tasks.ner import Ner
 from baton.tasks.ner_entities import Entities, Entity, Labels, NerOptions, likeliest_sequence
 from baton.tasks.ner_rows import NerExample, NerInput, Span
 from baton.tasks.rows import Row
+from baton.tasks.windows import Windows
 from baton.text import tags
 from training.data.sources import parse
 

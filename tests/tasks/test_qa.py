@@ -25,10 +25,10 @@ from baton.engines.torch_engine import load_model
 from baton.errors import CorruptVersion, DataError, InvalidInput
 from baton.predict.predictor import Predictor, load_tokenizer
 from baton.tasks import task_type
-from baton.tasks.base import Windows, without_truncation
 from baton.tasks.qa import Answer, Answers, QaOptions, QuestionAnswering
 from baton.tasks.qa_rows import QaExample, QaInput, References
 from baton.tasks.rows import Row
+from baton.tasks.windows import Windows, without_truncation
 from baton.text.answers import f1
 from training.data.sources import parse
 from training.data.splits import split_rows

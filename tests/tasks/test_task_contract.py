@@ -16,7 +16,8 @@ from baton.engines import EngineSettings, load_engine
 from baton.engines.torch_engine import load_model
 from baton.predict.predictor import Predictor, load_tokenizer
 from baton.tasks import TASKS, AnyTask
-from baton.tasks.base import IGNORED, Windows
+from baton.tasks.base import IGNORED
+from baton.tasks.windows import Windows
 from baton.text.masks import masker
 from tests.support.writers import build_tiny_writer
 from training.data.sources import Row, parse

@@ -25,9 +25,9 @@ from baton.config.serving_settings import ServingSettings
 from baton.engines import Batch, Logits
 from baton.errors import DataError, InvalidInput
 from baton.predict.predictor import Predictor, load_tokenizer
-from baton.tasks.base import CHARACTERS_READ, Windows, encode_beginnings, first_tokens, without_truncation
 from baton.tasks.classification import Classification, TextExample
 from baton.tasks.text_classifier import ClassificationOptions, TextInput
+from baton.tasks.windows import CHARACTERS_READ, Windows, encode_beginnings, first_tokens, without_truncation
 from baton.text.normal_form import normalise
 from services.replica.protocols import huggingface
 from tests.support.tiny import FILLERS, FOREIGN, save_classifier

@@ -7,12 +7,12 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
-from baton.tasks.base import Windows, first_tokens, split_into_windows
 from baton.tasks.classification import Classification
 from baton.tasks.ner import Ner
 from baton.tasks.ner_entities import NerOptions
 from baton.tasks.qa import QaInput, QaOptions, QuestionAnswering
 from baton.tasks.text_classifier import ClassificationOptions, TextInput
+from baton.tasks.windows import Windows, first_tokens, split_into_windows
 
 QUESTION = 100
 """The first token of another text."""

@@ -11,7 +11,8 @@ import transformers
 from baton.engines.torch_writing import write
 from baton.generation import Generation
 from baton.tasks import AnyTask
-from baton.tasks.base import IGNORED, Windows
+from baton.tasks.base import IGNORED
+from baton.tasks.windows import Windows
 
 CHUNK = 1000
 """Number of rows that are tokenised at once."""

@@ -18,7 +18,7 @@ from baton.artifacts.frozen import HOLDOUT, TRAIN
 from baton.config.model_settings import DataSettings
 from baton.errors import DataError
 from baton.tasks import AnyTask
-from baton.tasks.base import short_repr
+from baton.validation import short_repr
 from baton.wording import counted
 from training.data.marks import marker
 from training.data.remarks import Remarks, look_alikes

@@ -12,7 +12,7 @@ from typing import Any
 
 from baton.errors import DataError
 from baton.tasks import AnyTask
-from baton.tasks.base import from_cell
+from baton.tasks.checks import from_cell
 from baton.tasks.ner_rows import as_span, reads
 from baton.tasks.rows import Row
 from training.data.remarks import Remarks

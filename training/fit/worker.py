@@ -27,7 +27,7 @@ from baton.errors import Conflict, DataError, RegistryError
 from baton.store.records import RunStage
 from baton.store.registry import Registry
 from baton.tasks import AnyTask
-from baton.tasks.base import Windows
+from baton.tasks.windows import Windows
 from baton.wording import counted
 from training.data.augmentation import AugmentedDataset, ReaugmentCallback
 from training.data.batches import Collator, OrderedTrainer, encode, features, training_features

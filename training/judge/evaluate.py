@@ -18,7 +18,8 @@ from baton.predict.predictor import Predictor
 from baton.quality.confidence import calibration_error, precision_curve
 from baton.quality.drift import make_reference
 from baton.tasks import AnyTask
-from baton.tasks.base import Mark, Score, text_length
+from baton.tasks.base import Mark, Score
+from baton.tasks.checks import text_length
 from training.judge import calibration
 
 CHUNK = 512

@@ -24,7 +24,7 @@ from baton.config.model_settings import ModelSettings
 from baton.engines.torch_engine import OVERHEAD_TOKENS, has_fast_bf16, load_model
 from baton.predict.packing import pack
 from baton.tasks import AnyTask, task_type
-from baton.tasks.base import Windows
+from baton.tasks.windows import Windows
 from training.data import datasets
 from training.data.batches import Collator, encode, features
 from training.data.splits import folds

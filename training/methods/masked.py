@@ -22,7 +22,7 @@ from baton.config.model_settings import ModelSettings
 from baton.engines.torch_engine import load_model
 from baton.errors import ConfigError
 from baton.store.records import RunStage
-from baton.tasks.base import split_into_windows, without_truncation
+from baton.tasks.windows import split_into_windows, without_truncation
 from training.data.batches import Collator, OrderedTrainer
 from training.fit.checkpoints import ADAPTED_BASE, checkpoint_directory, read_note, write_note
 from training.fit.dropout import use_fast_dropout

@@ -12,8 +12,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from baton.errors import BatonError, InvalidInput, MalformedRequest, NotReady
-from baton.tasks.base import short_repr
-from baton.validation import not_allowed, unknown_key
+from baton.validation import not_allowed, short_repr, unknown_key
 from services.control.api.answers import HEADERS
 from services.control.api.bodies import Body
 from services.control.api.problems import problem

@@ -10,7 +10,7 @@ from fastapi import FastAPI, Path, Query, Request
 
 from baton.errors import InvalidInput, NotFound
 from baton.store.records import LONGEST_ID, PAGE
-from baton.tasks.base import short_repr
+from baton.validation import short_repr
 from services.control.api.guard import key_of
 from services.control.api.protocol import ControlPlane
 from services.control.api.query_params import Before, Limit

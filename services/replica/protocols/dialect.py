@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
 from baton.errors import BatonError, InvalidInput, MalformedRequest
-from baton.tasks.base import AnyTask, first_problem, short_repr
+from baton.tasks.base import AnyTask
+from baton.validation import first_problem, short_repr
 
 JSON = b"application/json"
 

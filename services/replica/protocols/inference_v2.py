@@ -18,8 +18,9 @@ from typing import Any
 from pydantic_core import from_json, to_json
 
 from baton.errors import InvalidInput, MalformedRequest, NotReady
-from baton.tasks.base import AnyTask, short_repr
+from baton.tasks.base import AnyTask
 from baton.tasks.text_classifier import LabelScores
+from baton.validation import short_repr
 from services.replica.protocols.dialect import (
     Answer,
     Call,

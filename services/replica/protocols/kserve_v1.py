@@ -9,7 +9,7 @@ from __future__ import annotations
 from pydantic_core import to_json
 
 from baton.errors import InvalidInput
-from baton.tasks.base import short_repr
+from baton.validation import short_repr
 from services.replica.protocols.dialect import (
     Answer,
     Call,

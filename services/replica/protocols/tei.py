@@ -11,8 +11,8 @@ from typing import Any
 from pydantic_core import to_json
 
 from baton.errors import BatonError, DeadlineExceeded, EmptyInput, InvalidInput, NotFound, Overloaded, Unavailable
-from baton.tasks.base import short_repr
 from baton.tasks.text_classifier import TextClassifier
+from baton.validation import short_repr
 from services.replica.protocols.dialect import Answer, Call, Dialect, Message, ModelFacts, Rendered, json_object, read_input
 
 KEYS = ("inputs", "raw_scores", "truncate", "truncation_direction")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from baton.errors import InvalidInput, MalformedRequest
-from baton.tasks.base import short_repr
+from baton.validation import short_repr
 
 TENSOR_KEYS = ("name", "shape", "datatype", "parameters", "data")
 TENSOR_PARAMETERS = ("binary_data_size", "content_type")

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from baton.errors import DataError
-from baton.tasks.base import short_repr
 from baton.tasks.rows import Row
 from baton.text.tags import TAG
+from baton.validation import short_repr
 from baton.wording import counted
 from training.data.files import decoding
 

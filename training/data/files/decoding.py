@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from baton.errors import DataError
-from baton.tasks.base import short_repr
+from baton.validation import short_repr
 
 MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",

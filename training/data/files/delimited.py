@@ -14,8 +14,8 @@ from itertools import islice
 from pathlib import Path
 
 from baton.errors import DataError
-from baton.tasks.base import short_repr
 from baton.tasks.rows import Row
+from baton.validation import short_repr
 from baton.wording import counted
 from training.data.files import decoding
 

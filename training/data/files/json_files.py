@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from baton.errors import DataError
-from baton.tasks.base import short_repr
 from baton.tasks.rows import Row
+from baton.validation import short_repr
 from training.data.files import decoding
 
 ROWS_KEY = "data"
