@@ -20,7 +20,7 @@ from baton.config.changes import SCALING_KEY, for_replicas, shown
 from baton.config.file import BatonConfig, LoggingSettings
 from baton.config.model_settings import ModelSettings
 from baton.errors import ConfigError
-from baton.store.urls import without_passwords
+from baton.urls import without_passwords
 from services.control.plane import ControlPlane
 from services.environment import STORE_VARIABLES, job_environment
 from services.names import CONTROL_DEPLOYMENT, DEPLOYMENT

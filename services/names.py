@@ -33,3 +33,8 @@ def route(model: str) -> str:
 def replacing(model: str) -> str:
     """Return the name of the lease that `baton apply` holds while it replaces the replicas of a model."""
     return f"replacing {model}"
+
+
+def model_lease(model: str) -> str:
+    """Return the name of the lease that a cluster holds on the roll-outs and the retraining of a model."""
+    return f"model {model}"

@@ -26,6 +26,9 @@ from baton.errors import CorruptVersion, StorageError
 from baton.installation import install_command
 from baton.store.records import ModelVersion
 
+VERSIONS, ANSWERS = "versions", "reports/answers"
+"""Folders of a model whose paths follow from its name."""
+
 LOCAL_PROTOCOLS = ("file", "local")
 
 OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az")
@@ -233,6 +236,30 @@ class Storage:
             manifests.verify(partial, manifest)
             partial.rename(final)
         return final
+
+    def copy_versions(self, old: str, new: str) -> None:
+        """Copy the versions of model ``old``, and the answers kept for its reports, to where those of ``new`` are.
+
+        On a local disk the copies are hard links, which take no space. What is there already is replaced.
+        """
+        with self._as_storage_error("copy in"):
+            for folder in (VERSIONS, ANSWERS):
+                source, target = (f"{self._root}/models/{name}/{folder}" for name in (old, new))
+                for path in self._fs.find(source):
+                    copy = f"{target}{path.removeprefix(source)}"
+                    self._make_directory(copy.rpartition("/")[0])
+                    if self.local:
+                        Path(copy).unlink(missing_ok=True)
+                        os.link(path, copy)
+                    else:
+                        self._fs.cp_file(path, copy)
+
+    def remove_versions(self, model: str) -> None:
+        """Delete the versions of a model. Its data sets and reports stay: what was recorded of them names their place."""
+        with self._as_storage_error("delete from"):
+            path = f"{self._root}/models/{model}/{VERSIONS}"
+            if self._fs.exists(path):
+                self._fs.rm(path, recursive=True)
 
     # --- data sets ---------------------------------------------------------------------------------------------------
 

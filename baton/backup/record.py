@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from baton.artifacts.manifest import FileEntry
 from baton.artifacts.storage import Storage
 from baton.errors import BackupError, ConfigError
-from baton.store.urls import without_passwords
+from baton.urls import without_passwords
 
 RECORD, DATABASE, STORAGE = "backup.json", "baton.db", "storage"
 """Names in the directory of a backup."""

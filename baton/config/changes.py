@@ -13,7 +13,7 @@ from typing import Any
 from baton.config.file import BatonConfig
 from baton.config.model_settings import ModelSettings
 from baton.config.notify_settings import SHORTEST_SECRET
-from baton.store.urls import without_passwords
+from baton.urls import without_passwords
 
 KEPT = ("database", "storage", "notify")
 """Keys that a service keeps until it is restarted, and with them all others: where everything is, and what holds secrets, whose

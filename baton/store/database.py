@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from baton.errors import Conflict, InvalidInput, NotFound, RegistryError
 from baton.installation import install_command
 from baton.store import schema
-from baton.store.urls import without_passwords
+from baton.urls import without_passwords
 
 READ_ONLY = "baton_read_only"
 """Execution option of a connection that only reads: SQLite then takes no write lock."""

@@ -77,6 +77,7 @@ class HistoryKind(StrEnum):
     RETRAIN_PAUSED = "retrain paused"
     RETRAIN_RESUMED = "retrain resumed"
     DRIFT = "drift"
+    RENAMED = "renamed"
 
     @property
     def gives_up(self) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from baton.errors import Conflict, NotFound
-from baton.store import database, evaluation_store, rollout_store, schema, version_store, waiting_decisions
+from baton.store import database, evaluation_store, renaming, rollout_store, schema, version_store, waiting_decisions
 from baton.store.dataset_store import DatasetStore
 from baton.store.evaluation_store import EvaluationStore
 from baton.store.feedback.audit import AuditStore
@@ -102,6 +102,21 @@ class Registry:
             connection.execute(new.on_conflict_do_nothing())
             if settings is not None:
                 connection.execute(table.update().where(table.c.name == name).values(settings=settings))
+
+    def check_rename(self, old: str, new: str) -> None:
+        """Raise as `rename` would. Nothing changes."""
+        with self._write() as connection:
+            renaming.check(connection, old, new)
+
+    def rename(self, old: str, new: str, said: str) -> None:
+        """Give a model another name, with all that belongs to it but its files. ``said`` goes into its history.
+
+        Raises:
+            NotFound: there is no model ``old``.
+            Conflict: it has an active run or roll-out, or there is a model ``new`` already.
+        """
+        with self._write() as connection:
+            renaming.rename(connection, old, new, said)
 
     def settings(self, name: str) -> Mapping[str, Any]:
         """Return the settings of a model as last declared. Raises ``NotFound``."""

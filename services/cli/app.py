@@ -30,6 +30,7 @@ from services.cli.operating import (
     backup_commands,
     doctor_commands,
     log_commands,
+    rename_commands,
     render_commands,
     service_commands,
 )
@@ -91,6 +92,7 @@ app.command()(log_commands.logs)
 app.command()(doctor_commands.doctor)
 app.command()(backup_commands.backup)
 app.command()(backup_commands.restore)
+app.command()(rename_commands.rename)
 app.command()(run_commands.train)
 app.command()(run_commands.register)
 app.command()(run_commands.runs)

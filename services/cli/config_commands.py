@@ -8,7 +8,7 @@ import typer
 
 from baton.config import file as configuration
 from baton.config.file import load_config
-from baton.store.urls import without_passwords
+from baton.urls import without_passwords
 from baton.wording import counted
 from services.cli.terminal import ConfigFile, out, path_of, print_json, warn
 

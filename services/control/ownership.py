@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection
 from functools import cached_property
 
 from baton.store.registry import Registry
+from services.names import model_lease
 
 logger = logging.getLogger("ray.serve")
 
@@ -97,8 +98,3 @@ class Ownership:
 def cluster_lease(cluster: str) -> str:
     """Return the name of the lease that a cluster holds while its control plane lives."""
     return f"cluster {cluster}"
-
-
-def model_lease(model: str) -> str:
-    """Return the name of the lease on the roll-outs and the retraining of a model."""
-    return f"model {model}"

@@ -15,7 +15,7 @@ from baton.config.file import AuthSettings, BatonConfig, load_config
 from baton.errors import ConfigError
 from baton.keys import Scope
 from baton.store.registry import Registry
-from baton.store.urls import without_passwords
+from baton.urls import without_passwords
 from services.control import plane
 from services.host.checks import startup_warnings
 from services.keyring import Keyring

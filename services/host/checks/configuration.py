@@ -67,5 +67,5 @@ def renamed_models(config: BatonConfig, registry: Registry) -> Iterator[str]:
     if gone and new:
         yield (
             f"not declared, but with versions in the database: {', '.join(gone)}; declared without versions: {', '.join(new)}. "
-            "A model that is renamed begins anew: its versions, its history and its feedback stay under the old name"
+            f"If one got another name, `baton rename {gone[0]} {new[0]}` takes its versions, history and feedback along"
         )

@@ -13,7 +13,7 @@ from baton.config.file import BatonConfig
 from baton.errors import BatonError, RegistryError
 from baton.store import database as stored
 from baton.store.registry import Registry
-from baton.store.urls import without_passwords
+from baton.urls import without_passwords
 from services.host.checks.finding import Finding, ok, problem, warning
 from services.host.checks.startup_warnings import task_changes
 

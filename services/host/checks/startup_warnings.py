@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from baton.config.file import AuthSettings, BatonConfig
 from baton.errors import BatonError
 from baton.keys import Scope
-from baton.store.urls import without_passwords
+from baton.urls import without_passwords
 
 if TYPE_CHECKING:
     from baton.store.records import ModelVersion
