@@ -1,4 +1,7 @@
-"""The quickstart as its readers type it: each marked block of the page, in order, on a service of its own."""
+"""The quickstart as its readers type it: each marked block of the page, in order, on a service of its own.
+
+Baton is installed from its wheel, outside the clone.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.conftest import BATON, baton, environment
+from tests.cluster.conftest import environment
 from tests.docs.markdown import ROOT, blocks, lacks
 from tests.support.waiting import free_port, until
+from tests.support.wheel import build_wheel, install_wheel
 
 pytestmark = pytest.mark.cluster
 
@@ -23,17 +27,27 @@ READING = re.compile(r"baton (live|status|versions|history) ")
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Iterator[Path]:
-    shutil.copy(ROOT / "docs" / "quickstart" / "tickets.csv", tmp_path)
-    yield tmp_path
-    if (tmp_path / "baton.yaml").exists():
-        baton("down", "-c", tmp_path / "baton.yaml")
+def installed(tmp_path: Path) -> Path:
+    """The folder of the command `baton` that the wheel has installed."""
+    return install_wheel(build_wheel(tmp_path), tmp_path / "venv")
 
 
-def test_what_the_quickstart_shows_is_what_happens(home):
+@pytest.fixture
+def home(installed: Path, tmp_path: Path) -> Iterator[Path]:
+    home = tmp_path / "home"
+    home.mkdir()
+    shutil.copy(ROOT / "docs" / "quickstart" / "tickets.csv", home)
+    yield home
+    if (home / "baton.yaml").exists():
+        subprocess.run([installed / "baton", "down", "-c", home / "baton.yaml"], env=environment(), check=False)
+
+
+def test_what_the_quickstart_shows_is_what_happens(installed, home):
     port = str(free_port())
     variables = environment({"BATON_HTTP_PORT": port, "COLUMNS": "120"})
-    variables["PATH"] = f"{BATON.parent}:{variables['PATH']}"
+    variables["PATH"] = f"{installed}:{variables['PATH']}"
+    for name in ("PYTHONPATH", "VIRTUAL_ENV"):
+        variables.pop(name, None)
 
     def run(command: str) -> subprocess.CompletedProcess[str]:
         shell = ["bash", "-euo", "pipefail", "-c", command.replace("localhost:8000", f"localhost:{port}")]
@@ -60,6 +74,7 @@ def test_what_the_quickstart_shows_is_what_happens(home):
         "status",
         "down",
     ]
+    assert run("python -c 'import services; print(services.__file__)'").stdout.startswith(str(installed.parent))
     for command, wanted in DIALOGUE:
         done = run(command)
         if READING.match(f"{command} ") and lacks(done.stdout, wanted):
