@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from tritonclient import http as triton
 from tritonclient.utils import InferenceServerException
 
 from tests.support.dialects import INPUTS, LABELS, Served
+from tests.support.npm import npm_install
 
 TEXT = "my invoice is wrong"
 
@@ -135,14 +135,7 @@ console.log(JSON.stringify([...answers, refusal]));
 @pytest.fixture(scope="module")
 def javascript(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory in which programs can import the hub's JavaScript client."""
-    if shutil.which("npm") is None:
-        pytest.skip("npm is not installed")
-    directory = tmp_path_factory.mktemp("javascript")
-    install = ["npm", "install", "--no-audit", "--no-fund", "--no-update-notifier", "--silent", PACKAGE]
-    installed = subprocess.run(install, check=False, cwd=directory, capture_output=True, text=True, timeout=300)
-    if installed.returncode != 0:
-        pytest.skip(f"npm cannot install {PACKAGE}: {installed.stdout}{installed.stderr}")
-    return directory
+    return npm_install(PACKAGE, tmp_path_factory.mktemp("javascript"))
 
 
 def test_the_hubs_client_in_javascript_reads_the_answers_of_four_tasks(replicas, javascript):

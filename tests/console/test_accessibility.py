@@ -1,0 +1,99 @@
+"""No page of the console shuts anybody out: axe-core, the tester of accessibility, finds no serious problem in any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from baton.store.feedback.audit import Drawn
+from baton.store.records import RunStage, RunState
+from baton.text.normal_form import fingerprint
+from services.console.pages import TABS
+from tests.console.test_browser import chromium, page_of
+from tests.support.console import Service, console_service
+from tests.support.dialects import LABELS
+from tests.support.npm import npm_install
+
+__all__ = ["chromium"]  # a fixture
+
+AXE = "axe-core@4.14.1"
+SEEN = {
+    "light": {"color_scheme": "light"},
+    "dark": {"color_scheme": "dark"},
+    "a phone, in Chinese": {"viewport": {"width": 390, "height": 844}, "locale": "zh-CN"},
+}
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The source of axe-core."""
+    return (npm_install(AXE, tmp_path_factory.mktemp("axe")) / "node_modules" / "axe-core" / "axe.min.js").read_text()
+
+
+@pytest.fixture(scope="module")
+def service(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A model of each task with something on every page."""
+    with console_service(tiny_base, tmp_path_factory.mktemp("accessible")) as (service, _):
+        registry = service.control.registry
+        for task in LABELS:
+            run = registry.runs.create(task, {}, None, started=True)
+            for step in (1, 2):
+                progress = {"epoch": step / 2, "epochs": 1, "step": step, "steps": 2, "f1": step / 10}
+                registry.runs.report(run.id, RunStage.TRAINING, progress)
+            registry.runs.finish(run.id, RunState.FAILED, reason="out of memory")
+            text = {"question": "Who?", "context": "Anna met Bob."} if task == "qa" else {"text": "Anna met Bob in Rome."}
+            item = Drawn(keys=(fingerprint(task),), content_hash=fingerprint(task), input=text)
+            registry.audit.draw(task, [item])
+        yield service
+
+
+def paths(service: Service) -> list[str]:
+    """Every page: the overview, and those of each model."""
+    runs = service.control.registry.runs
+    pages = [*(tab for tab, _, _ in TABS), "versions/1", "runs/{run}"]
+    return [
+        "/",
+        *(f"/console/models/{task}/{page.format(run=runs.list(task)[0].id)}" for task in sorted(LABELS) for page in pages),
+    ]
+
+
+def problems(page: Any, axe: str) -> list[str]:
+    """What axe-core finds serious or critical in a page that is open."""
+    page.evaluate(axe)
+    found = page.evaluate("async () => (await axe.run()).violations")
+    return [
+        f"{it['impact']}: {it['help']}: {node['html'][:160]}"
+        for it in found
+        if it["impact"] in ("serious", "critical")
+        for node in it["nodes"]
+    ]
+
+
+@pytest.mark.parametrize("options", SEEN.values(), ids=SEEN)
+def test_no_page_has_a_serious_problem(service, chromium, axe, options):
+    with page_of(chromium, **options) as page:
+        found = {}
+        for path in paths(service):
+            page.goto(f"{service.url}{path}")
+            if serious := problems(page, axe):
+                found[path] = serious
+    assert found == {}
+
+
+def test_an_answer_has_none_either(service, chromium, axe):
+    with page_of(chromium) as page:
+        for task in sorted(LABELS):
+            page.goto(f"{service.url}/console/models/{task}/playground?text=Anna+met+Bob&question=Who%3F&context=Anna+met+Bob")
+            assert problems(page, axe) == [], task
+
+
+def test_what_is_wrong_would_be_found(service, chromium, axe):
+    with page_of(chromium) as page:
+        page.goto(service.url)
+        page.evaluate(
+            "document.querySelector('main').insertAdjacentHTML('beforeend', '<img src=\"/favicon.svg\"><button></button>')"
+        )
+        assert [line.partition(":")[0] for line in problems(page, axe)] == ["critical", "critical"]
