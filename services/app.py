@@ -19,6 +19,7 @@ from baton import installation
 from baton.config.changes import SCALING_KEY, for_replicas, shown
 from baton.config.file import BatonConfig, LoggingSettings
 from baton.config.model_settings import ModelSettings
+from baton.config.traces_settings import TracesSettings
 from baton.errors import ConfigError
 from baton.urls import without_passwords
 from services.control.plane import ControlPlane
@@ -60,13 +61,21 @@ class ModelArgs(BaseModel):
     keys_required: bool = True
     """Whether requests need an API key: yes, unless a Serve config disables it explicitly."""
     logging: LoggingSettings = LoggingSettings()
+    traces: TracesSettings | None = None
 
 
 class EnvModelReplica(ModelReplica):
     """A replica that reads the URLs that its Serve config leaves out from BATON_DATABASE and BATON_STORAGE."""
 
     def __init__(
-        self, settings: dict[str, Any], database: str | None, storage: str | None, *, keys_required: bool, texts: bool
+        self,
+        settings: dict[str, Any],
+        database: str | None,
+        storage: str | None,
+        *,
+        keys_required: bool,
+        texts: bool,
+        traces: dict[str, Any] | None,
     ) -> None:
         super().__init__(
             settings,
@@ -74,6 +83,7 @@ class EnvModelReplica(ModelReplica):
             storage or _from_environment("storage"),
             keys_required=keys_required,
             texts=texts,
+            traces=traces,
         )
 
 
@@ -144,6 +154,7 @@ def model(args: ModelArgs) -> serve.Application:
         args.storage,
         keys_required=args.keys_required,
         texts=args.logging.texts,
+        traces=args.traces and args.traces.model_dump(),
     )
 
 

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 from baton import installation
-from tests.support.wheel import build_wheel, install_wheel, tracked
+from tests.support.programs.wheel import build_wheel, install_wheel, tracked
 
 PACKAGES = ("baton/", "services/", "training/")
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from baton.config.model_settings import DATA_SUFFIXES, GROUP_FIELD, ModelSettings
 from baton.config.notify_settings import NotifySettings
 from baton.config.section import ConfigSection
+from baton.config.traces_settings import TracesSettings
 from baton.config.training_settings import TrainingSettings
 from baton.errors import ConfigError, NotFound
 from baton.validation import not_allowed, unknown_key
@@ -126,6 +127,7 @@ class BatonConfig(ConfigSection):
     auth: AuthSettings = AuthSettings()
     logging: LoggingSettings = LoggingSettings()
     notify: tuple[NotifySettings, ...] = Field((), description="Who is told what happens to models.")
+    traces: TracesSettings | None = Field(None, description="Where spans are sent; null: nothing is traced.")
     models: tuple[ModelSettings, ...] = Field(description="Models to serve and train.", json_schema_extra={"minItems": 1})
 
     @model_validator(mode="after")

@@ -35,11 +35,13 @@ class RunStore:
         cause: str | None = None,
         owner: str | None = None,
         source: Source | None = None,
+        traceparent: str = "",
     ) -> Run:
         """Create a queued run, or a running one if the caller carries it out itself (``started``), and return it.
 
         If the model has a run with this idempotency key, return that run instead, whatever its state and its owner. ``cause``,
-        ``owner`` and ``source`` are those of `Run`.
+        ``owner`` and ``source`` are those of `Run`. ``traceparent``: the W3C Trace Context of the request, which becomes an
+        event of the run.
 
         Raises:
             Conflict: another run of this model is active.
@@ -77,6 +79,8 @@ class RunStore:
                 )
                 .returning(table)
             ).one()
+            if traceparent:
+                _note(connection, row.id, now, {"stage": row.stage, "traceparent": traceparent})
         return as_run(row)
 
     def get(self, run_id: str) -> Run:

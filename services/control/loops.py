@@ -22,6 +22,7 @@ from services.control.notices.notifier import Notifier
 from services.control.ownership import Ownership
 from services.control.retrain import Retrainer
 from services.control.rollouts.driver import Rollouts
+from services.control.run_traces import RunTraces
 from services.names import replacing
 
 WATCH_SECONDS = 1.0
@@ -57,6 +58,7 @@ class Loops:
         retrainer: Retrainer,
         housekeeping: Housekeeping,
         notifiers: Sequence[Notifier],
+        traces: RunTraces | None = None,
     ) -> None:
         """``config``: returns the configuration in effect."""
         self._config = config
@@ -67,6 +69,7 @@ class Loops:
         self._retrainer = retrainer
         self._housekeeping = housekeeping
         self._notifiers = notifiers
+        self._traces = traces
         self._registry_health = RegistryHealth()
         self._moving: dict[str, asyncio.Task[None]] = {}
         self._judged_again: dict[int, int] = {}
@@ -108,9 +111,12 @@ class Loops:
             await asyncio.sleep(WATCH_SECONDS)
 
     async def _look_after_runs(self) -> None:
-        for run in await asyncio.to_thread(self._jobs.active_runs):
+        active = await asyncio.to_thread(self._jobs.active_runs)
+        for run in active:
             with log_failures(f"looking after run {run.id}", model=run.model, run_id=run.id):
                 await asyncio.to_thread(self._jobs.look_after, run)
+        if self._traces is not None:
+            await asyncio.to_thread(self._traces.look, active, self._ownership.cluster)
 
     async def _start_roll_outs(self) -> None:
         """Start a task for each model with work: a roll-out to go on with, an overtaken version, or an approved one."""

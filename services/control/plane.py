@@ -33,9 +33,11 @@ from services.control.ownership import Ownership, this_cluster
 from services.control.retrain import Retrainer
 from services.control.rollouts.driver import Rollouts, manual_decision
 from services.control.rollouts.replicas import Replicas
+from services.control.run_traces import RunTraces
 from services.control.silence import Silence
 from services.keyring import Keyring
 from services.log_flushing import flush_forever
+from services.tracing import Tracer, caller_of
 
 JUDGE_SECONDS = 600.0
 """Timeout of a promotion that has to evaluate versions first: enough for both versions on a large holdout, on a busy CPU."""
@@ -97,6 +99,7 @@ class ControlPlane:
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         await self.keyring.try_refresh()
+        tracer = None if self.config.traces is None else Tracer(self.config.traces, {})
         loops = Loops(
             lambda: self.config,
             self.registry,
@@ -106,15 +109,18 @@ class ControlPlane:
             retrainer=self.retrainer,
             housekeeping=self.housekeeping,
             notifiers=[Notifier(receiver, self.registry) for receiver in self.config.notify],
+            traces=None if tracer is None else RunTraces(self.registry, tracer),
         )
         works = (loops.run(), self.keyring.refresh_forever(KEYS_SECONDS), flush_forever())
         tasks = [asyncio.create_task(work) for work in works]
         yield
         for task in tasks:
             task.cancel()
+        if tracer is not None:
+            await asyncio.to_thread(tracer.close)
 
-    async def start_run(self, model: str, assignments: list[str], idempotency_key: str | None) -> Run:
-        """Queue a run with ``KEY=VALUE`` overrides and submit its job.
+    async def start_run(self, model: str, assignments: list[str], idempotency_key: str | None, traceparent: str = "") -> Run:
+        """Queue a run with ``KEY=VALUE`` overrides and submit its job. ``traceparent``: of the request, if it has one.
 
         Raises:
             Conflict: a run of ``model`` is active.
@@ -124,7 +130,7 @@ class ControlPlane:
         declared = self.config.model(model)
         settings = override(declared, assignments)
         settings.check_trainable(declared.data)
-        return await self._queue(settings, idempotency_key)
+        return await self._queue(settings, idempotency_key, traceparent=traceparent if caller_of(traceparent) else "")
 
     async def register(self, model: str, source: Source, idempotency_key: str | None) -> Run:
         """Queue a run that registers a version from elsewhere, and submit its job.
@@ -247,10 +253,18 @@ class ControlPlane:
         *,
         cause: str | None = None,
         source: Source | None = None,
+        traceparent: str = "",
     ) -> Run:
         def create() -> Run:
-            spec, owner = settings.model_dump(mode="json"), self.ownership.cluster
-            return self.registry.runs.create(settings.name, spec, idempotency_key, cause=cause, owner=owner, source=source)
+            return self.registry.runs.create(
+                settings.name,
+                settings.model_dump(mode="json"),
+                idempotency_key,
+                cause=cause,
+                owner=self.ownership.cluster,
+                source=source,
+                traceparent=traceparent,
+            )
 
         run = await asyncio.to_thread(create)
         if not run.state.final:

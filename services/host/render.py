@@ -48,6 +48,8 @@ def applications(config: BatonConfig) -> list[Application]:
     shared: dict[str, Any] = {} if config.keys_required else {"keys_required": False}
     if logging := config.logging.model_dump(mode="json", exclude_defaults=True):
         shared["logging"] = logging
+    if config.traces is not None:
+        shared["traces"] = config.traces.model_dump(mode="json")
     for model in config.models:
         specs.append(
             Application(

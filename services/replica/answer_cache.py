@@ -37,7 +37,7 @@ class AnswerCache:
         if prediction is None:
             return None
         self._predictions.move_to_end(key)
-        return replace(prediction, queue_ms=0.0, inference_ms=0.0)
+        return replace(prediction, queue_ms=0.0, inference_ms=0.0, steps=None)
 
     def put(self, inputs: Sequence[Any], options: Sequence[Any], prediction: Prediction) -> None:
         """Keep an answer, unless its request is large."""

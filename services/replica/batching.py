@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -38,6 +39,10 @@ LONG_REQUEST_CHARACTERS = 65_536
 
 EFFICIENT_OVERHEADS = 20
 """A batch is large enough when it has so many times the tokens that starting it costs: starting is then 5% of the cost."""
+
+
+TIMED: ContextVar[bool] = ContextVar("timed", default=False)
+"""Whether the requests that are submitted in this context are timed step by step: they are traced."""
 
 
 class SupportsPredict(Protocol):
@@ -69,6 +74,19 @@ class SupportsPredict(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Steps:
+    """When the steps of a batch ended, by `time.perf_counter`."""
+
+    queued_at: float
+    """When the request came."""
+    started_at: float
+    ended_at: Sequence[float]
+    """Of tokenizing, of each forward pass, and of decoding."""
+    inputs: int
+    """Of the whole batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Prediction:
     """The result of one request."""
 
@@ -80,6 +98,8 @@ class Prediction:
     """Milliseconds from `Batcher.submit` to the start of the batch."""
     inference_ms: float
     """Milliseconds that the model's thread ran for the batch; for a long request, the sum over its steps."""
+    steps: Steps | None = None
+    """For a request that is `TIMED`."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -94,6 +114,8 @@ class _RunningLongRequest:
     started_at: float
     seconds: float
     """Seconds that its steps have run so far."""
+    ended_at: list[float]
+    """When each of its steps ended."""
 
 
 class Batcher:
@@ -189,7 +211,7 @@ class Batcher:
         if queue.requests:
             queue.require_room(tokens, self._pace(self._serving[1]))
         future: asyncio.Future[Prediction] = asyncio.get_running_loop().create_future()
-        request = QueuedRequest(inputs=inputs, options=options, tokens=tokens, future=future)
+        request = QueuedRequest(inputs=inputs, options=options, tokens=tokens, future=future, timed=TIMED.get())
         queue.add(request)
         self._work.set()
         if self._busy is None:
@@ -278,6 +300,7 @@ class Batcher:
                 steps=steps,
                 started_at=started_at,
                 seconds=time.perf_counter() - started_at,
+                ended_at=[time.perf_counter()],
             )
         except Exception as error:
             if not request.future.done():
@@ -299,11 +322,13 @@ class Batcher:
             if not running.request.future.done():
                 running.request.future.set_exception(error)
             return
-        running.seconds += time.perf_counter() - step_started_at
+        running.ended_at.append(time.perf_counter())
+        running.seconds += running.ended_at[-1] - step_started_at
         if outputs is not None:
             self._running_long = None
             self._remember(running.request.tokens, running.seconds)
-            _resolve(running.request, outputs, running.version, running.started_at, running.seconds)
+            begun = _Begun(running.version, running.started_at, len(running.request.inputs), running.ended_at)
+            _resolve(running.request, outputs, begun, running.seconds)
 
     async def _run(self, batch: list[QueuedRequest]) -> None:
         assert self._serving is not None
@@ -312,9 +337,13 @@ class Batcher:
         started_at = time.perf_counter()
         inputs = [item for request in batch for item in request.inputs]
         options = [option for request in batch for option in request.options]
+        begun = _Begun(version, started_at, len(inputs), [])
+        predict = predictor.predict
+        if any(request.timed for request in batch):
+            predict = partial(_predict_timed, predictor, begun.ended_at)
         try:
             abandoned = partial(_all_gone, batch)
-            outputs = await loop.run_in_executor(self._thread, _run_guarded, predictor.predict, inputs, options, abandoned)
+            outputs = await loop.run_in_executor(self._thread, _run_guarded, predict, inputs, options, abandoned)
         except Exception as error:
             await self._run_one_by_one(batch, error)
             return
@@ -323,7 +352,7 @@ class Batcher:
         begin = 0
         for request in batch:
             end = begin + len(request.inputs)
-            _resolve(request, outputs[begin:end], version, started_at, seconds)
+            _resolve(request, outputs[begin:end], begun, seconds)
             begin = end
 
     async def _run_one_by_one(self, batch: list[QueuedRequest], error: Exception) -> None:
@@ -335,6 +364,22 @@ class Batcher:
         for request in batch:
             if not request.future.done():
                 await self._run([request])
+
+
+def _predict_timed(
+    predictor: SupportsPredict,
+    ended_at: list[float],
+    inputs: Sequence[Any],
+    options: Sequence[Any],
+    abandoned: Callable[[], bool],
+) -> list[Any]:
+    """Do what ``predictor.predict`` does, and append to ``ended_at`` when each step ended."""
+    last: list[Any] | None = None
+    for outputs in predictor.steps(inputs, options, abandoned=abandoned):
+        ended_at.append(time.perf_counter())
+        last = outputs
+    assert last is not None
+    return last
 
 
 def _run_guarded(work: Callable[..., T], *arguments: Any) -> T:
@@ -358,8 +403,32 @@ def _be_nice(niceness: int) -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
 
 
-def _resolve(request: QueuedRequest, outputs: list[Any], version: int, started_at: float, seconds: float) -> None:
-    """Give a request its result, unless its client has gone. It started at ``started_at`` and ran for ``seconds``."""
-    if not request.future.done():
-        queue_ms, inference_ms = (started_at - request.queued_at) * 1000, seconds * 1000
-        request.future.set_result(Prediction(outputs=outputs, version=version, queue_ms=queue_ms, inference_ms=inference_ms))
+@dataclass(frozen=True)
+class _Begun:
+    """A batch that runs, or has run."""
+
+    version: int
+    started_at: float
+    inputs: int
+    ended_at: list[float]
+    """When each of its steps ended; empty if nobody wants to know."""
+
+
+def _resolve(request: QueuedRequest, outputs: list[Any], batch: _Begun, seconds: float) -> None:
+    """Give a request the result of its batch, which ran for ``seconds``, unless its client has gone."""
+    if request.future.done():
+        return
+    steps = None
+    if request.timed:
+        steps = Steps(
+            queued_at=request.queued_at, started_at=batch.started_at, ended_at=tuple(batch.ended_at), inputs=batch.inputs
+        )
+    request.future.set_result(
+        Prediction(
+            outputs=outputs,
+            version=batch.version,
+            queue_ms=(batch.started_at - request.queued_at) * 1000,
+            inference_ms=seconds * 1000,
+            steps=steps,
+        )
+    )

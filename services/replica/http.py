@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic_core import to_json
 
@@ -37,7 +37,7 @@ from services.keyring import Keyring
 from services.log_sampling import new_answer_id
 from services.names import REFUSED, ROOM
 from services.open_inference import repository_index, server_metadata
-from services.replica.batching import Batcher
+from services.replica.batching import TIMED, Batcher
 from services.replica.cors import Cors
 from services.replica.endpoints import Action, Endpoint, Endpoints
 from services.replica.info import info
@@ -47,8 +47,10 @@ from services.replica.protocols.dialect import Answer, Dialect, Message, ModelFa
 from services.replica.request_body import read_body
 from services.replica.response import NO_CONTENT, Headers, Response, send_response
 from services.replica.routing import Router
+from services.replica.spans import RequestSpan
 from services.replica.telemetry import Telemetry
 from services.replica.versions import VersionFacts
+from services.tracing import Tracer
 
 logger = logging.getLogger("ray.serve")
 
@@ -62,6 +64,17 @@ MOST_REFUSED = 10_000
 
 LONGEST_PATIENCE_MS = 3_600_000
 """Milliseconds of ``x-request-timeout-ms``: an hour, after which HAProxy ends a request anyway."""
+
+
+class _Asked(NamedTuple):
+    """What a request is for."""
+
+    path: str
+    endpoint: Endpoint | None
+    version: str
+    """The number of the version that must answer; empty for no matter which."""
+    span: RequestSpan | None
+    """None: it is not traced."""
 
 
 class ReplicaHttp:
@@ -81,6 +94,7 @@ class ReplicaHttp:
         keyring: Keyring,
         prediction_log: PredictionLog,
         telemetry: Telemetry,
+        tracer: Tracer | None = None,
     ) -> None:
         self._settings = settings
         self._model = ModelFacts(name=settings.name, task_cls=task_type(settings.task), max_inputs=settings.serving.max_inputs)
@@ -90,6 +104,7 @@ class ReplicaHttp:
         self._keyring = keyring
         self._log = prediction_log
         self._telemetry = telemetry
+        self._tracer = tracer
         self._endpoints = Endpoints(settings.name)
         self._cors = Cors(settings.serving.cors)
 
@@ -98,10 +113,12 @@ class ReplicaHttp:
         path = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/")
         endpoint, version = self._endpoints.find(path)
         predicts = endpoint is not None and endpoint.action is Action.PREDICT
+        span = None
         if predicts:
             self._note_refusals(scope)
+            span = self._trace(scope)
         try:
-            response = await self._respond(scope, receive, path, endpoint, version)
+            response = await self._respond(scope, receive, _Asked(path, endpoint, version, span))
         except Exception as error:
             response = self._failed(scope, endpoint, error)
         added = self._cors.headers(scope)
@@ -109,16 +126,30 @@ class ReplicaHttp:
             added = (*added, (ROOM.encode(), b"%d" % room))
         if added:
             response = replace(response, headers=(*response.headers, *added))
-        await send_response(response, send, head=scope["method"] == "HEAD")
+        try:
+            await send_response(response, send, head=scope["method"] == "HEAD")
+        finally:
+            if span is not None:
+                span.end(response)
 
-    async def _respond(self, scope: Scope, receive: Receive, path: str, endpoint: Endpoint | None, version: str) -> Response:
+    def _trace(self, scope: Scope) -> RequestSpan | None:
+        """Begin the spans of a request; None if it is not traced."""
+        if self._tracer is None:
+            return None
+        caller = self._tracer.choose(header(scope, b"traceparent").decode("latin-1"))
+        if caller is None:
+            return None
+        return RequestSpan(self._tracer, caller, model=self._settings.name, method=scope["method"], path=scope["path"])
+
+    async def _respond(self, scope: Scope, receive: Receive, asked: _Asked) -> Response:
+        endpoint, version = asked.endpoint, asked.version
         preflight = self._cors.preflight(scope)  # which browsers send without the key
         if preflight is not None:
             return Response(status=NO_CONTENT, headers=preflight, body=b"")
         if endpoint is None or not endpoint.open:
             self._keyring.admit(header(scope, b"authorization"), KeyScope.PREDICT, self._settings.name)
         if endpoint is None:
-            raise self._not_found(path)
+            raise self._not_found(asked.path)
         if scope["method"] not in endpoint.methods:
             raise MethodNotAllowed(f"{scope['method']} is not allowed here; use {endpoint.method}")
         if scope["method"] == "OPTIONS":
@@ -127,12 +158,14 @@ class ReplicaHttp:
             runs = ", ".join(map(str, self._router.versions)) or "none"
             raise NotFound(f"version {version!r} of {self._settings.name} does not run here; those that do: {runs}")
         if endpoint.action is Action.PREDICT:
-            return await self._predict(scope, receive, endpoint.dialect, version)
+            return await self._predict(scope, receive, endpoint.dialect, version, asked.span)
         if endpoint.action is Action.INDEX:
             return self._index(await read_body(scope, timely(receive), self._settings.serving.max_body_bytes))
         return self._describe(scope, endpoint.action)
 
-    async def _predict(self, scope: Scope, receive: Receive, dialect: Dialect, version: str) -> Response:
+    async def _predict(
+        self, scope: Scope, receive: Receive, dialect: Dialect, version: str, span: RequestSpan | None
+    ) -> Response:
         began = time.perf_counter()
         content_type = header(scope, b"content-type").partition(b";")[0].strip().lower()
         if content_type and content_type not in dialect.content_types:
@@ -151,6 +184,7 @@ class ReplicaHttp:
         patience = _patience_ms(scope)
         try:
             seconds = None if patience is None else max(patience / 1000 - (time.perf_counter() - began), 0.0)
+            TIMED.set(span is not None)
             async with contextlib.nullcontext() if seconds is None else asyncio.timeout(seconds):
                 prediction = await self._router.answer(
                     call.inputs,
@@ -163,6 +197,8 @@ class ReplicaHttp:
                 )
         except TimeoutError:
             raise DeadlineExceeded(f"no answer within {patience} ms, as x-request-timeout-ms demands") from None
+        if span is not None:
+            span.prediction = prediction
         self._log.add(
             answer_id,
             prediction.version,

@@ -44,6 +44,8 @@ class QueuedRequest:
     options: Sequence[Any]
     tokens: int
     future: asyncio.Future[Any]
+    timed: bool = False
+    """Whether somebody wants to know when each step of it ended."""
     queued_at: float = field(default_factory=time.perf_counter)
 
 

@@ -18,6 +18,7 @@ from ray import serve
 from baton import logs
 from baton.artifacts.storage import Storage
 from baton.config.model_settings import ModelSettings
+from baton.config.traces_settings import TracesSettings
 from baton.errors import BatonError, RegistryError, StorageError
 from baton.predict.explaining import passes
 from baton.quality.trials import TrialCounts
@@ -38,6 +39,7 @@ from services.replica.telemetry import Telemetry
 from services.replica.trial import Trial
 from services.replica.versions import Versions
 from services.replica.whole_answers import send_answers_whole
+from services.tracing import Tracer
 
 logger = logging.getLogger("ray.serve")
 
@@ -57,6 +59,7 @@ class ModelReplica:
         *,
         keys_required: bool = False,
         texts: bool = False,
+        traces: dict[str, Any] | None = None,
     ) -> None:
         """Load the champion and start to serve it.
 
@@ -67,6 +70,7 @@ class ModelReplica:
             replica_id: Given only outside Ray Serve, which otherwise assigns one.
             keys_required: Whether requests need an API key.
             texts: Whether logs may quote requests.
+            traces: `TracesSettings` as plain values; None: nothing is traced.
         """
         if not texts:
             logs.conceal_texts()
@@ -87,6 +91,9 @@ class ModelReplica:
             on_batch=self._telemetry.count_batch,
         )
         self._router = Router(self._batcher, AnswerCache(serving.cache))
+        self._tracer = None
+        if traces is not None:
+            self._tracer = Tracer(TracesSettings.model_validate(traces), {"service.instance.id": self._id})
         logs.add_facts(logger, lambda: {"model": self._settings.name, "version": self._batcher.version})
         self._log = PredictionLog(
             self._settings.name,
@@ -104,6 +111,7 @@ class ModelReplica:
             keyring=self._keyring,
             prediction_log=self._log,
             telemetry=self._telemetry,
+            tracer=self._tracer,
         )
         self._champion = Champion(version=None, sequence=-1)
         self._wanted: int | None = None
@@ -373,3 +381,5 @@ class ModelReplica:
         self._telemetry.close()
         await self._batcher.close()
         await self._log.close()
+        if self._tracer is not None:
+            await asyncio.to_thread(self._tracer.close)

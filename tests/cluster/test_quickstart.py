@@ -15,8 +15,8 @@ import pytest
 
 from tests.cluster.conftest import environment
 from tests.docs.markdown import ROOT, blocks, lacks
+from tests.support.programs.wheel import build_wheel, install_wheel
 from tests.support.waiting import free_port, until
-from tests.support.wheel import build_wheel, install_wheel
 
 pytestmark = pytest.mark.cluster
 

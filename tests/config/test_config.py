@@ -340,7 +340,7 @@ def test_what_is_not_yaml_is_a_config_error(tmp_path, content):
 
 @pytest.mark.parametrize("content", ["", "just text", "- a\n- b"])
 def test_yaml_that_is_no_mapping_is_told_the_keys(tmp_path, content):
-    assert "must contain a mapping with the keys storage, database, http, auth, logging, notify, models" in complaint(
+    assert "must contain a mapping with the keys storage, database, http, auth, logging, notify, traces, models" in complaint(
         tmp_path, content
     )
 

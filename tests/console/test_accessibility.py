@@ -15,7 +15,7 @@ from services.console.pages import TABS
 from tests.console.test_browser import chromium, page_of
 from tests.support.console import Service, console_service
 from tests.support.dialects import LABELS
-from tests.support.npm import npm_install
+from tests.support.programs.npm import npm_install
 
 __all__ = ["chromium"]  # a fixture
 

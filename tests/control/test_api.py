@@ -357,6 +357,14 @@ def test_the_same_idempotency_key_is_the_same_run_even_when_it_is_over(api):
     assert other["id"] != first["id"]
 
 
+def test_the_trace_of_the_request_is_remembered_with_its_run(api):
+    trace = f"00-{'a' * 32}-{'b' * 16}-01"
+    run = api.post("/api/models/m/runs", {}, headers={"traceparent": trace}).json()["id"]
+    assert [event.data for event in api.control.registry.runs.events(run)] == [{"stage": "queued", "traceparent": trace}]
+    other = api.post("/api/models/other/runs", {}, headers={"traceparent": "nonsense"}).json()["id"]
+    assert api.control.registry.runs.events(other) == []
+
+
 def test_a_run_is_cancelled_once(api):
     run = api.post("/api/models/m/runs").json()["id"]
     assert api.post(f"/api/runs/{run}/cancel").json()["state"] == "cancelled"

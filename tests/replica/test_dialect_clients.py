@@ -19,7 +19,7 @@ from tritonclient import http as triton
 from tritonclient.utils import InferenceServerException
 
 from tests.support.dialects import INPUTS, LABELS, Served
-from tests.support.npm import npm_install
+from tests.support.programs.npm import npm_install
 
 TEXT = "my invoice is wrong"
 

@@ -98,10 +98,10 @@ def force(registry: Registry, model: str, version: int) -> Promotion:
 
 @asynccontextmanager
 async def served(
-    settings: ModelSettings, registry_url: str, storage: Storage, *, name: str = "r1"
+    settings: ModelSettings, registry_url: str, storage: Storage, *, name: str = "r1", **options: Any
 ) -> AsyncIterator[tuple[ModelReplica, httpx.AsyncClient]]:
-    """A started replica of a model and a client of its URL, as HAProxy would reach it."""
-    replica = ModelReplica(settings.model_dump(mode="json"), registry_url, storage.url, replica_id=name)
+    """A started replica of a model and a client of its URL, as HAProxy would reach it. ``options``: of `ModelReplica`."""
+    replica = ModelReplica(settings.model_dump(mode="json"), registry_url, storage.url, replica_id=name, **options)
     application = replica.__serve_build_asgi_app__()
     root = f"/models/{settings.name}"
     transport = httpx.ASGITransport(app=application, root_path=root)

@@ -63,7 +63,7 @@ class ControlPlane(Protocol):
         """Moves models from one version to another."""
         ...
 
-    async def start_run(self, model: str, assignments: list[str], idempotency_key: str | None) -> Run:
+    async def start_run(self, model: str, assignments: list[str], idempotency_key: str | None, traceparent: str = "") -> Run:
         """Queue a run with ``KEY=VALUE`` overrides and submit its job. Raise ``Conflict`` while one of ``model`` is active."""
         ...
 

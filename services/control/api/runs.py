@@ -37,13 +37,14 @@ def add_runs(api: FastAPI, control: ControlPlane) -> None:
         model: str,
         body: RunRequest | None = None,
         idempotency_key: Annotated[str | None, Header(max_length=LONGEST_ID)] = None,
+        traceparent: Annotated[str, Header(description="W3C Trace Context: the run's trace is a part of the caller's.")] = "",
     ) -> dict[str, Any]:
         """Retrain the model.
 
         Answers 409 while a run of this model is active. A request with an earlier request's `Idempotency-Key` returns its run.
         """
         control.config.model(model)
-        return to_json_values(await control.start_run(model, body.set if body else [], idempotency_key))
+        return to_json_values(await control.start_run(model, body.set if body else [], idempotency_key, traceparent))
 
     @api.get("/api/models/{model}/runs", tags=["runs"])
     def list_runs(model: str, limit: Limit = PAGE, before: str | None = None) -> Page:
