@@ -34,4 +34,6 @@ class TracesSettings(ConfigSection):
             known = False
         if not known:
             raise ValueError("http://HOST:PORT or https://HOST, with a port from 1 to 65535 if there is one")
+        if "@" in parts.netloc:  # it would be shown where the configuration is
+            raise ValueError("no user and no password; the variable OTEL_EXPORTER_OTLP_HEADERS may hold a token")
         return value.rstrip("/")
