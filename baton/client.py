@@ -145,13 +145,18 @@ class Call:
         raise ServiceError(response.status_code, content)
 
     def pause(self, attempt: int, retries: int, response: httpx.Response | None) -> float | None:
-        """Return the seconds to wait before the next attempt, or None to give up. No ``response``: the connection broke."""
+        """Return the seconds to wait before the next attempt, or None to give up. No ``response``: the connection broke.
+
+        Who is asked to wait for longer than `LONGEST_PAUSE` gives up, because a retry before that would fail as well.
+        """
         if attempt >= retries or not self.idempotent:
             return None
         if response is not None and response.status_code not in RETRY_STATUSES:
             return None
         requested = "" if response is None else response.headers.get("retry-after", "")
-        return min(float(requested) if requested.isdigit() else FIRST_PAUSE * 2**attempt, LONGEST_PAUSE)
+        if requested.isdigit():
+            return float(requested) if float(requested) <= LONGEST_PAUSE else None
+        return min(FIRST_PAUSE * 2.0**attempt, LONGEST_PAUSE)
 
 
 class _Base:

@@ -13,6 +13,7 @@ Which error to raise, in the order in which data flows:
         route and body ──► NotFound, MethodNotAllowed, BodyTooLarge, BodyTooSlow, UnsupportedMediaType, MalformedRequest
         values in the body ──► InvalidInput, EmptyInput
         queue ──► Overloaded, DeadlineExceeded        forward pass ──► NotFinite
+        corrections of one key ──► OverQuota
     database ──► RegistryError      storage ──► StorageError (does not respond), CorruptVersion (responds with wrong bytes)
     baton backup, restore ──► BackupError
     any other dependency ──► NotReady, which the caller may retry
@@ -174,6 +175,12 @@ class OverRate(Overloaded):
     """An API key exceeds its request rate."""
 
     title = "over the rate"
+
+
+class OverQuota(Overloaded):
+    """An API key has sent as many corrections as it may within a day."""
+
+    title = "too many corrections"
 
 
 class Unavailable(BatonError):

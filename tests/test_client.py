@@ -258,12 +258,13 @@ def test_a_prediction_is_asked_for_again_when_the_service_is_busy_or_a_connectio
 
 
 def test_as_long_is_waited_as_the_service_asks_for(impatient):
-    busy = [(429, {"retry-after": after}, b"{}") for after in ("2", "Wed, 21 Oct 2026 07:28:00 GMT", "9999")]
+    busy = [(429, {"retry-after": after}, b"{}") for after in ("2", "Wed, 21 Oct 2026 07:28:00 GMT", "30")]
     call = client_module.Call(method="POST", path="/", options={}, idempotent=True)
     pauses = [
         call.pause(attempt, 3, httpx.Response(status, headers=headers)) for attempt, (status, headers, _) in enumerate(busy)
     ]
     assert pauses == [2.0, 0.002, client_module.LONGEST_PAUSE]
+    assert call.pause(0, 3, httpx.Response(429, headers={"retry-after": "3600"})) is None
 
 
 def test_who_stays_busy_is_given_up_on(client_cls, impatient):

@@ -194,6 +194,12 @@ class FeedbackSettings(ConfigSection):
         description="Share of requests whose answers are logged, between 0 and 1; 0 switches the prediction log off. A "
         "correction of a logged answer needs only the request id. Live quality and drift are measured on logged answers.",
     )
+    max_per_day: int | None = Field(
+        None,
+        ge=1,
+        description="Maximum number of corrections that one API key may have stored within 24 hours; calls without a key count "
+        "as one key. More are answered with status 429. Labels of the audit do not count. Default: no limit.",
+    )
     retention_days: float = Field(30.0, gt=0, description="Days after which logged answers are deleted. Corrections are kept.")
     audit: float = Field(
         0.02,

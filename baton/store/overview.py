@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 
 from baton.store import database, schema
+from baton.store.feedback.store import is_label
 from baton.store.history import newest_entries
 from baton.store.records import HistoryEntry, Rollout, Run
 from baton.store.rollout_store import as_rollout
@@ -105,11 +106,10 @@ def _events(connection: sa.Connection, found: dict[str, Glance]) -> None:
 def _corrections(connection: sa.Connection, found: dict[str, Glance], read_until: dict[str, int]) -> None:
     """Count as `FeedbackStore.count_after`."""
     table, names = schema.feedback, list(found)
-    is_label = sa.exists().where(schema.audit.c.feedback_id == table.c.id)
     for start in range(0, len(names), MOST_MODELS):
         counts = [
             sa.select(sa.literal(name).label("model"), sa.func.count().label("count")).where(
-                table.c.model == name, table.c.id > read_until.get(name, 0), ~is_label
+                table.c.model == name, table.c.id > read_until.get(name, 0), ~is_label()
             )
             for name in names[start : start + MOST_MODELS]
         ]

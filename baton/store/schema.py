@@ -287,6 +287,7 @@ feedback = sa.Table(
     sqlite_autoincrement=True,  # a deleted id must not be used again: data sets store the highest id that they have read
 )
 sa.Index("ix_feedback_model", feedback.c.model, feedback.c.id)
+sa.Index("ix_feedback_sender", feedback.c.model, feedback.c.sender, feedback.c.received_at)
 sa.Index("ix_feedback_answer", feedback.c.model, feedback.c.answer_id, feedback.c.position)
 
 UNATTACHED = "version IS NULL AND (answer_id IS NOT NULL OR request_id IS NOT NULL)"

@@ -103,7 +103,10 @@ class Intake:
         self._wait_left = LOG_SECONDS
 
     async def take(self, items: Sequence[Item]) -> None:
-        """Check and store a batch. A bad item is counted and reported, and does not affect the others."""
+        """Check and store a batch. A bad item is counted and reported, and does not affect the others.
+
+        Raises ``OverQuota`` if the sender may not have the batch stored now; earlier batches stay.
+        """
         waiting = await asyncio.to_thread(lambda: self._store(self._parse_items(items)))
         while waiting:  # their answers may reach the log soon
             began = time.monotonic()
@@ -175,7 +178,7 @@ class Intake:
                 corrections.append(self._complete(item, inputs))
             except InvalidInput as error:
                 self._reject(item.index, item.client_id, str(error))
-        added = self.registry.feedback.add(self.settings.name, corrections)
+        added = self.registry.feedback.add(self.settings.name, corrections, max_per_day=self.settings.feedback.max_per_day)
         self.accepted += added.accepted
         self.duplicates += added.duplicates
         self.replaced += added.replaced

@@ -507,7 +507,8 @@ def test_one_run_may_have_its_own_start_replay_and_augmentation(model):
 
 def test_feedback_is_taken_and_every_answer_logged_for_a_month_by_default(model):
     feedback = model.feedback
-    assert (feedback.accept, feedback.log, feedback.retention_days, feedback.redact) == (True, 1.0, 30.0, ())
+    assert (feedback.accept, feedback.log, feedback.max_per_day) == (True, 1.0, None)
+    assert (feedback.retention_days, feedback.redact) == (30.0, ())
 
 
 @pytest.mark.parametrize(
@@ -515,11 +516,12 @@ def test_feedback_is_taken_and_every_answer_logged_for_a_month_by_default(model)
     [
         ("log", 1.5, "models[0].feedback.log: 1.5 is not allowed; at most 1"),
         ("log", -0.1, "models[0].feedback.log: -0.1 is not allowed; at least 0"),
+        ("max_per_day", 0, "models[0].feedback.max_per_day: 0 is not allowed; at least 1"),
         ("retention_days", 0, "models[0].feedback.retention_days: 0 is not allowed; above 0"),
         ("accept", "perhaps", "models[0].feedback.accept: 'perhaps' is not allowed; input should be a valid boolean"),
         ("redact", ["ok", "(a"], "'(a' is not a regular expression: missing ) at position 2"),
         ("redact", r"\d+", "models[0].feedback.redact"),
-        ("redct", [], "models[0].feedback.redct: unknown key; did you mean 'redact'? allowed: accept, log, retention_days"),
+        ("redct", [], "models[0].feedback.redct: unknown key; did you mean 'redact'? allowed: accept, log, max_per_day"),
     ],
 )
 def test_mistakes_in_the_feedback_section_are_told(tmp_path, key, value, expected):

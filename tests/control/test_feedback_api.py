@@ -102,6 +102,21 @@ def complaint(api: Api, item: Any, model: str = "classification") -> str:
     return str(error["error"])
 
 
+def test_a_key_that_sends_too_many_is_answered_429_with_what_is_stored(tmp_path, monkeypatch):
+    api = Api(control_of(configuration(tmp_path, max_per_day=3)))
+    monkeypatch.setattr(feedback_body, "BATCH", 2)
+    lines = [json.dumps({"id": str(number), "text": f"text {number}", "label": "a"}).encode() for number in range(6)]
+    answer = stream(api, b"\n".join(lines))
+    assert report(answer, 429) == (2, 0, 0)
+    assert answer.json()["title"] == "too many corrections"
+    assert "3 corrections of classification stored in 24 hours (feedback.max_per_day)" in answer.json()["detail"]
+    assert 86_000 <= int(answer.headers["retry-after"]) <= 86_400
+    assert len(stored(api)) == 2
+    assert report(stream(api, b"\n".join(lines[:3]))) == (1, 2, 0)
+    assert report(send(api, {"text": "t", "label": "a"}), 429) == (0, 0, 0)
+    assert api.get("/metrics").text.count('baton_feedback_total{model="classification",result="accepted"} 3.0') == 1
+
+
 # --- what is taken -------------------------------------------------------------------------------------------------------
 
 
@@ -615,10 +630,10 @@ def test_a_long_stream_is_held_in_memory_a_batch_at_a_time(api, monkeypatch):
     lines, most, text = 25_000, 0, b"where is parcel %d? " * 15
     add = api.registry.feedback.add
 
-    def watched(model: str, batch: Any) -> Any:
+    def watched(model: str, batch: Any, **limit: Any) -> Any:
         nonlocal most
         most = max(most, len(batch))
-        return add(model, batch)
+        return add(model, batch, **limit)
 
     monkeypatch.setattr(api.registry.feedback, "add", watched)
 
@@ -645,7 +660,12 @@ def test_long_lines_make_short_batches(api, monkeypatch):
     monkeypatch.setattr(feedback_body, "BATCH_BYTES", 5000)
     sizes: list[int] = []
     add = api.registry.feedback.add
-    monkeypatch.setattr(api.registry.feedback, "add", lambda model, batch: sizes.append(len(batch)) or add(model, batch))
+
+    def watched(model: str, batch: Any, **limit: Any) -> Any:
+        sizes.append(len(batch))
+        return add(model, batch, **limit)
+
+    monkeypatch.setattr(api.registry.feedback, "add", watched)
     row = json.dumps({"text": "x" * 1000, "label": "a"}).encode() + b"\n"
     assert report(stream(api, row * 23)) == (23, 0, 0)
     assert max(sizes) == 5

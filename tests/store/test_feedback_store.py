@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from baton.errors import NotFound
+from baton.errors import NotFound, OverQuota
 from baton.store import database, schema
 from baton.store.database import IDS_PER_QUERY
 from baton.store.feedback import predictions
 from baton.store.feedback import store as store_module
+from baton.store.feedback.audit import Drawn
 from baton.store.feedback.correction import Correction
 from baton.store.feedback.predictions import AnswerName, PredictionStore
-from baton.store.feedback.store import CHUNK, Added, FeedbackStore
+from baton.store.feedback.store import CHUNK, DAY, Added, FeedbackStore
 from baton.store.records import LoggedPrediction
 from baton.store.registry import Registry
 from tests.support import answers
@@ -111,6 +112,70 @@ def test_the_same_id_of_another_sender_is_another_correction(store):
     store.add("m", [replace(correction("x", label="b"), sender="k1"), replace(correction("x"), sender="k2"), correction("x")])
     assert store.add("m", [replace(correction("x", label="c"), sender="k1")]).replaced == 1
     assert [(it.sender, it.example["label"]) for it in store.all("m")] == [("k2", "a"), (None, "a"), ("k1", "c")]
+
+
+def sent(*names: str, sender: str | None = "k1", label: str = "a") -> list[Correction]:
+    return [replace(correction(name, label=label), sender=sender) for name in names]
+
+
+def test_a_sender_may_have_so_many_corrections_of_a_day_and_is_told_when_there_is_room(store, registry, monkeypatch):
+    monkeypatch.setattr(store_module, "now", lambda: NOON)
+    store.add("m", sent("a", "b"), max_per_day=3)
+    monkeypatch.setattr(store_module, "now", lambda: NOON + timedelta(hours=1))
+    store.add("m", sent("c"), max_per_day=3)
+    with pytest.raises(OverQuota, match=r"API key k1 may have 3 corrections of m stored in 24 hours .*in 82,800 s") as caught:
+        FeedbackStore(registry._engine).add("m", sent("d"), max_per_day=3)  # another process counts the same
+    assert caught.value.headers == {"retry-after": str(23 * 3600)}
+    assert [name for name, _ in labels(store)] == ["a", "b", "c"]
+    store.add("m", sent("a", sender="k2"), max_per_day=3)
+    store.add("other", sent("d"), max_per_day=3)
+    store.add("m", sent("d"))  # a limit that is taken away
+    monkeypatch.setattr(store_module, "now", lambda: NOON + DAY)
+    assert store.add("m", sent("e"), max_per_day=3).accepted == 1
+
+
+def test_what_is_known_replaced_or_withdrawn_takes_no_room(store):
+    store.add("m", sent("a", "b"), max_per_day=2)
+    assert store.add("m", sent("a", "b"), max_per_day=2).duplicates == 2
+    assert store.add("m", sent("a", label="b"), max_per_day=2).replaced == 1
+    with pytest.raises(OverQuota):
+        store.add("m", sent("a", label="c") + sent("c"), max_per_day=2)
+    assert sorted(labels(store)) == [("a", "b"), ("b", "a")]
+    store.withdraw("m", ["a"], sender="k1", actor=None)
+    assert store.add("m", sent("c"), max_per_day=2).accepted == 1
+
+
+def test_more_corrections_at_once_than_a_day_allows_are_refused_as_such(store):
+    with pytest.raises(OverQuota, match=r"calls without an API key may have 1 correction of m .* send fewer at once") as caught:
+        store.add("m", sent("a", "b", sender=None), max_per_day=1)
+    assert caught.value.retry_after == DAY.total_seconds()
+    assert labels(store) == []
+
+
+def test_labels_of_the_audit_take_no_room(store, registry):
+    drawn = Drawn(keys=("g",), content_hash="h", input={"text": "where is it?"})
+    assert registry.audit.draw("m", [drawn]) == 1
+    store.add("m", [replace(sent("label")[0], audited_as="h")])
+    store.add("m", sent("a"), max_per_day=1)
+    with pytest.raises(OverQuota):
+        store.add("m", sent("b"), max_per_day=1)
+
+
+def test_senders_at_once_do_not_pass_the_limit_together(store):
+    refused = []
+
+    def send(place: int) -> None:
+        try:
+            store.add("m", sent(f"c{place}"), max_per_day=3)
+        except OverQuota as error:
+            refused.append(error)
+
+    threads = [threading.Thread(target=send, args=[place]) for place in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(labels(store)), len(refused)) == (3, 3)
 
 
 def test_a_correction_that_is_replaced_while_all_are_read_comes_once(store, monkeypatch):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
+from baton.errors import OverQuota
 from baton.store import database, schema
 from baton.store.database import IDS_PER_QUERY
 from baton.store.feedback import audit
@@ -16,9 +18,13 @@ from baton.store.feedback.correction import Correction, Key, Plan, StoredCorrect
 from baton.store.feedback.predictions import attach_answers
 from baton.store.records import Feedback, FeedbackChange
 from baton.store.rows import now
+from baton.wording import counted
 
 CHUNK = 1000
 """Rows in one query of `FeedbackStore.all`."""
+
+DAY = timedelta(hours=24)
+"""Time within which the corrections of one sender are limited. It ends now, not at midnight."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +48,19 @@ class FeedbackStore:
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
 
-    def add(self, model: str, corrections: Sequence[Correction]) -> Added:
+    def add(self, model: str, corrections: Sequence[Correction], *, max_per_day: int | None = None) -> Added:
         """Store the ``corrections`` that are new. Of several with one client id from one sender, the last one stays.
 
         One that takes the place of another gets an id of its own, so that it counts as new, and `changes` lists it. Writers of
         one model are serialised, so that ids become visible in ascending order: a reader that has read up to an id never misses
-        a smaller one. Raises ``NotFound`` for an unknown model.
+        a smaller one.
+
+        ``max_per_day``: how many corrections a sender may have that were stored within the last `DAY`; None: any number. One
+        that takes the place of another of that time adds none, and neither do withdrawn ones or labels of the audit.
+
+        Raises:
+            NotFound: unknown model.
+            OverQuota: a sender of new ones would have more than ``max_per_day``; none of them is stored.
         """
         received_at = now()
         with database.writing(self._engine) as connection:
@@ -72,6 +85,9 @@ class FeedbackStore:
                 connection.execute(schema.feedback_changes.insert(), replaced)
             rows = [{"model": model, "received_at": received_at, **vars(correction)} for correction in plan.added]
             _insert(connection, model, rows)
+            if max_per_day is not None:
+                for sender in {correction.sender for correction in plan.added}:
+                    _check_quota(connection, model, sender, received_at, max_per_day)
         return Added(accepted=plan.accepted, duplicates=plan.duplicates, replaced=plan.overwritten)
 
     def withdraw(self, model: str, client_ids: Collection[str], *, sender: str | None, actor: str | None) -> int:
@@ -174,8 +190,7 @@ class FeedbackStore:
     def count_after(self, model: str, feedback_id: int) -> int:
         """Return the number of corrections with ids above ``feedback_id``. Labels of the audit are none: they never train."""
         table = schema.feedback
-        is_label = sa.exists().where(schema.audit.c.feedback_id == table.c.id)
-        query = sa.select(sa.func.count()).where(table.c.model == model, table.c.id > feedback_id, ~is_label)
+        query = sa.select(sa.func.count()).where(table.c.model == model, table.c.id > feedback_id, ~is_label())
         with database.reading(self._engine) as connection:
             return int(connection.scalar(query) or 0)
 
@@ -185,6 +200,11 @@ class FeedbackStore:
         query = sa.select(sa.func.count()).where(table.c.model == model, table.c.id <= feedback_id)
         with database.reading(self._engine) as connection:
             return int(connection.scalar(query) or 0)
+
+
+def is_label() -> sa.ColumnElement[bool]:
+    """Return the condition that a row of feedback is a label of the audit, which never trains."""
+    return sa.exists().where(schema.audit.c.feedback_id == schema.feedback.c.id)
 
 
 def _insert(connection: sa.Connection, model: str, rows: Sequence[dict[str, Any]]) -> None:
@@ -209,6 +229,36 @@ def _insert(connection: sa.Connection, model: str, rows: Sequence[dict[str, Any]
         connection.execute(table.insert(), plain)
     attach_answers(connection, table.c.model == model, table.c.id > before)
     audit.attach_labels(connection, model, labels)
+
+
+def _check_quota(connection: sa.Connection, model: str, sender: str | None, at: datetime, most: int) -> None:
+    """Raise ``OverQuota`` if a sender has more than ``most`` corrections that were stored within the `DAY` before ``at``.
+
+    Reads ``most + 1`` entries of an index and no table, and labels of the audit besides. The number is exact, because writers
+    of one model are serialised.
+    """
+    table = schema.feedback
+    query = (
+        sa.select(table.c.received_at)
+        .where(
+            table.c.model == model,
+            table.c.sender == sender,  # IS NULL for None; PostgreSQL finds no index for IS NOT DISTINCT FROM
+            table.c.received_at > at - DAY,
+            ~is_label(),
+        )
+        .order_by(table.c.received_at.desc())
+        .offset(most)  # when this one is older than a day, so are all before it, and the number is allowed
+        .limit(1)
+    )
+    first_over = connection.scalar(query)
+    if first_over is None:
+        return
+    who = "calls without an API key" if sender is None else f"API key {sender}"
+    limit = f"{who} may have {counted(most, 'correction')} of {model} stored in 24 hours (feedback.max_per_day)"
+    seconds = math.ceil((first_over + DAY - at).total_seconds())
+    if first_over == at:  # they are too many by themselves, whenever they come
+        raise OverQuota(f"{limit}, and these are more; send fewer at once, none of them was stored", retry_after=seconds)
+    raise OverQuota(f"{limit}; none of these was stored, there is room for them in {seconds:,} s", retry_after=seconds)
 
 
 def _stored(connection: sa.Connection, model: str, corrections: Sequence[Correction]) -> dict[Key, StoredCorrection]:

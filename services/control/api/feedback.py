@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from baton.config.model_settings import ModelSettings
-from baton.errors import Conflict, InvalidInput
+from baton.errors import Conflict, InvalidInput, OverQuota
 from baton.keys import Key, Scope
 from baton.store.records import PAGE
 from services.control.api.feedback_body import REQUEST_BODY, read_batches
@@ -34,13 +34,16 @@ def add_feedback(api: FastAPI, control: ControlPlane, metrics: ControlMetrics) -
         once, and with another answer it takes the place of the one before. It may have the `answer_id` of the answer that
         it corrects (its header `x-answer-id`), with `position` if that request had a list of inputs; the inputs may then be
         left out. A `request_id` does as well, if no other request had it. Accepted corrections
-        are on disk before the answer is sent. Answers 422 if no item could be used.
+        are on disk before the answer is sent. Answers 422 if no item could be used, and 429, with the report of what is
+        stored, if the key has sent too many (`feedback.max_per_day`).
         """
         settings = control.config.model(model)
         intake = intake_of(control, settings, key_of(request.scope))
         try:
             async for batch in read_batches(request, settings.serving.max_body_bytes):
                 await intake.take(batch)
+        except OverQuota as error:
+            return problem(error.status, error.title, str(error), dict(error.headers), **intake.report())
         finally:  # when the connection breaks, the batches before it are in the database and must be counted
             metrics.count_feedback(model, intake.accepted, intake.duplicates, intake.rejected)
         if intake.all_rejected:
