@@ -21,6 +21,7 @@ from baton.backup.copying import copy, copy_mode, require_space
 from baton.backup.record import DATABASE, STORAGE, Backup, Place, Progress, read, sync
 from baton.backup.sqlite_errors import says_in_use
 from baton.errors import BackupError, Conflict
+from baton.store.records import RunState
 from baton.store.registry import Registry
 
 HALF = ".restoring"
@@ -51,6 +52,8 @@ class Restored:
 def restore(directory: Path, place: Place, progress: Progress, *, replace: bool = False) -> Restored:
     """Put the backup in ``directory`` into ``place``. The service must not run. A backup of an older schema is migrated.
 
+    Runs that were active when the backup was taken are cancelled.
+
     ``replace``: move data that are there aside; otherwise they are an error.
 
     Raises:
@@ -71,7 +74,7 @@ def restore(directory: Path, place: Place, progress: Progress, *, replace: bool 
     new = Place(database=_half(place.database), storage=_half(place.storage))
     with _removed_if_broken_off(new):
         _copy(directory, backup, new, progress)
-        _migrate(new.database)
+        _bring_up_to_date(new.database, backup)
         aside = _switch(place, new, f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")
     return Restored(backup=backup, aside=(*(finished or ()), *aside))
 
@@ -164,11 +167,19 @@ def _copy(directory: Path, backup: Backup, new: Place, progress: Progress) -> No
             raise BackupError(f"{directory / name} changed while it was copied; it cannot be restored")
 
 
-def _migrate(file: Path) -> None:
-    """Bring a copied database to this code's schema, in one file without a journal. Raises ``RegistryError`` if it is newer."""
+def _bring_up_to_date(file: Path, backup: Backup) -> None:
+    """Bring a copied database to this code's schema, and end its runs, in one file without a journal.
+
+    Runs that were active when the backup was taken have no job any more: without an end they would be told as failed later.
+    Raises ``RegistryError`` if the schema is newer.
+    """
     registry = Registry(f"sqlite:///{file}")
     try:
         registry.migrate()
+        when = f"{backup.taken_at:%Y-%m-%d %H:%M:%S} UTC"
+        for run in registry.runs.list(active=True, limit=None):
+            reason = f"ended by the restore: it was {run.state} when the backup was taken, {when}"
+            registry.runs.finish(run.id, RunState.CANCELLED, reason=reason)
     finally:
         registry.close()
     _without_journal(file)

@@ -208,7 +208,8 @@ def read_config(path: Path, environ: Mapping[str, str]) -> BatonConfig:
     for variable, keys in ENVIRONMENT.items():
         if variable in environ:
             _put(raw, keys, environ[variable])
-    config = validate(BatonConfig, raw, source=str(path))
+    variables = {keys: variable for variable, keys in ENVIRONMENT.items() if variable in environ}
+    config = validate(BatonConfig, raw, source=str(path), variables=variables)
     _check_receivers(config, str(path))
     return config
 
@@ -268,14 +269,29 @@ def trial_settings(model: Mapping[str, Any], sampled: Mapping[str, Any]) -> Mode
     return validate(ModelSettings, {**model, "training": training}, source="trial")
 
 
-def validate(section_cls: type[ConfigSectionType], raw: object, *, source: str) -> ConfigSectionType:
-    """Return ``raw`` as a ``section_cls``. Raises one ``ConfigError`` with a line for each mistake."""
+def validate(
+    section_cls: type[ConfigSectionType],
+    raw: object,
+    *,
+    source: str,
+    variables: Mapping[tuple[str, ...], str] | None = None,
+) -> ConfigSectionType:
+    """Return ``raw`` as a ``section_cls``. Raises one ``ConfigError`` with a line for each mistake.
+
+    ``variables``: the environment variables that gave values of ``raw``, by the places of these values.
+    """
     try:
         return section_cls.model_validate(raw)
     except ValidationError as error:
-        lines = [_explain(section_cls, problem) for problem in error.errors(include_url=False)]
+        problems = error.errors(include_url=False)
+        given = [(variables or {}).get(problem["loc"]) for problem in problems]  # type: ignore[arg-type]  # names only
+        lines = [
+            _explain(section_cls, problem) + (f" (from the environment variable {variable})" if variable else "")
+            for problem, variable in zip(problems, given, strict=True)
+        ]
+        where = "the environment" if all(given) else source
         count = f"{len(lines)} mistake{'s' if len(lines) > 1 else ''}"
-        raise ConfigError(f"{source}: {count}\n" + "\n".join(f"  - {line}" for line in lines)) from None
+        raise ConfigError(f"{where}: {count}\n" + "\n".join(f"  - {line}" for line in lines)) from None
 
 
 def json_schema() -> dict[str, Any]:

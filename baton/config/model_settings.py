@@ -200,7 +200,12 @@ class FeedbackSettings(ConfigSection):
         description="Maximum number of corrections that one API key may have stored within 24 hours; calls without a key count "
         "as one key. More are answered with status 429. Labels of the audit do not count. Default: no limit.",
     )
-    retention_days: float = Field(30.0, gt=0, description="Days after which logged answers are deleted. Corrections are kept.")
+    retention_days: float = Field(
+        30.0,
+        gt=0,
+        description="Days after which logged answers are deleted, and the list of replaced and withdrawn corrections. "
+        "Corrections are kept.",
+    )
     audit: float = Field(
         0.02,
         ge=0,

@@ -35,7 +35,7 @@ class Housekeeping:
 
     def delete_old_answers(self) -> None:
         """Delete logged answers past their retention, also those of shadows, the texts of the audit that nobody has labelled
-        since, and what old canaries and shadows found.
+        since, the answers that corrections had before they were replaced, and what old canaries and shadows found.
 
         Models that left the configuration keep the retention of their last settings.
         """
@@ -49,6 +49,7 @@ class Housekeeping:
                 before = datetime.now(UTC) - timedelta(days=retention)
                 self._registry.predictions.forget(name, before)
                 self._registry.audit.forget(name, before)
+                self._registry.feedback.forget_changes(name, before)
                 self._registry.rollouts.forget_evidence(name, before)
 
     def delete_old_checkpoints(self) -> None:

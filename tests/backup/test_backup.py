@@ -30,6 +30,7 @@ from baton.keys import Scope
 from baton.predict.predictor import Predictor
 from baton.store import database
 from baton.store.migrations import upgrade
+from baton.store.records import RunState
 from baton.store.registry import Registry
 from baton.tasks.classification import Classification
 from services.host import supervisor
@@ -475,6 +476,21 @@ def test_a_backup_of_an_older_schema_is_brought_up_to_date_and_one_of_a_newer_sc
     assert list((tmp_path / "other").iterdir()) == []
 
 
+def test_a_run_of_the_time_of_the_backup_is_told_as_ended_by_the_restore(world, place, tmp_path):
+    run = world.registry.runs.create("m", {}, started=True)
+    taken = taking.take(place, tmp_path / "backup", quiet)
+    world.registry.runs.finish(run.id, RunState.SUCCEEDED)
+    world.registry.close()
+    restoring.restore(tmp_path / "backup", place, quiet, replace=True)
+    restored = Registry(f"sqlite:///{place.database}")
+    found = restored.runs.get(run.id)
+    assert found.state is RunState.CANCELLED
+    when = f"{taken.taken_at:%Y-%m-%d %H:%M:%S} UTC"
+    assert found.reason == f"ended by the restore: it was running when the backup was taken, {when}"
+    assert restored.runs.list(active=True) == []
+    restored.close()
+
+
 def test_a_version_that_is_damaged_in_the_storage_is_told(world, place, tmp_path):
     file = next((place.storage / "models" / "m" / "versions" / "1").glob("*.safetensors"))
     file.write_bytes(b"no")
@@ -514,7 +530,7 @@ def test_the_commands_say_what_they_did_and_restore_nothing_under_a_running_serv
     world.registry.close()
     write_config(world.directory, place)
     done = baton(world.directory, "backup", tmp_path / "backup")
-    assert (done.returncode, " files, " in done.stdout) == (0, True), done.stderr
+    assert (done.returncode, " files, " in done.stdout, done.stderr) == (0, True, "")
     assert (tmp_path / "backup").stat().st_mode & 0o777 == 0o700
     again = baton(world.directory, "backup", tmp_path / "backup")
     assert (again.returncode, "exists and is not empty" in again.stderr) == (1, True)

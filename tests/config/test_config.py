@@ -138,9 +138,15 @@ def test_only_the_given_environment_is_read(tmp_path, monkeypatch):
     assert load_config(write(tmp_path, GOOD), {}).http.port == 9000
 
 
-def test_a_bad_environment_value_is_reported_with_its_key_and_value(tmp_path):
+def test_a_bad_environment_value_is_reported_with_its_key_value_and_variable_and_not_as_the_files(tmp_path):
     message = complaint(tmp_path, GOOD, {"BATON_HTTP_PORT": "http"})
-    assert "http.port: 'http' is not allowed; input should be a valid integer" in message
+    assert message.startswith(
+        "the environment: 1 mistake\n  - http.port: 'http' is not allowed; input should be a valid integer"
+    )
+    assert message.endswith(" (from the environment variable BATON_HTTP_PORT)")
+    both = complaint(tmp_path, GOOD | {"strage": "x"}, {"BATON_HTTP_PORT": "http"})
+    assert both.startswith(f"{tmp_path / 'baton.yaml'}: 2 mistakes")
+    assert both.count("from the environment variable") == 1
 
 
 def test_a_configuration_cannot_be_changed_after_loading(tmp_path):

@@ -102,6 +102,18 @@ def complaint(api: Api, item: Any, model: str = "classification") -> str:
     return str(error["error"])
 
 
+def test_the_list_of_changes_is_kept_as_long_as_logged_answers(tmp_path):
+    api = Api(control_of(configuration(tmp_path, retention_days=7)))
+    for label in "ab":
+        send(api, {"id": "1", "text": "t", "label": label})
+    for days, left in ((6.9, 1), (7.1, 0)):
+        at = datetime.now(UTC) - timedelta(days=days)
+        raw_sql(api.control.config.database, f"update feedback_changes set happened_at = '{at:%Y-%m-%d %H:%M:%S.%f}'")
+        api.control.housekeeping.delete_old_answers()
+        assert len(api.get("/api/models/classification/feedback/changes").json()["items"]) == left
+    assert [row["label"] for row in stored(api)] == ["b"]
+
+
 def test_a_key_that_sends_too_many_is_answered_429_with_what_is_stored(tmp_path, monkeypatch):
     api = Api(control_of(configuration(tmp_path, max_per_day=3)))
     monkeypatch.setattr(feedback_body, "BATCH", 2)

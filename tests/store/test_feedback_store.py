@@ -99,6 +99,16 @@ def test_another_answer_under_the_same_id_takes_the_place_of_the_first_and_count
     )  # fmt: skip
 
 
+def test_old_changes_are_forgotten_and_corrections_and_other_models_are_not(store, monkeypatch):
+    for minutes, label in enumerate("abc"):
+        monkeypatch.setattr(store_module, "now", lambda at=NOON + timedelta(minutes=minutes): at)
+        for model in ("m", "other"):
+            store.add(model, [correction("x", label=label)])
+    assert store.forget_changes("m", NOON + timedelta(minutes=2)) == 1
+    assert [len(store.changes(model, 10)) for model in ("m", "other")] == [1, 2]
+    assert labels(store) == [("x", "c")]
+
+
 def test_a_file_that_corrects_its_own_line_may_be_sent_again(store):
     lines = [correction("x", label="typo"), correction("y"), correction("x", label="b")]
     assert store.add("m", lines) == Added(accepted=3, duplicates=0, replaced=1)

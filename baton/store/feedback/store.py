@@ -122,6 +122,13 @@ class FeedbackStore:
         with database.reading(self._engine) as connection:
             return [FeedbackChange(**row._mapping) for row in connection.execute(query)]
 
+    def forget_changes(self, model: str, before: datetime) -> int:
+        """Delete what `changes` lists from before that time, and return how many there were. Corrections stay."""
+        table = schema.feedback_changes
+        with database.writing(self._engine) as connection:
+            old = (table.c.model == model, table.c.happened_at < before)
+            return connection.execute(table.delete().where(*old)).rowcount
+
     def _withdraw(
         self, model: str, conditions: Sequence[sa.ColumnElement[bool]], actor: str | None, *, sender: str | None, named: bool
     ) -> int:

@@ -83,9 +83,8 @@ def restore(
 @contextmanager
 def _progress(consolation: str) -> Iterator[record.Progress]:
     """Show progress on a terminal. ``consolation``: what Ctrl-C leaves."""
-    bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn(), console=err, transient=True
-    )
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=err, transient=True, disable=not err.is_terminal)  # a file would get an empty line
     tasks = {}
 
     def report(what: str, done: int, total: int) -> None:

@@ -33,6 +33,7 @@ from services.control.rollouts.machine import Event
 from services.control.rollouts.preparation import STATE_SECONDS
 from services.control.rollouts.replicas import Replicas
 from services.control.rollouts.steps import Steps
+from services.names import replacing
 
 
 class Rollouts:
@@ -64,8 +65,8 @@ class Rollouts:
 
         Raises:
             Conflict: the version is the champion already, another version is on trial, the champion changed since the decision,
-                or replicas cannot load the version, die or do not answer while they do (which is recorded in the history). The
-                champion stays.
+                `baton apply` is replacing replicas (which a rollback does not wait for), or replicas cannot load the version,
+                die or do not answer while they do (which is recorded in the history). The champion stays.
             NotReady: no replica responds, or the storage or the database does not, or a rollback was asked for; the champion
                 stays. Or the pointer moved, but not every replica followed in time; these replicas continue to retry.
         """
@@ -74,6 +75,8 @@ class Rollouts:
             champion = await asyncio.to_thread(self._registry.champion, model)
             if champion.version == version:
                 raise Conflict(f"v{version} is already the champion of {model}")
+            if decision.kind is not DecisionKind.ROLLBACK:
+                await self._require_steady(model)
             if decision.id is None:
                 decision = await asyncio.to_thread(self._registry.add_decision, decision)
             assert decision.id is not None
@@ -168,8 +171,8 @@ class Rollouts:
 
         Raises:
             NotFound: the version does not exist.
-            Conflict: the model has no champion, the version is it, was rejected, or another roll-out is active; or the version
-                cannot be prepared.
+            Conflict: the model has no champion, the version is it, was rejected, or another roll-out is active; `baton apply`
+                is replacing replicas; or the version cannot be prepared.
             NotReady: as `promote`.
         """
         await asyncio.to_thread(self._registry.versions.get, model, version)
@@ -184,7 +187,7 @@ class Rollouts:
                 raise Conflict(f"{model} has no champion to compare v{version} with; promote it")
             if champion.version == version:
                 raise Conflict(f"v{version} is already the champion of {model}")
-
+            await self._require_steady(model)
             await self._propose(model, version, champion.version, **asdict(trial))
             try:
                 return await self._steps.drive(model)
@@ -226,6 +229,11 @@ class Rollouts:
         async with self._lock(model):
             if await asyncio.to_thread(self._registry.rollouts.active, model) is not None:
                 await self._steps.drive(model)
+
+    async def _require_steady(self, model: str) -> None:
+        """Raise ``Conflict`` while `baton apply` replaces replicas: they would be taken for victims of the version."""
+        if await asyncio.to_thread(self._registry.leases.held, [replacing(model)]):
+            raise Conflict(f"`baton apply` is replacing the replicas of {model}; try again when it has ended")
 
     def _lock(self, model: str) -> asyncio.Lock:
         return self._locks.setdefault(model, asyncio.Lock())

@@ -9,9 +9,10 @@ import pytest
 
 from baton.config.model_settings import RolloutSettings
 from baton.errors import Conflict, InvalidInput, NotFound, NotReady
-from baton.store.records import HistoryKind
+from baton.store.records import HistoryKind, RolloutMode, Trial
 from services.control.rollouts.driver import Rollouts
 from services.control.rollouts.replicas import Answers
+from services.names import replacing
 from tests.control.rollouts.scripted import Scripted, incidents, waiting, won
 from tests.support.stores import raw_sql
 
@@ -50,6 +51,22 @@ def test_deaths_are_counted_over_tries_between_which_no_replica_was_there(contro
     replicas.corpses = 0
     with pytest.raises(Conflict, match="2 replicas died"):
         asyncio.run(control.rollouts.promote(decision))
+
+
+def test_while_replicas_are_replaced_people_can_roll_back_and_nothing_else(control, replicas):
+    first, second = won(control, 2), won(control, 3)
+    asyncio.run(control.rollouts.promote(first))
+    control.registry.leases.acquire([replacing("m")], "apply", 60.0)
+    with pytest.raises(Conflict, match="`baton apply` is replacing the replicas of m; try again when it has ended"):
+        asyncio.run(control.rollouts.promote(second))
+    with pytest.raises(Conflict, match="is replacing the replicas of m"):
+        asyncio.run(control.rollouts.start_trial("m", 3, Trial(mode=RolloutMode.CANARY, percent=10.0)))
+    assert control.registry.rollouts.active("m") is None
+    asyncio.run(control.rollouts.rollback("m", 1, "v2 is slow"))
+    assert control.registry.champion("m").version == 1
+    control.registry.leases.release("apply")
+    asyncio.run(control.rollouts.promote(won(control, 3)))
+    assert control.registry.champion("m").version == 3
 
 
 def test_one_death_may_be_an_accident(control, replicas):
