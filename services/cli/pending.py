@@ -7,7 +7,7 @@ from pathlib import Path
 
 from baton.config.changes import Difference
 from baton.config.file import load_config
-from baton.errors import BatonError
+from baton.errors import BatonError, ConfigError
 from services.cli.terminal import path_of, state_of
 from services.client import Client
 from services.host.applying import compare
@@ -25,6 +25,15 @@ def pending(client: Client, config: Path | None) -> Difference | None:
         return compare(client, load_config(path_of(config), os.environ), os.environ.get("RAY_ADDRESS"))[1]
     except BatonError:  # what the command itself asks for will tell
         return None
+
+
+def mistakes(config: Path | None) -> str | None:
+    """Return what is wrong with the file of a service that goes on with what it read before; None if it can be read."""
+    try:
+        load_config(path_of(config), os.environ)
+    except ConfigError as error:
+        return f"the service goes on with the configuration that it has, for the file cannot be used: {error}"
+    return None
 
 
 def is_ours(config: Path | None) -> bool:

@@ -84,15 +84,16 @@ def connect(context: typer.Context, config: Path | None, *, retries: int = 0, se
     """Return a client of the service, with the API key of this command.
 
     The URL is BATON_URL, else that of the service that was started from the configuration, else the one in the configuration.
+    Only the last one is read from the file, so that a file with mistakes hides no service that runs.
     """
     options: CommonOptions = context.obj
     url = os.environ.get("BATON_URL")
     if not url:
         path = path_of(config)
-        url = url_of(load_config(path, os.environ))
         instance = None if os.environ.get("RAY_ADDRESS") else state_of(path).read()
-        if instance is not None and alive(instance):
-            url = instance.url  # its port may differ from the file's, which may have changed since it started
+        running = instance is not None and alive(instance)
+        # its port may differ from the file's, which may have changed since it started
+        url = instance.url if instance is not None and running else url_of(load_config(path, os.environ))
     return Client(url, retries=retries, key=options.key, seconds=seconds)
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,9 @@ from services.host.starts import Starts
 
 CHECK_SECONDS = 2.0
 """Pause between two checks of Ray's head."""
+
+SLOW_SECONDS = 3.0
+"""Time after which people are told why the start takes long: a migration of a large database needs minutes."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that stop the service. SIGHUP, the end of the terminal, does so unless it is ignored, as under `nohup`."""
@@ -148,8 +152,30 @@ def prepare_stores(config: BatonConfig, report: Report) -> Registry:
     _finish_restoring(config, report)
     Storage(config.storage).check_writable()
     registry = Registry(config.database)
-    declare(registry, config)
+    with _told_if_slow(report):
+        declare(registry, config)
     return registry
+
+
+@contextlib.contextmanager
+def _told_if_slow(report: Report) -> Iterator[None]:
+    """Report that the database takes long, if the block does, and how long it took."""
+    told, began = threading.Event(), time.monotonic()
+
+    def tell() -> None:
+        report("waiting for the database, which is migrated if an older Baton wrote it")
+        told.set()
+
+    timer = threading.Timer(SLOW_SECONDS, tell)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+    if told.is_set():
+        report(f"the database is ready after {time.monotonic() - began:.0f} s")
 
 
 def _finish_restoring(config: BatonConfig, report: Report) -> None:

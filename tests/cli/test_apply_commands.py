@@ -132,6 +132,21 @@ def test_a_file_with_mistakes_is_not_compared(ours, tmp_path):
     assert "models[0].gate.min_f1: 7 is not allowed; at most 1" in failed(ours("apply", "--yes"))
 
 
+def test_a_file_with_mistakes_hides_nothing_of_what_serves(ours, tmp_path):
+    rewrite(tmp_path, lambda content: content["models"][0]["gate"].update(min_f1=7))
+    told = ours.ok("status", "--json").json
+    assert [model["name"] for model in told["models"]] == ["m"]
+    assert told["differs"].startswith("the service goes on with the configuration that it has, for the file cannot be used: ")
+    assert "models[0].gate.min_f1: 7 is not allowed; at most 1" in told["differs"]
+    assert ours.ok("versions", "m").out
+    done = ours("doctor", "--json")
+    found = {finding["check"]: finding for finding in done.json["findings"]}
+    assert (done.code, found["configuration"]["level"], found["service"]["level"]) == (1, "problem", "ok")
+    assert "models[0].gate.min_f1" in found["configuration"]["text"]
+    assert found["service"]["text"].startswith(f"the service runs at {ours.url} ")
+    assert {"libraries", "permissions", "shared memory"} <= found.keys()
+
+
 def test_runs_and_roll_outs_of_a_removed_model_are_told(ours, tmp_path):
     run = ours.control.registry.runs.create("m", {}, started=True)
     rewrite(tmp_path, lambda content: content["models"][0].update(name="renamed"))

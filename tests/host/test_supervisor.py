@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 
 import psutil
@@ -17,6 +20,7 @@ from ray import serve
 from baton.config.file import BatonConfig
 from baton.errors import NotReady
 from baton.store.records import RunState
+from services.host import supervisor
 from services.host.instance import Instance, StateDirectory, alive, start_of
 from services.host.serve_driver import deploy, join
 from services.host.supervisor import SIGNALS, Stopped, _raise_on_signals, cancel_runs, stopped_by
@@ -30,6 +34,27 @@ def wrapped(inner: BaseException) -> SystemError:
         raise SystemError("returned a result with an exception set") from inner
     except SystemError as error:
         return error
+
+
+def test_a_start_that_waits_for_its_database_says_so_and_how_long_it_took(tmp_path, monkeypatch):
+    file = tmp_path / "baton.db"
+    config = CONFIG.model_copy(update={"database": f"sqlite:///{file}", "storage": str(tmp_path / "storage")})
+    said: list[str] = []
+    supervisor.prepare_stores(config, said.append).close()
+    assert said == []
+
+    monkeypatch.setattr(supervisor, "SLOW_SECONDS", 0.0)
+    with closing(sqlite3.connect(file, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")  # as another process that migrates
+
+        def report(text: str) -> None:
+            said.append(text)
+            if other.in_transaction:
+                other.execute("COMMIT")
+
+        supervisor.prepare_stores(config, report).close()
+    assert said[0] == "waiting for the database, which is migrated if an older Baton wrote it"
+    assert re.fullmatch(r"the database is ready after \d+ s", said[1])
 
 
 def test_a_signal_is_recognised_however_often_it_was_wrapped():

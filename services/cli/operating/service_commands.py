@@ -24,7 +24,7 @@ from baton import logs
 from baton.config.file import BatonConfig, load_config
 from baton.errors import InvalidInput, NotReady
 from services.cli.operating import apply_commands
-from services.cli.pending import pending, sentence
+from services.cli.pending import is_ours, mistakes, pending, sentence
 from services.cli.terminal import (
     AsJson,
     ConfigFile,
@@ -170,12 +170,12 @@ def _ask_status(context: typer.Context, config: Path | None, reading: Reading = 
         with (connect if running else reading)(context, config) as client:
             models = client.get("/api/models")["items"]
             differs = pending(client, config)
+            told = sentence(differs, config) if differs else mistakes(config) if is_ours(config) else None
     except NotReady:
         if instance is None or not running:
             raise
         raise NotReady(f"Baton is starting at {instance.url} (process {instance.pid}) and does not answer yet") from None
     ports = dict(instance.ports) if instance and not client.offline else {}
-    told = sentence(differs, config) if differs else None
     return {"url": client.url, "running": not client.offline, "models": models, "ports": ports, "differs": told}
 
 

@@ -18,6 +18,17 @@ SECONDS = 25.0
 Check = Callable[[], Iterator[Finding]]
 
 
+def checks_without_configuration(state: StateDirectory, environ: Mapping[str, str]) -> dict[str, Check]:
+    """Return, by their names, the checks that a configuration with mistakes does not hinder."""
+    return {
+        "libraries": software.libraries,
+        "service": partial(network.running, state),
+        "permissions": partial(machine.permissions, state.directory),
+        "shared memory": machine.shared_memory,
+        "proxies": partial(network.proxies, environ),
+    }
+
+
 def checks(config: BatonConfig, state: StateDirectory, environ: Mapping[str, str]) -> dict[str, Check]:
     """Return all checks by their names."""
     return {

@@ -23,6 +23,20 @@ PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 def service(config: BatonConfig, state: StateDirectory) -> Iterator[Finding]:
     """Look at the service that runs, or at what one left that crashed, and at its port."""
+    yield from running(state)
+    instance = state.read()
+    if instance is not None and alive(instance):
+        return
+    try:
+        ports.require_free(config.http.host, config.http.port)
+        yield ok(f"nothing runs, and port {config.http.port} is free")
+    except BatonError as error:
+        what, _, advice = str(error).partition("; ")
+        yield problem(what, advice or f"choose another address: http.host, http.port; {url_of(config)} is declared")
+
+
+def running(state: StateDirectory) -> Iterator[Finding]:
+    """Look at the service that runs, or at what one left that crashed. Finds nothing if neither is there."""
     instance = state.read()
     if instance is not None and alive(instance):
         try:
@@ -42,12 +56,6 @@ def service(config: BatonConfig, state: StateDirectory) -> Iterator[Finding]:
         yield warning(
             f"a service that ran at {instance.url} crashed; {left} of its processes still run", "`baton down` or `up` clears up"
         )
-    try:
-        ports.require_free(config.http.host, config.http.port)
-        yield ok(f"nothing runs, and port {config.http.port} is free")
-    except BatonError as error:
-        what, _, advice = str(error).partition("; ")
-        yield problem(what, advice or f"choose another address: http.host, http.port; {url_of(config)} is declared")
 
 
 def proxies(environ: Mapping[str, str]) -> Iterator[Finding]:
