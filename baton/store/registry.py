@@ -103,10 +103,10 @@ class Registry:
             if settings is not None:
                 connection.execute(table.update().where(table.c.name == name).values(settings=settings))
 
-    def check_rename(self, old: str, new: str) -> None:
-        """Raise as `rename` would. Nothing changes."""
+    def check_rename(self, old: str, new: str) -> dict[str, int]:
+        """Return what `rename` would move, as numbers by names: versions, runs, …. Raise as it would. Nothing changes."""
         with self._write() as connection:
-            renaming.check(connection, old, new)
+            return renaming.check(connection, old, new)
 
     def rename(self, old: str, new: str, said: str) -> None:
         """Give a model another name, with all that belongs to it but its files. ``said`` goes into its history.

@@ -13,6 +13,15 @@ from baton.store.history import insert_incident
 from baton.store.records import HistoryKind, RolloutState, RunState
 from baton.wording import counted
 
+MOVED = {
+    "version": schema.versions,
+    "run": schema.runs,
+    "correction": schema.feedback,
+    "data set": schema.datasets,
+    "logged answer": schema.predictions,
+}
+"""What people count a model's possessions by, and the tables that have them."""
+
 EMPTY = (schema.versions, schema.runs, schema.predictions, schema.feedback, schema.datasets, schema.decisions)
 """Tables in which the new name must have no rows. What others have of a model without any of these can go."""
 
@@ -23,8 +32,10 @@ def referring() -> list[tuple[sa.Table, sa.Column[str]]]:
     return [(table, column) for table in tables for column in table.columns if column.references(schema.models.c.name)]
 
 
-def check(connection: sa.Connection, old: str, new: str) -> None:
-    """Raise unless ``old`` can be renamed to ``new`` now.
+def check(connection: sa.Connection, old: str, new: str) -> dict[str, int]:
+    """Return what of ``old`` moves to ``new``: the number of rows by their names in `MOVED`.
+
+    Raises unless it can be renamed now.
 
     Raises:
         NotFound: there is no model ``old``.
@@ -44,6 +55,8 @@ def check(connection: sa.Connection, old: str, new: str) -> None:
         count = connection.scalar(sa.select(sa.func.count()).select_from(table).where(table.c.model == new))
         if count:
             raise Conflict(f"{new} exists already, with {counted(count, 'row')} in {table.name}; choose a name that is free")
+    rows = sa.select(sa.func.count())
+    return {name: connection.scalar(rows.where(table.c.model == old)) or 0 for name, table in MOVED.items()}
 
 
 def rename(connection: sa.Connection, old: str, new: str, said: str) -> None:

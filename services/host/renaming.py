@@ -32,8 +32,8 @@ def check_names(config: BatonConfig, old: str, new: str) -> None:
         )
 
 
-def rename(registry: Registry, storage: Storage, old: str, new: str, *, waiting: Callable[[], None]) -> None:
-    """Rename a model. ``waiting`` is called if a service must let go of it first.
+def rename(registry: Registry, storage: Storage, old: str, new: str, *, by: str, waiting: Callable[[], None]) -> None:
+    """Rename a model. ``waiting`` is called if a service must let go of it first; ``by``: who asked, for the history.
 
     Raises:
         NotFound: there is no model ``old``.
@@ -43,7 +43,7 @@ def rename(registry: Registry, storage: Storage, old: str, new: str, *, waiting:
     registry.check_rename(old, new)
     _await_release(registry, old, waiting)
     storage.copy_versions(old, new)
-    registry.rename(old, new, f"Renamed from {old} to {new}.")
+    registry.rename(old, new, f"Renamed from {old} to {new} by {by}.")
     storage.remove_versions(old)
 
 

@@ -57,7 +57,7 @@ def test_versions_serve_under_the_new_name_and_are_trained_further(world, tmp_pa
     [evaluation] = [registry.evaluations.get("m", 1, world.dataset.version.holdout_hash)]
     assert evaluation is not None
     told = kept_answers(world.context(), evaluation)
-    renaming.rename(registry, storage, "m", "tickets", waiting=never)
+    renaming.rename(registry, storage, "m", "tickets", by="ada", waiting=never)
 
     assert scores(registry, storage, "tickets", tmp_path / "b") == before
     assert [entry.what for entry in registry.history.list("tickets")] == ["renamed", "promoted"]
@@ -83,9 +83,9 @@ def test_a_try_that_was_killed_is_made_again(world, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(registry, "rename", killed)
         with pytest.raises(KeyboardInterrupt):
-            renaming.rename(registry, storage, "m", "tickets", waiting=never)
+            renaming.rename(registry, storage, "m", "tickets", by="ada", waiting=never)
     assert scores(registry, storage, "m", tmp_path / "b") == before
-    renaming.rename(registry, storage, "m", "tickets", waiting=never)
+    renaming.rename(registry, storage, "m", "tickets", by="ada", waiting=never)
     assert scores(registry, storage, "tickets", tmp_path / "c") == before
 
 
@@ -94,11 +94,11 @@ def test_a_service_must_let_go_of_it_first(world, monkeypatch):
     world.registry.leases.acquire([model_lease("m")], "a cluster", 60)
     waited: list[bool] = []
     with pytest.raises(Conflict, match="a running service has the model m; first give it the new configuration: `baton apply`"):
-        renaming.rename(world.registry, world.storage, "m", "tickets", waiting=lambda: waited.append(True))
+        renaming.rename(world.registry, world.storage, "m", "tickets", by="ada", waiting=lambda: waited.append(True))
     assert waited == [True]
     assert world.storage.newest("tickets") == 0
     world.registry.leases.release("a cluster")
-    renaming.rename(world.registry, world.storage, "m", "tickets", waiting=never)
+    renaming.rename(world.registry, world.storage, "m", "tickets", by="ada", waiting=never)
 
 
 def test_the_file_has_the_new_name_first():

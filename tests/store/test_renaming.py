@@ -71,6 +71,8 @@ def test_every_row_goes_with_the_model(registry):
     assert min(before.values()) == 1
     registry.declare_model("new", {"name": "new"})  # a service that has nothing of it yet
     registry.retrain.changed("new", "drift", "x")
+    moved = registry.check_rename("old", "new")
+    assert moved == {"version": 1, "run": 1, "correction": 1, "data set": 1, "logged answer": 1}
     registry.rename("old", "new", "Renamed from old to new.")
     assert counts(registry, "new") == before | {"incidents": 2}
     assert set(registry.declared()) == {"m", "new"}
