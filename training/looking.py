@@ -1,4 +1,4 @@
-"""What `baton data` shows: the check of the files with the base model's tokenizer, and suspects. Read `look` first."""
+"""What `baton data` and runs say about data, with the base model's tokenizer, and suspects. Read `look` first."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from baton.artifacts.frozen import HOLDOUT, TRAIN
 from baton.config.base_models import find_base_model
 from baton.config.model_settings import ModelSettings
 from baton.errors import BatonError
@@ -16,6 +17,9 @@ from baton.predict.predictor import load_tokenizer
 from baton.tasks import task_type
 from baton.tasks.windows import encode_beginnings, without_truncation
 from training.data.checking import check
+from training.data.datasets import Dataset
+from training.data.findings import DataReport, Look
+from training.data.frozen_report import look_at
 from training.data.guessing import guess as guess_from
 from training.data.sources import located, read
 from training.methods import suspects as confident_learning
@@ -37,24 +41,25 @@ def look(settings: ModelSettings, *, guess: bool, suspects_file: Path | None) ->
     """
     if guess and settings.data.train is not None:
         settings = _guessed(settings, settings.data.train)
-    task_cls = task_type(settings.task)
-    report = check(
-        task_cls,
-        settings.data,
-        lengths=_tokenizer(settings),
-        max_length=settings.max_length,
-        min_rows=settings.gate.min_rows,
-    )
-    content = {
-        **asdict(report),
-        "usable": report.usable,
-        "guessed": guess,
-        "fields": dict(settings.data.fields),
-        "max_length": settings.max_length,
-    }
+    report = check(settings.data, _look(settings), min_rows=settings.gate.min_rows)
+    content = {**_content(settings, report), "guessed": guess, "fields": dict(settings.data.fields)}
     if suspects_file is not None and report.usable:
         content["suspects"] = _write_suspects(settings, suspects_file)
     return json.dumps(content, ensure_ascii=False)
+
+
+def look_at_frozen(settings: ModelSettings, dataset: Dataset) -> dict[str, Any]:
+    """Return the report about a frozen data set, in the form of `look`."""
+    splits = {TRAIN: dataset.train, HOLDOUT: dataset.holdout}
+    return _content(settings, look_at(dataset.version, splits, _look(settings)))
+
+
+def _look(settings: ModelSettings) -> Look:
+    return Look(task_cls=task_type(settings.task), lengths=_tokenizer(settings), max_length=settings.max_length)
+
+
+def _content(settings: ModelSettings, report: DataReport) -> dict[str, Any]:
+    return {**asdict(report), "usable": report.usable, "max_length": settings.max_length}
 
 
 def _guessed(settings: ModelSettings, source: str) -> ModelSettings:

@@ -30,6 +30,7 @@ from training.data import datasets
 from training.fit import start as starts
 from training.fit.request import Trained, TrainingRequest
 from training.freezing import freeze
+from training.looking import look_at_frozen
 from training.matches import Judge, decide
 from training.methods.choose import choose_method
 from training.publishing import Candidate, copy_version_files, keep, make_candidate, store
@@ -65,12 +66,14 @@ def run(run_id: str, registry: Registry, storage: Storage, *, database: str) -> 
 
 
 def prepare(context: Context) -> datasets.Dataset:
-    """Check the base model and freeze the data."""
+    """Check the base model, freeze the data, and report what they hold."""
     settings = context.settings
     context.clock.enter(RunStage.PREPARING)
     settings.check_trainable(context.declared.data)
     check_length(find_base_model(settings.base_model), settings.base_model, settings.max_length, settings.new_tokens)
-    return freeze(context)
+    dataset = freeze(context)
+    context.clock.note(data=look_at_frozen(settings, dataset))
+    return dataset
 
 
 def choose_recipe(context: Context, dataset: datasets.Dataset) -> tuple[Context, starts.Start, dict[str, Any]]:

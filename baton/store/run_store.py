@@ -166,6 +166,13 @@ class RunStore:
             _note(connection, run_id, now, {"stage": state.value, "reason": reason, "version": version})
         return run
 
+    def data_report(self, run_id: str) -> Mapping[str, Any] | None:
+        """Return what a run reported about its data set once it was frozen; None before, or if it never was."""
+        table = schema.run_events
+        query = table.select().where(table.c.run_id == run_id).order_by(table.c.id)
+        with database.reading(self._engine) as connection:
+            return next((row.data["data"] for row in connection.execute(query) if "data" in row.data), None)
+
     def events(self, run_id: str, after: int = 0) -> Sequence[RunEvent]:
         """Return the progress reports of a run with ids above ``after``, oldest first."""
         table = schema.run_events

@@ -1,4 +1,4 @@
-"""`baton data`: look at data files before anything trains on them. Contacts no service."""
+"""`baton data`: look at data files before anything trains on them, without a service; or at what a run froze."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from baton.config.file import load_config
 from baton.config.model_settings import DATA_SUFFIXES, DataSettings, ModelSettings
 from baton.errors import Conflict, InvalidInput
 from baton.tasks import TASKS
-from services.cli.terminal import AsJson, ConfigFile, path_of, print_value
+from services.cli.terminal import AsJson, ConfigFile, connect_to_read, path_of, print_value
 from services.tables import show_data
 
 BASE_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -26,6 +26,7 @@ HOLDOUT_SHARE = 0.2
 
 
 def data(
+    context: typer.Context,
     target: Annotated[
         str, typer.Argument(help="A data file, its URL, or the name of a model in baton.yaml.", metavar="FILE|MODEL")
     ],
@@ -46,6 +47,10 @@ def data(
             help="Write rows that are probably mislabelled to this file, as corrections to look through.", metavar="FILE"
         ),
     ] = None,
+    run: Annotated[
+        str | None,
+        typer.Option(help="Of a model: the data set that this run froze, feedback included, not the files.", metavar="RUN"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Look at data before anything trains on it: labels, lengths, duplicates, contradictions, leaks, oddities.
@@ -59,10 +64,24 @@ def data(
     if suspects is not None and suspects.exists():
         raise Conflict(f"--suspects: {suspects} is there already; name a new file")
     settings = _settings(target, config, task, fields or [], base_model)
+    if run is not None:
+        _show_run(context, config, target, run, as_json=as_json)
+        return
     report = look(settings, guess=task is None and _is_file(target), suspects=suspects)
     print_value(report, as_json, lambda value: show_data.report(value, suspects))
     if not report["usable"]:
         raise typer.Exit(1)
+
+
+def _show_run(context: typer.Context, config: Path | None, model: str, run: str, *, as_json: bool) -> None:
+    """Print the report of a run of ``model`` about the data set that it froze."""
+    if _is_file(model):
+        raise InvalidInput(f"--run: {model!r} is a file; runs belong to models: `baton data MODEL --run {run}`")
+    with connect_to_read(context, config) as client:
+        if client.get(f"/api/runs/{run}")["model"] != model:
+            raise InvalidInput(f"--run: {run} is no run of {model}; `baton runs {model}` lists them")
+        report = client.get(f"/api/runs/{run}/data")
+    print_value(report, as_json, lambda value: show_data.report({**value, "guessed": False, "fields": {}}, None))
 
 
 def look(settings: ModelSettings, *, guess: bool, suspects: Path | None) -> dict[str, Any]:

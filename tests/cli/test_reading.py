@@ -56,6 +56,28 @@ def baton(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
 
 
+def test_the_report_of_a_run_about_its_data_is_shown(config: BatonConfig, control: LocalControl, tmp_path: Path):
+    run = control.registry.runs.create("m", {}, started=True).id
+    finding = {"level": "warning", "what": "quarantined", "rows": 7, "examples": ["feedback 3: no label"]}
+    split = {
+        "name": "train",
+        "source": "t.csv",
+        "rows": 90,
+        "labels": {"a": 50, "b": 40},
+        "scripts": {"Latin": 1.0},
+        "tokens": None,
+    }
+    report = {"task": "classification", "splits": [split], "findings": [finding], "usable": True, "max_length": 128}
+    control.registry.runs.report(run, "preparing", {"data": report})
+    shown = baton(tmp_path, "data", "m", "--run", run)
+    assert shown.returncode == 0, shown.stderr
+    assert "train: 90 rows of t.csv" in shown.stdout
+    assert "warning  7 rows: quarantined\n    feedback 3: no label\n    … and 6 more" in shown.stdout
+    assert json.loads(baton(tmp_path, "data", "m", "--run", run, "--json").stdout) == report
+    other = baton(tmp_path, "data", "idle", "--run", run)
+    assert (other.returncode, f"--run: {run} is no run of idle; `baton runs idle` lists them" in other.stderr) == (1, True)
+
+
 def api(control: LocalControl, path: str) -> Any:
     with TestClient(build_api(control, offline._nothing), base_url="http://localhost") as client:
         return client.get(path).json()

@@ -141,6 +141,7 @@ def test_the_interface_describes_itself(api):
         "/api/models/{model}/history": {"get"},
         "/api/models/{model}/runs": {"get", "post"},
         "/api/runs/{run_id}": {"get"},
+        "/api/runs/{run_id}/data": {"get"},
         "/api/runs/{run_id}/events": {"get"},
         "/api/runs/{run_id}/cancel": {"post"},
         "/api/models/{model}/promotions": {"get", "post"},
@@ -371,7 +372,7 @@ def test_a_run_is_cancelled_once(api):
     assert problem(api.post(f"/api/runs/{run}/cancel"), 409) == f"run {run} is over: cancelled"
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", ""), ("GET", "/events"), ("POST", "/cancel")])
+@pytest.mark.parametrize(("method", "path"), [("GET", ""), ("GET", "/data"), ("GET", "/events"), ("POST", "/cancel")])
 def test_an_unknown_run_is_told_how_to_find_the_known_ones(api, method, path):
     assert "no run 'm-1'; `baton runs MODEL` lists them" in problem(api(method, f"/api/runs/m-1{path}"), 404)
 
@@ -383,6 +384,19 @@ def test_a_finished_run_is_told_with_its_decision(champion):
     champion.registry.runs.finish(run, RunState.SUCCEEDED, version=1, decision_id=decision)
     told = champion.get(f"/api/runs/{run}").json()
     assert (told["state"], told["version"], told["decision"]["verdict"]) == ("succeeded", 1, "promote")
+
+
+def test_a_run_tells_what_it_found_in_its_data(api):
+    run = api.post("/api/models/m/runs").json()["id"]
+    assert (
+        problem(api.get(f"/api/runs/{run}/data"), 404)
+        == f"run {run} has no report about its data: it is queued, and froze none"
+    )
+    api.registry.runs.start(run)
+    report = {"task": "classification", "splits": [], "findings": []}
+    api.registry.runs.report(run, "preparing", {"data": report})
+    api.registry.runs.report(run, "training", {"epoch": 1})
+    assert api.get(f"/api/runs/{run}/data").json() == report
 
 
 def events_of(text: str) -> list[dict[str, str]]:

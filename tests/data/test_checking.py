@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,16 @@ import pytest
 from baton.config.model_settings import DataSettings
 from baton.tasks import TASKS, task_type
 from tests.tasks.test_task_contract import ROWS, row_of
-from training.data.checking import DataReport, check
+from training.data.checking import check
+from training.data.findings import DataReport, Look
 from training.data.guessing import Guess, guess
+
+UNMEASURED = Look(task_cls=task_type("classification"), lengths=None, max_length=8)
+"""A look that counts no tokens."""
+
+
+def words(texts: Sequence[str]) -> list[int]:
+    return [len(text.split()) for text in texts]
 
 
 def write(path: Path, rows: list[Any]) -> str:
@@ -28,7 +37,7 @@ def looked(
         holdout=0.2 if holdout is None else write(directory / "test.jsonl", holdout),
         fields=fields,
     )
-    return check(task_type(task), data, lengths=lambda texts: [len(text.split()) for text in texts], max_length=8)
+    return check(data, Look(task_cls=task_type(task), lengths=words, max_length=8))
 
 
 def told(report: DataReport, directory: Path) -> list[tuple[str, int, str]]:
@@ -52,7 +61,7 @@ def test_of_good_data_nothing_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("rows", "holdout", "few"), [(140, 0.2, True), (150, 0.2, False), (60, 0.5, False)])
 def test_a_holdout_that_judges_nothing_is_told_before_anything_trains(tmp_path: Path, rows: int, holdout: float, few: bool):
     data = DataSettings(train=write(tmp_path / "train.jsonl", fine(rows)), holdout=holdout)
-    report = check(task_type("classification"), data, lengths=None, max_length=8, min_rows=30)
+    report = check(data, UNMEASURED, min_rows=30)
     assert [one.what for one in report.findings] == [
         "the holdout gets 28 rows, 0.2 of 140, and the gate asks for 30 texts that differ (gate.min_rows): no version can take "
         "over. Add rows, or hold out a larger part (data.holdout)"
@@ -63,7 +72,7 @@ def test_a_holdout_that_judges_nothing_is_told_before_anything_trains(tmp_path: 
 def test_a_holdout_file_that_judges_nothing_is_told(tmp_path: Path) -> None:
     file = write(tmp_path / "test.jsonl", [{"text": "where is it", "label": "a"}])
     data = DataSettings(train=write(tmp_path / "train.jsonl", fine()), holdout=file)
-    [finding] = check(task_type("classification"), data, lengths=None, max_length=8, min_rows=2).findings
+    [finding] = check(data, UNMEASURED, min_rows=2).findings
     assert finding.what.startswith("the holdout gets 1 row, and the gate asks for 2 texts")
 
 

@@ -11,7 +11,7 @@ from fastapi import FastAPI, Header
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 
-from baton.errors import RegistryError
+from baton.errors import NotFound, RegistryError
 from baton.store.records import LARGEST_INTEGER, LONGEST_ID, PAGE
 from baton.store.registry import Registry
 from services.control.api.bodies import Body, Page, to_json_values
@@ -61,6 +61,18 @@ def add_runs(api: FastAPI, control: ControlPlane) -> None:
         run = registry.runs.get(run_id)
         decision = registry.decision(run.decision_id) if run.decision_id is not None else None
         return {**to_json_values(run), "decision": to_json_values(decision) if decision else None}
+
+    @api.get("/api/runs/{run_id}/data", tags=["runs"])
+    def run_data(run_id: str) -> dict[str, Any]:
+        """Return the report about the data set that a run froze, feedback included: what `baton data` shows of files.
+
+        Answers 404 before the run has frozen it.
+        """
+        run = registry.runs.get(run_id)
+        report = registry.runs.data_report(run_id)
+        if report is None:
+            raise NotFound(f"run {run_id} has no report about its data: it is {run.state}, and froze none")
+        return dict(report)
 
     @api.get("/api/runs/{run_id}/events", tags=["runs"])
     async def run_events(run_id: str, last_event_id: Annotated[int, Header(ge=0, le=LARGEST_INTEGER)] = 0) -> StreamingResponse:
