@@ -136,11 +136,13 @@ def data(
     settings: Annotated[str, typer.Argument(help="Settings of a model as JSON, with its data.")],
     guess: Annotated[bool, typer.Option("--guess", help="Find out the task from the rows.")] = False,
     suspects: Annotated[Path | None, typer.Option(help="Write rows that are probably mislabelled to this file.")] = None,
+    storage: Annotated[str | None, typer.Option(help="URL of the storage that keeps them for the console's review.")] = None,
 ) -> None:
-    """Look at the data files of a model, and print the report as JSON. Nothing is stored."""
+    """Look at the data files of a model, and print the report as JSON."""
     from training import looking
 
-    typer.echo(looking.look(ModelSettings.model_validate_json(settings), guess=guess, suspects_file=suspects))
+    loaded, kept = ModelSettings.model_validate_json(settings), None if storage is None else Storage(storage)
+    typer.echo(looking.look(loaded, guess=guess, suspects_file=suspects, storage=kept))
 
 
 def main() -> None:

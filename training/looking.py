@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from baton.artifacts.frozen import HOLDOUT, TRAIN
+from baton.artifacts.storage import Storage
+from baton.artifacts.suspects import store_suspects
 from baton.config.base_models import find_base_model
 from baton.config.model_settings import ModelSettings
-from baton.errors import BatonError
+from baton.errors import BatonError, StorageError
 from baton.predict.predictor import load_tokenizer
 from baton.tasks import task_type
 from baton.tasks.windows import encode_beginnings, without_truncation
@@ -28,13 +30,14 @@ COUNTED_TOKENS = 4096
 """Longest text whose tokens are counted: more than any base model reads at once."""
 
 
-def look(settings: ModelSettings, *, guess: bool, suspects_file: Path | None) -> str:
+def look(settings: ModelSettings, *, guess: bool, suspects_file: Path | None, storage: Storage | None = None) -> str:
     """Return the report about the data files of ``settings`` as JSON.
 
     Args:
         guess: find out the task from the rows of train, and columns that the settings do not name.
         suspects_file: write rows whose label a cross-validated probe doubts to this file, as JSON Lines: to look through, to
             correct, and to send as corrections. Progress goes to stderr.
+        storage: keep the first of them there as well, for the console's review. A storage that is away is told, and no error.
 
     Raises:
         DataError: suspects are wanted, and the files cannot be read.
@@ -44,7 +47,10 @@ def look(settings: ModelSettings, *, guess: bool, suspects_file: Path | None) ->
     report = check(settings.data, _look(settings), min_rows=settings.gate.min_rows)
     content = {**_content(settings, report), "guessed": guess, "fields": dict(settings.data.fields)}
     if suspects_file is not None and report.usable:
-        content["suspects"] = _write_suspects(settings, suspects_file)
+        rows = _suspects(settings)
+        suspects_file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        content["suspects"] = len(rows)
+        content |= {} if storage is None else _for_review(storage, settings.name, rows)
     return json.dumps(content, ensure_ascii=False)
 
 
@@ -84,19 +90,27 @@ def _tokenizer(settings: ModelSettings) -> Callable[[Sequence[str]], Sequence[in
     ]
 
 
-def _write_suspects(settings: ModelSettings, file: Path) -> int:
-    """Write the suspects of the train file, the most suspicious first, and return their number."""
+def _suspects(settings: ModelSettings) -> list[dict[str, Any]]:
+    """Return the suspects of the train file as rows with notes, the most suspicious first."""
     task_cls, source = task_type(settings.task), str(settings.data.train)
     rows = located(task_cls, settings.data.fields, read(source, "train"), source)
-    found = confident_learning.suspects(settings, [row.example for row in rows], _progress)
-    lines = []
-    for one in found:
-        row = rows[one.row]
-        values: dict[str, Any] = row.example.model_dump(mode="json", exclude_none=True)
-        notes = {"_suggested": one.suggested, "_margin": round(one.margin, 3), "_where": row.where}
-        lines.append(json.dumps({**values, **notes}, ensure_ascii=False) + "\n")
-    file.write_text("".join(lines), encoding="utf-8")
-    return len(found)
+    return [
+        {
+            **rows[one.row].example.model_dump(mode="json", exclude_none=True),
+            "_suggested": one.suggested,
+            "_margin": round(one.margin, 3),
+            "_where": rows[one.row].where,
+        }
+        for one in confident_learning.suspects(settings, [row.example for row in rows], _progress)
+    ]
+
+
+def _for_review(storage: Storage, model: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, str | None]:
+    try:
+        store_suspects(storage, model, rows)
+    except StorageError as error:  # the file is there, and has them all
+        return {"review_problem": str(error)}
+    return {"review_problem": None}
 
 
 def _progress(done: int, total: int) -> None:

@@ -58,16 +58,19 @@ def data(
     `baton data train.csv` · `baton data intents` · `baton data train.csv --suspects doubtful.jsonl`
 
     Files are read as a run reads them, without feedback. Suspects are rows whose label a cross-validated probe doubts; correct
-    the labels in that file, delete the lines that are right, and send it: `baton feedback MODEL doubtful.jsonl`. Exit status 1
-    when a run could not train on the data.
+    the labels in that file, delete the lines that are right, and send it: `baton feedback MODEL doubtful.jsonl`. Those of a
+    MODEL stand in the console's review, too. Exit status 1 when a run could not train on the data.
     """
     if suspects is not None and suspects.exists():
         raise Conflict(f"--suspects: {suspects} is there already; name a new file")
-    settings = _settings(target, config, task, fields or [], base_model)
+    if _is_file(target):
+        settings, storage = file_settings(target, task, fields or [], base_model), None
+    else:
+        settings, storage = _of_model(target, config, task, fields or [])
     if run is not None:
         _show_run(context, config, target, run, as_json=as_json)
         return
-    report = look(settings, guess=task is None and _is_file(target), suspects=suspects)
+    report = look(settings, guess=task is None and storage is None, suspects=suspects, storage=storage)
     print_value(report, as_json, lambda value: show_data.report(value, suspects))
     if not report["usable"]:
         raise typer.Exit(1)
@@ -84,9 +87,10 @@ def _show_run(context: typer.Context, config: Path | None, model: str, run: str,
     print_value(report, as_json, lambda value: show_data.report({**value, "guessed": False, "fields": {}}, None))
 
 
-def look(settings: ModelSettings, *, guess: bool, suspects: Path | None) -> dict[str, Any]:
+def look(settings: ModelSettings, *, guess: bool, suspects: Path | None, storage: str | None = None) -> dict[str, Any]:
     """Return the report of `python -m training data`, which runs as a process of its own: services do not import training."""
     options = [*(["--guess"] if guess else []), *([] if suspects is None else ["--suspects", str(suspects.absolute())])]
+    options += [] if suspects is None or storage is None else ["--storage", storage]
     command = [sys.executable, "-P", "-m", "training", "data", settings.model_dump_json(), *options]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
@@ -99,13 +103,12 @@ def _is_file(target: str) -> bool:
     return "://" in target or Path(target).suffix.lower() in DATA_SUFFIXES or Path(target).is_file()
 
 
-def _settings(target: str, config: Path | None, task: str | None, fields: list[str], base_model: str) -> ModelSettings:
-    """Return the settings of a model, or those that a model with this file would have."""
-    if not _is_file(target):
-        if task is not None or fields:
-            raise InvalidInput(f"{target!r} is no file: --task and --field are for files; a model has both in baton.yaml")
-        return load_config(path_of(config), os.environ).model(target)
-    return file_settings(target, task, fields, base_model)
+def _of_model(name: str, config: Path | None, task: str | None, fields: list[str]) -> tuple[ModelSettings, str]:
+    """Return the settings of a model, and the URL of its storage."""
+    if task is not None or fields:
+        raise InvalidInput(f"{name!r} is no file: --task and --field are for files; a model has both in baton.yaml")
+    loaded = load_config(path_of(config), os.environ)
+    return loaded.model(name), loaded.storage
 
 
 def file_settings(file: str, task: str | None, fields: list[str], base_model: str) -> ModelSettings:

@@ -59,7 +59,7 @@ class Console:
                 *playground_routes(self._pages, metrics),
                 *move_routes(self._pages),
                 *run_routes(self._pages),
-                *review_routes(self._pages),
+                *review_routes(self._pages, metrics),
                 *data_routes(self._pages),
             ],
             exception_handlers={

@@ -30,6 +30,10 @@ def report(item: Json, suspects: Path | None) -> RenderableType:
     if "suspects" in item:
         about = f"{counted(item['suspects'], 'row')} whose label a probe doubts"
         lines.append(Text(f"{about}: see {suspects}" if item["suspects"] else f"{about}", style="bold"))
+        if item.get("review_problem"):
+            lines.append(Text(f"they are not in the console's review: {item['review_problem']}", style="yellow"))
+        elif "review_problem" in item and item["suspects"]:
+            lines.append(Text("they are in the console's review, too"))
     return Group(*lines)
 
 

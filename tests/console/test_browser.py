@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from baton.artifacts.storage import Storage
+from baton.artifacts.suspects import store_suspects
 from baton.keys import Scope
 from baton.store.feedback.audit import Drawn
 from baton.store.records import RunStage, RunState
@@ -248,6 +250,10 @@ def drawn_item(service: Service, model: str, text: str) -> Any:
     return found
 
 
+AUDITED = "main:not(:has(input[name=source][value=audit]))"
+"""A page without a text of the audit: all are labelled."""
+
+
 def type_keys(page: Any, *keys: str) -> None:
     """Press keys one after the other; what is no name of a key is typed."""
     for key in keys:
@@ -275,7 +281,7 @@ def test_ten_texts_are_labelled_with_the_keyboard_alone(service, page, model):
     for text in texts:
         page.wait_for_selector(f'.marked:text-is("{text}")')
         type_keys(page, *keys)
-    page.wait_for_selector(".empty")
+    page.wait_for_selector(AUDITED)
     for text in texts:
         example = drawn_item(service, model, text).example
         assert {name: example[name] for name in label} == label
@@ -287,15 +293,30 @@ def test_texts_are_skipped_and_marked_with_the_keyboard(service, page):
     for key, shown in (("s", "one"), ("x", "two")):
         page.wait_for_selector(f".marked:text-is('{shown}')")
         page.keyboard.press(key)
-    page.wait_for_selector(".empty")
+    page.wait_for_selector(AUDITED)
     assert not drawn_item(service, "classification", "one").done
     assert drawn_item(service, "classification", "two").undecidable
     page.goto(f"{service.url}/console/models/classification/review")
     page.keyboard.press("x")
+    page.wait_for_selector(AUDITED)
+
+
+def test_answers_and_rows_in_doubt_are_judged_with_the_keyboard_alone(service, page):
+    notes = {"_suggested": MARKUP, "_margin": 0.5, "_where": MARKUP}
+    rows = [{"text": f"{MARKUP} {place}", "label": "billing", **notes} for place in range(3)]
+    store_suspects(Storage(service.control.config.storage), "classification", rows)
+    page.goto(f"{service.url}/console/models/classification/review?queue=suspect")
+    for place, key in enumerate(("Enter", "s", "2")):
+        page.wait_for_selector(f".marked:has-text('{place}')")
+        assert page.inner_text(".marked") == f"{MARKUP} {place}"
+        assert page.locator("main img, main b").count() == 0
+        page.keyboard.press(key)
     page.wait_for_selector(".empty")
+    labels = [it.example["label"] for it in stored(service, "classification") if MARKUP in it.example["text"]]
+    assert labels[:2] == ["bug", "billing"]
 
 
-@pytest.mark.parametrize(("tabs", "then"), [("main button[name=skip]", ".empty"), (".brand", ".cards")])
+@pytest.mark.parametrize(("tabs", "then"), [("main button[name=skip]", AUDITED), (".brand", ".cards")])
 def test_enter_presses_the_button_or_link_that_has_the_focus(service, page, tabs, then):
     text = f"Enter on {tabs}"
     draw(service, "multi_label", [text])
@@ -317,7 +338,7 @@ def test_a_label_that_is_not_offered_is_typed_in_the_review(service, page, model
         assert page.evaluate("document.querySelector('#other').matches(':invalid')")
         assert not drawn_item(service, model, "a new kind of text").done
     type_keys(page, "refund", "Enter")
-    page.wait_for_selector(".empty")
+    page.wait_for_selector(AUDITED)
     label = drawn_item(service, model, "a new kind of text").example["label"]
     assert label == ("refund" if model == "classification" else ["refund"])
 
@@ -329,7 +350,7 @@ def test_a_key_that_is_held_down_labels_one_text(service, page):
         document.body.dispatchEvent(new KeyboardEvent('keydown', {key: 'x', repeat, bubbles: true, cancelable: true}))"""
     assert page.evaluate(pressed, True), "a repetition does nothing"
     assert not page.evaluate(pressed, False)
-    page.wait_for_selector(".empty")
+    page.wait_for_selector(AUDITED)
     assert drawn_item(service, "classification", "held down").undecidable
 
 
@@ -349,7 +370,7 @@ def test_words_that_are_selected_in_the_review_are_stored_where_they_stand(servi
     assert page.input_value("#words") == "Clara"
     page.fill("#kind", "PER")
     page.click("main button[name=these]")
-    page.wait_for_selector(".empty")
+    page.wait_for_selector(AUDITED)
     [entity] = drawn_item(service, "ner", text).example["entities"]
     assert (entity["start"], entity["end"]) == (text.rindex("Clara"), text.rindex("Clara") + 5)
 

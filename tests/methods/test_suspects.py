@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from baton.artifacts.storage import Storage
+from baton.artifacts.suspects import MOST_SUSPECTS, stored_suspects
 from baton.config.model_settings import DataSettings, ModelSettings
 from baton.errors import DataError
 from tests.support.tiny import keyword_rows
@@ -39,8 +41,10 @@ def test_planted_errors_are_among_the_suspects_which_are_written_as_corrections(
         rows[number] = {**rows[number], "label": next(label for label in labels if label != rows[number]["label"])}
     train, doubtful = tmp_path / "train.jsonl", tmp_path / "doubtful.jsonl"
     train.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    report = json.loads(looking.look(settings(tiny_base, train), guess=False, suspects_file=doubtful))
+    storage = Storage(str(tmp_path / "storage"))
+    report = json.loads(looking.look(settings(tiny_base, train), guess=False, suspects_file=doubtful, storage=storage))
     found = [json.loads(line) for line in doubtful.read_text().splitlines()]
+    assert (report["review_problem"], stored_suspects(storage, "m")) == (None, found[:MOST_SUSPECTS])
     assert report["suspects"] == len(found)
     assert report["usable"]
     assert set(found[0]) == {"text", "label", "_suggested", "_margin", "_where"}

@@ -135,6 +135,11 @@ class AuditStore:
             raise NotFound(f"the audit of {model} has no text {item}")
         return _item(row)
 
+    def drawn(self, model: str, content_hashes: Sequence[str]) -> set[str]:
+        """Return those of the content fingerprints that drawn texts have."""
+        with database.reading(self._engine) as connection:
+            return drawn_contents(connection, model, content_hashes)
+
     def mark_undecidable(self, model: str, item: int) -> None:
         """Record that a text has no right answer, in place of its label if it has one. A later label counts again."""
         table = schema.audit

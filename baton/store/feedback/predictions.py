@@ -44,6 +44,15 @@ _Found = dict[AnswerName, LoggedPrediction | None]
 
 
 @dataclass(frozen=True, kw_only=True)
+class UncertainAnswer:
+    """One of the answers with the lowest scores."""
+
+    answer: LoggedPrediction
+    corrected: bool
+    """Whether an answer to the same input, among those that were looked at, has a correction."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class CorrectedPair:
     """One corrected input that the champion answered, and that a shadow ran as a copy."""
 
@@ -105,6 +114,52 @@ class PredictionStore:
         )
         with database.reading(self._engine) as connection:
             return [(row.label, row.confidence, row.length) for row in connection.execute(query)]
+
+    def least_certain(self, model: str, version: int, *, among: int, limit: int) -> list[UncertainAnswer]:
+        """Return those of a version's ``among`` newest answers that have the lowest scores, the lowest first.
+
+        Of answers to the same input, only the one with the lowest score. Answers without a score are left out. The cost is that
+        of reading ``among`` rows by an index, however long the log is.
+        """
+        logged, feedback = schema.predictions, schema.feedback
+        recent = (
+            sa.select(
+                logged.c.answer_id, logged.c.position, logged.c.confidence, sa.cast(logged.c.input, sa.Text).label("text")
+            )
+            .where(logged.c.model == model, logged.c.version == version)
+            .order_by(logged.c.created_at.desc())
+            .limit(among)
+            .subquery()
+        )
+        here = (feedback.c.model == model, feedback.c.answer_id == recent.c.answer_id, feedback.c.position == recent.c.position)
+        has_correction = sa.case((sa.exists().where(*here), 1), else_=0)
+        by_score = (recent.c.confidence, recent.c.answer_id, recent.c.position)
+        ranked = (
+            sa.select(
+                recent.c.answer_id,
+                recent.c.position,
+                sa.func.max(has_correction).over(partition_by=recent.c.text).label("corrected"),
+                sa.func.row_number().over(partition_by=recent.c.text, order_by=by_score).label("place"),
+                recent.c.confidence,
+            )
+            .where(recent.c.confidence.is_not(None))
+            .subquery()
+        )
+        order = (ranked.c.confidence, ranked.c.answer_id, ranked.c.position)
+        lowest = ranked.select().where(ranked.c.place == 1).order_by(*order).limit(limit).subquery()
+        same = sa.and_(
+            logged.c.model == model, logged.c.answer_id == lowest.c.answer_id, logged.c.position == lowest.c.position
+        )
+        query = sa.select(logged, lowest.c.corrected).select_from(lowest.join(logged, same))
+        query = query.order_by(logged.c.confidence, logged.c.answer_id, logged.c.position)
+        with database.reading(self._engine) as connection:
+            return [
+                UncertainAnswer(
+                    answer=LoggedPrediction(**{column.name: row._mapping[column] for column in logged.c}),
+                    corrected=bool(row.corrected),
+                )
+                for row in connection.execute(query)
+            ]
 
     def corrected(
         self, model: str, version: int, limit: int, since: datetime | None = None

@@ -167,6 +167,21 @@ class FeedbackStore:
                     found[row.client_id] = Feedback(**row._mapping)
         return found
 
+    def known(self, model: str, client_ids: Sequence[str]) -> set[str]:
+        """Return those of the client ids that stored corrections of ``model`` have, whoever sent them.
+
+        One look-up in an index for each sender, and for each of its ids.
+        """
+        table = schema.feedback
+        found: set[str] = set()
+        with database.reading(self._engine) as connection:
+            for sender in _senders(connection, model):
+                for start in range(0, len(client_ids), IDS_PER_QUERY):
+                    some = table.c.client_id.in_(client_ids[start : start + IDS_PER_QUERY])
+                    query = sa.select(table.c.client_id).where(table.c.model == model, table.c.sender == sender, some)
+                    found.update(connection.scalars(query))
+        return found
+
     def after(self, model: str, feedback_id: int, limit: int) -> list[Feedback]:
         """Return up to ``limit`` corrections with ids above ``feedback_id``, oldest first."""
         table = schema.feedback
@@ -212,6 +227,18 @@ class FeedbackStore:
 def is_label() -> sa.ColumnElement[bool]:
     """Return the condition that a row of feedback is a label of the audit, which never trains."""
     return sa.exists().where(schema.audit.c.feedback_id == schema.feedback.c.id)
+
+
+def _senders(connection: sa.Connection, model: str) -> Iterator[str | None]:
+    """Yield all senders of corrections of a model, and None. Each takes one look-up in an index, not a scan."""
+    table = schema.feedback
+    yield None
+    last = ""
+    while last is not None:
+        query = sa.select(sa.func.min(table.c.sender)).where(table.c.model == model, table.c.sender > last)
+        last = connection.scalar(query)
+        if last is not None:
+            yield last
 
 
 def _insert(connection: sa.Connection, model: str, rows: Sequence[dict[str, Any]]) -> None:
