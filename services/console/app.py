@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
@@ -16,10 +17,11 @@ from services.asgi import Application, Receive, Scope, Send
 from services.bodies import timely
 from services.console.data import data_routes
 from services.console.gate import HOME, ROOT, Gate, is_console
+from services.console.kept import FIELD, PATH_FIELD, KeptForm
 from services.console.language import LANGUAGE_COOKIE, LANGUAGES
 from services.console.moves import move_routes
 from services.console.overview import overview_routes
-from services.console.pages import VISIT, Pages, here, see, set_cookie, visit_of, with_headers
+from services.console.pages import TOKEN_FIELD, VISIT, Pages, here, see, set_cookie, visit_of, with_headers
 from services.console.playground import playground_routes
 from services.console.review import review_routes
 from services.console.runs import run_routes
@@ -82,21 +84,37 @@ class Console:
         try:
             self._gate.admit(request, visit)
         except BatonError as error:
-            await self._pages.refuse(request, error)(scope, receive, send)
+            kept = await self._kept(Request(scope, timely(receive)), error)
+            await self._pages.refuse(request, error, kept)(scope, receive, send)
             return
         await self._answer(scope, timely(receive), send)
+
+    async def _kept(self, request: Request, error: BatonError) -> KeptForm | None:
+        """Return the form of somebody whose session has ended."""
+        if request.method != "POST" or not isinstance(error, Unauthenticated):
+            return None
+        try:
+            return KeptForm.of(request, await self._pages.fields(request), TOKEN_FIELD)
+        except (BatonError, ClientDisconnect):  # it is not of our pages, or not whole
+            return None
 
     async def _log_in(self, request: Request) -> Response:
         visit = visit_of(request)
         form = await self._pages.form(request)
+        kept = KeptForm.carried(form.get(PATH_FIELD, ""), form.get(FIELD, ""))
         token = form.get("key", "").strip()
         try:
             key = self._keyring.identify(f"Bearer {token}".encode("utf-8", "replace"))
         except Unauthenticated as error:
-            return self._pages.render(request, "login.html", error.status, problem=str(error), here=_own(form.get("next", "")))
+            page = _own(form.get("next", ""))
+            return self._pages.render(request, "login.html", error.status, problem=str(error), here=page, kept=kept)
         self._sessions.end(visit.cookie)
-        answer = see(_own(form.get("next", "")))
-        set_cookie(answer, visit, self._sessions.begin(key.id, token))
+        visit = request.scope[VISIT] = replace(visit, cookie=self._sessions.begin(key.id, token), key=key, token=token)
+        if kept is not None:
+            answer: Response = self._pages.render(request, "again.html", here=kept.page, kept=kept)
+        else:
+            answer = see(_own(form.get("next", "")))
+        set_cookie(answer, visit, visit.cookie)
         logger.info("console: API key %s (%s) logged in", key.id, key.name)
         return answer
 

@@ -18,11 +18,12 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from baton import __version__
 from baton.config.model_settings import ModelSettings
-from baton.errors import BatonError, BodyTooLarge, Forbidden, InvalidInput, MalformedRequest, Unauthenticated
+from baton.errors import BatonError, BodyTooLarge, InvalidInput, MalformedRequest, Unauthenticated
 from baton.keys import Scope
 from baton.store.records import LARGEST_INTEGER, LONGEST_ID
 from services.asgi import Send
 from services.console.gate import ROOT, Visit, cookie_name, page_of
+from services.console.kept import KeptForm, StaleForm
 from services.console.language import LANGUAGES, Words, translator
 from services.console.sessions import Sessions
 from services.control.api.bodies import LONGEST_REASON
@@ -116,10 +117,12 @@ class Pages:
         )
         return HTMLResponse(content, status)
 
-    def refuse(self, request: Request, error: BatonError) -> HTMLResponse:
-        """Return the page that says what is wrong: for somebody without a key, the login."""
+    def refuse(self, request: Request, error: BatonError, kept: KeptForm | None = None) -> HTMLResponse:
+        """Return the page that says what is wrong: for somebody without a key, the login, which carries a form on."""
         if isinstance(error, Unauthenticated):
-            return self.render(request, "login.html", error.status, problem=None)
+            return self.render(request, "login.html", error.status, problem=None, kept=kept)
+        if isinstance(error, StaleForm) and (found := KeptForm.of(request, error.fields, TOKEN_FIELD)) is not None:
+            return self.render(request, "again.html", error.status, kept=found)
         answer = self.render(request, "error.html", error.status, title=error.title, problem=str(error))
         answer.headers.update(error.headers)
         return answer
@@ -129,24 +132,29 @@ class Pages:
 
         Raises:
             BodyTooLarge: It is longer than `MAX_FORM_BYTES`.
-            Forbidden: It lacks the token of this browser: a page of another origin sent it, or it is of an older session.
             MalformedRequest: It is not a form.
             RegistryError: The database does not have this code's schema, so that nothing may be written.
+            StaleForm: It lacks the token of this browser: a page of another origin sent it, or it is of an older session.
         """
+        fields = await self.fields(request)
+        form: Form = ImmutableMultiDict(fields)
+        if not self.sessions.is_form_token(visit_of(request).cookie, form.get(TOKEN_FIELD, "")):
+            raise StaleForm(fields)
+        await asyncio.to_thread(self.control.registry.check)
+        return form
+
+    @staticmethod
+    async def fields(request: Request) -> list[tuple[str, str]]:
+        """Return the fields of a form, whoever sent it. Raises ``BodyTooLarge`` and ``MalformedRequest``."""
         body = bytearray()
         async for chunk in request.stream():
             body += chunk
             if len(body) > MAX_FORM_BYTES:
                 raise BodyTooLarge(f"the form has more than {MAX_FORM_BYTES:,} bytes")
         try:
-            pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict")
+            return parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict")
         except ValueError as error:
             raise MalformedRequest("a form is expected (application/x-www-form-urlencoded)") from error
-        fields: Form = ImmutableMultiDict(pairs)
-        if not self.sessions.is_form_token(visit_of(request).cookie, fields.get(TOKEN_FIELD, "")):
-            raise Forbidden("this page is too old: load it again, and repeat what you did")
-        await asyncio.to_thread(self.control.registry.check)
-        return fields
 
     def settings(self, request: Request) -> ModelSettings:
         """Return the settings of the model in the path. Raises ``NotFound``."""

@@ -22,6 +22,7 @@ from baton.config.file import HttpSettings
 from baton.config.model_settings import ModelSettings
 from baton.errors import BatonError, InvalidInput
 from baton.keys import Scope
+from baton.quality.confidence import UNREACHED, abstain_below
 from services.console.gate import ROOT, Visit
 from services.console.pages import Form, Pages, visit_of
 from services.control.api.feedback import intake_of
@@ -103,10 +104,12 @@ def playground_routes(pages: Pages, metrics: ControlMetrics) -> list[Route]:
             answer=found,
             scores=[] if found is None or settings.task not in ("classification", "multi_label") else found.outputs,
             spans=spans_of(settings, inputs, found),
+            least=None if version is None else abstain_below(settings.serving, version.metrics),
             kinds=[] if version is None else kinds_of(version.lineage.get("labels", ())),
             problem=problem,
             stored=stored,
             waiting=waiting,
+            unreached=UNREACHED,
             corrects=settings.feedback.accept and visit.may(Scope.FEEDBACK, settings.name),
         )
 

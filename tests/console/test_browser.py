@@ -87,6 +87,17 @@ def test_an_answer_of_a_classifier_is_corrected_with_one_click_and_counted(servi
     assert "1 correction for the next run" in page.inner_text("article:has-text('classification')")
 
 
+def test_an_answer_that_is_too_unsure_to_act_on_says_so(service, page):
+    for model, least in (("classification", "1.000"), ("ner", "1.000"), ("qa", None)):
+        page.goto(f"{service.url}/console/models/{model}/playground?text=Clara+met+Bob&question=who&context=Clara")
+        page.wait_for_selector("section.panel code")
+        told = page.locator("section .notice.warn").all_inner_texts()
+        assert len(told) == (least is not None), model
+        assert least is None or f"Unsure: do not act on this answer. It has a score below {least}" in told[0]
+    page.goto(f"{service.url}/console/models/ner/playground?text=Clara+met+Bob")
+    assert page.locator("mark.unsure").count() == page.locator("mark").count()
+
+
 def test_a_second_click_takes_the_place_of_the_first(service, page):
     page.goto(f"{service.url}/console/models/classification/playground?text=twice")
     url = page.url
@@ -461,3 +472,33 @@ def test_each_scope_logs_in_and_sees_what_it_may(tiny_base, tmp_path, chromium):
                         assert "sees no page" in page.inner_text("main")
                 page.click("text=Log out")
                 page.wait_for_selector("#key")
+
+
+def test_a_correction_that_arrives_after_the_end_of_its_session_is_not_lost(tiny_base, tmp_path, chromium):
+    wanted = frozenset({Scope.PREDICT, Scope.FEEDBACK})
+    with console_service(tiny_base, tmp_path, wanted, wanted) as (service, tokens), page_of(chromium) as page:
+        keys = service.control.registry.keys
+        page.goto(f"{service.url}/console/models/classification/playground")
+        page.fill("#key", tokens[0])
+        page.click("main button")
+        page.fill("#text", MARKUP)
+        page.click("text=Ask the model")
+        page.fill("#other", "refund <b>")
+        [ended] = [key for key in keys.live() if key.id in tokens[0]]
+        keys.revoke(ended.id)
+        service.control.keyring.refresh()
+        page.click("text=Send")
+        assert "What you sent is not stored, but kept" in page.inner_text("main")
+        page.fill("#key", "a wrong key")
+        page.click("main button")
+        page.wait_for_selector(".notice.bad")
+        page.fill("#key", tokens[1])
+        page.click("main button")
+        assert MARKUP in page.inner_text(".sent")
+        assert page.locator("main img, main b").count() == 0
+        assert stored(service, "classification") == []
+        page.click("main button")
+        page.wait_for_selector(".notice.good")
+        [feedback] = stored(service, "classification")
+        assert feedback.example == {"text": MARKUP, "label": "refund <b>"}
+        assert feedback.answer_id is not None

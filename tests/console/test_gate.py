@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from baton.errors import Unauthenticated
 from baton.keys import Scope
 from services.console import gate
 from services.console.app import Console
-from services.console.pages import HEADERS, MAX_FORM_BYTES, TABS
+from services.console.kept import MOST_KEPT
+from services.console.pages import HEADERS, MAX_FORM_BYTES, TABS, TOKEN_FIELD
 from services.console.sessions import MOST_SESSIONS, SESSION_SECONDS, Sessions
 from services.control.control_metrics import ControlMetrics
 from tests.support.browsing import Browser, keys_for, words
@@ -140,6 +142,58 @@ def test_the_gate_reads_the_path_that_the_application_routes_by(closed):
     found = gate.Gate(closed, Sessions())
     with pytest.raises(Unauthenticated):
         found.admit(request, found.visit(request))
+
+
+OURS = {"sec-fetch-site": "same-origin"}
+
+
+def test_a_form_of_an_ended_session_is_sent_again_after_the_login(closed):
+    browser, key = Browser(closed), keys_for(closed)(Scope.OPERATE)
+    browser.log_in(key)
+    path = "/console/models/m/move/reject?version=3"
+    browser.get(path)
+    fields = {TOKEN_FIELD: browser.form_token, "version": "3", "reason": "too <b>rude</b>\r\nreally"}
+    late = Browser(closed)
+    for headers in ({}, {"sec-fetch-site": "cross-site"}, {"sec-fetch-site": "same-site"}):
+        assert "kept" not in late.client.post(path, data=fields, headers=headers).text, "words of others are not kept"
+    too_long = late.client.post(path, data={"reason": "x" * MOST_KEPT}, headers=OURS)
+    assert (too_long.status_code, "kept" in too_long.text) == (401, False)
+    late._page = late.client.post(path, data=fields, headers=OURS).text
+    assert "not stored, but kept" in late._page
+    carried = {name: unescape(re.findall(rf'name="{name}" value="([^"]*)"', late._page)[0]) for name in ("kept", "kept_path")}
+    assert fields[TOKEN_FIELD] not in carried["kept"]
+    wrong = late.post("/console/login", key="bat_wrong", **carried)
+    assert (wrong.status_code, "not stored, but kept" in wrong.text) == (401, True)
+    late._page = late.post("/console/login", key=key, **carried).text
+    assert "too <b>rude</b>" in words(late._page)
+    assert "too &lt;b&gt;" in late._page
+    assert f'action="{path}"' in late._page
+    assert closed.registry.history.rejection("m", 3) is None
+    assert late.post(path, version="3", reason=fields["reason"]).status_code == 303
+    assert "really" in closed.registry.history.rejection("m", 3)
+
+
+@pytest.mark.parametrize(
+    "path", ["https://elsewhere.example/", "//elsewhere.example", "/\\x", "/console/logout", "", "/api/models"]
+)
+def test_a_login_sends_nothing_again_to_elsewhere(closed, path):
+    browser = Browser(closed)
+    browser.get("/")
+    answer = browser.post("/console/login", key=keys_for(closed)(Scope.OPERATE), next="/", kept_path=path, kept="a=1")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+
+
+def test_a_form_of_before_a_restart_is_sent_again_where_no_login_is_needed(browser):
+    browser.get("/console/models/m/playground")
+    old = {TOKEN_FIELD: browser.form_token, "text": "hello <b>", "label": "a"}
+    restarted = Browser(browser.control, cookie=f"baton_console={browser.client.cookies['baton_console']}")
+    answer = restarted.client.post("/console/models/m/feedback", data=old, headers=OURS)
+    assert (answer.status_code, "hello &lt;b&gt;" in answer.text) == (403, True)
+    assert restarted.registry.feedback.newest("m", 10) == []
+    restarted._page = answer.text
+    sent = restarted.post("/console/models/m/feedback", text="hello <b>", label="a")
+    assert "Stored as feedback" in sent.text
+    assert "hello" not in restarted.client.post("/console/models/m/feedback", data=old).text
 
 
 def test_a_revoked_or_expired_key_ends_its_session(closed):
