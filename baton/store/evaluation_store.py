@@ -60,6 +60,18 @@ class EvaluationStore:
         with database.reading(self._engine) as connection:
             return find(connection, model, version, holdout_hash)
 
+    def newest_pair(self, model: str, versions: tuple[int, int]) -> tuple[Evaluation, Evaluation] | None:
+        """Return the scores of two versions on the same holdout, the one that both were evaluated on last; None without one."""
+        table = schema.evaluations
+        here = (table.c.model == model, table.c.version.in_(versions))
+        both = sa.func.count(table.c.version.distinct()) == len(set(versions))
+        last = sa.select(table.c.holdout_hash).where(*here).group_by(table.c.holdout_hash).having(both)
+        with database.reading(self._engine) as connection:
+            holdout = connection.scalar(last.order_by(sa.func.min(table.c.id).desc()).limit(1))
+            found = [find(connection, model, version, holdout) for version in versions] if holdout else [None, None]
+        first, second = found
+        return None if first is None or second is None else (first, second)
+
 
 def find(connection: sa.Connection, model: str, version: int, holdout_hash: str) -> Evaluation | None:
     """Return what `EvaluationStore.get` returns, inside a transaction of the caller."""

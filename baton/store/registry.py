@@ -359,6 +359,15 @@ class Registry:
             row = connection.execute(table.select().where(*here).order_by(table.c.id.desc()).limit(1)).one_or_none()
         return None if row is None else as_decision(row)
 
+    def newest_gate_decisions(self, model: str, candidates: Collection[int]) -> dict[int, Decision]:
+        """Return what `newest_gate_decision` returns for each of some versions, by number. Those without one are left out."""
+        table = schema.decisions
+        here = (table.c.model == model, table.c.candidate.in_(candidates), table.c.kind == DecisionKind.GATE)
+        newest = sa.select(sa.func.max(table.c.id)).where(*here).group_by(table.c.candidate)
+        with self._read() as connection:
+            found = map(as_decision, connection.execute(table.select().where(table.c.id.in_(newest))))
+            return {decision.candidate: decision for decision in found}
+
     def pending_decisions(self) -> list[Decision]:
         """Return decisions of runs that wait to be carried out (`waiting_decisions.pending`), the largest gain first."""
         with self._read() as connection:

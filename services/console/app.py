@@ -15,6 +15,7 @@ from starlette.routing import Route
 from baton.errors import BatonError, Conflict, NotFound, Unauthenticated
 from services.asgi import Application, Receive, Scope, Send
 from services.bodies import timely
+from services.console.comparison import comparison_routes
 from services.console.data import data_routes
 from services.console.gate import HOME, ROOT, Gate, is_console
 from services.console.kept import FIELD, PATH_FIELD, KeptForm
@@ -58,6 +59,7 @@ class Console:
                 Route(f"{ROOT}/language", self._choose_language, methods=["POST"]),
                 *overview_routes(self._pages),
                 *version_routes(self._pages),
+                *comparison_routes(self._pages),
                 *playground_routes(self._pages, metrics),
                 *move_routes(self._pages),
                 *run_routes(self._pages),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from importlib import resources
@@ -87,7 +87,7 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self.environment.filters.update(score=_score, time=_time, duration=_duration, percent=_percent)
+        self.environment.filters.update(score=_score, time=_time, duration=_duration, percent=_percent, at=_at)
         self.environment.globals.update(
             static=self._static_url,
             root=ROOT,
@@ -257,6 +257,13 @@ def reason_of(form: Form) -> str:
 
 def _score(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
+
+
+def _at(values: Any, place: Sequence[str]) -> Any:
+    """Return what stands at a path in nested mappings; None if nothing does."""
+    for name in place:
+        values = values.get(name) if isinstance(values, Mapping) else None
+    return values
 
 
 def _percent(value: float) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.requests import Request
@@ -13,43 +12,18 @@ from starlette.routing import Route
 
 from baton.artifacts.storage import Storage
 from baton.errors import NotFound, StorageError
-from baton.store.records import LARGEST_INTEGER, PAGE, Decision, ModelVersion, Verdict
+from baton.store.records import LARGEST_INTEGER, PAGE, Decision, ModelVersion
 from services.console.gate import ROOT
-from services.console.language import Words, translator
+from services.console.language import translator
 from services.console.overview import VERSIONS_DRAWN, version_chart
 from services.console.pages import Pages, number_of, visit_of
 from services.control.api.bodies import to_json_values
+from services.report.conditions import Condition, conditions_of
 from services.report.page import fragments
+from services.report.words import Language
+from services.report.words import Words as ReportWords
 
 Json = Mapping[str, Any]
-
-CONDITIONS: Sequence[tuple[tuple[str, ...], Words]] = (
-    (("too large", "too slow"), Words("It costs no more memory and time than the budget allows")),
-    (("few rows",), Words("The holdout has enough rows")),
-    (("no gain",), Words("Its F1 is higher than the champion's")),
-    (("label lost",), Words("No label got clearly worse")),
-    (("slice lost",), Words("No slice of the holdout got clearly worse")),
-    (("part lost",), Words("No part of the holdout lost too much")),
-    (("not sure",), Words("The gain is too large to be chance")),
-    (("loss possible",), Words("A loss on a part of the holdout is excluded")),
-)
-"""Conditions against a champion, in the order in which the gate checks them, each with the reasons of a refusal by it."""
-
-FIRST_CONDITIONS: Sequence[tuple[tuple[str, ...], Words]] = (
-    *CONDITIONS[:2],
-    (("too low",), Words("Its F1 reaches the minimum")),
-    (("bound too low",), Words("Its F1 reaches the minimum with confidence")),
-)
-"""The same for a version without a champion to beat."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """A condition of the gate, and whether it held."""
-
-    text: Words
-    state: str
-    """``passed``, ``failed``, or ``unknown`` for those after the one that decided."""
 
 
 def version_routes(pages: Pages) -> list[Route]:
@@ -62,7 +36,7 @@ def version_routes(pages: Pages) -> list[Route]:
         name = settings.name
         before = request.query_params.get("before")
         found = registry.versions.list(name, limit=PAGE, before=number_of(before, "before") if before else None)
-        decisions = {it.number: registry.newest_gate_decision(name, it.number) for it in found}
+        decisions = registry.newest_gate_decisions(name, [it.number for it in found])
         live = {it.version: it for it in pages.control.live.newest(settings)}
         glance = registry.overview.read([name], VERSIONS_DRAWN)[name]
         return pages.render(
@@ -103,7 +77,7 @@ def version_routes(pages: Pages) -> list[Route]:
             version=version,
             champion=registry.champion(name).version,
             decision=decision,
-            checks=[] if decision is None else checks(decision),
+            conditions=[] if decision is None or report is not None else conditions(decision, visit_of(request).language),
             shown=None if report is None else fragments(report, language=visit_of(request).language),
             labels=_labels(version),
             rejection=registry.history.rejection(name, number),
@@ -117,20 +91,15 @@ def version_routes(pages: Pages) -> list[Route]:
     ]
 
 
-def checks(decision: Decision) -> list[Check]:
-    """Return the conditions of the gate in the order in which it checks them.
+def conditions(decision: Decision, language: Language) -> list[Condition]:
+    """Return the conditions of the gate, as the report has them, for a decision whose report cannot be read.
 
-    It decides at the first that does not hold, so that those before it have held, and nothing is said of those after it.
+    [] for a decision of another version of Baton, which has other numbers.
     """
-    conditions = CONDITIONS if decision.numbers.get("compared") else FIRST_CONDITIONS
-    reason = decision.numbers.get("reason")
-    if decision.verdict is Verdict.PROMOTE:
-        return [Check(text=text, state="passed") for _, text in conditions]
-    failed = next((place for place, (reasons, _) in enumerate(conditions) if reason in reasons), None)
-    if failed is None:  # a reason that another version of Baton gave
+    try:
+        return conditions_of(to_json_values(decision), {"rows": [], "labels": []}, ReportWords(language))
+    except KeyError:
         return []
-    states = ["passed"] * failed + ["failed"] + ["unknown"] * (len(conditions) - failed - 1)
-    return [Check(text=text, state=state) for (_, text), state in zip(conditions, states, strict=True)]
 
 
 def _report(storage: Storage, decision: Decision) -> Json | None:
