@@ -35,7 +35,7 @@ QUARANTINE = "quarantine.jsonl"
 """Name of the file next to the splits that holds every row in quarantine, with the reason."""
 
 CHANGES_SHOWN = 20
-"""Maximum number of changed texts of one split that a difference lists; the others are only counted."""
+"""Maximum number of changed texts of one split that a difference lists by default; the others are only counted."""
 
 SHOWN_CHARACTERS = 200
 """Maximum length of a text in a manifest or a listing."""
@@ -142,10 +142,17 @@ def read_quarantine(storage: Storage, uri: str) -> list[dict[str, str]]:
 
 
 def difference(
-    task_cls: type[AnyTask], before: Mapping[str, Sequence[Any]], after: Mapping[str, Sequence[Any]]
+    task_cls: type[AnyTask],
+    before: Mapping[str, Sequence[Any]],
+    after: Mapping[str, Sequence[Any]],
+    *,
+    listed: int = CHANGES_SHOWN,
 ) -> dict[str, SplitDifference]:
-    """Compare each split of two data sets. Two rows are the same if their normalised content is; see `Task.content`."""
-    return {split: _split_difference(task_cls, before[split], after[split]) for split in SPLITS}
+    """Compare each split of two data sets. Two rows are the same if their normalised content is; see `Task.content`.
+
+    ``listed``: maximum number of changed texts of one split that are listed. All are counted.
+    """
+    return {split: _split_difference(task_cls, before[split], after[split], listed) for split in SPLITS}
 
 
 @dataclass
@@ -163,7 +170,7 @@ class _Tally:
         return dict(sorted(self.labels.items()))
 
 
-def _split_difference(task_cls: type[AnyTask], before: Sequence[Any], after: Sequence[Any]) -> SplitDifference:
+def _split_difference(task_cls: type[AnyTask], before: Sequence[Any], after: Sequence[Any], listed: int) -> SplitDifference:
     old, new = _by_content(task_cls, before), _by_content(task_cls, after)
     added, removed, relabelled = _Tally(), _Tally(), _Tally()
     changes: list[dict[str, Any]] = []
@@ -188,7 +195,7 @@ def _split_difference(task_cls: type[AnyTask], before: Sequence[Any], after: Seq
         added=added.sorted(),
         removed=removed.sorted(),
         relabelled=relabelled.sorted(),
-        changes=changes[:CHANGES_SHOWN],
+        changes=changes[:listed],
     )
 
 

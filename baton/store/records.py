@@ -185,6 +185,9 @@ class DatasetVersion:
     """Number of all rows that were kept out of both splits."""
     classes: tuple[str, ...] = ()
     """All labels that were ever classes, in the form of `Task.labels_in`: those of this version and of all before it."""
+    waiting: Mapping[str, int] = field(default_factory=dict)
+    """Labels that only feedback has and that too few different texts have to become classes, with the number of these texts
+    (`data.new_label_after`)."""
     over_share: int = 0
     """Feedback rows left out because their sender has more than `data.max_sender_share` of the train rows."""
     senders: Mapping[str, int] = field(default_factory=dict)

@@ -17,6 +17,7 @@ from services.asgi import Application, Receive, Scope, Send
 from services.bodies import timely
 from services.console.comparison import comparison_routes
 from services.console.data import data_routes
+from services.console.dataset_changes import change_routes
 from services.console.gate import HOME, ROOT, Gate, is_console
 from services.console.kept import FIELD, PATH_FIELD, KeptForm
 from services.console.language import LANGUAGE_COOKIE, LANGUAGES
@@ -65,6 +66,7 @@ class Console:
                 *run_routes(self._pages),
                 *review_routes(self._pages, metrics),
                 *data_routes(self._pages),
+                *change_routes(self._pages),
             ],
             exception_handlers={
                 BatonError: self._refuse,

@@ -1,11 +1,13 @@
-"""Data: the frozen data set versions, what was kept out of them and why, and the corrections that wait for the next one."""
+"""Data: the frozen data set versions, what was kept out of them and why, and what waits for the next one."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -14,9 +16,10 @@ from baton.artifacts import frozen
 from baton.artifacts.storage import Storage
 from baton.config.model_settings import ModelSettings
 from baton.errors import NotFound, StorageError
-from baton.store.records import LARGEST_INTEGER, PAGE, DatasetVersion
+from baton.store.records import LARGEST_INTEGER, PAGE, DatasetVersion, Feedback
 from baton.store.registry import Registry
 from baton.tasks import task_type
+from baton.text.normal_form import normalise
 from services.console.gate import ROOT
 from services.console.pages import Pages, number_of
 
@@ -25,6 +28,21 @@ QUARANTINE_SHOWN = 200
 
 WAITING_SHOWN = 30
 """Number of waiting corrections that are shown, the newest ones."""
+
+
+READ_FOR_LABELS = 1000
+"""Number of newest waiting corrections whose labels are counted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaitingLabel:
+    """A label that too few different texts have to become a class (`data.new_label_after`)."""
+
+    name: str
+    frozen: int
+    """Different texts that had it when the newest data set was frozen."""
+    since: int
+    """Different texts of the corrections that arrived later."""
 
 
 def data_routes(pages: Pages) -> list[Route]:
@@ -38,6 +56,7 @@ def data_routes(pages: Pages) -> list[Route]:
         found = registry.datasets.list(settings.name, before=number_of(before, "before") if before else None)
         newest = registry.datasets.latest(settings.name)
         until = newest.feedback_until if newest else 0
+        waiting = registry.feedback.waiting(settings.name, until, READ_FOR_LABELS)
         return pages.render(
             request,
             "data.html",
@@ -45,8 +64,11 @@ def data_routes(pages: Pages) -> list[Route]:
             tab="data",
             datasets=found,
             next=found[-1].number if len(found) == PAGE else None,
-            waiting=[it for it in registry.feedback.newest(settings.name, WAITING_SHOWN) if it.id > until],
+            waiting=waiting[:WAITING_SHOWN],
             waiting_count=registry.feedback.count_after(settings.name, until),
+            new_labels=waiting_labels(settings, newest, waiting),
+            needed=settings.data.new_label_after,
+            read=READ_FOR_LABELS,
             answer=lambda example: answer_text(settings, example),
             text=lambda example: input_text(settings, example),
         )
@@ -95,6 +117,26 @@ def input_text(settings: ModelSettings, example: Mapping[str, Any]) -> str:
     """Return the input of a stored example in one line."""
     names = task_type(settings.task).Input.model_fields
     return " · ".join(str(example[name]) for name in names if example.get(name) is not None)
+
+
+def waiting_labels(settings: ModelSettings, newest: DatasetVersion | None, waiting: Sequence[Feedback]) -> list[WaitingLabel]:
+    """Return the labels that are no classes yet, the most frequent first. Before the first data set, no label is known or new.
+
+    ``waiting``: the corrections that the newest data set has not read.
+    """
+    if newest is None:
+        return []
+    task_cls = task_type(settings.task)
+    texts: dict[str, set[str]] = {label: set() for label in newest.waiting}
+    for correction in waiting:
+        try:
+            example = task_cls.Example.model_validate(correction.example)
+        except ValidationError:  # of another task that the model had
+            continue
+        for label in set(task_cls.labels_in(example)).difference(newest.classes, newest.labels):
+            texts.setdefault(label, set()).add(normalise(task_cls.content(example)))
+    found = [WaitingLabel(name=label, frozen=newest.waiting.get(label, 0), since=len(seen)) for label, seen in texts.items()]
+    return sorted(found, key=lambda label: (-label.frozen - label.since, label.name))
 
 
 def _labels(version: DatasetVersion) -> list[tuple[str, int, int]]:

@@ -53,7 +53,7 @@ def service(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def paths(service: Service) -> list[str]:
     """Every page: the overview, and those of each model."""
     runs = service.control.registry.runs
-    pages = [*(tab for tab, _, _ in TABS), "versions/1", "compare?a=1&b=1", "runs/{run}"]
+    pages = [*(tab for tab, _, _ in TABS), "versions/1", "compare?a=1&b=1", "runs/{run}", "data/diff"]
     return [
         "/",
         *(f"/console/models/{task}/{page.format(run=runs.list(task)[0].id)}" for task in sorted(LABELS) for page in pages),

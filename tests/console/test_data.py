@@ -10,8 +10,9 @@ from baton.config.model_settings import ModelSettings
 from baton.store.feedback.correction import Correction
 from baton.store.records import DatasetVersion
 from services.console.data import answer_text, input_text
+from services.console.dataset_changes import ROWS_LISTED
 from tests.support.answers import correct_answers
-from tests.support.growing import three_versions
+from tests.support.growing import SMALL_HOLDOUT, SMALL_TRAIN, GrowingData, correct, freeze_recorded, three_versions
 
 DATA = "/console/models/m/data"
 
@@ -67,6 +68,58 @@ def test_the_quarantine_says_where_each_row_came_from(browser, tmp_path):
     page = browser.text(f"{DATA}/{newest.number}")
     for row in newest.quarantined:
         assert row["reason"] in page
+
+
+def test_the_difference_of_two_data_sets_counts_by_label_and_lists_rows(browser, tmp_path):
+    three_versions(browser.control, tmp_path)
+    text = browser.text(f"{DATA}/diff?a=1&b=2")
+    assert "Train rows Rows 4 → 5 Added 1 Removed 0 Relabelled 1" in text
+    assert "billing 1 0" in text
+    assert "billing → shipping 1" in text
+    assert "relabelled Refund, please billing shipping" in text
+    assert "added the invoice was wrong twice billing" in text
+    assert "Removed 1" in browser.text(f"{DATA}/diff"), "the newest with the one before it"
+    assert "Nothing changed." in browser.text(f"{DATA}/diff?a=2&b=2")
+    assert 'href="/console/models/m/data/diff?a=2&amp;b=3"' in browser.get(f"{DATA}/3").text
+    assert "What changed between two data sets" in browser.text(DATA)
+    assert "not two data sets" in browser.text("/console/models/other/data/diff")
+    for query, status in (("a=9&b=1", 404), ("a=0&b=1", 422), ("b=x", 422)):
+        assert browser.get(f"{DATA}/diff?{query}").status_code == status
+
+
+def test_a_long_difference_counts_all_and_lists_some(browser, tmp_path):
+    growing = GrowingData(tmp_path, Storage(browser.control.config.storage))
+    growing.train, growing.holdout = list(SMALL_TRAIN), list(SMALL_HOLDOUT)
+    settings = browser.control.config.model("m")
+
+    def freeze() -> None:
+        freeze_recorded(browser.registry, settings.model_copy(update={"data": growing.data()}), growing.storage)
+
+    freeze()
+    growing.train += [{"text": f"<b>parcel</b> {place}", "label": "shipping"} for place in range(ROWS_LISTED + 30)]
+    freeze()
+    text = browser.text(f"{DATA}/diff")
+    assert "Added 130" in text
+    assert "shipping 130 0" in text
+    assert "The first 100 of 130 changed rows." in text
+    assert browser._page.count("&lt;b&gt;parcel") == ROWS_LISTED
+    assert "<b>" not in browser._page
+
+
+def test_labels_that_wait_are_shown_with_how_many_texts_have_them(browser, tmp_path):
+    registry = browser.registry
+    assert "Labels that wait" not in browser.text(DATA)
+    growing = GrowingData(tmp_path, Storage(browser.control.config.storage))
+    growing.train, growing.holdout = list(SMALL_TRAIN), list(SMALL_HOLDOUT)
+    settings = browser.control.config.model("m").model_copy(update={"data": growing.data()})
+    correct(registry, "m", *({"text": f"text {place}", "label": "<b>refund"} for place in (1, 2, 2)))
+    version = freeze_recorded(registry, settings, growing.storage)
+    assert version.waiting == {"<b>refund": 2}
+    rows = [("text 3", "<b>refund"), ("TEXT 3", "<b>refund"), ("text 4", "typo"), ("text 5", "billing")]
+    correct(registry, "m", *({"text": text, "label": label} for text, label in rows), {"else": "no row of this task"})
+    text = browser.text(DATA)
+    assert "once 5 different texts have it (data.new_label_after)" in text
+    assert "Needed <b>refund 2 1 5 typo 0 1 5" in text
 
 
 @pytest.mark.parametrize(

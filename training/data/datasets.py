@@ -353,6 +353,7 @@ def _record(
         quarantined=tuple(merged.quarantined[:LISTED]),
         quarantined_rows=len(merged.quarantined),
         set_aside=merged.set_aside,
+        waiting=merged.waiting,
         over_share=merged.over_share,
         senders=merged.senders(),
         feedback_until=feedback_until,

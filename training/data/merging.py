@@ -43,6 +43,8 @@ class Merged:
     """Rows left out because an earlier one has the same text and the same answer."""
     set_aside: int
     """Feedback rows on texts that judge, or will once their batch of the audit is complete, left out."""
+    waiting: Mapping[str, int]
+    """Labels that too few different texts have to become classes, with the number of these texts."""
     over_share: int
     """Feedback rows left out because their sender has more than ``data.max_sender_share`` of the train rows."""
     quarantined: Sequence[Mapping[str, str]]
@@ -264,6 +266,7 @@ class _Merger:
             leaks=self._leaks,
             duplicates=self._settling.duplicates,
             set_aside=self._set_aside,
+            waiting=self._settling.waiting,
             over_share=self._settling.over_share,
             quarantined=self._settling.quarantined,
             contradicted_texts=self._settling.contradicted_texts,

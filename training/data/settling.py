@@ -39,6 +39,8 @@ class Settling:
     """Rows left out because another answer to their text was kept."""
     conflicts: list[dict[str, Any]] = field(default_factory=list)
     """The first contradicted texts, with their answers, for the manifest."""
+    waiting: dict[str, int] = field(default_factory=dict)
+    """Labels that are too rare to become classes, with the number of different texts that have them."""
     over_share: int = 0
     """Feedback rows left out because their sender has more than ``data.max_sender_share`` of the train rows."""
 
@@ -111,6 +113,7 @@ class Settling:
             for label in set(self.task_cls.labels_in(row.example)) - known:
                 texts.setdefault(label, set()).add(row.group)
         waiting = {label: len(groups) for label, groups in texts.items() if len(groups) < self.data.new_label_after}
+        self.waiting = dict(sorted(waiting.items()))
         kept = []
         for row in train:
             rare = next((label for label in self.task_cls.labels_in(row.example) if label in waiting), None)

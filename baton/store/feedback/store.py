@@ -209,6 +209,13 @@ class FeedbackStore:
         with database.reading(self._engine) as connection:
             return [Feedback(**row._mapping) for row in connection.execute(query)]
 
+    def waiting(self, model: str, after: int, limit: int) -> list[Feedback]:
+        """Return the newest of the corrections that `count_after` counts, newest first."""
+        table = schema.feedback
+        query = table.select().where(table.c.model == model, table.c.id > after, ~is_label())
+        with database.reading(self._engine) as connection:
+            return [Feedback(**row._mapping) for row in connection.execute(query.order_by(table.c.id.desc()).limit(limit))]
+
     def count_after(self, model: str, feedback_id: int) -> int:
         """Return the number of corrections with ids above ``feedback_id``. Labels of the audit are none: they never train."""
         table = schema.feedback
