@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from baton.errors import BatonError, InvalidInput, NotFound
-from baton.store.records import LONGEST_ID, PAGE, Run, RunEvent
+from baton.store.records import LARGEST_INTEGER, LONGEST_ID, PAGE, Run, RunEvent
 from services.console.charts import Chart, Point, line_chart
 from services.console.gate import ROOT
 from services.console.language import Words
 from services.console.pages import Pages, see
+from services.control.api.runs import event_stream
 
 LOG_LINES = 200
 """Number of last lines of a run's log that are shown."""
@@ -27,6 +28,9 @@ COUNTERS = (("step", "steps"), ("done", "total"), ("trial", "trials"))
 
 MOST_POINTS = 200
 """Number of points of a curve: more would only make the page heavier."""
+
+STREAM_SECONDS = 30.0
+"""How long one stream of events lasts. The browser then asks again, so that a session that has ended gets no more of them."""
 
 DONE: Mapping[str, Words] = {"cancelled": Words("The run was cancelled."), "started": Words("The run has begun.")}
 
@@ -90,10 +94,17 @@ def run_routes(pages: Pages) -> list[Route]:
             share=share_done(run.progress),
             f1=curve(events, "f1"),
             loss=curve(events, "loss"),
+            last_event=events[-1].id if events else 0,
             log=await control.run_log(run.id, LOG_LINES),
             remarks=next((it.data["dataset"].get("remarks", ()) for it in events if it.data.get("dataset")), ()),
             done=DONE.get(request.query_params.get("done", "")),
         )
+
+    async def stream(request: Request) -> Response:
+        run = await asyncio.to_thread(of_model, request)
+        after = max(event_id(request.headers.get("last-event-id")), event_id(request.query_params.get("after")))
+        events = opened(event_stream(registry, run.id, after, STREAM_SECONDS))
+        return StreamingResponse(events, media_type="text/event-stream", headers={"cache-control": "no-store"})
 
     async def cancel(request: Request) -> Response:
         await pages.form(request)
@@ -105,6 +116,7 @@ def run_routes(pages: Pages) -> list[Route]:
     return [
         Route(path, list_runs, methods=["GET", "POST"]),
         Route(f"{path}/{{run_id}}", get_run, methods=["GET"]),
+        Route(f"{path}/{{run_id}}/events", stream, methods=["GET"]),
         Route(f"{path}/{{run_id}}/cancel", cancel, methods=["POST"]),
     ]
 
@@ -115,6 +127,18 @@ def share_done(progress: Mapping[str, Any]) -> float | None:
         if progress.get(done) is not None and progress.get(total):
             return min(1.0, float(progress[done]) / float(progress[total]))
     return None
+
+
+async def opened(events: AsyncIterator[str]) -> AsyncIterator[str]:
+    """Yield a comment and then ``events``: a browser waits for the first bytes before it says that the stream is open."""
+    yield ":\n\n"
+    async for event in events:
+        yield event
+
+
+def event_id(text: str | None) -> int:
+    """Return the id of the last event that a browser has; 0 for anything else."""
+    return min(int(text[:10]), LARGEST_INTEGER) if text and text.isascii() and text.isdigit() else 0
 
 
 def seconds(run: Run) -> float | None:

@@ -386,11 +386,19 @@ def test_words_that_are_selected_in_the_review_are_stored_where_they_stand(servi
     assert (entity["start"], entity["end"]) == (text.rindex("Clara"), text.rindex("Clara") + 5)
 
 
-def test_a_run_is_watched_without_loading_its_page_again(service, page):
+@pytest.mark.parametrize("without", ["events", "polling"])
+def test_a_run_is_watched_without_loading_its_page_again(service, page, without):
     registry = service.control.registry
     run = registry.runs.create("qa", {}, None, started=True)
-    page.goto(f"{service.url}/console/models/qa/runs/{run.id}")
+    url = f"{service.url}/console/models/qa/runs/{run.id}"
+    if without == "events":
+        page.route("**/events*", lambda route: route.fulfill(status=204))  # an EventSource gives up on this answer
+    page.goto(url)
     page.evaluate("document.title = 'the same page'")
+    if without == "polling":
+        page.evaluate("events.readyState === 1 || new Promise((open) => events.addEventListener('open', () => open(true)))")
+        page.evaluate("setTimeout = () => 0")
+        page.evaluate("clearTimeout(timer)")
     for step in (1, 2):
         registry.runs.report(run.id, RunStage.TRAINING, {"epoch": 0.5, "epochs": 1, "step": step, "steps": 4, "f1": step / 10})
         page.wait_for_selector(f"dd:text-is('0.{step}00')")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 from baton.store.records import RunEvent, RunStage, RunState
-from services.console.runs import MOST_POINTS, curve, share_done
+from services.console.runs import MOST_POINTS, curve, opened, share_done
+from services.control.api.runs import event_stream
 from tests.support.browsing import words
 from tests.support.local_control import decide, publish
 
@@ -57,6 +59,38 @@ def test_a_run_that_goes_on_shows_its_progress_its_curves_and_the_end_of_its_log
     assert 'data-refresh="2"' in browser._page
     assert f"first line of {run.id} last line <b>of it</b>" in text
     assert "last line &lt;b&gt;" in browser._page
+
+
+def test_the_events_of_a_run_begin_after_the_last_one_that_the_page_has(browser):
+    registry = browser.registry
+    run = registry.runs.create("m", {}, None, started=True)
+    for step in (1, 2, 3):
+        registry.runs.report(run.id, RunStage.TRAINING, {"epoch": step / 3, "step": step, "steps": 3})
+    browser.text(f"{RUNS}/{run.id}")
+    [url] = re.findall(r'data-events="([^"]+)"', browser._page)
+    ids = [event.id for event in registry.runs.events(run.id)]
+    assert url == f"{RUNS}/{run.id}/events?after={ids[-1]}"
+    registry.runs.finish(run.id, RunState.FAILED, reason="x")
+    whole = browser.client.get(f"{RUNS}/{run.id}/events")
+    assert whole.headers["content-type"].startswith("text/event-stream")
+    assert re.findall(r"id: (\d+)", whole.text)[: len(ids)] == [str(number) for number in ids]
+    assert "event: end" in whole.text
+    rest = browser.client.get(f"{RUNS}/{run.id}/events?after={ids[0]}", headers={"last-event-id": str(ids[1])})
+    assert re.findall(r"id: (\d+)", rest.text)[0] == str(ids[2])
+    assert browser.client.get(f"{RUNS}/{run.id}/events?after=x").status_code == 200
+    browser.text(f"{RUNS}/{run.id}")
+    assert "data-events" not in browser._page
+    assert browser.client.get(f"/console/models/other/runs/{run.id}/events").status_code == 404
+
+
+def test_a_stream_of_events_ends_by_itself(browser):
+    run = browser.registry.runs.create("m", {}, None, started=True)
+    events = opened(event_stream(browser.registry, run.id, 0, seconds=0.0))
+
+    async def all_of_it() -> list[str]:
+        return [event async for event in events]
+
+    assert asyncio.run(all_of_it()) == [":\n\n"]
 
 
 def test_a_run_is_cancelled(browser):

@@ -2,12 +2,13 @@
 // The console works without this file. It keeps pages current, takes keys in the review, and reads selections as answers.
 
 // A page with [data-refresh] asks for itself every so many seconds, and takes over the part with that attribute; not while one of
-// its links or buttons has the focus.
-const live = document.querySelector("[data-refresh]");
+// its links or buttons has the focus. With [data-events], it asks when the server tells of something new, and seldom otherwise.
+const SELDOM = 5;
+let timer, events;
 async function refresh() {
+  clearTimeout(timer);
   const now = document.querySelector("[data-refresh]");
-  const seconds = Number(now?.dataset.refresh);
-  if (!seconds) return;
+  if (!now) return;
   const busy = now.contains(document.activeElement) && document.activeElement.matches("a, button, summary");
   if (!document.hidden && !busy) {
     try {
@@ -16,7 +17,31 @@ async function refresh() {
       if (answer.ok && fresh) takeOver(now, fresh);
     } catch { /* the service is away for a moment: the next look may find it */ }
   }
-  setTimeout(refresh, seconds * 1000);
+  later();
+}
+
+function later() {
+  const seconds = Number(document.querySelector("[data-refresh]")?.dataset.refresh);
+  clearTimeout(timer);
+  if (seconds) timer = setTimeout(refresh, 1000 * (events?.readyState === EventSource.OPEN ? Math.max(seconds, SELDOM) : seconds));
+}
+
+function listen() {
+  const url = document.querySelector("[data-events]")?.dataset.events;
+  if (!url) return;
+  events = new EventSource(url);
+  // Of several events that come at once, the first loads the page and the last one again.
+  let loading = false, again = false;
+  const changed = async () => {
+    if (loading) { again = true; return; }
+    loading = true;
+    do { again = false; await refresh(); } while (again);
+    loading = false;
+  };
+  events.addEventListener("progress", changed);
+  events.addEventListener("end", () => { events.close(); changed(); });
+  events.addEventListener("open", later);
+  events.addEventListener("error", later);
 }
 
 // What scrolls stays where the reader left it and keeps the focus; whoever is at the end of a log stays at its end.
@@ -41,7 +66,8 @@ function showTails(part) {
 }
 
 showTails(document);
-if (live) setTimeout(refresh, Number(live.dataset.refresh) * 1000);
+later();
+listen();
 
 // Keys press the button that names them. A key that is held down must not label the next text too, and Enter belongs to the
 // button or link that has the focus.

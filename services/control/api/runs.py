@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -78,7 +80,7 @@ def add_runs(api: FastAPI, control: ControlPlane) -> None:
     async def run_events(run_id: str, last_event_id: Annotated[int, Header(ge=0, le=LARGEST_INTEGER)] = 0) -> StreamingResponse:
         """Stream progress as server-sent events until the run ends, from the first event or after `Last-Event-ID`."""
         await asyncio.to_thread(registry.runs.get, run_id)
-        return StreamingResponse(_events(registry, run_id, last_event_id), media_type="text/event-stream")
+        return StreamingResponse(event_stream(registry, run_id, last_event_id), media_type="text/event-stream")
 
     @api.post("/api/runs/{run_id}/cancel", tags=["runs"])
     async def cancel_run(run_id: str) -> dict[str, Any]:
@@ -86,8 +88,10 @@ def add_runs(api: FastAPI, control: ControlPlane) -> None:
         return to_json_values(await control.cancel_run(run_id))
 
 
-async def _events(registry: Registry, run_id: str, after: int) -> AsyncIterator[str]:
-    while True:
+async def event_stream(registry: Registry, run_id: str, after: int, seconds: float = math.inf) -> AsyncIterator[str]:
+    """Yield the progress of a run after one event as server-sent events, until the run ends or ``seconds`` have passed."""
+    ends_at = time.monotonic() + seconds
+    while time.monotonic() < ends_at:
         try:
             run = await asyncio.to_thread(registry.runs.get, run_id)
             events = await asyncio.to_thread(registry.runs.events, run_id, after)
