@@ -2,7 +2,8 @@
 
     python -m benchmarks.control_plane.console
 
-No service runs: the pages are asked for in this process, over SQLite, as a browser asks.
+No Ray runs: the pages are asked for in this process, over SQLite, as a browser asks. Then Chromium loads them over loopback and
+tells when it painted first (`PerformancePaintTiming`).
 """
 
 from __future__ import annotations
@@ -11,19 +12,27 @@ import argparse
 import contextlib
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import sqlalchemy as sa
+import uvicorn
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
+from baton.artifacts import frozen
+from baton.artifacts.storage import Storage
+from baton.artifacts.suspects import MOST_SUSPECTS, store_suspects
 from baton.config.file import BatonConfig
 from baton.store import database, schema
+from baton.store.records import DatasetVersion
 from baton.store.registry import Registry
+from baton.tasks.classification import Classification
 from benchmarks.__main__ import RESULTS, head_of, write
 from services.control.api.app import build_api
 from services.control.reading_plane import ReadingPlane
@@ -35,13 +44,34 @@ FEW_VERSIONS = 20
 ANSWERED, AUDITED, RUNS = 2_000, 1_000, 20
 """Logged answers of the large model's champion that were corrected; its audited texts; runs of each model."""
 
+UNSURE = 20_000
+"""Logged answers of that champion that nobody corrected, with scores and texts that differ."""
+
 PAGES = {
     "the overview": "/",
     "versions": f"/console/models/{LARGE}/versions",
+    "a version": f"/console/models/{LARGE}/versions/990",
+    "side by side": f"/console/models/{LARGE}/compare?a=990&b=1000",
+    "playground": f"/console/models/{LARGE}/playground",
     "history": f"/console/models/{LARGE}/history",
-    "review": f"/console/models/{LARGE}/review",
+    "runs": f"/console/models/{LARGE}/runs",
+    "a run": f"/console/models/{LARGE}/runs/{LARGE}-1000",
+    "review, the audit": f"/console/models/{LARGE}/review",
+    "review, least certain": f"/console/models/{LARGE}/review?queue=unsure",
+    "review, suspects": f"/console/models/{LARGE}/review?queue=suspect",
     "data": f"/console/models/{LARGE}/data",
+    "a data set": f"/console/models/{LARGE}/data/2",
+    "changes of the data": f"/console/models/{LARGE}/data/diff?a=1&b=2",
 }
+CHROMIUM = "/usr/bin/chromium"
+
+FIRST_PAINT = """() => new Promise((told) =>
+    new PerformanceObserver((list) => told(list.getEntriesByName("first-contentful-paint")[0].startTime))
+        .observe({ type: "paint", buffered: true }))"""
+
+ROWS = 10_000
+"""Train rows of each of the two data sets."""
+
 LOOKS = 5
 """Looks at each page after the first one."""
 
@@ -74,16 +104,20 @@ def measure(home: Path, models: int, versions: int, corrections: int) -> str:
             fill(connection, settings.name, versions if settings.name == LARGE else FEW_VERSIONS)
     with database.writing(registry._engine) as connection:
         correct(connection, corrections)
+    freeze(registry, Storage(config.storage), versions)
     rows = [_row(config, registry, name, path) for name, path in PAGES.items()]
+    paints = painted(build_api(ReadingPlane(config, registry), _nothing))
+    rows = [f"{row} {paints[name]} |" for row, name in zip(rows, PAGES, strict=True)]
     registry.close()
     return (
         f"## The console with {models} models\n\n"
         f"One model has {versions:,} versions, {corrections:,} corrections, {ANSWERED:,} of them of logged answers, and "
-        f"{AUDITED:,} audited texts;\nthe others have {FEW_VERSIONS} versions. First: nothing is cached. Later: the median of "
-        f"{LOOKS} looks, one after the other. Wall time.\n\n"
-        "| page | first look, ms | statements | later, ms | statements | kB |\n|---|--:|--:|--:|--:|--:|\n"
-        + "\n".join(rows)
-        + "\n"
+        f"{AUDITED:,} audited texts,\n{UNSURE:,} more logged answers, {MOST_SUSPECTS} suspects and two data sets of {ROWS:,} "
+        f"rows; the others have {FEW_VERSIONS} versions.\nFirst: nothing is cached. Later: the median of {LOOKS} looks, one "
+        f"after the other. Wall time. First paint: of Chromium over\nloopback, the median of {LOOKS} new pages with the style "
+        "sheets in its cache.\n\n"
+        "| page | first look, ms | statements | later, ms | statements | kB | first paint, ms |\n"
+        "|---|--:|--:|--:|--:|--:|--:|\n" + "\n".join(rows) + "\n"
     )
 
 
@@ -166,6 +200,13 @@ def correct(connection: sa.Connection, corrections: int) -> None:
     logged = {"input": {"text": text}, "output": {"labels": ["intent 1"], "scores": [0.9]}, "label": "intent 1"}
     rest = {"request_id": None, "confidence": 0.9, "length": len(text), "created_at": at}
     connection.execute(schema.predictions.insert(), [{**it, **logged, **rest} for it in answered])
+    unsure = [
+        {**answered[0], **logged, **rest, "answer_id": f"{ANSWERED + number:032x}"}
+        | {"input": {"text": f"{text}, {number}"}, "confidence": number * 7919 % UNSURE / UNSURE}
+        | {"created_at": at + timedelta(milliseconds=number)}
+        for number in range(UNSURE)
+    ]
+    connection.execute(schema.predictions.insert(), unsure)
     stored = {"model": LARGE, "client_id": None, "request_id": None, "received_at": at, "sender": None}
     plain = {"answer_id": None, "position": 0, "version": None}
     for start in range(0, corrections, 10_000):
@@ -182,6 +223,66 @@ def correct(connection: sa.Connection, corrections: int) -> None:
     connection.execute(
         schema.audit.insert(), [{**drawn, "group_hash": f"{it:064x}", "content_hash": f"{it:064x}"} for it in range(AUDITED)]
     )
+
+
+def freeze(registry: Registry, storage: Storage, versions: int) -> None:
+    """Store two data sets of the large model, which differ in some rows, suspects, and the scores of two versions."""
+    text = "a text of nine words as customers write them here"
+    for first in (0, 50):
+        rows = [Classification.Example(text=f"{text}, {row}", label=f"intent {row % 77}") for row in range(first, ROWS + first)]
+        splits = {frozen.TRAIN: frozen.to_bytes(rows), frozen.HOLDOUT: frozen.to_bytes(rows[:1000])}
+        holdout_hash, content_hash = frozen.hashes(splits)
+        version = DatasetVersion(
+            hash=content_hash,
+            holdout_hash=holdout_hash,
+            uri=f"models/{LARGE}/datasets/{content_hash}",
+            labels=tuple(f"intent {label}" for label in range(77)),
+            train_rows=ROWS,
+            holdout_rows=1000,
+            removed_leaks=0,
+            removed_duplicates=0,
+            previous=1 if first else None,
+        )
+        storage.write_dataset(
+            version.uri, {f"{name}.jsonl": content for name, content in splits.items()}, {frozen.QUARANTINE: b""}
+        )
+        registry.datasets.add(LARGE, version, {})
+    notes = {"_suggested": "intent 2", "_margin": 0.5, "_where": "train.jsonl line 3"}
+    suspects = [{"text": f"{text}, {row}", "label": "intent 1", **notes} for row in range(MOST_SUSPECTS)]
+    store_suspects(storage, LARGE, suspects)
+    for number in (versions - 10, versions):
+        metrics = registry.versions.get(LARGE, number).metrics
+        registry.evaluations.add(LARGE, number, "h", metrics, np.zeros((3000, 2), dtype=np.int32))
+
+
+def painted(application: FastAPI) -> dict[str, str]:
+    """Return how many milliseconds after the start of its loading Chromium first paints each page; «–» without Chromium."""
+    if not Path(CHROMIUM).exists():
+        return dict.fromkeys(PAGES, "–")
+    from playwright.sync_api import sync_playwright
+
+    server = uvicorn.Server(uvicorn.Config(application, port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.05)
+    url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    with sync_playwright() as engine:
+        browser = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        context = browser.new_context()
+        found = {}
+        for name, path in PAGES.items():
+            times = []
+            for _ in range(1 + LOOKS):
+                page = context.new_page()
+                page.goto(url + path)
+                times.append(page.evaluate(FIRST_PAINT))
+                page.close()
+            found[name] = f"{statistics.median(times[1:]):.0f}"
+        browser.close()
+    server.should_exit = True
+    thread.join()
+    return found
 
 
 def _row(config: BatonConfig, registry: Registry, name: str, path: str) -> str:

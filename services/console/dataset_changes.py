@@ -37,8 +37,7 @@ def change_routes(pages: Pages) -> list[Route]:
         first = registry.datasets.get(name, number) if number else None
         splits = None
         if first and second:
-            rows = [frozen.read_splits(task_cls, storage, version.uri) for version in (first, second)]
-            splits = frozen.difference(task_cls, *rows, listed=ROWS_LISTED)
+            splits = frozen.difference(task_cls, storage, first.uri, second.uri, listed=ROWS_LISTED)
         return pages.render(
             request,
             "changes.html",

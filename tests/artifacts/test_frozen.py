@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 
-from baton.artifacts.frozen import CHANGES_SHOWN, SHOWN_CHARACTERS, SplitDifference, difference, hashes, read_splits, to_bytes
+from baton.artifacts.frozen import (
+    CHANGES_SHOWN,
+    QUARANTINE,
+    SHOWN_CHARACTERS,
+    SplitDifference,
+    difference,
+    hashes,
+    read_splits,
+    to_bytes,
+)
 from baton.artifacts.storage import Storage
 from baton.errors import DataError
 from baton.tasks import AnyTask
@@ -27,8 +37,14 @@ def row(text: str, label: Any, **more: Any) -> dict[str, Any]:
 def changed(before: Rows, after: Rows, task_cls: type[AnyTask] = Classification) -> SplitDifference:
     """What became of the train split; the holdout stays."""
     judge = [task_cls.Example.model_validate(it) for it in (*before, *after)][:1]
-    splits = [{"train": [task_cls.Example.model_validate(it) for it in rows], "holdout": judge} for rows in (before, after)]
-    found = difference(task_cls, *splits)
+    with tempfile.TemporaryDirectory() as directory:
+        storage, uris = Storage(directory), []
+        for rows in (before, after):
+            train = [task_cls.Example.model_validate(it) for it in rows]
+            content = {"train": to_bytes(train), "holdout": to_bytes(judge)}
+            uris.append(f"data/{hashes(content)[1]}")
+            storage.write_dataset(uris[-1], {f"{split}.jsonl": lines for split, lines in content.items()}, {QUARANTINE: b""})
+        found = difference(task_cls, storage, *uris)
     assert (found["holdout"].rows, found["holdout"].changes) == (1, [])
     return found["train"]
 

@@ -6,12 +6,14 @@ import json
 import re
 from dataclasses import replace
 
+import sqlalchemy as sa
+
 from baton.artifacts.storage import Storage
 from baton.store.records import Decision, DecisionKind, HistoryKind, Verdict
 from services.console.versions import conditions
 from services.report.words import Words
 from tests.report.cases import hostile
-from tests.support.local_control import publish
+from tests.support.local_control import decide, publish
 
 
 def states(page: str) -> list[str]:
@@ -37,6 +39,22 @@ def test_pages_of_versions_follow_each_other(browser):
     assert "v2 champion" in browser.text(f"/console/models/m/versions?before={before}")
     for wrong in ("x", "0", "-1", "9" * 30, "²"):
         assert browser.get(f"/console/models/m/versions?before={wrong}").status_code == 422, wrong
+
+
+def test_the_statements_of_the_table_do_not_grow_with_the_versions(browser):
+    def statements() -> int:
+        told = []
+        note = lambda *found: told.append(found[2])  # noqa: E731
+        sa.event.listen(browser.registry._engine, "before_cursor_execute", note)
+        browser.text("/console/models/m/versions")
+        sa.event.remove(browser.registry._engine, "before_cursor_execute", note)
+        return len(told)
+
+    few = statements()
+    for right in (50, 60, 70, 80):
+        publish(browser.registry, "m", right)
+        decide(browser.registry, "m", len(browser.registry.versions.list("m")))
+    assert statements() == few > 5
 
 
 def test_a_version_shows_what_each_condition_required_and_measured(browser):

@@ -71,8 +71,8 @@ def add_datasets(api: FastAPI, control: ControlPlane) -> None:
         if against is None:
             raise InvalidInput(f"data set {number} is the first of {model}; there is none before it to compare with")
         before = store.get(model, against)
-        rows_before, rows_after = (frozen.read_splits(task_cls, storage, version.uri) for version in (before, after))
-        changes = {split: asdict(change) for split, change in frozen.difference(task_cls, rows_before, rows_after).items()}
+        found = frozen.difference(task_cls, storage, before.uri, after.uri)
+        changes = {split: asdict(change) for split, change in found.items()}
         return {"model": model, "number": number, "against": before.number, **changes}
 
 
