@@ -12,6 +12,7 @@ from baton.store.feedback.audit import Drawn
 from baton.store.feedback.correction import Correction
 from baton.store.records import RunStage, RunState
 from services.console.charts import Point, line_chart
+from services.console.overview import VERSIONS_DRAWN
 from tests.support.answers import correct_answers
 from tests.support.browsing import Browser
 from tests.support.local_control import configured, control_of, publish
@@ -72,6 +73,18 @@ def statements_of_a_look(directory: Path, models: int) -> int:
 
 def test_the_statements_of_the_first_page_do_not_grow_with_the_models(tmp_path):
     assert statements_of_a_look(tmp_path / "few", 2) == statements_of_a_look(tmp_path / "many", 9) > 5
+
+
+def test_the_first_page_of_forty_models_weighs_at_most_150_kb(tmp_path):
+    control = control_of(configured(tmp_path, *(f"m{number}" for number in range(4))))
+    for number in range(4):
+        for right in range(60, 60 + VERSIONS_DRAWN):
+            publish(control.registry, f"m{number}", right)
+        correct_answers(control.registry, f"m{number}", [(VERSIONS_DRAWN, "a", "a")])
+    page = Browser(control).get("/").content
+    control.registry.close()
+    assert page.count(b"<circle") >= 4 * VERSIONS_DRAWN
+    assert len(page) < 150_000 / 10
 
 
 def test_a_glance_says_what_each_store_says_of_its_model(control):

@@ -618,3 +618,51 @@ def test_a_correction_keeps_the_version_whose_answer_it_corrects_also_when_the_l
     log.forget("m", datetime.now(UTC) + timedelta(days=1))
     store.add("m", [correction("e", "r1")])
     assert [it.version for it in store.all("m")] == [3, 4, None, None, None]
+
+
+def scored(number: int, text: str, score: float | None, **fields: Any) -> LoggedPrediction:
+    made = answers.logged(None, answer_id=f"answer-{number}", text=text, at=NOON + timedelta(seconds=number), **fields)
+    return replace(made, confidence=score)
+
+
+def test_the_least_certain_answers_come_first_and_each_text_once(registry, store, log):
+    log.log(
+        [
+            scored(0, "too old", 0.01),
+            scored(1, "sure", 0.9),
+            scored(2, "unsure", 0.4),
+            scored(3, "unsure", 0.3),
+            scored(4, "without a score", None),
+            scored(5, "corrected", 0.2),
+            scored(6, "corrected", 0.1),
+            scored(7, "another version", 0.0, version=2),
+            scored(8, "another model", 0.0, model="other"),
+            scored(9, "unsure", 0.35, position=1),
+        ]
+    )
+    store.add("m", [replace(correction(), answer_id="answer-5")])
+    store.add("other", [replace(correction(), answer_id="answer-2")])
+    found = log.least_certain("m", 1, among=7, limit=3)
+    told = [(it.answer.input["text"], it.answer.confidence, it.corrected) for it in found]
+    assert told == [("corrected", 0.1, True), ("unsure", 0.3, False), ("sure", 0.9, False)]
+    assert [it.answer.answer_id for it in log.least_certain("m", 1, among=8, limit=1)] == ["answer-0"]
+    assert log.least_certain("m", 3, among=10, limit=10) == []
+
+
+def test_ids_are_known_whoever_sent_them(store):
+    for sender, name in ((None, "x"), ("k1", "y"), ("k2", "z"), ("k2", "x")):
+        store.add("m", [replace(correction(name), sender=sender)])
+    store.add("other", [correction("elsewhere")])
+    many = [f"id {number}" for number in range(2 * IDS_PER_QUERY)]
+    assert store.known("m", ["x", "y", "z", "elsewhere", *many]) == {"x", "y", "z"}
+    assert store.known("m", []) == set()
+
+
+def test_corrections_wait_that_no_data_set_has_read_and_labels_of_the_audit_never_do(registry, store):
+    registry.audit.draw("m", [Drawn(keys=("k",), content_hash="c", input={"text": "drawn"})])
+    for name, drawn in (("1", None), ("2", None), ("3", "c"), ("4", None)):
+        store.add("m", [replace(correction(name), audited_as=drawn)])
+    first = store.after("m", 0, 1)[0].id
+    assert [it.client_id for it in store.waiting("m", first, 10)] == ["4", "2"]
+    assert [it.client_id for it in store.waiting("m", first, 1)] == ["4"]
+    assert store.count_after("m", first) == 2

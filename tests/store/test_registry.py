@@ -882,3 +882,26 @@ def test_an_older_incident_of_the_same_number_holds_no_winner_back(registry):
     registry.history.add_incident("m", HistoryKind.ROLLOUT_FAILED, "there was no such version then", 1)
     decision = decided_by_a_run(registry, None)
     assert registry.pending_decisions() == [decision]
+
+
+def test_the_newest_decisions_of_several_versions_are_those_of_each(registry):
+    for _ in range(3):
+        publish(registry)
+    for version in (1, 2, 2):
+        registry.add_decision(gate(version, None))
+    found = registry.newest_gate_decisions("m", [1, 2, 3, 99])
+    assert found == {version: registry.newest_gate_decision("m", version) for version in (1, 2)}
+    assert registry.newest_gate_decisions("m", []) == {}
+
+
+def test_two_versions_are_paired_on_the_holdout_that_both_saw_last(registry):
+    for _ in range(3):
+        publish(registry)
+    for version, holdout in ((1, "a"), (2, "a"), (1, "b"), (2, "b"), (1, "c"), (3, "z")):
+        registry.evaluations.add("m", version, holdout * 64, {"f1": 0.5}, STATISTICS)
+    first, second = registry.evaluations.newest_pair("m", (1, 2))
+    assert [(it.version, it.holdout_hash[0]) for it in (first, second)] == [(1, "b"), (2, "b")]
+    assert [it.version for it in registry.evaluations.newest_pair("m", (2, 1))] == [2, 1]
+    assert registry.evaluations.newest_pair("m", (1, 3))[1].holdout_hash == HOLDOUT
+    assert registry.evaluations.newest_pair("m", (1, 99)) is None
+    assert registry.evaluations.newest_pair("m", (1, 1))[0].holdout_hash[0] == "c"
