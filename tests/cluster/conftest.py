@@ -78,11 +78,11 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     return path
 
 
-def write_config(directory: Path, port: int, models: Sequence[Mapping[str, Any]]) -> Path:
-    """A baton.yaml, with everything else of the service next to it."""
+def write_config(directory: Path, port: int, models: Sequence[Mapping[str, Any]], **others: Any) -> Path:
+    """A baton.yaml with these models and ``others`` of its keys, and everything else of the service next to it."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "baton.yaml"
-    path.write_text(yaml.safe_dump({"http": {"host": "127.0.0.1", "port": port}, "models": list(models)}))
+    path.write_text(yaml.safe_dump({"http": {"host": "127.0.0.1", "port": port}, "models": list(models), **others}))
     if all(model["task"] in TASKS for model in models):
         know_the_audit(path)
     return path

@@ -1,4 +1,5 @@
-"""A real Prometheus watches a real service under load: every query of the dashboards and the alerts is answered."""
+"""A real service is watched from outside: by a Prometheus, whose every query of the dashboards and the alerts is answered under
+load, and by a collector of traces."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ import pytest
 from baton.store.records import RunState
 from services.demo.traffic import Traffic, failed
 from tests.cluster.conftest import LABELS, TEXT, Service, baton, publish, write_config
+from tests.support.programs.collector import Collector, collecting
 from tests.support.queries import alerts, panel_queries
 from tests.support.tiny import keyword_rows
 from tests.support.waiting import free_port, until
@@ -33,16 +35,33 @@ BAD = "{"
 """Not JSON: 400."""
 
 
-@pytest.fixture
-def watched(tiny_base: Path, data: Path, checkpoints: list[Path], tmp_path: Path) -> Iterator[Service]:
-    """A service of its own: ``good`` has versions 1, which serves on both replicas, and 2; ``empty`` has none."""
+@pytest.fixture(scope="module")
+def collected() -> Iterator[tuple[Collector, str]]:
+    """A collector of traces, and its URL."""
+    with collecting() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def watched(
+    tiny_base: Path,
+    data: Path,
+    checkpoints: list[Path],
+    collected: tuple[Collector, str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Service]:
+    """A service of its own: ``good`` has versions 1, which serves on both replicas, and 2; ``empty`` has none.
+
+    It traces what callers trace, and nothing else.
+    """
     common = {
         "task": "classification",
         "base_model": str(tiny_base),
         "data": {"train": str(data / "small.jsonl"), "holdout": str(data / "holdout.jsonl")},
     }
     models = [{"name": "good", "serving": {"replicas": 2}, **common}, {"name": "empty", **common}]
-    service = Service(write_config(tmp_path / "watched", free_port(), models))
+    traces = {"endpoint": collected[1], "sample": 0}
+    service = Service(write_config(tmp_path_factory.mktemp("watched"), free_port(), models, traces=traces))
     try:
         assert str(service.file.parent / ".baton" / "prometheus.yml") in service.baton("up", "--detach").stderr
         for checkpoint in checkpoints[1:]:
@@ -165,6 +184,28 @@ def test_every_query_of_every_panel_and_alert_is_answered_under_load(watched, tm
         assert versions == {"1", "2"}
         assert [value for _, value in watching.query('ray_baton_swaps_total{model="good"}')] == [1, 1]
         assert len({labels["replica"] for labels, _ in watching.query('ray_baton_serving_version{model="good"}')}) == 2
+
+
+def test_requests_and_runs_are_parts_of_their_callers_trace(watched, collected):
+    collector, _ = collected
+    assert collector.spans == [], "nobody has traced anything yet"
+    trace, parent = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    traced = {"traceparent": f"00-{trace}-{parent}-01"}
+    assert watched.http.post("/models/good", json={"inputs": TEXT}, headers=traced).status_code == 200
+    body = {"set": ["training.method=fine_tune", "training.epochs=1"]}
+    started = watched.http.post("/api/models/good/runs", json=body, headers=traced)
+    assert started.status_code == 202, started.text
+    run = watched.await_run(started.json()["id"])
+    assert run.state is RunState.SUCCEEDED, run.reason
+    until(lambda: {"POST /models/good", "run good"} <= {span.name for span in collector.spans}, PATIENCE, "both traces")
+    assert {span.trace for span in collector.spans} == {trace}
+    request, whole = collector.named("POST /models/good"), collector.named("run good")
+    assert (request.parent, whole.parent) == (parent, parent)
+    assert whole.facts["baton.run"] == run.id
+    parts = {span.name: span.parent for span in collector.spans if span.parent != parent}
+    assert {name for name, above in parts.items() if above == request.id} == {"queue", "tokenize", "forward", "decode"}
+    stages = [name for name, above in parts.items() if above == whole.id]
+    assert stages == ["queued", "preparing", "training", "evaluating", "publishing", "deciding"]
 
 
 def until_equal(watching: Prometheus, wanted: dict[str, set[str]]) -> dict[str, set[str]]:
