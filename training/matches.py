@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from training.judge.decision import Contender, decide_match
 from training.judge.evaluate import cost, evaluate
 from training.judge.gate import over_budget
 from training.judge.holdout import describe_holdout
+from training.judge.reasons import Reason, reasons
 from training.reports import keep_answers, kept_answers, store_report
 
 
@@ -145,7 +147,16 @@ def decide(context: Context, version: ModelVersion, candidate: Evaluation, judge
         "marks_hash": judge.version.marks_hash,
         "dataset": {"number": judge.version.number, "hash": judge.version.hash, "audited": judge.version.holdout_audited},
         "manifests": [None if one is None else one.manifest_sha256 for one in (version, champion)],
-        "report": store_report(context, task, judged, ours, theirs, examples=judge.examples[:rows], answers=answers),
+        "report": store_report(
+            context,
+            task,
+            judged,
+            ours,
+            theirs,
+            examples=judge.examples[:rows],
+            answers=answers,
+            explain=partial(_explain, context, [one for one in (version, champion) if one is not None]),
+        ),
     }
     return registry.add_decision(replace(judged.decision, numbers={**judged.decision.numbers, **facts}), of_run=of_run)
 
@@ -225,6 +236,17 @@ def evaluate_version(
         keep_answers(context, version.number, holdout_hash, evaluated.answers)
     metrics = {**evaluated.score.metrics, **costs}
     return context.registry.evaluations.add(settings.name, version.number, holdout_hash, metrics, evaluated.score.statistics)
+
+
+def _explain(context: Context, versions: Sequence[ModelVersion], inputs: Sequence[Any]) -> list[list[list[Reason]]]:
+    """Return for each version and each input which words speak for the answer."""
+    if not inputs or context.settings.make_task(()).explaining() is None:
+        return [[[] for _ in inputs] for _ in versions]
+    found = []
+    for version in versions:
+        with _loaded(context, version) as (predictor, _):
+            found.append(reasons(predictor, inputs, masker(context.declared.feedback.redact)))
+    return found
 
 
 def _measure_cost(context: Context, version: ModelVersion, examples: Sequence[Any]) -> dict[str, float]:

@@ -15,7 +15,7 @@ from baton.text.masks import masker
 from training.context import Context
 from training.judge.decision import Contender, Judged
 from training.judge.evaluate import Told
-from training.judge.report import make_report
+from training.judge.report import Explain, make_report
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,7 @@ def store_report(
     *,
     examples: Sequence[Any],
     answers: Sequence[Sequence[Told] | None],
+    explain: Explain,
 ) -> str | None:
     """Store the report of a match and return its path in the storage; the arguments are those of `make_report`.
 
@@ -62,6 +63,7 @@ def store_report(
             examples=examples,
             answers=answers,
             mask=masker(context.declared.feedback.redact),
+            explain=explain,
         )
         content = _json(report)
         name = f"v{decision.candidate}-{hashlib.sha256(content + _json(decision.policy)).hexdigest()[:16]}"

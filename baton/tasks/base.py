@@ -304,6 +304,12 @@ class Task(ABC, Generic[InputT, OutputT, ExampleT, OptionsT]):
         """Return whether a request with these options asks why its answers have their scores. Never, by default."""
         return False
 
+    def explaining(self) -> OptionsT | None:
+        """Return the options with which the ``explanation`` of an output says why its answer has its score; None without such
+        options: the task has none, or explains the parts of an output.
+        """
+        return None
+
     def words(self, item: InputT) -> list[tuple[int, int]]:
         """Return the start and end of each word of an input. Raises ``InvalidInput`` if its answers cannot be explained."""
         raise NotImplementedError

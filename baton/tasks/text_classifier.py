@@ -187,6 +187,9 @@ class TextClassifier(Task[TextInput, ScoresT, TextExampleT, ChoiceT]):
     def wants_explanation(self, options: ChoiceT) -> bool:
         return options.explain
 
+    def explaining(self) -> ChoiceT:
+        return self.Options(explain=True)
+
     def words(self, item: TextInput) -> list[tuple[int, int]]:
         if item.text_pair is not None:
             raise InvalidInput("parameters.explain: answers to pairs of texts are not explained; allowed with one text")

@@ -94,6 +94,8 @@ class Told:
     who: str
     words: str
     named: Sequence[Named]
+    reasons: Sequence[tuple[str, str]]
+    """Words of the text, and what each adds to the score of the answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -366,6 +368,7 @@ def _changed(one: Json, names: Json, words: Words) -> Changed:
                 who=who,
                 words=words("changed.unkept") if told is None else told,
                 named=[] if told is None else named(one["text"], marks.get(key, ()), truth),
+                reasons=[(word, signed(score)) for word, score in one.get("reasons", {}).get(key, ())],
             )
             for who, told, key in answers
         ],

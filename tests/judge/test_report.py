@@ -28,7 +28,7 @@ from training.judge.evaluate import Told, evaluate
 from training.judge.excerpts import SHOWN_CHARACTERS, excerpt
 from training.judge.holdout import describe_holdout
 from training.judge.pairs import RatioPair
-from training.judge.report import CHANGED, _changed, make_report
+from training.judge.report import CHANGED, _changed, make_report, unexplained
 
 LABELS = ("billing", "bug", "shipping")
 ROWS = [TextExample(text=f"text {number} of anna@example.com", label=LABELS[number % 3]) for number in range(300)]
@@ -145,7 +145,9 @@ def test_right_answers_that_are_texts_of_their_own_are_masked():
     examples = [Seq2SeqExample(source=f"write {number}", target=("to anna@example.com",)) for number in range(2)]
     ones = np.ones(2)
     answered = [RatioF1(numerators=np.array(values), denominators=ones) for values in ([1.0, 0.5], [0.5, 0.5])]
-    [entry] = _changed(Seq2Seq((), 32), RatioPair(*answered), examples, [None, None], masker([r"\S+@\S+"]))
+    [entry] = _changed(
+        Seq2Seq((), 32), RatioPair(*answered), examples, [None, None], mask=masker([r"\S+@\S+"]), explain=unexplained
+    )
     assert (entry["text"], entry["truth"]) == ("write 0", f"to {MASK * 16}")
 
 

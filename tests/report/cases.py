@@ -18,7 +18,7 @@ from baton.tasks.ner_entities import Entities, Entity
 from baton.tasks.ner_rows import NerExample, Span
 from baton.tasks.qa import Answer, Answers, QuestionAnswering
 from baton.tasks.qa_rows import QaExample, References
-from baton.tasks.text_classifier import LabelScores
+from baton.tasks.text_classifier import LabelScores, TextInput
 from baton.text.masks import masker
 from training.judge.decision import Contender, decide_match
 from training.judge.evaluate import Told
@@ -83,6 +83,7 @@ def judge(
         examples=rows,
         answers=[answers[0] if kept else None, answers[-1] if kept and champion else None],
         mask=MASK,
+        explain=lambda inputs: [[counting(MASK(item), score) for item in inputs] for score in (0.41, -0.052)],
     )
     facts = {
         "marks_hash": "",
@@ -92,6 +93,12 @@ def judge(
     decision = replace(judged.decision, id=31, created_at=datetime(2026, 12, 1, 9, 30, tzinfo=UTC))
     stored = {**asdict(decision), "numbers": {**decision.numbers, **facts}, "created_at": "2026-12-01T09:30:00+00:00"}
     return {"decision": json.loads(json.dumps(stored)), "report": json.loads(json.dumps(report))}
+
+
+def counting(item: Any, score: float) -> list[tuple[str, float]]:
+    """Words as `training.judge.reasons` names them, of an input that has one text: its first and its last."""
+    words = item.text.split() if isinstance(item, TextInput) else []
+    return [(words[0], score), (words[-1], 0.0304)] if words else []
 
 
 def told(task: AnyTask, output: Any, item: Any) -> Told:

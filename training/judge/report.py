@@ -21,6 +21,7 @@ from training.judge.excerpts import excerpt, shorten
 from training.judge.gate import Outcome
 from training.judge.guards import Change, Single
 from training.judge.pairs import MacroPair, Pair
+from training.judge.reasons import Reason
 
 CHANGED = 10
 """Number of texts with changed answers that a report shows."""
@@ -34,8 +35,17 @@ SHOWN_SLICE = 5
 ANSWERS = ("answer", "champion_answer")
 """Names of the two versions' answers in a report."""
 
+Explain = Callable[[Sequence[Any]], Sequence[Sequence[Sequence[Reason]]]]
+"""Returns for the candidate and for the champion, and for each of the inputs, the words that speak for the answer."""
+
+
 WHOLE = "the whole holdout"
 """Name of the line with the whole holdout."""
+
+
+def unexplained(inputs: Sequence[Any]) -> Sequence[Sequence[Sequence[Reason]]]:
+    """Return no words for any answer."""
+    return [[[] for _ in inputs] for _ in ANSWERS]
 
 
 def make_report(
@@ -48,6 +58,7 @@ def make_report(
     examples: Sequence[Any],
     answers: Sequence[Sequence[Told] | None],
     mask: Callable[[Any], Any],
+    explain: Explain = unexplained,
 ) -> dict[str, Any]:
     """Return the report of a decision as JSON values.
 
@@ -55,6 +66,7 @@ def make_report(
         examples: the rows that judge, in the order of the evaluations.
         answers: of the candidate and of the champion; None where they were not kept.
         mask: masks personal data in an input.
+        explain: says which words speak for the answers to the inputs that are shown.
     """
     evaluations = [one.evaluation for one in (candidate, champion) if one is not None]
     report = {
@@ -84,7 +96,7 @@ def make_report(
         "rows": _changes([whole, *outcome.parts, *(one for one in outcome.slices if one.groups >= SHOWN_SLICE)], policy),
         "labels": _changes(outcome.labels, policy) or report["labels"],
         "confusions": _confusions(pair),
-        "changed": _changed(task, pair, examples, answers, mask),
+        "changed": _changed(task, pair, examples, answers, mask=mask, explain=explain),
         "optimism": outcome.optimism,
     }
 
@@ -152,7 +164,9 @@ def _changed(
     pair: Pair,
     examples: Sequence[Any],
     answers: Sequence[Sequence[Told] | None],
+    *,
     mask: Callable[[Any], Any],
+    explain: Explain,
 ) -> list[dict[str, Any]]:
     """Return the texts whose changed answers moved the gain most: as many that got worse as got better, if there are."""
     influence = np.where(pair.differing(), pair.influence, 0.0)
@@ -162,7 +176,9 @@ def _changed(
     half = CHANGED // 2
     shares = (worse[: max(half, CHANGED - len(better))], better[: max(half, CHANGED - len(worse))])
     found = []
-    for row in (row for share in shares for row in share):
+    rows = [row for share in shares for row in share]
+    of_versions = explain([task.input_of(examples[row]) for row in rows])
+    for number, row in enumerate(rows):
         example = examples[row]
         item = mask(task.input_of(example))
         told = [None if kept is None else kept[row] for kept in answers]
@@ -178,6 +194,7 @@ def _changed(
             **dict(zip(ANSWERS, words, strict=True)),
             "marks": dict(zip(("truth", *ANSWERS), moved, strict=True)),
             "influence": float(influence[row]),
+            "reasons": {name: explained[number] for name, explained in zip(ANSWERS, of_versions, strict=True)},
         }
         found.append(entry)
     return found
