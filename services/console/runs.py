@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from baton.errors import BatonError, InvalidInput, NotFound
 from baton.store.records import LARGEST_INTEGER, LONGEST_ID, PAGE, Run, RunEvent
+from baton.wording import counted
 from services.console.charts import Chart, Point, line_chart
 from services.console.gate import ROOT
 from services.console.language import Words
@@ -96,7 +97,7 @@ def run_routes(pages: Pages) -> list[Route]:
             loss=curve(events, "loss"),
             last_event=events[-1].id if events else 0,
             log=await control.run_log(run.id, LOG_LINES),
-            remarks=next((it.data["dataset"].get("remarks", ()) for it in events if it.data.get("dataset")), ()),
+            findings=[in_a_line(one) for it in events if "data" in it.data for one in it.data["data"]["findings"]],
             done=DONE.get(request.query_params.get("done", "")),
         )
 
@@ -127,6 +128,13 @@ def share_done(progress: Mapping[str, Any]) -> float | None:
         if progress.get(done) is not None and progress.get(total):
             return min(1.0, float(progress[done]) / float(progress[total]))
     return None
+
+
+def in_a_line(finding: Mapping[str, Any]) -> str:
+    """Return a finding of a run's report about its data, with its first example."""
+    rows = f"{counted(finding['rows'], 'row')}: " if finding["rows"] else ""
+    example = f" ({finding['examples'][0]})" if finding["examples"] else ""
+    return f"{finding['level']}: {rows}{finding['what']}{example}"
 
 
 async def opened(events: AsyncIterator[str]) -> AsyncIterator[str]:

@@ -93,6 +93,20 @@ def test_a_stream_of_events_ends_by_itself(browser):
     assert asyncio.run(all_of_it()) == [":\n\n"]
 
 
+def test_a_run_shows_what_it_found_in_its_data(browser):
+    location = start(browser, set="").headers["location"]
+    [run] = browser.registry.runs.list("m")
+    browser.registry.runs.start(run.id)
+    findings = [
+        {"level": "warning", "what": "train: HTML", "rows": 1, "examples": ["train row 3: '<b>where</b>'"]},
+        {"level": "note", "what": "t.csv: not read: 'id'", "rows": 0, "examples": []},
+    ]
+    browser.registry.runs.report(run.id, RunStage.PREPARING, {"data": {"findings": findings}})
+    text = browser.text(location)
+    assert "warning: 1 row: train: HTML (train row 3: '<b>where</b>')" in text
+    assert "note: t.csv: not read: 'id'" in text
+
+
 def test_a_run_is_cancelled(browser):
     start(browser, set="")
     [run] = browser.registry.runs.list("m")
