@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from baton.artifacts.storage import Storage
+from baton.artifacts.suspects import store_suspects
 from baton.store.feedback.audit import Drawn
 from baton.store.records import RunStage, RunState
 from baton.text.normal_form import fingerprint
@@ -15,9 +17,13 @@ from services.console.pages import TABS
 from tests.console.test_browser import chromium, page_of
 from tests.support.console import Service, console_service
 from tests.support.dialects import LABELS
+from tests.support.growing import SMALL_HOLDOUT, SMALL_TRAIN, GrowingData, correct, freeze_recorded
 from tests.support.programs.npm import npm_install
 
 __all__ = ["chromium"]  # a fixture
+
+ONE = "classification"
+"""The model that has suspect rows and data sets."""
 
 AXE = "axe-core@4.14.1"
 SEEN = {
@@ -47,6 +53,16 @@ def service(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             text = {"question": "Who?", "context": "Anna met Bob."} if task == "qa" else {"text": "Anna met Bob in Rome."}
             item = Drawn(keys=(fingerprint(task),), content_hash=fingerprint(task), input=text)
             registry.audit.draw(task, [item])
+        storage = Storage(service.control.config.storage)
+        notes = {"_suggested": "bug", "_margin": 0.5, "_where": "train.csv line 3"}
+        store_suspects(storage, ONE, [{"text": "a suspect row", "label": "billing", **notes}])
+        growing = GrowingData(tmp_path_factory.mktemp("growing"), storage)
+        growing.train, growing.holdout = list(SMALL_TRAIN), list(SMALL_HOLDOUT)
+        for label in ("shipping", "new"):
+            settings = service.control.config.model(ONE).model_copy(update={"data": growing.data()})
+            freeze_recorded(registry, settings, storage)
+            correct(registry, ONE, {"text": "refund, please", "label": label})
+            growing.train.append({"text": "a parcel more", "label": "shipping"})
         yield service
 
 
@@ -56,6 +72,7 @@ def paths(service: Service) -> list[str]:
     pages = [*(tab for tab, _, _ in TABS), "versions/1", "compare?a=1&b=1", "runs/{run}", "data/diff"]
     return [
         "/",
+        *(f"/console/models/{ONE}/{page}" for page in ("review?queue=suspect", "data/2")),
         *(f"/console/models/{task}/{page.format(run=runs.list(task)[0].id)}" for task in sorted(LABELS) for page in pages),
     ]
 
@@ -88,6 +105,16 @@ def test_an_answer_has_none_either(service, chromium, axe):
         for task in sorted(LABELS):
             page.goto(f"{service.url}/console/models/{task}/playground?text=Anna+met+Bob&question=Who%3F&context=Anna+met+Bob")
             assert problems(page, axe) == [], task
+
+
+def test_a_form_that_came_too_late_has_none_either(service, chromium, axe):
+    with page_of(chromium) as page:
+        page.goto(f"{service.url}/console/models/{ONE}/playground")
+        page.evaluate("document.querySelectorAll('[name=form_token]').forEach((field) => { field.value = 'old'; })")
+        page.fill("#text", "Anna met Bob")
+        page.click("text=Ask the model")
+        page.wait_for_selector(".sent")
+        assert problems(page, axe) == []
 
 
 def test_what_is_wrong_would_be_found(service, chromium, axe):

@@ -397,8 +397,7 @@ def test_a_run_is_watched_without_loading_its_page_again(service, page, without)
     page.evaluate("document.title = 'the same page'")
     if without == "polling":
         page.evaluate("events.readyState === 1 || new Promise((open) => events.addEventListener('open', () => open(true)))")
-        page.evaluate("setTimeout = () => 0")
-        page.evaluate("clearTimeout(timer)")
+        page.evaluate("later = () => {}; clearTimeout(timer)")
     for step in (1, 2):
         registry.runs.report(run.id, RunStage.TRAINING, {"epoch": 0.5, "epochs": 1, "step": step, "steps": 4, "f1": step / 10})
         page.wait_for_selector(f"dd:text-is('0.{step}00')")

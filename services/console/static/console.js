@@ -30,12 +30,16 @@ function listen() {
   const url = document.querySelector("[data-events]")?.dataset.events;
   if (!url) return;
   events = new EventSource(url);
-  // Of several events that come at once, the first loads the page and the last one again.
+  // Of several events within a second, the first loads the page, and all others together load it once more.
   let loading = false, again = false;
   const changed = async () => {
     if (loading) { again = true; return; }
     loading = true;
-    do { again = false; await refresh(); } while (again);
+    do {
+      again = false;
+      await refresh();
+      await new Promise((done) => setTimeout(done, 1000));
+    } while (again);
     loading = false;
   };
   events.addEventListener("progress", changed);
