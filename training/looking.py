@@ -42,10 +42,11 @@ def look(settings: ModelSettings, *, guess: bool, suspects_file: Path | None, st
     Raises:
         DataError: suspects are wanted, and the files cannot be read.
     """
+    others: Sequence[str] = ()
     if guess and settings.data.train is not None:
-        settings = _guessed(settings, settings.data.train)
+        settings, others = _guessed(settings, settings.data.train)
     report = check(settings.data, _look(settings), min_rows=settings.gate.min_rows)
-    content = {**_content(settings, report), "guessed": guess, "fields": dict(settings.data.fields)}
+    content = {**_content(settings, report), "guessed": guess, "fields": dict(settings.data.fields), "others": others}
     if suspects_file is not None and report.usable:
         rows = _suspects(settings)
         suspects_file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
@@ -68,14 +69,17 @@ def _content(settings: ModelSettings, report: DataReport) -> dict[str, Any]:
     return {**asdict(report), "usable": report.usable, "max_length": settings.max_length}
 
 
-def _guessed(settings: ModelSettings, source: str) -> ModelSettings:
-    """Return the settings with the task and the columns that the file seems to have; unchanged if it cannot be read."""
+def _guessed(settings: ModelSettings, source: str) -> tuple[ModelSettings, Sequence[str]]:
+    """Return the settings with the task and the columns that the file seems to have; unchanged if it cannot be read.
+
+    And other columns that could hold the labels.
+    """
     try:
         guessed = guess_from(source, settings.data.fields)
     except BatonError:
-        return settings
+        return settings, ()
     data = settings.data.model_copy(update={"fields": guessed.fields})
-    return settings.model_copy(update={"task": guessed.task, "data": data})
+    return settings.model_copy(update={"task": guessed.task, "data": data}), guessed.others
 
 
 def _tokenizer(settings: ModelSettings) -> Callable[[Sequence[str]], Sequence[int]] | None:

@@ -84,7 +84,7 @@ def _show_run(context: typer.Context, config: Path | None, model: str, run: str,
         if client.get(f"/api/runs/{run}")["model"] != model:
             raise InvalidInput(f"--run: {run} is no run of {model}; `baton runs {model}` lists them")
         report = client.get(f"/api/runs/{run}/data")
-    print_value(report, as_json, lambda value: show_data.report({**value, "guessed": False, "fields": {}}, None))
+    print_value(report, as_json, lambda value: show_data.report({**value, "guessed": False, "fields": {}, "others": ()}, None))
 
 
 def look(settings: ModelSettings, *, guess: bool, suspects: Path | None, storage: str | None = None) -> dict[str, Any]:

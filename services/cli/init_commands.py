@@ -15,6 +15,7 @@ from baton.errors import Conflict, DataError, InvalidInput
 from baton.tasks import task_type
 from services.cli.data_commands import BASE_MODEL, HOLDOUT_SHARE, file_settings, look
 from services.cli.terminal import err, out
+from services.tables.show_data import other_columns
 
 WRITER = "google-t5/t5-small"
 """The base model of a task whose models write, unless another is named."""
@@ -75,9 +76,10 @@ def init(
         markup=False,
         highlight=False,
     )
-    for finding in report["findings"]:
-        if finding["level"] == "warning":
-            err.print(f"{file}: {finding['what']}", style="yellow", markup=False, soft_wrap=True)
+    doubts = [other_columns(report["others"])] if report["others"] else []
+    doubts += [finding["what"] for finding in report["findings"] if finding["level"] == "warning"]
+    for doubt in doubts:
+        err.print(f"{file}: {doubt}", style="yellow", markup=False, soft_wrap=True)
 
 
 def _name_of(file: Path) -> str:

@@ -20,6 +20,8 @@ def report(item: Json, suspects: Path | None) -> RenderableType:
     """Return what the files hold, and the findings, the most serious first. ``suspects``: the file that was asked for."""
     columns = ", ".join(f"{field} in the column {column!r}" for field, column in item["fields"].items())
     guessed = " (guessed from the rows; --task and --field say otherwise)" if item["guessed"] else ""
+    if item["others"]:
+        guessed += f"; {other_columns(item['others'])}"
     lines: list[RenderableType] = [Text.assemble(("task  ", "bold"), ", ".join(filter(None, [item["task"], columns])), guessed)]
     for split in item["splits"]:
         lines += _split(split, item["max_length"])
@@ -35,6 +37,13 @@ def report(item: Json, suspects: Path | None) -> RenderableType:
         elif "review_problem" in item and item["suspects"]:
             lines.append(Text("they are in the console's review, too"))
     return Group(*lines)
+
+
+def other_columns(names: Sequence[str]) -> str:
+    """Return the sentence about columns that could hold the labels as well as the one that was guessed."""
+    return (
+        f"the labels could also be in {'the column' if len(names) == 1 else 'one of the columns'} {', '.join(map(repr, names))}"
+    )
 
 
 def _split(split: Json, max_length: int) -> Sequence[RenderableType]:

@@ -39,6 +39,19 @@ def test_a_configuration_is_written_that_reads_the_file(baton: Baton, project: P
     assert "baton.yaml is there already" in failed(baton("init", "data/Support tickets.csv"))
 
 
+def test_other_columns_that_could_be_the_labels_and_typing_errors_are_told(baton: Baton, project: Path):
+    rows = [("ticket number " + str(number), "en", ("sales", "support")[number % 2]) for number in range(30)]
+    rows += [("one more ticket", "de", "sales"), ("and another", "de", "suport")]
+    (project / "t.csv").write_text("text,lang,dept\n" + "".join(f"{','.join(row)}\n" for row in rows))
+    done = baton("init", "t.csv")
+    assert "label in the column 'lang'" in words(done.out)
+    assert "t.csv: the labels could also be in the column 'dept'" in words(done.err)
+    assert "; the labels could also be in the column 'dept'" in words(baton("data", "t.csv").out)
+    chosen = words(baton("data", "t.csv", "--field", "label=dept").out)
+    assert "could also be" not in chosen
+    assert "1 label with fewer than 5 rows in train: 'suport' (1, perhaps 'support')" in chosen
+
+
 def test_entities_need_no_columns(baton: Baton, project: Path):
     (project / "people.jsonl").write_text('{"text": "Anna left", "spans": [{"start": 0, "end": 4, "label": "PER"}]}\n')
     assert baton("init", "people.jsonl", "--name", "persons", "-c", "other.yaml").code == 0

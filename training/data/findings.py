@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import unicodedata
 from collections import Counter
@@ -24,6 +25,9 @@ EXAMPLES = 3
 
 FEW_ROWS = 5
 """A label with fewer rows than this is hard to learn, and harder to judge."""
+
+TYPING_ERROR = 0.85
+"""Similarity, from 0 to 1 (``difflib``), from which on a rare label may be a typing error: one letter of seven, about."""
 
 LABELS_NAMED = 10
 """Labels that a finding names."""
@@ -107,9 +111,13 @@ class Findings:
 
     def add_rare(self, rows_of_labels: Mapping[str, int]) -> None:
         """Add a finding if labels have few rows in train."""
-        if rare := [f"{label!r} ({count})" for label, count in rows_of_labels.items() if count < FEW_ROWS]:
-            few = f"{counted(len(rare), 'label')} with fewer than {FEW_ROWS} rows in train"
-            self.add("warning", f"{few}: {', '.join(rare[:LABELS_NAMED])}")
+        rare = [label for label, count in rows_of_labels.items() if count < FEW_ROWS]
+        if not rare:
+            return
+        frequent = [label for label, count in rows_of_labels.items() if count >= FEW_ROWS]
+        named = [f"{label!r} ({rows_of_labels[label]}{_perhaps(label, frequent)})" for label in rare[:LABELS_NAMED]]
+        few = f"{counted(len(rare), 'label')} with fewer than {FEW_ROWS} rows in train"
+        self.add("warning", f"{few}: {', '.join(named)}")
 
     def sorted(self) -> list[Finding]:
         """Return the findings, the most serious first."""
@@ -153,6 +161,12 @@ class Look:
                 "beginnings are read; set training.max_length, or training.long_text: windows",
             )
         return Split(name=name, source=source, rows=rows, labels=labels, scripts=_scripts(contents), tokens=tokens)
+
+
+def _perhaps(label: str, frequent: Sequence[str]) -> str:
+    """Return which frequent label a rare one may be a typing error of; empty if it is like none."""
+    like = difflib.get_close_matches(label, frequent, n=1, cutoff=TYPING_ERROR)
+    return f", perhaps {like[0]!r}" if like else ""
 
 
 def _spread(lengths: Sequence[int], max_length: int) -> dict[str, float]:

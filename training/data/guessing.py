@@ -49,6 +49,8 @@ class Guess:
     task: str
     fields: Mapping[str, str]
     """``data.fields``: columns that have other names than the task's fields."""
+    others: Sequence[str] = ()
+    """Other columns that could hold the labels, if none has a name that labels usually have."""
 
 
 def guess(source: str, columns: Mapping[str, str]) -> Guess:
@@ -60,7 +62,8 @@ def guess(source: str, columns: Mapping[str, str]) -> Guess:
         DataError: the file cannot be read.
     """
     rows = list(islice(read(source, "train"), LOOKED_AT))
-    likely = {**_columns_of_a_classification(rows), **columns}
+    columns_found, others = _columns_of_a_classification(rows)
+    likely = {**columns_found, **columns}
     for fields in (columns, likely):
         for task in TASK_ORDER:
             try:
@@ -68,7 +71,8 @@ def guess(source: str, columns: Mapping[str, str]) -> Guess:
             except DataError:
                 continue
             renamed = {field: column for field, column in fields.items() if field != column}
-            return Guess(task=task, fields=renamed)
+            doubtful = "label" in renamed and "label" not in columns
+            return Guess(task=task, fields=renamed, others=others if doubtful else ())
     return Guess(task=_by_columns(rows[0].values if rows else {}), fields=columns)
 
 
@@ -81,8 +85,11 @@ def _by_columns(values: Mapping[str, Any]) -> str:
     )
 
 
-def _columns_of_a_classification(rows: Sequence[Row]) -> dict[str, str]:
-    """Return the columns of text and label: by their names, or else the longest texts and the fewest different values."""
+def _columns_of_a_classification(rows: Sequence[Row]) -> tuple[dict[str, str], Sequence[str]]:
+    """Return the columns of text and label: by their names, or else the longest texts and the fewest different values.
+
+    And without a name that tells, the other columns that could be the label's.
+    """
     values: dict[str, list[str]] = {}
     for row in rows:
         for name, value in row.values.items():
@@ -93,8 +100,10 @@ def _columns_of_a_classification(rows: Sequence[Row]) -> dict[str, str]:
     )
     kinds = {name: len(set(found)) for name, found in values.items() if name != text}
     few = {name: count for name, count in kinds.items() if 2 <= count <= max(2, MOST_LABELS * len(values[name]))}
-    label = _named(LABEL_NAMES, few) or min(few, key=few.__getitem__, default=None)
-    return {field: column for field, column in (("text", text), ("label", label)) if column is not None}
+    named = _named(LABEL_NAMES, few)
+    label = named or min(few, key=few.__getitem__, default=None)
+    others = () if named else tuple(name for name in few if name != label)
+    return {field: column for field, column in (("text", text), ("label", label)) if column is not None}, others
 
 
 def _named(wanted: Sequence[str], columns: Mapping[str, Any]) -> str | None:
