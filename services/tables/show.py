@@ -7,10 +7,13 @@ have modules of their own: ``show_*``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.bar import Bar
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -35,6 +38,9 @@ HISTORY_STYLES = {
     HistoryKind.RETRAIN_STARTED: "cyan",
 }
 """Colours of a history line by its kind; red for all other kinds."""
+
+BAR_WIDTH = 24
+"""Width of a bar from 0 to 1, in characters."""
 
 OTHER_METRICS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "exact_match": "exact match"}
 """Metrics that a list of versions shows besides F1, for tasks that have them, with the names to show."""
@@ -202,6 +208,21 @@ def grid(*columns: str) -> Table:
 def version_text(number: int | None) -> str:
     """Return ``v3`` for version 3, and a dash for none."""
     return "–" if number is None else f"v{number}"
+
+
+@dataclass(frozen=True)
+class ScoreBar:
+    """A bar as long as a score from 0 to 1, on a terminal; nothing in a file or a pipe, and for no score."""
+
+    value: float | None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if console.is_terminal and self.value is not None:
+            yield Bar(1.0, 0.0, self.value, width=BAR_WIDTH, color="cyan")
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        width = BAR_WIDTH if console.is_terminal else 0
+        return Measurement(width, width)
 
 
 def score_text(value: float | None) -> str:

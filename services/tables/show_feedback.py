@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from baton.wording import counted
-from services.tables.show import Json, grid, score_text, time_text, version_text
+from services.tables.show import Json, ScoreBar, grid, score_text, time_text, version_text
 
 
 def live(answer: Json, *, labels: bool) -> RenderableType:
@@ -17,9 +17,9 @@ def live(answer: Json, *, labels: bool) -> RenderableType:
     items = answer["items"]
     if not items:
         return Text("no corrected answers yet; send corrections with the request ids of answers with `baton feedback`")
-    table = grid("version", "live F1", "corrections")
+    table = grid("version", "live F1", "", "corrections")
     for item in items:
-        table.add_row(version_text(item["version"]), score_text(item["f1"]), f"{item['corrections']:,}")
+        table.add_row(version_text(item["version"]), score_text(item["f1"]), ScoreBar(item["f1"]), f"{item['corrections']:,}")
     parts: list[RenderableType] = [
         table,
         Text(f"computed from at most the newest {answer['window']:,} corrections of each version", style="dim"),
@@ -49,9 +49,11 @@ def withdrawn(answer: Json) -> RenderableType:
 def _labels(per_class: Json) -> RenderableType:
     if not per_class:
         return Text("this task has no labels", style="dim")
-    table = grid("label", "F1", "precision", "recall", "corrections")
+    table = grid("label", "F1", "", "precision", "recall", "corrections")
     for label, scores in sorted(per_class.items(), key=lambda pair: (-pair[1]["support"], pair[0])):
         corrected = scores["support"] > 0  # a label without corrections has no score: its zeros mean nothing
-        cells = (score_text(scores[key] if corrected else None) for key in ("f1", "precision", "recall"))
+        known = scores if corrected else {}
+        f1, precision, recall = (known.get(key) for key in ("f1", "precision", "recall"))
+        cells = (score_text(f1), ScoreBar(f1), score_text(precision), score_text(recall))
         table.add_row(Text(label), *cells, f"{scores['support']:,}")
     return table

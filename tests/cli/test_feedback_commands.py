@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from services.cli import feedback_commands
 from services.cli.line_files import ERRORS_SHOWN
 from services.control import live_cache
+from services.tables import show_feedback
 from tests.cli.test_cli import Service, baton, failed, service, words
 from tests.support.answers import correct_answers
 from tests.support.growing import three_versions
@@ -200,6 +203,17 @@ def test_live_f1_is_shown_by_version_and_with_labels_by_label(corrected):
     assert "v1 label F1 precision recall corrections a 0.6667 0.5000 1.0000 1 b 0.0000 0.0000 0.0000 1" in labels
     items = corrected.ok("live", "m", "--json").json
     assert [(item["version"], item["corrections"]) for item in items] == [(2, 1), (1, 2)]
+
+
+def test_on_a_terminal_a_bar_is_as_long_as_the_score():
+    per_class = {"a": {"f1": 0.25, "precision": 0.5, "recall": 1.0, "support": 3}}
+    items = [{"version": 2, "f1": 1.0, "corrections": 1, "per_class": per_class}]
+    items += [{"version": 1, "f1": None, "corrections": 0, "per_class": {}}]
+    for terminal, bars in ((True, [24, 0, 6]), (False, [0, 0, 0])):
+        console = Console(file=io.StringIO(), force_terminal=terminal, width=120, color_system=None)
+        console.print(show_feedback.live({"items": items, "window": 500}, labels=True))
+        lines = [line for line in console.file.getvalue().splitlines() if re.match(r"(v2|v1|a) +\S+ ", line)]
+        assert [line.count("█") for line in lines] == bars
 
 
 def test_without_corrections_the_way_to_them_is_told(service):
