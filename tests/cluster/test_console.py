@@ -1,4 +1,4 @@
-"""The console of a real service, through HAProxy: pages, the playground with a correction, and a run while it trains."""
+"""The console of a real service, through HAProxy: pages, the playground with a correction, roll-outs, runs while they train."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from baton.store.records import RunState
 from services.console.pages import HEADERS, TOKEN_FIELD
 from tests.cluster.conftest import TEXT, Service
 from tests.support.browsing import words
+from tests.support.chromium import needs_chromium, tab
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.cluster
@@ -43,6 +44,58 @@ def test_the_console_shows_the_models_and_an_answer_that_is_corrected_there(stea
         [feedback] = steady.registry.feedback.newest("steady", 1)
         assert feedback.answer_id == answer_id[1]
         assert feedback.example == {"text": TEXT, "label": label[1]}
+
+
+@needs_chromium
+def test_versions_are_promoted_tried_on_a_canary_and_rolled_back_in_a_browser(steady: Service) -> None:
+    steady.force("steady", 1)
+    steady.await_replicas("steady", 1)
+    with tab() as opened:
+        page = opened.page
+
+        def move(name: str, version: int, *, sends: str, after: str, **fields: str) -> None:
+            page.goto(f"{steady.url}/console/models/steady/versions/{version}")
+            page.get_by_role("link", name=name, exact=True).click()
+            for field, value in {"reason": f"a test: {name}", **fields}.items():
+                page.fill(f"#{field}", value)
+            page.get_by_role("button", name=sends, exact=True).click()
+            page.get_by_text(after).wait_for()
+
+        page.set_default_timeout(120_000)  # a promotion may evaluate both versions first
+        move("Promote", 3, sends="Promote", after="It serves now.")
+        assert steady.registry.champion("steady").version == 3
+        move("Canary", 2, sends="Canary", after="The trial has begun.", percent="20")
+        rollout = steady.registry.rollouts.active("steady")
+        assert rollout is not None
+        assert (rollout.version, rollout.percent) == (2, 20)
+        page.get_by_role("link", name="End the trial", exact=True).click()
+        page.fill("#reason", "a test has seen enough")
+        page.get_by_role("button", name="End the trial", exact=True).click()
+        until(lambda: steady.registry.rollouts.active("steady") is None, 60, "the end of the canary")
+        move("Roll back to v1", 3, sends="Roll back", after="The earlier champion serves again.")
+        assert steady.registry.champion("steady").version == 1
+        steady.await_replicas("steady", 1)
+        logbook = page.locator("main").inner_text()
+        for reason in ("a test: Promote", "a test: Canary", "a test has seen enough", "a test: Roll back to v1"):
+            assert reason in logbook
+        assert opened.complaints == []
+
+
+@needs_chromium
+def test_a_run_is_started_and_watched_to_its_end_in_a_browser(runs: Service) -> None:
+    with tab() as opened:
+        page = opened.page
+        page.goto(f"{runs.url}/console/models/runs/runs")
+        page.get_by_text("Start a run").first.click()  # unfolds the form
+        page.fill("[name=set]", "training.epochs=1")
+        page.get_by_role("button", name="Start a run").click()
+        page.get_by_text("The run has begun.").wait_for()
+        run_id = page.url.rpartition("/")[2].partition("?")[0]
+        page.locator(".notice span[lang=en]").wait_for(timeout=240_000)  # the gate's sentence, without loading the page again
+        run = runs.registry.runs.get(run_id)
+        assert run.state is RunState.SUCCEEDED, run.reason
+        assert runs.registry.decision(run.decision_id or 0).sentence in page.locator("main").inner_text()
+        assert opened.complaints == []
 
 
 def test_the_console_starts_a_run_and_shows_its_progress_and_its_log(runs: Service) -> None:
