@@ -161,6 +161,22 @@ def test_the_task_is_guessed_from_the_rows(tmp_path: Path, task: str, number: in
     assert guessed == task or (task == "multi_label" and not several)
 
 
+def test_of_columns_whose_names_do_not_tell_the_label_is_what_the_texts_tell(tmp_path: Path) -> None:
+    words = {
+        "money": "I was charged twice for order",
+        "parcels": "where is the parcel of order",
+        "access": "no login without order",
+    }
+    kinds = list(words)
+    rows = [
+        {"wrote": f"{words[kinds[at % 3]]} {at}", "channel": "web" if at % 7 < 4 else "mail", "team": kinds[at % 3]}
+        for at in range(60)
+    ]
+    source = write(tmp_path / "t.jsonl", rows)
+    assert guess(source, {}) == Guess(task="classification", fields={"text": "wrote", "label": "team"}, others=("channel",))
+    assert guess(source, {"label": "channel"}).others == ()
+
+
 @pytest.mark.parametrize(
     ("rows", "fields"),
     [

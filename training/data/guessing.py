@@ -5,7 +5,8 @@ Nothing that trains guesses: a run reads what `baton.yaml` says.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from baton.errors import DataError
 from baton.tasks import TASKS
 from baton.tasks.rows import Row
+from baton.text.normal_form import normalise
 from training.data.exports import SPANS
 from training.data.sources import located, read
 
@@ -37,6 +39,9 @@ TEXT_NAMES = (
 )
 LABEL_NAMES = ("label", "intent", "category", "class", "target", "tag", "topic", "sentiment", "type")
 """What people call the columns of a classification, the most telling first."""
+
+COMPARED_WORDS = 60
+"""Number of first words of a text that are compared with those of others."""
 
 MOST_LABELS = 0.5
 """A column with more different values than this share of the rows holds no labels."""
@@ -86,7 +91,7 @@ def _by_columns(values: Mapping[str, Any]) -> str:
 
 
 def _columns_of_a_classification(rows: Sequence[Row]) -> tuple[dict[str, str], Sequence[str]]:
-    """Return the columns of text and label: by their names, or else the longest texts and the fewest different values.
+    """Return the columns of text and label: by their names, or else the longest texts and the values that these tell best.
 
     And without a name that tells, the other columns that could be the label's.
     """
@@ -101,9 +106,30 @@ def _columns_of_a_classification(rows: Sequence[Row]) -> tuple[dict[str, str], S
     kinds = {name: len(set(found)) for name, found in values.items() if name != text}
     few = {name: count for name, count in kinds.items() if 2 <= count <= max(2, MOST_LABELS * len(values[name]))}
     named = _named(LABEL_NAMES, few)
-    label = named or min(few, key=few.__getitem__, default=None)
+    label = named or max(_by_neighbours(rows, text, few), key=lambda pair: pair[1], default=(None, 0.0))[0]
     others = () if named else tuple(name for name in few if name != label)
     return {field: column for field, column in (("text", text), ("label", label)) if column is not None}, others
+
+
+def _by_neighbours(rows: Sequence[Row], text: str | None, columns: Mapping[str, int]) -> Iterator[tuple[str, float]]:
+    """Yield for each column how well texts tell its values: how much more often than by chance the texts that share most words
+    have the same one (Cohen 1960, «A Coefficient of Agreement for Nominal Scales»). Columns with few values come first.
+    """
+    words = [set(normalise(str(row.values.get(text or "", ""))).split()[:COMPARED_WORDS]) for row in rows]
+    nearest = [_nearest(words, number) for number in range(len(rows))] if len(columns) > 1 else []
+    for column in sorted(columns, key=columns.__getitem__):
+        values = [row.values.get(column) for row in rows]
+        pairs = [(values[one], values[other]) for one, other in enumerate(nearest)]
+        chance = sum((count / len(values)) ** 2 for count in Counter(map(str, values)).values())
+        agreed = sum(one == other for one, other in pairs) / max(len(pairs), 1)
+        yield column, (agreed - chance) / (1 - chance)
+
+
+def _nearest(words: Sequence[set[str]], number: int) -> int:
+    """Return which other text shares most words with the text ``number``, of all that either has (Jaccard)."""
+    own = words[number]
+    others = ((len(own & other) / len(own | other or {""}), -at) for at, other in enumerate(words) if at != number)
+    return -max(others, default=(0.0, -number))[1]
 
 
 def _named(wanted: Sequence[str], columns: Mapping[str, Any]) -> str | None:
