@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 from baton.artifacts.storage import Storage
+from baton.artifacts.suspects import store_suspects, stored_suspects
 from baton.config.file import BatonConfig
 from baton.errors import Conflict, InvalidInput
 from baton.store.registry import Registry
@@ -43,6 +44,8 @@ def rename(registry: Registry, storage: Storage, old: str, new: str, *, by: str,
     registry.check_rename(old, new)
     _await_release(registry, old, waiting)
     storage.copy_versions(old, new)
+    if suspects := stored_suspects(storage, old):
+        store_suspects(storage, new, suspects)
     registry.rename(old, new, f"Renamed from {old} to {new} by {by}.")
     storage.remove_versions(old)
 

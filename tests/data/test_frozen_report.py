@@ -82,6 +82,8 @@ def test_what_was_left_out_and_what_is_odd_is_found_also_in_feedback(world: Worl
     places = {one["what"]: one["examples"] for one in report["findings"]}
     assert places["train: HTML"] == ["train row 82: '<b>where</b> is it'"]
     assert "unheard of" in places["quarantined"][0]
+    [conflict] = places["left out for another answer to the same text (data.conflicts)"]
+    assert conflict.endswith(': {"label": "b"} kept (latest)')
 
 
 def test_of_many_texts_some_are_looked_at_and_all_are_counted(world: World, monkeypatch: pytest.MonkeyPatch):

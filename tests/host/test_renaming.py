@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from baton.artifacts.storage import Storage
+from baton.artifacts.suspects import store_suspects, stored_suspects
 from baton.config.file import BatonConfig
 from baton.config.model_settings import ServingSettings
 from baton.errors import Conflict, InvalidInput, NotFound
@@ -57,8 +58,11 @@ def test_versions_serve_under_the_new_name_and_are_trained_further(world, tmp_pa
     [evaluation] = [registry.evaluations.get("m", 1, world.dataset.version.holdout_hash)]
     assert evaluation is not None
     told = kept_answers(world.context(), evaluation)
+    suspects = [{"text": "it is broken", "label": "billing", "_suggested": "bug", "_margin": 0.5, "_where": "line 1"}]
+    store_suspects(storage, "m", suspects)
     renaming.rename(registry, storage, "m", "tickets", by="ada", waiting=never)
 
+    assert stored_suspects(storage, "tickets") == suspects
     assert scores(registry, storage, "tickets", tmp_path / "b") == before
     assert [entry.what for entry in registry.history.list("tickets")] == ["renamed", "promoted"]
     assert storage.newest("m") == 0

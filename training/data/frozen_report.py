@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -43,7 +44,10 @@ def look_at(version: DatasetVersion, splits: Mapping[str, Sequence[Any]], look: 
 def _add_account(version: DatasetVersion, findings: Findings) -> None:
     """Add the rows that are in no split, by the reason."""
     conflicts = version.conflicts
-    texts = [f"{one['text']}: {one['kept']} kept ({one['by']})" for one in conflicts.get("examples", ())]
+    texts = [
+        f"{one['text']}: {json.dumps(one['kept'], ensure_ascii=False)} kept ({one['by']})"
+        for one in conflicts.get("examples", ())
+    ]
     quarantined = [f"{row['where']}: {row['reason']}" for row in version.quarantined]
     leaks = "train rows left out, because their text is in the holdout, or once was"
     account: Sequence[tuple[Level, str, int, Sequence[str]]] = (
