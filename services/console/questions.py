@@ -29,6 +29,10 @@ MOST_UNSURE = 50
 """Number of least certain answers that are asked about. Those that are corrected count, so that the queue has an end."""
 
 
+UNSURE_ID, SUSPECT_ID = "unsure:", "suspect:"
+"""What the ids of corrections begin with; a fingerprint of the text follows, so that no text is asked about again."""
+
+
 class Source(StrEnum):
     """Where a question comes from, in the order in which they are asked."""
 
@@ -48,7 +52,7 @@ class Question:
     answer: Mapping[str, Any]
     """The answer in doubt, in the fields of a row of the task; {} in the audit, where nobody may see one."""
     names: Mapping[str, Any]
-    """The ``id`` under which its correction is stored, and the answer that it corrects, if one is logged; {} in the audit."""
+    """The ``id`` under which its correction is stored; {} in the audit."""
     why: Mapping[str, Any]
     """Numbers and names for the sentence that says why it is asked."""
     done: bool = False
@@ -124,21 +128,23 @@ class Questions:
         found = self._registry.predictions.least_certain(name, champion, among=NEWEST, limit=MOST_UNSURE)
         contents = [self._content(one.answer.input) for one in found]
         drawn = self._registry.audit.drawn(name, contents)
+        known = self._registry.feedback.known(name, [f"{UNSURE_ID}{content}" for content in contents])
         return [
-            self._doubted(one.answer, done=one.corrected)
+            self._doubted(one.answer, done=one.corrected or f"{UNSURE_ID}{content}" in known)
             for one, content in zip(found, contents, strict=True)
             if content not in drawn and one.answer.output is not None
         ]
 
     def _doubted(self, answer: LoggedPrediction, *, done: bool) -> Question:
-        place = {"position": answer.position} if answer.position else {}
-        suffix = f":{answer.position}" if answer.position else ""
+        """Return the question about an answer. Its correction does not name the answer, and so is not scored as live quality:
+        those that are chosen for their low scores are worse than the rest.
+        """
         return Question(
             source=Source.UNSURE,
             key=f"{answer.answer_id}:{answer.position}",
             input=answer.input,
             answer=answer_fields(self._settings, answer.output or {}),
-            names={"id": f"console:{answer.answer_id}{suffix}", "answer_id": answer.answer_id, **place},
+            names={"id": f"{UNSURE_ID}{self._content(answer.input)}"},
             why={"score": answer.confidence, "version": answer.version},
             done=done,
         )
@@ -154,12 +160,12 @@ class Questions:
             self.problem = str(error)
             return []
         inputs = [{name: row[name] for name in task_cls.Input.model_fields if row.get(name) is not None} for row in rows]
-        ids = [f"suspect:{self._content(one)}" for one in inputs]
+        ids = [f"{SUSPECT_ID}{self._content(one)}" for one in inputs]
         known = self._registry.feedback.known(self._settings.name, ids)
         return [
             Question(
                 source=Source.SUSPECT,
-                key=one.removeprefix("suspect:"),
+                key=one.removeprefix(SUSPECT_ID),
                 input=item,
                 answer={"label": row["label"]},
                 names={"id": one},
