@@ -305,10 +305,12 @@ class Task(ABC, Generic[InputT, OutputT, ExampleT, OptionsT]):
         return False
 
     def explaining(self) -> OptionsT | None:
-        """Return the options with which the ``explanation`` of an output says why its answer has its score; None without such
-        options: the task has none, or explains the parts of an output.
-        """
+        """Return the options that ask why an answer has its score; None if the task has no such options."""
         return None
+
+    def explanations_of(self, output: OutputT) -> Sequence[tuple[Mark | None, Explanation]]:
+        """Return the explanations in an output, each with the place that it is about; None for the answer as a whole."""
+        return []
 
     def words(self, item: InputT) -> list[tuple[int, int]]:
         """Return the start and end of each word of an input. Raises ``InvalidInput`` if its answers cannot be explained."""

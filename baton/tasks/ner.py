@@ -185,6 +185,14 @@ class Ner(Task[NerInput, Entities, NerExample, NerOptions]):
     def wants_explanation(self, options: NerOptions) -> bool:
         return options.explain
 
+    def explaining(self) -> NerOptions:
+        return NerOptions(explain=True)
+
+    def explanations_of(self, output: Entities) -> Sequence[tuple[Mark | None, Explanation]]:
+        """Return the explanations of the entities, the least certain one first."""
+        entities = sorted(output.entities, key=lambda entity: entity.score)
+        return [(Mark(it.start, it.end, it.label), it.explanation) for it in entities if it.explanation is not None]
+
     def words(self, item: NerInput) -> list[tuple[int, int]]:
         return word_spans(item.text)
 

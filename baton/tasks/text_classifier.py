@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from tokenizers import Encoding, Tokenizer
 
 from baton.errors import DataError, InvalidInput
-from baton.tasks.base import CHARACTERS_PER_TOKEN, EXPLANATION_SCHEMA, PAIR_SEPARATOR, Explanation, LongText, Task
+from baton.tasks.base import CHARACTERS_PER_TOKEN, EXPLANATION_SCHEMA, PAIR_SEPARATOR, Explanation, LongText, Mark, Task
 from baton.tasks.checks import check_text
 from baton.tasks.text_input import read_text_input
 from baton.tasks.windows import Windows, encode_beginnings, first_tokens, split_into_windows, without_truncation
@@ -189,6 +189,9 @@ class TextClassifier(Task[TextInput, ScoresT, TextExampleT, ChoiceT]):
 
     def explaining(self) -> ChoiceT:
         return self.Options(explain=True)
+
+    def explanations_of(self, output: ScoresT) -> Sequence[tuple[Mark | None, Explanation]]:
+        return [] if output.explanation is None else [(None, output.explanation)]
 
     def words(self, item: TextInput) -> list[tuple[int, int]]:
         if item.text_pair is not None:

@@ -94,8 +94,8 @@ class Told:
     who: str
     words: str
     named: Sequence[Named]
-    reasons: Sequence[tuple[str, str]]
-    """Words of the text, and what each adds to the score of the answer."""
+    reasons: Sequence[tuple[str, Sequence[tuple[str, str]]]]
+    """What is explained (empty: the answer as a whole), with words of the text and what each adds to its score."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -368,7 +368,10 @@ def _changed(one: Json, names: Json, words: Words) -> Changed:
                 who=who,
                 words=words("changed.unkept") if told is None else told,
                 named=[] if told is None else named(one["text"], marks.get(key, ()), truth),
-                reasons=[(word, signed(score)) for word, score in one.get("reasons", {}).get(key, ())],
+                reasons=[
+                    (of, [(word, signed(score)) for word, score in counting])
+                    for of, counting in one.get("reasons", {}).get(key, ())
+                ],
             )
             for who, told, key in answers
         ],

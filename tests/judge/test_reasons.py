@@ -13,13 +13,17 @@ from safetensors.torch import load_file, save_file
 from baton.predict.predictor import Predictor
 from baton.tasks.classification import Classification
 from baton.text.masks import masker
+from tests.predict.test_explaining import TEXT as SENTENCE
+from tests.predict.test_explaining import predictors
 from tests.support.tiny import save_classifier
 from tests.support.world import LABELS, World
 from training import matches
 from training.judge.excerpts import ELLIPSIS
-from training.judge.reasons import SECONDS, WORDS, reasons
+from training.judge.reasons import PLACES, SECONDS, WORDS, reasons
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+__all__ = ["predictors"]  # a fixture
 
 MASK = masker([r"\S+@\S+"])
 TEXT = "write to anna@example.com that the invoice of May is wrong"
@@ -40,7 +44,8 @@ def items(*texts: str) -> list[Any]:
 
 
 def test_the_words_with_the_largest_attributions_are_named_in_the_order_of_the_text_and_masked(predictor: Predictor):
-    [found] = reasons(predictor, items(TEXT), MASK)
+    [[(of, found)]] = reasons(predictor, items(TEXT), MASK)
+    assert of == "", "the answer as a whole"
     [output] = predictor.predict(items(TEXT), [Classification.Options(explain=True)])
     assert output.explanation is not None
     largest = sorted(output.explanation.parts, key=lambda part: -abs(part.score))[:WORDS]
@@ -55,8 +60,19 @@ def test_what_cannot_be_explained_has_no_words_and_hinders_nothing(predictor: Pr
     pair = Classification.from_wire({"text": "the invoice", "text_pair": "is wrong"})
     long = " ".join(["invoice"] * 2 * predictor.task.max_length)
     without, cut, plain = reasons(predictor, [pair, *items(long, "the invoice is wrong")], MASK)
-    assert (without, len(plain)) == ([], 4)
-    assert all(word.startswith("invoice invoice") and (len(word) < 40 or word.endswith(ELLIPSIS)) for word, _ in cut)
+    assert (without, len(plain[0][1])) == ([], 4)
+    assert all(word.startswith("invoice invoice") and (len(word) < 40 or word.endswith(ELLIPSIS)) for word, _ in cut[0][1])
+
+
+@pytest.mark.parametrize("predictors", ["ner"], indirect=True)
+def test_the_words_of_the_least_certain_entities_are_named(predictors: list[Predictor]):
+    task = predictors[1].task
+    [found] = reasons(predictors[1], [task.from_wire(SENTENCE)], MASK)
+    [output] = predictors[1].predict([task.from_wire(SENTENCE)])
+    doubtful = sorted(output.entities, key=lambda entity: entity.score)[:PLACES]
+    assert len(doubtful) > 1
+    assert [of for of, _ in found] == [f"{it.word} {it.label}" for it in doubtful]
+    assert all(len(words) == WORDS for _, words in found)
 
 
 def test_no_text_is_explained_after_the_time_is_over(predictor: Predictor):
@@ -75,7 +91,8 @@ def test_the_report_of_a_match_names_the_words_of_both_versions(world: World):
     report = json.loads(world.storage.read_report(decision.numbers["report"]))
     assert report["changed"]
     for one in report["changed"]:
-        for words in one["reasons"].values():
+        for [[of, words]] in one["reasons"].values():
+            assert of == ""
             assert 1 <= len(words) <= WORDS
             assert all(word in one["text"] and isinstance(score, float) for word, score in words)
         assert one["reasons"]["answer"] != one["reasons"]["champion_answer"], "they answer for other reasons"

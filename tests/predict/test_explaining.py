@@ -218,6 +218,20 @@ def test_entities_of_words_outside_are_explained_when_they_are_asked_for(predict
         assert total == pytest.approx(entity.score, abs=1e-5)
 
 
+def test_each_explanation_is_told_with_the_place_that_it_is_about(predictors):
+    predictor = predictors[1]
+    task = predictor.task
+    [output] = predictor.predict([task.from_wire(TEXT)], [task.explaining()])
+    found = task.explanations_of(output)
+    if task.name != "ner":
+        assert found == [(None, output.explanation)]
+        return
+    entities = sorted(output.entities, key=lambda entity: entity.score)
+    assert len(entities) > 1
+    assert [place for place, _ in found] == [(it.start, it.end, it.label) for it in entities]
+    assert [why for _, why in found] == [it.explanation for it in entities]
+
+
 def test_a_step_is_one_pass_of_no_more_than_the_budget(predictors):
     predictor = predictors[0]
     task = predictor.task

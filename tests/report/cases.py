@@ -15,7 +15,7 @@ from baton.tasks.classification import Classification, TextExample
 from baton.tasks.multi_label import MultiLabel, MultiLabelExample, MultiLabelScores
 from baton.tasks.ner import Ner
 from baton.tasks.ner_entities import Entities, Entity
-from baton.tasks.ner_rows import NerExample, Span
+from baton.tasks.ner_rows import NerExample, NerInput, Span
 from baton.tasks.qa import Answer, Answers, QuestionAnswering
 from baton.tasks.qa_rows import QaExample, References
 from baton.tasks.text_classifier import LabelScores, TextInput
@@ -23,6 +23,7 @@ from baton.text.masks import masker
 from training.judge.decision import Contender, decide_match
 from training.judge.evaluate import Told
 from training.judge.holdout import describe_holdout
+from training.judge.reasons import Reason
 from training.judge.report import make_report
 
 Json = dict[str, Any]
@@ -95,10 +96,11 @@ def judge(
     return {"decision": json.loads(json.dumps(stored)), "report": json.loads(json.dumps(report))}
 
 
-def counting(item: Any, score: float) -> list[tuple[str, float]]:
+def counting(item: Any, score: float) -> list[Reason]:
     """Words as `training.judge.reasons` names them, of an input that has one text: its first and its last."""
-    words = item.text.split() if isinstance(item, TextInput) else []
-    return [(words[0], score), (words[-1], 0.0304)] if words else []
+    words = item.text.split() if isinstance(item, TextInput | NerInput) else []
+    of = f"{words[-1]} PLACE" if isinstance(item, NerInput) else ""
+    return [(of, [(words[0], score), (words[-1], 0.0304)])] if words else []
 
 
 def told(task: AnyTask, output: Any, item: Any) -> Told:

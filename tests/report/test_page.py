@@ -308,6 +308,11 @@ def test_entities_are_marked_in_the_text_and_each_answer_says_what_is_right_wron
     assert right == champion == ["named right", "named right"]
     assert candidate == ["named wrong", "named missed", "named right"]
     assert "anna@example.com" not in text_of(found)
+    counting = [text_of(one) for one in of_class(worse, "why")]
+    assert [re.match(r"words that count: \S+ PLACE: \S+ (−0\.052|\+0\.410), \S+ \+0\.030", one)[1] for one in counting] == [
+        "−0.052",
+        "+0.410",
+    ]
 
 
 def test_answers_to_questions_are_marked_in_an_excerpt_of_the_context():

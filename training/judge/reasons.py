@@ -16,18 +16,27 @@ from training.judge.excerpts import shorten
 WORDS = 4
 """Words of an answer that a report names: those with the largest attributions, also if they speak against it."""
 
+PLACES = 3
+"""Entities of an answer whose words a report names."""
+
+LENGTH = 40
+"""Maximum length of a word, or of words that share an attribution, in characters."""
+
 SECONDS = 30.0
 """How long the texts of one report are explained by one version. The others stay without: of a slow model, a run must not wait
 minutes for what decides nothing."""
 
-Reason = tuple[str, float]
+Word = tuple[str, float]
 """A word, and how much it adds to the score of the answer."""
+
+Reason = tuple[str, Sequence[Word]]
+"""What is explained, in words (empty: the answer as a whole), and the words that count for it, in the order of the text."""
 
 
 def reasons(
     predictor: Predictor, inputs: Sequence[Any], mask: Callable[[Any], Any], now: Callable[[], float] = time.monotonic
 ) -> list[list[Reason]]:
-    """Return the words that speak most for a version's answer to each input, in the order of the text.
+    """Return the words that count most for a version's answer to each input.
 
     Nothing for a text that cannot be explained: a pair, one of several windows, or when the time is over; and for tasks whose
     answers have no explanation.
@@ -47,6 +56,13 @@ def _reasons(predictor: Predictor, item: Any, masked: Any, options: Any) -> list
         [output] = predictor.predict([item], [options])
     except InvalidInput:
         return []
-    parts = () if output.explanation is None else output.explanation.parts
-    most = sorted(sorted(parts, key=lambda part: -abs(part.score))[:WORDS], key=lambda part: part.start)
-    return [(shorten(masked.text[part.start : part.end], 40), round(part.score, 4)) for part in most]
+    found: list[Reason] = []
+    for place, explanation in predictor.task.explanations_of(output)[:PLACES]:
+        of = "" if place is None else f"{shorten(masked.text[place.start : place.end], LENGTH)} {place.label}"
+        most = sorted(explanation.parts, key=lambda part: -abs(part.score))[:WORDS]
+        words = [
+            (shorten(masked.text[part.start : part.end], LENGTH), round(part.score, 4))
+            for part in sorted(most, key=lambda part: part.start)
+        ]
+        found.append((of, words))
+    return found
