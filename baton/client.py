@@ -154,7 +154,7 @@ class Call:
         if response is not None and response.status_code not in RETRY_STATUSES:
             return None
         requested = "" if response is None else response.headers.get("retry-after", "")
-        if requested.isdigit():
+        if requested.isascii() and requested.isdigit():
             return float(requested) if float(requested) <= LONGEST_PAUSE else None
         return min(FIRST_PAUSE * 2.0**attempt, LONGEST_PAUSE)
 

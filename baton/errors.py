@@ -156,19 +156,19 @@ class UnsupportedMediaType(BatonError):
 
 
 class Overloaded(BatonError):
-    """The queue is full. The caller may retry after ``retry_after`` seconds."""
+    """The queue is full. The caller may retry after ``retry_after`` seconds; None: a retry would fail as well."""
 
     status = 429
     title = "overloaded"
 
-    def __init__(self, message: str, retry_after: int = 1) -> None:
+    def __init__(self, message: str, retry_after: int | None = 1) -> None:
         super().__init__(message)
         self.retry_after = retry_after
 
     @property
     def headers(self) -> Mapping[str, str]:
         """When to retry (RFC 9110, 10.2.3)."""
-        return {"retry-after": str(self.retry_after)}
+        return {} if self.retry_after is None else {"retry-after": str(self.retry_after)}
 
 
 class OverRate(Overloaded):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -25,6 +26,8 @@ from training.data.frozen_report import look_at
 from training.data.guessing import guess as guess_from
 from training.data.sources import located, read
 from training.methods import suspects as confident_learning
+
+logger = logging.getLogger(__name__)
 
 COUNTED_TOKENS = 4096
 """Longest text whose tokens are counted: more than any base model reads at once."""
@@ -55,10 +58,17 @@ def look(settings: ModelSettings, *, guess: bool, suspects_file: Path | None, st
     return json.dumps(content, ensure_ascii=False)
 
 
-def look_at_frozen(settings: ModelSettings, dataset: Dataset) -> dict[str, Any]:
-    """Return the report about a frozen data set, in the form of `look`."""
+def look_at_frozen(settings: ModelSettings, dataset: Dataset) -> dict[str, Any] | None:
+    """Return the report about a frozen data set, in the form of `look`.
+
+    None if it cannot be made, for whatever reason: a run must not end for it.
+    """
     splits = {TRAIN: dataset.train, HOLDOUT: dataset.holdout}
-    return _content(settings, look_at(dataset.version, splits, _look(settings)))
+    try:
+        return _content(settings, look_at(dataset.version, splits, _look(settings)))
+    except Exception:
+        logger.exception("%s: the report about the data could not be made", settings.name)
+        return None
 
 
 def _look(settings: ModelSettings) -> Look:

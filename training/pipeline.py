@@ -72,7 +72,8 @@ def prepare(context: Context) -> datasets.Dataset:
     settings.check_trainable(context.declared.data)
     check_length(find_base_model(settings.base_model), settings.base_model, settings.max_length, settings.new_tokens)
     dataset = freeze(context)
-    context.clock.note(data=look_at_frozen(settings, dataset))
+    if (report := look_at_frozen(settings, dataset)) is not None:
+        context.clock.note(data=report)
     return dataset
 
 

@@ -67,7 +67,7 @@ class EvaluationStore:
         both = sa.func.count(table.c.version.distinct()) == len(set(versions))
         last = sa.select(table.c.holdout_hash).where(*here).group_by(table.c.holdout_hash).having(both)
         with database.reading(self._engine) as connection:
-            holdout = connection.scalar(last.order_by(sa.func.min(table.c.id).desc()).limit(1))
+            holdout = connection.scalar(last.order_by(sa.func.max(table.c.id).desc()).limit(1))
             found = [find(connection, model, version, holdout) for version in versions] if holdout else [None, None]
         first, second = found
         return None if first is None or second is None else (first, second)

@@ -106,7 +106,9 @@ class Registry:
     def check_rename(self, old: str, new: str) -> dict[str, int]:
         """Return what `rename` would move, as numbers by names: versions, runs, …. Raise as it would. Nothing changes."""
         with self._write() as connection:
-            return renaming.check(connection, old, new)
+            renaming.check(connection, old, new)
+        with self._read() as connection:
+            return renaming.count(connection, old)
 
     def rename(self, old: str, new: str, said: str) -> None:
         """Give a model another name, with all that belongs to it but its files. ``said`` goes into its history.

@@ -32,10 +32,14 @@ def referring() -> list[tuple[sa.Table, sa.Column[str]]]:
     return [(table, column) for table in tables for column in table.columns if column.references(schema.models.c.name)]
 
 
-def check(connection: sa.Connection, old: str, new: str) -> dict[str, int]:
-    """Return what of ``old`` moves to ``new``: the number of rows by their names in `MOVED`.
+def count(connection: sa.Connection, model: str) -> dict[str, int]:
+    """Return what a model has: the number of rows by their names in `MOVED`."""
+    rows = sa.select(sa.func.count())
+    return {name: connection.scalar(rows.where(table.c.model == model)) or 0 for name, table in MOVED.items()}
 
-    Raises unless it can be renamed now.
+
+def check(connection: sa.Connection, old: str, new: str) -> None:
+    """Raise unless ``old`` can be renamed to ``new`` now.
 
     Raises:
         NotFound: there is no model ``old``.
@@ -55,8 +59,6 @@ def check(connection: sa.Connection, old: str, new: str) -> dict[str, int]:
         count = connection.scalar(sa.select(sa.func.count()).select_from(table).where(table.c.model == new))
         if count:
             raise Conflict(f"{new} exists already, with {counted(count, 'row')} in {table.name}; choose a name that is free")
-    rows = sa.select(sa.func.count())
-    return {name: connection.scalar(rows.where(table.c.model == old)) or 0 for name, table in MOVED.items()}
 
 
 def rename(connection: sa.Connection, old: str, new: str, said: str) -> None:

@@ -167,11 +167,13 @@ class RunStore:
         return run
 
     def data_report(self, run_id: str) -> Mapping[str, Any] | None:
-        """Return what a run reported about its data set once it was frozen; None before, or if it never was."""
+        """Return what a run reported last about its data set once it was frozen; None before, or if it never was."""
         table = schema.run_events
-        query = table.select().where(table.c.run_id == run_id).order_by(table.c.id)
+        has_report = table.c.data["data"].as_string().is_not(None)
+        query = sa.select(table.c.data).where(table.c.run_id == run_id, has_report).order_by(table.c.id.desc()).limit(1)
         with database.reading(self._engine) as connection:
-            return next((row.data["data"] for row in connection.execute(query) if "data" in row.data), None)
+            data = connection.scalar(query)
+        return None if data is None else data["data"]
 
     def events(self, run_id: str, after: int = 0) -> Sequence[RunEvent]:
         """Return the progress reports of a run with ids above ``after``, oldest first."""

@@ -316,6 +316,7 @@ feedback_changes = sa.Table(
     sqlite_autoincrement=True,
 )
 sa.Index("ix_feedback_changes_model", feedback_changes.c.model, feedback_changes.c.id)
+sa.Index("ix_feedback_changes_time", feedback_changes.c.model, feedback_changes.c.happened_at)
 
 datasets = sa.Table(
     "datasets",

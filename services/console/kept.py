@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from starlette.requests import Request
 
@@ -54,7 +54,7 @@ class KeptForm:
         """Return a form that one of our pages sent; None for others, and for one that is too long."""
         path, query = request.scope["path"], request.scope["query_string"].decode("latin-1")
         body = urlencode([(name, value) for name, value in fields if name != token_field])
-        if request.headers.get("sec-fetch-site") != "same-origin" or page_of(path) == HOME or len(body) > MOST_KEPT:
+        if not _is_ours(request) or page_of(path) == HOME or len(body) > MOST_KEPT:
             return None
         return cls(path=f"{path}?{query}" if query else path, body=body)
 
@@ -63,3 +63,9 @@ class KeptForm:
         """Return the form that a login carries; None if it carries none."""
         ours = is_console(path.partition("?")[0]) and path.isprintable() and "\\" not in path
         return cls(path=path, body=body) if ours and page_of(path) != HOME else None
+
+
+def _is_ours(request: Request) -> bool:
+    """Return whether one of our pages sent a request. Over plain HTTP from another machine, browsers say only which origin."""
+    site, origin = request.headers.get("sec-fetch-site"), urlsplit(request.headers.get("origin", ""))
+    return site == "same-origin" if site is not None else bool(origin.netloc) and origin.netloc == request.headers.get("host")

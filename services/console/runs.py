@@ -97,7 +97,9 @@ def run_routes(pages: Pages) -> list[Route]:
             loss=curve(events, "loss"),
             last_event=events[-1].id if events else 0,
             log=await control.run_log(run.id, LOG_LINES),
-            findings=[in_a_line(one) for it in events if "data" in it.data for one in it.data["data"]["findings"]],
+            findings=[
+                in_a_line(one) for one in (await asyncio.to_thread(registry.runs.data_report, run.id) or {}).get("findings", ())
+            ],
             done=DONE.get(request.query_params.get("done", "")),
         )
 

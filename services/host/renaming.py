@@ -48,6 +48,8 @@ def rename(registry: Registry, storage: Storage, old: str, new: str, *, by: str,
         store_suspects(storage, new, suspects)
     registry.rename(old, new, f"Renamed from {old} to {new} by {by}.")
     storage.remove_versions(old)
+    if suspects:  # the next model of the old name must not be asked about them
+        store_suspects(storage, old, [])
 
 
 def _await_release(registry: Registry, model: str, waiting: Callable[[], None]) -> None:

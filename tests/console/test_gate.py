@@ -154,8 +154,11 @@ def test_a_form_of_an_ended_session_is_sent_again_after_the_login(closed):
     browser.get(path)
     fields = {TOKEN_FIELD: browser.form_token, "version": "3", "reason": "too <b>rude</b>\r\nreally"}
     late = Browser(closed)
-    for headers in ({}, {"sec-fetch-site": "cross-site"}, {"sec-fetch-site": "same-site"}):
+    origin = str(late.client.base_url).rstrip("/")
+    others = [{}, {"origin": "null"}, {"origin": "http://other.example"}, {"origin": f"{origin}.example"}]
+    for headers in (*others, *({"sec-fetch-site": site, "origin": origin} for site in ("cross-site", "same-site"))):
         assert "kept" not in late.client.post(path, data=fields, headers=headers).text, "words of others are not kept"
+    assert "not stored, but kept" in late.client.post(path, data=fields, headers={"origin": origin}).text, "over plain HTTP"
     too_long = late.client.post(path, data={"reason": "x" * MOST_KEPT}, headers=OURS)
     assert (too_long.status_code, "kept" in too_long.text) == (401, False)
     late._page = late.client.post(path, data=fields, headers=OURS).text

@@ -12,7 +12,7 @@ import pytest
 from baton.store.feedback.correction import Correction
 from baton.store.records import RunStage
 from tests.support.world import World
-from training import pipeline
+from training import looking, pipeline
 from training.data import frozen_report
 
 
@@ -84,6 +84,14 @@ def test_what_was_left_out_and_what_is_odd_is_found_also_in_feedback(world: Worl
     assert "unheard of" in places["quarantined"][0]
     [conflict] = places["left out for another answer to the same text (data.conflicts)"]
     assert conflict.endswith(': {"label": "b"} kept (latest)')
+
+
+def test_a_report_that_cannot_be_made_does_not_end_the_run(world: World, monkeypatch: pytest.MonkeyPatch):
+    def broken(*_: Any) -> None:
+        raise RuntimeError("a drop-in task that says nothing of its texts")
+
+    monkeypatch.setattr(looking, "look_at", broken)
+    assert pipeline.prepare(world.context()).version.train_rows == 60
 
 
 def test_of_many_texts_some_are_looked_at_and_all_are_counted(world: World, monkeypatch: pytest.MonkeyPatch):

@@ -62,7 +62,7 @@ def test_versions_serve_under_the_new_name_and_are_trained_further(world, tmp_pa
     store_suspects(storage, "m", suspects)
     renaming.rename(registry, storage, "m", "tickets", by="ada", waiting=never)
 
-    assert stored_suspects(storage, "tickets") == suspects
+    assert (stored_suspects(storage, "tickets"), stored_suspects(storage, "m")) == (suspects, [])
     assert scores(registry, storage, "tickets", tmp_path / "b") == before
     assert [entry.what for entry in registry.history.list("tickets")] == ["renamed", "promoted"]
     assert storage.newest("m") == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -56,6 +57,13 @@ class Plan:
     duplicates: int
     overwritten: int
     """How many took the place of another, of this batch or stored."""
+
+    @property
+    def growing(self) -> set[str | None]:
+        """Return the senders that have more corrections afterwards."""
+        more = Counter(correction.sender for correction in self.added)
+        more.subtract(correction.sender for _, correction in self.replaced)
+        return {sender for sender, count in more.items() if count > 0}
 
     @classmethod
     def of(cls, corrections: Sequence[Correction], stored: Mapping[Key, StoredCorrection]) -> Plan:

@@ -86,7 +86,7 @@ class FeedbackStore:
             rows = [{"model": model, "received_at": received_at, **vars(correction)} for correction in plan.added]
             _insert(connection, model, rows)
             if max_per_day is not None:
-                for sender in {correction.sender for correction in plan.added}:
+                for sender in plan.growing:
                     _check_quota(connection, model, sender, received_at, max_per_day)
         return Added(accepted=plan.accepted, duplicates=plan.duplicates, replaced=plan.overwritten)
 
@@ -296,9 +296,9 @@ def _check_quota(connection: sa.Connection, model: str, sender: str | None, at: 
         return
     who = "calls without an API key" if sender is None else f"API key {sender}"
     limit = f"{who} may have {counted(most, 'correction')} of {model} stored in 24 hours (feedback.max_per_day)"
-    seconds = math.ceil((first_over + DAY - at).total_seconds())
     if first_over == at:  # they are too many by themselves, whenever they come
-        raise OverQuota(f"{limit}, and these are more; send fewer at once, none of them was stored", retry_after=seconds)
+        raise OverQuota(f"{limit}, and these are more; send fewer at once, none of them was stored", retry_after=None)
+    seconds = math.ceil((first_over + DAY - at).total_seconds())
     raise OverQuota(f"{limit}; none of these was stored, there is room for them in {seconds:,} s", retry_after=seconds)
 
 

@@ -69,6 +69,9 @@ function showTails(part) {
   part.querySelectorAll("[data-tail]").forEach((log) => { log.scrollTop = log.scrollHeight; });
 }
 
+// What happened while nobody looked is shown at once.
+document.addEventListener("visibilitychange", () => document.hidden || refresh());
+
 showTails(document);
 later();
 listen();

@@ -1,4 +1,4 @@
-"""An index by which the newest corrections of one sender are found: `feedback.max_per_day`."""
+"""Indexes by which the newest corrections of one sender (`feedback.max_per_day`) and old changes of corrections are found."""
 
 from __future__ import annotations
 
@@ -9,5 +9,8 @@ down_revision = "0017_renamed_models"
 
 
 def upgrade() -> None:
-    """Add the index: without it, each request with corrections would read all that its sender ever sent."""
+    """Add the indexes: without them, each request with corrections would read all that its sender ever sent, and each deletion
+    of old changes all of them.
+    """
     op.create_index("ix_feedback_sender", "feedback", ["model", "sender", "received_at"])
+    op.create_index("ix_feedback_changes_time", "feedback_changes", ["model", "happened_at"])
