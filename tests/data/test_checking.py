@@ -206,5 +206,13 @@ def test_a_broken_row_is_told_as_one_of_its_task(tmp_path: Path, row: dict[str, 
     assert guess(write(tmp_path / "t.jsonl", [row]), {}).task == task
 
 
+@pytest.mark.parametrize("broken", [{"Body": "  ", "Team": "a"}, {"Body": "a text", "Team": ""}])
+def test_a_broken_row_does_not_hide_the_columns(tmp_path: Path, broken: dict[str, str]) -> None:
+    rows = [{"Body": f"text {number}", "Team": "ab"[number % 2]} for number in range(6)]
+    found = Guess(task="classification", fields={"text": "Body", "label": "Team"})
+    assert guess(write(tmp_path / "t.jsonl", [*rows, broken]), {}) == found
+    assert guess(write(tmp_path / "t.jsonl", [broken, *rows]), {}) == found
+
+
 def test_a_file_that_fits_nothing_is_a_classification_as_it_stands(tmp_path: Path) -> None:
     assert guess(write(tmp_path / "t.jsonl", [{"a": 1}]), {}) == Guess(task="classification", fields={})

@@ -61,7 +61,8 @@ class Guess:
 def guess(source: str, columns: Mapping[str, str]) -> Guess:
     """Return the task that the first rows of a file fit, under ``columns`` or else under columns that look like its fields.
 
-    If they fit nothing, it is the task whose columns the first row has, for the sake of its messages: maybe one row is broken.
+    If they fit nothing, maybe one row is broken: then it is the task whose columns the first row has, or else a classification
+    under such columns, so that messages are about that row.
 
     Raises:
         DataError: the file cannot be read.
@@ -69,25 +70,30 @@ def guess(source: str, columns: Mapping[str, str]) -> Guess:
     rows = list(islice(read(source, "train"), LOOKED_AT))
     columns_found, others = _columns_of_a_classification(rows)
     likely = {**columns_found, **columns}
+
+    def guessed(task: str, fields: Mapping[str, str]) -> Guess:
+        renamed = {field: column for field, column in fields.items() if field != column}
+        doubtful = "label" in renamed and "label" not in columns
+        return Guess(task=task, fields=renamed, others=others if doubtful else ())
+
     for fields in (columns, likely):
         for task in TASK_ORDER:
             try:
                 located(TASKS[task], fields, rows, source)
             except DataError:
                 continue
-            renamed = {field: column for field, column in fields.items() if field != column}
-            doubtful = "label" in renamed and "label" not in columns
-            return Guess(task=task, fields=renamed, others=others if doubtful else ())
-    return Guess(task=_by_columns(rows[0].values if rows else {}), fields=columns)
+            return guessed(task, fields)
+    named = _by_columns(rows[0].values if rows else {})
+    if named is None and likely.keys() >= {"text", "label"}:
+        return guessed("classification", likely)
+    return Guess(task=named or "classification", fields=columns)
 
 
-def _by_columns(values: Mapping[str, Any]) -> str:
-    """Return the first task for whose rows no field is missing; classification if some is missing for all."""
+def _by_columns(values: Mapping[str, Any]) -> str | None:
+    """Return the first task for whose rows no field is missing; None if some is missing for all."""
     if "label" not in values and any(isinstance(values.get(name), list) for name in SPANS):
         return "ner"
-    return next(
-        (task for task in TASK_ORDER if any(values.keys() >= {*shape} for shape in TASKS[task].row_shapes)), "classification"
-    )
+    return next((task for task in TASK_ORDER if any(values.keys() >= {*shape} for shape in TASKS[task].row_shapes)), None)
 
 
 def _columns_of_a_classification(rows: Sequence[Row]) -> tuple[dict[str, str], Sequence[str]]:
