@@ -82,7 +82,7 @@ def as_span(item: object) -> dict[str, Any]:
     Raises:
         ValueError: a part is missing, or it has several types.
     """
-    if isinstance(item, list | tuple) and len(item) == 3:
+    if isinstance(item, list | tuple) and len(item) == 3 and isinstance(item[2], str):
         return _with_positions(dict(zip(("start", "end", "label"), item, strict=True)))
     if isinstance(item, Mapping) and isinstance(item.get("value"), Mapping):  # Label Studio
         item = item["value"]

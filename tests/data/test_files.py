@@ -173,6 +173,35 @@ def test_a_row_without_a_label_is_left_out_and_one_with_two_is_told(tmp_path: Pa
     assert "field 'label': ['x', 'y']" in complaint(tmp_path, "classification", [{"text": "a", "label": ["x", "y"]}])
 
 
+@pytest.mark.parametrize("emptied", [{"text": None, "label": None}, {"text": None}, {"text": " ", "label": "", "id": None}])
+def test_a_row_without_any_value_is_nothing(tmp_path: Path, emptied: dict[str, Any]) -> None:
+    row = {"text": "hi", "label": "greet"}
+    assert take(tmp_path, "classification", [emptied, row, emptied])[0] == [row]
+    assert complaint(tmp_path, "classification", [emptied]) == "t.jsonl: the file holds no rows"
+
+
+@pytest.mark.parametrize(
+    "half", [{"text": None, "label": "greet"}, {"text": "", "label": "greet"}, {"text": "hi", "label": None}]
+)
+def test_a_row_with_half_of_its_values_is_a_mistake(tmp_path: Path, half: dict[str, Any]) -> None:
+    assert "t.jsonl: 1 row cannot be used" in complaint(tmp_path, "classification", [{"text": "hi", "label": "greet"}, half])
+
+
+def test_a_row_that_a_data_frame_emptied_is_nothing(tmp_path: Path) -> None:
+    import pandas as pd
+
+    frame = pd.DataFrame({"text": ["hi", None, "bye"], "label": ["greet", None, "part"]})
+    frame.to_parquet(tmp_path / "t.parquet")
+    read = sources.read(str(tmp_path / "t.parquet"), "train")
+    assert [one.text for one in sources.parse(task_type("classification"), {}, read, "t.parquet")] == ["hi", "bye"]
+
+
+@pytest.mark.parametrize("triple", [["PER", 0, 4], [0, "PER", 4], [0, 4, None], [0, 4, "PER", "Anna"], [0, 4]])
+def test_triples_in_another_order_are_answered_with_the_wanted_form(tmp_path: Path, triple: list[Any]) -> None:
+    told = complaint(tmp_path, "ner", [{"text": "Anna lives in Rome.", "entities": [triple]}])
+    assert 'expected {"start": 0, "end": 4, "label": "PER"} or [0, 4, "PER"]' in told
+
+
 @pytest.mark.parametrize(
     ("rows", "kept", "remark"),
     [

@@ -8,6 +8,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import filterfalse
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -87,7 +88,7 @@ def located(
     adapter = Adapter(task_cls, columns, remarks)
     taken: list[tuple[Mapping[str, str], Located | str, str]] = []
     seen: dict[str, None] = {}
-    for row in rows:
+    for row in filterfalse(_is_emptied, rows):
         seen.update(dict.fromkeys(row.values))
         said = adapter.verdict(row)
         try:
@@ -120,6 +121,12 @@ def located(
     if unread := columns_not_read(source, seen, fields | adapter.read | adapter.verdict_columns | {*marked}):
         remarks.say(unread)
     return examples
+
+
+def _is_emptied(row: Row) -> bool:
+    """Whether a row has columns, and no value in any: spreadsheets and data frames keep rows that were emptied."""
+    values = row.values.values()
+    return bool(values) and all(value is None or (isinstance(value, str) and not value.strip()) for value in values)
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:
