@@ -136,7 +136,8 @@ def _apply(running: BatonConfig, wanted: BatonConfig, address: str, store_urls: 
     after = before.model_copy(update={"models": wanted.models})
     known = {settings.name for settings in before.models}
     added = after.model_copy(update={"models": tuple(it for it in after.models if it.name not in known)})
-    moved = [it.model for it in difference(before, after).models if it.kind is Kind.CHANGED and it.moves_replicas]
+    changes = difference(before, after).models
+    moved = [it.model for it in changes if it.kind is Kind.CHANGED and it.moves_replicas]
     registry, holder = Registry(after.database), f"apply {secrets.token_hex(8)}"
     try:
         _hold_roll_outs(registry, moved, holder)
@@ -150,7 +151,8 @@ def _apply(running: BatonConfig, wanted: BatonConfig, address: str, store_urls: 
         leave()
         registry.leases.release(holder)
         registry.close()
-    wait_until_routed(after)
+    # not for others: one whose replicas die, which this does not change, never answers
+    wait_until_routed(after, [*moved, *(it.model for it in changes if it.kind is Kind.ADDED)])
 
 
 def _hold_roll_outs(registry: Registry, models: Sequence[str], holder: str) -> None:

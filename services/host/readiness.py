@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Sequence
 
 import httpx
 
@@ -37,7 +38,7 @@ def wait_until_ready(config: BatonConfig, report: Report) -> None:
         with contextlib.suppress(httpx.HTTPError):
             answer = httpx.get(f"{url}/readyz", timeout=5, trust_env=False)
             last = answer.text[:500]
-            if answer.status_code == 200 and _routes_known(config):
+            if answer.status_code == 200 and _routes_known(config, [model.name for model in config.models]):
                 return
         time.sleep(0.1)
     if not _answers(url):
@@ -48,15 +49,15 @@ def wait_until_ready(config: BatonConfig, report: Report) -> None:
     )
 
 
-def wait_until_routed(config: BatonConfig) -> None:
-    """Wait until the proxy knows the route of every model of ``config``. Raises ``NotReady`` after `READY_SECONDS`."""
+def wait_until_routed(config: BatonConfig, models: Sequence[str]) -> None:
+    """Wait until the proxy knows the route of each of ``models``. Raises ``NotReady`` after `READY_SECONDS`."""
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
         with contextlib.suppress(httpx.HTTPError):
-            if _routes_known(config):
+            if _routes_known(config, models):
                 return
         time.sleep(0.1)
-    raise NotReady(f"the proxy at {url_of(config)} does not know all models after {READY_SECONDS:.0f} s")
+    raise NotReady(f"the proxy at {url_of(config)} does not know {', '.join(models)} after {READY_SECONDS:.0f} s")
 
 
 def _answers(url: str) -> bool:
@@ -65,14 +66,14 @@ def _answers(url: str) -> bool:
     return False
 
 
-def _routes_known(config: BatonConfig) -> bool:
-    """Return whether the proxy sends each model's requests to the model.
+def _routes_known(config: BatonConfig, models: Sequence[str]) -> bool:
+    """Return whether the proxy sends the requests of each of ``models`` to the model.
 
     It learns of new applications some hundred milliseconds late. Until then it sends their requests to the control plane, whose
     errors are problem documents. A replica's health check, which is used here, needs no API key.
     """
-    for model in config.models:
-        answer = httpx.get(f"{url_of(config)}{route(model.name)}{HEALTH}", timeout=5, trust_env=False)
+    for model in models:
+        answer = httpx.get(f"{url_of(config)}{route(model)}{HEALTH}", timeout=5, trust_env=False)
         if answer.headers.get("content-type") != "application/json":
             return False
     return True

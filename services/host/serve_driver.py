@@ -28,6 +28,11 @@ REDEPLOY_SECONDS = 300.0
 POLL_SECONDS = 0.2
 """Pause between two looks at applications that start."""
 
+FAILED = ("DEPLOY_FAILED", "UNHEALTHY")
+"""States of Serve's applications whose replicas failed, while they were started or later. One that is deployed with other
+arguments leaves them at once; one that only gets more replicas does not.
+"""
+
 
 def join(config: BatonConfig, address: str) -> None:
     """Make this process a driver of the cluster at ``address``, with Serve listening where ``config`` says.
@@ -85,12 +90,17 @@ def redeploy_models(config: BatonConfig, running: BatonConfig, report: Report, s
     The rest of both is the same. Applications that do not change are left alone, and so are replicas of changed ones that need
     not be replaced. Models that ``config`` does not declare still run. ``store_urls`` as in `deploy`.
 
+    One that does not change and does not run holds nothing up: it is reported.
+
     Raises:
-        NotReady: the replicas of a model did not start. Then all models are again as in ``running``.
+        NotReady: the replicas of a model that changes did not start. Then all models are again as in ``running``.
     """
+    before, after = applications(running), applications(config)[1:]
+    changed = {model.name: spec not in before for model, spec in zip(config.models, after, strict=True)}
+    _report_failed([name for name, differs in changed.items() if not differs], report)
     try:
-        _run(applications(config)[1:], report, store_urls, wait=False)
-        _wait_until_running(config, report)
+        _run(after, report, store_urls, wait=False)
+        _wait_until_running([name for name, differs in changed.items() if differs], report)
     except NotReady as error:
         report("putting back what was")
         _run(applications(running)[1:], report, store_urls, wait=False)
@@ -141,24 +151,29 @@ def _run(specs: Sequence[Application], report: Report, store_urls: Mapping[str, 
             raise NotReady(f"Ray Serve could not start the applications: {error}") from error
         report("the applications run; a proxy is not ready yet")  # perhaps of another node, which `up` does not wait for
     except RuntimeError as error:
-        raise NotReady(f"Ray Serve could not start the applications: {_deployment_errors() or error}") from error
+        why = _deployment_errors([spec.name for spec in specs]) or error
+        raise NotReady(f"Ray Serve could not start the applications: {why}") from error
 
 
-def _wait_until_running(config: BatonConfig, report: Report) -> None:
-    """Wait until the models run as they were deployed last. Raises ``NotReady`` if one fails, or after `REDEPLOY_SECONDS`."""
-    from ray import serve
+def _report_failed(models: Sequence[str], report: Report) -> None:
+    """Report which of these models, whose replicas will stay as they are, do not run."""
+    for name, state in _states(models).items():
+        if state in FAILED:
+            report(f"{name} is {state}, which this does not change: {_deployment_errors([application(name)])}")
 
+
+def _wait_until_running(models: Sequence[str], report: Report) -> None:
+    """Wait until models run as they were deployed last. Raises ``NotReady`` if one fails, or after `REDEPLOY_SECONDS`."""
     deadline = time.monotonic() + REDEPLOY_SECONDS
     now, said = "", ""
     while time.monotonic() < deadline:
-        found = serve.status().applications
-        states = {model.name: found[application(model.name)].status for model in config.models}
-        names = ", ".join(name for name, state in states.items() if state != "RUNNING")
-        if not names:
+        waiting = {name: state for name, state in _states(models).items() if state != "RUNNING"}
+        if not waiting:
             return
-        now = f"replicas of {names}{f': {message}' if (message := _deployment_errors()) else ''}"
-        if "DEPLOY_FAILED" in states.values():
-            raise NotReady(f"they do not start: {now}")
+        message = _deployment_errors([application(name) for name in waiting])
+        now = f"replicas of {', '.join(waiting)}{f': {message}' if message else ''}"
+        if failed := [f"{name} is {state}" for name, state in waiting.items() if state in FAILED]:
+            raise NotReady(f"they do not start, {', '.join(failed)}: {now}")
         if now != said:
             report(f"waiting for {now}")
         said = now
@@ -169,14 +184,24 @@ def _wait_until_running(config: BatonConfig, report: Report) -> None:
     )
 
 
-def _deployment_errors() -> str:
-    """Return the messages of all deployments. Serve's own error only says that one of them failed."""
+def _states(models: Sequence[str]) -> dict[str, str]:
+    """Return the states of models' applications, as Serve calls them."""
     from ray import serve
 
+    found = {name: it.status.value for name, it in serve.status().applications.items()}
+    return {name: found.get(application(name), "NOT_STARTED") for name in models}
+
+
+def _deployment_errors(names: Sequence[str]) -> str:
+    """Return the messages of the deployments of applications. Serve's own error only says that one of them failed."""
+    from ray import serve
+
+    found = serve.status().applications
     messages = [
         deployment.message
-        for application in serve.status().applications.values()
-        for deployment in application.deployments.values()
+        for name in names
+        if name in found
+        for deployment in found[name].deployments.values()
         if deployment.message
     ]
     return "\n".join(messages)

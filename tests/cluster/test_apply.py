@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -51,6 +53,41 @@ sys.argv[0] = "baton"
 main()
 """
 """The command line, which does not wait long for replicas that find no room."""
+
+
+@contextmanager
+def dying(service: Service, name: str) -> Iterator[set[int]]:
+    """Kill each replica of a model as soon as it is there. What is yielded grows: the processes that were killed."""
+    killed: set[int] = set()
+    over = threading.Event()
+
+    def kill() -> None:
+        while not over.wait(0.05):
+            for process in service.processes(REPLICA.format(name)):
+                with suppress(psutil.Error):
+                    process.kill()
+                    killed.add(process.pid)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        yield killed
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.fixture
+def two_models(tiny_base: Path, data: Path, tmp_path: Path) -> Iterator[Service]:
+    """A service with the models ``sick`` and ``well``, which have no versions yet."""
+    models = [model(name, tiny_base, data) for name in ("sick", "well")]
+    service = Service(write_config(tmp_path / "service", free_port(), models))
+    try:
+        service.baton("up", "--detach")
+        yield service
+    finally:
+        baton("down", "-c", service.file)
+        service.close()
 
 
 @pytest.fixture
@@ -143,3 +180,21 @@ def test_models_are_added_changed_and_removed_while_no_request_of_the_others_fai
     service.processes(CONTROL)[0].kill()
     until(lambda: service.model("added") != {}, 60, "the control plane is back")
     assert declared() == ["kept", "changed", "added"]
+
+
+def test_a_model_whose_replicas_die_holds_up_no_change_of_others_and_its_own_change_ends_at_once(two_models: Service) -> None:
+    service = two_models
+    with dying(service, "sick") as killed:
+        # a second replica is only started once Serve knows of the death of the first
+        until(lambda: len(killed) > 1, 120, "the replicas of sick die")
+        rewrite(service, lambda _, models: models["well"]["serving"].update(max_inputs=3))
+        said = service.baton("apply", "--yes").stderr
+        assert "sick is UNHEALTHY, which this does not change: " in said
+        assert "waiting for replicas of sick" not in said
+        assert service.http.get("/models/well/info").json()["max_client_batch_size"] == 3
+
+        rewrite(service, lambda _, models: models["sick"]["serving"].update(replicas=2))
+        done = baton("apply", "--yes", "-c", service.file)
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert "nothing was applied: they do not start, sick is UNHEALTHY: replicas of sick: " in done.stderr
+        assert "well" not in done.stderr.partition("nothing was applied")[2]
