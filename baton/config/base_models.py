@@ -155,6 +155,11 @@ def _download(name: str) -> Path:
         why = f"the hub does not provide it: {str(error).strip().splitlines()[0].rstrip('.')}"
         if constants.HF_HUB_OFFLINE and isinstance(error, LocalEntryNotFoundError):
             why = "HF_HUB_OFFLINE=1 forbids downloads"
+        elif isinstance(error, OSError) and error.filename is not None:  # of this machine, not of the network
+            raise BaseModelNotFound(
+                f"model {name!r} is not on this machine, and cannot be downloaded: {error.filename}: {error.strerror}; set "
+                "HF_HOME to a directory that can be written to"
+            ) from error
         raise BaseModelNotFound(
             f"model {name!r} is neither a directory nor in the local cache of the hub, and {why}. Offline, give a "
             f"directory, or, unless the task is seq2seq, use the bundled model ({', '.join(BUNDLED)}): "

