@@ -61,7 +61,7 @@ def test_versions_are_promoted_tried_on_a_canary_and_rolled_back_in_a_browser(st
             page.get_by_role("button", name=sends, exact=True).click()
             page.get_by_text(after).wait_for()
 
-        page.set_default_timeout(120_000)  # a promotion may evaluate both versions first
+        page.set_default_timeout(300_000)  # a promotion may evaluate both versions first
         move("Promote", 3, sends="Promote", after="It serves now.")
         assert steady.registry.champion("steady").version == 3
         move("Canary", 2, sends="Canary", after="The trial has begun.", percent="20")
@@ -91,7 +91,7 @@ def test_a_run_is_started_and_watched_to_its_end_in_a_browser(runs: Service) -> 
         page.get_by_role("button", name="Start a run").click()
         page.get_by_text("The run has begun.").wait_for()
         run_id = page.url.rpartition("/")[2].partition("?")[0]
-        page.locator(".notice span[lang=en]").wait_for(timeout=240_000)  # the gate's sentence, without loading the page again
+        page.locator(".notice span[lang=en]").wait_for(timeout=600_000)  # the gate's sentence, without loading the page again
         run = runs.registry.runs.get(run_id)
         assert run.state is RunState.SUCCEEDED, run.reason
         assert runs.registry.decision(run.decision_id or 0).sentence in page.locator("main").inner_text()
